@@ -1,0 +1,147 @@
+"""What every command shares: argument parsing, one-sentence errors, atomic files, result records."""
+
+from __future__ import annotations
+
+import contextlib
+import datetime
+import importlib.metadata
+import json
+import os
+import platform
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, TypeVar
+
+from bm_envs.errors import BMError
+
+ConfigT = TypeVar("ConfigT")
+
+
+def run(main: Callable[[ConfigT], Any], config_class: type[ConfigT]) -> None:
+    """Parse the command line into `config_class` and call `main` with it.
+
+    A `BMError` is printed as one line and ends the process with status 2, as tyro does for a bad
+    flag. Any other exception is a defect and keeps its traceback. An integer that `main` returns is
+    the exit status.
+    """
+    import tyro
+
+    try:
+        status = main(tyro.cli(config_class))
+    except BMError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        sys.exit(130)
+    sys.exit(status if isinstance(status, int) else 0)
+
+
+@contextlib.contextmanager
+def atomic_path(path: str | Path) -> Iterator[Path]:
+    """A temporary path beside `path` that takes its place when the block ends without an error.
+
+    The temporary name keeps the suffix, because some writers choose the format by it.
+    """
+    path = Path(path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(
+            dir=path.parent, prefix=f".{path.stem}.", suffix=path.suffix
+        )
+    except OSError as error:
+        raise BMError(f"{path}: cannot be written ({error.strerror}).") from error
+    os.close(handle)
+    temporary = Path(name)
+    try:
+        yield temporary
+        # mkstemp makes files private; give the result the mode an ordinary write would.
+        umask = os.umask(0)
+        os.umask(umask)
+        temporary.chmod(0o666 & ~umask)
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_json(path: str | Path, value: Any) -> None:
+    """Write JSON atomically; NaN and infinity are refused, because JSON has neither."""
+    text = json.dumps(value, indent=1, allow_nan=False)
+    with atomic_path(path) as temporary:
+        temporary.write_text(text + "\n")
+
+
+def versions() -> dict[str, str]:
+    """Versions of Python and of the packages that decide a result, where installed."""
+    found = {"python": platform.python_version()}
+    for package in ("bm-envs", "mujoco", "numpy", "gymnasium", "torch", "onnxruntime"):
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            found[package] = importlib.metadata.version(package)
+    return found
+
+
+def machine() -> dict[str, Any]:
+    """Processor, cores and GPU of this machine; never a host name or a path."""
+    processor = platform.processor() or platform.machine()
+    with contextlib.suppress(OSError):
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                processor = line.partition(":")[2].strip()
+                break
+    gpu = None
+    torch = sys.modules.get("torch")
+    if torch is not None and torch.cuda.is_available():
+        gpu = torch.cuda.get_device_name()
+    return {"processor": processor, "cores": available_cores(), "gpu": gpu}
+
+
+def available_cores() -> int:
+    """Cores this process may run on."""
+    try:
+        return len(os.sched_getaffinity(0))
+    except AttributeError:  # not Linux
+        return os.cpu_count() or 1
+
+
+def commit() -> str | None:
+    """The source tree's commit, with `+` when tracked files differ from it; None outside git."""
+    root = Path(__file__).resolve().parent.parent
+    if not (root / ".git").exists():
+        return None
+
+    def git(*arguments: str) -> str:
+        done = subprocess.run(
+            ["git", "-C", str(root), *arguments], capture_output=True, text=True, check=True
+        )
+        return done.stdout.strip()
+
+    try:
+        return git("rev-parse", "HEAD") + ("+" if git("status", "--porcelain", "-uno") else "")
+    except (OSError, subprocess.CalledProcessError):
+        return None
+
+
+def command_line() -> str:
+    """This process's command as one would type it from the repository's root."""
+    root = Path(__file__).resolve().parent.parent
+    script = Path(sys.argv[0])
+    with contextlib.suppress(ValueError):
+        script = script.resolve().relative_to(root)
+    return " ".join(["python", str(script), *sys.argv[1:]])
+
+
+def json_result(kind: str, *, seed: int | None, rows: list[dict[str, Any]]) -> dict[str, Any]:
+    """The object every result file holds (keys are fixed; see the docs on result files)."""
+    return {
+        "kind": kind,
+        "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "command": command_line(),
+        "commit": commit(),
+        "seed": seed,
+        "versions": versions(),
+        "machine": machine(),
+        "rows": rows,
+    }

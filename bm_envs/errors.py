@@ -1,0 +1,37 @@
+"""Errors that a user can cause. Each carries one sentence: where, what came, what was wanted."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class BMError(ValueError):
+    """Base of all errors about input; commands print it as one line and exit with status 2."""
+
+
+class ConfigError(BMError):
+    """A setting or argument outside what is allowed."""
+
+
+class MotionError(BMError):
+    """A motion that is unknown, unreadable or malformed."""
+
+
+class PolicyError(BMError):
+    """A policy, checkpoint or run directory that is unknown, unreadable or malformed."""
+
+
+class BackendUnavailable(BMError):
+    """A physics backend, or a package it needs, that is not installed or not known."""
+
+
+def unknown_name(kind: str, name: str, known: Iterable[str], advice: str = "") -> str:
+    """One sentence for a misspelt name, with close matches and the number of known ones."""
+    known = sorted(known)
+    close = difflib.get_close_matches(name, known, n=3, cutoff=0.6)
+    hint = f" did you mean {' or '.join(repr(match) for match in close)}?" if close else ""
+    listed = f" Known: {', '.join(known)}." if len(known) <= 12 else f" {len(known)} are known."
+    return f"Unknown {kind} '{name}';{hint}{listed}{' ' + advice if advice else ''}".replace(
+        "; Known", "; known"
+    )

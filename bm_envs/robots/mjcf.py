@@ -1,0 +1,277 @@
+"""MuJoCo model of the G1, written from the tables in `bm_envs.robots.g1`.
+
+`build_mjcf` returns the XML, `compile_model` the compiled `mujoco.MjModel`. The model needs no mesh:
+collision shapes are spheres and capsules, and what is drawn is a set of plain shapes too, unless the
+user has the maker's meshes (`mesh_dir`).
+
+Contact rules (source: mjlab 1.6.0, `g1_constants.py`): feet are condim 3 with priority 1 and sliding
+friction 0.6, so the ground's own value does not count for them; the ground is condim 3 with friction
+1; links against each other are frictionless (condim 1) when self-collision is on. MuJoCo never tests a
+body against its parent.
+"""
+
+from __future__ import annotations
+
+import xml.etree.ElementTree as ET
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import mujoco
+import numpy as np
+
+from bm_envs.errors import ConfigError
+from bm_envs.robots import g1
+
+FOOT_FRICTION = 0.6
+VISUAL_GROUP = 2
+COLLISION_GROUP = 3
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """What the model contains and how the engine solves it.
+
+    The engine settings are mjlab's for its tracking task (source: `g1_model.md` section 5).
+    """
+
+    feet: Literal["spheres", "capsules"] = "spheres"
+    """Foot contact shape: Unitree's 4 spheres (fast) or mjlab's 7 capsules."""
+    self_collision: bool = False
+    """Whether links collide with each other as well as with the ground."""
+    physics_dt: float = 0.005
+    """Physics time step, s."""
+    iterations: int = 10
+    """Upper bound of Newton iterations of the constraint solver."""
+    ls_iterations: int = 20
+    """Upper bound of line-search iterations of the constraint solver."""
+    cone: Literal["pyramidal", "elliptic"] = "pyramidal"
+    """Friction cone of contacts."""
+    visuals: bool = False
+    """Whether shapes to look at are included (never needed by physics)."""
+    mesh_dir: Path | None = None
+    """Folder with the maker's G1 meshes to draw instead of plain shapes; implies `visuals`."""
+
+    def __post_init__(self) -> None:
+        if self.feet not in ("spheres", "capsules"):
+            raise ConfigError(f"feet is '{self.feet}', expected 'spheres' or 'capsules'.")
+        if not self.physics_dt > 0:
+            raise ConfigError(f"physics_dt is {self.physics_dt}, expected a positive time in s.")
+
+
+def build_mjcf(config: ModelConfig = ModelConfig(), tracked: Sequence[str] = ()) -> str:
+    """MJCF text of the G1 on a plane.
+
+    Args:
+        config: shapes and engine settings.
+        tracked: bodies to put frame sensors on; see `add_sensors`.
+    """
+    root = ET.Element("mujoco", model="g1")
+    ET.SubElement(root, "compiler", angle="radian", autolimits="true")
+    ET.SubElement(
+        root, "option", timestep=_num(config.physics_dt), integrator="implicitfast",
+        solver="Newton", cone=config.cone, impratio="1", iterations=str(config.iterations),
+        ls_iterations=str(config.ls_iterations), tolerance="1e-8", ls_tolerance="0.01",
+        ccd_iterations="50", gravity="0 0 -9.81",
+    )  # fmt: skip
+    defaults = ET.SubElement(root, "default")
+    _collision_default(defaults, "collision", config, condim="1")
+    _collision_default(
+        defaults, "foot", config, condim="3", priority="1", friction=f"{FOOT_FRICTION} 0.005 0.0001"
+    )
+    asset = ET.SubElement(root, "asset")
+    world = ET.SubElement(root, "worldbody")
+    ground = dict(name="ground", type="plane", size="0 0 0.05", condim="3", friction="1 0.005 0.0001")
+    if config.visuals or config.mesh_dir:
+        from bm_envs.robots import visuals
+
+        visuals.add_scene(root, asset, world)
+        ground["material"] = "ground"
+    ET.SubElement(world, "geom", ground, contype="1", conaffinity="1", group="0")
+
+    elements = {"world": world}
+    geoms = g1.COLLISION_GEOMS + (
+        g1.FOOT_SPHERES if config.feet == "spheres" else g1.FOOT_CAPSULES
+    )
+    for body in g1.BODIES:
+        element = ET.SubElement(
+            elements[body.parent], "body", name=body.name, pos=_vec(body.pos), quat=_vec(body.quat)
+        )
+        elements[body.name] = element
+        ET.SubElement(
+            element, "inertial", mass=_num(body.mass), pos=_vec(body.inertial_pos),
+            quat=_vec(body.inertial_quat), diaginertia=_vec(body.diag_inertia),
+        )  # fmt: skip
+        if body.parent == "world":
+            ET.SubElement(element, "freejoint", name="floating_base_joint")
+        for joint in g1.JOINTS:
+            if joint.body == body.name:
+                ET.SubElement(
+                    element, "joint", name=joint.name, type="hinge", axis=_vec(joint.axis),
+                    range=_vec(joint.range), armature=_num(joint.armature),
+                )  # fmt: skip
+        for geom in geoms:
+            if geom.body == body.name:
+                _add_geom(element, geom)
+        if config.visuals or config.mesh_dir:
+            visuals.add_body_visuals(element, asset, body.name, config.mesh_dir)
+        for site in g1.SITES:
+            if site.body == body.name:
+                ET.SubElement(element, "site", name=site.name, pos=_vec(site.pos), group="4")
+
+    contact = ET.SubElement(root, "contact")
+    for first, second in g1.CONTACT_EXCLUSIONS:
+        ET.SubElement(contact, "exclude", body1=first, body2=second)
+    actuator = ET.SubElement(root, "actuator")
+    for joint in g1.JOINTS:
+        # kp(target - q) - kd*qdot inside the engine, so that `implicitfast` damps it implicitly:
+        # kd*dt/I is 1.26 at 5 ms, where an explicit PD would ring.
+        ET.SubElement(
+            actuator, "position", name=joint.name, joint=joint.name, kp=_num(joint.stiffness),
+            kv=_num(joint.damping), forcerange=_vec((-joint.effort_limit, joint.effort_limit)),
+            inheritrange="0", ctrllimited="false",
+        )  # fmt: skip
+    keyframe = ET.SubElement(root, "keyframe")
+    for name, pose in g1.POSES.items():
+        qpos = (0, 0, pose.root_height, 1, 0, 0, 0, *pose.joint_pos())
+        ET.SubElement(keyframe, "key", name=name, qpos=_vec(qpos), ctrl=_vec(pose.joint_pos()))
+    if tracked:
+        add_sensors(ET.SubElement(root, "sensor"), tracked)
+    ET.indent(root)
+    return ET.tostring(root, encoding="unicode")
+
+
+FRAME_SENSORS = {"framepos": 3, "framequat": 4, "framelinvel": 3, "frameangvel": 3}
+# Bodies whose contacts the task may penalise: all that have a shape, but the end effectors.
+CONTACT_BODIES: tuple[str, ...] = tuple(
+    name
+    for name in g1.BODY_NAMES
+    if name not in g1.END_EFFECTORS and any(geom.body == name for geom in g1.COLLISION_GEOMS)
+)
+
+
+def add_sensors(sensor: ET.Element, tracked: Sequence[str]) -> None:
+    """Link-frame pose and velocity sensors (world axes) of each body, then contact forces.
+
+    Sensor data are laid out kind by kind: positions `[K, 3]`, quaternions `[K, 4]`, linear and angular
+    velocities `[K, 3]` each (velocity of the link origin), then the net contact force `[C, 3]` of each
+    of `CONTACT_BODIES` and of the two feet.
+    """
+    for kind in FRAME_SENSORS:
+        for name in tracked:
+            ET.SubElement(sensor, kind, name=f"{kind}:{name}", objtype="xbody", objname=name)
+    for name in (*CONTACT_BODIES, *g1.FOOT_BODIES):
+        ET.SubElement(
+            sensor, "contact", name=f"contact:{name}", body1=name, data="force", reduce="netforce"
+        )
+
+
+def compile_model(
+    config: ModelConfig = ModelConfig(), tracked: Sequence[str] = ()
+) -> mujoco.MjModel:
+    """The compiled model, with the poses of `g1.POSES` as keyframes."""
+    return mujoco.MjModel.from_xml_string(build_mjcf(config, tracked))
+
+
+def forward_kinematics(
+    root_pos: np.ndarray, root_quat: np.ndarray, joint_pos: np.ndarray,
+    root_lin_vel: np.ndarray | None = None, root_ang_vel: np.ndarray | None = None,
+    joint_vel: np.ndarray | None = None, feet: Literal["spheres", "capsules"] = "spheres",
+) -> dict[str, np.ndarray]:  # fmt: skip
+    """Link poses and velocities of all 30 bodies over T frames, from MuJoCo's kinematics (float64).
+
+    Args:
+        root_pos: `[T, 3]`, world, m.
+        root_quat: `[T, 4]`, w x y z; normalised here.
+        joint_pos: `[T, 29]`, rad, the project's joint order.
+        root_lin_vel: `[T, 3]`, world, m/s, of the pelvis origin; zero when None.
+        root_ang_vel: `[T, 3]`, **world** axes, rad/s; zero when None.
+        joint_vel: `[T, 29]`, rad/s; zero when None.
+        feet: foot shape, for `foot_height` only.
+
+    Returns:
+        `body_pos_w [T, 30, 3]`, `body_quat_w [T, 30, 4]`, `body_lin_vel_w [T, 30, 3]` (link origins),
+        `body_ang_vel_w [T, 30, 3]` (world axes), `com_w [T, 3]`, and `foot_height [T, 2]`: the lowest
+        point of the left and right foot's shapes, m.
+    """
+    model = compile_model(ModelConfig(feet=feet))
+    data = mujoco.MjData(model)
+    frames = len(root_pos)
+    out = {
+        "body_pos_w": np.empty((frames, g1.NUM_BODIES, 3)),
+        "body_quat_w": np.empty((frames, g1.NUM_BODIES, 4)),
+        "body_lin_vel_w": np.empty((frames, g1.NUM_BODIES, 3)),
+        "body_ang_vel_w": np.empty((frames, g1.NUM_BODIES, 3)),
+        "com_w": np.empty((frames, 3)),
+        "foot_height": np.empty((frames, 2)),
+    }
+    foot_geoms = [
+        [i for i in range(model.ngeom) if model.geom(i).name.startswith(f"{side}_foot")]
+        for side in ("left", "right")
+    ]
+    velocity = np.zeros(6)
+    inverse = np.empty(4)
+    for t in range(frames):
+        data.qpos[:3], data.qpos[3:7], data.qpos[7:] = root_pos[t], root_quat[t], joint_pos[t]
+        data.qpos[3:7] /= np.linalg.norm(data.qpos[3:7])
+        if root_lin_vel is not None:
+            data.qvel[:3] = root_lin_vel[t]
+        if root_ang_vel is not None:  # a free joint's angular velocity is in the body's axes
+            mujoco.mju_negQuat(inverse, data.qpos[3:7])
+            mujoco.mju_rotVecQuat(data.qvel[3:6], np.asarray(root_ang_vel[t], float), inverse)
+        if joint_vel is not None:
+            data.qvel[6:] = joint_vel[t]
+        mujoco.mj_kinematics(model, data)
+        mujoco.mj_comPos(model, data)
+        mujoco.mj_comVel(model, data)
+        out["body_pos_w"][t] = data.xpos[1:]
+        out["body_quat_w"][t] = data.xquat[1:]
+        out["com_w"][t] = data.subtree_com[1]
+        for body in range(g1.NUM_BODIES):
+            mujoco.mj_objectVelocity(
+                model, data, mujoco.mjtObj.mjOBJ_XBODY, body + 1, velocity, 0
+            )
+            out["body_ang_vel_w"][t, body] = velocity[:3]
+            out["body_lin_vel_w"][t, body] = velocity[3:]
+        for side, ids in enumerate(foot_geoms):
+            # A capsule's lowest point is its lower end's centre less the radius.
+            out["foot_height"][t, side] = min(
+                data.geom_xpos[i, 2]
+                - model.geom_size[i, 0]
+                - abs(data.geom_xmat[i, 8]) * model.geom_size[i, 1]
+                for i in ids
+            )
+    return out
+
+
+def _collision_default(
+    parent: ET.Element, name: str, config: ModelConfig, **attributes: str
+) -> None:
+    element = ET.SubElement(parent, "default", {"class": name})
+    # contype 0 against conaffinity 1: only the ground, whose contype is 1, meets the links.
+    ET.SubElement(
+        element, "geom", contype="1" if config.self_collision else "0", conaffinity="1",
+        group=str(COLLISION_GROUP), rgba="0.5 0.6 0.7 0.4", **attributes,
+    )  # fmt: skip
+
+
+def _add_geom(parent: ET.Element, geom: g1.Geom) -> None:
+    element = ET.SubElement(
+        parent, "geom", {"class": "foot" if geom.body in g1.FOOT_BODIES else "collision"},
+        name=geom.name, size=_num(geom.radius),
+    )  # fmt: skip
+    if geom.end is None:
+        element.set("type", "sphere")
+        element.set("pos", _vec(geom.start))
+    else:
+        element.set("type", "capsule")
+        element.set("fromto", _vec((*geom.start, *geom.end)))
+
+
+def _num(value: float) -> str:
+    return repr(float(value))
+
+
+def _vec(values: Sequence[float]) -> str:
+    return " ".join(repr(float(value)) for value in values)
