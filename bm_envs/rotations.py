@@ -1,0 +1,180 @@
+"""Quaternions and rotation matrices on the last axis, for NumPy and torch alike.
+
+Quaternions are w, x, y, z and of unit length; `q` and `-q` are one rotation. `quat_rotate(q, v)` takes
+coordinates in the frame that `q` describes to the frame it is described in (body to world). Every
+function broadcasts over leading axes and keeps the dtype it is given.
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+import numpy as np
+
+Array = Any  # numpy.ndarray or torch.Tensor
+
+
+def namespace(x: Array) -> Any:
+    """The module (`numpy` or `torch`) whose functions take `x`."""
+    torch = sys.modules.get("torch")  # never imported from here: NumPy users need no torch
+    return torch if torch is not None and isinstance(x, torch.Tensor) else np
+
+
+def _stack(parts: list[Array]) -> Array:
+    xp = namespace(parts[0])
+    return xp.stack(parts, -1)
+
+
+def quat_mul(a: Array, b: Array) -> Array:
+    """Hamilton product `a b`: first the rotation `b`, then `a`. `[..., 4]`."""
+    aw, ax, ay, az = a[..., 0], a[..., 1], a[..., 2], a[..., 3]
+    bw, bx, by, bz = b[..., 0], b[..., 1], b[..., 2], b[..., 3]
+    return _stack([
+        aw * bw - ax * bx - ay * by - az * bz,
+        aw * bx + ax * bw + ay * bz - az * by,
+        aw * by - ax * bz + ay * bw + az * bx,
+        aw * bz + ax * by - ay * bx + az * bw,
+    ])  # fmt: skip
+
+
+def quat_conj(q: Array) -> Array:
+    """The inverse rotation. `[..., 4]`."""
+    return _stack([q[..., 0], -q[..., 1], -q[..., 2], -q[..., 3]])
+
+
+def quat_normalize(q: Array) -> Array:
+    """`q` scaled to unit length. `[..., 4]`."""
+    return q / (q * q).sum(-1)[..., None] ** 0.5
+
+
+def cross(a: Array, b: Array) -> Array:
+    """Cross product on the last axis. `[..., 3]`. (`numpy.cross` is several times slower.)"""
+    ax, ay, az = a[..., 0], a[..., 1], a[..., 2]
+    bx, by, bz = b[..., 0], b[..., 1], b[..., 2]
+    return _stack([ay * bz - az * by, az * bx - ax * bz, ax * by - ay * bx])
+
+
+def quat_rotate(q: Array, v: Array) -> Array:
+    """`R(q) v`. `q [..., 4]`, `v [..., 3]` -> `[..., 3]`."""
+    xyz = q[..., 1:]
+    t = 2.0 * cross(xyz, v)
+    return v + q[..., :1] * t + cross(xyz, t)
+
+
+def quat_rotate_inverse(q: Array, v: Array) -> Array:
+    """`R(q)^T v`. `q [..., 4]`, `v [..., 3]` -> `[..., 3]`."""
+    xyz = q[..., 1:]
+    t = 2.0 * cross(v, xyz)
+    return v + q[..., :1] * t + cross(t, xyz)
+
+
+def quat_from_axis_angle(rotvec: Array) -> Array:
+    """Exponential map: rotation vector (axis times angle, rad) `[..., 3]` -> `[..., 4]`."""
+    xp = namespace(rotvec)
+    angle = ((rotvec * rotvec).sum(-1)[..., None]) ** 0.5
+    half = 0.5 * angle
+    # sin(x)/x by its series near zero, where the quotient is 0/0.
+    small = half < 1e-4
+    safe = xp.where(small, xp.ones_like(half), half)
+    sinc = xp.where(small, 1.0 - half * half / 6.0, xp.sin(safe) / safe)
+    xyz = 0.5 * sinc * rotvec
+    return _stack([xp.cos(half)[..., 0], xyz[..., 0], xyz[..., 1], xyz[..., 2]])
+
+
+def quat_to_rotvec(q: Array) -> Array:
+    """Logarithm: the shortest rotation vector, rad. `[..., 4]` -> `[..., 3]`."""
+    xp = namespace(q)
+    # q and -q are one rotation; the one with w >= 0 is the short way round.
+    q = xp.where(q[..., :1] < 0, -q, q)
+    xyz = q[..., 1:]
+    norm = ((xyz * xyz).sum(-1)[..., None]) ** 0.5
+    # atan2 and not acos: acos near 1 loses half the digits.
+    angle = 2.0 * xp.arctan2(norm, q[..., :1])
+    small = norm < 1e-7
+    return xyz * xp.where(small, 2.0 * xp.ones_like(norm), angle / xp.where(small, xp.ones_like(norm), norm))
+
+
+def quat_angle(a: Array, b: Array) -> Array:
+    """Angle of the rotation between `a` and `b`, rad in [0, pi]. `[..., 4]` -> `[...]`."""
+    xp = namespace(a)
+    # The parts of conj(a) b; |w| makes it the shorter of the two ways.
+    aw, ax, ay, az = a[..., 0], a[..., 1], a[..., 2], a[..., 3]
+    bw, bx, by, bz = b[..., 0], b[..., 1], b[..., 2], b[..., 3]
+    w = aw * bw + ax * bx + ay * by + az * bz
+    x = aw * bx - ax * bw - ay * bz + az * by
+    y = aw * by + ax * bz - ay * bw - az * bx
+    z = aw * bz - ax * by + ay * bx - az * bw
+    return 2.0 * xp.arctan2((x * x + y * y + z * z) ** 0.5, abs(w))
+
+
+def quat_slerp(a: Array, b: Array, t: Array) -> Array:
+    """Spherical interpolation from `a` (t = 0) to `b` (t = 1) along the shorter arc.
+
+    Args:
+        a: `[..., 4]`.
+        b: `[..., 4]`.
+        t: `[...]` fraction.
+    """
+    rotvec = quat_to_rotvec(quat_mul(b, quat_conj(a)))
+    return quat_mul(quat_from_axis_angle(t[..., None] * rotvec), a)
+
+
+def quat_yaw(q: Array) -> Array:
+    """Heading of the x axis about world z, rad: `atan2(2(wz+xy), 1-2(y^2+z^2))`. `[...]`."""
+    xp = namespace(q)
+    w, x, y, z = q[..., 0], q[..., 1], q[..., 2], q[..., 3]
+    return xp.arctan2(2.0 * (w * z + x * y), 1.0 - 2.0 * (y * y + z * z))
+
+
+def yaw_quat(q: Array) -> Array:
+    """The rotation about world z by `quat_yaw(q)`. `[..., 4]`.
+
+    From the half-angle identities of `(cos yaw, sin yaw) ~ (c, s)`, without an arc tangent.
+    """
+    xp = namespace(q)
+    w, x, y, z = q[..., 0], q[..., 1], q[..., 2], q[..., 3]
+    s = 2.0 * (w * z + x * y)
+    c = 1.0 - 2.0 * (y * y + z * z)
+    half = 0.5 * xp.arctan2(s, c)
+    zero = xp.zeros_like(half)
+    return _stack([xp.cos(half), zero, zero, xp.sin(half)])
+
+
+def quat_from_euler(roll: Array, pitch: Array, yaw: Array) -> Array:
+    """Roll about x, then pitch about y, then yaw about z, all fixed axes, rad. `[..., 4]`."""
+    xp = namespace(roll)
+    cr, sr = xp.cos(0.5 * roll), xp.sin(0.5 * roll)
+    cp, sp = xp.cos(0.5 * pitch), xp.sin(0.5 * pitch)
+    cy, sy = xp.cos(0.5 * yaw), xp.sin(0.5 * yaw)
+    return _stack([
+        cr * cp * cy + sr * sp * sy,
+        sr * cp * cy - cr * sp * sy,
+        cr * sp * cy + sr * cp * sy,
+        cr * cp * sy - sr * sp * cy,
+    ])  # fmt: skip
+
+
+def quat_to_matrix(q: Array) -> Array:
+    """Rotation matrix. `[..., 4]` -> `[..., 3, 3]`."""
+    w, x, y, z = q[..., 0], q[..., 1], q[..., 2], q[..., 3]
+    rows = _stack([
+        1 - 2 * (y * y + z * z), 2 * (x * y - w * z), 2 * (x * z + w * y),
+        2 * (x * y + w * z), 1 - 2 * (x * x + z * z), 2 * (y * z - w * x),
+        2 * (x * z - w * y), 2 * (y * z + w * x), 1 - 2 * (x * x + y * y),
+    ])  # fmt: skip
+    return rows.reshape(rows.shape[:-1] + (3, 3))
+
+
+def rot6d(q: Array) -> Array:
+    """First two columns of the matrix, row by row: `[R00, R01, R10, R11, R20, R21]`. `[..., 6]`.
+
+    Source: the layout of whole_body_tracking and of motion_tracking_controller. Many libraries
+    emit column 1 then column 2 instead.
+    """
+    w, x, y, z = q[..., 0], q[..., 1], q[..., 2], q[..., 3]
+    return _stack([
+        1 - 2 * (y * y + z * z), 2 * (x * y - w * z),
+        2 * (x * y + w * z), 1 - 2 * (x * x + z * z),
+        2 * (x * z - w * y), 2 * (y * z + w * x),
+    ])  # fmt: skip
