@@ -1,4 +1,4 @@
-"""What every command shares: argument parsing, one-sentence errors, atomic files, result records."""
+"""What commands share: argument parsing, one-sentence errors, atomic files, result records."""
 
 from __future__ import annotations
 

@@ -1,19 +1,19 @@
 """MuJoCo model of the G1, written from the tables in `bm_envs.robots.g1`.
 
-`build_mjcf` returns the XML, `compile_model` the compiled `mujoco.MjModel`. The model needs no mesh:
-collision shapes are spheres and capsules, and what is drawn is a set of plain shapes too, unless the
-user has the maker's meshes (`mesh_dir`).
+`build_mjcf` returns the XML, `compile_model` the compiled `mujoco.MjModel`. The model needs no
+mesh: collision shapes are spheres and capsules, and what is drawn is a set of plain shapes too,
+unless the user has the maker's meshes (`mesh_dir`).
 
-Contact rules (source: mjlab 1.6.0, `g1_constants.py`): feet are condim 3 with priority 1 and sliding
-friction 0.6, so the ground's own value does not count for them; the ground is condim 3 with friction
-1; links against each other are frictionless (condim 1) when self-collision is on. MuJoCo never tests a
-body against its parent.
+Contact rules (source: mjlab 1.6.0, `g1_constants.py`): feet are condim 3 with priority 1 and
+sliding friction 0.6, so the ground's own value does not count for them; the ground is condim 3 with
+friction 1; links against each other are frictionless (condim 1) when self-collision is on. MuJoCo
+never tests a body against its parent.
 """
 
 from __future__ import annotations
 
 import xml.etree.ElementTree as ET
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -82,7 +82,9 @@ def build_mjcf(config: ModelConfig = ModelConfig(), tracked: Sequence[str] = ())
     )
     asset = ET.SubElement(root, "asset")
     world = ET.SubElement(root, "worldbody")
-    ground = dict(name="ground", type="plane", size="0 0 0.05", condim="3", friction="1 0.005 0.0001")
+    ground = dict(
+        name="ground", type="plane", size="0 0 0.05", condim="3", friction="1 0.005 0.0001"
+    )
     if config.visuals or config.mesh_dir:
         from bm_envs.robots import visuals
 
@@ -91,9 +93,7 @@ def build_mjcf(config: ModelConfig = ModelConfig(), tracked: Sequence[str] = ())
     ET.SubElement(world, "geom", ground, contype="1", conaffinity="1", group="0")
 
     elements = {"world": world}
-    geoms = g1.COLLISION_GEOMS + (
-        g1.FOOT_SPHERES if config.feet == "spheres" else g1.FOOT_CAPSULES
-    )
+    geoms = g1.COLLISION_GEOMS + (g1.FOOT_SPHERES if config.feet == "spheres" else g1.FOOT_CAPSULES)
     for body in g1.BODIES:
         element = ET.SubElement(
             elements[body.parent], "body", name=body.name, pos=_vec(body.pos), quat=_vec(body.quat)
@@ -154,9 +154,9 @@ CONTACT_BODIES: tuple[str, ...] = tuple(
 def add_sensors(sensor: ET.Element, tracked: Sequence[str]) -> None:
     """Link-frame pose and velocity sensors (world axes) of each body, then contact forces.
 
-    Sensor data are laid out kind by kind: positions `[K, 3]`, quaternions `[K, 4]`, linear and angular
-    velocities `[K, 3]` each (velocity of the link origin), then the net contact force `[C, 3]` of each
-    of `CONTACT_BODIES` and of the two feet.
+    Sensor data are laid out kind by kind: positions `[K, 3]`, quaternions `[K, 4]`, linear and
+    angular velocities `[K, 3]` each (velocity of the link origin), then the net contact force
+    `[C, 3]` of each of `CONTACT_BODIES` and of the two feet.
     """
     for kind in FRAME_SENSORS:
         for name in tracked:
@@ -191,9 +191,9 @@ def forward_kinematics(
         feet: foot shape, for `foot_height` only.
 
     Returns:
-        `body_pos_w [T, 30, 3]`, `body_quat_w [T, 30, 4]`, `body_lin_vel_w [T, 30, 3]` (link origins),
-        `body_ang_vel_w [T, 30, 3]` (world axes), `com_w [T, 3]`, and `foot_height [T, 2]`: the lowest
-        point of the left and right foot's shapes, m.
+        `body_pos_w [T, 30, 3]`, `body_quat_w [T, 30, 4]`, `body_lin_vel_w [T, 30, 3]` (of link
+        origins), `body_ang_vel_w [T, 30, 3]` (world axes), `com_w [T, 3]`, and
+        `foot_height [T, 2]`: the lowest point of the left and right foot's shapes, m.
     """
     model = compile_model(ModelConfig(feet=feet))
     data = mujoco.MjData(model)
@@ -229,9 +229,7 @@ def forward_kinematics(
         out["body_quat_w"][t] = data.xquat[1:]
         out["com_w"][t] = data.subtree_com[1]
         for body in range(g1.NUM_BODIES):
-            mujoco.mj_objectVelocity(
-                model, data, mujoco.mjtObj.mjOBJ_XBODY, body + 1, velocity, 0
-            )
+            mujoco.mj_objectVelocity(model, data, mujoco.mjtObj.mjOBJ_XBODY, body + 1, velocity, 0)
             out["body_ang_vel_w"][t, body] = velocity[:3]
             out["body_lin_vel_w"][t, body] = velocity[3:]
         for side, ids in enumerate(foot_geoms):
@@ -250,10 +248,9 @@ def _collision_default(
 ) -> None:
     element = ET.SubElement(parent, "default", {"class": name})
     # contype 0 against conaffinity 1: only the ground, whose contype is 1, meets the links.
-    ET.SubElement(
-        element, "geom", contype="1" if config.self_collision else "0", conaffinity="1",
-        group=str(COLLISION_GROUP), rgba="0.5 0.6 0.7 0.4", **attributes,
-    )  # fmt: skip
+    masks = dict(contype="1" if config.self_collision else "0", conaffinity="1")
+    shared = dict(group=str(COLLISION_GROUP), rgba="0.5 0.6 0.7 0.4")
+    ET.SubElement(element, "geom", {**masks, **shared, **attributes})
 
 
 def _add_geom(parent: ET.Element, geom: g1.Geom) -> None:
@@ -273,5 +270,5 @@ def _num(value: float) -> str:
     return repr(float(value))
 
 
-def _vec(values: Sequence[float]) -> str:
+def _vec(values: Iterable[float]) -> str:
     return " ".join(repr(float(value)) for value in values)
