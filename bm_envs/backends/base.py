@@ -1,0 +1,203 @@
+"""The seam between tasks and physics engines: one batched protocol, one function that finds a backend.
+
+Conventions, the same for every engine: the batch is the first axis, N robots, N = 1 included; arrays
+are float32 in the backend's own type (NumPy on the CPU, torch on a GPU); world frame with z up,
+metres, radians, seconds; quaternions w, x, y, z; joints in the robot table's order (depth first); a
+velocity is that of the link frame's origin, in world axes unless its name says otherwise.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import numpy as np
+
+from bm_envs.errors import BackendUnavailable, ConfigError, unknown_name
+from bm_envs.robots import g1
+from bm_envs.robots.mjcf import ModelConfig
+
+Array = Any  # numpy.ndarray or torch.Tensor
+
+
+@dataclass(frozen=True)
+class SimulatorConfig:
+    """What to simulate. Per-joint values are in the robot table's order."""
+
+    num_envs: int
+    """Number of robots, N."""
+    model: ModelConfig = field(default_factory=ModelConfig)
+    """Shapes and solver settings."""
+    decimation: int = 4
+    """Physics steps per control step."""
+    stiffness: tuple[float, ...] | None = None
+    """Gain kp, N m/rad, `[29]`; None: the robot table's."""
+    damping: tuple[float, ...] | None = None
+    """Gain kd, N m s/rad, `[29]`; None: the robot table's."""
+    bodies: tuple[str, ...] = g1.TRACKED_BODIES
+    """The K bodies whose poses and velocities are observed, the root first."""
+    threads: int = 0
+    """Threads of a CPU engine; 0: all cores this process may use."""
+
+    def __post_init__(self) -> None:
+        if self.num_envs < 1:
+            raise ConfigError(f"num_envs is {self.num_envs}, expected 1 or more.")
+        if self.decimation < 1:
+            raise ConfigError(f"decimation is {self.decimation}, expected 1 or more.")
+        if self.bodies[0] != g1.ROOT_BODY:
+            raise ConfigError(
+                f"The first tracked body is '{self.bodies[0]}', expected '{g1.ROOT_BODY}'."
+            )
+        for name in ("stiffness", "damping"):
+            values = getattr(self, name)
+            if values is not None and (
+                len(values) != g1.NUM_JOINTS or not all(0 <= value < np.inf for value in values)
+            ):
+                raise ConfigError(f"{name} must be {g1.NUM_JOINTS} finite non-negative numbers.")
+
+    @property
+    def control_dt(self) -> float:
+        """Seconds per control step."""
+        return self.model.physics_dt * self.decimation
+
+
+class Simulator(Protocol):
+    """N robots in one engine.
+
+    Freshness: after `reset`, `step` and `push` every property describes the present state of every
+    robot; only `contact_force` describes the last physics step that ran (it needs the solver), and
+    is zero after a reset. Properties are read-only views, overwritten by the next call.
+    """
+
+    config: SimulatorConfig
+    num_envs: int
+
+    @property
+    def root_pos(self) -> Array:
+        """Pelvis origin, world, m. `[N, 3]`."""
+        ...
+
+    @property
+    def root_quat(self) -> Array:
+        """Pelvis orientation. `[N, 4]`."""
+        ...
+
+    @property
+    def root_lin_vel(self) -> Array:
+        """Velocity of the pelvis origin, world axes, m/s. `[N, 3]`."""
+        ...
+
+    @property
+    def root_ang_vel_b(self) -> Array:
+        """Angular velocity of the pelvis in its own axes, rad/s. `[N, 3]`."""
+        ...
+
+    @property
+    def joint_pos(self) -> Array:
+        """Joint angles, rad. `[N, 29]`."""
+        ...
+
+    @property
+    def joint_vel(self) -> Array:
+        """Joint velocities, rad/s. `[N, 29]`."""
+        ...
+
+    @property
+    def body_pos(self) -> Array:
+        """Link origins of `config.bodies`, world, m. `[N, K, 3]`."""
+        ...
+
+    @property
+    def body_quat(self) -> Array:
+        """Link orientations of `config.bodies`. `[N, K, 4]`."""
+        ...
+
+    @property
+    def body_lin_vel(self) -> Array:
+        """Velocities of the link origins, world axes, m/s. `[N, K, 3]`."""
+        ...
+
+    @property
+    def body_ang_vel(self) -> Array:
+        """Angular velocities of the links, world axes, rad/s. `[N, K, 3]`."""
+        ...
+
+    @property
+    def contact_force(self) -> Array:
+        """Net contact force on `contact_bodies` in the last physics step, world axes, N. `[N, C, 3]`."""
+        ...
+
+    @property
+    def contact_bodies(self) -> tuple[str, ...]:
+        """Names of the C bodies of `contact_force`; the two feet are the last."""
+        ...
+
+    def reset(self, env_ids: Array, qpos: Array, qvel: Array) -> None:
+        """Put robots `env_ids [M]` into the full states `qpos [M, 36]`, `qvel [M, 35]`.
+
+        `qpos`: root position 3, root quaternion 4, joints 29. `qvel`: root linear velocity in world
+        axes 3, root angular velocity in **root** axes 3, joints 29 (MuJoCo's layout).
+        """
+        ...
+
+    def step(self, joint_targets: Array) -> None:
+        """Hold the joint targets `[N, 29]`, rad, for `decimation` physics steps of PD control."""
+        ...
+
+    def push(self, env_ids: Array, lin_vel: Array, ang_vel: Array) -> None:
+        """Add to the root velocities of `env_ids [M]`: m/s and rad/s, world axes, `[M, 3]` each."""
+        ...
+
+    def randomize(
+        self, env_ids: Array, *, foot_friction: Array | None = None,
+        torso_com_offset: Array | None = None,
+    ) -> None:  # fmt: skip
+        """Set sliding friction of the feet `[M]` and the shift of the torso's CoM `[M, 3]`, m."""
+        ...
+
+    def diverged(self) -> Array:
+        """Which robots have a non-finite state. `[N]` bool."""
+        ...
+
+    def get_state(self) -> dict[str, np.ndarray]:
+        """All that a bit-exact continuation needs, as NumPy arrays."""
+        ...
+
+    def set_state(self, state: dict[str, np.ndarray]) -> None:
+        """Continue from what `get_state` returned."""
+        ...
+
+    def close(self) -> None:
+        """Free the engine's resources."""
+        ...
+
+
+# name -> (module, class, pip extra that brings its packages)
+_BACKENDS = {
+    "mujoco": ("bm_envs.backends.mujoco_cpu", "MujocoSimulator", None),
+}
+
+
+def backend_names() -> Sequence[str]:
+    """The names `make_simulator` knows."""
+    return tuple(_BACKENDS)
+
+
+def make_simulator(backend: str, config: SimulatorConfig) -> Simulator:
+    """Build the simulator of a backend; its engine is imported here and only when asked for.
+
+    Raises:
+        BackendUnavailable: the name is unknown, or a package is missing.
+    """
+    if backend not in _BACKENDS:
+        raise BackendUnavailable(unknown_name("backend", backend, _BACKENDS))
+    module, name, extra = _BACKENDS[backend]
+    try:
+        simulator = getattr(importlib.import_module(module), name)
+    except ModuleNotFoundError as error:
+        raise BackendUnavailable(
+            f"backend='{backend}' needs the package {error.name}: pip install 'bm-envs[{extra}]'."
+        ) from error
+    return simulator(config)

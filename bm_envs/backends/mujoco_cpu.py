@@ -1,0 +1,165 @@
+"""MuJoCo's C engine on all cores: `mujoco.batch` steps N robots without Python in the substep loop."""
+
+from __future__ import annotations
+
+import mujoco
+import numpy as np
+from mujoco.batch import Batch
+
+from bm_envs.backends.base import SimulatorConfig
+from bm_envs.robots import g1, mjcf
+
+# The forward stages run after the last substep. Without them MuJoCo's sensors belong to the state
+# *before* that substep: `mj_step` computes them first and integrates last.
+_FRESH = int(mujoco.mjtStage.mjSTAGE_VEL)
+_NONE = int(mujoco.mjtStage.mjSTAGE_NONE)
+
+# What a continued simulation needs: solver warm start included, else the iterates differ in the
+# last bits.
+_STATE_FIELDS = ("time", "qpos", "qvel", "qacc_warmstart", "ctrl")
+_RANDOMIZED_FIELDS = ("geom_friction", "body_ipos")
+
+
+class MujocoSimulator:
+    """See `bm_envs.backends.base.Simulator`. The engine runs in float64, the views are float32."""
+
+    def __init__(self, config: SimulatorConfig) -> None:
+        self.config = config
+        self.num_envs = config.num_envs
+        self.contact_bodies = (*mjcf.CONTACT_BODIES, *g1.FOOT_BODIES)
+        self.model = model = mjcf.compile_model(config.model, tracked=config.bodies)
+        # A robot that diverges must say so: by default the engine would silently put it back to
+        # its default pose.
+        model.opt.disableflags |= int(mujoco.mjtDisableBit.mjDSBL_AUTORESET)
+        if config.stiffness is not None:
+            model.actuator_gainprm[:, 0] = config.stiffness
+            model.actuator_biasprm[:, 1] = -np.asarray(config.stiffness)
+        if config.damping is not None:
+            model.actuator_biasprm[:, 2] = -np.asarray(config.damping)
+
+        self._batch = Batch(
+            model, config.num_envs, min(config.threads, config.num_envs), persistent=True
+        )
+        bind = self._batch.bind
+        self._ctrl, self._qpos, self._qvel = bind("ctrl"), bind("qpos"), bind("qvel")
+        self._sensordata = bind("sensordata")
+        self._fields = {name: bind(name) for name in _STATE_FIELDS}
+        self._foot_geoms = np.array([
+            i for i in range(model.ngeom)
+            if model.geom(i).bodyid[0] in [model.body(name).id for name in g1.FOOT_BODIES]
+        ])  # fmt: skip
+        self._torso = model.body(g1.ANCHOR_BODY).id
+        self._nominal_torso_com = model.body_ipos[self._torso].copy()
+        self._randomized: dict[str, np.ndarray] = {}
+
+        # float32 copies of state and sensors, and named views into them.
+        n, k, c = config.num_envs, len(config.bodies), len(self.contact_bodies)
+        self._qpos32 = np.zeros((n, model.nq), np.float32)
+        self._qvel32 = np.zeros((n, model.nv), np.float32)
+        self._sensors32 = np.zeros((n, model.nsensordata), np.float32)
+
+        def view(array: np.ndarray, start: int, *shape: int) -> np.ndarray:
+            out = array[:, start : start + int(np.prod(shape))].reshape(n, *shape)
+            out.setflags(write=False)
+            assert out.base is not None  # a view, so that one refresh serves every property
+            return out
+
+        self.root_pos = view(self._qpos32, 0, 3)
+        self.root_quat = view(self._qpos32, 3, 4)
+        self.joint_pos = view(self._qpos32, 7, g1.NUM_JOINTS)
+        self.root_lin_vel = view(self._qvel32, 0, 3)
+        self.root_ang_vel_b = view(self._qvel32, 3, 3)
+        self.joint_vel = view(self._qvel32, 6, g1.NUM_JOINTS)
+        self.body_pos = view(self._sensors32, 0, k, 3)
+        self.body_quat = view(self._sensors32, 3 * k, k, 4)
+        self.body_lin_vel = view(self._sensors32, 7 * k, k, 3)
+        self.body_ang_vel = view(self._sensors32, 10 * k, k, 3)
+        self.contact_force = view(self._sensors32, 13 * k, c, 3)
+        self._num_pose_sensors = 13 * k
+
+        self._batch.reset(keyframe=0, stage=_FRESH)
+        self._refresh()
+
+    def reset(self, env_ids: np.ndarray, qpos: np.ndarray, qvel: np.ndarray) -> None:
+        """See `Simulator.reset`."""
+        self._batch.reset(env_ids, stage=_NONE)
+        self._qpos[env_ids] = qpos
+        self._qvel[env_ids] = qvel
+        self._batch.forward(env_ids, stage=_FRESH)
+        self._refresh(env_ids)
+        self._sensors32[env_ids, self._num_pose_sensors :] = 0.0
+
+    def step(self, joint_targets: np.ndarray) -> None:
+        """See `Simulator.step`."""
+        self._ctrl[:] = joint_targets
+        self._batch.step(nstep=self.config.decimation, stage=_FRESH)
+        self._refresh()
+
+    def push(self, env_ids: np.ndarray, lin_vel: np.ndarray, ang_vel: np.ndarray) -> None:
+        """See `Simulator.push`."""
+        self._qvel[env_ids, :3] += lin_vel
+        inverse, turned = np.empty(4), np.empty(3)
+        for i, env in enumerate(env_ids):  # a few robots a step
+            mujoco.mju_negQuat(inverse, self._qpos[env, 3:7])
+            mujoco.mju_rotVecQuat(turned, np.asarray(ang_vel[i], np.float64), inverse)
+            self._qvel[env, 3:6] += turned
+        self._batch.forward(env_ids, stage=_FRESH)
+        # The contact part of the sensors is the solver's and stays that of the last physics step.
+        keep = self._num_pose_sensors
+        self._qvel32[env_ids] = self._qvel[env_ids]
+        self._sensors32[env_ids, :keep] = self._sensordata[env_ids, :keep]
+
+    def randomize(
+        self, env_ids: np.ndarray, *, foot_friction: np.ndarray | None = None,
+        torso_com_offset: np.ndarray | None = None,
+    ) -> None:  # fmt: skip
+        """See `Simulator.randomize`.
+
+        The constants that MuJoCo derives from the CoM at compile time (inverse weights, which only
+        shape the softness of constraints) keep their nominal values; dynamics see the new CoM.
+        """
+        if foot_friction is not None:
+            friction = self._expanded("geom_friction")
+            friction[np.ix_(env_ids, self._foot_geoms, [0])] = np.reshape(foot_friction, (-1, 1, 1))
+        if torso_com_offset is not None:
+            self._expanded("body_ipos")[env_ids, self._torso] = (
+                self._nominal_torso_com + torso_com_offset
+            )
+
+    def diverged(self) -> np.ndarray:
+        """See `Simulator.diverged`."""
+        # A sum is finite only if all of its parts are (huge but finite parts are divergence too).
+        return ~np.isfinite(self._qpos32.sum(1) + self._qvel32.sum(1))
+
+    def get_state(self) -> dict[str, np.ndarray]:
+        """See `Simulator.get_state`."""
+        state = {name: np.array(field) for name, field in self._fields.items()}
+        state |= {f"model.{name}": np.array(value) for name, value in self._randomized.items()}
+        return state | {"sensors32": self._sensors32.copy()}
+
+    def set_state(self, state: dict[str, np.ndarray]) -> None:
+        """See `Simulator.set_state`."""
+        for name in _RANDOMIZED_FIELDS:
+            if f"model.{name}" in state:
+                self._expanded(name)[:] = state[f"model.{name}"]
+        for name, array in self._fields.items():
+            array[:] = state[name]
+        self._batch.forward(stage=_FRESH)
+        self._refresh()
+        self._sensors32[:] = state["sensors32"]
+
+    def close(self) -> None:
+        """See `Simulator.close`."""
+        # Dropping the references frees the threads and the data; nothing else is held.
+        self.__dict__.pop("_batch", None)
+
+    def _expanded(self, name: str) -> np.ndarray:
+        """The per-robot values of a model field, made on first use."""
+        if name not in self._randomized:
+            self._randomized[name] = self._batch.expand(name)
+        return self._randomized[name]
+
+    def _refresh(self, env_ids: np.ndarray | slice = slice(None)) -> None:
+        self._qpos32[env_ids] = self._qpos[env_ids]
+        self._qvel32[env_ids] = self._qvel[env_ids]
+        self._sensors32[env_ids] = self._sensordata[env_ids]
