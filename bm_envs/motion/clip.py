@@ -1,0 +1,522 @@
+"""One motion of the G1 in memory (`Clip`) and on disk (NPZ).
+
+The NPZ holds the keys, shapes and types of whole_body_tracking's motion files (`fps (1,)`,
+`joint_pos`, `joint_vel`, `body_pos_w`, `body_quat_w`, `body_lin_vel_w`, `body_ang_vel_w`), so its
+tools and mjlab's read it, and adds what those files leave out: `joint_names`, `body_names`,
+`foot_contact [T, 2]`, `velocity_point`, `name`, `source`, `licence`.
+Source: `whole_body_tracking : scripts/csv_to_npz.py`.
+
+Order. A file of Isaac Lab is breadth first, one of MuJoCo depth first, and without names nothing in
+it tells which. So values are mapped to the project's order by the names in the file; a file without
+names is read only when the caller tells its order; and either way the link positions are compared
+with forward kinematics of the joint angles, which no wrong order survives.
+
+Velocities are of link *origins*. Isaac Lab's files store the centre of mass's instead, but their
+pelvis entry is the finite difference of the pelvis *origin*, written into the centre-of-mass slot.
+Hence a file that does not say `velocity_point = "link_origin"` gets its linear velocities anew from
+the pelvis entry, the angular velocity and the joint velocities: exact for either kind of file.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import zipfile
+import zlib
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from bm_envs import rotations as rot
+from bm_envs.cli import atomic_path
+from bm_envs.errors import MotionError
+from bm_envs.robots import g1, kinematics
+
+ARRAY_SHAPES: dict[str, tuple[int, ...]] = {
+    "joint_pos": (g1.NUM_JOINTS,),
+    "joint_vel": (g1.NUM_JOINTS,),
+    "body_pos_w": (g1.NUM_BODIES, 3),
+    "body_quat_w": (g1.NUM_BODIES, 4),
+    "body_lin_vel_w": (g1.NUM_BODIES, 3),
+    "body_ang_vel_w": (g1.NUM_BODIES, 3),
+}
+"""Float arrays of a clip and their shape behind the frame axis."""
+
+MAX_FRAMES = 500_000
+"""Longest clip taken, 2.8 h at 50 Hz: a damaged or hostile header must not claim the memory."""
+
+KINEMATICS_TOLERANCE = 0.01
+"""Largest distance (m) of a stored link position from forward kinematics. float32 costs 1e-6 m and
+files of whole_body_tracking agree to 1e-6 m; a wrong order is off by 1 m in the zero pose."""
+
+CONTACT_HEIGHT = 0.03
+"""m. Retargeted clips stand up to 8 mm (LAFAN1) or 30 mm (g1-moves) off the floor."""
+CONTACT_SPEED = 0.5
+"""m/s of the lowest sole point. In LAFAN1 `walk1` it is mostly under 0.2 for a planted foot and
+above 0.7 for a swinging one; between them the value hardly matters (in contact: 0.70 of the frames
+at 0.3 m/s, 0.76 at 0.8)."""
+
+VELOCITY_POINT = "link_origin"
+_NAME_KEYS = {"joint_names": g1.JOINT_NAMES, "body_names": g1.BODY_NAMES}
+_TEXT_KEYS = ("name", "source", "licence", "velocity_point")
+
+
+@dataclass(frozen=True, eq=False)
+class Clip:
+    """A motion at a fixed frame rate: project order, world axes, velocities of link origins.
+
+    Arrays are float32 (contact: bool) and read-only. Quaternions further than rounding from unit
+    length are normalised.
+
+    Raises:
+        MotionError: a shape, a value that is not finite, a zero quaternion, fewer than 2 frames.
+    """
+
+    name: str
+    fps: float
+    """Frames per second."""
+    joint_pos: np.ndarray
+    """`[T, 29]`, rad."""
+    joint_vel: np.ndarray
+    """`[T, 29]`, rad/s."""
+    body_pos_w: np.ndarray
+    """`[T, 30, 3]`, world, m, link origins."""
+    body_quat_w: np.ndarray
+    """`[T, 30, 4]`, w x y z."""
+    body_lin_vel_w: np.ndarray
+    """`[T, 30, 3]`, world, m/s, of link origins."""
+    body_ang_vel_w: np.ndarray
+    """`[T, 30, 3]`, world axes, rad/s."""
+    foot_contact: np.ndarray
+    """`[T, 2]` bool: left, right."""
+    source: str
+    licence: str
+
+    def __post_init__(self) -> None:
+        values = {field.name: getattr(self, field.name) for field in fields(self)}
+        for key, value in _checked(f"motion {self.name!r}", values).items():
+            object.__setattr__(self, key, value)
+
+    @property
+    def num_frames(self) -> int:
+        return len(self.joint_pos)
+
+    @property
+    def duration_s(self) -> float:
+        """Seconds from the first frame to the last: `(T - 1) / fps`."""
+        return (self.num_frames - 1) / self.fps
+
+    def cut(
+        self, start_s: float = 0.0, end_s: float | None = None, name: str | None = None
+    ) -> Clip:
+        """The frames nearest to `start_s` and `end_s` (None: the last) and all between them.
+
+        Raises:
+            MotionError: the times do not lie in the clip, or hold less than two frames.
+        """
+        end = self.duration_s if end_s is None else end_s
+        asked = f"[{start_s:g}:{'' if end_s is None else format(end_s, 'g')}]"
+        frames = [round(s * self.fps) if math.isfinite(s) else -1 for s in (start_s, end)]
+        if not 0 <= frames[0] < frames[1] < self.num_frames:
+            raise MotionError(
+                f"{self.name}: the cut {asked} does not fit, expected start < end within"
+                f" 0 and {self.duration_s:.2f} s."
+            )
+        keep = slice(frames[0], frames[1] + 1)
+        arrays = {key: getattr(self, key)[keep] for key in (*ARRAY_SHAPES, "foot_contact")}
+        return Clip(
+            name or self.name + asked, self.fps, **arrays, source=self.source, licence=self.licence
+        )
+
+    def sha256(self) -> str:
+        """Hex digest of the content (rate and arrays), whatever file and order it came from."""
+        digest = hashlib.sha256(np.float64(self.fps).astype("<f8").tobytes())
+        for key in ARRAY_SHAPES:
+            digest.update(getattr(self, key).astype("<f4").tobytes())
+        digest.update(self.foot_contact.astype(np.uint8).tobytes())
+        return digest.hexdigest()
+
+
+def clip_from_states(
+    name: str,
+    fps: float,
+    root_pos: np.ndarray,
+    root_quat: np.ndarray,
+    joint_pos: np.ndarray,
+    *,
+    source: str,
+    licence: str,
+    foot_contact: np.ndarray | None = None,
+) -> Clip:
+    """A clip from the pelvis' pose and the joint angles.
+
+    Velocities are central differences, one-sided at both ends; the pelvis' angular velocity is
+    `log(q[k+1] q[k-1]^-1) / 2dt` in world axes with its end values copied from their neighbours
+    (source: `whole_body_tracking : scripts/csv_to_npz.py`). Link states follow by forward
+    kinematics.
+
+    Args:
+        name: the clip's name.
+        fps: frames per second.
+        root_pos: `[T, 3]`, world, m; T >= 3.
+        root_quat: `[T, 4]`, w x y z.
+        joint_pos: `[T, 29]`, rad, the project's joint order.
+        source: where the motion is from.
+        licence: its licence.
+        foot_contact: `[T, 2]` bool, left and right; None: by height and speed of the soles.
+    """
+    where = f"motion {name!r}"
+    _check_fps(where, fps)
+    root_pos = _numbers(where, "root_pos", root_pos, (3,))
+    root_quat = rot.quat_normalize(
+        _nonzero(where, "root_quat", _numbers(where, "root_quat", root_quat, (4,)))
+    )
+    joint_pos = _numbers(where, "joint_pos", joint_pos, (g1.NUM_JOINTS,))
+    frames = len(root_pos)
+    if frames < 3 or len(root_quat) != frames or len(joint_pos) != frames:
+        raise MotionError(
+            f"{where}: root_pos, root_quat and joint_pos have {frames}, {len(root_quat)} and"
+            f" {len(joint_pos)} frames, expected 3 or more of each."
+        )
+    dt = 1.0 / fps
+    turn = rot.quat_to_rotvec(rot.quat_mul(root_quat[2:], rot.quat_conj(root_quat[:-2]))) / (
+        2.0 * dt
+    )
+    joint_vel = np.gradient(joint_pos, dt, axis=0)
+    links = kinematics.link_states(
+        root_pos, root_quat, joint_pos,
+        np.gradient(root_pos, dt, axis=0), np.concatenate([turn[:1], turn, turn[-1:]]), joint_vel,
+    )  # fmt: skip
+    if foot_contact is None:
+        foot_contact = foot_contacts(*links)
+    return Clip(name, float(fps), joint_pos, joint_vel, *links, foot_contact, source, licence)
+
+
+def foot_contacts(
+    body_pos_w: np.ndarray,
+    body_quat_w: np.ndarray,
+    body_lin_vel_w: np.ndarray,
+    body_ang_vel_w: np.ndarray,
+) -> np.ndarray:
+    """`[T, 2]` bool: whether the lowest point of each sole is on the floor and at rest.
+
+    Left, right. On the floor: under `CONTACT_HEIGHT`; at rest: slower than `CONTACT_SPEED`. The
+    point and not the ankle, because a planted foot's ankle moves while it rolls over heel and toe.
+    """
+    feet = list(kinematics.FOOT_INDICES)
+    points = kinematics.sole_points(body_pos_w, body_quat_w)
+    lowest = points[..., 2].argmin(axis=-1)[..., None, None]
+    point = np.take_along_axis(points, lowest, axis=2)[:, :, 0]
+    arm = point - body_pos_w[:, feet]
+    velocity = body_lin_vel_w[:, feet] + rot.cross(body_ang_vel_w[:, feet], arm)
+    return (point[..., 2] < CONTACT_HEIGHT) & (np.linalg.norm(velocity, axis=-1) < CONTACT_SPEED)
+
+
+def foot_height(clip: Clip) -> np.ndarray:
+    """`[T, 2]`, m: height of the lowest point of the left and right sole."""
+    return kinematics.sole_points(clip.body_pos_w, clip.body_quat_w)[..., 2].min(axis=-1)
+
+
+def save_npz(clip: Clip, path: str | Path, *, order: g1.Order = "mujoco") -> None:
+    """Write `clip` with its values and names in `order`; whole or not at all.
+
+    Equal clips give equal bytes.
+
+    Args:
+        clip: the motion.
+        path: a name ending in .npz; a file of that name is replaced.
+        order: "mujoco" (depth first, the project's own) or "isaac" (breadth first, as Isaac Lab's).
+    """
+    path = Path(path)
+    if path.suffix != ".npz":
+        raise MotionError(f"{path}: a motion is written to a name that ends in .npz.")
+    _check_order(str(path), order)
+    joints = g1.order_map(g1.JOINT_NAMES, g1.joint_names(order))
+    bodies = g1.order_map(g1.BODY_NAMES, g1.body_names(order))
+    arrays: dict[str, Any] = {"fps": np.array([clip.fps])}
+    for key in ARRAY_SHAPES:
+        arrays[key] = getattr(clip, key)[:, joints if key.startswith("joint") else bodies]
+    arrays["foot_contact"] = clip.foot_contact
+    arrays["joint_names"] = np.array(g1.joint_names(order))
+    arrays["body_names"] = np.array(g1.body_names(order))
+    for key in ("name", "source", "licence"):
+        arrays[key] = np.array(getattr(clip, key))
+    arrays["velocity_point"] = np.array(VELOCITY_POINT)
+    with atomic_path(path) as temporary, temporary.open("wb") as stream:
+        np.savez_compressed(stream, **arrays)
+
+
+def load_npz(path: str | Path, *, order: g1.Order | None = None) -> Clip:
+    """Read a motion of ours, of whole_body_tracking or of mjlab.
+
+    Args:
+        path: the file.
+        order: order of the values in a file without names; a file's own names go before it.
+
+    Raises:
+        MotionError: one sentence that names the file, what is wrong in it and what was expected.
+    """
+    path, where = Path(path), str(path)
+    if order is not None:
+        _check_order(where, order)
+    members = _read_members(path)
+    missing = [key for key in ("fps", *ARRAY_SHAPES) if key not in members]
+    if missing:
+        raise MotionError(
+            f"{where}: lacks {', '.join(missing)}; expected the keys"
+            f" {', '.join(('fps', *ARRAY_SHAPES))} of a whole_body_tracking motion file."
+        )
+    texts = {key: str(members.pop(key, "")) for key in _TEXT_KEYS}
+    if texts["velocity_point"] not in ("", VELOCITY_POINT):
+        raise MotionError(
+            f"{where}: velocity_point is {texts['velocity_point']!r}, expected '{VELOCITY_POINT}'."
+        )
+    fps = float(members.pop("fps").reshape(()))
+    _check_fps(where, fps)
+    names = {key: members.pop(key, None) for key in _NAME_KEYS}
+    contact_given = "foot_contact" in members
+    members.setdefault("foot_contact", np.zeros((len(members["joint_pos"]), 2), bool))
+    arrays = _checked(where, members)
+    joint_map, body_map = _order_of(where, names, order, arrays)
+    for key in ARRAY_SHAPES:
+        arrays[key] = arrays[key][:, joint_map if key.startswith("joint") else body_map]
+    if not texts["velocity_point"]:
+        arrays["body_lin_vel_w"] = kinematics.link_states(
+            arrays["body_pos_w"][:, 0], arrays["body_quat_w"][:, 0], arrays["joint_pos"],
+            arrays["body_lin_vel_w"][:, 0], arrays["body_ang_vel_w"][:, 0], arrays["joint_vel"],
+        ).lin_vel  # fmt: skip
+    if not contact_given:
+        arrays["foot_contact"] = foot_contacts(
+            *(
+                arrays[key]
+                for key in ("body_pos_w", "body_quat_w", "body_lin_vel_w", "body_ang_vel_w")
+            )
+        )
+    return Clip(
+        texts["name"] or path.stem, fps, **arrays,
+        source=texts["source"] or path.name, licence=texts["licence"] or "not stated",
+    )  # fmt: skip
+
+
+def _order_of(
+    where: str,
+    names: dict[str, np.ndarray | None],
+    order: g1.Order | None,
+    arrays: dict[str, np.ndarray],
+) -> tuple[np.ndarray, np.ndarray]:
+    """Maps from the file's joint and body order to the project's, checked by forward kinematics."""
+    given = [key for key, value in names.items() if value is not None]
+    if len(given) == 1:
+        (absent,) = set(_NAME_KEYS) - set(given)
+        raise MotionError(f"{where}: holds {given[0]} but not {absent}, expected both or neither.")
+    if given:
+        maps = []
+        for key, known in _NAME_KEYS.items():
+            found = [str(name) for name in names[key]]  # type: ignore[union-attr]
+            if sorted(found) != sorted(known):
+                lacking = sorted(set(known) - set(found))[0]
+                raise MotionError(
+                    f"{where}: {key} lacks {lacking!r}, expected robot g1's {len(known)} names."
+                )
+            maps.append(g1.order_map(found, known))
+        error, body, frame = _kinematics_error(arrays, *maps)
+        if error > KINEMATICS_TOLERANCE:
+            raise MotionError(
+                f"{where}: body_pos_w of '{body}' at frame {frame} is {error:.3g} m from forward"
+                f" kinematics of joint_pos, expected at most {KINEMATICS_TOLERANCE} m: the names do"
+                " not belong to the values, or the robot is another."
+            )
+        return maps[0], maps[1]
+
+    choices: dict[g1.Order, tuple[np.ndarray, np.ndarray]] = {
+        choice: (
+            g1.order_map(g1.joint_names(choice), g1.JOINT_NAMES),
+            g1.order_map(g1.body_names(choice), g1.BODY_NAMES),
+        )
+        for choice in ("mujoco", "isaac")
+    }
+    errors = {choice: _kinematics_error(arrays, *maps)[0] for choice, maps in choices.items()}
+    fitting = [choice for choice, error in errors.items() if error <= KINEMATICS_TOLERANCE]
+    finding = (
+        f"forward kinematics fits order='{fitting[0]}'"
+        if fitting
+        else f"forward kinematics fits neither order ({min(errors.values()):.3g} m off at best,"
+        f" expected at most {KINEMATICS_TOLERANCE} m)"
+    )
+    if order is None:
+        raise MotionError(
+            f"{where}: has no joint_names and body_names, so the order of its values must be told"
+            f" with order='mujoco' or order='isaac'; {finding}."
+        )
+    if order not in fitting:
+        raise MotionError(
+            f"{where}: body_pos_w is {errors[order]:.3g} m from forward kinematics of joint_pos in"
+            f" order='{order}'; {finding}."
+        )
+    return choices[order]
+
+
+def _kinematics_error(
+    arrays: dict[str, np.ndarray], joint_map: np.ndarray, body_map: np.ndarray
+) -> tuple[float, str, int]:
+    """Largest distance (m) of a link from forward kinematics in 64 frames; the link, the frame."""
+    frames = np.unique(np.linspace(0, len(arrays["joint_pos"]) - 1, 64).astype(int))
+    body_pos = arrays["body_pos_w"][frames][:, body_map]
+    expected = kinematics.link_positions(
+        body_pos[:, 0],
+        arrays["body_quat_w"][frames, body_map[0]],
+        arrays["joint_pos"][frames][:, joint_map],
+    )
+    distance = np.linalg.norm(body_pos - expected, axis=-1)
+    frame, body = np.unravel_index(distance.argmax(), distance.shape)
+    return float(distance[frame, body]), g1.BODY_NAMES[body], int(frames[frame])
+
+
+def _read_members(path: Path) -> dict[str, np.ndarray]:
+    """The arrays under the keys we know. Sizes are checked before memory is taken; no code runs."""
+    if not path.is_file():
+        problem = "is not a file" if path.exists() else "does not exist"
+        raise MotionError(f"{path}: {problem}, expected a .npz file.")
+    known = ("fps", *ARRAY_SHAPES, "foot_contact", *_NAME_KEYS, *_TEXT_KEYS)
+    members: dict[str, np.ndarray] = {}
+    try:
+        with zipfile.ZipFile(path) as archive:
+            present = set(archive.namelist())
+            for key in known:
+                if f"{key}.npy" in present:
+                    members[key] = _read_array(
+                        f"{path}", key, archive, archive.getinfo(f"{key}.npy")
+                    )
+    except MotionError:
+        raise
+    except (
+        OSError,
+        zipfile.BadZipFile,
+        zlib.error,
+        EOFError,
+        ValueError,
+        NotImplementedError,
+    ) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise MotionError(f"{path}: is not a readable .npz file ({reason}).") from error
+    return members
+
+
+def _read_array(
+    where: str, key: str, archive: zipfile.ZipFile, info: zipfile.ZipInfo
+) -> np.ndarray:
+    if info.flag_bits & 1 or info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+        raise MotionError(
+            f"{where}: {key} is encrypted or packed in an unusual way, expected a plain .npz file."
+        )
+    with archive.open(info) as stream:
+        version = np.lib.format.read_magic(stream)  # type: ignore[arg-type]
+        readers = {
+            (1, 0): np.lib.format.read_array_header_1_0,
+            (2, 0): np.lib.format.read_array_header_2_0,
+        }
+        if version not in readers:
+            raise MotionError(
+                f"{where}: {key} is in format {version}, expected 1.0 or 2.0 of .npy."
+            )
+        shape, fortran, dtype = readers[version](stream)
+        if dtype.hasobject:
+            raise MotionError(
+                f"{where}: {key} holds pickled Python objects, which are never loaded;"
+                " expected a plain array."
+            )
+        if key in ARRAY_SHAPES or key == "foot_contact":
+            _check_shape(where, key, shape, ARRAY_SHAPES.get(key, (2,)))
+        elif key in _NAME_KEYS:
+            count = len(_NAME_KEYS[key])
+            if dtype.kind != "U" or shape != (count,) or dtype.itemsize > 1024:
+                raise MotionError(
+                    f"{where}: {key} has type {dtype} and shape {shape}, expected {count} names."
+                )
+        elif key in _TEXT_KEYS:
+            if dtype.kind != "U" or shape != () or dtype.itemsize > 65536:
+                raise MotionError(
+                    f"{where}: {key} has type {dtype} and shape {shape}, expected one text."
+                )
+        elif dtype.kind not in "fiu" or shape not in ((), (1,)):
+            raise MotionError(
+                f"{where}: {key} has type {dtype} and shape {shape}, expected one number."
+            )
+        size = math.prod(shape) * dtype.itemsize
+        held = info.file_size - stream.tell()
+        if held != size:
+            raise MotionError(
+                f"{where}: {key} needs {size} bytes for shape {shape} but holds {held}."
+            )
+        return np.frombuffer(stream.read(), dtype).reshape(shape, order="F" if fortran else "C")
+
+
+def _check_order(where: str, order: str) -> None:
+    if order not in ("mujoco", "isaac"):
+        raise MotionError(f"{where}: order is {order!r}, expected 'mujoco' or 'isaac'.")
+
+
+def _check_fps(where: str, fps: float) -> None:
+    if not (math.isfinite(fps) and fps > 0):
+        raise MotionError(f"{where}: fps is {fps}, expected a positive number.")
+
+
+def _check_shape(where: str, key: str, shape: tuple[int, ...], per_frame: tuple[int, ...]) -> None:
+    if len(shape) != len(per_frame) + 1 or shape[1:] != per_frame or shape[0] < 0:
+        expected = ", ".join(["T", *map(str, per_frame)])
+        raise MotionError(f"{where}: {key} has shape {shape}, expected ({expected}) for robot g1.")
+    if shape[0] > MAX_FRAMES:
+        raise MotionError(f"{where}: {key} has {shape[0]} frames, expected at most {MAX_FRAMES}.")
+
+
+def _numbers(where: str, key: str, value: Any, per_frame: tuple[int, ...]) -> np.ndarray:
+    """`value` as float64 `[T, *per_frame]`, all finite."""
+    value = np.asarray(value)
+    if value.dtype.kind not in "fiu":
+        raise MotionError(f"{where}: {key} has type {value.dtype}, expected numbers.")
+    _check_shape(where, key, value.shape, per_frame)
+    value = value.astype(np.float64)
+    # float32's range and not float64's, because that is what a clip keeps.
+    bad = ~(np.abs(value) <= np.finfo(np.float32).max).reshape(len(value), -1).all(axis=1)
+    if bad.any():
+        raise MotionError(
+            f"{where}: {key} holds NaN or infinity at frame {bad.argmax()}, expected finite values."
+        )
+    return value
+
+
+def _nonzero(where: str, key: str, quat: np.ndarray) -> np.ndarray:
+    zero = (np.linalg.norm(quat, axis=-1) < 1e-3).reshape(len(quat), -1).any(axis=1)
+    if zero.any():
+        raise MotionError(
+            f"{where}: {key} holds a zero quaternion at frame {zero.argmax()}, expected length 1."
+        )
+    return quat
+
+
+def _checked(where: str, values: dict[str, Any]) -> dict[str, np.ndarray]:
+    """The arrays of a clip, validated, in their final types and read-only."""
+    arrays = {key: _numbers(where, key, values[key], shape) for key, shape in ARRAY_SHAPES.items()}
+    quat = _nonzero(where, "body_quat_w", arrays["body_quat_w"])
+    norm = np.linalg.norm(quat, axis=-1, keepdims=True)
+    # A unit quaternion rounded to float32 is within 2e-7 and stays as it is, bit for bit.
+    arrays["body_quat_w"] = np.where(np.abs(norm - 1.0) > 1e-6, quat / norm, quat)
+    arrays = {key: value.astype(np.float32) for key, value in arrays.items()}
+    contact = np.asarray(values["foot_contact"])
+    if contact.dtype.kind not in "bfiu":
+        raise MotionError(
+            f"{where}: foot_contact has type {contact.dtype}, expected true or false."
+        )
+    _check_shape(where, "foot_contact", contact.shape, (2,))
+    arrays["foot_contact"] = contact.astype(bool)
+    lengths = {key: len(value) for key, value in arrays.items()}
+    if len(set(lengths.values())) > 1 or len(contact) < 2:
+        counts = ", ".join(f"{key} {length}" for key, length in lengths.items())
+        raise MotionError(f"{where}: frames are {counts}, expected one number, 2 or more.")
+    if "fps" in values:
+        _check_fps(where, values["fps"])
+    for value in arrays.values():
+        value.setflags(write=False)
+    return arrays
