@@ -1,0 +1,21 @@
+"""Shared fixtures. Data that may not be in the repository come from the folder `BM_DATA_DIR`."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+# Physics and small networks gain nothing from threads of their own here, and two cores are common.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+
+@pytest.fixture(scope="session")
+def data_dir() -> Path:
+    """The folder `BM_DATA_DIR` (lafan1_g1, g1_moves, bvh, oracle_policies); skips where unset."""
+    folder = os.environ.get("BM_DATA_DIR")
+    if not folder:
+        pytest.skip("BM_DATA_DIR is not set: it names a folder with motions that are not in here")
+    path = Path(folder)
+    if not path.is_dir():
+        pytest.fail(f"BM_DATA_DIR is '{folder}', which is no folder")
+    return path

@@ -1,0 +1,197 @@
+"""What commands share: one-line errors with status 2, files that appear whole or not at all."""
+
+import json
+import os
+import platform
+import re
+import socket
+import stat
+import subprocess
+import sys
+from datetime import datetime
+from pathlib import Path
+
+import pytest
+
+from bm_envs import cli
+from bm_envs.errors import BMError, ConfigError, unknown_name
+
+SCRIPT = """
+import dataclasses
+from bm_envs import cli
+from bm_envs.errors import MotionError
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    how: str = "well"
+    \"\"\"How it ends.\"\"\"
+
+def main(config):
+    if config.how == "refused":
+        raise MotionError("walk.npz: joint_pos has shape (250, 23), expected (T, 29).")
+    if config.how == "defect":
+        raise RuntimeError("a defect of ours")
+    if config.how == "interrupted":
+        raise KeyboardInterrupt
+    if config.how == "status":
+        return 1
+    print("done", config.how)
+
+if __name__ == "__main__":
+    cli.run(main, Config)
+"""
+
+
+@pytest.fixture
+def command(tmp_path):
+    script = tmp_path / "command.py"
+    script.write_text(SCRIPT)
+
+    def run(*arguments):
+        return subprocess.run(
+            [sys.executable, str(script), *arguments],
+            capture_output=True,
+            text=True,
+            env={**os.environ, "PYTHONPATH": str(Path(cli.__file__).parents[1])},
+            timeout=60,
+        )
+
+    return run
+
+
+def test_success(command):
+    done = command("--how", "fine")
+    assert (done.returncode, done.stdout, done.stderr) == (0, "done fine\n", "")
+
+
+def test_bad_input_is_one_line_and_status_2(command):
+    done = command("--how", "refused")
+    assert done.returncode == 2
+    assert done.stdout == ""
+    assert done.stderr == (
+        "error: walk.npz: joint_pos has shape (250, 23), expected (T, 29).\n"
+    )  # fmt: skip
+
+
+def test_a_defect_keeps_its_traceback(command):
+    done = command("--how", "defect")
+    assert done.returncode == 1
+    assert "Traceback" in done.stderr and "a defect of ours" in done.stderr
+
+
+def test_bad_flag_help_interrupt_and_own_status(command):
+    assert command("--no-such-flag", "1").returncode == 2
+    helped = command("--help")
+    assert helped.returncode == 0 and "How it ends." in helped.stdout
+    assert command("--how", "interrupted").returncode == 130
+    assert command("--how", "status").returncode == 1
+
+
+# --- files ---------------------------------------------------------------------------------------
+
+
+def test_atomic_path_replaces_at_the_end_only(tmp_path):
+    target = tmp_path / "deep" / "out.json"
+    with cli.atomic_path(target) as temporary:
+        assert temporary.parent == target.parent and temporary.suffix == ".json"
+        temporary.write_text("new")
+        assert not target.exists()
+    assert target.read_text() == "new"
+    assert os.listdir(target.parent) == ["out.json"]
+    umask = os.umask(0)
+    os.umask(umask)
+    assert stat.S_IMODE(target.stat().st_mode) == 0o666 & ~umask
+
+
+def test_atomic_path_leaves_nothing_behind_on_failure(tmp_path):
+    target = tmp_path / "out.npz"
+    target.write_text("old")
+    with pytest.raises(RuntimeError, match="half way"), cli.atomic_path(target) as temporary:
+        temporary.write_text("half")
+        raise RuntimeError("half way")
+    assert target.read_text() == "old"
+    assert os.listdir(tmp_path) == ["out.npz"]
+
+
+def test_a_path_that_cannot_be_written_is_one_sentence(tmp_path):
+    (tmp_path / "file").write_text("")
+    target = tmp_path / "file" / "out.json"  # a file where a folder is wanted
+    with pytest.raises(BMError, match=re.escape(f"{target}: cannot be written (")):
+        cli.write_json(target, {})
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_json_has_no_nan_and_keeps_the_old_file(tmp_path, value):
+    target = tmp_path / "out.json"
+    cli.write_json(target, {"value": 1.5})
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        cli.write_json(target, {"value": value})
+    assert json.loads(target.read_text()) == {"value": 1.5}
+    assert os.listdir(tmp_path) == ["out.json"]
+
+
+# --- result records ------------------------------------------------------------------------------
+
+
+def test_result_record_has_the_fixed_keys(tmp_path):
+    rows = [{"what": "env", "num_envs": 8}]
+    result = cli.json_result("throughput", seed=3, rows=rows)
+    assert list(result) == [
+        "kind", "created", "command", "commit", "seed", "versions", "machine", "rows",
+    ]  # fmt: skip
+    assert (result["kind"], result["seed"], result["rows"]) == ("throughput", 3, rows)
+    assert datetime.fromisoformat(result["created"]).utcoffset() is not None
+    assert set(result["machine"]) == {"processor", "cores", "gpu"}
+    assert result["machine"]["cores"] == len(os.sched_getaffinity(0))
+    assert result["versions"]["python"] == platform.python_version()
+    assert {"mujoco", "numpy", "gymnasium"} <= set(result["versions"])
+    cli.write_json(tmp_path / "result.json", result)
+    assert json.loads((tmp_path / "result.json").read_text()) == result
+
+
+def test_result_record_names_no_path_and_no_host(monkeypatch):
+    root = Path(cli.__file__).resolve().parents[1]
+    monkeypatch.setattr(sys, "argv", [str(root / "benchmarks" / "track.py"), "--policy", "walk"])
+    result = cli.json_result("track", seed=None, rows=[])
+    assert result["command"] == "python benchmarks/track.py --policy walk"
+    text = json.dumps(result)
+    for secret in (str(root), str(Path.home()), socket.gethostname()):
+        assert secret not in text
+    assert result["commit"] is None or re.fullmatch(r"[0-9a-f]{40}\+?", result["commit"])
+
+
+def test_commit_marks_a_changed_tree(tmp_path, monkeypatch):
+    module = tmp_path / "bm_envs" / "cli.py"
+    module.parent.mkdir()
+    module.write_text("")
+    monkeypatch.setattr(cli, "__file__", str(module))
+    assert cli.commit() is None
+    git = ["git", "-C", str(tmp_path), "-c", "user.name=n", "-c", "user.email=e@example.org"]
+    for arguments in (["init", "-q"], ["add", "."], ["commit", "-q", "-m", "first"]):
+        subprocess.run(git + arguments, check=True)
+    first = subprocess.run(
+        [*git, "rev-parse", "HEAD"], capture_output=True, text=True, check=True
+    ).stdout.strip()
+    assert cli.commit() == first
+    (tmp_path / "untracked").write_text("")
+    assert cli.commit() == first
+    module.write_text("changed")
+    assert cli.commit() == first + "+"
+
+
+# --- error texts ---------------------------------------------------------------------------------
+
+
+def test_unknown_name_lists_close_matches():
+    assert unknown_name("motion", "dnace1", ["dance1", "walk", "stand"]) == (
+        "Unknown motion 'dnace1'; did you mean 'dance1'? Known: dance1, stand, walk."
+    )
+    many = [f"clip{i}" for i in range(40)]
+    assert unknown_name("motion", "zzz", many, "Run tools/replay.py --list.") == (
+        "Unknown motion 'zzz'; 40 are known. Run tools/replay.py --list."
+    )
+    assert unknown_name("preset", "zzz", ["a", "b"]) == "Unknown preset 'zzz'; known: a, b."
+
+
+def test_the_error_tree():
+    assert issubclass(ConfigError, BMError) and issubclass(BMError, ValueError)
