@@ -21,6 +21,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+import os
 import zipfile
 import zlib
 from dataclasses import dataclass, fields
@@ -376,8 +377,8 @@ def _kinematics_error(
 
 def _read_members(path: Path) -> dict[str, np.ndarray]:
     """The arrays under the keys we know. Sizes are checked before memory is taken; no code runs."""
-    if not path.is_file():
-        problem = "is not a file" if path.exists() else "does not exist"
+    if not os.path.isfile(path):  # unlike Path.is_file, False and no error for a hopeless name
+        problem = "is not a file" if os.path.exists(path) else "does not exist"
         raise MotionError(f"{path}: {problem}, expected a .npz file.")
     known = ("fps", *ARRAY_SHAPES, "foot_contact", *_NAME_KEYS, *_TEXT_KEYS)
     members: dict[str, np.ndarray] = {}

@@ -10,13 +10,14 @@ published script takes its times from a float32 `arange`, which for some lengths
 sample at the end; here they are exact fractions.
 
 `interpolation="cubic"` is ours. Linear interpolation of 30 Hz makes velocities a staircase; a
-Catmull-Rom spline through the same frames has continuous ones, and may overshoot the frames' range a
+Catmull-Rom spline through the same frames has continuous ones, and may overshoot their range a
 little. The root's quaternion components go through the same spline and are normalised.
 """
 
 from __future__ import annotations
 
 import math
+import os
 from fractions import Fraction
 from pathlib import Path
 from typing import Literal
@@ -134,8 +135,8 @@ def _catmull_rom(
 
 def _read_rows(path: Path) -> np.ndarray:
     """`[N, 36]` float64 with unit-length quaternions in all rows; errors name the line."""
-    if not path.is_file():
-        problem = "is not a file" if path.exists() else "does not exist"
+    if not os.path.isfile(path):  # unlike Path.is_file, False and no error for a hopeless name
+        problem = "is not a file" if os.path.exists(path) else "does not exist"
         raise MotionError(f"{path}: {problem}, expected a .csv file.")
     rows: list[list[float]] = []
     blank = 0
