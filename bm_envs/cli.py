@@ -11,7 +11,8 @@ import platform
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -20,17 +21,35 @@ from bm_envs.errors import BMError
 ConfigT = TypeVar("ConfigT")
 
 
-def run(main: Callable[[ConfigT], Any], config_class: type[ConfigT]) -> None:
+def run(
+    main: Callable[[ConfigT], Any], config_class: type[ConfigT],
+    presets: Mapping[str, Callable[[], ConfigT]] | None = None,
+) -> None:  # fmt: skip
     """Parse the command line into `config_class` and call `main` with it.
 
     A `BMError` is printed as one line and ends the process with status 2, as tyro does for a bad
     flag. Any other exception is a defect and keeps its traceback. An integer that `main` returns is
     the exit status.
+
+    Args:
+        main: the command.
+        config_class: a dataclass; its fields' texts are the help.
+        presets: values that `--preset NAME` starts from, for classes with a field `preset`.
     """
     import tyro
 
     try:
-        status = main(tyro.cli(config_class))
+        default: ConfigT | None = None
+        if presets:
+            # Flags override the preset, wherever on the line it stands: so it is read first. tyro
+            # checks the name again and prints its own message for an unknown one.
+            arguments = sys.argv[1:]
+            given = [a.partition("=")[2] for a in arguments if a.startswith("--preset=")]
+            given += [b for a, b in pairwise(arguments) if a == "--preset"]
+            if given and given[-1] in presets:
+                default = presets[given[-1]]()
+        config = tyro.cli(config_class) if default is None else tyro.cli(config_class, default=default)
+        status = main(config)
     except BMError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)

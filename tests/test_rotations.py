@@ -88,7 +88,7 @@ def test_euler_yaw_and_rot6d(convert):
     assert same_rotation(np.asarray(q), expected.as_quat()[:, [3, 0, 1, 2]]) < TOL
     # With pitch inside +-pi/2 the heading of the x axis is the yaw of fixed-axis Euler angles.
     np.testing.assert_allclose(np.asarray(rot.quat_yaw(q)), yaw, atol=1e-12)
-    heading = Rotation.from_euler("z", yaw).as_quat()[:, [3, 0, 1, 2]]
+    heading = Rotation.from_euler("z", yaw[:, None]).as_quat()[:, [3, 0, 1, 2]]
     assert same_rotation(np.asarray(rot.yaw_quat(q)), heading) < TOL
     matrix = expected.as_matrix()
     np.testing.assert_allclose(

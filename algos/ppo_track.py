@@ -1,0 +1,741 @@
+"""Train a Unitree G1 to track motion clips with PPO (BeyondMimic stage 1, arXiv 2508.08241 sec. III).
+
+    python algos/ppo_track.py --motion walk                       # two CPU cores, the built-in walk
+    python algos/ppo_track.py --motion 'walk1[5:15]' --seed 2     # a cut of LAFAN1 (BM_DATA_DIR or the Hub)
+    python algos/ppo_track.py --preset published --motion walk    # the published recipe (needs 4096 robots)
+
+An asymmetric actor (160 noisy values) and critic (286 clean ones) learn from N robots in one vector
+environment. The run directory holds `config.json`, `checkpoint.pt` (everything a bit-exact `--resume`
+needs), `policy.onnx` and `policy.json` (what leaves the project), `metrics.jsonl` and TensorBoard events.
+
+Letters in shapes: N robots, T steps, B = N T samples, O policy and C critic observation, A action.
+
+Logged (metrics.jsonl and TensorBoard; means over the iteration):
+
+    charts/episodic_return, charts/episodic_length   of episodes that ended; length in control steps
+    charts/SPS, charts/learning_rate                 control steps per second since the start
+    perf/collect_s, perf/learn_s                     seconds of the iteration's two halves
+    losses/value_loss, policy_loss, entropy, approx_kl, clipfrac, explained_variance
+    track/<error>                                    errors at the iteration's last step, with noise
+    track/action_std                                 mean standard deviation of the raw action
+    reward/<term>                                    signed reward terms per step
+    sampling/entropy, top1_prob, top1_bin            of the start frames
+    eval/survival, eval/mpkpe_mm, eval/...           `clip` protocol: deterministic, from the first frame
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from bm_envs import cli
+from bm_envs.envs import TrackVectorEnv
+from bm_envs.errors import ConfigError, PolicyError
+from bm_envs.motion.library import load_motions
+from bm_envs.policy import MLP, PolicySpec, load_policy, write_onnx, write_policy_json
+from bm_envs.robots import g1
+from bm_envs.tasks.track.config import CONTROL_DT, SamplingConfig, TrackConfig
+
+
+@dataclass(frozen=True)
+class Config:
+    """Settings of a run. The defaults are for two CPU cores; `--preset published` is for a GPU."""
+
+    preset: Literal["laptop", "published"] = "laptop"
+    """Which set of values the other flags start from."""
+    motion: tuple[str, ...] = ("walk",)
+    """One or more motions: names, files, cuts such as 'walk1[5:15]'. Several: one policy for all."""
+    run_dir: Path | None = None
+    """Where the run is kept; default runs/<motion>__ppo_track__<seed>."""
+    resume: bool = False
+    """Go on from the run directory's checkpoint, with the numbers the run would have had."""
+    seed: int = 1
+    """Seed of everything random."""
+    backend: str = "mujoco"
+    """Physics backend."""
+    threads: int = 0
+    """CPU threads of physics and learner; 0: all cores this process may use."""
+    track: bool = False
+    """Log to Weights & Biases as well (needs the package wandb)."""
+    wandb_project_name: str = "bm-envs"
+    """Project of the Weights & Biases run."""
+    capture_video: bool = False
+    """Write video.mp4 of the final policy (needs the extra `viz`)."""
+    no_motion: bool = False
+    """Leave the reference motion out of policy.onnx (for motions that may not be passed on)."""
+
+    total_timesteps: int = 4_000_000
+    """Control steps over all robots."""
+    num_envs: int = 256
+    """Robots, N."""
+    num_steps: int = 32
+    """Steps per robot and iteration, T."""
+    eval_every: int = 200_000
+    """Control steps between evaluations by the `clip` protocol; 0: only at the end."""
+    stop_when_passed: bool = False
+    """End training at the first evaluation in which every clip is completed."""
+    checkpoint_s: float = 30.0
+    """Seconds between checkpoints (the first follows the first iteration)."""
+
+    learning_rate: float = 5e-4
+    """Adam's step size; where it starts when adaptive."""
+    schedule: Literal["adaptive", "fixed", "linear"] = "adaptive"
+    """`adaptive`: by the KL divergence of each mini-batch's step; `linear`: to zero at the end."""
+    desired_kl: float = 0.01
+    """Target of the adaptive schedule, nats: above twice it slower, below half of it faster."""
+    gamma: float = 0.99
+    """Discount per control step."""
+    gae_lambda: float = 0.95
+    """Lambda of generalized advantage estimation."""
+    num_minibatches: int = 8
+    """Mini-batches per epoch."""
+    update_epochs: int = 5
+    """Epochs over each iteration's samples."""
+    clip_coef: float = 0.2
+    """Clip of the probability ratio, and of the value's change."""
+    clip_vloss: bool = True
+    """Whether the value loss is clipped."""
+    ent_coef: float = 0.0
+    """Weight of the entropy bonus (published 0.005, with unit noise)."""
+    vf_coef: float = 1.0
+    """Weight of the value loss."""
+    max_grad_norm: float = 1.0
+    """Bound of the gradient's norm."""
+    bfloat16: bool = False
+    """Learn under bfloat16 autocast (pays on processors with native bfloat16)."""
+
+    hidden: tuple[int, ...] = (512, 256, 128)
+    """Hidden layers of actor and critic."""
+    activation: Literal["elu", "relu", "tanh"] = "elu"
+    """Nonlinearity."""
+    residual: bool = True
+    """Add the reference pose to the policy's mean: (ref_joint_pos - q0) / action_scale + net(obs). Action
+    space, q0 and file contract stay the published ones; the policy starts near the motion."""
+    init_std: float = 0.3
+    """Initial standard deviation of the raw action (published 1.0, about the default pose)."""
+
+    task: TrackConfig = field(default_factory=TrackConfig)
+    """The task."""
+
+    def __post_init__(self) -> None:
+        batch = self.num_envs * self.num_steps
+        for name in ("num_envs", "num_steps", "num_minibatches", "update_epochs"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"{name} is {getattr(self, name)}, expected 1 or more.")
+        if self.total_timesteps < batch:
+            raise ConfigError(
+                f"total_timesteps {self.total_timesteps} is less than one iteration of num_envs * "
+                f"num_steps = {batch}."
+            )
+        if batch % self.num_minibatches:
+            raise ConfigError(
+                f"num_envs * num_steps = {batch} is not divisible by num_minibatches "
+                f"{self.num_minibatches}."
+            )
+
+
+def published() -> Config:
+    """The published recipe (whole_body_tracking, rsl_rl_ppo_cfg.py): 30 000 iterations of 98 304."""
+    return Config(
+        preset="published", num_envs=4096, num_steps=24, total_timesteps=30_000 * 4096 * 24,
+        learning_rate=1e-3, schedule="adaptive", desired_kl=0.01, num_minibatches=4, update_epochs=5,
+        ent_coef=0.005, residual=False, init_std=1.0, eval_every=50_000_000,
+        task=TrackConfig.preset("published"),
+    )  # fmt: skip
+
+
+PRESETS = {"laptop": Config, "published": published}
+
+
+# --- networks --------------------------------------------------------------------------------------
+
+
+class Network(nn.Module):
+    """An MLP behind a running normalizer, `y = (x - mean) / (std + 0.01)`.
+
+    The normalizer's statistics are buffers, so checkpoint and ONNX carry them. Source of the 0.01:
+    rsl_rl's EmpiricalNormalization.
+    """
+
+    obs_mean: Tensor
+    obs_var: Tensor
+    obs_count: Tensor
+
+    def __init__(self, sizes: tuple[int, ...], activation: str, last_gain: float) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList(
+            nn.Linear(a, b) for a, b in zip(sizes[:-1], sizes[1:], strict=True)
+        )
+        for layer in self.layers:
+            nn.init.orthogonal_(layer.weight, 2**0.5 if layer is not self.layers[-1] else last_gain)
+            nn.init.zeros_(layer.bias)
+        self.activation = {"elu": nn.functional.elu, "relu": torch.relu, "tanh": torch.tanh}[
+            activation
+        ]
+        self.register_buffer("obs_mean", torch.zeros(sizes[0]))
+        self.register_buffer("obs_var", torch.ones(sizes[0]))
+        self.register_buffer("obs_count", torch.zeros((), dtype=torch.float64))
+
+    def normalize(self, obs: Tensor) -> Tensor:
+        """`[B, O]` -> `[B, O]`."""
+        return (obs - self.obs_mean) / (self.obs_var.sqrt() + 0.01)
+
+    def forward(self, normalized: Tensor) -> Tensor:
+        """`[B, O]` normalized -> `[B, out]`."""
+        x = normalized
+        for layer in self.layers[:-1]:
+            x = self.activation(layer(x))
+        return self.layers[-1](x)
+
+    @torch.no_grad()
+    def update_normalizer(self, obs: Tensor) -> None:
+        """Fold `[B, O]` into mean and variance (Chan et al.'s pairwise update)."""
+        count, total = obs.shape[0], self.obs_count + obs.shape[0]
+        delta = obs.mean(0) - self.obs_mean
+        share = (count / total).float()
+        self.obs_mean += delta * share
+        batch_var = obs.var(0, unbiased=False)
+        self.obs_var += share * (batch_var - self.obs_var + delta * delta * (1 - share))
+        self.obs_count.copy_(total)
+
+
+class Actor(Network):
+    """Gaussian policy with a state-independent standard deviation; the mean may ride on the reference."""
+
+    def __init__(
+        self, obs_size: int, config: Config, default_joint_pos: np.ndarray, scale: np.ndarray
+    ) -> None:
+        super().__init__((obs_size, *config.hidden, g1.NUM_JOINTS), config.activation, 0.01)
+        self.log_std = nn.Parameter(torch.full((g1.NUM_JOINTS,), float(np.log(config.init_std))))
+        self.residual = config.residual
+        self.default_joint_pos, self.action_scale = map(torch.as_tensor, (default_joint_pos, scale))
+
+    def offset(self, obs: Tensor) -> Tensor | float:
+        """What the reference adds to the mean: `(q_ref - q0) / scale`, the first 29 of `obs [B, O]`."""
+        if not self.residual:
+            return 0.0
+        return (obs[:, : g1.NUM_JOINTS] - self.default_joint_pos) / self.action_scale
+
+    def mean(self, obs: Tensor) -> Tensor:
+        """Deterministic action for raw observations. `[B, O]` -> `[B, A]`."""
+        return self(self.normalize(obs)) + self.offset(obs)
+
+
+# --- mathematics -----------------------------------------------------------------------------------
+
+
+def gae(
+    reward: Tensor, value: Tensor, last_value: Tensor, done: Tensor, gamma: float, lam: float
+) -> Tensor:
+    """Generalized advantage estimates `[T, N]`.
+
+    Args:
+        reward: `[T, N]`; a truncated step's already holds `gamma * V(final observation)`.
+        value: `[T, N]`, V of the observation each action was chosen on.
+        last_value: `[N]`, V of the observation after the last step.
+        done: `[T, N]` bool, the episode ended in this step for whatever reason.
+        gamma: discount.
+        lam: lambda.
+    """
+    advantage = torch.zeros_like(reward)
+    running = torch.zeros_like(last_value)
+    following = last_value
+    for t in reversed(range(len(reward))):
+        alive = 1.0 - done[t].float()
+        delta = reward[t] + gamma * following * alive - value[t]
+        running = delta + gamma * lam * alive * running
+        advantage[t] = running
+        following = value[t]
+    return advantage
+
+
+def log_prob(action: Tensor, mean: Tensor, log_std: Tensor) -> Tensor:
+    """Log density of a diagonal Gaussian. `[B, A]` -> `[B]`."""
+    z = (action - mean) * torch.exp(-log_std)
+    return -0.5 * (z * z).sum(-1) - log_std.sum() - 0.5 * np.log(2 * np.pi) * action.shape[-1]
+
+
+def gaussian_kl(mean_old: Tensor, log_std_old: Tensor, mean: Tensor, log_std: Tensor) -> Tensor:
+    """Mean KL divergence of the new from the old policy, nats. `[B, A]` -> scalar.
+
+    Source: `rsl_rl`, `ppo.py`: `ln(s/s_old) + (s_old^2 + (m_old - m)^2) / (2 s^2) - 1/2`, summed over A.
+    """
+    ratio = torch.exp(2 * (log_std_old - log_std))
+    shift = (mean_old - mean) ** 2 * torch.exp(-2 * log_std)
+    return (log_std - log_std_old + 0.5 * (ratio + shift) - 0.5).sum(-1).mean()
+
+
+def ppo_loss(
+    log_ratio: Tensor, advantage: Tensor, value: Tensor, value_old: Tensor, returns: Tensor,
+    entropy: Tensor, config: Config,
+) -> tuple[Tensor, dict[str, Tensor]]:  # fmt: skip
+    """Clipped surrogate, clipped value loss and entropy bonus. `[B]` each -> scalar and its parts."""
+    ratio = log_ratio.exp()
+    clipped = ratio.clamp(1 - config.clip_coef, 1 + config.clip_coef)
+    policy_loss = -torch.min(ratio * advantage, clipped * advantage).mean()
+    value_error = (value - returns) ** 2
+    if config.clip_vloss:
+        near = value_old + (value - value_old).clamp(-config.clip_coef, config.clip_coef)
+        value_error = torch.max(value_error, (near - returns) ** 2)
+    value_loss = value_error.mean()
+    loss = policy_loss + config.vf_coef * value_loss - config.ent_coef * entropy
+    clipfrac = ((ratio - 1).abs() > config.clip_coef).float().mean()
+    return loss, {"policy_loss": policy_loss, "value_loss": value_loss, "clipfrac": clipfrac}
+
+
+def adapted(learning_rate: float, kl: float, desired: float) -> float:
+    """The step size after a mini-batch whose step moved the policy by `kl`. Source: `rsl_rl`, `ppo.py`."""
+    if kl > 2 * desired:
+        return max(1e-5, learning_rate / 1.5)
+    if 0 < kl < desired / 2:
+        return min(1e-2, learning_rate * 1.5)
+    return learning_rate
+
+
+def evaluate(actor: Actor, env: TrackVectorEnv) -> dict[str, float]:
+    """The `clip` protocol: every clip once, from its first frame, by the policy's mean.
+
+    Returns the share of clips completed, the mean share of a clip survived, and mean errors of the
+    frames before a failure, averaged over clips.
+    """
+    obs, _ = env.reset(seed=0)
+    running = np.ones(env.num_envs, bool)
+    completed = np.zeros(env.num_envs, bool)
+    steps = np.zeros(env.num_envs)
+    sums: dict[str, np.ndarray] = {}
+    while running.any():
+        with torch.no_grad():
+            action = actor.mean(torch.from_numpy(obs)).numpy()
+        obs, _, terminated, truncated, _ = env.step(action)
+        counted = running & ~terminated
+        steps += counted
+        for name, error in env.task.tracking_errors().items():
+            sums[name] = sums.get(name, 0.0) + np.where(counted, error, 0.0)
+        completed |= running & truncated
+        running &= ~(terminated | truncated)
+    result = {
+        "success": float(completed.mean()),
+        "survival": float((steps / (env.task.clip_frames - 1)).mean()),
+        "survival_s": float(steps.mean() * CONTROL_DT),
+    }
+    return result | {
+        f"{name}m" if name.endswith("_m") else name: float(
+            (total / np.maximum(steps, 1)).mean() * (1000 if name.endswith("_m") else 1)
+        )
+        for name, total in sums.items()
+    }
+
+
+# --- checkpoint ------------------------------------------------------------------------------------
+
+
+def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
+    """Write a checkpoint atomically: tensors, numbers and strings, so that loading runs no code."""
+
+    def plain(value: Any) -> Any:
+        if isinstance(value, np.ndarray):
+            return torch.from_numpy(np.ascontiguousarray(value))
+        if isinstance(value, dict):
+            return {key: plain(item) for key, item in value.items()}
+        return value
+
+    with cli.atomic_path(path) as temporary:
+        torch.save(plain(state), temporary)
+
+
+def load_checkpoint(path: Path) -> dict[str, Any]:
+    """Read a checkpoint; anything but plain data is refused."""
+
+    def arrays(value: Any) -> Any:
+        if isinstance(value, dict):
+            return {key: arrays(item) for key, item in value.items()}
+        return value.numpy() if isinstance(value, Tensor) else value
+
+    try:
+        state = torch.load(path, weights_only=True, map_location="cpu")
+        state["env"] = arrays(state["env"])
+        return state
+    except Exception as error:  # torch raises many kinds for a file that is not its own
+        raise PolicyError(
+            f"{path}: not a readable checkpoint of this script ({type(error).__name__})."
+        ) from error
+
+
+# --- training --------------------------------------------------------------------------------------
+
+
+def main(config: Config) -> None:
+    """Train, evaluate, export."""
+    # 1. Everything that can be refused is refused here, before a file is made.
+    clips = load_motions(config.motion)
+    name = "+".join(clip.name for clip in clips[:3]) + ("+..." if len(clips) > 3 else "")
+    run_dir = config.run_dir or Path("runs") / f"{name}__ppo_track__{config.seed}".replace("/", "_")
+    checkpoint_path = run_dir / "checkpoint.pt"
+    if checkpoint_path.exists() and not config.resume:
+        raise ConfigError(f"{run_dir} holds a run already: add --resume, or choose another --run-dir.")
+    if config.backend != "mujoco":
+        raise ConfigError(f"backend is '{config.backend}': this script trains on 'mujoco' so far.")
+    saved = load_checkpoint(checkpoint_path) if checkpoint_path.exists() else None
+    torch.set_num_threads(config.threads or cli.available_cores())
+    torch.manual_seed(config.seed)
+    generator = torch.Generator().manual_seed(config.seed)
+
+    # 2. Environments and networks.
+    env = TrackVectorEnv(
+        config.num_envs, clips, backend=config.backend, config=config.task, threads=config.threads
+    )
+    protocol = TrackConfig.preset("clip")
+    protocol = dataclasses.replace(
+        protocol, observations=config.task.observations, actuation=config.task.actuation,
+        model=config.task.model, decimation=config.task.decimation,
+    )  # fmt: skip
+    eval_env = TrackVectorEnv(
+        len(clips), clips, backend=config.backend, config=protocol, autoreset_mode="disabled",
+        critic="none", threads=config.threads,
+    )  # fmt: skip
+    task = env.task
+    actor = Actor(task.observation_size, config, task.nominal_joint_pos, task.action_scale)
+    critic = Network((task.critic_size, *config.hidden, 1), config.activation, 1.0)
+    parameters = [*actor.parameters(), *critic.parameters()]
+    optimizer = torch.optim.Adam(parameters, lr=config.learning_rate, eps=1e-5, fused=True)
+
+    # 3. Storage, [T, N, ...].
+    T, N, A = config.num_steps, config.num_envs, g1.NUM_JOINTS  # noqa: N806
+    batch_size = T * N
+    obs_store = np.zeros((T, N, task.observation_size), np.float32)
+    critic_store = np.zeros((T + 1, N, task.critic_size), np.float32)
+    action_store = np.zeros((T, N, A), np.float32)
+    mean_store = np.zeros((T, N, A), np.float32)
+    reward_store = np.zeros((T, N), np.float32)
+    done_store = np.zeros((T, N), bool)
+
+    # 4. Start afresh, or from the checkpoint.
+    learning_rate, iteration, train_s = config.learning_rate, 0, 0.0
+    episode_return, episode_length = np.zeros(N), np.zeros(N, np.int64)
+    evaluation: dict[str, float] = {}
+    first_pass: dict[str, float] = {}
+    if saved is None:
+        obs, info = env.reset(seed=config.seed)
+        # Else every robot that survives is cut off by the time limit in the same step.
+        if config.task.episode_s is not None:
+            limit = round(config.task.episode_s / CONTROL_DT)
+            task.episode_step[:] = env.np_random.integers(0, limit, N)
+        obs_critic = info["critic_obs"]
+        actor.update_normalizer(torch.from_numpy(obs))
+        critic.update_normalizer(torch.from_numpy(obs_critic))
+    else:
+        if saved["task"] != json.dumps(_identity(config, clips)):
+            raise ConfigError(f"{checkpoint_path} is of a run with other settings or motions.")
+        env.reset(seed=config.seed)
+        env.set_state({**saved["env"], "generator": json.loads(saved["generator"])})
+        obs, obs_critic = saved["obs"].numpy(), saved["critic_obs"].numpy()
+        actor.load_state_dict(saved["actor"])
+        critic.load_state_dict(saved["critic"])
+        optimizer.load_state_dict(saved["optimizer"])
+        generator.set_state(saved["torch_generator"])
+        learning_rate, iteration = saved["learning_rate"], saved["iteration"]
+        train_s, evaluation = saved["train_s"], saved["evaluation"]
+        first_pass = saved["first_pass"]
+        episode_return, episode_length = (
+            saved["episode_return"].numpy(), saved["episode_length"].numpy()
+        )  # fmt: skip
+    log = Logger(run_dir, config, iteration, config.total_timesteps // batch_size * batch_size)
+    if saved is None:
+        cli.write_json(run_dir / "config.json", _config_record(config))
+    print(
+        f"motion {name} ({sum(clip.duration_s for clip in clips):.1f} s), backend {config.backend}, "
+        f"{N} robots, {torch.get_num_threads()} threads, {config.total_timesteps:,} steps -> {run_dir}"
+    )
+
+    num_iterations = config.total_timesteps // batch_size
+    last_save = -np.inf
+    started = time.perf_counter() - train_s
+    stop = False
+    while iteration < num_iterations and not stop:
+        if config.schedule == "linear":
+            learning_rate = config.learning_rate * (1 - iteration / num_iterations)
+        # 5. Collect.
+        tick = time.perf_counter()
+        ended_returns, ended_lengths = [], []
+        truncated_obs: list[np.ndarray] = []
+        truncated_at: list[tuple[int, np.ndarray]] = []
+        term_sums: dict[str, float] = {}
+        std = actor.log_std.detach().exp()
+        for t in range(T):
+            obs_store[t], critic_store[t] = obs, obs_critic
+            with torch.no_grad():
+                mean = actor.mean(torch.from_numpy(obs))
+                action = mean + std * torch.randn(N, A, generator=generator)
+            mean_store[t], action_store[t] = mean.numpy(), action.numpy()
+            obs, reward, terminated, truncated, info = env.step(action_store[t])
+            obs_critic = info["critic_obs"]
+            reward_store[t] = reward
+            done_store[t] = done = terminated | truncated
+            episode_return += reward
+            episode_length += 1
+            if done.any():
+                ended_returns.extend(episode_return[done])
+                ended_lengths.extend(episode_length[done])
+                episode_return[done], episode_length[done] = 0.0, 0
+            if truncated.any():
+                truncated_at.append((t, np.flatnonzero(truncated)))
+                truncated_obs.append(info["final_info"]["critic_obs"][truncated])
+            for key, value in info.items():
+                if key.startswith("reward_"):
+                    term_sums[key[7:]] = term_sums.get(key[7:], 0.0) + float(value.mean())
+        critic_store[T] = obs_critic
+
+        collect_s, tick = time.perf_counter() - tick, time.perf_counter()
+
+        # 6. Values, bootstrap of truncated (never of terminated) episodes, advantages.
+        with torch.no_grad():
+            critic_x = critic.normalize(torch.from_numpy(critic_store))
+            values = critic(critic_x).squeeze(-1)
+            rewards = torch.from_numpy(reward_store).clone()
+            if truncated_at:
+                final = critic.normalize(torch.from_numpy(np.concatenate(truncated_obs)))
+                final_value = critic(final).squeeze(-1).split([len(ids) for _, ids in truncated_at])
+                for (t, ids), value in zip(truncated_at, final_value, strict=True):
+                    rewards[t, torch.from_numpy(ids)] += config.gamma * value
+            advantage = gae(
+                rewards, values[:T], values[T], torch.from_numpy(done_store), config.gamma,
+                config.gae_lambda,
+            )  # fmt: skip
+            returns = (advantage + values[:T]).flatten()
+            value_old = values[:T].flatten()
+            explained = 1 - (returns - value_old).var() / (returns.var() + 1e-8)
+            advantage = advantage.flatten()
+            advantage = (advantage - advantage.mean()) / (advantage.std() + 1e-8)
+            obs_flat = torch.from_numpy(obs_store).flatten(0, 1)
+            actor_x, offset = actor.normalize(obs_flat), actor.offset(obs_flat)
+            critic_x = critic_x[:T].flatten(0, 1)
+            action_flat = torch.from_numpy(action_store).flatten(0, 1)
+            mean_flat = torch.from_numpy(mean_store).flatten(0, 1)
+            log_std_old = actor.log_std.detach().clone()
+            log_prob_old = log_prob(action_flat, mean_flat, log_std_old)
+            # What the network itself has to put out, so that the loop below adds nothing per batch.
+            action_flat, mean_flat = action_flat - offset, mean_flat - offset
+
+        # 7. Learn.
+        sums: dict[str, float] = {}
+        for _ in range(config.update_epochs):
+            order = torch.randperm(batch_size, generator=generator)
+            for index in order.split(batch_size // config.num_minibatches):
+                with torch.autocast("cpu", torch.bfloat16, enabled=config.bfloat16):
+                    new_mean = actor(actor_x[index])
+                    new_value = critic(critic_x[index]).squeeze(-1)
+                new_mean, new_value = new_mean.float(), new_value.float()
+                kl = gaussian_kl(
+                    mean_flat[index], log_std_old, new_mean.detach(), actor.log_std.detach()
+                ).item()
+                if config.schedule == "adaptive":
+                    learning_rate = adapted(learning_rate, kl, config.desired_kl)
+                for group in optimizer.param_groups:
+                    group["lr"] = learning_rate
+                entropy = (actor.log_std + 0.5 * np.log(2 * np.pi * np.e)).sum()
+                log_ratio = log_prob(action_flat[index], new_mean, actor.log_std)
+                loss, parts = ppo_loss(
+                    log_ratio - log_prob_old[index], advantage[index], new_value,
+                    value_old[index], returns[index], entropy, config,
+                )  # fmt: skip
+                optimizer.zero_grad()
+                loss.backward()
+                nn.utils.clip_grad_norm_(parameters, config.max_grad_norm)
+                optimizer.step()
+                for key, value in (parts | {"entropy": entropy}).items():
+                    sums[key] = sums.get(key, 0.0) + value.item()
+                sums["approx_kl"] = sums.get("approx_kl", 0.0) + kl
+        # Only now: the policy that acted and the one that learns must see through the same eyes.
+        actor.update_normalizer(obs_flat)
+        critic.update_normalizer(torch.from_numpy(critic_store[:T]).flatten(0, 1))
+        iteration += 1
+        step = iteration * batch_size
+        updates = config.update_epochs * config.num_minibatches
+
+        # 8. Log, evaluate, save.
+        errors = {f"track/{k}": float(np.nanmean(v)) for k, v in task.tracking_errors().items()}
+        row = {
+            "perf/collect_s": collect_s,
+            "perf/learn_s": time.perf_counter() - tick,
+            "charts/learning_rate": learning_rate,
+            **{f"losses/{key}": value / updates for key, value in sums.items()},
+            "losses/explained_variance": explained.item(),
+            **errors,
+            "track/action_std": std.mean().item(),
+            **{f"reward/{key}": value / T for key, value in term_sums.items()},
+            **{f"sampling/{key}": value for key, value in task.sampler.metrics().items()},
+        }
+        if ended_returns:
+            row["charts/episodic_return"] = float(np.mean(ended_returns))
+            row["charts/episodic_length"] = float(np.mean(ended_lengths))
+        due = config.eval_every and step // config.eval_every > (step - batch_size) // config.eval_every
+        if due or iteration == num_iterations:
+            evaluation = evaluate(actor, eval_env)
+            row |= {f"eval/{key}": value for key, value in evaluation.items()}
+        train_s = time.perf_counter() - started
+        if evaluation.get("success") == 1.0 and not first_pass:
+            first_pass = {"env_steps": step, "wall_s": train_s}
+        stop = config.stop_when_passed and bool(first_pass)
+        log.write(step, iteration, train_s, row, evaluation)
+        if time.perf_counter() - last_save > config.checkpoint_s or stop or iteration in (
+            1, num_iterations
+        ):  # fmt: skip
+            last_save = time.perf_counter()
+            env_state = env.get_state()
+            save_checkpoint(
+                checkpoint_path,
+                {
+                    "task": json.dumps(_identity(config, clips)), "iteration": iteration,
+                    "learning_rate": learning_rate, "train_s": train_s, "env_steps": step,
+                    "evaluation": evaluation, "first_pass": first_pass,
+                    "actor": actor.state_dict(), "critic": critic.state_dict(),
+                    "optimizer": optimizer.state_dict(), "torch_generator": generator.get_state(),
+                    "generator": json.dumps(env_state.pop("generator")), "env": env_state,
+                    "obs": obs, "critic_obs": obs_critic,
+                    "episode_return": episode_return, "episode_length": episode_length,
+                },
+            )  # fmt: skip
+    log.close()
+
+    # 9. What leaves the project.
+    export(run_dir, config, actor, clips, evaluation, first_pass, iteration * batch_size, train_s)
+    if first_pass:
+        print(
+            f"completed by the clip protocol after {first_pass['env_steps']:,} steps, "
+            f"{first_pass['wall_s'] / 60:.1f} min"
+        )
+    print(
+        f"clip protocol: survived {evaluation['survival']:.1%}, mpkpe {evaluation['mpkpe_mm']:.0f} mm; "
+        f"results in {run_dir}"
+    )
+    env.close()
+    eval_env.close()
+
+
+def _identity(config: Config, clips: list[Any]) -> dict[str, Any]:
+    """What must be equal for a checkpoint to go on as if nothing had happened."""
+    free = ("run_dir", "resume", "total_timesteps", "checkpoint_s", "track", "wandb_project_name",
+            "capture_video", "no_motion", "stop_when_passed", "threads")  # fmt: skip
+    values = {k: v for k, v in dataclasses.asdict(config).items() if k not in free}
+    return json.loads(json.dumps(values, default=str)) | {"clips": [clip.sha256() for clip in clips]}
+
+
+def _config_record(config: Config) -> dict[str, Any]:
+    values = json.loads(json.dumps(dataclasses.asdict(config), default=str))
+    values.pop("run_dir"), values.pop("resume")
+    return {
+        "exp_name": "ppo_track", "env_id": "BMTrack-G1-v0", **values,
+        "network": {"residual": config.residual, "activation": config.activation},
+        "versions": cli.versions(), "commit": cli.commit(), "machine": cli.machine(),
+    }  # fmt: skip
+
+
+class Logger:
+    """metrics.jsonl, TensorBoard, the progress bar, and W&B on request."""
+
+    def __init__(self, run_dir: Path, config: Config, iteration: int, total: int) -> None:
+        from torch.utils.tensorboard import SummaryWriter
+        from tqdm import tqdm
+
+        run_dir.mkdir(parents=True, exist_ok=True)
+        self._path = run_dir / "metrics.jsonl"
+        step = iteration * config.num_envs * config.num_steps
+        kept = []
+        if self._path.exists():  # rows after the checkpoint will be made again
+            lines = self._path.read_text().splitlines()
+            kept = [line for line in lines if line.endswith("}") and json.loads(line)["step"] <= step]
+        with cli.atomic_path(self._path) as temporary:
+            temporary.write_text("".join(line + "\n" for line in kept))
+        self._file = self._path.open("a")
+        self._board = SummaryWriter(str(run_dir), purge_step=step + 1 if step else None)
+        self._bar = tqdm(total=total, initial=step, unit="step", unit_scale=True, smoothing=0.1)
+        self._first = step, None
+        self._wandb = None
+        if config.track:
+            try:
+                import wandb
+            except ModuleNotFoundError:
+                raise ConfigError("--track needs the package wandb: pip install wandb.") from None
+            self._wandb = wandb.init(
+                project=config.wandb_project_name, name=run_dir.name, config=_config_record(config)
+            )
+
+    def write(
+        self, step: int, iteration: int, train_s: float, row: dict[str, float],
+        evaluation: dict[str, float],
+    ) -> None:  # fmt: skip
+        """One iteration's numbers."""
+        if self._first[1] is None:  # the first iteration warms up and is not timed
+            self._first = step, train_s
+        elif train_s > self._first[1]:
+            row["charts/SPS"] = (step - self._first[0]) / (train_s - self._first[1])
+        record = {"step": step, "iteration": iteration, "train_s": round(train_s, 2), **row}
+        self._file.write(json.dumps(record) + "\n")
+        self._file.flush()
+        for key, value in row.items():
+            self._board.add_scalar(key, value, step)
+        if self._wandb is not None:
+            self._wandb.log(row, step=step)
+        self._bar.set_postfix({
+            "length": f"{row.get('charts/episodic_length', float('nan')):.0f}",
+            "error_mm": f"{row['track/r_mpkpe_m'] * 1000:.0f}",
+            "clip": f"{evaluation['survival']:.0%}" if evaluation else "-",
+        }, refresh=False)  # fmt: skip
+        self._bar.update(step - self._bar.n)
+
+    def close(self) -> None:
+        """Flush and close everything."""
+        self._bar.close()
+        self._file.close()
+        self._board.close()
+        if self._wandb is not None:
+            self._wandb.finish()
+
+
+def export(
+    run_dir: Path, config: Config, actor: Actor, clips: list[Any], evaluation: dict[str, float],
+    first_pass: dict[str, float], env_steps: int, train_s: float,
+) -> None:  # fmt: skip
+    """Write policy.onnx and policy.json, and the video where asked for."""
+    drive = config.task.actuation
+    network = MLP(
+        obs_mean=actor.obs_mean.numpy(),
+        obs_scale=actor.obs_var.sqrt().numpy() + 0.01,
+        weights=tuple(layer.weight.detach().numpy() for layer in actor.layers),
+        biases=tuple(layer.bias.detach().numpy() for layer in actor.layers),
+        activation=config.activation,
+        residual_offset=actor.default_joint_pos.numpy() if config.residual else None,
+        residual_scale=actor.action_scale.numpy() if config.residual else None,
+    )
+    spec = PolicySpec.for_g1(
+        config.task.observations, default_joint_pos=drive.default_joint_pos,
+        action_scale=drive.action_scale, stiffness=drive.stiffness, damping=drive.damping,
+        run_path=run_dir.name,
+    )  # fmt: skip
+    clip = clips[0] if len(clips) == 1 else None  # the graph has room for one motion
+    embed = clip is not None and not config.no_motion
+    write_onnx(run_dir / "policy.onnx", network, spec, clip, embed_motion=embed)
+    write_policy_json(
+        run_dir / "policy.json", spec, onnx_file=run_dir / "policy.onnx", motions=clips,
+        embedded=embed, training={
+            "algorithm": "ppo_track", "env_steps": env_steps, "wall_s": round(train_s, 1),
+            "seed": config.seed, "num_envs": config.num_envs, "first_pass": first_pass,
+            "clip_protocol": evaluation, "commit": cli.commit(), "machine": cli.machine(),
+        },
+    )  # fmt: skip
+    if config.capture_video:
+        from bm_envs.backends.mujoco_render import record_policy
+
+        record_policy(run_dir / "video.mp4", load_policy(run_dir), clips[0], config.task)
+
+
+if __name__ == "__main__":
+    cli.run(main, Config, presets=PRESETS)

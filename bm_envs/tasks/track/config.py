@@ -1,0 +1,298 @@
+"""Every number of the tracking task, typed, with where it comes from.
+
+"Published" means the public code of BeyondMimic stage 1 (`HybridRobotics/whole_body_tracking`, commit
+cd65172) and the port in `mjlab` 1.6.0. Where the two differ or are defective, the default here is the
+repaired form and the field's text names the other one; `TrackConfig.preset("published")` turns the
+published choices on.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from bm_envs.errors import ConfigError, unknown_name
+from bm_envs.robots import g1
+from bm_envs.robots.mjcf import ModelConfig
+
+CONTROL_DT = 0.02  # s; motions are 50 frames per second, one frame per control step
+
+
+@dataclass(frozen=True)
+class RewardConfig:
+    """Weights (per second) and widths of the reward terms; each step pays weight * value * control_dt.
+
+    Source: whole_body_tracking, `tracking_env_cfg.py`.
+    """
+
+    anchor_pos: float = 0.5
+    """Weight of `exp(-|p_ref - p|^2 / anchor_pos_std^2)` of the anchor in the world."""
+    anchor_pos_std: float = 0.3
+    """m."""
+    anchor_ori: float = 0.5
+    """Weight of `exp(-angle^2 / anchor_ori_std^2)` of the anchor in the world."""
+    anchor_ori_std: float = 0.4
+    """rad."""
+    body_pos: float = 1.0
+    """Weight of the anchored positions of the tracked bodies."""
+    body_pos_std: float = 0.3
+    """m."""
+    body_ori: float = 1.0
+    """Weight of the anchored orientations of the tracked bodies."""
+    body_ori_std: float = 0.4
+    """rad."""
+    body_lin_vel: float = 1.0
+    """Weight of the linear velocities of the tracked bodies."""
+    body_lin_vel_std: float = 1.0
+    """m/s."""
+    body_ang_vel: float = 1.0
+    """Weight of the angular velocities of the tracked bodies."""
+    body_ang_vel_std: float = 3.14
+    """rad/s."""
+    action_rate: float = -0.1
+    """Weight of the summed squared change of the raw action."""
+    joint_limit: float = -10.0
+    """Weight of the radians by which joints are beyond their soft limits, summed."""
+    contact: float = -0.1
+    """Weight of the contact term; -0.1 belongs to `contact_term="links"`, -10 to `"self"` (mjlab)."""
+    contact_term: Literal["links", "self", "none"] = "links"
+    """`links`: bodies other than feet and hands that press on anything (whole_body_tracking; it taxes
+    motions on the floor). `self`: physics steps with a self-collision (mjlab; needs
+    `model.self_collision`)."""
+    contact_threshold: float = 1.0
+    """N; a smaller net force is no contact. mjlab's `self` term has 10."""
+
+
+@dataclass(frozen=True)
+class NoiseConfig:
+    """Half-widths of the uniform noise on each policy observation. Source: whole_body_tracking."""
+
+    motion_anchor_pos_b: float = 0.25
+    motion_anchor_ori_b: float = 0.05
+    base_lin_vel: float = 0.5
+    base_ang_vel: float = 0.2
+    joint_pos: float = 0.01
+    joint_vel: float = 0.5
+
+
+@dataclass(frozen=True)
+class ResetConfig:
+    """Half-widths of the uniform noise on the start state. Source: whole_body_tracking."""
+
+    pos: tuple[float, float, float] = (0.05, 0.05, 0.01)
+    """Root position, m."""
+    rot: tuple[float, float, float] = (0.1, 0.1, 0.2)
+    """Roll, pitch, yaw turned on from the world side, rad."""
+    lin_vel: tuple[float, float, float] = (0.5, 0.5, 0.2)
+    """Root linear velocity, m/s."""
+    ang_vel: tuple[float, float, float] = (0.52, 0.52, 0.78)
+    """Root angular velocity, world axes, rad/s."""
+    joint_pos: float = 0.1
+    """Joint angles, rad."""
+    joint_clip: Literal["hard", "soft"] = "hard"
+    """Joint range the start is clipped to. Published: `soft`, which moves straight knees off the
+    reference."""
+    lift_feet: bool = True
+    """Raise the root until no foot is under the ground. Published: off (feet start in the floor)."""
+
+
+@dataclass(frozen=True)
+class RandomizationConfig:
+    """Domain randomization of the robot. Source: whole_body_tracking and mjlab."""
+
+    foot_friction: tuple[float, float] = (0.3, 1.2)
+    """Sliding friction of the feet, one value a robot (mjlab; PhysX has static 0.3 to 1.6 as well)."""
+    joint_offset: float = 0.01
+    """Half-width of the error of the default pose, rad, per joint: in the action offset and in the
+    observed joint positions alike (whole_body_tracking)."""
+    torso_com: tuple[float, float, float] = (0.025, 0.05, 0.05)
+    """Half-widths of the shift of the torso's centre of mass, m."""
+    when: Literal["startup", "reset"] = "startup"
+    """Draw once per robot (published) or anew at every reset."""
+
+
+@dataclass(frozen=True)
+class PushConfig:
+    """Random shoves: the root's velocity jumps. Source: whole_body_tracking."""
+
+    interval_s: tuple[float, float] = (1.0, 3.0)
+    """Each robot draws its own time to the next push, s."""
+    lin_vel: tuple[float, float, float] = (0.5, 0.5, 0.2)
+    """Half-widths, m/s, world axes."""
+    ang_vel: tuple[float, float, float] = (0.52, 0.52, 0.78)
+    """Half-widths, rad/s, world axes."""
+
+
+@dataclass(frozen=True)
+class SamplingConfig:
+    """Where in the clips episodes start (section 5 of the facts; `motion/sampler.py` has the rule)."""
+
+    mode: Literal["uniform", "adaptive", "first"] = "uniform"
+    """`uniform` over all frames of all clips; `adaptive` favours the seconds before failures;
+    `first`: always the first frame."""
+    bin_s: float = 1.0
+    """Length of a bin, s."""
+    statistic: Literal["rate", "count"] = "rate"
+    """Failures per visit, or their plain count (published: grows with visits, so the often visited
+    gets more)."""
+    alpha: float = 0.001
+    """Moving-average share of the present control step."""
+    kernel: int = 3
+    """Bins over which a failure spreads to *earlier* starts. Published: 1, no spreading."""
+    decay: float = 0.8
+    """Factor of the kernel from bin to bin."""
+    uniform_ratio: float = 0.1
+    """Share of uniform starts."""
+    mix: Literal["convex", "additive"] = "convex"
+    """`convex`: exactly `uniform_ratio` of starts are uniform. `additive` (published): the ratio over
+    the number of bins is added to un-normalised counts, which leaves far less."""
+
+
+@dataclass(frozen=True)
+class ActuationConfig:
+    """Drives, `[29]` each in the robot table's order; None is the robot table's value."""
+
+    default_joint_pos: tuple[float, ...] | None = None
+    """q0, rad: joint target = q0 + action_scale * action."""
+    action_scale: tuple[float, ...] | None = None
+    """rad per unit of action."""
+    stiffness: tuple[float, ...] | None = None
+    """N m/rad."""
+    damping: tuple[float, ...] | None = None
+    """N m s/rad."""
+
+
+POLICY_TERMS = (
+    "command",
+    "motion_anchor_pos_b",
+    "motion_anchor_ori_b",
+    "base_lin_vel",
+    "base_ang_vel",
+    "joint_pos",
+    "joint_vel",
+    "actions",
+)
+NO_STATE_ESTIMATION_TERMS = tuple(
+    name for name in POLICY_TERMS if name not in ("motion_anchor_pos_b", "base_lin_vel")
+)
+
+
+@dataclass(frozen=True)
+class TrackConfig:
+    """The tracking task. `TrackConfig()` is the training task with every repair on."""
+
+    observations: tuple[str, ...] = POLICY_TERMS
+    """Terms of the policy's observation, in order."""
+    episode_s: float | None = 10.0
+    """Truncate after so many seconds; None: only at the end of the clip."""
+    start: SamplingConfig = field(default_factory=SamplingConfig)
+    """Where episodes start."""
+    failure: Literal["train", "pelvis", "none"] = "train"
+    """`train`: torso height 0.25 m, torso tilt 0.8, feet or hands 0.25 m off in height. `pelvis`: pelvis
+    height 0.25 m, pelvis tilt 0.8 (the evaluation protocols). A diverged robot always fails."""
+    failure_height: float = 0.25
+    """m."""
+    failure_tilt: float = 0.8
+    """Difference of the z components of gravity's unit vector in the body's frame."""
+    noise: bool = True
+    """Observation noise on the policy's observation (never on the critic's)."""
+    reset_noise: bool = True
+    """Noise on the start state."""
+    randomization: bool = True
+    """Domain randomization."""
+    pushes: bool = True
+    """Random pushes."""
+    lead: int = 1
+    """The observation at frame t shows reference frame t + lead: the one to be reached (published: 1)."""
+    stale_targets: bool = False
+    """Anchored targets from the anchor before the step (published) in place of after it."""
+    rotate_velocity_targets: bool = False
+    """Turn velocity targets by the heading difference as pose targets are. Published: off."""
+    rewards: RewardConfig = field(default_factory=RewardConfig)
+    noise_level: NoiseConfig = field(default_factory=NoiseConfig)
+    reset: ResetConfig = field(default_factory=ResetConfig)
+    randomize: RandomizationConfig = field(default_factory=RandomizationConfig)
+    push: PushConfig = field(default_factory=PushConfig)
+    actuation: ActuationConfig = field(default_factory=ActuationConfig)
+    model: ModelConfig = field(default_factory=ModelConfig)
+    decimation: int = 4
+    """Physics steps per control step."""
+
+    def __post_init__(self) -> None:
+        unknown = [name for name in self.observations if name not in POLICY_TERMS]
+        if unknown:
+            raise ConfigError(unknown_name("observation", unknown[0], POLICY_TERMS))
+        if len(set(self.observations)) != len(self.observations) or not self.observations:
+            raise ConfigError("observations must name each term once, and at least one.")
+        if self.episode_s is not None and not self.episode_s >= CONTROL_DT:
+            raise ConfigError(f"episode_s is {self.episode_s}, expected {CONTROL_DT} s or more.")
+        if self.lead not in (0, 1):
+            raise ConfigError(f"lead is {self.lead}, expected 0 or 1.")
+        control_dt = self.model.physics_dt * self.decimation
+        if abs(control_dt - CONTROL_DT) > 1e-9:
+            raise ConfigError(
+                f"decimation * model.physics_dt is {control_dt:g} s, expected {CONTROL_DT} s."
+            )
+        if self.rewards.contact_term == "self" and not self.model.self_collision:
+            raise ConfigError("rewards.contact_term='self' needs model.self_collision=True.")
+        if self.start.kernel < 1 or not 0 < self.start.bin_s:
+            raise ConfigError("start.kernel must be 1 or more and start.bin_s positive.")
+        for name, value in dataclasses.asdict(self.actuation).items():
+            if value is not None and len(value) != g1.NUM_JOINTS:
+                raise ConfigError(
+                    f"actuation.{name} has {len(value)} values, expected {g1.NUM_JOINTS}."
+                )
+
+    @staticmethod
+    def preset(name: str) -> TrackConfig:
+        """A named configuration.
+
+        Args:
+            name: `train` (the default), `published` (train with the published choices where ours are
+                repairs), `clip` (one deterministic run per clip: no noise, pushes or randomization,
+                from the first frame to the last) or `robust` (the same with all of them on).
+        """
+        if name == "train":
+            return TrackConfig()
+        if name == "published":
+            return TrackConfig(
+                start=SamplingConfig(
+                    mode="adaptive", statistic="count", kernel=1, mix="additive"
+                ),
+                stale_targets=True,
+                reset=ResetConfig(joint_clip="soft", lift_feet=False),
+            )
+        evaluation = TrackConfig(
+            episode_s=None, start=SamplingConfig(mode="first"), failure="pelvis"
+        )
+        if name == "robust":
+            return evaluation
+        if name == "clip":
+            return dataclasses.replace(
+                evaluation, noise=False, reset_noise=False, randomization=False, pushes=False
+            )
+        raise ConfigError(unknown_name("preset", name, ("train", "published", "clip", "robust")))
+
+    def override(self, changes: Mapping[str, Any]) -> TrackConfig:
+        """A copy with fields replaced; nested groups are given as nested mappings.
+
+        `config.override({"pushes": False, "model": {"feet": "capsules"}})`
+        """
+        return _override(self, changes, "")
+
+
+def _override(config: Any, changes: Mapping[str, Any], path: str) -> Any:
+    values = {}
+    for name, value in changes.items():
+        names = [item.name for item in dataclasses.fields(config)]
+        if name not in names:
+            raise ConfigError(unknown_name("setting", path + name, [path + item for item in names]))
+        present = getattr(config, name)
+        if dataclasses.is_dataclass(present) and isinstance(value, Mapping):
+            value = _override(present, value, f"{path}{name}.")
+        elif isinstance(value, list):  # JSON has no tuples
+            value = tuple(value)
+        values[name] = value
+    return dataclasses.replace(config, **values)

@@ -1,0 +1,466 @@
+"""The tracking task: order of one control step, and nothing of any engine.
+
+Time: at frame t the robot is compared with reference frame t, and the observation shows frame
+`t + lead`, the one to be reached by the next step. An episode starts at a frame t with the robot put on
+the reference (reference state initialization) and is truncated when t reaches the clip's last frame.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from bm_envs.backends.base import Simulator, SimulatorConfig
+from bm_envs.errors import ConfigError, MotionError
+from bm_envs.motion.clip import Clip
+from bm_envs.motion.sampler import StartSampler
+from bm_envs.robots import g1
+from bm_envs.rotations import (
+    quat_angle,
+    quat_from_euler,
+    quat_mul,
+    quat_rotate_inverse,
+)
+from bm_envs.tasks.track import observations as observe
+from bm_envs.tasks.track import rewards, terminations
+from bm_envs.tasks.track.config import CONTROL_DT, TrackConfig
+
+ANCHOR = g1.TRACKED_BODIES.index(g1.ANCHOR_BODY)
+END_EFFECTORS = np.array([g1.TRACKED_BODIES.index(name) for name in g1.END_EFFECTORS])
+FEET = np.array([g1.TRACKED_BODIES.index(name) for name in g1.FOOT_BODIES])
+_TRACKED = np.array([g1.BODY_NAMES.index(name) for name in g1.TRACKED_BODIES])
+K, J = len(g1.TRACKED_BODIES), g1.NUM_JOINTS
+
+
+class Reference:
+    """Rows of the reference motion, one per robot, as named views of one gathered array."""
+
+    SIZE = 2 * J + 13 * K
+
+    def __init__(self, num_envs: int) -> None:
+        self.rows = np.zeros((num_envs, self.SIZE), np.float32)
+        self.command = self.rows[:, : 2 * J]
+        self.joint_pos, self.joint_vel = self.rows[:, :J], self.rows[:, J : 2 * J]
+        bodies = self.rows[:, 2 * J :]
+        n = num_envs
+        self.body_pos = bodies[:, : 3 * K].reshape(n, K, 3)
+        self.body_quat = bodies[:, 3 * K : 7 * K].reshape(n, K, 4)
+        self.body_lin_vel = bodies[:, 7 * K : 10 * K].reshape(n, K, 3)
+        self.body_ang_vel = bodies[:, 10 * K :].reshape(n, K, 3)
+
+    @staticmethod
+    def table(clips: Sequence[Clip]) -> np.ndarray:
+        """All frames of all clips, one row a frame in the layout of the views. `[F, SIZE]`."""
+        return np.concatenate([
+            np.concatenate([
+                clip.joint_pos, clip.joint_vel,
+                *(
+                    array[:, _TRACKED].reshape(clip.num_frames, -1)
+                    for array in (
+                        clip.body_pos_w, clip.body_quat_w, clip.body_lin_vel_w, clip.body_ang_vel_w
+                    )
+                ),
+            ], axis=1)
+            for clip in clips
+        ]).astype(np.float32)  # fmt: skip
+
+
+@dataclasses.dataclass
+class StepResult:
+    """What one step did, before any reset. `[N]` each."""
+
+    reward: np.ndarray
+    terms: dict[str, np.ndarray]
+    terminated: np.ndarray
+    truncated: np.ndarray
+    causes: dict[str, np.ndarray]
+
+
+class TrackTask:
+    """Tracking of one or several clips by N robots in a simulator."""
+
+    def __init__(self, clips: Sequence[Clip], config: TrackConfig, num_envs: int) -> None:
+        if not clips:
+            raise MotionError("No motion was given, expected at least one.")
+        for clip in clips:
+            if abs(clip.fps * CONTROL_DT - 1.0) > 1e-6:
+                raise MotionError(
+                    f"Motion '{clip.name}' has {clip.fps:g} frames/s, expected {1 / CONTROL_DT:g}: "
+                    "the reference advances one frame a control step."
+                )
+            if clip.num_frames < 3:
+                raise MotionError(f"Motion '{clip.name}' has {clip.num_frames} frames, expected 3+.")
+        self.clips, self.config, self.num_envs = tuple(clips), config, num_envs
+        self._table = Reference.table(clips)
+        self.clip_frames = np.array([clip.num_frames for clip in clips])
+        self._clip_start = np.concatenate([[0], np.cumsum(self.clip_frames)[:-1]])
+        sampling = dataclasses.asdict(config.start)
+        self.sampler = StartSampler(self.clip_frames, fps=1 / CONTROL_DT, **sampling)
+
+        drive = config.actuation
+        as32 = lambda values, table: np.asarray(  # noqa: E731
+            table if values is None else values, np.float32
+        )
+        self.nominal_joint_pos = as32(drive.default_joint_pos, g1.DEFAULT_JOINT_POS)
+        self.action_scale = as32(drive.action_scale, g1.ACTION_SCALE)
+        self._soft_range = g1.soft_joint_range().astype(np.float32)
+        self._start_range = (
+            g1.JOINT_RANGE.astype(np.float32)
+            if config.reset.joint_clip == "hard"
+            else self._soft_range
+        )
+        feet = g1.FOOT_SPHERES if config.model.feet == "spheres" else g1.FOOT_CAPSULES
+        points = [(geom, point) for geom in feet for point in (geom.start, geom.end) if point]
+        self._sole_points = np.stack([  # [2, P, 3], equally many on both feet
+            np.array([point for geom, point in points if geom.body == body], np.float32)
+            for body in g1.FOOT_BODIES
+        ])  # fmt: skip
+        self._sole_radius = feet[0].radius
+
+        self.observation_layout = observe.layout(config.observations)
+        self.observation_size = observe.size(config.observations)
+        self.critic_size = observe.size(observe.CRITIC_TERMS)
+        self._noise = np.zeros(self.observation_size, np.float32)
+        for name, level in dataclasses.asdict(config.noise_level).items():
+            if name in self.observation_layout:
+                self._noise[self.observation_layout[name]] = level
+        self._noisy = np.flatnonzero(self._noise)
+        self._noise_level = self._noise[self._noisy]
+        self._episode_steps = (
+            None if config.episode_s is None else max(1, round(config.episode_s / CONTROL_DT))
+        )
+
+        n = num_envs
+        self.clip_id = np.zeros(n, np.int64)
+        self.frame = np.zeros(n, np.int64)
+        self.episode_step = np.zeros(n, np.int64)
+        self.action = np.zeros((n, J), np.float32)
+        self._last_action = np.zeros((n, J), np.float32)
+        self.default_joint_pos = np.tile(self.nominal_joint_pos, (n, 1))
+        self._next_push = np.zeros(n, np.int64)
+        self.reference = Reference(n)  # frame t: what the robot is compared with
+        self._shown = Reference(n)  # frame t + lead: what the observation shows
+        self._stale_anchor = np.zeros((n, 7), np.float32)
+        self._compared = np.zeros(n, bool)  # whether the anchored arrays belong to this step
+        self._anchored: tuple[np.ndarray, np.ndarray, np.ndarray] | None = None
+
+    def attach(self, simulator: Simulator) -> None:
+        """Use this simulator, built from `simulator_config`."""
+        self.simulator = simulator
+        self._penalized = slice(0, len(simulator.contact_bodies) - len(g1.FOOT_BODIES))
+
+    def simulator_config(self, threads: int = 0) -> SimulatorConfig:
+        """What the task needs simulated."""
+        config = self.config
+        return SimulatorConfig(
+            num_envs=self.num_envs, model=config.model, decimation=config.decimation,
+            stiffness=config.actuation.stiffness, damping=config.actuation.damping,
+            threads=threads,
+        )  # fmt: skip
+
+    # --- one episode start ---------------------------------------------------------------------
+
+    def startup(self, rng: np.random.Generator) -> None:
+        """Draw what stays with a robot for its life; call once, and again when reseeded."""
+        if self.config.randomization and self.config.randomize.when == "startup":
+            self._randomize(np.arange(self.num_envs), rng)
+
+    def reset(
+        self, env_ids: np.ndarray, rng: np.random.Generator, *, clip_id: np.ndarray | None = None,
+        frame: np.ndarray | None = None,
+    ) -> None:  # fmt: skip
+        """Start new episodes of the robots `env_ids [M]` on the reference, with noise if configured.
+
+        Args:
+            env_ids: which robots.
+            rng: source of every draw.
+            clip_id: `[M]`, clips to play; drawn, or dealt out in turn where starts are `first`.
+            frame: `[M]`, start frames in `[0, T - 2]`; drawn, or 0, when None.
+        """
+        config, count = self.config, len(env_ids)
+        if config.randomization and config.randomize.when == "reset":
+            self._randomize(env_ids, rng)
+        if frame is None and clip_id is None and config.start.mode != "first":
+            clip_id, frame = self.sampler.sample(rng, count)
+        if clip_id is None:
+            clip_id = env_ids % len(self.clips)
+        if frame is None:
+            frame = np.zeros(count, np.int64)
+        self.clip_id[env_ids], self.frame[env_ids] = clip_id, frame
+        self.episode_step[env_ids] = 0
+        self.action[env_ids] = 0.0
+        self._last_action[env_ids] = 0.0
+        self._draw_push_times(env_ids, rng)
+
+        start = Reference(count)
+        np.take(self._table, self._clip_start[clip_id] + frame, axis=0, out=start.rows)
+        root_pos, root_quat = start.body_pos[:, 0].copy(), start.body_quat[:, 0].copy()
+        lin_vel, ang_vel = start.body_lin_vel[:, 0].copy(), start.body_ang_vel[:, 0].copy()
+        joint_pos = start.joint_pos.copy()
+        if config.reset_noise:
+            noise = config.reset
+            root_pos += _uniform(rng, noise.pos, (count, 3))
+            turn = _uniform(rng, noise.rot, (count, 3))
+            root_quat = quat_mul(quat_from_euler(turn[:, 0], turn[:, 1], turn[:, 2]), root_quat)
+            lin_vel += _uniform(rng, noise.lin_vel, (count, 3))
+            ang_vel += _uniform(rng, noise.ang_vel, (count, 3))
+            joint_pos += _uniform(rng, noise.joint_pos, (count, J))
+            joint_pos = np.clip(joint_pos, self._start_range[:, 0], self._start_range[:, 1])
+        qpos = np.concatenate([root_pos, root_quat, joint_pos], axis=1)
+        qvel = np.concatenate(
+            [lin_vel, quat_rotate_inverse(root_quat, ang_vel), start.joint_vel], axis=1
+        )
+        self.simulator.reset(env_ids, qpos, qvel)
+        if config.reset_noise and config.reset.lift_feet:
+            depth = -self._lowest_sole_point(env_ids)
+            under = depth > 0
+            if under.any():
+                qpos[under, 2] += depth[under]
+                self.simulator.reset(env_ids[under], qpos[under], qvel[under])
+        self._gather(self.reference, env_ids, 0)
+        self._gather(self._shown, env_ids, config.lead)
+        self._remember_anchor(env_ids)
+
+    # --- one control step ----------------------------------------------------------------------
+
+    def step(self, action: np.ndarray) -> StepResult:
+        """Apply raw actions `[N, 29]` and judge the result against the frame that was to be reached.
+
+        Order: physics (everything derived is fresh when it returns) -> frame t + 1 -> anchored
+        targets from the robot's present anchor -> rewards -> terminations. Nothing is reset here.
+        """
+        config, sim = self.config, self.simulator
+        self._last_action, self.action = self.action, self._last_action
+        self.action[:] = action
+        sim.step(self.default_joint_pos + self.action_scale * self.action)
+        self.frame += 1
+        self.episode_step += 1
+        everyone = slice(None)
+        self._gather(self.reference, everyone, 0)
+        self._gather(self._shown, everyone, config.lead)
+        anchor = (
+            (self._stale_anchor[:, :3], self._stale_anchor[:, 3:])
+            if config.stale_targets
+            else (sim.body_pos[:, ANCHOR], sim.body_quat[:, ANCHOR])
+        )
+        ref = self.reference
+        self._anchored = rewards.anchored_reference(*anchor, ref.body_pos, ref.body_quat, ANCHOR)
+        reward, terms = self._rewards()
+        terminated, causes = self._terminations()
+        truncated = self.frame >= self.clip_frames[self.clip_id] - 1
+        causes["clip_end"] = truncated
+        if self._episode_steps is not None:
+            causes["time_limit"] = self.episode_step >= self._episode_steps
+            truncated = truncated | causes["time_limit"]
+        self.sampler.record(self.clip_id, self.frame, terminated)
+        return StepResult(reward, terms, terminated, truncated & ~terminated, causes)
+
+    def push(self, rng: np.random.Generator, allowed: np.ndarray) -> None:
+        """Shove the robots whose time has come and which are `allowed [N]`."""
+        if not self.config.pushes:
+            return
+        due = np.flatnonzero((self.episode_step >= self._next_push) & allowed)
+        if due.size:
+            level = self.config.push
+            lin = _uniform(rng, level.lin_vel, (due.size, 3))
+            ang = _uniform(rng, level.ang_vel, (due.size, 3))
+            self.simulator.push(due, lin, ang)
+            self._draw_push_times(due, rng)
+
+    def observe(
+        self, env_ids: np.ndarray | slice, rng: np.random.Generator | None
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Policy observation `[M, O]` (noisy when configured and `rng` is given), critic's `[M, 286]`."""
+        sim, shown = self.simulator, self._shown
+        body_pos, body_quat = sim.body_pos[env_ids], sim.body_quat[env_ids]
+        pos, quat = body_pos[:, ANCHOR], body_quat[:, ANCHOR]
+        values = {
+            "command": shown.command[env_ids],
+            "motion_anchor_pos_b": observe.anchor_pos_b(
+                pos, quat, shown.body_pos[env_ids, ANCHOR]
+            ),
+            "motion_anchor_ori_b": observe.anchor_ori_b(quat, shown.body_quat[env_ids, ANCHOR]),
+            "body_pos": observe.body_pos_b(pos, quat, body_pos),
+            "body_ori": observe.body_ori_b(quat, body_quat),
+            "base_lin_vel": quat_rotate_inverse(
+                sim.root_quat[env_ids], sim.root_lin_vel[env_ids]
+            ),
+            "base_ang_vel": sim.root_ang_vel_b[env_ids],
+            "joint_pos": sim.joint_pos[env_ids] - self.default_joint_pos[env_ids],
+            "joint_vel": sim.joint_vel[env_ids],
+            "actions": self.action[env_ids],
+        }
+        self._remember_anchor(env_ids)
+        policy = np.concatenate([values[name] for name in self.config.observations], axis=1)
+        critic = np.concatenate([values[name] for name in observe.CRITIC_TERMS], axis=1)
+        if self.config.noise and rng is not None:
+            noise = rng.random((len(policy), self._noisy.size), dtype=np.float32)
+            policy[:, self._noisy] += (2.0 * noise - 1.0) * self._noise_level
+        return policy, critic
+
+    def tracking_errors(self) -> dict[str, np.ndarray]:
+        """Errors of the last step, before any reset. `[N]` each, float32.
+
+        Source: definitions of mjlab 1.6.0 `mdp/metrics.py` (mpkpe, r_mpkpe, joint velocity, end
+        effectors); joint position is the mean absolute error over 29 joints.
+        """
+        sim, ref = self.simulator, self.reference
+        pos, quat, _ = rewards.anchored_reference(
+            sim.body_pos[:, ANCHOR], sim.body_quat[:, ANCHOR], ref.body_pos, ref.body_quat, ANCHOR
+        )
+        distance = lambda a, b: np.sqrt(((a - b) ** 2).sum(-1))  # noqa: E731
+        ends = END_EFFECTORS
+        velocity_error = ref.joint_vel - sim.joint_vel
+        return {
+            "mpkpe_m": distance(ref.body_pos, sim.body_pos).mean(1),
+            "r_mpkpe_m": distance(pos, sim.body_pos).mean(1),
+            "joint_pos_rad": np.abs(ref.joint_pos - sim.joint_pos).mean(1),
+            "joint_vel_rad_s": np.sqrt((velocity_error**2).mean(1)),
+            "ee_pos_m": distance(pos[:, ends], sim.body_pos[:, ends]).mean(1),
+            "ee_ori_rad": quat_angle(quat[:, ends], sim.body_quat[:, ends]).mean(1),
+        }
+
+    # --- state ---------------------------------------------------------------------------------
+
+    _STATE = (
+        "clip_id", "frame", "episode_step", "action", "_last_action", "default_joint_pos",
+        "_next_push", "_stale_anchor",
+    )  # fmt: skip
+
+    def get_state(self) -> dict[str, np.ndarray]:
+        """All that a bit-exact continuation needs besides the simulator's state."""
+        state = {name: np.array(getattr(self, name)) for name in self._STATE}
+        return state | {
+            "sampler.failures": self.sampler.failures.copy(),
+            "sampler.visits": self.sampler.visits.copy(),
+        }
+
+    def set_state(self, state: dict[str, np.ndarray]) -> None:
+        """Continue from what `get_state` returned; the simulator must be restored already."""
+        for name in self._STATE:
+            value = getattr(self, name)
+            if value.shape != state[name].shape:
+                raise ConfigError(
+                    f"Saved environment state has {name} of shape {state[name].shape}, expected "
+                    f"{value.shape}."
+                )
+            value[:] = state[name]
+        self.sampler.failures[:] = state["sampler.failures"]
+        self.sampler.visits[:] = state["sampler.visits"]
+        self._gather(self.reference, slice(None), 0)
+        self._gather(self._shown, slice(None), self.config.lead)
+
+    # --- parts ---------------------------------------------------------------------------------
+
+    def _gather(self, into: Reference, env_ids: np.ndarray | slice, lead: int) -> None:
+        clip_id = self.clip_id[env_ids]
+        frame = np.minimum(self.frame[env_ids] + lead, self.clip_frames[clip_id] - 1)
+        rows = self._clip_start[clip_id] + frame
+        if isinstance(env_ids, slice):
+            np.take(self._table, rows, axis=0, out=into.rows, mode="clip")
+        else:
+            into.rows[env_ids] = self._table[rows]
+
+    def _remember_anchor(self, env_ids: np.ndarray | slice) -> None:
+        if self.config.stale_targets:
+            self._stale_anchor[env_ids, :3] = self.simulator.body_pos[env_ids, ANCHOR]
+            self._stale_anchor[env_ids, 3:] = self.simulator.body_quat[env_ids, ANCHOR]
+
+    def _rewards(self) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+        sim, ref, weight = self.simulator, self.reference, self.config.rewards
+        assert self._anchored is not None
+        target_pos, target_quat, heading = self._anchored
+        lin_vel, ang_vel = ref.body_lin_vel, ref.body_ang_vel
+        if self.config.rotate_velocity_targets:
+            lin_vel = rewards.rotate_heading(heading, lin_vel)
+            ang_vel = rewards.rotate_heading(heading, ang_vel)
+        values = {
+            "anchor_pos": rewards.position_exp(
+                sim.body_pos[:, ANCHOR], ref.body_pos[:, ANCHOR], weight.anchor_pos_std
+            ),
+            "anchor_ori": rewards.orientation_exp(
+                sim.body_quat[:, ANCHOR], ref.body_quat[:, ANCHOR], weight.anchor_ori_std
+            ),
+            "body_pos": rewards.position_exp(sim.body_pos, target_pos, weight.body_pos_std),
+            "body_ori": rewards.orientation_exp(sim.body_quat, target_quat, weight.body_ori_std),
+            "body_lin_vel": rewards.velocity_exp(
+                sim.body_lin_vel, lin_vel, weight.body_lin_vel_std
+            ),
+            "body_ang_vel": rewards.velocity_exp(
+                sim.body_ang_vel, ang_vel, weight.body_ang_vel_std
+            ),
+            "action_rate": rewards.action_rate(self.action, self._last_action),
+            "joint_limit": rewards.joint_limit(sim.joint_pos, self._soft_range),
+        }
+        if weight.contact_term == "links":
+            values["contact"] = rewards.contact_count(
+                sim.contact_force[:, self._penalized], weight.contact_threshold
+            )
+        terms = {
+            name: (getattr(weight, name) * CONTROL_DT * value).astype(np.float32)
+            for name, value in values.items()
+        }
+        return np.sum(list(terms.values()), axis=0), terms
+
+    def _terminations(self) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+        sim, ref, config = self.simulator, self.reference, self.config
+        causes = {"diverged": sim.diverged()}
+        if config.failure != "none":
+            body = ANCHOR if config.failure == "train" else 0
+            name = "anchor" if config.failure == "train" else "root"
+            causes[f"{name}_pos"] = terminations.height_off(
+                sim.body_pos[:, body], ref.body_pos[:, body], config.failure_height
+            )
+            causes[f"{name}_ori"] = terminations.tilt_off(
+                sim.body_quat[:, body], ref.body_quat[:, body], config.failure_tilt
+            )
+        if config.failure == "train":
+            assert self._anchored is not None
+            causes["ee_body_pos"] = terminations.any_height_off(
+                sim.body_pos[:, END_EFFECTORS],
+                self._anchored[0][:, END_EFFECTORS],
+                config.failure_height,
+            )
+        return np.logical_or.reduce(list(causes.values())), causes
+
+    def _lowest_sole_point(self, env_ids: np.ndarray) -> np.ndarray:
+        """Height of the lowest point of the feet, m. `[M]`."""
+        pos = self.simulator.body_pos[env_ids][:, FEET]
+        quat = self.simulator.body_quat[env_ids][:, FEET]
+        w, x, y, z = (quat[..., None, i] for i in range(4))
+        points = self._sole_points
+        # Third row of the rotation matrix times the point.
+        height = (
+            2 * (x * z - w * y) * points[..., 0]
+            + 2 * (y * z + w * x) * points[..., 1]
+            + (1 - 2 * (x * x + y * y)) * points[..., 2]
+        )
+        return (pos[..., 2:] + height).min((1, 2)) - self._sole_radius
+
+    def _draw_push_times(self, env_ids: np.ndarray, rng: np.random.Generator) -> None:
+        if self.config.pushes:
+            low, high = self.config.push.interval_s
+            wait = rng.uniform(low, high, len(env_ids)) / CONTROL_DT
+            self._next_push[env_ids] = self.episode_step[env_ids] + wait.astype(np.int64)
+
+    def _randomize(self, env_ids: np.ndarray, rng: np.random.Generator) -> None:
+        level, count = self.config.randomize, len(env_ids)
+        self.simulator.randomize(
+            env_ids,
+            foot_friction=rng.uniform(*level.foot_friction, count),
+            torso_com_offset=_uniform(rng, level.torso_com, (count, 3)),
+        )
+        self.default_joint_pos[env_ids] = self.nominal_joint_pos + _uniform(
+            rng, level.joint_offset, (count, J)
+        )
+
+
+def _uniform(
+    rng: np.random.Generator, half_width: float | Sequence[float], shape: tuple[int, ...]
+) -> np.ndarray:
+    """Uniform in `[-half_width, half_width)`, float32."""
+    level = np.asarray(half_width, np.float32)
+    return (2.0 * rng.random(shape, dtype=np.float32) - 1.0) * level
