@@ -5,7 +5,10 @@ lines of arithmetic (slices, bins, orders) that are figures in another form.
 """
 
 import dataclasses
+import importlib.util
 import math
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -319,6 +322,69 @@ def test_published_sampling_arithmetic():
     sampler.record(np.zeros(5, int), frame, np.zeros(5, bool))
     weights = 0.999 * failures + 0.1 / 11
     np.testing.assert_allclose(sampler.probabilities(), weights / weights.sum(), rtol=1e-12)
+
+
+# --- PPO -----------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def ppo():
+    path = Path(__file__).resolve().parent.parent / "algos" / "ppo_track.py"
+    spec = importlib.util.spec_from_file_location("ppo_track", path)
+    module = importlib.util.module_from_spec(spec)
+    sys.modules["ppo_track"] = module  # dataclasses look their module up
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_published_ppo(ppo):
+    config, expected = ppo.published(), facts.PPO
+    assert config.num_envs == expected["num_envs"]
+    assert config.num_steps == expected["num_steps"]
+    iterations = config.total_timesteps / (config.num_envs * config.num_steps)
+    assert iterations == expected["iterations"]
+    assert config.update_epochs == expected["epochs"]
+    assert config.num_minibatches == expected["mini_batches"]
+    assert (config.gamma, config.gae_lambda) == (expected["gamma"], expected["lambda"])
+    assert config.clip_coef == expected["clip"]
+    assert config.vf_coef == expected["value_coefficient"]
+    assert config.clip_vloss is expected["clip_value_loss"]
+    assert config.ent_coef == expected["entropy_coefficient"]
+    assert config.learning_rate == expected["learning_rate"]
+    assert config.max_grad_norm == expected["max_grad_norm"]
+    assert (config.schedule, config.desired_kl) == ("adaptive", expected["desired_kl"])
+    assert config.hidden == expected["hidden"]
+    assert config.activation == expected["activation"]
+    assert config.init_std == expected["initial_std"]
+    assert config.residual is False
+    assert config.task == PUBLISHED
+
+
+def test_published_networks(ppo):
+    config = ppo.published()
+    actor = ppo.Actor(160, config, np.zeros(29, np.float32), np.ones(29, np.float32))
+    assert sum(p.numel() for p in actor.parameters()) == facts.ACTOR_PARAMETERS
+    obs = ppo.torch.full((1, 160), 2.02)  # mean 0 and standard deviation 1 at first
+    expected = 2.02 / (1 + facts.PPO["normalizer_epsilon"])
+    assert actor.normalize(obs).numpy() == pytest.approx(expected, rel=1e-6)  # float32
+    std = actor.log_std.exp().detach().numpy()
+    assert std == pytest.approx(facts.PPO["initial_std"], rel=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("kl", "factor"),
+    [(0.0, 1), (0.0049, 1.5), (0.0051, 1), (0.0199, 1), (0.0201, 1 / 1.5)],
+)
+def test_learning_rate_follows_the_divergence(ppo, kl, factor):
+    desired = facts.PPO["desired_kl"]
+    assert ppo.adapted(1e-3, kl, desired) == pytest.approx(1e-3 * factor, rel=1e-12)
+
+
+def test_learning_rate_stays_in_its_range(ppo):
+    low, high = facts.LEARNING_RATE_RANGE
+    desired = facts.PPO["desired_kl"]
+    assert ppo.adapted(low, 1.0, desired) == low
+    assert ppo.adapted(high, 1e-4, desired) == high
 
 
 # --- files ---------------------------------------------------------------------------------------
