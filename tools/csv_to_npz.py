@@ -2,7 +2,7 @@
 
 python tools/csv_to_npz.py IN.csv OUT.npz
 
-The NPZ is what whole_body_tracking's and mjlab's tools read, with the joint and body names in it; see
+The NPZ is what whole_body_tracking's and mjlab's tools read, with joint and body names in it; see
 `bm_envs/motion/clip.py` for the keys and `bm_envs/motion/csv.py` for how it is resampled.
 """
 
