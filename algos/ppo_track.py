@@ -393,9 +393,10 @@ def main(config: Config) -> None:
         config.num_envs, clips, backend=config.backend, config=config.task, threads=config.threads
     )
     protocol = TrackConfig.preset("clip")
+    # Evaluation always has the standard physics steps, whatever training saves on.
     protocol = dataclasses.replace(
         protocol, observations=config.task.observations, actuation=config.task.actuation,
-        model=config.task.model, decimation=config.task.decimation,
+        model=dataclasses.replace(config.task.model, physics_dt=protocol.model.physics_dt),
     )  # fmt: skip
     eval_env = TrackVectorEnv(
         len(clips), clips, backend=config.backend, config=protocol, autoreset_mode="disabled",

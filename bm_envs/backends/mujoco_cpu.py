@@ -82,9 +82,13 @@ class MujocoSimulator:
 
     def reset(self, env_ids: np.ndarray, qpos: np.ndarray, qvel: np.ndarray) -> None:
         """See `Simulator.reset`."""
-        self._batch.reset(env_ids, stage=_NONE)
+        gone = env_ids[self.diverged()[env_ids]]
+        if gone.size:  # only these need the engine's own reset, which clears all of their memory
+            self._batch.reset(gone, stage=_NONE)
         self._qpos[env_ids] = qpos
         self._qvel[env_ids] = qvel
+        for name in ("time", "qacc_warmstart", "ctrl"):
+            self._fields[name][env_ids] = 0.0
         self._batch.forward(env_ids, stage=_FRESH)
         self._refresh(env_ids)
         self._sensors32[env_ids, self._num_pose_sensors :] = 0.0
