@@ -346,7 +346,7 @@ def _paths(
     frames = last + 1
 
     # Feet: a smooth ramp along and in yaw; upward and in pitch bumps with zero speed and
-    # acceleration at their ends. A pitched foot is carried higher, for its toes to clear the ground.
+    # acceleration at their ends. A pitched foot is carried higher, so the toes clear the ground.
     pose = np.tile(np.array(_holds(steps, 0, stance)), (frames, 1, 1))
     height = np.zeros((frames, 2))
     pitch = np.zeros((frames, 2))
