@@ -21,7 +21,7 @@ class HubServer:
     `files` maps `OWNER/NAME/PATH` to bytes and may be changed while the server runs. `sent`
     replaces a body while HEAD still announces the true file (a tampered or truncated transfer).
     `drop` counts how many GETs are cut in the middle by closing the connection. `down` answers all
-    with 503. `requests` records what was asked.
+    with 503, `mute` closes every connection without an answer. `requests` records what was asked.
     """
 
     def __init__(self, files: dict[str, bytes], *, redirect: bool = False) -> None:
@@ -30,6 +30,7 @@ class HubServer:
         self.redirect = redirect
         self.drop = 0
         self.down = False
+        self.mute = False
         self.requests: list[str] = []
 
     def __enter__(self) -> HubServer:
@@ -67,6 +68,9 @@ class _Handler(BaseHTTPRequestHandler):
     def _answer(self, *, body: bool) -> None:
         hub = self.server_hub
         hub.requests.append(f"{self.command} {self.path}")
+        if hub.mute:
+            self.close_connection = True
+            return None
         if hub.down:
             return self._send(503, {})
         name = self._name()

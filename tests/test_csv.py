@@ -181,7 +181,7 @@ def test_the_command_writes_the_same_frames(sample, tmp_path):
 
 
 def test_the_command_reports_frames_beyond_the_limits(tmp_path):
-    # 10 s in thirds: default pose, a knee beyond its soft limit (2.73145), beyond its hard (2.8798).
+    # 10 s in thirds: default pose, knee beyond its soft limit (2.73145), beyond its hard (2.8798).
     joint_pos = np.tile(g1.DEFAULT_JOINT_POS, (301, 1))
     knee = g1.JOINT_NAMES.index("left_knee_joint")
     joint_pos[101:, knee], joint_pos[201:, knee] = 2.8, 2.9

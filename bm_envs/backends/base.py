@@ -67,8 +67,8 @@ class Simulator(Protocol):
     """N robots in one engine.
 
     Freshness: after `reset`, `step` and `push` every property describes the present state of every
-    robot; only `contact_force` describes the last physics step that ran (it needs the solver), and
-    is zero after a reset. Properties are read-only views, overwritten by the next call.
+    robot; only the contact forces describe the last physics step that ran (it needs the solver), and
+    are zero after a reset. Properties are read-only views, overwritten by the next call.
     """
 
     config: SimulatorConfig
@@ -127,6 +127,12 @@ class Simulator(Protocol):
     @property
     def contact_force(self) -> Array:
         """Net contact force on `contact_bodies` in the last physics step, world axes, N. `[N, C, 3]`."""
+        ...
+
+    @property
+    def self_contact_force(self) -> Array:
+        """Strongest contact between two links in the last physics step, N; zero where
+        self-collision is off. `[N]`."""
         ...
 
     @property

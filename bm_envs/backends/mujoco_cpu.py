@@ -76,9 +76,16 @@ class MujocoSimulator:
         self.body_ang_vel = view(self._sensors32, 10 * k, k, 3)
         self.contact_force = view(self._sensors32, 13 * k, c, 3)
         self._num_pose_sensors = 13 * k
+        self._self_contact = slice(13 * k + 3 * c, None)
 
         self._batch.reset(keyframe=0, stage=_FRESH)
         self._refresh()
+
+    @property
+    def self_contact_force(self) -> np.ndarray:
+        """See `Simulator.self_contact_force`."""
+        force = self._sensors32[:, self._self_contact]  # [N, 3], or [N, 0] without self-collision
+        return np.sqrt((force * force).sum(1))
 
     def reset(self, env_ids: np.ndarray, qpos: np.ndarray, qvel: np.ndarray) -> None:
         """See `Simulator.reset`."""

@@ -8,6 +8,7 @@ a temporary name and renames it, so a broken transfer leaves nothing behind.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import warnings
 from pathlib import Path
@@ -28,7 +29,8 @@ def file_sha256(path: str | Path) -> str:
 def fetch(filename: str, sha256: str, *, repo_id: str = LAFAN1_REPO) -> Path:
     """The file in the Hub client's cache, downloaded when it is not there yet.
 
-    A cached file with another digest is reported as a warning and fetched again, once.
+    A cached file with the right digest is used without asking the Hub; one with another digest is
+    reported as a warning and fetched again.
 
     Args:
         filename: path inside the dataset, such as `g1/walk1_subject1.csv`.
@@ -39,24 +41,6 @@ def fetch(filename: str, sha256: str, *, repo_id: str = LAFAN1_REPO) -> Path:
         MotionError: client not installed, Hub out of reach, no such file, transfer broken, or a
             file with another digest.
     """
-    path = _download(repo_id, filename, again=False)
-    found = file_sha256(path)
-    if found != sha256:
-        warnings.warn(
-            f"{path}: has SHA-256 {found[:12]}..., expected {sha256[:12]}...; fetching it again.",
-            stacklevel=2,
-        )
-        path = _download(repo_id, filename, again=True)
-        found = file_sha256(path)
-        if found != sha256:
-            raise MotionError(
-                f"{repo_id}/{filename}: the Hub's file has SHA-256 {found[:12]}..., expected"
-                f" {sha256[:12]}...; it is not used."
-            )
-    return path
-
-
-def _download(repo_id: str, filename: str, *, again: bool) -> Path:
     where = f"{repo_id}/{filename}"
     try:
         from huggingface_hub import constants, errors, hf_hub_download
@@ -65,23 +49,46 @@ def _download(repo_id: str, filename: str, *, again: bool) -> Path:
             f"{where}: fetching it from the Hub needs the package huggingface_hub:"
             " pip install 'bm-envs[hub]'."
         ) from error
+
+    def get(**options: bool) -> Path:
+        return Path(hf_hub_download(repo_id, filename, repo_type="dataset", **options))
+
+    damaged = False
+    with contextlib.suppress(errors.LocalEntryNotFoundError):
+        path = get(local_files_only=True)
+        found = file_sha256(path)
+        if found == sha256:
+            return path
+        damaged = True
+        warnings.warn(
+            f"{path}: has SHA-256 {found[:12]}..., expected {sha256[:12]}...; fetching it again.",
+            stacklevel=2,
+        )
+    offline = constants.HF_HUB_OFFLINE
+    unreachable = "HF_HUB_OFFLINE is set" if offline else f"{constants.ENDPOINT} gave no answer"
     # The client's HTTP library differs between its versions (httpx, httpx2); the class all of its
     # errors have in common is the first base of the client's own error.
     http_error: Any = errors.HfHubHTTPError.__bases__[0]
-    offline = constants.HF_HUB_OFFLINE
-    unreachable = "HF_HUB_OFFLINE is set" if offline else f"{constants.ENDPOINT} gave no answer"
     try:
-        return Path(hf_hub_download(repo_id, filename, repo_type="dataset", force_download=again))
-    except errors.LocalEntryNotFoundError as error:
-        raise MotionError(f"{where}: is not in the Hub cache and {unreachable}.") from error
+        path = get(force_download=damaged)
+        if damaged:
+            # The client leaves a link of the same commit as it is, even if it fetched another file.
+            path.unlink()
+            path = get()
+    except (errors.LocalEntryNotFoundError, ValueError) as error:  # ValueError: forced, no network
+        problem = "the cached copy is damaged" if damaged else "is not in the Hub cache"
+        raise MotionError(f"{where}: {problem} and {unreachable}.") from error
     except errors.EntryNotFoundError as error:
         raise MotionError(f"{where}: the Hub has no such file in this dataset.") from error
     except errors.RepositoryNotFoundError as error:
         raise MotionError(f"{where}: the Hub has no such dataset, or not for everyone.") from error
-    except ValueError as error:  # the client's for a forced download without a connection
-        raise MotionError(
-            f"{where}: the cached copy is damaged and {unreachable}, so it cannot be fetched again."
-        ) from error
     except (http_error, OSError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise MotionError(f"{where}: the download failed ({reason}).") from error
+    found = file_sha256(path)
+    if found != sha256:
+        raise MotionError(
+            f"{where}: the Hub's file has SHA-256 {found[:12]}..., expected {sha256[:12]}...; it is"
+            " not used."
+        )
+    return path

@@ -137,7 +137,7 @@ def build_mjcf(config: ModelConfig = ModelConfig(), tracked: Sequence[str] = ())
         qpos = (0, 0, pose.root_height, 1, 0, 0, 0, *pose.joint_pos())
         ET.SubElement(keyframe, "key", name=name, qpos=_vec(qpos), ctrl=_vec(pose.joint_pos()))
     if tracked:
-        add_sensors(ET.SubElement(root, "sensor"), tracked)
+        add_sensors(ET.SubElement(root, "sensor"), tracked, config.self_collision)
     ET.indent(root)
     return ET.tostring(root, encoding="unicode")
 
@@ -151,12 +151,13 @@ CONTACT_BODIES: tuple[str, ...] = tuple(
 )
 
 
-def add_sensors(sensor: ET.Element, tracked: Sequence[str]) -> None:
+def add_sensors(sensor: ET.Element, tracked: Sequence[str], self_collision: bool) -> None:
     """Link-frame pose and velocity sensors (world axes) of each body, then contact forces.
 
     Sensor data are laid out kind by kind: positions `[K, 3]`, quaternions `[K, 4]`, linear and
     angular velocities `[K, 3]` each (velocity of the link origin), then the net contact force
-    `[C, 3]` of each of `CONTACT_BODIES` and of the two feet.
+    `[C, 3]` of each of `CONTACT_BODIES` and of the two feet, and with self-collision the force `[3]`
+    of the strongest contact between two links (contact frame, normal first).
     """
     for kind in FRAME_SENSORS:
         for name in tracked:
@@ -165,6 +166,11 @@ def add_sensors(sensor: ET.Element, tracked: Sequence[str]) -> None:
         ET.SubElement(
             sensor, "contact", name=f"contact:{name}", body1=name, data="force", reduce="netforce"
         )
+    if self_collision:
+        ET.SubElement(
+            sensor, "contact", name="contact:self", subtree1=g1.ROOT_BODY, subtree2=g1.ROOT_BODY,
+            data="force", reduce="maxforce",
+        )  # fmt: skip
 
 
 def compile_model(

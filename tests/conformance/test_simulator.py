@@ -254,3 +254,20 @@ def test_errors_say_what_was_expected():
         make_simulator("mujco", SimulatorConfig(1))
     with pytest.raises(ConfigError, match="num_envs is 0, expected 1 or more"):
         SimulatorConfig(0)
+
+
+def test_self_contact_is_seen_only_with_self_collision():
+    forces = []
+    for on in (False, True):
+        model = mjcf.ModelConfig(self_collision=on)
+        simulator = make_simulator("mujoco", SimulatorConfig(1, model=model))
+        qpos = STAND.copy()
+        qpos[2] = 3.0
+        # Hands brought together in front of the body.
+        for side, sign in (("left", 1.0), ("right", -1.0)):
+            qpos[7 + g1.JOINT_NAMES.index(f"{side}_shoulder_yaw_joint")] = -1.2 * sign
+            qpos[7 + g1.JOINT_NAMES.index(f"{side}_shoulder_roll_joint")] = -0.1 * sign
+        simulator.reset(np.arange(1), qpos[None], np.zeros((1, 35)))
+        simulator.step(qpos[None, 7:])
+        forces.append(float(simulator.self_contact_force[0]))
+    assert forces[0] == 0.0 and forces[1] > 1.0

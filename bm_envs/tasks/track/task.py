@@ -256,6 +256,10 @@ class TrackTask:
             causes["time_limit"] = self.episode_step >= self._episode_steps
             truncated = truncated | causes["time_limit"]
         self.sampler.record(self.clip_id, self.frame, terminated)
+        diverged = causes["diverged"]
+        if diverged.any():
+            for value in (reward, *terms.values()):
+                value[diverged] = 0.0
         return StepResult(reward, terms, terminated, truncated & ~terminated, causes)
 
     def push(self, rng: np.random.Generator, allowed: np.ndarray) -> None:
@@ -399,6 +403,10 @@ class TrackTask:
             values["contact"] = rewards.contact_count(
                 sim.contact_force[:, self._penalized], weight.contact_threshold
             )
+        elif weight.contact_term == "self":
+            # mjlab counts physics steps; seen here is the last one, taken for all of them.
+            touching = sim.self_contact_force > weight.contact_threshold
+            values["contact"] = touching * self.config.decimation
         terms = {
             name: (getattr(weight, name) * CONTROL_DT * value).astype(np.float32)
             for name, value in values.items()
