@@ -253,7 +253,7 @@ class HumanViewer:
         if handle is not None:
             handle.close()
             for thread in self._threads:  # the window is gone when they end, not before
-                thread.join(timeout=5.0)
+                thread.join(timeout=60.0)
             atexit.unregister(self.close)
 
     def __enter__(self) -> HumanViewer:
