@@ -103,7 +103,12 @@ class MujocoSimulator:
     def step(self, joint_targets: np.ndarray) -> None:
         """See `Simulator.step`."""
         self._ctrl[:] = joint_targets
-        self._batch.step(nstep=self.config.decimation, stage=_FRESH)
+        gone = self.diverged()
+        # A robot that has diverged waits for its reset: stepping it on would only cost time and
+        # print the engine's warnings.
+        alive = np.flatnonzero(~gone) if gone.any() else None
+        if alive is None or alive.size:
+            self._batch.step(alive, nstep=self.config.decimation, stage=_FRESH)
         self._refresh()
 
     def push(self, env_ids: np.ndarray, lin_vel: np.ndarray, ang_vel: np.ndarray) -> None:
@@ -139,8 +144,9 @@ class MujocoSimulator:
 
     def diverged(self) -> np.ndarray:
         """See `Simulator.diverged`."""
-        # A sum is finite only if all of its parts are (huge but finite parts are divergence too).
-        return ~np.isfinite(self._qpos32.sum(1) + self._qvel32.sum(1))
+        # A sum is finite only if all of its parts are; in float32 a huge sum is divergence too.
+        with np.errstate(over="ignore", invalid="ignore"):
+            return ~np.isfinite(self._qpos32.sum(1) + self._qvel32.sum(1))
 
     def get_state(self) -> dict[str, np.ndarray]:
         """See `Simulator.get_state`."""
@@ -171,6 +177,7 @@ class MujocoSimulator:
         return self._randomized[name]
 
     def _refresh(self, env_ids: np.ndarray | slice = slice(None)) -> None:
-        self._qpos32[env_ids] = self._qpos[env_ids]
-        self._qvel32[env_ids] = self._qvel[env_ids]
-        self._sensors32[env_ids] = self._sensordata[env_ids]
+        with np.errstate(over="ignore"):  # a diverged robot's numbers may not fit float32
+            self._qpos32[env_ids] = self._qpos[env_ids]
+            self._qvel32[env_ids] = self._qvel[env_ids]
+            self._sensors32[env_ids] = self._sensordata[env_ids]

@@ -258,9 +258,7 @@ class TrackConfig:
             return TrackConfig()
         if name == "published":
             return TrackConfig(
-                start=SamplingConfig(
-                    mode="adaptive", statistic="count", kernel=1, mix="additive"
-                ),
+                start=SamplingConfig(mode="adaptive", statistic="count", kernel=1, mix="additive"),
                 stale_targets=True,
                 reset=ResetConfig(joint_clip="soft", lift_feet=False),
             )

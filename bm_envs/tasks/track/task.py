@@ -92,7 +92,9 @@ class TrackTask:
                     "the reference advances one frame a control step."
                 )
             if clip.num_frames < 3:
-                raise MotionError(f"Motion '{clip.name}' has {clip.num_frames} frames, expected 3+.")
+                raise MotionError(
+                    f"Motion '{clip.name}' has {clip.num_frames} frames, expected 3+."
+                )
         self.clips, self.config, self.num_envs = tuple(clips), config, num_envs
         self._table = Reference.table(clips)
         self.clip_frames = np.array([clip.num_frames for clip in clips])
@@ -248,8 +250,9 @@ class TrackTask:
         )
         ref = self.reference
         self._anchored = rewards.anchored_reference(*anchor, ref.body_pos, ref.body_quat, ANCHOR)
-        reward, terms = self._rewards()
-        terminated, causes = self._terminations()
+        with np.errstate(over="ignore", invalid="ignore"):  # diverged robots, dealt with below
+            reward, terms = self._rewards()
+            terminated, causes = self._terminations()
         truncated = self.frame >= self.clip_frames[self.clip_id] - 1
         causes["clip_end"] = truncated
         if self._episode_steps is not None:
@@ -283,15 +286,11 @@ class TrackTask:
         pos, quat = body_pos[:, ANCHOR], body_quat[:, ANCHOR]
         values = {
             "command": shown.command[env_ids],
-            "motion_anchor_pos_b": observe.anchor_pos_b(
-                pos, quat, shown.body_pos[env_ids, ANCHOR]
-            ),
+            "motion_anchor_pos_b": observe.anchor_pos_b(pos, quat, shown.body_pos[env_ids, ANCHOR]),
             "motion_anchor_ori_b": observe.anchor_ori_b(quat, shown.body_quat[env_ids, ANCHOR]),
             "body_pos": observe.body_pos_b(pos, quat, body_pos),
             "body_ori": observe.body_ori_b(quat, body_quat),
-            "base_lin_vel": quat_rotate_inverse(
-                sim.root_quat[env_ids], sim.root_lin_vel[env_ids]
-            ),
+            "base_lin_vel": quat_rotate_inverse(sim.root_quat[env_ids], sim.root_lin_vel[env_ids]),
             "base_ang_vel": sim.root_ang_vel_b[env_ids],
             "joint_pos": sim.joint_pos[env_ids] - self.default_joint_pos[env_ids],
             "joint_vel": sim.joint_vel[env_ids],
