@@ -306,7 +306,8 @@ def test_cut_keeps_both_end_frames(clip):
     ("start", "end", "shown"),
     [
         (0.5, 0.5, "[0.5:0.5]"), (0.6, 0.5, "[0.6:0.5]"), (0, 1.3, "[0:1.3]"),
-        (-0.1, 1, "[-0.1:1]"), (float("nan"), 1, "[nan:1]"), (0, float("inf"), "[0:inf]"), (2, None, "[2:]"),
+        (-0.1, 1, "[-0.1:1]"), (float("nan"), 1, "[nan:1]"), (0, float("inf"), "[0:inf]"),
+        (2, None, "[2:]"),
     ],
 )  # fmt: skip
 def test_a_cut_outside_the_clip_is_refused(clip, start, end, shown):

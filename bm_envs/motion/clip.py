@@ -480,7 +480,7 @@ def _numbers(where: str, key: str, value: Any, per_frame: tuple[int, ...]) -> np
     _check_shape(where, key, value.shape, per_frame)
     value = value.astype(np.float64)
     # float32's range and not float64's, because that is what a clip keeps.
-    bad = ~(np.abs(value) <= np.finfo(np.float32).max).reshape(len(value), -1).all(axis=1)
+    bad = ~(np.abs(value) <= np.finfo(np.float32).max).all(axis=tuple(range(1, value.ndim)))
     if bad.any():
         raise MotionError(
             f"{where}: {key} holds NaN or infinity at frame {bad.argmax()}, expected finite values."
@@ -489,7 +489,7 @@ def _numbers(where: str, key: str, value: Any, per_frame: tuple[int, ...]) -> np
 
 
 def _nonzero(where: str, key: str, quat: np.ndarray) -> np.ndarray:
-    zero = (np.linalg.norm(quat, axis=-1) < 1e-3).reshape(len(quat), -1).any(axis=1)
+    zero = (np.linalg.norm(quat, axis=-1) < 1e-3).any(axis=tuple(range(1, quat.ndim - 1)))
     if zero.any():
         raise MotionError(
             f"{where}: {key} holds a zero quaternion at frame {zero.argmax()}, expected length 1."

@@ -50,7 +50,7 @@ def fetch(filename: str, sha256: str, *, repo_id: str = LAFAN1_REPO) -> Path:
             " pip install 'bm-envs[hub]'."
         ) from error
 
-    def get(**options: bool) -> Path:
+    def get(**options: Any) -> Path:
         return Path(hf_hub_download(repo_id, filename, repo_type="dataset", **options))
 
     damaged = False
