@@ -17,7 +17,7 @@ Logged (metrics.jsonl and TensorBoard; means over the iteration):
     perf/collect_s, perf/learn_s                     seconds of the iteration's two halves
     losses/value_loss, policy_loss, entropy, approx_kl, clipfrac, explained_variance
     track/<error>                                    errors at the iteration's last step, with noise
-    track/action_std                                 mean standard deviation of the raw action
+    track/action_std, track/disturbance              mean std of the raw action; curriculum, 0 to 1
     reward/<term>                                    signed reward terms per step
     sampling/entropy, top1_prob, top1_bin            of the start frames
     eval/survival, eval/mpkpe_mm, eval/...           `clip` protocol: deterministic, from the first frame
@@ -109,6 +109,14 @@ class Config:
     """Weight of the value loss."""
     max_grad_norm: float = 1.0
     """Bound of the gradient's norm."""
+    curriculum: bool = True
+    """Scale start noise and pushes from 0 to 1 as the policy learns to stay up: by `curriculum_step`
+    an iteration, up while the mean time between failures is above `curriculum_s`, else down.
+    Published: off, full disturbances from the start."""
+    curriculum_s: float = 4.0
+    """s."""
+    curriculum_step: float = 0.01
+    """Change of the scale per iteration."""
     bfloat16: bool = False
     """Learn under bfloat16 autocast (pays on processors with native bfloat16)."""
 
@@ -147,7 +155,7 @@ def published() -> Config:
     return Config(
         preset="published", num_envs=4096, num_steps=24, total_timesteps=30_000 * 4096 * 24,
         learning_rate=1e-3, schedule="adaptive", desired_kl=0.01, num_minibatches=4, update_epochs=5,
-        ent_coef=0.005, residual=False, init_std=1.0, eval_every=50_000_000,
+        ent_coef=0.005, curriculum=False, residual=False, init_std=1.0, eval_every=50_000_000,
         task=TrackConfig.preset("published"),
     )  # fmt: skip
 
@@ -424,6 +432,7 @@ def main(config: Config) -> None:
     evaluation: dict[str, float] = {}
     first_pass: dict[str, float] = {}
     if saved is None:
+        task.disturbance = 0.0 if config.curriculum else 1.0
         obs, info = env.reset(seed=config.seed)
         # Else every robot that survives is cut off by the time limit in the same step.
         if config.task.episode_s is not None:
@@ -466,6 +475,7 @@ def main(config: Config) -> None:
         # 5. Collect.
         tick = time.perf_counter()
         ended_returns, ended_lengths = [], []
+        failures = 0
         truncated_obs: list[np.ndarray] = []
         truncated_at: list[tuple[int, np.ndarray]] = []
         term_sums: dict[str, float] = {}
@@ -480,6 +490,7 @@ def main(config: Config) -> None:
             obs_critic = info["critic_obs"]
             reward_store[t] = reward
             done_store[t] = done = terminated | truncated
+            failures += int(terminated.sum())
             episode_return += reward
             episode_length += 1
             if done.any():
@@ -557,6 +568,10 @@ def main(config: Config) -> None:
         # Only now: the policy that acted and the one that learns must see through the same eyes.
         actor.update_normalizer(obs_flat)
         critic.update_normalizer(torch.from_numpy(critic_store[:T]).flatten(0, 1))
+        if config.curriculum:
+            calm = T * N * CONTROL_DT / max(failures, 1) > config.curriculum_s
+            change = config.curriculum_step if calm else -config.curriculum_step
+            task.disturbance = float(np.clip(task.disturbance + change, 0.0, 1.0))
         iteration += 1
         step = iteration * batch_size
         updates = config.update_epochs * config.num_minibatches
@@ -571,6 +586,7 @@ def main(config: Config) -> None:
             "losses/explained_variance": explained.item(),
             **errors,
             "track/action_std": std.mean().item(),
+            "track/disturbance": task.disturbance,
             **{f"reward/{key}": value / T for key, value in term_sums.items()},
             **{f"sampling/{key}": value for key, value in task.sampler.metrics().items()},
         }

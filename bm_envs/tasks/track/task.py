@@ -143,6 +143,8 @@ class TrackTask:
         self._last_action = np.zeros((n, J), np.float32)
         self.default_joint_pos = np.tile(self.nominal_joint_pos, (n, 1))
         self._next_push = np.zeros(n, np.int64)
+        # Scale of start noise and pushes; a trainer may raise it from 0 as the policy learns.
+        self.disturbance = 1.0
         self.reference = Reference(n)  # frame t: what the robot is compared with
         self._shown = Reference(n)  # frame t + lead: what the observation shows
         self._stale_anchor = np.zeros((n, 7), np.float32)
@@ -203,13 +205,13 @@ class TrackTask:
         lin_vel, ang_vel = start.body_lin_vel[:, 0].copy(), start.body_ang_vel[:, 0].copy()
         joint_pos = start.joint_pos.copy()
         if config.reset_noise:
-            noise = config.reset
-            root_pos += _uniform(rng, noise.pos, (count, 3))
-            turn = _uniform(rng, noise.rot, (count, 3))
+            noise, scale = config.reset, np.float32(self.disturbance)
+            root_pos += scale * _uniform(rng, noise.pos, (count, 3))
+            turn = scale * _uniform(rng, noise.rot, (count, 3))
             root_quat = quat_mul(quat_from_euler(turn[:, 0], turn[:, 1], turn[:, 2]), root_quat)
-            lin_vel += _uniform(rng, noise.lin_vel, (count, 3))
-            ang_vel += _uniform(rng, noise.ang_vel, (count, 3))
-            joint_pos += _uniform(rng, noise.joint_pos, (count, J))
+            lin_vel += scale * _uniform(rng, noise.lin_vel, (count, 3))
+            ang_vel += scale * _uniform(rng, noise.ang_vel, (count, 3))
+            joint_pos += scale * _uniform(rng, noise.joint_pos, (count, J))
             joint_pos = np.clip(joint_pos, self._start_range[:, 0], self._start_range[:, 1])
         qpos = np.concatenate([root_pos, root_quat, joint_pos], axis=1)
         qvel = np.concatenate(
@@ -272,8 +274,9 @@ class TrackTask:
         due = np.flatnonzero((self.episode_step >= self._next_push) & allowed)
         if due.size:
             level = self.config.push
-            lin = _uniform(rng, level.lin_vel, (due.size, 3))
-            ang = _uniform(rng, level.ang_vel, (due.size, 3))
+            scale = np.float32(self.disturbance)
+            lin = scale * _uniform(rng, level.lin_vel, (due.size, 3))
+            ang = scale * _uniform(rng, level.ang_vel, (due.size, 3))
             self.simulator.push(due, lin, ang)
             self._draw_push_times(due, rng)
 
@@ -337,6 +340,7 @@ class TrackTask:
         """All that a bit-exact continuation needs besides the simulator's state."""
         state = {name: np.array(getattr(self, name)) for name in self._STATE}
         return state | {
+            "disturbance": np.array(self.disturbance),
             "sampler.failures": self.sampler.failures.copy(),
             "sampler.visits": self.sampler.visits.copy(),
         }
@@ -351,6 +355,7 @@ class TrackTask:
                     f"{value.shape}."
                 )
             value[:] = state[name]
+        self.disturbance = float(state["disturbance"])
         self.sampler.failures[:] = state["sampler.failures"]
         self.sampler.visits[:] = state["sampler.visits"]
         self._gather(self.reference, slice(None), 0)
