@@ -1,0 +1,330 @@
+"""Measure how well a policy tracks motions: any ONNX policy of the BeyondMimic family, or a run.
+
+    python benchmarks/track.py --policy runs/walk__ppo_track__1 --motion walk --json out.json
+    python benchmarks/track.py --policy foreign.onnx --policy-config foreign.json --motion dance1
+
+Drives, default pose, action scale, joint order and observation terms are the policy's own. Two
+protocols:
+
+* `clip`: every motion once, from first frame to last, without noise, pushes or randomization.
+* `robust`: 100 episodes or more from the first frame with observation noise, noise on the start
+  state, domain randomization and pushes.
+
+An episode has failed when the pelvis is off by more than 0.25 m in height or 0.8 in tilt (gravity
+projection), or the simulation has diverged. A motion of T frames is T - 1 control steps of 0.02 s;
+after each, the robot is compared with the frame it should have reached. Figures:
+
+    success            share of episodes that reach the last frame; success_ci95: Wilson interval
+    survival_s         0.02 s times the frames reached before the failure, mean over episodes
+    clip_s             (T - 1) * 0.02 s, so that survival_s = clip_s for a run without a failure
+    mpkpe_mm ...       errors of the frames before the failure, mean over an episode's frames, then
+                       over episodes (see TrackTask.tracking_errors); null when there is no frame
+    normalized_return  rewards up to the episode's end over the most that the whole clip can pay,
+                       (T - 1) * 0.1, mean over episodes
+
+With `--no-failure` an episode ends only with the clip or a diverged simulation. Then a fall, the
+root more than 0.3 m below the reference's, takes the failure's place in `success` and `survival_s`,
+while the errors are those of all frames.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import numpy as np
+from tyro.conf import FlagCreatePairsOff
+
+from bm_envs import cli
+from bm_envs.envs import TrackVectorEnv
+from bm_envs.errors import ConfigError, PolicyError
+from bm_envs.motion import library
+from bm_envs.motion.clip import Clip
+from bm_envs.policy import Policy, load_policy
+from bm_envs.robots import g1
+from bm_envs.tasks.track.config import CONTROL_DT, ActuationConfig, TrackConfig
+
+BEST_REWARD = 5.0 * CONTROL_DT  # of one step: the six tracking terms' weights, per second
+FALL_HEIGHT = 0.3  # m below the reference; what counts as a fall where failure rules are off
+Z_95 = 1.959963984540054  # two-sided 95 % of the normal distribution
+ROBUST_TRIALS, QUICK_TRIALS = 100, 10
+BATCH = 128  # episodes simulated at a time
+
+
+@dataclass(frozen=True)
+class Config:
+    """Run a policy on motions and report how well it tracks them."""
+
+    policy: str
+    """A run directory, an ONNX file, or the name of a policy that ships with the package."""
+    motion: tuple[str, ...] = ()
+    """Names, files or cuts such as 'walk1[5:15]'; none: the motion inside the policy."""
+    protocol: tuple[Literal["clip", "robust"], ...] = ("clip", "robust")
+    """Which protocols to run."""
+    json: Path | None = None
+    """Result file to write."""
+    seed: int = 0
+    """Seed of the robust protocol's noise, pushes and randomization."""
+    trials: int | None = None
+    """Episodes per motion of the robust protocol, 100 or more; default 100, with --quick 10."""
+    quick: Annotated[bool, FlagCreatePairsOff] = False
+    """A smaller sample of the robust protocol; not for published figures."""
+    no_failure: Annotated[bool, FlagCreatePairsOff] = False
+    """Leave the failure rules off; see above what success then means."""
+    policy_config: Path | None = None
+    """JSON with the metadata that the policy file lacks; keys as in the ONNX metadata."""
+    backend: str = "mujoco"
+    """Physics backend."""
+    feet: Literal["spheres", "capsules"] = "spheres"
+    """Foot contact shape."""
+    lead: Literal[0, 1] = 1
+    """Frames by which the reference that the policy sees is ahead of the robot."""
+    threads: int = 0
+    """Physics threads; 0: all cores this process may use."""
+
+    def __post_init__(self) -> None:
+        least = 1 if self.quick else ROBUST_TRIALS
+        if self.trials is not None and self.trials < least:
+            raise ConfigError(
+                f"trials is {self.trials}, expected {least} or more"
+                f"{'' if self.quick else ' (fewer only with --quick)'}."
+            )
+        if not self.protocol:
+            raise ConfigError("protocol is empty, expected 'clip', 'robust' or both.")
+
+    @property
+    def episodes(self) -> int:
+        """Episodes per motion of the robust protocol."""
+        return self.trials or (QUICK_TRIALS if self.quick else ROBUST_TRIALS)
+
+
+def wilson(successes: int, trials: int) -> tuple[float, float]:
+    """Wilson's 95 % interval of a share."""
+    share, weight = successes / trials, Z_95**2 / trials
+    center = (share + weight / 2) / (1 + weight)
+    half = Z_95 / (1 + weight) * np.sqrt(share * (1 - share) / trials + weight / (4 * trials))
+    # The ends touch 0 and 1 exactly there; rounding must not push them past.
+    return max(0.0, center - half), min(1.0, center + half)
+
+
+def task_config(policy: Policy, protocol: str, config: Config) -> TrackConfig:
+    """The protocol's task with the policy's observation terms and drives.
+
+    Raises:
+        PolicyError: the policy's anchor is not the task's.
+    """
+    spec = policy.spec
+    if spec.anchor_body_name != g1.ANCHOR_BODY:
+        raise PolicyError(
+            f"{policy.path}: its anchor is '{spec.anchor_body_name}', expected '{g1.ANCHOR_BODY}'."
+        )
+    preset = TrackConfig.preset(protocol)
+    drives = ActuationConfig(
+        default_joint_pos=spec.in_project_order("default_joint_pos"),
+        action_scale=spec.in_project_order("action_scale"),
+        stiffness=spec.in_project_order("joint_stiffness"),
+        damping=spec.in_project_order("joint_damping"),
+    )
+    return dataclasses.replace(
+        preset,
+        observations=spec.observation_names,
+        actuation=drives,
+        lead=config.lead,
+        failure="none" if config.no_failure else preset.failure,
+        model=dataclasses.replace(preset.model, feet=config.feet),
+    )
+
+
+def run_episodes(
+    policy: Policy, clip: Clip, task: TrackConfig, *, episodes: int, seed: int,
+    backend: str = "mujoco", threads: int = 0,
+) -> dict[str, np.ndarray]:  # fmt: skip
+    """Play a clip from its first frame in `episodes` robots at once.
+
+    Returns:
+        `[episodes]` each: `completed` (reached the last frame), `reached` (frames before the
+        failure, or without failure rules before the first fall), `compared` (frames in the errors),
+        `return`, and the mean of every tracking error over the compared frames (NaN without one).
+    """
+    env = TrackVectorEnv(
+        episodes, clip, backend=backend, config=task, autoreset_mode="disabled", critic="none",
+        threads=threads,
+    )  # fmt: skip
+    to_policy, to_env = policy.spec.observation_index(), policy.spec.action_index()
+    running = np.ones(episodes, bool)
+    upright = np.ones(episodes, bool)
+    completed = np.zeros(episodes, bool)
+    reached, compared, returns = (np.zeros(episodes) for _ in range(3))
+    sums: dict[str, np.ndarray] = {}
+    try:
+        obs, _ = env.reset(seed=seed)
+        while running.any():
+            obs, reward, terminated, truncated, _ = env.step(policy(obs[:, to_policy])[:, to_env])
+            counted = running & ~terminated
+            if task.failure == "none":
+                drop = env.task.reference.body_pos[:, 0, 2] - env.simulator.root_pos[:, 2]
+                upright &= drop <= FALL_HEIGHT
+            compared += counted
+            reached += counted & upright
+            returns += np.where(running, np.nan_to_num(reward), 0.0)
+            for name, error in env.task.tracking_errors().items():
+                sums[name] = sums.get(name, np.zeros(episodes)) + np.where(counted, error, 0.0)
+            completed |= running & truncated & upright
+            running &= ~(terminated | truncated)
+    finally:
+        env.close()
+    with np.errstate(invalid="ignore"):
+        errors = {name: total / compared for name, total in sums.items()}
+    counts = {"completed": completed, "reached": reached, "compared": compared}
+    return counts | {"return": returns} | errors
+
+
+def result_row(
+    policy: Policy, clip: Clip, protocol: str, backend: str, figures: dict[str, np.ndarray]
+) -> dict[str, Any]:
+    """One row of a result file."""
+    episodes = len(figures["completed"])
+    successes = int(figures["completed"].sum())
+    steps = clip.num_frames - 1
+    training = (policy.info or {}).get("training", {})
+
+    def mean(name: str, factor: float = 1.0) -> float | None:
+        values = figures[name][figures["compared"] > 0]
+        return float(values.mean() * factor) if values.size else None
+
+    return {
+        "policy": policy.name,
+        "motion": clip.name,
+        "suite": suite(clip),
+        "backend": backend,
+        "protocol": protocol,
+        "episodes": episodes,
+        "success": successes / episodes,
+        "success_ci95": list(wilson(successes, episodes)),
+        "survival_s": round(float(figures["reached"].mean()) * CONTROL_DT, 6),
+        "clip_s": round(steps * CONTROL_DT, 6),
+        "mpkpe_mm": mean("mpkpe_m", 1000),
+        "r_mpkpe_mm": mean("r_mpkpe_m", 1000),
+        "joint_pos_rad": mean("joint_pos_rad"),
+        "joint_vel_rad_s": mean("joint_vel_rad_s"),
+        "ee_pos_mm": mean("ee_pos_m", 1000),
+        "ee_ori_rad": mean("ee_ori_rad"),
+        "normalized_return": float(figures["return"].mean() / (BEST_REWARD * steps)),
+        "train_env_steps": training.get("env_steps"),
+        "train_wall_s": training.get("wall_s"),
+    }
+
+
+def suite(clip: Clip) -> str:
+    """Which set a clip belongs to, by its name: `builtin`, `lafan1`, `g1_moves` or `other`."""
+    name = clip.name.partition("[")[0]
+    if name in library.LAFAN1.names():
+        return "lafan1"
+    if name in library.G1_MOVES.names():
+        return "g1_moves"
+    return "builtin" if (library.BUILTIN_DIR / f"{name}.npz").is_file() else "other"
+
+
+def motions_of(policy: Policy) -> list[Clip]:
+    """The motions a policy was made for: the one inside it, else those its description names.
+
+    Raises:
+        PolicyError: it names none, or a clip of that name has another content.
+    """
+    if policy.motion is not None:
+        return [policy.embedded_clip()]
+    extra = policy.spec.extra
+    named = [(m["name"], m["sha256"]) for m in (policy.info or {}).get("motions", [])]
+    if "motion_name" in extra:
+        named = [(extra["motion_name"], extra.get("motion_sha256"))]
+    if not named:
+        raise PolicyError(f"{policy.path}: holds and names no motion; give --motion.")
+    clips = []
+    for name, digest in named:
+        clip = library.load_motion(name)
+        if digest != clip.sha256():
+            raise PolicyError(
+                f"{policy.path}: was made for another version of motion '{name}'; give --motion."
+            )
+        clips.append(clip)
+    return clips
+
+
+def evaluate(policy: Policy, clip: Clip, protocol: str, config: Config) -> dict[str, Any]:
+    """Run one motion under one protocol; returns its row."""
+    task = task_config(policy, protocol, config)
+    episodes = 1 if protocol == "clip" else config.episodes
+    parts = [
+        run_episodes(
+            policy, clip, task, episodes=min(BATCH, episodes - first), seed=config.seed + first,
+            backend=config.backend, threads=1 if episodes == 1 else config.threads,
+        )
+        for first in range(0, episodes, BATCH)
+    ]  # fmt: skip
+    figures = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+    return result_row(policy, clip, protocol, config.backend, figures)
+
+
+def table(rows: list[dict[str, Any]]) -> str:
+    """The rows as aligned text."""
+    head = ("motion", "protocol", "episodes", "success", "survived", "mpkpe mm", "r_mpkpe mm",
+            "joint rad", "return")  # fmt: skip
+
+    def number(value: float | None, digits: int) -> str:
+        return "-" if value is None else f"{value:.{digits}f}"
+
+    lines: list[tuple[str, ...]] = [head]
+    for row in rows:
+        low, high = row["success_ci95"]
+        share = f"{row['success']:.1%}"
+        if row["protocol"] == "robust":
+            share += f" ({low:.1%} to {high:.1%})"
+        lines.append((
+            row["motion"], row["protocol"], str(row["episodes"]), share,
+            f"{row['survival_s']:.2f} of {row['clip_s']:.2f} s", number(row["mpkpe_mm"], 1),
+            number(row["r_mpkpe_mm"], 1), number(row["joint_pos_rad"], 4),
+            number(row["normalized_return"], 3),
+        ))  # fmt: skip
+    widths = [max(len(line[i]) for line in lines) for i in range(len(head))]
+    return "\n".join(
+        "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()
+        for line in lines
+    )
+
+
+def main(config: Config) -> None:
+    """Evaluate and report."""
+    if config.json is not None and config.json.is_dir():
+        raise ConfigError(f"{config.json} is a folder, expected the name of a file for --json.")
+    policy = load_policy(config.policy, config=config.policy_config)
+    clips = library.load_motions(config.motion) if config.motion else motions_of(policy)
+    rules = "off" if config.no_failure else "on"
+    print(
+        f"policy {policy.name} ({policy.spec.observation_size} values), backend {config.backend}, "
+        f"feet {config.feet}, lead {config.lead}, failure rules {rules}, seed {config.seed}"
+    )
+    rows = []
+    for clip in clips:
+        for protocol in dict.fromkeys(config.protocol):
+            started = time.perf_counter()
+            rows.append(evaluate(policy, clip, protocol, config))
+            if len(clips) > 1:
+                row, wall = rows[-1], time.perf_counter() - started
+                print(f"{clip.name} {protocol}: success {row['success']:.1%} ({wall:.1f} s)")
+    print(table(rows))
+    if config.json is not None:
+        result = cli.json_result("track", seed=config.seed, rows=rows)
+        result["settings"] = {
+            "policy_sha256": policy.sha256, "feet": config.feet, "lead": config.lead,
+            "failure_rules": rules, "quick": config.quick,
+            "motion_sha256": {clip.name: clip.sha256() for clip in clips},
+        }  # fmt: skip
+        cli.write_json(config.json, result)
+        print(f"results in {config.json}")
+
+
+if __name__ == "__main__":
+    cli.run(main, Config)
