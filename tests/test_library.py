@@ -124,6 +124,19 @@ def test_a_csv_path_is_30_fps_unless_told(world):
     assert load_motion("a.csv", sets=world, input_fps=60).num_frames == 50
 
 
+def test_the_order_of_an_npz_without_names_can_be_told(world):
+    save_npz(motion_samples.clip(), Path("a.npz"), order="isaac")
+    with np.load("a.npz") as archive:
+        bare = {key: archive[key] for key in archive.files if not key.endswith("_names")}
+    np.savez("bare.npz", **bare)
+    for text in ("bare.npz", "bare.npz[0:1]"):
+        with pytest.raises(MotionError, match="forward kinematics fits order='isaac'"):
+            load_motion(text)
+        clip = load_motion(text, order="isaac")
+        frames = clip.num_frames
+        np.testing.assert_array_equal(clip.joint_pos, motion_samples.clip().joint_pos[:frames])
+
+
 def test_cuts(world):
     whole = load_motion("march", sets=world)
     assert whole.duration_s == 2.0

@@ -190,7 +190,8 @@ def test_npz_names(good_arrays, refused):
             (np.append(names[:-1], names[0]), f"{key} lacks '{names[-1]}'"),
             (np.append(names[:-1], "x\ny"), f"{key} lacks '{names[-1]}'"),
             (np.array([""] * len(names)), f"{key} lacks"),
-            (names.astype("S"), f"{key} has type |S"), (names.astype(object), "pickled"), (np.arange(len(names)), f"{key} has type int64"),
+            (names.astype("S"), f"{key} has type |S"), (names.astype(object), "pickled"),
+            (np.arange(len(names)), f"{key} has type int64"),
             (names.astype("<U500"), f"{key} has type <U500"),
             (swapped, "from forward kinematics of joint_pos"),
         ):  # fmt: skip

@@ -26,6 +26,7 @@ from bm_envs.errors import MotionError
 from bm_envs.motion import hub
 from bm_envs.motion.clip import Clip, load_npz
 from bm_envs.motion.csv import read_csv
+from bm_envs.robots import g1
 
 BUILTIN_DIR = Path(__file__).resolve().parent.parent / "assets" / "motions"
 DATA_DIR_VARIABLE = "BM_DATA_DIR"
@@ -143,6 +144,7 @@ def load_motion(
     motion: str | Path | Clip,
     *,
     input_fps: float | None = None,
+    order: g1.Order | None = None,
     sets: Sequence[PublicSet] = PUBLIC_SETS,
 ) -> Clip:
     """Load one motion.
@@ -151,6 +153,7 @@ def load_motion(
         motion: a name or a path as in the table above, with a cut `[start:end]` in seconds if
             wanted. A clip is returned as it is.
         input_fps: rate of a CSV that is not of a public set; None: 30.
+        order: order of the values in an NPZ without names, as in `load_npz`.
         sets: the public sets whose names are known.
 
     Raises:
@@ -160,15 +163,15 @@ def load_motion(
         return motion
     text = os.fspath(motion)
     if _is_file(text):  # also a file whose name looks like a cut
-        return _load_file(Path(text), input_fps or CSV_FPS)
+        return _load_file(Path(text), input_fps or CSV_FPS, order)
     cut = re.fullmatch(r"(.+)\[(.*)\]", text, re.DOTALL)
     if not cut:
-        return _load_whole(text, input_fps, sets)
+        return _load_whole(text, input_fps, order, sets)
     ends = cut[2].split(":")
     if len(ends) != 2 or not all(re.fullmatch(r"\d*\.?\d*", end) and end != "." for end in ends):
         raise MotionError(f"Motion {text!r}: expected a cut in seconds, as in 'NAME[10:20]'.")
     start_s, end_s = (float(end) if end else None for end in ends)
-    return _load_whole(cut[1], input_fps, sets).cut(start_s or 0.0, end_s)
+    return _load_whole(cut[1], input_fps, order, sets).cut(start_s or 0.0, end_s)
 
 
 def load_motions(motion: str | Path | Clip | Sequence[str | Path | Clip]) -> list[Clip]:
@@ -216,18 +219,20 @@ def _in_data_dir(relative: str) -> Path | None:
     return path if os.path.isfile(path) else None
 
 
-def _load_file(path: Path, csv_fps: float) -> Clip:
+def _load_file(path: Path, csv_fps: float, order: g1.Order | None) -> Clip:
     if path.suffix == ".npz":
-        return load_npz(path)
+        return load_npz(path, order=order)
     if path.suffix == ".csv":
         return read_csv(path, input_fps=csv_fps)
     raise MotionError(f"{path}: ends in '{path.suffix}', expected a motion in .npz or .csv.")
 
 
-def _load_whole(name: str, input_fps: float | None, sets: Sequence[PublicSet]) -> Clip:
+def _load_whole(
+    name: str, input_fps: float | None, order: g1.Order | None, sets: Sequence[PublicSet]
+) -> Clip:
     """The motion `name` without a cut."""
     if _is_file(name) or name.endswith((".npz", ".csv")):
-        return _load_file(Path(name), input_fps or CSV_FPS)
+        return _load_file(Path(name), input_fps or CSV_FPS, order)
     builtin = {path.stem: path for path in _builtin_files()}
     if name in builtin:
         return load_npz(builtin[name])
@@ -239,7 +244,7 @@ def _load_whole(name: str, input_fps: float | None, sets: Sequence[PublicSet]) -
     for suffix in (".npz", ".csv"):
         if path := _in_data_dir(name + suffix):
             fps = next((p.fps for p in sets if p.prefix and name.startswith(p.prefix)), CSV_FPS)
-            return _load_file(path, input_fps or fps)
+            return _load_file(path, input_fps or fps, order)
     known = [*builtin, *(known for public in sets for known in public.names())]
     close = difflib.get_close_matches(name, [*known, *short], n=1)
     hint = f" did you mean '{close[0]}'?" if close else ""
