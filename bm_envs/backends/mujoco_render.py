@@ -31,7 +31,7 @@ import numpy as np
 from bm_envs.errors import BackendUnavailable, ConfigError, unknown_name
 from bm_envs.robots import mjcf
 
-GHOST_RGBA = (0.10, 0.75, 0.35, 0.40)
+GHOST_RGBA = (0.05, 0.75, 0.30, 0.25)
 _GHOST_SIZE = 0.97  # so that it hides inside the robot, not flickers on it, where the two agree
 _MAX_GEOMS = 1000  # the robot and its ghost are about 200
 _CONTEXT_MODULES = {
@@ -48,7 +48,7 @@ _GLFW_NAMES = ("glx", "wgl", "enable", "enabled", "on", "true", "1")
 class View:
     """Where the following camera stands; it moves with the root and keeps its direction."""
 
-    distance: float = 2.6
+    distance: float = 2.4
     """m, from the point looked at."""
     azimuth: float = 130.0
     """Degrees, direction of view over the ground: 180 shows the front of a robot that faces +x."""
