@@ -129,6 +129,10 @@ class Config:
     space, q0 and file contract stay the published ones; the policy starts near the motion."""
     init_std: float = 0.3
     """Initial standard deviation of the raw action (published 1.0, about the default pose)."""
+    noise_correlation: float = 0.5
+    """Correlation rho of a robot's action noise from step to step (published 0, white): noise that lasts
+    moves a robot with soft drives further, so that more is learned from it. The policy's distribution
+    given the last noise is N(mean + rho * noise, (1 - rho^2) std^2), and that is what PPO's ratio uses."""
 
     task: TrackConfig = field(default_factory=TrackConfig)
     """The task."""
@@ -143,6 +147,10 @@ class Config:
                 f"total_timesteps {self.total_timesteps} is less than one iteration of num_envs * "
                 f"num_steps = {batch}."
             )
+        if not 0.0 <= self.noise_correlation < 1.0:
+            raise ConfigError(
+                f"noise_correlation is {self.noise_correlation}, expected a number in [0, 1)."
+            )
         if batch % self.num_minibatches:
             raise ConfigError(
                 f"num_envs * num_steps = {batch} is not divisible by num_minibatches "
@@ -155,7 +163,7 @@ def published() -> Config:
     return Config(
         preset="published", num_envs=4096, num_steps=24, total_timesteps=30_000 * 4096 * 24,
         learning_rate=1e-3, schedule="adaptive", desired_kl=0.01, num_minibatches=4, update_epochs=5,
-        ent_coef=0.005, curriculum=False, residual=False, init_std=1.0, eval_every=50_000_000,
+        ent_coef=0.005, curriculum=False, noise_correlation=0.0, residual=False, init_std=1.0, eval_every=50_000_000,
         task=TrackConfig.preset("published"),
     )  # fmt: skip
 
@@ -421,13 +429,15 @@ def main(config: Config) -> None:
     batch_size = T * N
     obs_store = np.zeros((T, N, task.observation_size), np.float32)
     critic_store = np.zeros((T + 1, N, task.critic_size), np.float32)
-    action_store = np.zeros((T, N, A), np.float32)
+    chosen_store = np.zeros((T, N, A), np.float32)  # the action less the noise carried over
     mean_store = np.zeros((T, N, A), np.float32)
     reward_store = np.zeros((T, N), np.float32)
     done_store = np.zeros((T, N), bool)
 
     # 4. Start afresh, or from the checkpoint.
     learning_rate, iteration, train_s = config.learning_rate, 0, 0.0
+    noise = torch.zeros(N, A)
+    log_fresh = 0.5 * float(np.log(1 - config.noise_correlation**2))
     episode_return, episode_length = np.zeros(N), np.zeros(N, np.int64)
     evaluation: dict[str, float] = {}
     first_pass: dict[str, float] = {}
@@ -451,6 +461,7 @@ def main(config: Config) -> None:
         critic.load_state_dict(saved["critic"])
         optimizer.load_state_dict(saved["optimizer"])
         generator.set_state(saved["torch_generator"])
+        noise = saved["noise"]
         learning_rate, iteration = saved["learning_rate"], saved["iteration"]
         train_s, evaluation = saved["train_s"], saved["evaluation"]
         first_pass = saved["first_pass"]
@@ -480,13 +491,16 @@ def main(config: Config) -> None:
         truncated_at: list[tuple[int, np.ndarray]] = []
         term_sums: dict[str, float] = {}
         std = actor.log_std.detach().exp()
+        fresh_std = torch.exp(actor.log_std.detach() + log_fresh)
         for t in range(T):
             obs_store[t], critic_store[t] = obs, obs_critic
             with torch.no_grad():
                 mean = actor.mean(torch.from_numpy(obs))
-                action = mean + std * torch.randn(N, A, generator=generator)
-            mean_store[t], action_store[t] = mean.numpy(), action.numpy()
-            obs, reward, terminated, truncated, info = env.step(action_store[t])
+                carried = config.noise_correlation * noise
+                chosen = mean + fresh_std * torch.randn(N, A, generator=generator)
+                noise = chosen - mean + carried
+            mean_store[t], chosen_store[t] = mean.numpy(), chosen.numpy()
+            obs, reward, terminated, truncated, info = env.step((mean + noise).numpy())
             obs_critic = info["critic_obs"]
             reward_store[t] = reward
             done_store[t] = done = terminated | truncated
@@ -494,6 +508,7 @@ def main(config: Config) -> None:
             episode_return += reward
             episode_length += 1
             if done.any():
+                noise[torch.from_numpy(done)] = 0.0
                 ended_returns.extend(episode_return[done])
                 ended_lengths.extend(episode_length[done])
                 episode_return[done], episode_length[done] = 0.0, 0
@@ -529,12 +544,12 @@ def main(config: Config) -> None:
             obs_flat = torch.from_numpy(obs_store).flatten(0, 1)
             actor_x, offset = actor.normalize(obs_flat), actor.offset(obs_flat)
             critic_x = critic_x[:T].flatten(0, 1)
-            action_flat = torch.from_numpy(action_store).flatten(0, 1)
+            chosen_flat = torch.from_numpy(chosen_store).flatten(0, 1)
             mean_flat = torch.from_numpy(mean_store).flatten(0, 1)
-            log_std_old = actor.log_std.detach().clone()
-            log_prob_old = log_prob(action_flat, mean_flat, log_std_old)
+            log_std_old = fresh_std.log()
+            log_prob_old = log_prob(chosen_flat, mean_flat, log_std_old)
             # What the network itself has to put out, so that the loop below adds nothing per batch.
-            action_flat, mean_flat = action_flat - offset, mean_flat - offset
+            chosen_flat, mean_flat = chosen_flat - offset, mean_flat - offset
 
         # 7. Learn.
         sums: dict[str, float] = {}
@@ -545,17 +560,18 @@ def main(config: Config) -> None:
                     new_mean = actor(actor_x[index])
                     new_value = critic(critic_x[index]).squeeze(-1)
                 new_mean, new_value = new_mean.float(), new_value.float()
+                log_std = actor.log_std + log_fresh  # given the noise carried over
                 kl = gaussian_kl(
-                    mean_flat[index], log_std_old, new_mean.detach(), actor.log_std.detach()
+                    mean_flat[index], log_std_old, new_mean.detach(), log_std.detach()
                 ).item()
                 if config.schedule == "adaptive":
                     learning_rate = adapted(learning_rate, kl, config.desired_kl)
                 for group in optimizer.param_groups:
                     group["lr"] = learning_rate
                 entropy = (actor.log_std + 0.5 * np.log(2 * np.pi * np.e)).sum()
-                log_ratio = log_prob(action_flat[index], new_mean, actor.log_std)
+                log_ratio = log_prob(chosen_flat[index], new_mean, log_std) - log_prob_old[index]
                 loss, parts = ppo_loss(
-                    log_ratio - log_prob_old[index], advantage[index], new_value,
+                    log_ratio, advantage[index], new_value,
                     value_old[index], returns[index], entropy, config,
                 )  # fmt: skip
                 optimizer.zero_grad()
@@ -616,7 +632,7 @@ def main(config: Config) -> None:
                     "actor": actor.state_dict(), "critic": critic.state_dict(),
                     "optimizer": optimizer.state_dict(), "torch_generator": generator.get_state(),
                     "generator": json.dumps(env_state.pop("generator")), "env": env_state,
-                    "obs": obs, "critic_obs": obs_critic,
+                    "obs": obs, "critic_obs": obs_critic, "noise": noise,
                     "episode_return": episode_return, "episode_length": episode_length,
                 },
             )  # fmt: skip
