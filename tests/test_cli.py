@@ -53,7 +53,7 @@ def command(tmp_path):
             capture_output=True,
             text=True,
             env={**os.environ, "PYTHONPATH": str(Path(cli.__file__).parents[1])},
-            timeout=60,
+            timeout=300,
         )
 
     return run
