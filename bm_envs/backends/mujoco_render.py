@@ -8,8 +8,8 @@ OpenGL without a display: MuJoCo settles on an OpenGL from `MUJOCO_GL` when it i
 one that needs a display where that is unset. Here the choice is made when the first picture is
 wanted: `MUJOCO_GL` if set, else the first that works of EGL (graphics driver or Mesa) and OSMesa.
 
-Speed, 640 x 480, Mesa's software renderer on two cores: about 0.2 s a frame, 0.1 s without
-antialiasing, 0.05 s also without shadows; a graphics card needs a few milliseconds.
+Speed, 640 x 480, Mesa's software renderer on two busy cores: about 0.2 s a picture, 0.1 s without
+antialiasing, 0.05 s also without shadows.
 """
 
 from __future__ import annotations
