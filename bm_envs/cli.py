@@ -48,7 +48,9 @@ def run(
             given += [b for a, b in pairwise(arguments) if a == "--preset"]
             if given and given[-1] in presets:
                 default = presets[given[-1]]()
-        config = tyro.cli(config_class) if default is None else tyro.cli(config_class, default=default)
+        config = (
+            tyro.cli(config_class) if default is None else tyro.cli(config_class, default=default)
+        )
         status = main(config)
     except BMError as error:
         print(f"error: {error}", file=sys.stderr)

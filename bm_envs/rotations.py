@@ -92,7 +92,9 @@ def quat_to_rotvec(q: Array) -> Array:
     # atan2 and not acos: acos near 1 loses half the digits.
     angle = 2.0 * xp.arctan2(norm, q[..., :1])
     small = norm < 1e-7
-    return xyz * xp.where(small, 2.0 * xp.ones_like(norm), angle / xp.where(small, xp.ones_like(norm), norm))
+    return xyz * xp.where(
+        small, 2.0 * xp.ones_like(norm), angle / xp.where(small, xp.ones_like(norm), norm)
+    )
 
 
 def quat_angle(a: Array, b: Array) -> Array:

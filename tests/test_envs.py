@@ -59,7 +59,9 @@ def test_spaces(env_id, size):
 
 
 def test_module_form_of_the_id_imports_and_makes():
-    code = "import gymnasium; print(gymnasium.make('bm_envs:BMTrack-G1-v0', motion='stand').spec.id)"
+    code = (
+        "import gymnasium; print(gymnasium.make('bm_envs:BMTrack-G1-v0', motion='stand').spec.id)"
+    )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.stdout.strip() == "BMTrack-G1-v0", done.stderr
 
@@ -151,7 +153,9 @@ def test_clip_end_is_a_truncation_at_the_last_frame():
     obs = np.zeros((2, 160), np.float32)
     ends = []
     for _ in range(3):
-        obs, _, terminated, truncated, info = env.step(hold(obs) if obs.any() else np.zeros((2, 29)))
+        obs, _, terminated, truncated, info = env.step(
+            hold(obs) if obs.any() else np.zeros((2, 29))
+        )
         ends.append((terminated.tolist(), truncated.tolist()))
     assert ends == [([False] * 2, [False] * 2)] * 2 + [([False] * 2, [True] * 2)]
     assert env.task.frame.tolist() == [env.task.clip_frames[0] - 1] * 2

@@ -91,9 +91,7 @@ def test_euler_yaw_and_rot6d(convert):
     heading = Rotation.from_euler("z", yaw[:, None]).as_quat()[:, [3, 0, 1, 2]]
     assert same_rotation(np.asarray(rot.yaw_quat(q)), heading) < TOL
     matrix = expected.as_matrix()
-    np.testing.assert_allclose(
-        np.asarray(rot.rot6d(q)), matrix[:, :, :2].reshape(-1, 6), atol=TOL
-    )
+    np.testing.assert_allclose(np.asarray(rot.rot6d(q)), matrix[:, :, :2].reshape(-1, 6), atol=TOL)
 
 
 def test_float32_stays_float32(convert):
