@@ -15,8 +15,8 @@ _IDS = {
 }
 for _id, _kwargs in _IDS.items():
     if _id not in _registry:
-        # No max_episode_steps: `episode_s` truncates in single and vector form alike, while TimeLimit
-        # is not applied to an environment made through a vector entry point.
+        # No max_episode_steps: `episode_s` truncates in single and vector form alike, while
+        # TimeLimit is not applied to an environment made through a vector entry point.
         _register(
             id=_id,
             entry_point="bm_envs.envs:TrackEnv",

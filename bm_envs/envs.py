@@ -82,8 +82,7 @@ class _Core:
     def observe(
         self, env_ids: np.ndarray | slice, rng: np.random.Generator
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Policy and critic observations; of a diverged robot they are finite, its zeros are not its
-        state."""
+        """Policy and critic observations; a diverged robot's have zeros for what is not finite."""
         policy, critic = self.task.observe(env_ids, rng)
         if not np.isfinite(policy.sum()):
             np.nan_to_num(policy, copy=False, nan=0.0, posinf=0.0, neginf=0.0)
@@ -154,8 +153,8 @@ class TrackEnv(gymnasium.Env):
     """Track a reference motion with a Unitree G1: one robot. The vector form is `TrackVectorEnv`.
 
     ## Description
-    A humanoid with 29 actuated joints follows a clip of human motion at 50 Hz under PD control, as in
-    BeyondMimic stage 1 (arXiv 2508.08241).
+    A humanoid with 29 actuated joints follows a clip of human motion at 50 Hz under PD control, as
+    in BeyondMimic stage 1 (arXiv 2508.08241).
 
     ## Action Space
     `Box(-10, 10, (29,))`, raw: joint target = default pose + action scale * action, held for the 4
@@ -188,9 +187,9 @@ class TrackEnv(gymnasium.Env):
     `reset(options={"clip": name or index, "frame": index})` or `"phase"` in [0, 1) chooses.
 
     ## Episode End
-    Termination: torso height off by 0.25 m, torso tilt by 0.8, a foot's or hand's height by 0.25 m, or a
-    diverged simulation; `info["termination"]` names the rule. Truncation: the clip's last frame, or
-    `episode_s` seconds.
+    Termination: torso height off by 0.25 m, torso tilt by 0.8, a foot's or hand's height by 0.25 m,
+    or a diverged simulation; `info["termination"]` names the rule. Truncation: the clip's last
+    frame, or `episode_s` seconds.
 
     ## Arguments
     `motion`: a name, a path, a `Clip`, or a list of those. `preset`: see `TrackConfig.preset`.
@@ -287,13 +286,13 @@ class TrackEnv(gymnasium.Env):
 class TrackVectorEnv(gymnasium.vector.VectorEnv):
     """N robots in one simulator; task, spaces and arguments are those of `TrackEnv`.
 
-    `autoreset_mode`: `same_step` (default: no step is lost; the last observation of an ended episode is
-    in `info["final_obs"]`, what belonged to it in `info["final_info"]`), `next_step`, or `disabled`, where
-    `reset(options={"reset_mask": ...})` restarts robots by hand.
+    `autoreset_mode`: `same_step` (default: no step is lost; the last observation of an ended
+    episode is in `info["final_obs"]`, what belonged to it in `info["final_info"]`), `next_step`, or
+    `disabled`, where `reset(options={"reset_mask": ...})` restarts robots by hand.
 
-    Every array in `info` has one row a robot. `info["reward_<term>"]` and `info["termination"]` (the rule
-    that ended the episode, "" where none did) belong to the step just taken, `info["critic_obs"]` to the
-    observation returned.
+    Every array in `info` has one row a robot. `info["reward_<term>"]` and `info["termination"]`
+    (the rule that ended the episode, "" where none did) belong to the step just taken,
+    `info["critic_obs"]` to the observation returned.
     """
 
     metadata: dict[str, Any] = {
@@ -432,7 +431,7 @@ class TrackVectorEnv(gymnasium.vector.VectorEnv):
         }
 
     def set_state(self, state: Mapping[str, Any]) -> None:
-        """Continue from what `get_state` returned, in an environment built with the same arguments."""
+        """Continue from what `get_state` returned, in an environment built with equal arguments."""
         self.simulator.set_state(state["simulator"])
         self.task.set_state(state["task"])
         self.np_random.bit_generator.state = state["generator"]
@@ -456,9 +455,8 @@ class TrackVectorEnv(gymnasium.vector.VectorEnv):
 
 def _check_render_mode(mode: str | None, metadata: Mapping[str, Any]) -> str | None:
     if mode is not None and mode not in metadata["render_modes"]:
-        raise ConfigError(
-            f"render_mode is '{mode}', expected None or one of {', '.join(metadata['render_modes'])}."
-        )
+        known = ", ".join(metadata["render_modes"])
+        raise ConfigError(f"render_mode is '{mode}', expected None or one of {known}.")
     return mode
 
 
@@ -471,7 +469,8 @@ def _start_options(
     clip, frame, phase = (options.pop(key, None) for key in ("clip", "frame", "phase"))
     if options:
         raise ConfigError(
-            f"Unknown reset option '{next(iter(options))}', expected clip, frame, phase or reset_mask."
+            f"Unknown reset option '{next(iter(options))}', expected clip, frame, phase or "
+            "reset_mask."
         )
     if frame is not None and phase is not None:
         raise ConfigError("options have both 'frame' and 'phase', expected one of them.")

@@ -1,8 +1,8 @@
 """Quaternions and rotation matrices on the last axis, for NumPy and torch alike.
 
-Quaternions are w, x, y, z and of unit length; `q` and `-q` are one rotation. `quat_rotate(q, v)` takes
-coordinates in the frame that `q` describes to the frame it is described in (body to world). Every
-function broadcasts over leading axes and keeps the dtype it is given.
+Quaternions are w, x, y, z and of unit length; `q` and `-q` are one rotation. `quat_rotate(q, v)`
+takes coordinates in the frame that `q` describes to the frame it is described in (body to world).
+Every function broadcasts over leading axes and keeps the dtype it is given.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ def quat_normalize(q: Array) -> Array:
 
 
 def cross(a: Array, b: Array) -> Array:
-    """Cross product on the last axis. `[..., 3]`. (`numpy.cross` is several times slower.)"""
+    """Cross product on the last axis, several times as fast as `numpy.cross`. `[..., 3]`."""
     ax, ay, az = a[..., 0], a[..., 1], a[..., 2]
     bx, by, bz = b[..., 0], b[..., 1], b[..., 2]
     return _stack([ay * bz - az * by, az * bx - ax * bz, ax * by - ay * bx])

@@ -127,7 +127,8 @@ def test_observations_do_not_share_memory_and_none_is_constant():
     varies = np.ptp(np.concatenate(copies), 0) > 0
     np.testing.assert_array_equal(varies[:58], ~still)
     assert varies[58:].all()
-    # The critic's anchor part is constant by definition: its own position 0 and orientation identity.
+    # The critic's anchor part is constant by definition: its own position 0 and orientation
+    # identity.
     constant = 58 + np.flatnonzero(np.concatenate(critic)[:, 58:].std(0) < 1e-6)
     anchor = 7
     expected = [67 + 3 * anchor + i for i in range(3)] + [109 + 6 * anchor + i for i in range(6)]
@@ -261,13 +262,14 @@ def test_several_clips_and_start_options():
     assert env.task.clip_id.tolist() == [0, 1, 0, 1] and not env.task.frame.any()
     env.reset(options={"clip": "walk", "phase": 0.5})
     frames = env.task.clip_frames[1]
+    last = env.task.clip_frames[0] - 2
     assert env.task.clip_id.tolist() == [1] * 4
     assert env.task.frame.tolist() == [(frames - 1) // 2] * 4
     for options, text in (
         ({"clip": "run"}, "options['clip'] is 'run', expected one of stand, walk."),
         ({"clip": 2}, "options['clip'] is 2, expected 0 to 1."),
         ({"phase": 1.0}, "options['phase'] is 1.0, expected a number in [0, 1)."),
-        ({"frame": 10**6}, f"options['frame'] is 1000000, expected 0 to {env.task.clip_frames[0] - 2}."),
+        ({"frame": 10**6}, f"options['frame'] is 1000000, expected 0 to {last}."),
         ({"speed": 1}, "Unknown reset option 'speed', expected clip, frame, phase or reset_mask."),
     ):  # fmt: skip
         with pytest.raises(ConfigError, match=re.escape(text)):
@@ -336,11 +338,12 @@ def test_state_round_trip_continues_bit_for_bit():
 
 
 def test_noise_is_on_the_policys_observation_alone():
+    alike = {
+        "reset_noise": False, "pushes": False, "randomization": False, "start": {"mode": "first"},
+    }  # fmt: skip
     noisy, clean = (
-        TrackVectorEnv(400, "stand", overrides={"noise": noise, "reset_noise": False, "pushes": False,
-                                                "randomization": False, "start": {"mode": "first"}})
-        for noise in (True, False)
-    )  # fmt: skip
+        TrackVectorEnv(400, "stand", overrides={**alike, "noise": noise}) for noise in (True, False)
+    )
     (a, info_a), (b, info_b) = noisy.reset(seed=0), clean.reset(seed=0)
     np.testing.assert_array_equal(info_a["critic_obs"], info_b["critic_obs"])
     difference = np.abs(a - b).max(0)

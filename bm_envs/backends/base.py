@@ -1,9 +1,9 @@
-"""The seam between tasks and physics engines: one batched protocol, one function that finds a backend.
+"""The seam between tasks and physics engines: a batched protocol, and what finds a backend.
 
-Conventions, the same for every engine: the batch is the first axis, N robots, N = 1 included; arrays
-are float32 in the backend's own type (NumPy on the CPU, torch on a GPU); world frame with z up,
-metres, radians, seconds; quaternions w, x, y, z; joints in the robot table's order (depth first); a
-velocity is that of the link frame's origin, in world axes unless its name says otherwise.
+Conventions, the same for every engine: the batch is the first axis, N robots, N = 1 included;
+arrays are float32 in the backend's own type (NumPy on the CPU, torch on a GPU); world frame with z
+up, metres, radians, seconds; quaternions w, x, y, z; joints in the robot table's order (depth
+first); a velocity is that of the link frame's origin, in world axes unless its name says otherwise.
 """
 
 from __future__ import annotations
@@ -67,8 +67,8 @@ class Simulator(Protocol):
     """N robots in one engine.
 
     Freshness: after `reset`, `step` and `push` every property describes the present state of every
-    robot; only the contact forces describe the last physics step that ran (it needs the solver), and
-    are zero after a reset. Properties are read-only views, overwritten by the next call.
+    robot; only the contact forces describe the last physics step that ran (it needs the solver),
+    and are zero after a reset. Properties are read-only views, overwritten by the next call.
     """
 
     config: SimulatorConfig
@@ -126,13 +126,15 @@ class Simulator(Protocol):
 
     @property
     def contact_force(self) -> Array:
-        """Net contact force on `contact_bodies` in the last physics step, world axes, N. `[N, C, 3]`."""
+        """Net force on `contact_bodies` in the last physics step, world axes, N. `[N, C, 3]`."""
         ...
 
     @property
     def self_contact_force(self) -> Array:
-        """Strongest contact between two links in the last physics step, N; zero where
-        self-collision is off. `[N]`."""
+        """Strongest contact between two links in the last physics step, N. `[N]`.
+
+        Zero where self-collision is off.
+        """
         ...
 
     @property

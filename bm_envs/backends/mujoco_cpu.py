@@ -1,4 +1,4 @@
-"""MuJoCo's C engine on all cores: `mujoco.batch` steps N robots without Python in the substep loop."""
+"""MuJoCo's C engine on all cores: `mujoco.batch` steps N robots, no Python between substeps."""
 
 from __future__ import annotations
 

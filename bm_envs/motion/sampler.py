@@ -1,10 +1,11 @@
 """Where in a set of clips an episode starts: uniformly, or more often just before failures.
 
 Adaptive sampling, BeyondMimic sec. III-F. Clips are cut into bins of about a second. With `f_s` the
-moving average of failures in bin `s` and `v_s` that of visits, the failure rate is `r_s = f_s / v_s`. A
-failure is caused before it is seen, so rates spread to earlier bins by `g_s = sum_u decay^u r_{s+u}`,
-u < kernel, inside a clip; starts follow `p_s = ratio / S + (1 - ratio) g_s / sum(g)`. The published code
-counts failures in place of rates, does not spread, and adds `ratio / S` to the raw counts: options.
+moving average of failures in bin `s` and `v_s` that of visits, the failure rate is
+`r_s = f_s / v_s`. A failure is caused before it is seen, so rates spread to earlier bins by
+`g_s = sum_u decay^u r_{s+u}`, u < kernel, inside a clip; starts follow
+`p_s = ratio / S + (1 - ratio) g_s / sum(g)`. The published code counts failures in place of rates,
+does not spread, and adds `ratio / S` to the raw counts: options.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ class StartSampler:
         decay: float = 0.8, uniform_ratio: float = 0.1,
         mix: Literal["convex", "additive"] = "convex",
     ) -> None:  # fmt: skip
-        """Cut clips of `clip_frames` frames at `fps` into bins; see `SamplingConfig` for the rest."""
+        """Cut clips of `clip_frames` frames at `fps` into bins; the rest is `SamplingConfig`'s."""
         self.mode, self.statistic, self.mix = mode, statistic, mix
         self.alpha, self.uniform_ratio = alpha, uniform_ratio
         self.clip_frames = np.asarray(clip_frames, dtype=np.int64)

@@ -156,8 +156,8 @@ def add_sensors(sensor: ET.Element, tracked: Sequence[str], self_collision: bool
 
     Sensor data are laid out kind by kind: positions `[K, 3]`, quaternions `[K, 4]`, linear and
     angular velocities `[K, 3]` each (velocity of the link origin), then the net contact force
-    `[C, 3]` of each of `CONTACT_BODIES` and of the two feet, and with self-collision the force `[3]`
-    of the strongest contact between two links (contact frame, normal first).
+    `[C, 3]` of each of `CONTACT_BODIES` and of the two feet, and with self-collision the force
+    `[3]` of the strongest contact between two links (contact frame, normal first).
     """
     for kind in FRAME_SENSORS:
         for name in tracked:

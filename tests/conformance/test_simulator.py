@@ -1,6 +1,7 @@
 """The Simulator protocol, as a test of every backend that is present.
 
-The truth is analytic (free fall, momentum), or a plain loop over `mujoco.mj_step` on the same model.
+The truth is analytic (free fall, momentum), or a plain loop over `mujoco.mj_step` on the same
+model.
 """
 
 import mujoco
@@ -125,8 +126,8 @@ def test_pd_step_response_of_a_wrist_is_the_overdamped_oscillator():
     """A wrist yaw joint in free fall: I_eff qdd = kp (target - q) - kd qd, nearly decoupled.
 
     The 10 Hz, zeta = 2 oscillator in the effective inertia of the compiled model. The bound is the
-    first-order error of 5 ms implicit steps (measured against 0.1 ms steps: 0.6 %) plus the reaction
-    of the free-floating arm.
+    first-order error of 5 ms implicit steps (measured against 0.1 ms steps: 0.6 %) plus the
+    reaction of the free-floating arm.
     """
     simulator = make_simulator("mujoco", SimulatorConfig(1))
     qpos = STAND.copy()

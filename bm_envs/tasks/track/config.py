@@ -1,9 +1,9 @@
 """Every number of the tracking task, typed, with where it comes from.
 
-"Published" means the public code of BeyondMimic stage 1 (`HybridRobotics/whole_body_tracking`, commit
-cd65172) and the port in `mjlab` 1.6.0. Where the two differ or are defective, the default here is the
-repaired form and the field's text names the other one; `TrackConfig.preset("published")` turns the
-published choices on.
+"Published" means the public code of BeyondMimic stage 1 (`HybridRobotics/whole_body_tracking`,
+commit cd65172) and the port in `mjlab` 1.6.0. Where the two differ or are defective, the default
+here is the repaired form and the field's text names the other one;
+`TrackConfig.preset("published")` turns the published choices on.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ CONTROL_DT = 0.02  # s; motions are 50 frames per second, one frame per control 
 
 @dataclass(frozen=True)
 class RewardConfig:
-    """Weights (per second) and widths of the reward terms; each step pays weight * value * control_dt.
+    """Weights (per second) and widths of the reward terms.
 
-    Source: whole_body_tracking, `tracking_env_cfg.py`.
+    Each step pays weight * value * control_dt. Source: whole_body_tracking, `tracking_env_cfg.py`.
     """
 
     anchor_pos: float = 0.5
@@ -56,10 +56,10 @@ class RewardConfig:
     joint_limit: float = -10.0
     """Weight of the radians by which joints are beyond their soft limits, summed."""
     contact: float = -0.1
-    """Weight of the contact term; -0.1 belongs to `contact_term="links"`, -10 to `"self"` (mjlab)."""
+    """Weight of the contact term: -0.1 for `contact_term="links"`, mjlab's -10 for `"self"`."""
     contact_term: Literal["links", "self", "none"] = "links"
-    """`links`: bodies other than feet and hands that press on anything (whole_body_tracking; it taxes
-    motions on the floor). `self`: physics steps with a self-collision (mjlab; needs
+    """`links`: bodies other than feet and hands that press on anything (whole_body_tracking; it
+    taxes motions on the floor). `self`: physics steps with a self-collision (mjlab; needs
     `model.self_collision`)."""
     contact_threshold: float = 1.0
     """N; a smaller net force is no contact. mjlab's `self` term has 10."""
@@ -95,7 +95,7 @@ class ResetConfig:
     """Joint range the start is clipped to. Published: `soft`, which moves straight knees off the
     reference."""
     lift_feet: bool = True
-    """Raise the root until no foot is under the ground. Published: off (feet start in the floor)."""
+    """Raise the root until no foot is under the ground. Published: off, feet start in the floor."""
 
 
 @dataclass(frozen=True)
@@ -103,7 +103,7 @@ class RandomizationConfig:
     """Domain randomization of the robot. Source: whole_body_tracking and mjlab."""
 
     foot_friction: tuple[float, float] = (0.3, 1.2)
-    """Sliding friction of the feet, one value a robot (mjlab; PhysX has static 0.3 to 1.6 as well)."""
+    """Sliding friction of the feet, one value a robot (mjlab; PhysX: static, too, 0.3 to 1.6)."""
     joint_offset: float = 0.01
     """Half-width of the error of the default pose, rad, per joint: in the action offset and in the
     observed joint positions alike (whole_body_tracking)."""
@@ -127,7 +127,7 @@ class PushConfig:
 
 @dataclass(frozen=True)
 class SamplingConfig:
-    """Where in the clips episodes start (section 5 of the facts; `motion/sampler.py` has the rule)."""
+    """Where in the clips episodes start; `motion/sampler.py` has the rule."""
 
     mode: Literal["uniform", "adaptive", "first"] = "uniform"
     """`uniform` over all frames of all clips; `adaptive` favours the seconds before failures;
@@ -146,8 +146,8 @@ class SamplingConfig:
     uniform_ratio: float = 0.1
     """Share of uniform starts."""
     mix: Literal["convex", "additive"] = "convex"
-    """`convex`: exactly `uniform_ratio` of starts are uniform. `additive` (published): the ratio over
-    the number of bins is added to un-normalised counts, which leaves far less."""
+    """`convex`: exactly `uniform_ratio` of starts are uniform. `additive` (published): the ratio
+    over the number of bins is added to un-normalised counts, which leaves far less."""
 
 
 @dataclass(frozen=True)
@@ -190,8 +190,9 @@ class TrackConfig:
     start: SamplingConfig = field(default_factory=SamplingConfig)
     """Where episodes start."""
     failure: Literal["train", "pelvis", "none"] = "train"
-    """`train`: torso height 0.25 m, torso tilt 0.8, feet or hands 0.25 m off in height. `pelvis`: pelvis
-    height 0.25 m, pelvis tilt 0.8 (the evaluation protocols). A diverged robot always fails."""
+    """`train`: torso height 0.25 m, torso tilt 0.8, feet or hands 0.25 m off in height. `pelvis`:
+    pelvis height 0.25 m, pelvis tilt 0.8 (the evaluation protocols). A diverged robot always
+    fails."""
     failure_height: float = 0.25
     """m."""
     failure_tilt: float = 0.8
@@ -205,7 +206,8 @@ class TrackConfig:
     pushes: bool = True
     """Random pushes."""
     lead: int = 1
-    """The observation at frame t shows reference frame t + lead: the one to be reached (published: 1)."""
+    """Frames by which the shown reference leads: at frame t it is t + lead, the frame to be reached
+    (published: 1)."""
     stale_targets: bool = False
     """Anchored targets from the anchor before the step (published) in place of after it."""
     rotate_velocity_targets: bool = False
@@ -250,9 +252,10 @@ class TrackConfig:
         """A named configuration.
 
         Args:
-            name: `train` (the default), `published` (train with the published choices where ours are
-                repairs), `clip` (one deterministic run per clip: no noise, pushes or randomization,
-                from the first frame to the last) or `robust` (the same with all of them on).
+            name: `train` (the default), `published` (train with the published choices where ours
+                are repairs), `clip` (one deterministic run per clip: no noise, pushes or
+                randomization, from the first frame to the last) or `robust` (the same with all of
+                them on).
         """
         if name == "train":
             return TrackConfig()

@@ -1,7 +1,8 @@
 """Reward terms and errors of tracking: plain functions of arrays, shape `[N]` each.
 
-`ref_` marks the reference motion. Positions in m, quaternions w x y z, world axes; K tracked bodies.
-Means over bodies are taken inside the exponential. Source: whole_body_tracking, `mdp/rewards.py`.
+`ref_` marks the reference motion. Positions in m, quaternions w x y z, world axes; K tracked
+bodies. Means over bodies are taken inside the exponential. Source: whole_body_tracking,
+`mdp/rewards.py`.
 """
 
 from __future__ import annotations

@@ -1,15 +1,15 @@
 """The tracking task: order of one control step, and nothing of any engine.
 
 Time: at frame t the robot is compared with reference frame t, and the observation shows frame
-`t + lead`, the one to be reached by the next step. An episode starts at a frame t with the robot put on
-the reference (reference state initialization) and is truncated when t reaches the clip's last frame.
+`t + lead`, the one to be reached by the next step. An episode starts at a frame t with the robot
+put on the reference (reference state initialization) and is truncated when t reaches the clip's
+last frame.
 """
 
 from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 
@@ -176,7 +176,7 @@ class TrackTask:
         self, env_ids: np.ndarray, rng: np.random.Generator, *, clip_id: np.ndarray | None = None,
         frame: np.ndarray | None = None,
     ) -> None:  # fmt: skip
-        """Start new episodes of the robots `env_ids [M]` on the reference, with noise if configured.
+        """Start episodes of the robots `env_ids [M]` on the reference, with noise if configured.
 
         Args:
             env_ids: which robots.
@@ -231,7 +231,7 @@ class TrackTask:
     # --- one control step ----------------------------------------------------------------------
 
     def step(self, action: np.ndarray) -> StepResult:
-        """Apply raw actions `[N, 29]` and judge the result against the frame that was to be reached.
+        """Apply raw actions `[N, 29]` and compare the result with the frame that was to be reached.
 
         Order: physics (everything derived is fresh when it returns) -> frame t + 1 -> anchored
         targets from the robot's present anchor -> rewards -> terminations. Nothing is reset here.
@@ -283,7 +283,10 @@ class TrackTask:
     def observe(
         self, env_ids: np.ndarray | slice, rng: np.random.Generator | None
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Policy observation `[M, O]` (noisy when configured and `rng` is given), critic's `[M, 286]`."""
+        """Observations of policy, `[M, O]`, and critic, `[M, 286]`.
+
+        The policy's is noisy when configured and `rng` is given.
+        """
         sim, shown = self.simulator, self._shown
         body_pos, body_quat = sim.body_pos[env_ids], sim.body_quat[env_ids]
         pos, quat = body_pos[:, ANCHOR], body_quat[:, ANCHOR]
@@ -355,7 +358,7 @@ class TrackTask:
                     f"{value.shape}."
                 )
             value[:] = state[name]
-        self.disturbance = float(state["disturbance"])
+        self.disturbance = state["disturbance"].item()
         self.sampler.failures[:] = state["sampler.failures"]
         self.sampler.visits[:] = state["sampler.visits"]
         self._gather(self.reference, slice(None), 0)

@@ -15,15 +15,15 @@ def height_off(pos: Array, ref_pos: Array, threshold: float) -> Array:
 
 
 def tilt_off(quat: Array, ref_quat: Array, threshold: float) -> Array:
-    """`|g_z - g_ref,z| > threshold`, g being the unit gravity vector in the body's axes. `[N, 4]`."""
+    """`|g_z - g_ref,z| > threshold`, g the unit vector of gravity in the body's axes. `[N, 4]`."""
     return abs(_gravity_z(ref_quat) - _gravity_z(quat)) > threshold
 
 
 def any_height_off(pos: Array, target_pos: Array, threshold: float) -> Array:
-    """Any of E bodies is off its anchored target in height by more than `threshold`. `[N, E, 3]`."""
+    """Any of E bodies is off its anchored target's height by over `threshold`, m. `[N, E, 3]`."""
     return (abs(target_pos[..., 2] - pos[..., 2]) > threshold).any(-1)
 
 
 def _gravity_z(quat: Array) -> Array:
-    """z of `R^T (0, 0, -1)`: minus the last element of the rotation matrix."""
+    """Third component of `R^T (0, 0, -1)`: minus the last element of the rotation matrix."""
     return 2.0 * (quat[:, 1] * quat[:, 1] + quat[:, 2] * quat[:, 2]) - 1.0
