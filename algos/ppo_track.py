@@ -1,18 +1,20 @@
-"""Train a Unitree G1 to track motion clips with PPO (BeyondMimic stage 1, arXiv 2508.08241 sec. III).
+"""Train a Unitree G1 to track motion with PPO (BeyondMimic stage 1, arXiv 2508.08241 sec. III).
 
-    python algos/ppo_track.py --motion walk                       # two CPU cores, the built-in walk
-    python algos/ppo_track.py --motion 'walk1[5:15]' --seed 2     # a cut of LAFAN1 (BM_DATA_DIR or the Hub)
-    python algos/ppo_track.py --preset published --motion walk    # the published recipe (needs 4096 robots)
+    python algos/ppo_track.py --motion walk                     # two CPU cores, the built-in walk
+    python algos/ppo_track.py --motion 'walk1[5:15]' --seed 2   # a cut of LAFAN1
+    python algos/ppo_track.py --preset published --motion walk  # the published recipe
 
 An asymmetric actor (160 noisy values) and critic (286 clean ones) learn from N robots in one vector
-environment. The run directory holds `config.json`, `checkpoint.pt` (everything a bit-exact `--resume`
-needs), `policy.onnx` and `policy.json` (what leaves the project), `metrics.jsonl` and TensorBoard events.
+environment. The run directory holds `config.json`, `checkpoint.pt` (everything a bit-exact
+`--resume` needs), `policy.onnx` and `policy.json` (what leaves the project), `metrics.jsonl` and
+TensorBoard events.
 
 Letters in shapes: N robots, T steps, B = N T samples, O policy and C critic observation, A action.
 
 Logged (metrics.jsonl and TensorBoard; means over the iteration):
 
     charts/episodic_return, charts/episodic_length   of episodes that ended; length in control steps
+    charts/time_to_failure_s                         robot seconds per failure
     charts/SPS, charts/learning_rate                 control steps per second since the start
     perf/collect_s, perf/learn_s                     seconds of the iteration's two halves
     losses/value_loss, policy_loss, entropy, approx_kl, clipfrac, explained_variance
@@ -20,11 +22,12 @@ Logged (metrics.jsonl and TensorBoard; means over the iteration):
     track/action_std, track/disturbance              mean std of the raw action; curriculum, 0 to 1
     reward/<term>                                    signed reward terms per step
     sampling/entropy, top1_prob, top1_bin            of the start frames
-    eval/survival, eval/mpkpe_mm, eval/...           `clip` protocol: deterministic, from the first frame
+    eval/success, survival, mpkpe_mm, ...            `clip` protocol: from the first frame, no noise
 """
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import json
 import time
@@ -42,7 +45,12 @@ from bm_envs.errors import ConfigError, PolicyError
 from bm_envs.motion.library import load_motions
 from bm_envs.policy import MLP, PolicySpec, load_policy, write_onnx, write_policy_json
 from bm_envs.robots import g1
-from bm_envs.tasks.track.config import CONTROL_DT, SamplingConfig, TrackConfig
+from bm_envs.robots.mjcf import ModelConfig
+from bm_envs.tasks.track.config import CONTROL_DT, TrackConfig
+
+
+def _coarse_physics() -> TrackConfig:
+    return TrackConfig(model=ModelConfig(physics_dt=0.01), decimation=2)
 
 
 @dataclass(frozen=True)
@@ -52,7 +60,7 @@ class Config:
     preset: Literal["laptop", "published"] = "laptop"
     """Which set of values the other flags start from."""
     motion: tuple[str, ...] = ("walk",)
-    """One or more motions: names, files, cuts such as 'walk1[5:15]'. Several: one policy for all."""
+    """Motions: names, files, cuts such as 'walk1[5:15]'. Several: one policy for all."""
     run_dir: Path | None = None
     """Where the run is kept; default runs/<motion>__ppo_track__<seed>."""
     resume: bool = False
@@ -76,7 +84,7 @@ class Config:
     """Control steps over all robots."""
     num_envs: int = 256
     """Robots, N."""
-    num_steps: int = 32
+    num_steps: int = 8
     """Steps per robot and iteration, T."""
     eval_every: int = 200_000
     """Control steps between evaluations by the `clip` protocol; 0: only at the end."""
@@ -85,19 +93,26 @@ class Config:
     checkpoint_s: float = 30.0
     """Seconds between checkpoints (the first follows the first iteration)."""
 
-    learning_rate: float = 5e-4
+    learning_rate: float = 1e-3
     """Adam's step size; where it starts when adaptive."""
-    schedule: Literal["adaptive", "fixed", "linear"] = "adaptive"
-    """`adaptive`: by the KL divergence of each mini-batch's step; `linear`: to zero at the end."""
+    final_learning_rate: float = 5e-5
+    """Step size at the end of the exponential schedule."""
+    schedule: Literal["exponential", "adaptive", "fixed"] = "exponential"
+    """`exponential`: from the first to the final step size over the run, since gradients of so few
+    samples are mostly noise, which smaller steps average out; `adaptive`: by the KL divergence of
+    each mini-batch's step (published)."""
     desired_kl: float = 0.01
     """Target of the adaptive schedule, nats: above twice it slower, below half of it faster."""
     gamma: float = 0.99
     """Discount per control step."""
-    gae_lambda: float = 0.95
-    """Lambda of generalized advantage estimation."""
-    num_minibatches: int = 8
+    gae_lambda: float = 0.97
+    """Lambda of generalized advantage estimation (published 0.95, over 24 steps)."""
+    ema: float = 0.99
+    """Averaging of the policy's weights per iteration; the average is evaluated and exported, the
+    present weights act and learn (published: 0, no averaging)."""
+    num_minibatches: int = 1
     """Mini-batches per epoch."""
-    update_epochs: int = 5
+    update_epochs: int = 4
     """Epochs over each iteration's samples."""
     clip_coef: float = 0.2
     """Clip of the probability ratio, and of the value's change."""
@@ -110,8 +125,8 @@ class Config:
     max_grad_norm: float = 1.0
     """Bound of the gradient's norm."""
     curriculum: bool = True
-    """Scale start noise and pushes from 0 to 1 as the policy learns to stay up: by `curriculum_step`
-    an iteration, up while the mean time between failures is above `curriculum_s`, else down.
+    """Scale start noise and pushes from 0 to 1 as the policy learns to stay up: each iteration by
+    `curriculum_step`, up while the mean time between failures is above `curriculum_s`, else down.
     Published: off, full disturbances from the start."""
     curriculum_s: float = 4.0
     """s."""
@@ -120,22 +135,24 @@ class Config:
     bfloat16: bool = False
     """Learn under bfloat16 autocast (pays on processors with native bfloat16)."""
 
-    hidden: tuple[int, ...] = (512, 256, 128)
-    """Hidden layers of actor and critic."""
+    hidden: tuple[int, ...] = (256, 128)
+    """Hidden layers of actor and critic (published 512 256 128: a little more a sample, for three
+    times the learner's time)."""
     activation: Literal["elu", "relu", "tanh"] = "elu"
     """Nonlinearity."""
     residual: bool = True
-    """Add the reference pose to the policy's mean: (ref_joint_pos - q0) / action_scale + net(obs). Action
-    space, q0 and file contract stay the published ones; the policy starts near the motion."""
-    init_std: float = 0.3
+    """Add the reference pose to the policy's mean: (ref_joint_pos - q0) / action_scale + net(obs).
+    Action space, q0 and file contract stay the published ones; it starts near the motion."""
+    init_std: float = 0.4
     """Initial standard deviation of the raw action (published 1.0, about the default pose)."""
-    noise_correlation: float = 0.5
-    """Correlation rho of a robot's action noise from step to step (published 0, white): noise that lasts
-    moves a robot with soft drives further, so that more is learned from it. The policy's distribution
-    given the last noise is N(mean + rho * noise, (1 - rho^2) std^2), and that is what PPO's ratio uses."""
+    noise_correlation: float = 0.75
+    """Correlation rho of a robot's action noise from step to step (published 0, white): noise that
+    lasts moves a robot with soft drives further, so that more is learned from it. Given the last
+    noise the policy is N(mean + rho * noise, (1 - rho^2) std^2), and PPO's ratio uses just that."""
 
-    task: TrackConfig = field(default_factory=TrackConfig)
-    """The task."""
+    task: TrackConfig = field(default_factory=_coarse_physics)
+    """The task. By default training has physics steps of 10 ms, at half of the standard's cost;
+    evaluation always has the standard 5 ms."""
 
     def __post_init__(self) -> None:
         batch = self.num_envs * self.num_steps
@@ -159,11 +176,12 @@ class Config:
 
 
 def published() -> Config:
-    """The published recipe (whole_body_tracking, rsl_rl_ppo_cfg.py): 30 000 iterations of 98 304."""
+    """The published recipe (whole_body_tracking, rsl_rl_ppo_cfg.py), for 4096 robots at once."""
     return Config(
         preset="published", num_envs=4096, num_steps=24, total_timesteps=30_000 * 4096 * 24,
-        learning_rate=1e-3, schedule="adaptive", desired_kl=0.01, num_minibatches=4, update_epochs=5,
-        ent_coef=0.005, curriculum=False, noise_correlation=0.0, residual=False, init_std=1.0, eval_every=50_000_000,
+        learning_rate=1e-3, schedule="adaptive", desired_kl=0.01, gae_lambda=0.95,
+        num_minibatches=4, update_epochs=5, ent_coef=0.005, curriculum=False, ema=0.0,
+        hidden=(512, 256, 128), residual=False, init_std=1.0, noise_correlation=0.0, eval_every=50_000_000,
         task=TrackConfig.preset("published"),
     )  # fmt: skip
 
@@ -171,7 +189,7 @@ def published() -> Config:
 PRESETS = {"laptop": Config, "published": published}
 
 
-# --- networks --------------------------------------------------------------------------------------
+# --- networks -----------------------------------------------------------------------------------
 
 
 class Network(nn.Module):
@@ -224,7 +242,7 @@ class Network(nn.Module):
 
 
 class Actor(Network):
-    """Gaussian policy with a state-independent standard deviation; the mean may ride on the reference."""
+    """Gaussian policy with one standard deviation per joint; its mean may ride on the reference."""
 
     def __init__(
         self, obs_size: int, config: Config, default_joint_pos: np.ndarray, scale: np.ndarray
@@ -235,7 +253,7 @@ class Actor(Network):
         self.default_joint_pos, self.action_scale = map(torch.as_tensor, (default_joint_pos, scale))
 
     def offset(self, obs: Tensor) -> Tensor | float:
-        """What the reference adds to the mean: `(q_ref - q0) / scale`, the first 29 of `obs [B, O]`."""
+        """What the reference adds to the mean: `(q_ref - q0) / scale`; q_ref is `obs[:, :29]`."""
         if not self.residual:
             return 0.0
         return (obs[:, : g1.NUM_JOINTS] - self.default_joint_pos) / self.action_scale
@@ -245,7 +263,7 @@ class Actor(Network):
         return self(self.normalize(obs)) + self.offset(obs)
 
 
-# --- mathematics -----------------------------------------------------------------------------------
+# --- mathematics --------------------------------------------------------------------------------
 
 
 def gae(
@@ -265,7 +283,7 @@ def gae(
     running = torch.zeros_like(last_value)
     following = last_value
     for t in reversed(range(len(reward))):
-        alive = 1.0 - done[t].float()
+        alive = (~done[t]).to(reward.dtype)
         delta = reward[t] + gamma * following * alive - value[t]
         running = delta + gamma * lam * alive * running
         advantage[t] = running
@@ -282,7 +300,7 @@ def log_prob(action: Tensor, mean: Tensor, log_std: Tensor) -> Tensor:
 def gaussian_kl(mean_old: Tensor, log_std_old: Tensor, mean: Tensor, log_std: Tensor) -> Tensor:
     """Mean KL divergence of the new from the old policy, nats. `[B, A]` -> scalar.
 
-    Source: `rsl_rl`, `ppo.py`: `ln(s/s_old) + (s_old^2 + (m_old - m)^2) / (2 s^2) - 1/2`, summed over A.
+    `sum_A ln(s/s_old) + (s_old^2 + (m_old - m)^2) / (2 s^2) - 1/2`. Source: `rsl_rl`, `ppo.py`.
     """
     ratio = torch.exp(2 * (log_std_old - log_std))
     shift = (mean_old - mean) ** 2 * torch.exp(-2 * log_std)
@@ -293,7 +311,7 @@ def ppo_loss(
     log_ratio: Tensor, advantage: Tensor, value: Tensor, value_old: Tensor, returns: Tensor,
     entropy: Tensor, config: Config,
 ) -> tuple[Tensor, dict[str, Tensor]]:  # fmt: skip
-    """Clipped surrogate, clipped value loss and entropy bonus. `[B]` each -> scalar and its parts."""
+    """Clipped surrogate, clipped value loss, entropy bonus. `[B]` each -> scalar and its parts."""
     ratio = log_ratio.exp()
     clipped = ratio.clamp(1 - config.clip_coef, 1 + config.clip_coef)
     policy_loss = -torch.min(ratio * advantage, clipped * advantage).mean()
@@ -308,7 +326,7 @@ def ppo_loss(
 
 
 def adapted(learning_rate: float, kl: float, desired: float) -> float:
-    """The step size after a mini-batch whose step moved the policy by `kl`. Source: `rsl_rl`, `ppo.py`."""
+    """The step size after a step that moved the policy by `kl`. Source: `rsl_rl`, `ppo.py`."""
     if kl > 2 * desired:
         return max(1e-5, learning_rate / 1.5)
     if 0 < kl < desired / 2:
@@ -350,7 +368,7 @@ def evaluate(actor: Actor, env: TrackVectorEnv) -> dict[str, float]:
     }
 
 
-# --- checkpoint ------------------------------------------------------------------------------------
+# --- checkpoint ---------------------------------------------------------------------------------
 
 
 def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
@@ -358,7 +376,7 @@ def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
 
     def plain(value: Any) -> Any:
         if isinstance(value, np.ndarray):
-            return torch.from_numpy(np.ascontiguousarray(value))
+            return torch.from_numpy(np.array(value, order="C"))
         if isinstance(value, dict):
             return {key: plain(item) for key, item in value.items()}
         return value
@@ -385,7 +403,7 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
         ) from error
 
 
-# --- training --------------------------------------------------------------------------------------
+# --- training -----------------------------------------------------------------------------------
 
 
 def main(config: Config) -> None:
@@ -396,7 +414,9 @@ def main(config: Config) -> None:
     run_dir = config.run_dir or Path("runs") / f"{name}__ppo_track__{config.seed}".replace("/", "_")
     checkpoint_path = run_dir / "checkpoint.pt"
     if checkpoint_path.exists() and not config.resume:
-        raise ConfigError(f"{run_dir} holds a run already: add --resume, or choose another --run-dir.")
+        raise ConfigError(
+            f"{run_dir} holds a run already: add --resume, or choose another --run-dir."
+        )
     if config.backend != "mujoco":
         raise ConfigError(f"backend is '{config.backend}': this script trains on 'mujoco' so far.")
     saved = load_checkpoint(checkpoint_path) if checkpoint_path.exists() else None
@@ -422,6 +442,7 @@ def main(config: Config) -> None:
     actor = Actor(task.observation_size, config, task.nominal_joint_pos, task.action_scale)
     critic = Network((task.critic_size, *config.hidden, 1), config.activation, 1.0)
     parameters = [*actor.parameters(), *critic.parameters()]
+    averaged = copy.deepcopy(actor)  # what is evaluated and exported
     optimizer = torch.optim.Adam(parameters, lr=config.learning_rate, eps=1e-5, fused=True)
 
     # 3. Storage, [T, N, ...].
@@ -457,7 +478,8 @@ def main(config: Config) -> None:
         env.reset(seed=config.seed)
         env.set_state({**saved["env"], "generator": json.loads(saved["generator"])})
         obs, obs_critic = saved["obs"].numpy(), saved["critic_obs"].numpy()
-        actor.load_state_dict(saved["actor"])
+        actor.load_state_dict(saved["learner"])
+        averaged.load_state_dict(saved["actor"])
         critic.load_state_dict(saved["critic"])
         optimizer.load_state_dict(saved["optimizer"])
         generator.set_state(saved["torch_generator"])
@@ -472,8 +494,9 @@ def main(config: Config) -> None:
     if saved is None:
         cli.write_json(run_dir / "config.json", _config_record(config))
     print(
-        f"motion {name} ({sum(clip.duration_s for clip in clips):.1f} s), backend {config.backend}, "
-        f"{N} robots, {torch.get_num_threads()} threads, {config.total_timesteps:,} steps -> {run_dir}"
+        f"motion {name} ({sum(clip.duration_s for clip in clips):.1f} s), backend "
+        f"{config.backend}, {N} robots, {torch.get_num_threads()} threads, "
+        f"{config.total_timesteps:,} steps -> {run_dir}"
     )
 
     num_iterations = config.total_timesteps // batch_size
@@ -481,8 +504,9 @@ def main(config: Config) -> None:
     started = time.perf_counter() - train_s
     stop = False
     while iteration < num_iterations and not stop:
-        if config.schedule == "linear":
-            learning_rate = config.learning_rate * (1 - iteration / num_iterations)
+        if config.schedule == "exponential":
+            ratio = config.final_learning_rate / config.learning_rate
+            learning_rate = config.learning_rate * ratio ** (iteration / num_iterations)
         # 5. Collect.
         tick = time.perf_counter()
         ended_returns, ended_lengths = [], []
@@ -576,13 +600,20 @@ def main(config: Config) -> None:
                 )  # fmt: skip
                 optimizer.zero_grad()
                 loss.backward()
-                nn.utils.clip_grad_norm_(parameters, config.max_grad_norm)
+                # Apart: a large error of the critic must not shorten the actor's step.
+                nn.utils.clip_grad_norm_(actor.parameters(), config.max_grad_norm)
+                nn.utils.clip_grad_norm_(critic.parameters(), config.max_grad_norm)
                 optimizer.step()
                 for key, value in (parts | {"entropy": entropy}).items():
                     sums[key] = sums.get(key, 0.0) + value.item()
                 sums["approx_kl"] = sums.get("approx_kl", 0.0) + kl
+        with torch.no_grad():
+            for average, present in zip(averaged.parameters(), actor.parameters(), strict=True):
+                average.lerp_(present, 1 - config.ema)
         # Only now: the policy that acted and the one that learns must see through the same eyes.
         actor.update_normalizer(obs_flat)
+        for average, present in zip(averaged.buffers(), actor.buffers(), strict=True):
+            average.copy_(present)
         critic.update_normalizer(torch.from_numpy(critic_store[:T]).flatten(0, 1))
         if config.curriculum:
             calm = T * N * CONTROL_DT / max(failures, 1) > config.curriculum_s
@@ -595,6 +626,7 @@ def main(config: Config) -> None:
         # 8. Log, evaluate, save.
         errors = {f"track/{k}": float(np.nanmean(v)) for k, v in task.tracking_errors().items()}
         row = {
+            "charts/time_to_failure_s": T * N * CONTROL_DT / max(failures, 1),
             "perf/collect_s": collect_s,
             "perf/learn_s": time.perf_counter() - tick,
             "charts/learning_rate": learning_rate,
@@ -609,9 +641,12 @@ def main(config: Config) -> None:
         if ended_returns:
             row["charts/episodic_return"] = float(np.mean(ended_returns))
             row["charts/episodic_length"] = float(np.mean(ended_lengths))
-        due = config.eval_every and step // config.eval_every > (step - batch_size) // config.eval_every
+        due = (
+            config.eval_every
+            and step // config.eval_every > (step - batch_size) // config.eval_every
+        )
         if due or iteration == num_iterations:
-            evaluation = evaluate(actor, eval_env)
+            evaluation = evaluate(averaged, eval_env)
             row |= {f"eval/{key}": value for key, value in evaluation.items()}
         train_s = time.perf_counter() - started
         if evaluation.get("success") == 1.0 and not first_pass:
@@ -629,7 +664,8 @@ def main(config: Config) -> None:
                     "task": json.dumps(_identity(config, clips)), "iteration": iteration,
                     "learning_rate": learning_rate, "train_s": train_s, "env_steps": step,
                     "evaluation": evaluation, "first_pass": first_pass,
-                    "actor": actor.state_dict(), "critic": critic.state_dict(),
+                    "actor": averaged.state_dict(), "learner": actor.state_dict(),
+                    "critic": critic.state_dict(),
                     "optimizer": optimizer.state_dict(), "torch_generator": generator.get_state(),
                     "generator": json.dumps(env_state.pop("generator")), "env": env_state,
                     "obs": obs, "critic_obs": obs_critic, "noise": noise,
@@ -639,15 +675,17 @@ def main(config: Config) -> None:
     log.close()
 
     # 9. What leaves the project.
-    export(run_dir, config, actor, clips, evaluation, first_pass, iteration * batch_size, train_s)
+    export(
+        run_dir, config, averaged, clips, evaluation, first_pass, iteration * batch_size, train_s
+    )
     if first_pass:
         print(
             f"completed by the clip protocol after {first_pass['env_steps']:,} steps, "
             f"{first_pass['wall_s'] / 60:.1f} min"
         )
     print(
-        f"clip protocol: survived {evaluation['survival']:.1%}, mpkpe {evaluation['mpkpe_mm']:.0f} mm; "
-        f"results in {run_dir}"
+        f"clip protocol: survived {evaluation['survival']:.1%}, mpkpe "
+        f"{evaluation['mpkpe_mm']:.0f} mm; results in {run_dir}"
     )
     env.close()
     eval_env.close()
@@ -658,7 +696,9 @@ def _identity(config: Config, clips: list[Any]) -> dict[str, Any]:
     free = ("run_dir", "resume", "total_timesteps", "checkpoint_s", "track", "wandb_project_name",
             "capture_video", "no_motion", "stop_when_passed", "threads")  # fmt: skip
     values = {k: v for k, v in dataclasses.asdict(config).items() if k not in free}
-    return json.loads(json.dumps(values, default=str)) | {"clips": [clip.sha256() for clip in clips]}
+    return json.loads(json.dumps(values, default=str)) | {
+        "clips": [clip.sha256() for clip in clips]
+    }
 
 
 def _config_record(config: Config) -> dict[str, Any]:
@@ -684,7 +724,9 @@ class Logger:
         kept = []
         if self._path.exists():  # rows after the checkpoint will be made again
             lines = self._path.read_text().splitlines()
-            kept = [line for line in lines if line.endswith("}") and json.loads(line)["step"] <= step]
+            kept = [
+                line for line in lines if line.endswith("}") and json.loads(line)["step"] <= step
+            ]
         with cli.atomic_path(self._path) as temporary:
             temporary.write_text("".join(line + "\n" for line in kept))
         self._file = self._path.open("a")

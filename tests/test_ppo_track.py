@@ -1,0 +1,250 @@
+"""algos/ppo_track.py: its mathematics against definitions, resume against an uninterrupted run."""
+
+import dataclasses
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+ROOT = Path(__file__).parent.parent
+sys.path.insert(0, str(ROOT / "algos"))
+import ppo_track as ppo  # noqa: E402
+
+SMALL = ["--motion", "stand", "--num-envs", "8", "--num-steps", "8", "--total-timesteps", "384",
+         "--eval-every", "128", "--hidden", "32", "--threads", "1", "--curriculum-s", "0.1"]  # fmt: skip
+
+
+def command(*arguments):
+    return [sys.executable, str(ROOT / "algos" / "ppo_track.py"), *arguments]
+
+
+def train(run_dir, *arguments):
+    done = subprocess.run(
+        command(*SMALL, "--run-dir", str(run_dir), *arguments), capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    return done
+
+
+# --- mathematics ----------------------------------------------------------------------------------
+
+
+def test_gae_is_its_definition_and_stops_at_episode_ends():
+    rng = np.random.default_rng(0)
+    steps, robots, gamma, lam = 12, 3, 0.97, 0.9
+    reward, value = rng.normal(size=(2, steps, robots))
+    last = rng.normal(size=robots)
+    done = rng.random((steps, robots)) < 0.2
+    assert done.any()
+    following = np.concatenate([value[1:], last[None]])
+    delta = reward + gamma * following * ~done - value
+    expected = np.zeros((steps, robots))
+    for n in range(robots):
+        for t in range(steps):
+            for k in range(t, steps):
+                expected[t, n] += (gamma * lam) ** (k - t) * delta[k, n]
+                if done[k, n]:
+                    break
+    got = ppo.gae(*map(torch.as_tensor, (reward, value, last, done)), gamma, lam)
+    # float64 sums of twelve numbers near one.
+    np.testing.assert_allclose(got.numpy(), expected, atol=1e-13)
+
+
+def test_gae_with_lambda_one_and_true_values_is_zero_in_a_deterministic_chain():
+    """A reward of 1 for ever has value 1 / (1 - gamma); truncated steps hold gamma V as reward."""
+    gamma = 0.9
+    value = torch.full((5, 1), 1 / (1 - gamma), dtype=torch.float64)
+    reward = torch.ones(5, 1, dtype=torch.float64)
+    done = torch.zeros(5, 1, dtype=torch.bool)
+    done[2] = True
+    reward[2] += gamma * value[2]  # truncated, not terminated
+    advantage = ppo.gae(reward, value, value[0], done, gamma, 1.0)
+    np.testing.assert_allclose(advantage.numpy(), 0.0, atol=1e-12)
+
+
+def test_log_prob_and_kl_agree_with_torch():
+    torch.manual_seed(0)
+    mean_old, mean, action = torch.randn(3, 50, 29, dtype=torch.float64)
+    log_std_old, log_std = 0.3 * torch.randn(2, 29, dtype=torch.float64)
+    old = torch.distributions.Normal(mean_old, log_std_old.exp())
+    new = torch.distributions.Normal(mean, log_std.exp())
+    torch.testing.assert_close(ppo.log_prob(action, mean, log_std), new.log_prob(action).sum(-1))
+    expected = torch.distributions.kl_divergence(old, new).sum(-1).mean()
+    torch.testing.assert_close(ppo.gaussian_kl(mean_old, log_std_old, mean, log_std), expected)
+
+
+def test_policy_gradient_is_that_of_the_unclipped_objective_at_the_start():
+    """At ratio one the gradient is -mean(A grad log pi): against finite differences."""
+    torch.manual_seed(0)
+    config = ppo.Config(vf_coef=0.0, ent_coef=0.0)
+    action, mean = torch.randn(2, 64, 29, dtype=torch.float64)
+    advantage = torch.randn(64, dtype=torch.float64)
+    shift = torch.zeros(29, dtype=torch.float64, requires_grad=True)
+    log_std = torch.zeros(29, dtype=torch.float64)
+    zero = torch.zeros(64, dtype=torch.float64)
+    old = ppo.log_prob(action, mean, log_std)
+
+    def loss(offset):
+        ratio = ppo.log_prob(action, mean + offset, log_std) - old
+        return ppo.ppo_loss(ratio, advantage, zero, zero, zero, torch.zeros(()), config)[0]
+
+    loss(shift).backward()
+    for j in (0, 13, 28):
+        step = torch.zeros(29, dtype=torch.float64)
+        step[j] = 1e-5  # ~eps^(1/3): error of the central difference near 1e-10
+        difference = (loss(step) - loss(-step)).item() / 2e-5
+        assert shift.grad[j].item() == pytest.approx(difference, abs=1e-8)
+
+
+def test_clipped_ratio_gives_no_gradient_where_it_would_go_further():
+    config = ppo.Config(vf_coef=0.0)
+    for advantage, log_ratio, moves in ((1.0, 0.5, False), (1.0, -0.5, True), (-1.0, -0.5, False),
+                                        (-1.0, 0.5, True)):  # fmt: skip
+        ratio = torch.tensor([log_ratio], requires_grad=True)
+        zero = torch.zeros(1)
+        loss, parts = ppo.ppo_loss(
+            ratio, torch.tensor([advantage]), zero, zero, zero, torch.zeros(()), config
+        )
+        loss.backward()
+        assert (ratio.grad.item() != 0) == moves
+        assert parts["clipfrac"].item() == 1.0
+
+
+def test_normalizer_gives_mean_and_variance_of_all_it_has_seen():
+    network = ppo.Network((4, 8, 1), "elu", 1.0)
+    data = torch.randn(1000, 4) * torch.tensor([1.0, 5.0, 0.1, 2.0]) + 3.0
+    for part in data.split([10, 500, 90, 400]):
+        network.update_normalizer(part)
+    # float32 sums over a thousand values.
+    torch.testing.assert_close(network.obs_mean, data.mean(0), rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(network.obs_var, data.var(0, unbiased=False), rtol=1e-4, atol=1e-6)
+
+
+def test_adaptive_step_size_rule():
+    assert ppo.adapted(1e-3, 0.03, 0.01) == pytest.approx(1e-3 / 1.5)
+    assert ppo.adapted(1e-3, 0.004, 0.01) == pytest.approx(1.5e-3)
+    assert ppo.adapted(1e-3, 0.01, 0.01) == 1e-3
+    assert ppo.adapted(1e-3, 0.0, 0.01) == 1e-3  # the first mini-batch has not moved yet
+    assert ppo.adapted(1.2e-5, 1.0, 0.01) == 1e-5 and ppo.adapted(9e-3, 0.001, 0.01) == 1e-2
+
+
+def test_one_update_on_a_fixed_batch_lowers_the_loss():
+    torch.manual_seed(0)
+    config = ppo.Config()
+    actor = ppo.Actor(160, config, np.zeros(29, np.float32), np.ones(29, np.float32))
+    obs, advantage = torch.randn(256, 160), torch.randn(256)
+    x, std = actor.normalize(obs), actor.log_std.detach()
+    with torch.no_grad():
+        mean = actor(x)
+        action = mean + std.exp() * torch.randn(256, 29)
+        old = ppo.log_prob(action, mean, std)
+    zero = torch.zeros(256)
+
+    def loss():
+        ratio = ppo.log_prob(action, actor(x), actor.log_std) - old
+        return ppo.ppo_loss(ratio, advantage, zero, zero, zero, torch.zeros(()), config)[0]
+
+    before = loss()
+    optimizer = torch.optim.Adam(actor.parameters(), lr=1e-4)
+    before.backward()
+    optimizer.step()
+    assert loss().item() < before.item()
+
+
+def test_initial_policy_asks_for_the_reference_pose():
+    config = ppo.Config(hidden=(16,))
+    q0, scale = np.full(29, 0.1, np.float32), np.full(29, 0.5, np.float32)
+    actor = ppo.Actor(160, config, q0, scale)
+    torch.nn.init.zeros_(actor.layers[-1].weight)
+    obs = torch.randn(7, 160)
+    target = q0 + scale * actor.mean(obs).detach().numpy()
+    np.testing.assert_allclose(target, obs[:, :29].numpy(), atol=1e-6)
+
+
+# --- the command ----------------------------------------------------------------------------------
+
+
+def weights(run_dir):
+    saved = torch.load(run_dir / "checkpoint.pt", weights_only=True)
+    return {**saved["actor"], **{f"learner.{k}": v for k, v in saved["learner"].items()}}
+
+
+def test_resume_equals_the_uninterrupted_run_bit_for_bit(tmp_path):
+    train(tmp_path / "whole")
+    # Same settings, stopped half way (the schedule of the step size spans the whole run, so that
+    # the run is killed and not shortened), as soon as there is a checkpoint.
+    process = subprocess.Popen(
+        command(*SMALL, "--run-dir", str(tmp_path / "cut"), "--checkpoint-s", "0"),
+        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+    )  # fmt: skip
+    checkpoint = tmp_path / "cut" / "checkpoint.pt"
+    deadline = time.monotonic() + 240
+    while not checkpoint.exists() and process.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.005)
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    assert checkpoint.exists()
+    reached = torch.load(checkpoint, weights_only=True)["iteration"]
+    train(tmp_path / "cut", "--resume")
+    whole, cut = weights(tmp_path / "whole"), weights(tmp_path / "cut")
+    assert whole.keys() == cut.keys()
+    for key in whole:
+        assert torch.equal(whole[key], cut[key]), (key, reached)
+    assert (tmp_path / "whole" / "policy.onnx").exists()
+    rows = [json.loads(line) for line in (tmp_path / "cut" / "metrics.jsonl").open()]
+    assert [row["iteration"] for row in rows] == list(range(1, 7))
+
+
+def test_run_directory_and_refusals(tmp_path):
+    run_dir = tmp_path / "run"
+    done = train(run_dir)
+    assert "motion stand" in done.stdout and str(run_dir) in done.stdout
+    for name in ("config.json", "checkpoint.pt", "policy.onnx", "policy.json", "metrics.jsonl"):
+        assert (run_dir / name).stat().st_size > 0
+    assert list(run_dir.glob("events.out.tfevents.*"))
+    last = json.loads((run_dir / "metrics.jsonl").read_text().splitlines()[-1])
+    assert last["step"] == 384 and 0 <= last["eval/survival"] <= 1
+    config = json.loads((run_dir / "config.json").read_text())
+    assert config["exp_name"] == "ppo_track" and config["num_envs"] == 8
+
+    for arguments, text in (
+        (SMALL, "holds a run already: add --resume"),
+        ([*SMALL, "--resume", "--gamma", "0.5"], "is of a run with other settings or motions."),
+        ([*SMALL, "--backend", "isaaclab"], "backend"),
+    ):
+        done = subprocess.run(
+            command(*arguments, "--run-dir", str(run_dir)), capture_output=True, text=True
+        )
+        assert done.returncode == 2 and text in done.stderr
+        assert len(done.stderr.strip().splitlines()) == 1
+    other = tmp_path / "other"
+    done = subprocess.run(
+        command(*SMALL, "--motion", "wakl", "--run-dir", str(other)),
+        capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.returncode == 2 and "did you mean 'walk'" in done.stderr and not other.exists()
+
+    # A checkpoint that is none: one sentence, and the file stays as it is.
+    for content in (b"", b"no checkpoint", (run_dir / "checkpoint.pt").read_bytes()[:5000]):
+        (run_dir / "checkpoint.pt").write_bytes(content)
+        done = subprocess.run(
+            command(*SMALL, "--resume", "--run-dir", str(run_dir)), capture_output=True, text=True
+        )
+        assert done.returncode == 2 and "not a readable checkpoint" in done.stderr
+        assert (run_dir / "checkpoint.pt").read_bytes() == content
+
+
+def test_published_preset_is_overridable_and_complete():
+    config = ppo.published()
+    changed = dataclasses.replace(config, num_envs=8192)
+    assert changed.num_steps == 24 and changed.task.stale_targets
+    assert config.total_timesteps == 30_000 * 4096 * 24
+    done = subprocess.run(command("--preset", "published", "--help"), capture_output=True, text=True)
+    assert "4096" in done.stdout
