@@ -46,11 +46,14 @@ from bm_envs.motion.library import load_motions
 from bm_envs.policy import MLP, PolicySpec, load_policy, write_onnx, write_policy_json
 from bm_envs.robots import g1
 from bm_envs.robots.mjcf import ModelConfig
-from bm_envs.tasks.track.config import CONTROL_DT, TrackConfig
+from bm_envs.tasks.track.config import CONTROL_DT, SamplingConfig, TrackConfig
 
 
-def _coarse_physics() -> TrackConfig:
-    return TrackConfig(model=ModelConfig(physics_dt=0.01), decimation=2)
+def _laptop_task() -> TrackConfig:
+    return TrackConfig(
+        start=SamplingConfig(mode="adaptive", uniform_ratio=0.3),
+        model=ModelConfig(physics_dt=0.01), decimation=2,
+    )  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -150,9 +153,9 @@ class Config:
     lasts moves a robot with soft drives further, so that more is learned from it. Given the last
     noise the policy is N(mean + rho * noise, (1 - rho^2) std^2), and PPO's ratio uses just that."""
 
-    task: TrackConfig = field(default_factory=_coarse_physics)
-    """The task. By default training has physics steps of 10 ms, at half of the standard's cost;
-    evaluation always has the standard 5 ms."""
+    task: TrackConfig = field(default_factory=_laptop_task)
+    """The task. By default training has adaptive starts, and physics steps of 10 ms at half of the
+    standard's cost; evaluation always has the standard 5 ms."""
 
     def __post_init__(self) -> None:
         batch = self.num_envs * self.num_steps
@@ -181,8 +184,8 @@ def published() -> Config:
         preset="published", num_envs=4096, num_steps=24, total_timesteps=30_000 * 4096 * 24,
         learning_rate=1e-3, schedule="adaptive", desired_kl=0.01, gae_lambda=0.95,
         num_minibatches=4, update_epochs=5, ent_coef=0.005, curriculum=False, ema=0.0,
-        hidden=(512, 256, 128), residual=False, init_std=1.0, noise_correlation=0.0, eval_every=50_000_000,
-        task=TrackConfig.preset("published"),
+        hidden=(512, 256, 128), residual=False, init_std=1.0, noise_correlation=0.0,
+        eval_every=50_000_000, task=TrackConfig.preset("published"),
     )  # fmt: skip
 
 
