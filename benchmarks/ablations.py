@@ -5,7 +5,7 @@
 Each variant changes one setting of `algos/ppo_track.py`. A run that is finished in `--run-dir` is
 not run again. Rows hold, per variant and seed, the robot seconds between failures and the reward
 per step over the last tenth of the run (training conditions: noise on, disturbances by the
-curriculum; a variant without it, or with other noise or starts, trains under harder or easier ones),
+curriculum; a variant without it, or with other noise or starts, trains under other conditions),
 and survival by the `clip` protocol of the final policy, which is the same test for all.
 """
 
