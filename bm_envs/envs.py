@@ -15,8 +15,9 @@ from bm_envs.backends.base import Simulator, make_simulator
 from bm_envs.errors import ConfigError
 from bm_envs.motion.clip import Clip
 from bm_envs.motion.library import load_motions
+from bm_envs.observation_terms import NO_STATE_ESTIMATION_TERMS
 from bm_envs.robots import g1
-from bm_envs.tasks.track.config import CONTROL_DT, NO_STATE_ESTIMATION_TERMS, TrackConfig
+from bm_envs.tasks.track.config import CONTROL_DT, TrackConfig
 from bm_envs.tasks.track.task import StepResult, TrackTask
 
 Motion = str | Clip | Sequence[str | Clip]
@@ -166,13 +167,13 @@ class TrackEnv(gymnasium.Env):
     | index | term | frame | unit | noise |
     |---|---|---|---|---|
     | 0:58 | command: reference joint positions (29), velocities (29) | joints | rad, rad/s | - |
-    | 58:61 | motion_anchor_pos_b: reference torso position | torso | m | 0.25 |
-    | 61:67 | motion_anchor_ori_b: reference torso orientation, 6-D | torso | 1 | 0.05 |
+    | 58:61 | motion_anchor_pos_b: reference torso position | robot torso | m | 0.25 |
+    | 61:67 | motion_anchor_ori_b: reference torso orientation, 6-D | robot torso | - | 0.05 |
     | 67:70 | base_lin_vel: velocity of the pelvis origin | pelvis | m/s | 0.5 |
     | 70:73 | base_ang_vel: angular velocity of the pelvis | pelvis | rad/s | 0.2 |
     | 73:102 | joint_pos: joint positions less the default pose | joints | rad | 0.01 |
     | 102:131 | joint_vel: joint velocities | joints | rad/s | 0.5 |
-    | 131:160 | actions: previous raw action | joints | 1 | - |
+    | 131:160 | actions: previous raw action | joints | - | - |
 
     `BMTrack-G1-NoStateEst-v0` leaves `motion_anchor_pos_b` and `base_lin_vel` out (154 values). The
     noise-free critic observation (286 values) is `info["critic_obs"]`, or the entry `critic` of a

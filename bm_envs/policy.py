@@ -33,8 +33,10 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
+from bm_envs import observation_terms
 from bm_envs.cli import atomic_path, versions, write_json
 from bm_envs.errors import BMError, PolicyError, unknown_name
+from bm_envs.observation_terms import POLICY_TERMS, TERMS
 from bm_envs.robots import g1
 
 if TYPE_CHECKING:
@@ -47,55 +49,11 @@ FORMAT = "bm-envs policy 1"
 VECTORS_FORMAT = "bm-envs test vectors 1"
 
 
-@dataclass(frozen=True)
-class ObservationTerm:
-    """One stretch of the observation vector."""
-
-    name: str
-    size: int
-    frame: str
-    unit: str
-    meaning: str
-
-
-# Source: whole_body_tracking and mjlab, `tracking_env_cfg.py`. No term looks back in time.
-OBSERVATION_TERMS: dict[str, ObservationTerm] = {
-    term.name: term
-    for term in (
-        ObservationTerm(
-            "command", 58, "joints", "rad, rad/s",
-            "reference joint positions (absolute), then reference joint velocities",
-        ),
-        ObservationTerm(
-            "motion_anchor_pos_b", 3, "robot torso", "m",
-            "R_a^T (p_ref - p_a): reference torso position seen from the robot's torso",
-        ),
-        ObservationTerm(
-            "motion_anchor_ori_b", 6, "robot torso", "-",
-            "R = R_a^T R_ref: its first two columns, row by row: R00 R01 R10 R11 R20 R21",
-        ),
-        ObservationTerm(
-            "base_lin_vel", 3, "pelvis", "m/s", "linear velocity of the pelvis link's origin"
-        ),
-        ObservationTerm("base_ang_vel", 3, "pelvis", "rad/s", "angular velocity of the pelvis"),
-        ObservationTerm("joint_pos", 29, "joints", "rad", "joint positions less the default pose"),
-        ObservationTerm("joint_vel", 29, "joints", "rad/s", "joint velocities"),
-        ObservationTerm(
-            "actions", 29, "joints", "-", "previous action as the network gave it; 0 at the start"
-        ),
-    )
-}  # fmt: skip
 # Names that controllers also accept (motion_tracking_controller, MotionOnnxPolicy.cpp).
 OBSERVATION_ALIASES = {
     "motion_ref_pos_b": "motion_anchor_pos_b",
     "motion_ref_ori_b": "motion_anchor_ori_b",
 }
-FULL_OBSERVATION: tuple[str, ...] = tuple(OBSERVATION_TERMS)  # 160 values
-NO_STATE_EST_OBSERVATION: tuple[str, ...] = tuple(  # 154 values
-    name for name in OBSERVATION_TERMS if name not in ("motion_anchor_pos_b", "base_lin_vel")
-)
-# Values per joint inside a term: (offset, count of blocks of 29).
-_JOINT_BLOCKS = {"command": 2, "joint_pos": 1, "joint_vel": 1, "actions": 1}
 
 MOTION_OUTPUTS: dict[str, tuple[int, ...]] = {  # shape of one frame, K tracked bodies written as -1
     "joint_pos": (g1.NUM_JOINTS,),
@@ -141,7 +99,7 @@ class PolicySpec:
     """q0, rad."""
     action_scale: tuple[float, ...]
     """Radians of joint target per unit of action."""
-    observation_names: tuple[str, ...] = FULL_OBSERVATION
+    observation_names: tuple[str, ...] = POLICY_TERMS
     observation_history_lengths: tuple[int, ...] = ()
     """Time steps per term, 1 = this step alone; empty means 1 for all."""
     command_names: tuple[str, ...] = ("motion",)
@@ -173,8 +131,8 @@ class PolicySpec:
         if min(self.joint_stiffness) <= 0 or min(self.joint_damping) < 0:
             raise PolicyError("joint_stiffness must be positive and joint_damping not negative.")
         for name in self.observation_names:
-            if name not in OBSERVATION_TERMS:
-                raise PolicyError(unknown_name("observation", name, OBSERVATION_TERMS))
+            if name not in POLICY_TERMS:
+                raise PolicyError(unknown_name("observation", name, POLICY_TERMS))
         if not self.observation_names or len(set(self.observation_names)) < len(
             self.observation_names
         ):
@@ -204,7 +162,7 @@ class PolicySpec:
 
     @classmethod
     def for_g1(
-        cls, observation_names: Sequence[str] = FULL_OBSERVATION, *,
+        cls, observation_names: Sequence[str] = POLICY_TERMS, *,
         default_joint_pos: Sequence[float] | None = None,
         action_scale: Sequence[float] | None = None, stiffness: Sequence[float] | None = None,
         damping: Sequence[float] | None = None, run_path: str = "none",
@@ -228,15 +186,11 @@ class PolicySpec:
 
     @property
     def observation_size(self) -> int:
-        return sum(OBSERVATION_TERMS[name].size for name in self.observation_names)
+        return observation_terms.size(self.observation_names)
 
     def observation_slices(self) -> dict[str, slice]:
         """Where each term lies in the observation vector."""
-        slices, start = {}, 0
-        for name in self.observation_names:
-            slices[name] = slice(start, start + OBSERVATION_TERMS[name].size)
-            start = slices[name].stop
-        return slices
+        return observation_terms.layout(self.observation_names)
 
     def observation_index(self) -> np.ndarray:
         """Index `m [O]` with `policy_obs = obs[:, m]` for an `obs` with project joint order.
@@ -246,7 +200,7 @@ class PolicySpec:
         joints = g1.order_map(g1.JOINT_NAMES, self.joint_names)
         index = np.arange(self.observation_size)
         for name, where in self.observation_slices().items():
-            for block in range(_JOINT_BLOCKS.get(name, 0)):
+            for block in range(TERMS[name].joint_blocks):
                 start = where.start + block * g1.NUM_JOINTS
                 index[start : start + g1.NUM_JOINTS] = start + joints
         return index
@@ -682,9 +636,9 @@ def observation_table(spec: PolicySpec) -> list[dict[str, Any]]:
             "start": where.start,
             "stop": where.stop,
             "size": where.stop - where.start,
-            "frame": OBSERVATION_TERMS[name].frame,
-            "unit": OBSERVATION_TERMS[name].unit,
-            "meaning": OBSERVATION_TERMS[name].meaning,
+            "frame": TERMS[name].frame,
+            "unit": TERMS[name].unit,
+            "meaning": TERMS[name].meaning,
         }
         for name, where in spec.observation_slices().items()
     ]
@@ -772,9 +726,9 @@ def make_test_vectors(
     """States with the observation, action and joint target they must give.
 
     For people who write the observation again, on a robot or in another simulator. Everything is
-    computed here from the formulas in `OBSERVATION_TERMS` and the robot's table in float64 NumPy,
-    without the environments. The reference frames are random poses, so that no motion's licence is
-    touched. Values per joint are in the policy's joint order.
+    computed here from the formulas in `TERMS` and the robot's table in float64 NumPy, without the
+    environments. The reference frames are random poses, so that no motion's licence is touched.
+    Values per joint are in the policy's joint order.
 
     Args:
         policy: `[N, O] -> [N, 29]`, a `Policy` or an `MLP`.

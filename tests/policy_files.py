@@ -3,7 +3,8 @@
 import numpy as np
 
 from bm_envs.motion.clip import clip_from_states
-from bm_envs.policy import FULL_OBSERVATION, MLP, PolicySpec
+from bm_envs.observation_terms import POLICY_TERMS
+from bm_envs.policy import MLP, PolicySpec
 from bm_envs.robots import g1
 
 
@@ -37,7 +38,7 @@ def make_clip(frames=30, seed=0, name="wiggle"):
 
 def isaac_spec(spec=None):
     """`spec` with its joints in Isaac Lab's breadth-first order."""
-    spec = spec or PolicySpec.for_g1(FULL_OBSERVATION)
+    spec = spec or PolicySpec.for_g1(POLICY_TERMS)
     order = g1.order_map(spec.joint_names, g1.ISAAC_JOINT_NAMES)
     values = {
         key: tuple(getattr(spec, key)[i] for i in order)
@@ -48,7 +49,7 @@ def isaac_spec(spec=None):
     )
 
 
-def save_checkpoint(folder, mlp, residual=False, names=FULL_OBSERVATION, drives=None):
+def save_checkpoint(folder, mlp, residual=False, names=POLICY_TERMS, drives=None):
     """`checkpoint.pt` and `config.json` as training writes them, with this network as the actor."""
     import json
 

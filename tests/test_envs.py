@@ -1,5 +1,6 @@
 """Gymnasium contract of the tracking environments, single and vector."""
 
+import dataclasses
 import pickle
 import re
 import subprocess
@@ -18,7 +19,9 @@ from gymnasium.wrappers.vector import RecordEpisodeStatistics as VectorStatistic
 import bm_envs
 from bm_envs.envs import TrackEnv, TrackVectorEnv
 from bm_envs.errors import BMError, ConfigError, MotionError
+from bm_envs.observation_terms import TERMS, layout
 from bm_envs.robots import g1
+from bm_envs.tasks.track.config import TrackConfig
 
 IDS = {"BMTrack-G1-v0": 160, "BMTrack-G1-NoStateEst-v0": 154}
 # Infinite observation bounds and an action range beyond [-1, 1] are by design.
@@ -56,6 +59,18 @@ def test_spaces(env_id, size):
     vector = gymnasium.make_vec(env_id, num_envs=3, motion="stand")
     assert vector.single_observation_space == env.observation_space
     assert vector.observation_space.shape == (3, size)
+
+
+def test_the_class_text_shows_the_layout_of_the_code():
+    """Its table is prose; index, name, frame, unit and noise of each row are the code's."""
+    config = TrackConfig()
+    noise = dataclasses.asdict(config.noise_level)
+    rows = re.findall(r"\| (\d+:\d+) \| (\w+): .* \| (.*) \| (.*) \| (.*) \|\n", TrackEnv.__doc__)
+    assert rows == [
+        (f"{where.start}:{where.stop}", name, TERMS[name].frame, TERMS[name].unit,
+         str(noise.get(name, "-")))
+        for name, where in layout(config.observations).items()
+    ]  # fmt: skip
 
 
 def test_module_form_of_the_id_imports_and_makes():

@@ -18,10 +18,8 @@ from policy_files import isaac_spec, make_clip, make_mlp, save_checkpoint
 
 from bm_envs import policy as policy_module
 from bm_envs.errors import PolicyError
+from bm_envs.observation_terms import NO_STATE_ESTIMATION_TERMS, POLICY_TERMS
 from bm_envs.policy import (
-    FULL_OBSERVATION,
-    NO_STATE_EST_OBSERVATION,
-    OBSERVATION_TERMS,
     PolicySpec,
     load_policy,
     make_test_vectors,
@@ -115,7 +113,7 @@ def test_metadata_parse_by_the_readers_rules(written):
         assert " " not in metadata[key] and "[" not in metadata[key]
     assert metadata["joint_names"].split(",") == list(g1.JOINT_NAMES)
     assert metadata["body_names"].split(",") == list(g1.TRACKED_BODIES)
-    assert metadata["observation_names"].split(",") == list(FULL_OBSERVATION)
+    assert metadata["observation_names"].split(",") == list(POLICY_TERMS)
     assert metadata["command_names"] == "motion"
     assert metadata["anchor_body_name"] == "torso_link"
     for key, table in {
@@ -206,11 +204,11 @@ def test_no_motion_leaves_the_motion_out_and_names_it(tmp_path, clip):
 def test_writing_refuses_what_does_not_fit_and_leaves_the_old_file(tmp_path, clip):
     path = tmp_path / "p.onnx"
     path.write_bytes(b"old")
-    short = dataclasses.replace(SPEC, observation_names=NO_STATE_EST_OBSERVATION,
+    short = dataclasses.replace(SPEC, observation_names=NO_STATE_ESTIMATION_TERMS,
                                 observation_history_lengths=())  # fmt: skip
     with pytest.raises(PolicyError, match="takes 160 values, its observation terms have 154"):
         write_onnx(path, make_mlp(160), short, clip)
-    turned = dataclasses.replace(SPEC, observation_names=FULL_OBSERVATION[::-1])
+    turned = dataclasses.replace(SPEC, observation_names=POLICY_TERMS[::-1])
     with pytest.raises(PolicyError, match="needs 'command' as its first"):
         write_onnx(path, make_mlp(residual=True), turned, clip)
     slow = make_clip()
@@ -327,7 +325,7 @@ def rounded_metadata(**changes):
     }
     metadata |= {
         "joint_names": ",".join(spec.joint_names),
-        "observation_names": ",".join(FULL_OBSERVATION),
+        "observation_names": ",".join(POLICY_TERMS),
         "observation_history_lengths": ",".join(["1.000"] * 8),
         "observation_terms_history_length": ",".join(["0.000"] * 8),
         "observation_terms_scale": ",".join(["1.000"] * 8),
@@ -398,7 +396,7 @@ def test_a_config_gives_what_the_file_lacks(tmp_path):
         "joint_names": list(spec.joint_names), "joint_stiffness": list(spec.joint_stiffness),
         "joint_damping": ",".join(map(str, spec.joint_damping)),
         "default_joint_pos": list(spec.default_joint_pos), "action_scale": 0.25,
-        "observation_names": ",".join(FULL_OBSERVATION),
+        "observation_names": ",".join(POLICY_TERMS),
     }  # fmt: skip
     loaded = load_policy(tmp_path / "p.onnx", config=config_of(config, tmp_path / "c.json"))
     assert loaded.spec.joint_damping == spec.joint_damping
@@ -542,22 +540,10 @@ def test_the_description_is_found_beside_the_file(tmp_path, written):
     assert load_policy(tmp_path / "walk.onnx").info["training"]["env_steps"] == 7
 
 
-def test_layout_agrees_with_the_task():
-    from bm_envs.tasks.track import observations
-    from bm_envs.tasks.track.config import NO_STATE_ESTIMATION_TERMS, POLICY_TERMS
-
-    assert FULL_OBSERVATION == POLICY_TERMS
-    assert NO_STATE_EST_OBSERVATION == NO_STATE_ESTIMATION_TERMS
-    for name in FULL_OBSERVATION:
-        assert OBSERVATION_TERMS[name].size == observations.TERMS[name].size
-        assert OBSERVATION_TERMS[name].unit.replace("-", "1") == observations.TERMS[name].unit
-    assert SPEC.observation_slices() == observations.layout(POLICY_TERMS)
-
-
 def test_the_documentation_shows_the_layout_of_the_code():
     text = (Path(__file__).parent.parent / "docs" / "policy_files.md").read_text()
     full = {row["name"]: row for row in observation_table(SPEC)}
-    short = PolicySpec.for_g1(NO_STATE_EST_OBSERVATION).observation_slices()
+    short = PolicySpec.for_g1(NO_STATE_ESTIMATION_TERMS).observation_slices()
     for name, row in full.items():
         without = f"{short[name].start}:{short[name].stop}" if name in short else "-"
         line = (
@@ -567,7 +553,7 @@ def test_the_documentation_shows_the_layout_of_the_code():
         assert line in text, line
 
 
-@pytest.mark.parametrize("names", [FULL_OBSERVATION, NO_STATE_EST_OBSERVATION])
+@pytest.mark.parametrize("names", [POLICY_TERMS, NO_STATE_ESTIMATION_TERMS])
 def test_vectors_agree_with_mujoco(tmp_path, names):
     """The written cases against MuJoCo's link poses and its sensors' velocities."""
     spec = dataclasses.replace(

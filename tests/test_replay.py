@@ -14,7 +14,8 @@ from policy_files import isaac_spec, make_clip, make_mlp
 from bm_envs.backends.mujoco_render import OffscreenRenderer
 from bm_envs.errors import BackendUnavailable, BMError, ConfigError, MotionError, PolicyError
 from bm_envs.motion.library import list_motions, load_motion
-from bm_envs.policy import NO_STATE_EST_OBSERVATION, PolicySpec, load_policy, write_onnx
+from bm_envs.observation_terms import NO_STATE_ESTIMATION_TERMS
+from bm_envs.policy import PolicySpec, load_policy, write_onnx
 from bm_envs.robots import mjcf
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -173,7 +174,7 @@ def test_figures_are_the_benchmarks(kind, follower, tmp_path):
         policy = load_policy(follower)
     else:
         mlp = make_mlp(154, seed=3)
-        spec = PolicySpec.for_g1(NO_STATE_EST_OBSERVATION)
+        spec = PolicySpec.for_g1(NO_STATE_ESTIMATION_TERMS)
         write_onnx(
             tmp_path / "p.onnx", mlp, isaac_spec(spec) if kind == "other order" else spec, None
         )

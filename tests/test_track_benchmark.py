@@ -17,9 +17,8 @@ from test_oracle_policies import dance_config
 from bm_envs.envs import TrackVectorEnv
 from bm_envs.errors import BMError, ConfigError, PolicyError
 from bm_envs.motion.library import load_motion
+from bm_envs.observation_terms import NO_STATE_ESTIMATION_TERMS, POLICY_TERMS
 from bm_envs.policy import (
-    FULL_OBSERVATION,
-    NO_STATE_EST_OBSERVATION,
     PolicySpec,
     load_policy,
     write_onnx,
@@ -157,7 +156,7 @@ def test_errors_of_a_short_completed_run(follower):
     env.close()
 
 
-@pytest.mark.parametrize("names", [FULL_OBSERVATION, NO_STATE_EST_OBSERVATION])
+@pytest.mark.parametrize("names", [POLICY_TERMS, NO_STATE_ESTIMATION_TERMS])
 def test_isaac_order_and_154_values_give_the_same_run(tmp_path, follower, names):
     clip = load_motion("walk").cut(2, 2.4)
     base = PolicySpec.for_g1(names)

@@ -14,13 +14,13 @@ import numpy as np
 import pytest
 from golden import tracking_facts as facts
 
-from bm_envs import policy
+from bm_envs import observation_terms, policy
 from bm_envs.motion import clip as clips
 from bm_envs.motion import csv as motion_csv
 from bm_envs.motion.sampler import StartSampler
 from bm_envs.robots import g1, mjcf
 from bm_envs.tasks.track import config as track_config
-from bm_envs.tasks.track import observations, rewards, terminations
+from bm_envs.tasks.track import rewards, terminations
 from bm_envs.tasks.track.config import TrackConfig
 
 TRAIN, PUBLISHED = TrackConfig.preset("train"), TrackConfig.preset("published")
@@ -121,32 +121,32 @@ def as_slices(table):
 
 def test_policy_observation():
     expected = as_slices(facts.POLICY_OBSERVATION)
-    assert list(expected) == list(track_config.POLICY_TERMS)  # dictionaries compare without order
-    assert observations.layout(track_config.POLICY_TERMS) == expected
-    assert observations.size(track_config.POLICY_TERMS) == 160
-    assert TRAIN.observations == track_config.POLICY_TERMS
+    # In order: dictionaries compare without it.
+    assert list(expected) == list(observation_terms.POLICY_TERMS)
+    assert observation_terms.layout(observation_terms.POLICY_TERMS) == expected
+    assert observation_terms.size(observation_terms.POLICY_TERMS) == 160
+    assert TRAIN.observations == observation_terms.POLICY_TERMS
 
 
 def test_critic_observation():
     expected = as_slices(facts.CRITIC_OBSERVATION)
-    assert list(expected) == list(observations.CRITIC_TERMS)
-    assert observations.layout(observations.CRITIC_TERMS) == expected
-    assert observations.size(observations.CRITIC_TERMS) == 286
+    assert list(expected) == list(observation_terms.CRITIC_TERMS)
+    assert observation_terms.layout(observation_terms.CRITIC_TERMS) == expected
+    assert observation_terms.size(observation_terms.CRITIC_TERMS) == 286
 
 
 def test_observation_without_state_estimation():
     expected = as_slices(facts.NO_STATE_ESTIMATION)
-    assert list(expected) == list(track_config.NO_STATE_ESTIMATION_TERMS)
-    assert observations.layout(track_config.NO_STATE_ESTIMATION_TERMS) == expected
-    assert observations.size(track_config.NO_STATE_ESTIMATION_TERMS) == 154
+    assert list(expected) == list(observation_terms.NO_STATE_ESTIMATION_TERMS)
+    assert observation_terms.layout(observation_terms.NO_STATE_ESTIMATION_TERMS) == expected
+    assert observation_terms.size(observation_terms.NO_STATE_ESTIMATION_TERMS) == 154
 
 
 @pytest.mark.parametrize("table", [facts.POLICY_OBSERVATION, facts.NO_STATE_ESTIMATION])
 def test_policy_files_have_the_same_layout(table):
     spec = policy.PolicySpec.for_g1(tuple(table))
     assert spec.observation_slices() == as_slices(table)
-    for name in table:
-        assert policy.OBSERVATION_TERMS[name].size == observations.TERMS[name].size
+    assert spec.observation_size == max(stop for _, stop, *_ in table.values())
 
 
 @BOTH

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from bm_envs.errors import ConfigError, unknown_name
+from bm_envs.observation_terms import POLICY_TERMS
 from bm_envs.robots import g1
 from bm_envs.robots.mjcf import ModelConfig
 
@@ -162,21 +163,6 @@ class ActuationConfig:
     """N m/rad."""
     damping: tuple[float, ...] | None = None
     """N m s/rad."""
-
-
-POLICY_TERMS = (
-    "command",
-    "motion_anchor_pos_b",
-    "motion_anchor_ori_b",
-    "base_lin_vel",
-    "base_ang_vel",
-    "joint_pos",
-    "joint_vel",
-    "actions",
-)
-NO_STATE_ESTIMATION_TERMS = tuple(
-    name for name in POLICY_TERMS if name not in ("motion_anchor_pos_b", "base_lin_vel")
-)
 
 
 @dataclass(frozen=True)

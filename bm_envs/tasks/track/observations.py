@@ -1,15 +1,10 @@
-"""What policy and critic see: the terms as data, and the functions that compute them.
-
-The layout is data: slices, spaces, ONNX metadata and documentation tables are derived from `TERMS`.
-Source: whole_body_tracking, `tracking_env_cfg.py`.
-"""
+"""What policy and critic see: the functions that compute the terms of `observation_terms.TERMS`."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-
-from bm_envs.robots import g1
+from bm_envs.observation_terms import CRITIC_TERMS as CRITIC_TERMS
+from bm_envs.observation_terms import layout as layout
+from bm_envs.observation_terms import size as size
 from bm_envs.rotations import (
     Array,
     quat_conj,
@@ -17,53 +12,6 @@ from bm_envs.rotations import (
     quat_rotate_inverse,
     rot6d,
 )
-
-NUM_BODIES = len(g1.TRACKED_BODIES)
-
-
-@dataclass(frozen=True)
-class ObsTerm:
-    """One part of an observation. `frame` says in which axes it is, `unit` in which unit."""
-
-    name: str
-    size: int
-    frame: str
-    unit: str
-    meaning: str
-
-
-TERMS: dict[str, ObsTerm] = {
-    term.name: term
-    for term in (
-        ObsTerm(
-            "command", 58, "joints", "rad, rad/s", "reference joint positions, then velocities"
-        ),
-        ObsTerm("motion_anchor_pos_b", 3, "torso", "m", "reference torso position"),
-        ObsTerm("motion_anchor_ori_b", 6, "torso", "1", "reference torso orientation, 6-D"),
-        ObsTerm("body_pos", 42, "torso", "m", "positions of the 14 tracked bodies"),
-        ObsTerm("body_ori", 84, "torso", "1", "orientations of the 14 tracked bodies, 6-D"),
-        ObsTerm("base_lin_vel", 3, "pelvis", "m/s", "velocity of the pelvis origin"),
-        ObsTerm("base_ang_vel", 3, "pelvis", "rad/s", "angular velocity of the pelvis"),
-        ObsTerm("joint_pos", 29, "joints", "rad", "joint positions less the default pose"),
-        ObsTerm("joint_vel", 29, "joints", "rad/s", "joint velocities"),
-        ObsTerm("actions", 29, "joints", "1", "previous raw action"),
-    )
-}
-CRITIC_TERMS = tuple(TERMS)  # 286 values
-
-
-def layout(names: Sequence[str]) -> dict[str, slice]:
-    """Where each term stands in the observation made of `names`, in order."""
-    slices, start = {}, 0
-    for name in names:
-        slices[name] = slice(start, start + TERMS[name].size)
-        start += TERMS[name].size
-    return slices
-
-
-def size(names: Sequence[str]) -> int:
-    """Number of values of the observation made of `names`."""
-    return sum(TERMS[name].size for name in names)
 
 
 def anchor_pos_b(anchor_pos: Array, anchor_quat: Array, ref_anchor_pos: Array) -> Array:

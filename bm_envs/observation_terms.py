@@ -1,0 +1,86 @@
+"""Terms of the observations as data: names, sizes, frames and units of the vector's stretches.
+
+The one table for everybody: the task computes these terms, policy files name them, and slices,
+spaces and tables in the documentation are derived from it. Source: whole_body_tracking and mjlab,
+`tracking_env_cfg.py`. No term looks back in time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from bm_envs.robots import g1
+
+
+@dataclass(frozen=True)
+class ObsTerm:
+    """One stretch of an observation. `frame` says in which axes it is, `unit` in which unit."""
+
+    name: str
+    size: int
+    frame: str
+    unit: str
+    meaning: str
+
+    @property
+    def joint_blocks(self) -> int:
+        """How many blocks of a value per joint it consists of; 0 where values are no joints'."""
+        return self.size // g1.NUM_JOINTS if self.frame == "joints" else 0
+
+
+J, K = g1.NUM_JOINTS, len(g1.TRACKED_BODIES)
+TERMS: dict[str, ObsTerm] = {
+    term.name: term
+    for term in (
+        ObsTerm(
+            "command", 2 * J, "joints", "rad, rad/s",
+            "reference joint positions (absolute), then reference joint velocities",
+        ),
+        ObsTerm(
+            "motion_anchor_pos_b", 3, "robot torso", "m",
+            "R_a^T (p_ref - p_a): reference torso position seen from the robot's torso",
+        ),
+        ObsTerm(
+            "motion_anchor_ori_b", 6, "robot torso", "-",
+            "R = R_a^T R_ref: its first two columns, row by row: R00 R01 R10 R11 R20 R21",
+        ),
+        ObsTerm(
+            "body_pos", 3 * K, "robot torso", "m",
+            f"R_a^T (p_b - p_a): positions of the {K} tracked bodies",
+        ),
+        ObsTerm(
+            "body_ori", 6 * K, "robot torso", "-",
+            f"R_a^T R_b of the {K} tracked bodies, two columns each as above",
+        ),
+        ObsTerm("base_lin_vel", 3, "pelvis", "m/s", "linear velocity of the pelvis link's origin"),
+        ObsTerm("base_ang_vel", 3, "pelvis", "rad/s", "angular velocity of the pelvis"),
+        ObsTerm("joint_pos", J, "joints", "rad", "joint positions less the default pose"),
+        ObsTerm("joint_vel", J, "joints", "rad/s", "joint velocities"),
+        ObsTerm(
+            "actions", J, "joints", "-", "previous action as the network gave it; 0 at the start"
+        ),
+    )
+}  # fmt: skip
+CRITIC_TERMS: tuple[str, ...] = tuple(TERMS)  # 286 values
+POLICY_TERMS: tuple[str, ...] = tuple(  # 160 values
+    name for name in TERMS if name not in ("body_pos", "body_ori")
+)
+# For robots without an estimate of their place and linear velocity. 154 values
+NO_STATE_ESTIMATION_TERMS: tuple[str, ...] = tuple(
+    name for name in POLICY_TERMS if name not in ("motion_anchor_pos_b", "base_lin_vel")
+)
+
+
+def layout(names: Sequence[str]) -> dict[str, slice]:
+    """Where each term stands in the observation made of `names`, in order."""
+    slices, start = {}, 0
+    for name in names:
+        slices[name] = slice(start, start + TERMS[name].size)
+        start += TERMS[name].size
+    return slices
+
+
+def size(names: Sequence[str]) -> int:
+    """Number of values of the observation made of `names`."""
+    return sum(TERMS[name].size for name in names)
