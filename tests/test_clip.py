@@ -5,6 +5,7 @@ import re
 import motion_samples
 import mujoco
 import numpy as np
+import oracles
 import pytest
 
 from bm_envs.errors import MotionError
@@ -49,7 +50,7 @@ def test_kinematics_of_all_frames_at_once_equal_mujoco():
     root_quat = rng.normal(size=(50, 4))
     joint_pos, joint_vel = rng.uniform(-1, 1, (50, 29)), rng.normal(size=(50, 29))
     links = kinematics.link_states(root_pos, root_quat, joint_pos, lin_vel, ang_vel, joint_vel)
-    oracle = mjcf.forward_kinematics(root_pos, root_quat, joint_pos, lin_vel, ang_vel, joint_vel)
+    oracle = oracles.forward_kinematics(root_pos, root_quat, joint_pos, lin_vel, ang_vel, joint_vel)
     # Double precision, chains of 9 links, values up to about 10: 1e-12 is thousands of roundings.
     for got, key in zip(links, ("pos", "quat", "lin_vel", "ang_vel"), strict=True):
         np.testing.assert_allclose(got, oracle[f"body_{key}_w"], rtol=0, atol=1e-12)

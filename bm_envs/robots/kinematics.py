@@ -1,7 +1,7 @@
 """Link poses and velocities over whole motions: the tables' chain in NumPy, all frames at once.
 
-`bm_envs.robots.mjcf.forward_kinematics` gives the same from MuJoCo, one frame at a time, and is the
-oracle of this module's test; here four minutes at 50 Hz take a third of a second.
+MuJoCo's kinematics would do the same one frame at a time; here four minutes at 50 Hz take a third
+of a second.
 """
 
 from __future__ import annotations
