@@ -29,7 +29,6 @@ while the errors are those of all frames.
 
 from __future__ import annotations
 
-import dataclasses
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -38,17 +37,16 @@ from typing import Annotated, Any, Literal
 import numpy as np
 from tyro.conf import FlagCreatePairsOff
 
-from bm_envs import cli
+from bm_envs import cli, evaluation
 from bm_envs.envs import TrackVectorEnv
 from bm_envs.errors import ConfigError, PolicyError
+from bm_envs.evaluation import Episodes
 from bm_envs.motion import library
 from bm_envs.motion.clip import Clip
 from bm_envs.policy import Policy, load_policy
-from bm_envs.robots import g1
-from bm_envs.tasks.track.config import CONTROL_DT, ActuationConfig, TrackConfig
+from bm_envs.tasks.track.config import CONTROL_DT, TrackConfig
 
 BEST_REWARD = 5.0 * CONTROL_DT  # of one step: the six tracking terms' weights, per second
-FALL_HEIGHT = 0.3  # m below the reference; what counts as a fall where failure rules are off
 Z_95 = 1.959963984540054  # two-sided 95 % of the normal distribution
 ROBUST_TRIALS, QUICK_TRIALS = 100, 10
 BATCH = 128  # episodes simulated at a time
@@ -111,88 +109,43 @@ def wilson(successes: int, trials: int) -> tuple[float, float]:
 
 
 def task_config(policy: Policy, protocol: str, config: Config) -> TrackConfig:
-    """The protocol's task with the policy's observation terms and drives.
-
-    Raises:
-        PolicyError: the policy's anchor is not the task's.
-    """
-    spec = policy.spec
-    if spec.anchor_body_name != g1.ANCHOR_BODY:
-        raise PolicyError(
-            f"{policy.path}: its anchor is '{spec.anchor_body_name}', expected '{g1.ANCHOR_BODY}'."
-        )
-    preset = TrackConfig.preset(protocol)
-    drives = ActuationConfig(
-        default_joint_pos=spec.in_project_order("default_joint_pos"),
-        action_scale=spec.in_project_order("action_scale"),
-        stiffness=spec.in_project_order("joint_stiffness"),
-        damping=spec.in_project_order("joint_damping"),
-    )
-    return dataclasses.replace(
-        preset,
-        observations=spec.observation_names,
-        actuation=drives,
-        lead=config.lead,
-        failure="none" if config.no_failure else preset.failure,
-        model=dataclasses.replace(preset.model, feet=config.feet),
+    """The protocol's task with the policy's observation terms and drives."""
+    return evaluation.protocol_task(
+        policy, protocol, feet=config.feet, lead=config.lead, failure_rules=not config.no_failure
     )
 
 
 def run_episodes(
     policy: Policy, clip: Clip, task: TrackConfig, *, episodes: int, seed: int,
     backend: str = "mujoco", threads: int = 0,
-) -> dict[str, np.ndarray]:  # fmt: skip
-    """Play a clip from its first frame in `episodes` robots at once.
-
-    Returns:
-        `[episodes]` each: `completed` (reached the last frame), `reached` (frames before the
-        failure, or without failure rules before the first fall), `compared` (frames in the errors),
-        `return`, and the mean of every tracking error over the compared frames (NaN without one).
-    """
+) -> Episodes:  # fmt: skip
+    """Play a clip from its first frame in `episodes` robots at once."""
     env = TrackVectorEnv(
         episodes, clip, backend=backend, config=task, autoreset_mode="disabled", critic="none",
         threads=threads,
     )  # fmt: skip
-    to_policy, to_env = policy.spec.observation_index(), policy.spec.action_index()
-    running = np.ones(episodes, bool)
-    upright = np.ones(episodes, bool)
-    completed = np.zeros(episodes, bool)
-    reached, compared, returns = (np.zeros(episodes) for _ in range(3))
-    sums: dict[str, np.ndarray] = {}
+    act = evaluation.in_project_order(policy)
     try:
-        obs, _ = env.reset(seed=seed)
-        while running.any():
-            obs, reward, terminated, truncated, _ = env.step(policy(obs[:, to_policy])[:, to_env])
-            counted = running & ~terminated
-            if task.failure == "none":
-                drop = env.task.reference.body_pos[:, 0, 2] - env.simulator.root_pos[:, 2]
-                upright &= drop <= FALL_HEIGHT
-            compared += counted
-            reached += counted & upright
-            returns += np.where(running, np.nan_to_num(reward), 0.0)
-            for name, error in env.task.tracking_errors().items():
-                sums[name] = sums.get(name, np.zeros(episodes)) + np.where(counted, error, 0.0)
-            completed |= running & truncated & upright
-            running &= ~(terminated | truncated)
+        if task.failure == "none":
+            return evaluation.run_episodes(
+                act, env, seed=seed, failed=evaluation.has_fallen, past_failure=True
+            )
+        return evaluation.run_episodes(act, env, seed=seed)
     finally:
         env.close()
-    with np.errstate(invalid="ignore"):
-        errors = {name: total / compared for name, total in sums.items()}
-    counts = {"completed": completed, "reached": reached, "compared": compared}
-    return counts | {"return": returns} | errors
 
 
 def result_row(
-    policy: Policy, clip: Clip, protocol: str, backend: str, figures: dict[str, np.ndarray]
+    policy: Policy, clip: Clip, protocol: str, backend: str, figures: Episodes
 ) -> dict[str, Any]:
     """One row of a result file."""
-    episodes = len(figures["completed"])
-    successes = int(figures["completed"].sum())
+    episodes = len(figures.completed)
+    successes = int(figures.completed.sum())
     steps = clip.num_frames - 1
     training = (policy.info or {}).get("training", {})
 
     def mean(name: str, factor: float = 1.0) -> float | None:
-        values = figures[name][figures["compared"] > 0]
+        values = figures.errors[name][figures.compared > 0]
         return float(values.mean() * factor) if values.size else None
 
     return {
@@ -204,7 +157,7 @@ def result_row(
         "episodes": episodes,
         "success": successes / episodes,
         "success_ci95": list(wilson(successes, episodes)),
-        "survival_s": round(float(figures["reached"].mean()) * CONTROL_DT, 6),
+        "survival_s": round(float(figures.reached.mean()) * CONTROL_DT, 6),
         "clip_s": round(steps * CONTROL_DT, 6),
         "mpkpe_mm": mean("mpkpe_m", 1000),
         "r_mpkpe_mm": mean("r_mpkpe_m", 1000),
@@ -212,7 +165,7 @@ def result_row(
         "joint_vel_rad_s": mean("joint_vel_rad_s"),
         "ee_pos_mm": mean("ee_pos_m", 1000),
         "ee_ori_rad": mean("ee_ori_rad"),
-        "normalized_return": float(figures["return"].mean() / (BEST_REWARD * steps)),
+        "normalized_return": float(figures.returns.mean() / (BEST_REWARD * steps)),
         "train_env_steps": training.get("env_steps"),
         "train_wall_s": training.get("wall_s"),
     }
@@ -264,8 +217,7 @@ def evaluate(policy: Policy, clip: Clip, protocol: str, config: Config) -> dict[
         )
         for first in range(0, episodes, BATCH)
     ]  # fmt: skip
-    figures = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
-    return result_row(policy, clip, protocol, config.backend, figures)
+    return result_row(policy, clip, protocol, config.backend, Episodes.concatenate(parts))
 
 
 def table(rows: list[dict[str, Any]]) -> str:

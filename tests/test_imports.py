@@ -29,6 +29,7 @@ MAY_IMPORT = {
     "backends": {"backends.base", "errors", "robots", "rotations"},
     "tasks": {"backends.base", "errors", "motion", "observation_terms", "robots", "rotations"},
     "envs": {"backends", "errors", "motion", "observation_terms", "robots", "rotations", "tasks"},
+    "evaluation": {"envs", "errors", "policy", "robots", "tasks"},
     "__init__": {"envs", "errors", "motion", "tasks"},
 }
 
@@ -111,6 +112,7 @@ def test_the_package_imports_one_way():
         ("tasks.track.task", "backends.mujoco_cpu"),
         ("policy", "tasks.track.config"),
         ("errors", "robots"),
+        ("envs", "evaluation"),
     ],
 )
 def test_the_table_forbids(module, imported):

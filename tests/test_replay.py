@@ -182,16 +182,15 @@ def test_figures_are_the_benchmarks(kind, follower, tmp_path):
     rollout = replay.run_policy(policy, clip, replay.Config())
     task = track.task_config(policy, "clip", track.Config(policy=""))
     figures = track.run_episodes(policy, clip, task, episodes=1, seed=0, threads=1)
-    assert rollout.reached == figures["reached"][0]
+    assert rollout.reached == figures.reached[0]
     for name, value in rollout.errors.items():
-        assert value == pytest.approx(figures[name][0], rel=1e-6), name
-    assert set(rollout.errors) <= set(figures)
-    assert len(rollout.errors) == 6
+        assert value == pytest.approx(figures.errors[name][0], rel=1e-6), name
+    assert len(rollout.errors) == len(figures.errors) == 6
     if kind == "stands":
-        assert figures["completed"][0], "premise: this one completes the clip"
+        assert figures.completed[0], "premise: this one completes the clip"
         assert len(rollout.qpos) == clip.num_frames
     else:
-        assert not figures["completed"][0], "premise: this one fails"
+        assert not figures.completed[0], "premise: this one fails"
         # It is seen past its failure: the robot goes down.
         assert len(rollout.qpos) > rollout.reached + 10
         assert rollout.qpos[-1, 2] < 0.5

@@ -195,10 +195,9 @@ def test_robust_runs_differ_by_episode_and_repeat_by_seed(follower):
         track.run_episodes(policy, clip, task, episodes=6, seed=seed, threads=1)
         for seed in (3, 3, 4)
     )
-    for name, values in first.items():
-        np.testing.assert_array_equal(values, again[name], err_msg=name)
-    assert len(set(first["joint_pos_rad"])) == 6
-    assert not np.array_equal(first["joint_pos_rad"], other["joint_pos_rad"])
+    np.testing.assert_equal(dataclasses.asdict(first), dataclasses.asdict(again))
+    assert len(set(first.errors["joint_pos_rad"])) == 6
+    assert not np.array_equal(first.errors["joint_pos_rad"], other.errors["joint_pos_rad"])
 
 
 def test_without_failure_rules_a_fall_is_still_no_success(follower):
@@ -208,9 +207,9 @@ def test_without_failure_rules_a_fall_is_still_no_success(follower):
     figures = track.run_episodes(
         policy, clip, track.task_config(policy, "clip", config), episodes=1, seed=0
     )
-    assert figures["compared"][0] == clip.num_frames - 1  # it goes on to the end of the clip
-    assert 0 < figures["reached"][0] < clip.num_frames - 1  # after having fallen
-    assert not figures["completed"][0]
+    assert figures.compared[0] == clip.num_frames - 1  # it goes on to the end of the clip
+    assert 0 < figures.reached[0] < clip.num_frames - 1  # after having fallen
+    assert not figures.completed[0]
 
 
 # --- which motion ---

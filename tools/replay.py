@@ -16,7 +16,6 @@ than 0.25 m in height or 0.8 in tilt, and the errors are means over the frames b
 
 from __future__ import annotations
 
-import dataclasses
 import re
 import sys
 import time
@@ -28,7 +27,7 @@ from typing import Annotated, Any, Literal
 import numpy as np
 from tyro.conf import FlagCreatePairsOff
 
-from bm_envs import cli
+from bm_envs import cli, evaluation
 from bm_envs.backends.mujoco_render import HumanViewer, OffscreenRenderer, has_display
 from bm_envs.envs import TrackVectorEnv
 from bm_envs.errors import ConfigError, PolicyError
@@ -37,8 +36,7 @@ from bm_envs.motion.clip import Clip
 from bm_envs.policy import Policy, load_policy, shipped_policies
 from bm_envs.robots import g1
 from bm_envs.robots.mjcf import ModelConfig
-from bm_envs.tasks.track import terminations
-from bm_envs.tasks.track.config import CONTROL_DT, ActuationConfig, TrackConfig
+from bm_envs.tasks.track.config import CONTROL_DT
 
 ROOT = g1.BODY_NAMES.index(g1.ROOT_BODY)
 CAMERA_LAG = 0.3  # s, time constant of the following camera
@@ -165,57 +163,28 @@ def choose_clip(config: Config, policy: Policy | None) -> Clip:
 
 def run_policy(policy: Policy, clip: Clip, config: Config) -> Rollout:
     """Follow the clip from its first frame, past a failure, to its last frame."""
-    spec = policy.spec
-    if spec.anchor_body_name != g1.ANCHOR_BODY:
-        raise PolicyError(
-            f"{policy.path}: its anchor is '{spec.anchor_body_name}', expected '{g1.ANCHOR_BODY}'."
-        )
-    preset = TrackConfig.preset(config.protocol)
-    task = dataclasses.replace(
-        preset,
-        observations=spec.observation_names,
-        actuation=ActuationConfig(
-            default_joint_pos=spec.in_project_order("default_joint_pos"),
-            action_scale=spec.in_project_order("action_scale"),
-            stiffness=spec.in_project_order("joint_stiffness"),
-            damping=spec.in_project_order("joint_damping"),
-        ),
-        lead=config.lead,
-        failure="none",
-        model=dataclasses.replace(preset.model, feet=config.feet),
+    task = evaluation.protocol_task(
+        policy, config.protocol, feet=config.feet, lead=config.lead, failure_rules=False
     )
     env = TrackVectorEnv(1, clip, config=task, autoreset_mode="disabled", critic="none", threads=1)
-    to_policy, to_env = spec.observation_index(), spec.action_index()
-    sim, ref = env.simulator, env.task.reference
+    sim = env.simulator
+    act = evaluation.in_project_order(policy)
+    qpos: list[np.ndarray] = []
 
-    def state() -> np.ndarray:
-        return np.concatenate([sim.root_pos[0], sim.root_quat[0], sim.joint_pos[0]]).astype(float)
+    def record(present: np.ndarray) -> None:
+        if present[0]:  # else it has diverged: there is nothing to draw
+            state = np.concatenate([sim.root_pos[0], sim.root_quat[0], sim.joint_pos[0]])
+            qpos.append(state.astype(float))
 
-    errors: list[dict[str, float]] = []
-    failed = ended = False
     try:
-        obs, _ = env.reset(seed=config.seed)
-        qpos = [state()]
-        while not ended:
-            obs, _, terminated, truncated, _ = env.step(policy(obs[:, to_policy])[:, to_env])
-            ended = bool(terminated[0] or truncated[0])
-            if terminated[0]:  # diverged: there is nothing to draw
-                break
-            qpos.append(state())
-            failed |= bool(
-                terminations.height_off(sim.root_pos, ref.body_pos[:, 0], task.failure_height)
-                | terminations.tilt_off(sim.root_quat, ref.body_quat[:, 0], task.failure_tilt)
-            )
-            if not failed:
-                found = env.task.tracking_errors()
-                errors.append({name: float(value[0]) for name, value in found.items()})
+        found = evaluation.run_episodes(
+            act, env, seed=config.seed, failed=evaluation.pelvis_is_off, on_frame=record
+        )
     finally:
         env.close()
-    means = {
-        name: float(np.mean([row[name] for row in errors]))
-        for name in (errors[0] if errors else ())
-    }
-    return Rollout(np.stack(qpos), len(errors), means)
+    reached = int(found.reached[0])
+    errors = {name: float(value[0]) for name, value in found.errors.items()} if reached else {}
+    return Rollout(np.stack(qpos), reached, errors)
 
 
 def reference_qpos(clip: Clip) -> np.ndarray:

@@ -1,0 +1,154 @@
+"""How far and how well a policy follows motions: the protocols' task, the loop over episodes.
+
+The environment holds one robot per episode, with one clip for all of them or a clip each. A step
+ends in a frame that is compared with the reference, or in a failure.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from gymnasium.vector import AutoresetMode
+
+from bm_envs.envs import TrackVectorEnv
+from bm_envs.errors import ConfigError, PolicyError
+from bm_envs.policy import Policy
+from bm_envs.robots import g1
+from bm_envs.tasks.track import terminations
+from bm_envs.tasks.track.config import ActuationConfig, TrackConfig
+
+FALL_HEIGHT = 0.3  # m below the reference
+
+Actor = Callable[[np.ndarray], np.ndarray]
+Rule = Callable[[TrackVectorEnv], np.ndarray]
+
+
+@dataclass(frozen=True)
+class Episodes:
+    """What N robots did. `[N]` each."""
+
+    completed: np.ndarray
+    """bool, the clip's last frame was reached without a failure."""
+    reached: np.ndarray
+    """Steps survived: frames before the failure, T - 1 of a completed clip with T frames."""
+    compared: np.ndarray
+    """Frames that the errors are means of."""
+    returns: np.ndarray
+    """Sum of rewards to the episode's end."""
+    errors: dict[str, np.ndarray]
+    """Means of `TrackTask.tracking_errors` over the compared frames; NaN where there is none."""
+
+    @staticmethod
+    def concatenate(parts: Sequence[Episodes]) -> Episodes:
+        """The robots of all parts, one after another."""
+        counts = ("completed", "reached", "compared", "returns")
+        return Episodes(
+            **{name: np.concatenate([getattr(part, name) for part in parts]) for name in counts},
+            errors={
+                name: np.concatenate([part.errors[name] for part in parts])
+                for name in parts[0].errors
+            },
+        )
+
+
+def run_episodes(
+    act: Actor, env: TrackVectorEnv, *, seed: int = 0, failed: Rule | None = None,
+    past_failure: bool = False, on_frame: Callable[[np.ndarray], None] | None = None,
+) -> Episodes:  # fmt: skip
+    """Play one episode in every robot of an environment, from its reset to the last robot's end.
+
+    Args:
+        act: observations `[N, O]` to actions `[N, 29]`, both in the project's joint order.
+        env: N robots with `autoreset_mode="disabled"`; it stays open.
+        seed: of the environment's draws.
+        failed: a failure rule in place of the environment's own, `[N]` bool: the episode goes on to
+            the clip's end, but is not survived past the first frame for which it is true.
+        past_failure: whether frames after such a failure count in the errors.
+        on_frame: called after the reset and after every step with `[N]` bool, the robots whose
+            present state is part of their episode (it has not ended earlier, nor failed now).
+
+    Raises:
+        ConfigError: the environment resets robots by itself.
+    """
+    if env.autoreset_mode is not AutoresetMode.DISABLED:
+        raise ConfigError("An evaluation needs an environment with autoreset_mode='disabled'.")
+    running = np.ones(env.num_envs, bool)
+    unfailed = np.ones(env.num_envs, bool)
+    completed = np.zeros(env.num_envs, bool)
+    reached, compared, returns = (np.zeros(env.num_envs) for _ in range(3))
+    sums: dict[str, np.ndarray] = {}
+    obs, _ = env.reset(seed=seed)
+    if on_frame is not None:
+        on_frame(running.copy())
+    while running.any():
+        obs, reward, terminated, truncated, _ = env.step(act(obs))
+        present = running & ~terminated
+        if failed is not None:
+            unfailed &= ~failed(env)
+        counted = present if past_failure else present & unfailed
+        reached += present & unfailed
+        compared += counted
+        returns += np.where(running, np.nan_to_num(reward), 0.0)
+        for name, error in env.task.tracking_errors().items():
+            sums[name] = sums.get(name, np.zeros(env.num_envs)) + np.where(counted, error, 0.0)
+        if on_frame is not None:
+            on_frame(present)
+        completed |= running & truncated & unfailed
+        running &= ~(terminated | truncated)
+    with np.errstate(invalid="ignore"):
+        errors = {name: total / compared for name, total in sums.items()}
+    return Episodes(completed, reached, compared, returns, errors)
+
+
+def has_fallen(env: TrackVectorEnv) -> np.ndarray:
+    """Whether the root is more than `FALL_HEIGHT` below the reference's. `[N]`."""
+    drop = env.task.reference.body_pos[:, 0, 2] - env.simulator.root_pos[:, 2]
+    return drop > FALL_HEIGHT
+
+
+def pelvis_is_off(env: TrackVectorEnv) -> np.ndarray:
+    """The protocols' failure rule for an environment that goes on after it. `[N]`."""
+    sim, reference, config = env.simulator, env.task.reference, env.config
+    return terminations.height_off(
+        sim.root_pos, reference.body_pos[:, 0], config.failure_height
+    ) | terminations.tilt_off(sim.root_quat, reference.body_quat[:, 0], config.failure_tilt)
+
+
+def protocol_task(
+    policy: Policy, protocol: str, *, feet: Literal["spheres", "capsules"] = "spheres",
+    lead: int = 1, failure_rules: bool = True,
+) -> TrackConfig:  # fmt: skip
+    """The task of a protocol, `clip` or `robust`, with the policy's observation terms and drives.
+
+    Raises:
+        PolicyError: the policy's anchor is not the task's.
+    """
+    spec = policy.spec
+    if spec.anchor_body_name != g1.ANCHOR_BODY:
+        raise PolicyError(
+            f"{policy.path}: its anchor is '{spec.anchor_body_name}', expected '{g1.ANCHOR_BODY}'."
+        )
+    preset = TrackConfig.preset(protocol)
+    return dataclasses.replace(
+        preset,
+        observations=spec.observation_names,
+        actuation=ActuationConfig(
+            default_joint_pos=spec.in_project_order("default_joint_pos"),
+            action_scale=spec.in_project_order("action_scale"),
+            stiffness=spec.in_project_order("joint_stiffness"),
+            damping=spec.in_project_order("joint_damping"),
+        ),
+        lead=lead,
+        failure=preset.failure if failure_rules else "none",
+        model=dataclasses.replace(preset.model, feet=feet),
+    )
+
+
+def in_project_order(policy: Policy) -> Actor:
+    """The policy as a function of observations and actions in the project's joint order."""
+    to_policy, to_project = policy.spec.observation_index(), policy.spec.action_index()
+    return lambda obs: policy(obs[:, to_policy])[:, to_project]
