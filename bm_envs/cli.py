@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import datetime
 import importlib.metadata
+import io
 import json
 import os
 import platform
@@ -36,8 +37,6 @@ def run(
         config_class: a dataclass; its fields' texts are the help.
         presets: values that `--preset NAME` starts from, for classes with a field `preset`.
     """
-    import tyro
-
     try:
         default: ConfigT | None = None
         if presets:
@@ -48,10 +47,7 @@ def run(
             given += [b for a, b in pairwise(arguments) if a == "--preset"]
             if given and given[-1] in presets:
                 default = presets[given[-1]]()
-        config = (
-            tyro.cli(config_class) if default is None else tyro.cli(config_class, default=default)
-        )
-        status = main(config)
+        status = main(_parse(config_class, default))
     except BMError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
@@ -59,6 +55,33 @@ def run(
         print("interrupted", file=sys.stderr)
         sys.exit(130)
     sys.exit(status if isinstance(status, int) else 0)
+
+
+def _parse(config_class: type[ConfigT], default: ConfigT | None) -> ConfigT:
+    """The command line as a `config_class`; `default` has the values of flags not given.
+
+    Raises:
+        BMError: a class refused its values in `__post_init__`. It is a ValueError, so tyro takes it
+            for a malformed flag and would draw a box around it.
+    """
+    import tyro
+
+    printed = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(printed):
+            if default is None:
+                return tyro.cli(config_class)
+            return tyro.cli(config_class, default=default)
+    except SystemExit as end:
+        cause = end.__context__
+        while cause is not None and not isinstance(cause, BMError):
+            cause = cause.__context__
+        if cause is not None:
+            printed = io.StringIO()  # the box is dropped
+            raise cause from None
+        raise
+    finally:
+        sys.stderr.write(printed.getvalue())
 
 
 @contextlib.contextmanager

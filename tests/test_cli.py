@@ -19,12 +19,26 @@ from bm_envs.errors import BMError, ConfigError, unknown_name
 SCRIPT = """
 import dataclasses
 from bm_envs import cli
-from bm_envs.errors import MotionError
+from bm_envs.errors import ConfigError, MotionError
+
+@dataclasses.dataclass(frozen=True)
+class Part:
+    size: int = 1
+
+    def __post_init__(self):
+        if self.size < 1:
+            raise ConfigError(f"size is {self.size}, expected 1 or more.")
 
 @dataclasses.dataclass(frozen=True)
 class Config:
     how: str = "well"
     \"\"\"How it ends.\"\"\"
+    part: Part = Part()
+    \"\"\"A group.\"\"\"
+
+    def __post_init__(self):
+        if self.how == "badly":
+            raise ConfigError("how is 'badly', expected any other word.")
 
 def main(config):
     if config.how == "refused":
@@ -71,6 +85,37 @@ def test_bad_input_is_one_line_and_status_2(command):
     assert done.stderr == (
         "error: walk.npz: joint_pos has shape (250, 23), expected (T, 29).\n"
     )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("flag", "value", "text"),
+    [
+        ("--how", "badly", "how is 'badly', expected any other word."),
+        ("--part.size", "0", "size is 0, expected 1 or more."),
+    ],
+)
+def test_what_a_config_class_refuses_is_one_line_too(command, flag, value, text):
+    done = command(flag, value)
+    assert (done.returncode, done.stdout, done.stderr) == (2, "", f"error: {text}\n")
+
+
+def test_a_real_command_refuses_its_settings_in_one_line():
+    root = Path(cli.__file__).parents[1]
+    done = subprocess.run(
+        [sys.executable, str(root / "algos" / "ppo_track.py"), "--total-timesteps", "5"],
+        capture_output=True, text=True, env={**os.environ, "PYTHONPATH": str(root)}, timeout=300,
+    )  # fmt: skip
+    assert (done.returncode, done.stdout) == (2, "")
+    assert re.fullmatch(
+        r"error: total_timesteps 5 is less than one iteration of num_envs \* num_steps = \d+\.\n",
+        done.stderr,
+    )
+
+
+def test_tyros_own_messages_are_kept(command):
+    done = command("--part.size", "many")
+    assert done.returncode == 2 and done.stdout == ""
+    assert "--part.size" in done.stderr and "many" in done.stderr
 
 
 def test_a_defect_keeps_its_traceback(command):
