@@ -29,7 +29,10 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import importlib
 import json
+import subprocess
+import sys
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -42,8 +45,9 @@ from torch import Tensor, nn
 from bm_envs import cli
 from bm_envs.envs import TrackVectorEnv
 from bm_envs.errors import ConfigError, PolicyError
+from bm_envs.evaluation import run_episodes
 from bm_envs.motion.library import load_motions
-from bm_envs.policy import MLP, PolicySpec, load_policy, write_onnx, write_policy_json
+from bm_envs.policy import MLP, PolicySpec, write_onnx, write_policy_json
 from bm_envs.robots import g1
 from bm_envs.robots.mjcf import ModelConfig
 from bm_envs.tasks.track.config import CONTROL_DT, SamplingConfig, TrackConfig
@@ -52,6 +56,7 @@ from bm_envs.tasks.track.config import CONTROL_DT, SamplingConfig, TrackConfig
 def _laptop_task() -> TrackConfig:
     return TrackConfig(
         start=SamplingConfig(mode="adaptive", uniform_ratio=0.3),
+        failure_distance=0.6,
         model=ModelConfig(physics_dt=0.01), decimation=2,
     )  # fmt: skip
 
@@ -154,8 +159,8 @@ class Config:
     noise the policy is N(mean + rho * noise, (1 - rho^2) std^2), and PPO's ratio uses just that."""
 
     task: TrackConfig = field(default_factory=_laptop_task)
-    """The task. By default training has adaptive starts, and physics steps of 10 ms at half of the
-    standard's cost; evaluation always has the standard 5 ms."""
+    """The task. By default training has adaptive starts, ends 0.6 m off the path, and has physics
+    steps of 10 ms at half of the standard's cost; evaluation always has the standard 5 ms."""
 
     def __post_init__(self) -> None:
         batch = self.num_envs * self.num_steps
@@ -208,12 +213,11 @@ class Network(nn.Module):
 
     def __init__(self, sizes: tuple[int, ...], activation: str, last_gain: float) -> None:
         super().__init__()
-        self.layers = nn.ModuleList(
-            nn.Linear(a, b) for a, b in zip(sizes[:-1], sizes[1:], strict=True)
-        )
-        for layer in self.layers:
-            nn.init.orthogonal_(layer.weight, 2**0.5 if layer is not self.layers[-1] else last_gain)
+        layers = [nn.Linear(a, b) for a, b in zip(sizes[:-1], sizes[1:], strict=True)]
+        for layer in layers:
+            nn.init.orthogonal_(layer.weight, 2**0.5 if layer is not layers[-1] else last_gain)
             nn.init.zeros_(layer.bias)
+        self.layers = nn.ModuleList(layers)
         self.activation = {"elu": nn.functional.elu, "relu": torch.relu, "tanh": torch.tanh}[
             activation
         ]
@@ -343,32 +347,23 @@ def evaluate(actor: Actor, env: TrackVectorEnv) -> dict[str, float]:
     Returns the share of clips completed, the mean share of a clip survived, and mean errors of the
     frames before a failure, averaged over clips.
     """
-    obs, _ = env.reset(seed=0)
-    running = np.ones(env.num_envs, bool)
-    completed = np.zeros(env.num_envs, bool)
-    steps = np.zeros(env.num_envs)
-    sums: dict[str, np.ndarray] = {}
-    while running.any():
+
+    def act(obs: np.ndarray) -> np.ndarray:
         with torch.no_grad():
-            action = actor.mean(torch.from_numpy(obs)).numpy()
-        obs, _, terminated, truncated, _ = env.step(action)
-        counted = running & ~terminated
-        steps += counted
-        for name, error in env.task.tracking_errors().items():
-            sums[name] = sums.get(name, 0.0) + np.where(counted, error, 0.0)
-        completed |= running & truncated
-        running &= ~(terminated | truncated)
+            return actor.mean(torch.from_numpy(obs)).numpy()
+
+    episodes = run_episodes(act, env)
     result = {
-        "success": float(completed.mean()),
-        "survival": float((steps / (env.task.clip_frames - 1)).mean()),
-        "survival_s": float(steps.mean() * CONTROL_DT),
+        "success": float(episodes.completed.mean()),
+        "survival": float((episodes.reached / (env.task.clip_frames - 1)).mean()),
+        "survival_s": float(episodes.reached.mean() * CONTROL_DT),
     }
-    return result | {
-        f"{name}m" if name.endswith("_m") else name: float(
-            (total / np.maximum(steps, 1)).mean() * (1000 if name.endswith("_m") else 1)
-        )
-        for name, total in sums.items()
-    }
+    for name, error in episodes.errors.items():
+        in_mm = name.endswith("_m")
+        # A clip failed in its first step has no error.
+        value = float(np.nanmean(error)) if np.isfinite(error).any() else 0.0
+        result[f"{name}m" if in_mm else name] = value * (1000 if in_mm else 1)
+    return result
 
 
 # --- checkpoint ---------------------------------------------------------------------------------
@@ -706,7 +701,8 @@ def _identity(config: Config, clips: list[Any]) -> dict[str, Any]:
 
 def _config_record(config: Config) -> dict[str, Any]:
     values = json.loads(json.dumps(dataclasses.asdict(config), default=str))
-    values.pop("run_dir"), values.pop("resume")
+    for name in ("run_dir", "resume"):
+        values.pop(name)
     return {
         "exp_name": "ppo_track", "env_id": "BMTrack-G1-v0", **values,
         "network": {"residual": config.residual, "activation": config.activation},
@@ -739,7 +735,7 @@ class Logger:
         self._wandb = None
         if config.track:
             try:
-                import wandb
+                wandb: Any = importlib.import_module("wandb")
             except ModuleNotFoundError:
                 raise ConfigError("--track needs the package wandb: pip install wandb.") from None
             self._wandb = wandb.init(
@@ -783,12 +779,12 @@ def export(
     first_pass: dict[str, float], env_steps: int, train_s: float,
 ) -> None:  # fmt: skip
     """Write policy.onnx and policy.json, and the video where asked for."""
-    drive = config.task.actuation
+    drive, depth = config.task.actuation, range(len(actor.layers))
     network = MLP(
         obs_mean=actor.obs_mean.numpy(),
         obs_scale=actor.obs_var.sqrt().numpy() + 0.01,
-        weights=tuple(layer.weight.detach().numpy() for layer in actor.layers),
-        biases=tuple(layer.bias.detach().numpy() for layer in actor.layers),
+        weights=tuple(actor.get_parameter(f"layers.{i}.weight").detach().numpy() for i in depth),
+        biases=tuple(actor.get_parameter(f"layers.{i}.bias").detach().numpy() for i in depth),
         activation=config.activation,
         residual_offset=actor.default_joint_pos.numpy() if config.residual else None,
         residual_scale=actor.action_scale.numpy() if config.residual else None,
@@ -810,9 +806,9 @@ def export(
         },
     )  # fmt: skip
     if config.capture_video:
-        from bm_envs.backends.mujoco_render import record_policy
-
-        record_policy(run_dir / "video.mp4", load_policy(run_dir), clips[0], config.task)
+        replay = Path(__file__).parent.parent / "tools" / "replay.py"
+        command = [sys.executable, str(replay), "--motion", clips[0].name, "--policy", str(run_dir)]
+        subprocess.run([*command, "--video", str(run_dir / "video.mp4")], check=False)
 
 
 if __name__ == "__main__":

@@ -183,6 +183,10 @@ class TrackConfig:
     """m."""
     failure_tilt: float = 0.8
     """Difference of the z components of gravity's unit vector in the body's frame."""
+    failure_distance: float | None = None
+    """m, horizontal, of the anchor from its reference, for `failure="train"`; None (published): no
+    such rule. Beyond half a metre the position reward has no slope left, so a robot that lags or
+    drifts is never called back. The published code has an unused rule to this end, in 3-D."""
     noise: bool = True
     """Observation noise on the policy's observation (never on the critic's)."""
     reset_noise: bool = True
@@ -216,6 +220,10 @@ class TrackConfig:
             raise ConfigError("observations must name each term once, and at least one.")
         if self.episode_s is not None and not self.episode_s >= CONTROL_DT:
             raise ConfigError(f"episode_s is {self.episode_s}, expected {CONTROL_DT} s or more.")
+        if self.failure_distance is not None and not self.failure_distance > 0:
+            raise ConfigError(
+                f"failure_distance is {self.failure_distance}, expected None or a positive number."
+            )
         if self.lead not in (0, 1):
             raise ConfigError(f"lead is {self.lead}, expected 0 or 1.")
         control_dt = self.model.physics_dt * self.decimation

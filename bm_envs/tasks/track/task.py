@@ -439,6 +439,10 @@ class TrackTask:
                 self._anchored[0][:, END_EFFECTORS],
                 config.failure_height,
             )
+            if config.failure_distance is not None:
+                causes["anchor_distance"] = terminations.distance_off(
+                    sim.body_pos[:, ANCHOR], ref.body_pos[:, ANCHOR], config.failure_distance
+                )
         return np.logical_or.reduce(list(causes.values())), causes
 
     def _lowest_sole_point(self, env_ids: np.ndarray) -> np.ndarray:

@@ -14,6 +14,12 @@ def height_off(pos: Array, ref_pos: Array, threshold: float) -> Array:
     return abs(ref_pos[:, 2] - pos[:, 2]) > threshold
 
 
+def distance_off(pos: Array, ref_pos: Array, threshold: float) -> Array:
+    """Horizontal distance to the reference is more than `threshold`, m. `[N, 3]`."""
+    offset = ref_pos[:, :2] - pos[:, :2]
+    return (offset * offset).sum(-1) > threshold * threshold
+
+
 def tilt_off(quat: Array, ref_quat: Array, threshold: float) -> Array:
     """`|g_z - g_ref,z| > threshold`, g the unit vector of gravity in the body's axes. `[N, 4]`."""
     return abs(_gravity_z(ref_quat) - _gravity_z(quat)) > threshold

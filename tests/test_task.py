@@ -1,0 +1,338 @@
+"""The tracking task's terms and its order of one step, against hand arithmetic and invariances."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+import torch
+from scipy.spatial.transform import Rotation
+
+from bm_envs.envs import TrackVectorEnv
+from bm_envs.motion.sampler import StartSampler
+from bm_envs.robots import g1
+from bm_envs.tasks.track import observations, rewards, terminations
+from bm_envs.tasks.track.config import TrackConfig
+from bm_envs.tasks.track.task import ANCHOR
+
+RNG = np.random.default_rng(0)
+N, K = 5, 14
+
+
+def random_quats(*shape):
+    q = RNG.normal(size=(*shape, 4))
+    return q / np.linalg.norm(q, axis=-1, keepdims=True)
+
+
+def scipy(q):
+    return Rotation.from_quat(np.asarray(q)[..., [1, 2, 3, 0]])
+
+
+@pytest.fixture(params=["numpy", "torch"])
+def convert(request):
+    return np.asarray if request.param == "numpy" else torch.as_tensor
+
+
+# --- rewards --------------------------------------------------------------------------------------
+
+
+def test_terms_are_one_at_zero_error_and_exp_minus_one_at_std(convert):
+    expected = 0.36787944117144233
+    pos = convert(RNG.normal(size=(N, 3)))
+    off = convert(np.array([[0.18, 0.24, 0.0]]))  # length 0.3
+    assert rewards.position_exp(pos, pos, 0.3).tolist() == [1.0] * N
+    np.testing.assert_allclose(rewards.position_exp(pos, pos + off, 0.3), expected, rtol=1e-12)
+    quat = random_quats(N, K)
+    turned = (scipy(quat.reshape(-1, 4)) * Rotation.from_rotvec([0, 0.4, 0])).as_quat()
+    turned = turned[:, [3, 0, 1, 2]].reshape(N, K, 4)
+    got = rewards.orientation_exp(convert(quat), convert(turned), 0.4)
+    np.testing.assert_allclose(got, expected, rtol=1e-10)
+    vel = convert(RNG.normal(size=(N, K, 3)))
+    np.testing.assert_allclose(rewards.velocity_exp(vel, vel + off, 0.3), expected, rtol=1e-12)
+
+
+def test_means_over_bodies_are_inside_the_exponential():
+    error = RNG.normal(size=(N, K, 3))
+    got = rewards.position_exp(np.zeros((N, K, 3)), error, 0.5)
+    expected = [np.exp(-np.mean([e @ e for e in robot]) / 0.25) for robot in error]
+    np.testing.assert_allclose(got, expected, rtol=1e-12)
+
+
+def test_penalties_by_hand():
+    action, last = np.zeros((1, 29)), np.zeros((1, 29))
+    action[0, :3] = [1.0, -2.0, 0.5]
+    assert rewards.action_rate(action, last)[0] == 1 + 4 + 0.25
+    soft = g1.soft_joint_range()
+    pos = soft.mean(1)[None].repeat(2, 0)
+    pos[1, 0] = soft[0, 1] + 0.1
+    pos[1, 5] = soft[5, 0] - 0.02
+    np.testing.assert_allclose(rewards.joint_limit(pos, soft), [0.0, 0.12], atol=1e-12)
+    force = np.zeros((1, 4, 3))
+    force[0, 0, 2], force[0, 1, 0], force[0, 2] = 0.9, -1.1, [0.6, 0.6, 0.6]
+    assert rewards.contact_count(force, 1.0)[0] == 2
+
+
+def test_anchored_reference_by_rotation_matrices(convert):
+    anchor_pos, anchor_quat = RNG.normal(size=(N, 3)), random_quats(N)
+    ref_pos, ref_quat = RNG.normal(size=(N, K, 3)), random_quats(N, K)
+    pos, quat, heading = (
+        np.asarray(x)
+        for x in rewards.anchored_reference(
+            convert(anchor_pos), convert(anchor_quat), convert(ref_pos), convert(ref_quat), ANCHOR
+        )
+    )
+    for n in range(N):
+        relative = (scipy(anchor_quat[n]) * scipy(ref_quat[n, ANCHOR]).inv()).as_matrix()
+        yaw = np.arctan2(relative[1, 0], relative[0, 0])
+        turn = Rotation.from_euler("z", yaw)
+        np.testing.assert_allclose(heading[n], [np.cos(yaw), np.sin(yaw)], atol=1e-12)
+        base = np.array([*anchor_pos[n, :2], ref_pos[n, ANCHOR, 2]])
+        expected = base + turn.apply(ref_pos[n] - ref_pos[n, ANCHOR])
+        np.testing.assert_allclose(pos[n], expected, atol=1e-12)
+        difference = (scipy(quat[n]).inv() * (turn * scipy(ref_quat[n]))).magnitude()
+        assert difference.max() < 1e-7  # SciPy's magnitude resolves no less near zero
+
+
+def test_anchored_reference_ignores_where_the_reference_stands_and_faces():
+    anchor_pos, anchor_quat = RNG.normal(size=(N, 3)), random_quats(N)
+    ref_pos, ref_quat = RNG.normal(size=(N, K, 3)), random_quats(N, K)
+    # Headings add up only where the relative rotation is one about z.
+    heading = Rotation.from_euler("z", RNG.uniform(-3, 3, N))
+    ref_quat[:, ANCHOR] = (heading * scipy(anchor_quat)).as_quat()[:, [3, 0, 1, 2]]
+    turn = Rotation.from_euler("z", 1.1)
+    moved = turn.apply(ref_pos.reshape(-1, 3)).reshape(N, K, 3) + [3.0, -2.0, 0.0]
+    turned = (turn * scipy(ref_quat.reshape(-1, 4))).as_quat()[:, [3, 0, 1, 2]].reshape(N, K, 4)
+    a = rewards.anchored_reference(anchor_pos, anchor_quat, ref_pos, ref_quat, ANCHOR)
+    b = rewards.anchored_reference(anchor_pos, anchor_quat, moved, turned, ANCHOR)
+    np.testing.assert_allclose(a[0], b[0], atol=1e-12)
+
+
+# --- terminations ---------------------------------------------------------------------------------
+
+
+def test_failure_rules_at_their_thresholds():
+    ref = np.zeros((3, 3))
+    pos = np.array([[9.0, 9, 0.2], [0, 0, 0.26], [0, 0, -0.26]])
+    assert terminations.height_off(pos, ref, 0.25).tolist() == [False, True, True]
+    assert terminations.distance_off(pos[:, [2, 1, 0]], ref, 8.0).tolist() == [True, False, False]
+    upright = np.tile([1.0, 0, 0, 0], (3, 1))
+    # Leaning by a: gravity's z component is -cos a, so the difference is 1 - cos a.
+    angles = np.arccos(1 - np.array([0.79, 0.81, 0.81]))
+    leaning = np.stack([np.cos(angles / 2), np.sin(angles / 2), 0 * angles, 0 * angles], 1)
+    leaning[2] = [np.cos(angles[2] / 2), 0, np.sin(angles[2] / 2), 0]
+    assert terminations.tilt_off(leaning, upright, 0.8).tolist() == [False, True, True]
+    heading = np.tile([np.cos(1.0), 0, 0, np.sin(1.0)], (3, 1))
+    assert not terminations.tilt_off(heading, upright, 0.8).any()
+
+
+# --- observations ---------------------------------------------------------------------------------
+
+
+def test_observation_equals_plain_formulas():
+    """All 286 critic values of random states by matrices, from the simulator's raw readings."""
+    env = TrackVectorEnv(8, "walk", preset="train")
+    obs, info = env.reset(seed=0)
+    rng = np.random.default_rng(1)
+    for _ in range(5):
+        action = rng.normal(size=(8, 29)).astype(np.float32)
+        obs, _, _, _, info = env.step(action)
+    sim, task = env.simulator, env.task
+    clip = task.clips[0]
+    tracked = [g1.BODY_NAMES.index(name) for name in g1.TRACKED_BODIES]
+    for n in range(8):
+        frame = min(task.frame[n] + 1, clip.num_frames - 1)
+        rot = scipy(sim.body_quat[n]).as_matrix()
+        anchor = rot[ANCHOR]
+        ref = scipy(clip.body_quat_w[frame, tracked[ANCHOR]]).as_matrix()
+        root = scipy(sim.root_quat[n]).as_matrix()
+        expected = np.concatenate([
+            clip.joint_pos[frame], clip.joint_vel[frame],
+            anchor.T @ (clip.body_pos_w[frame, tracked[ANCHOR]] - sim.body_pos[n, ANCHOR]),
+            (anchor.T @ ref)[:, :2].ravel(),
+            ((sim.body_pos[n] - sim.body_pos[n, ANCHOR]) @ anchor).ravel(),
+            np.concatenate([(anchor.T @ r)[:, :2].ravel() for r in rot]),
+            root.T @ sim.root_lin_vel[n], sim.root_ang_vel_b[n],
+            sim.joint_pos[n] - task.default_joint_pos[n], sim.joint_vel[n], task.action[n],
+        ])  # fmt: skip
+        # float32 chains of a dozen operations on numbers up to 10.
+        np.testing.assert_allclose(info["critic_obs"][n], expected, atol=2e-5)
+    assert observations.size(observations.CRITIC_TERMS) == 286
+
+
+# --- the step -------------------------------------------------------------------------------------
+
+
+def test_robot_put_on_the_reference_has_no_error():
+    env = TrackVectorEnv(1, "stand", preset="clip", autoreset_mode="disabled")
+    env.reset(seed=0)
+    errors = env.task.tracking_errors()
+    # The file's positions are multiples of 2^-18 m; the angle is as good as float32 quaternions.
+    assert errors["mpkpe_m"][0] < 2**-18 and errors["ee_ori_rad"][0] < 1e-3
+    assert errors["joint_pos_rad"][0] == 0.0
+
+
+def test_reward_is_judged_against_the_frame_that_was_shown():
+    env = TrackVectorEnv(1, "walk", preset="clip", autoreset_mode="disabled")
+    obs, _ = env.reset(seed=0, options={"frame": 400})
+    shown = obs[0, :29].copy()
+    env.step(np.zeros((1, 29), np.float32))
+    assert env.task.frame[0] == 401
+    np.testing.assert_array_equal(env.task.reference.joint_pos[0], shown)
+
+
+def test_stale_targets_use_the_anchor_before_the_step():
+    found = []
+    for stale in (False, True):
+        env = TrackVectorEnv(
+            1, "walk", preset="clip", overrides={"stale_targets": stale}, autoreset_mode="disabled"
+        )
+        env.reset(seed=0, options={"frame": 400})
+        before = env.simulator.body_pos[0, ANCHOR].copy()
+        env.step(np.zeros((1, 29), np.float32))
+        after = env.simulator.body_pos[0, ANCHOR].copy()
+        target = env.task._anchored[0][0, ANCHOR]
+        found.append((target[:2], before[:2], after[:2]))
+    np.testing.assert_allclose(found[0][0], found[0][2], atol=1e-6)
+    np.testing.assert_allclose(found[1][0], found[1][1], atol=1e-6)
+    assert np.abs(found[0][1] - found[0][2]).max() > 1e-3  # the anchor did move
+
+
+def test_distance_rule_ends_an_episode():
+    env = TrackVectorEnv(2, "stand", overrides={"failure_distance": 0.3, "pushes": False})
+    env.reset(seed=0)
+    env.simulator.push(np.array([1]), np.array([[4.0, 0, 0]]), np.zeros((1, 3)))
+    causes = []
+    for _ in range(8):
+        *_, info = env.step(np.zeros((2, 29), np.float32))
+        causes += [str(c) for c in info.get("termination", []) if c]
+    assert "anchor_distance" in causes
+
+
+def test_start_noise_stays_in_its_ranges_and_feet_above_the_ground():
+    config = TrackConfig(pushes=False, randomization=False)
+    env = TrackVectorEnv(300, "walk", config=config)
+    env.reset(seed=0)
+    sim, ref = env.simulator, env.task.reference
+    offset = sim.root_pos - ref.body_pos[:, 0]
+    assert np.abs(offset[:, :2]).max() <= 0.05 + 1e-6
+    joint = np.abs(sim.joint_pos - ref.joint_pos)
+    assert 0.09 < joint.max() <= 0.1 + 1e-6
+    turn = (scipy(sim.root_quat) * scipy(ref.body_quat[:, 0]).inv()).as_euler("xyz")
+    assert (np.abs(turn).max(0) <= np.array([0.1, 0.1, 0.2]) + 1e-5).all()
+    assert (np.abs(turn).max(0) >= 0.9 * np.array([0.1, 0.1, 0.2])).all()
+    np.testing.assert_allclose(sim.joint_vel, ref.joint_vel, atol=1e-6)
+    # Lifted until no foot is under the ground (float32 at 1 m).
+    assert env.task._lowest_sole_point(np.arange(300)).min() > -1e-6
+    free = dataclasses.replace(config, reset=dataclasses.replace(config.reset, lift_feet=False))
+    sunk = TrackVectorEnv(300, "walk", config=free)
+    sunk.reset(seed=0)
+    assert sunk.task._lowest_sole_point(np.arange(300)).min() < -0.01
+
+
+def test_disturbance_scale_of_zero_is_a_quiet_start():
+    env = TrackVectorEnv(20, "walk", overrides={"randomization": False})
+    env.task.disturbance = 0.0
+    env.reset(seed=0)
+    np.testing.assert_allclose(env.simulator.joint_pos, env.task.reference.joint_pos, atol=1e-6)
+
+
+def test_pushes_come_at_their_interval_and_size():
+    overrides = {"failure": "none", "reset_noise": False, "noise": False, "episode_s": None}
+    env = TrackVectorEnv(50, "stand", overrides={**overrides, "start": {"mode": "first"}})
+    env.reset(seed=0)
+    pushed = []
+    original = env.simulator.push
+
+    def record(ids, lin, ang):
+        pushed.append((env.task.episode_step[ids].copy(), lin.copy(), ang.copy()))
+        original(ids, lin, ang)
+
+    env.simulator.push = record
+    for _ in range(160):  # 3.2 s: every robot at least once
+        env.step(np.zeros((50, 29), np.float32))
+    steps = np.concatenate([item[0] for item in pushed])
+    assert len(steps) >= 50 and steps.min() >= 50
+    lin = np.abs(np.concatenate([item[1] for item in pushed])).max(0)
+    ang = np.abs(np.concatenate([item[2] for item in pushed])).max(0)
+    assert (lin <= [0.5, 0.5, 0.2]).all() and (lin > [0.4, 0.4, 0.16]).all()
+    assert (ang <= [0.52, 0.52, 0.78]).all() and (ang > [0.4, 0.4, 0.6]).all()
+
+
+def test_joint_offset_moves_action_and_observation_alike():
+    env = TrackVectorEnv(30, "stand", overrides={"noise": False, "reset_noise": False})
+    obs, _ = env.reset(seed=0)
+    offset = env.task.default_joint_pos - g1.DEFAULT_JOINT_POS.astype(np.float32)
+    assert 0.009 < np.abs(offset).max() <= 0.01 + 1e-6
+    seen = obs[:, env.task.observation_layout["joint_pos"]]
+    expected = env.simulator.joint_pos - g1.DEFAULT_JOINT_POS.astype(np.float32) - offset
+    np.testing.assert_allclose(seen, expected, atol=1e-6)
+    targets = []
+    env.simulator.step, step = (lambda q: (targets.append(q.copy()), step(q))), env.simulator.step
+    env.step(np.zeros((30, 29), np.float32))
+    np.testing.assert_allclose(targets[0], env.task.default_joint_pos)
+
+
+# --- start sampling -------------------------------------------------------------------------------
+
+
+def test_bins_follow_the_published_rule():
+    sampler = StartSampler([1276, 49], fps=50.0)
+    assert sampler.clip_bins.tolist() == [26, 1]  # floor(T / 50) + 1
+    frames = np.arange(1276)
+    bins = sampler.bin_of(np.zeros(1276, int), frames)
+    assert bins.tolist() == [min(t * 26 // 1276, 25) for t in frames]
+    assert sampler.bin_of(np.ones(1, int), np.array([48])).tolist() == [26]
+
+
+def test_rates_and_counts_differ_where_visits_do():
+    """Bin 0 is visited ten times as often as bin 5 with ten times the failures: equal rates."""
+    results = {}
+    for statistic in ("rate", "count"):
+        sampler = StartSampler(
+            [500], fps=50.0, mode="adaptive", statistic=statistic, kernel=1, uniform_ratio=0.0
+        )
+        clip = np.zeros(110, int)
+        frame = np.concatenate([np.full(100, 10), np.full(10, 240)])
+        failed = np.zeros(110, bool)
+        failed[:10] = failed[100:101] = True
+        for _ in range(50):
+            sampler.record(clip, frame, failed)
+        p = sampler.probabilities()
+        results[statistic] = (
+            p[sampler.bin_of(clip[:1], frame[:1])[0]] / p[sampler.bin_of(clip[:1], frame[-1:])[0]]
+        )
+    assert results["rate"] == pytest.approx(1.0) and results["count"] == pytest.approx(10.0)
+
+
+def test_kernel_spreads_to_earlier_bins_of_the_same_clip_only():
+    sampler = StartSampler(
+        [500, 500], fps=50.0, mode="adaptive", kernel=3, decay=0.8, uniform_ratio=0.0
+    )
+    bins = sampler.clip_bins[0]
+    sampler.record(np.ones(1, int), np.array([60]), np.array([True]))  # second bin of clip 1
+    p = sampler.probabilities()
+    # The failing bin and the one before it; two before it would be in the other clip.
+    np.testing.assert_allclose(p[[bins + 1, bins]] / p[bins + 1], [1.0, 0.8])
+    assert p[:bins].sum() == 0.0
+
+
+def test_uniform_share_is_what_it_says():
+    for mix, floor in (("convex", 0.3 / 11), ("additive", None)):
+        sampler = StartSampler([500], fps=50.0, mode="adaptive", uniform_ratio=0.3, mix=mix)
+        np.testing.assert_allclose(sampler.probabilities().sum(), 1.0)
+        for _ in range(100):
+            sampler.record(np.zeros(9, int), np.full(9, 250), np.ones(9, bool))
+        if floor is not None:
+            assert sampler.probabilities().min() == pytest.approx(floor)
+
+
+def test_samples_follow_the_probabilities_and_leave_a_frame_to_reach():
+    sampler = StartSampler([500, 100], fps=50.0, mode="adaptive")
+    for _ in range(20):
+        sampler.record(np.zeros(4, int), np.array([5, 100, 200, 450]), np.array([1, 0, 0, 1]) > 0)
+    rng = np.random.default_rng(0)
+    clip, frame = sampler.sample(rng, 20_000)
+    assert (frame <= sampler.clip_frames[clip] - 2).all() and frame.min() == 0
+    counts = np.bincount(sampler.bin_of(clip, frame), minlength=sampler.num_bins)
+    expected = 20_000 * sampler.probabilities()
+    # Five standard deviations; frames on a bin's border may fall to its neighbour.
+    assert (np.abs(counts - expected) < 5 * np.sqrt(expected) + 0.03 * 20_000 / 13).all()
