@@ -17,8 +17,10 @@ ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT / "algos"))
 import ppo_track as ppo  # noqa: E402
 
-SMALL = ["--motion", "stand", "--num-envs", "8", "--num-steps", "8", "--total-timesteps", "384",
-         "--eval-every", "128", "--hidden", "32", "--threads", "1", "--curriculum-s", "0.1"]  # fmt: skip
+SMALL = (
+    "--motion stand --num-envs 8 --num-steps 8 --total-timesteps 384 --eval-every 128 --hidden 32 "
+    "--threads 1 --curriculum-s 0.1"
+).split()
 
 
 def command(*arguments):

@@ -96,7 +96,7 @@ def test_anchored_reference_ignores_where_the_reference_stands_and_faces():
     anchor_pos, anchor_quat = RNG.normal(size=(N, 3)), random_quats(N)
     ref_pos, ref_quat = RNG.normal(size=(N, K, 3)), random_quats(N, K)
     # Headings add up only where the relative rotation is one about z.
-    heading = Rotation.from_euler("z", RNG.uniform(-3, 3, N))
+    heading = Rotation.from_euler("z", RNG.uniform(-3, 3, (N, 1)))
     ref_quat[:, ANCHOR] = (heading * scipy(anchor_quat)).as_quat()[:, [3, 0, 1, 2]]
     turn = Rotation.from_euler("z", 1.1)
     moved = turn.apply(ref_pos.reshape(-1, 3)).reshape(N, K, 3) + [3.0, -2.0, 0.0]
