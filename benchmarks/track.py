@@ -240,11 +240,7 @@ def table(rows: list[dict[str, Any]]) -> str:
             number(row["r_mpkpe_mm"], 1), number(row["joint_pos_rad"], 4),
             number(row["normalized_return"], 3),
         ))  # fmt: skip
-    widths = [max(len(line[i]) for line in lines) for i in range(len(head))]
-    return "\n".join(
-        "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()
-        for line in lines
-    )
+    return cli.aligned(lines)
 
 
 def main(config: Config) -> None:

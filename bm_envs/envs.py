@@ -394,7 +394,7 @@ class TrackVectorEnv(gymnasium.vector.VectorEnv):
         if done.any():
             ids = np.flatnonzero(done)
             causes = np.full(self.num_envs, "", dtype="U16")
-            causes[ids] = [_cause(result, i) for i in ids]
+            causes[ids] = [_cause(result, int(i)) for i in ids]
             if self.autoreset_mode is AutoresetMode.SAME_STEP:
                 final = self._info(critic, result)
                 final["termination"], final["_termination"] = causes, done

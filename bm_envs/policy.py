@@ -34,10 +34,11 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from bm_envs import observation_terms
+from bm_envs import rotations as rot
 from bm_envs.cli import atomic_path, versions, write_json
 from bm_envs.errors import BMError, PolicyError, unknown_name
 from bm_envs.observation_terms import POLICY_TERMS, TERMS
-from bm_envs.robots import g1
+from bm_envs.robots import g1, kinematics
 
 if TYPE_CHECKING:
     from bm_envs.motion.clip import Clip
@@ -47,7 +48,6 @@ OBS_SCALE_EPS = 0.01  # added to the standard deviation; source: rsl_rl's empiri
 SHIPPED = Path(__file__).resolve().parent / "assets" / "policies"
 FORMAT = "bm-envs policy 1"
 VECTORS_FORMAT = "bm-envs test vectors 1"
-
 
 # Names that controllers also accept (motion_tracking_controller, MotionOnnxPolicy.cpp).
 OBSERVATION_ALIASES = {
@@ -726,7 +726,7 @@ def make_test_vectors(
     """States with the observation, action and joint target they must give.
 
     For people who write the observation again, on a robot or in another simulator. Everything is
-    computed here from the formulas in `TERMS` and the robot's table in float64 NumPy, without the
+    computed from the formulas in `TERMS` and the robot's kinematics in float64 NumPy, without the
     environments. The reference frames are random poses, so that no motion's licence is touched.
     Values per joint are in the policy's joint order.
 
@@ -738,30 +738,32 @@ def make_test_vectors(
     """
     rng = np.random.default_rng(seed)
     default = np.array(spec.default_joint_pos)
+    torso = g1.BODY_NAMES.index(spec.anchor_body_name)
     records = []
     for _ in range(cases):
         robot = {
             "root_pos_w": rng.normal([0, 0, 0.76], [1, 1, 0.05]),
-            "root_quat_w": _unit(np.r_[1, rng.normal(0, [0.1, 0.1, 0.6])]),
+            "root_quat_w": rot.quat_normalize(np.r_[1, rng.normal(0, [0.1, 0.1, 0.6])]),
             "root_lin_vel_w": rng.normal(0, 0.5, 3),
             "root_ang_vel_w": rng.normal(0, 0.5, 3),
             "joint_pos": default + rng.normal(0, 0.2, g1.NUM_JOINTS),
             "joint_vel": rng.normal(0, 1.0, g1.NUM_JOINTS),
             "last_action": rng.normal(0, 1.0, g1.NUM_JOINTS),
         }
-        torso_pos, torso_rot = _link_pose(
-            spec.anchor_body_name, robot["root_pos_w"], _matrix(robot["root_quat_w"]),
-            dict(zip(spec.joint_names, robot["joint_pos"], strict=True)),
+        root_and_joints = (
+            robot["root_pos_w"], robot["root_quat_w"], robot["joint_pos"][spec.action_index()]
         )  # fmt: skip
+        links = kinematics.link_poses(*(value[None] for value in root_and_joints))
+        torso_pos, torso_rot = links.pos[0, torso], rot.quat_to_matrix(links.quat[0, torso])
         reference = {
             "joint_pos": default + rng.normal(0, 0.2, g1.NUM_JOINTS),
             "joint_vel": rng.normal(0, 1.0, g1.NUM_JOINTS),
             "anchor_pos_w": torso_pos + rng.normal(0, 0.1, 3),
-            "anchor_quat_w": _unit(robot["root_quat_w"] + rng.normal(0, 0.1, 4)),
+            "anchor_quat_w": rot.quat_normalize(robot["root_quat_w"] + rng.normal(0, 0.1, 4)),
         }
         # World to body is the transpose: every rotation below is body to world.
-        relative = torso_rot.T @ _matrix(reference["anchor_quat_w"])
-        pelvis = _matrix(robot["root_quat_w"])
+        relative = torso_rot.T @ rot.quat_to_matrix(reference["anchor_quat_w"])
+        pelvis = rot.quat_to_matrix(robot["root_quat_w"])
         parts = {
             "command": np.r_[reference["joint_pos"], reference["joint_vel"]],
             "motion_anchor_pos_b": torso_rot.T @ (reference["anchor_pos_w"] - torso_pos),
@@ -799,34 +801,6 @@ def write_test_vectors(
 ) -> None:  # fmt: skip
     """Write `make_test_vectors` as JSON."""
     write_json(path, make_test_vectors(policy, spec, cases=cases, seed=seed))
-
-
-def _unit(q: np.ndarray) -> np.ndarray:
-    return q / np.linalg.norm(q)
-
-
-def _matrix(q: Sequence[float] | np.ndarray) -> np.ndarray:
-    """Rotation matrix of a unit quaternion w x y z, written out."""
-    w, x, y, z = _unit(np.asarray(q, float))
-    return np.array([
-        [1 - 2 * (y * y + z * z), 2 * (x * y - w * z), 2 * (x * z + w * y)],
-        [2 * (x * y + w * z), 1 - 2 * (x * x + z * z), 2 * (y * z - w * x)],
-        [2 * (x * z - w * y), 2 * (y * z + w * x), 1 - 2 * (x * x + y * y)],
-    ])  # fmt: skip
-
-
-def _link_pose(
-    name: str, root_pos: np.ndarray, root_rot: np.ndarray, joint_pos: Mapping[str, float]
-) -> tuple[np.ndarray, np.ndarray]:
-    """Position and rotation of one link: the chain of offsets and hinges down from the pelvis."""
-    if name == g1.ROOT_BODY:
-        return root_pos, root_rot
-    body = next(body for body in g1.BODIES if body.name == name)
-    joint = next(joint for joint in g1.JOINTS if joint.body == name)
-    pos, rot = _link_pose(body.parent, root_pos, root_rot, joint_pos)
-    half = joint_pos[joint.name] / 2
-    hinge = _matrix([np.cos(half), *(np.sin(half) * np.array(joint.axis))])
-    return pos + rot @ np.array(body.pos), rot @ _matrix(body.quat) @ hinge
 
 
 # --- reading and running --------------------------------------------------------------------------

@@ -10,6 +10,18 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
 @pytest.fixture(scope="session")
+def opengl() -> None:
+    """Skips where nothing can be drawn."""
+    from bm_envs.backends.mujoco_render import OffscreenRenderer
+    from bm_envs.errors import BackendUnavailable
+
+    try:
+        OffscreenRenderer(width=16, height=16).close()
+    except BackendUnavailable as error:
+        pytest.skip(f"no OpenGL on this machine: {error}")
+
+
+@pytest.fixture(scope="session")
 def data_dir() -> Path:
     """The folder `BM_DATA_DIR` (lafan1_g1, g1_moves, bvh, oracle_policies); skips where unset."""
     folder = os.environ.get("BM_DATA_DIR")

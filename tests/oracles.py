@@ -1,4 +1,4 @@
-"""Independent truths that several tests compare with: MuJoCo's kinematics, one frame at a time."""
+"""Independent truths that several tests compare with: MuJoCo's own kinematics."""
 
 from typing import Literal
 
@@ -6,6 +6,14 @@ import mujoco
 import numpy as np
 
 from bm_envs.robots import g1, mjcf
+
+
+def at_keyframe(model: mujoco.MjModel, name: str) -> mujoco.MjData:
+    """The model's data in one of its named poses, with everything derived."""
+    data = mujoco.MjData(model)
+    mujoco.mj_resetDataKeyframe(model, data, model.key(name).id)
+    mujoco.mj_forward(model, data)
+    return data
 
 
 def forward_kinematics(

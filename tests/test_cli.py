@@ -175,6 +175,12 @@ def test_json_has_no_nan_and_keeps_the_old_file(tmp_path, value):
     assert os.listdir(tmp_path) == ["out.json"]
 
 
+def test_aligned_columns():
+    assert cli.aligned([("motion", "s"), ("a", "10.5"), ("longer one", "")]) == (
+        "motion      s\na           10.5\nlonger one"
+    )
+
+
 # --- result records ------------------------------------------------------------------------------
 
 

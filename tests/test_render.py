@@ -20,12 +20,7 @@ ROOT = Path(__file__).resolve().parent.parent
 SIZE = dict(width=160, height=120, antialias=False, shadows=False)
 
 
-@pytest.fixture(scope="module", autouse=True)
-def opengl():
-    try:
-        OffscreenRenderer(width=16, height=16).close()
-    except BackendUnavailable as error:
-        pytest.skip(f"no OpenGL on this machine: {error}")
+pytestmark = pytest.mark.usefixtures("opengl")
 
 
 @pytest.fixture(scope="module")

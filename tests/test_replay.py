@@ -12,8 +12,7 @@ import oracles
 import pytest
 from policy_files import isaac_spec, make_clip, make_mlp
 
-from bm_envs.backends.mujoco_render import OffscreenRenderer
-from bm_envs.errors import BackendUnavailable, BMError, ConfigError, MotionError, PolicyError
+from bm_envs.errors import BMError, ConfigError, MotionError, PolicyError
 from bm_envs.motion.library import list_motions, load_motion
 from bm_envs.observation_terms import NO_STATE_ESTIMATION_TERMS
 from bm_envs.policy import PolicySpec, load_policy, write_onnx
@@ -24,14 +23,6 @@ import replay  # noqa: E402
 import track  # noqa: E402
 
 SMALL = dict(width=64, height=48, fps=10, fast=True)
-
-
-@pytest.fixture(scope="module")
-def opengl():
-    try:
-        OffscreenRenderer(width=16, height=16).close()
-    except BackendUnavailable as error:
-        pytest.skip(f"no OpenGL on this machine: {error}")
 
 
 @pytest.fixture

@@ -22,13 +22,6 @@ def model():
     return mjcf.compile_model(mjcf.ModelConfig(feet="capsules", self_collision=True))
 
 
-def at_keyframe(model, name):
-    data = mujoco.MjData(model)
-    mujoco.mj_resetDataKeyframe(model, data, model.key(name).id)
-    mujoco.mj_forward(model, data)
-    return data
-
-
 def link(data, name):
     return data.body(name).xpos
 
@@ -45,7 +38,7 @@ def test_size_and_mass(model):
 @pytest.mark.parametrize("pose", facts.POSES)
 def test_center_of_mass_and_lowest_foot_point(model, pose):
     root_height, com, lowest_foot = facts.POSES[pose]
-    data = at_keyframe(model, pose)
+    data = oracles.at_keyframe(model, pose)
     assert data.qpos[2] == root_height
     np.testing.assert_allclose(data.subtree_com[1], com, rtol=0, atol=ROUNDING)
     feet = [i for i in range(model.ngeom) if "_foot" in model.geom(i).name]
@@ -60,7 +53,7 @@ def test_center_of_mass_and_lowest_foot_point(model, pose):
 
 @pytest.mark.parametrize(("column", "pose"), [(0, "HOME"), (1, "KNEES_BENT")])
 def test_link_positions(model, column, pose):
-    data = at_keyframe(model, pose)
+    data = oracles.at_keyframe(model, pose)
     assert set(facts.LINK_POSITIONS) == set(g1.BODY_NAMES)
     for name, positions in facts.LINK_POSITIONS.items():
         # The table has nine decimals.
@@ -71,7 +64,7 @@ def test_link_positions(model, column, pose):
 
 @pytest.mark.parametrize(("column", "pose"), [(0, "HOME"), (1, "KNEES_BENT")])
 def test_mass_matrix_diagonal_with_armature(model, column, pose):
-    data = at_keyframe(model, pose)
+    data = oracles.at_keyframe(model, pose)
     full = np.zeros((model.nv, model.nv))
     mujoco.mj_fullM(model, data, full)
     expected = [row[column] for row in facts.DYNAMICS.values()]
@@ -79,7 +72,7 @@ def test_mass_matrix_diagonal_with_armature(model, column, pose):
 
 
 def test_gravity_bias_force_at_home(model):
-    data = at_keyframe(model, "HOME")
+    data = oracles.at_keyframe(model, "HOME")
     expected = [row[2] for row in facts.DYNAMICS.values()]
     np.testing.assert_allclose(data.qfrc_bias, expected, rtol=1e-11, atol=ROUNDING)
     assert list(facts.DYNAMICS)[6:] == list(g1.JOINT_NAMES)
@@ -121,7 +114,7 @@ def test_forward_kinematics_gives_velocities_of_link_origins_in_world_axes(state
 
 
 def test_drives_hold_the_default_pose_as_elsewhere(model):
-    data = at_keyframe(model, "KNEES_BENT")
+    data = oracles.at_keyframe(model, "KNEES_BENT")
     for _ in range(20):
         mujoco.mj_step(model, data)
     expected = facts.PD_HOLD
@@ -163,7 +156,7 @@ def test_compiled_drives_are_the_tables(model):
 
 
 def test_torque_is_pd_clipped_at_the_effort_limit(model):
-    data = at_keyframe(model, "ZERO")
+    data = oracles.at_keyframe(model, "ZERO")
     rng = np.random.default_rng(0)
     data.qpos[7:] = rng.uniform(-0.2, 0.2, 29)
     data.qvel[6:] = rng.uniform(-2, 2, 29)
@@ -181,7 +174,7 @@ def test_torque_is_pd_clipped_at_the_effort_limit(model):
 def test_collision_shapes(model):
     geoms = {geom.name: geom for geom in g1.COLLISION_GEOMS + g1.FOOT_CAPSULES}
     assert set(geoms) == set(facts.COLLISION_GEOMS)
-    data = at_keyframe(model, "ZERO")
+    data = oracles.at_keyframe(model, "ZERO")
     for name, (body, radius, points, dim, priority, friction) in facts.COLLISION_GEOMS.items():
         geom = geoms[name]
         assert (geom.body, geom.radius, geom.start) == (body, radius, points[0])
@@ -206,7 +199,7 @@ def test_collision_shapes(model):
 
 def test_feet_of_four_spheres_have_the_same_sole():
     model = mjcf.compile_model()
-    data = at_keyframe(model, "ZERO")
+    data = oracles.at_keyframe(model, "ZERO")
     for side in ("left", "right"):
         ankle = model.body(f"{side}_ankle_roll_link").id
         ids = [i for i in range(model.ngeom) if model.geom_bodyid[i] == ankle]

@@ -5,6 +5,7 @@ import struct
 
 import mujoco
 import numpy as np
+import oracles
 import pytest
 
 from bm_envs.errors import ConfigError
@@ -46,13 +47,6 @@ def visible(model, body):
     ]
 
 
-def pose_data(model, pose):
-    data = mujoco.MjData(model)
-    mujoco.mj_resetDataKeyframe(model, data, model.key(pose).id)
-    mujoco.mj_forward(model, data)
-    return data
-
-
 @pytest.mark.parametrize("feet", ["spheres", "capsules"])
 def test_visuals_leave_physics_bit_equal(feet, tmp_path):
     write_stl(tmp_path / "pelvis.STL")
@@ -73,7 +67,7 @@ def test_visuals_leave_physics_bit_equal(feet, tmp_path):
             assert np.array_equal(getattr(model, name), getattr(plain, name)), name
         states = []
         for each in (plain, model):
-            data = pose_data(each, "KNEES_BENT")
+            data = oracles.at_keyframe(each, "KNEES_BENT")
             rng = np.random.default_rng(0)
             data.qpos[2] -= 0.01  # both feet in the ground
             data.qpos[7:] += rng.normal(0, 0.1, 29)
@@ -105,7 +99,7 @@ def test_the_plain_model_has_nothing_to_see():
 def test_the_robot_stands_on_its_soles_and_is_as_tall_as_a_g1(model):
     # A geom's extent is taken from its box in the geom's frame: exact for upright shapes, never too
     # small otherwise.
-    data = pose_data(model, "ZERO")
+    data = oracles.at_keyframe(model, "ZERO")
 
     def extent(geoms):
         low, high = [], []
@@ -127,7 +121,7 @@ def test_the_robot_stands_on_its_soles_and_is_as_tall_as_a_g1(model):
 
 
 def test_the_robot_is_its_own_mirror_image(model):
-    data = pose_data(model, "KNEES_BENT")
+    data = oracles.at_keyframe(model, "KNEES_BENT")
     middle = data.qpos[1]
     for name in g1.BODY_NAMES:
         if name.startswith("left_"):
@@ -142,7 +136,7 @@ def test_the_robot_is_its_own_mirror_image(model):
 
 def test_shapes_cover_the_contact_shapes_of_trunk_and_limbs(model):
     """Seen and felt agree: a contact shape's axis lies inside what is drawn of its link (5 mm)."""
-    data = pose_data(model, "ZERO")
+    data = oracles.at_keyframe(model, "ZERO")
     for geom in g1.COLLISION_GEOMS:
         body = model.body(geom.body).id
         frame = data.xmat[body].reshape(3, 3)
@@ -182,7 +176,7 @@ def test_a_mesh_lies_in_its_links_frame(file, link, offset, tmp_path):
     (write_obj if file.endswith("obj") else write_stl)(tmp_path / file)
     (tmp_path / "README.md").write_text("other files do not matter")
     model = mjcf.compile_model(mjcf.ModelConfig(mesh_dir=tmp_path))
-    data = pose_data(model, "KNEES_BENT")
+    data = oracles.at_keyframe(model, "KNEES_BENT")
     body = model.body(link).id
     expected = data.xpos[body] + (TETRAHEDRON + offset) @ data.xmat[body].reshape(3, 3).T
     got = mesh_corners(model, data, link)

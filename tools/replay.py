@@ -116,11 +116,7 @@ def motion_table() -> str:
     for info in library.list_motions():
         seconds = "-" if info.frames is None else f"{(info.frames - 1) / info.fps:.2f}"
         lines.append((info.name, seconds, f"{info.fps:g}", info.where, info.licence, info.source))
-    widths = [max(len(line[i]) for line in lines) for i in range(len(head))]
-    return "\n".join(
-        "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()
-        for line in lines
-    )
+    return cli.aligned(lines)
 
 
 def choose_policy(config: Config) -> Policy | None:

@@ -136,7 +136,7 @@ class MujocoSimulator:
         """
         if foot_friction is not None:
             friction = self._expanded("geom_friction")
-            friction[np.ix_(env_ids, self._foot_geoms, [0])] = np.reshape(foot_friction, (-1, 1, 1))
+            friction[env_ids[:, None], self._foot_geoms, 0] = np.reshape(foot_friction, (-1, 1))
         if torso_com_offset is not None:
             self._expanded("body_ipos")[env_ids, self._torso] = (
                 self._nominal_torso_com + torso_com_offset

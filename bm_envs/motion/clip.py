@@ -365,11 +365,11 @@ def _kinematics_error(
     """Largest distance (m) of a link from forward kinematics in 64 frames; the link, the frame."""
     frames = np.unique(np.linspace(0, len(arrays["joint_pos"]) - 1, 64).astype(int))
     body_pos = arrays["body_pos_w"][frames][:, body_map]
-    expected = kinematics.link_positions(
+    expected = kinematics.link_poses(
         body_pos[:, 0],
         arrays["body_quat_w"][frames, body_map[0]],
         arrays["joint_pos"][frames][:, joint_map],
-    )
+    ).pos
     distance = np.linalg.norm(body_pos - expected, axis=-1)
     frame, body = np.unravel_index(distance.argmax(), distance.shape)
     return float(distance[frame, body]), g1.BODY_NAMES[body], int(frames[frame])

@@ -20,7 +20,7 @@ class StartSampler:
     """Draws start frames. Frames are numbered through all clips, one after the other."""
 
     def __init__(
-        self, clip_frames: Sequence[int], *, fps: float,
+        self, clip_frames: Sequence[int] | np.ndarray, *, fps: float,
         mode: Literal["uniform", "adaptive", "first"] = "uniform", bin_s: float = 1.0,
         statistic: Literal["rate", "count"] = "rate", alpha: float = 0.001, kernel: int = 3,
         decay: float = 0.8, uniform_ratio: float = 0.1,

@@ -77,12 +77,10 @@ def link_states(
     )
 
 
-def link_positions(
-    root_pos: np.ndarray, root_quat: np.ndarray, joint_pos: np.ndarray
-) -> np.ndarray:
-    """`[T, 30, 3]`: link origins alone; arguments as in `link_states`."""
+def link_poses(root_pos: np.ndarray, root_quat: np.ndarray, joint_pos: np.ndarray) -> LinkStates:
+    """The links at rest; arguments as in `link_states`."""
     still = np.zeros((len(root_pos), 3))
-    return link_states(root_pos, root_quat, joint_pos, still, still, np.zeros_like(joint_pos)).pos
+    return link_states(root_pos, root_quat, joint_pos, still, still, np.zeros_like(joint_pos))
 
 
 def sole_points(body_pos_w: np.ndarray, body_quat_w: np.ndarray) -> np.ndarray:
