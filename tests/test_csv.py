@@ -165,7 +165,7 @@ def test_rates_are_positive_numbers(sample, rates):
 
 def run_tool(*arguments, cwd):
     command = [sys.executable, str(TOOL), *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, cwd=cwd, timeout=120)
+    return subprocess.run(command, capture_output=True, text=True, cwd=cwd, timeout=300)
 
 
 def test_the_command_writes_the_same_frames(sample, tmp_path):

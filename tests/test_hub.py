@@ -56,6 +56,8 @@ def environment(url, home, **more):
         "HF_ENDPOINT": url,
         "HF_HUB_DISABLE_TELEMETRY": "1",
         "HF_HUB_DISABLE_PROGRESS_BARS": "1",
+        "HF_HUB_ETAG_TIMEOUT": "120",  # s; ours is up, but the machine may be busy
+        "HF_HUB_DOWNLOAD_TIMEOUT": "120",
     }
     return inherited | hub | {"PYTHONPATH": str(ROOT)} | more
 
@@ -80,7 +82,7 @@ class Client:
 
     def close(self):
         self.process.stdin.close()
-        assert self.process.wait(timeout=30) == 0
+        assert self.process.wait(timeout=300) == 0
 
 
 @pytest.fixture(scope="module")
@@ -142,7 +144,7 @@ def test_a_motion_by_its_name_comes_from_the_hub(server, tmp_path):
     server.files[f"{LAFAN1_REPO}/g1/toy1_subject1.csv"] = CSV
     done = subprocess.run(
         [sys.executable, "-c", LOAD, hashlib.sha256(CSV).hexdigest()],
-        env=environment(server.url, tmp_path), capture_output=True, text=True, timeout=100,
+        env=environment(server.url, tmp_path), capture_output=True, text=True, timeout=300,
     )  # fmt: skip
     assert done.stdout == "toy1_subject1[0:1] 51 CC BY-NC-ND 4.0\n", done.stderr
 
@@ -256,7 +258,7 @@ except hub.MotionError as error:
 """
     done = subprocess.run(
         [sys.executable, "-c", code], env=environment("http://127.0.0.1:9", tmp_path),
-        capture_output=True, text=True, timeout=100,
+        capture_output=True, text=True, timeout=300,
     )  # fmt: skip
     assert done.stdout == (
         "owner/name/g1/x.csv: fetching it from the Hub needs the package huggingface_hub:"

@@ -194,7 +194,7 @@ def run_python(code, **environment):
     }
     done = subprocess.run(
         [sys.executable, "-c", code], env=clean | {"PYTHONPATH": str(ROOT)} | environment,
-        capture_output=True, text=True, timeout=120,
+        capture_output=True, text=True, timeout=300,
     )  # fmt: skip
     return done.returncode, done.stdout + done.stderr
 
@@ -283,6 +283,6 @@ print("done")
 """
     done = subprocess.run(
         [xvfb, "-a", sys.executable, "-c", code], env=os.environ | {"PYTHONPATH": str(ROOT)},
-        capture_output=True, text=True, timeout=120,
+        capture_output=True, text=True, timeout=300,
     )  # fmt: skip
     assert (done.returncode, done.stdout) == (0, "done\n"), done.stderr

@@ -52,7 +52,7 @@ def command(*arguments, **environment):
     env = {k: v for k, v in os.environ.items() if k not in ("DISPLAY", "WAYLAND_DISPLAY")}
     return subprocess.run(
         [sys.executable, "tools/replay.py", *map(str, arguments)],
-        capture_output=True, text=True, cwd=ROOT, timeout=250, env=env | environment,
+        capture_output=True, text=True, cwd=ROOT, timeout=300, env=env | environment,
     )  # fmt: skip
 
 
@@ -364,7 +364,7 @@ replay.main(replay.Config(motion="stand[0:0.5]", show="reference"))
 print(len(shown))
 """
     done = subprocess.run(
-        [xvfb, "-a", sys.executable, "-c", code], capture_output=True, text=True, timeout=250,
+        [xvfb, "-a", sys.executable, "-c", code], capture_output=True, text=True, timeout=300,
         cwd=ROOT,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr

@@ -380,7 +380,6 @@ def dance(tmp_path):
 
 @needs_oracles
 @pytest.mark.slow
-@pytest.mark.timeout(1200)
 def test_the_dance_policy_stays_up_for_its_whole_motion(tmp_path, dance):
     """Accepted range 0.085 to 0.11 rad; measured elsewhere 0.0969 rad over 131.48 s."""
     out = tmp_path / "out.json"
