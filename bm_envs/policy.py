@@ -6,12 +6,12 @@ are laid out. `PolicySpec` is those strings, `MLP` a network as plain arrays, `w
 into a file that `motion_tracking_controller` reads, and `load_policy` runs such files wherever they
 were made, by whole_body_tracking and mjlab too. `docs/policy_files.md` describes the files.
 
-Choices where published exporters differ or err (ids as in the facts sheet on tracking, section 9):
+Choices where published exporters differ or err:
 
-* D11: numbers are written with all their digits, not with three decimals.
-* D18: `time_step` is clamped at both ends (published graphs clamp the upper one only), and an index
+* Numbers are written with all their digits, not with three decimals.
+* `time_step` is clamped at both ends (published graphs clamp the upper one only), and an index
   past the last frame returns the last pose at rest (`hold_last_frame`), not in motion.
-* D23: the metadata keys of whole_body_tracking and of mjlab are both written.
+* The metadata keys of whole_body_tracking and of mjlab are both written.
 
 Nothing here runs code from a file: weights are read with `weights_only=True`, graphs with loops,
 branches or operators that the runtime does not ship are refused. `onnx`, `onnxruntime` and `torch`
@@ -919,7 +919,7 @@ class Policy:
         Root pose, root velocity and joint values are the file's own; the other bodies follow by
         forward kinematics, so all linear velocities are those of link origins. (Files made with
         Isaac Lab hold velocities of centres of mass, except the pelvis's, which the converter took
-        from finite differences of its origin: defect D3.)
+        from finite differences of its origin.)
 
         Raises:
             PolicyError: the file holds no motion, or its links do not fit the G1's kinematics.

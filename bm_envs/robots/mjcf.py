@@ -32,7 +32,7 @@ COLLISION_GROUP = 3
 class ModelConfig:
     """What the model contains and how the engine solves it.
 
-    The engine settings are mjlab's for its tracking task (source: `g1_model.md` section 5).
+    The engine settings are those of the tracking task of mjlab 1.6.0.
     """
 
     feet: Literal["spheres", "capsules"] = "spheres"
