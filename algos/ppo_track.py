@@ -144,8 +144,7 @@ class Config:
     """Learn under bfloat16 autocast (pays on processors with native bfloat16)."""
 
     hidden: tuple[int, ...] = (256, 128)
-    """Hidden layers of actor and critic (published 512 256 128: a little more a sample, for three
-    times the learner's time)."""
+    """Hidden layers of actor and critic (published 512 256 128: more work for the learner)."""
     activation: Literal["elu", "relu", "tanh"] = "elu"
     """Nonlinearity."""
     residual: bool = True

@@ -148,7 +148,6 @@ class TrackTask:
         self.reference = Reference(n)  # frame t: what the robot is compared with
         self._shown = Reference(n)  # frame t + lead: what the observation shows
         self._stale_anchor = np.zeros((n, 7), np.float32)
-        self._compared = np.zeros(n, bool)  # whether the anchored arrays belong to this step
         self._anchored: tuple[np.ndarray, np.ndarray, np.ndarray] | None = None
 
     def attach(self, simulator: Simulator) -> None:
