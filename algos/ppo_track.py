@@ -34,6 +34,7 @@ import json
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -47,6 +48,7 @@ from bm_envs.envs import TrackVectorEnv
 from bm_envs.errors import ConfigError, PolicyError
 from bm_envs.evaluation import run_episodes
 from bm_envs.motion.library import load_motions
+from bm_envs.observation_terms import CRITIC_TERMS, mirror_map
 from bm_envs.policy import MLP, PolicySpec, write_onnx, write_policy_json
 from bm_envs.robots import g1
 from bm_envs.robots.mjcf import ModelConfig
@@ -136,6 +138,10 @@ class Config:
     """Scale start noise and pushes from 0 to 1 as the policy learns to stay up: each iteration by
     `curriculum_step`, up while the mean time between failures is above `curriculum_s`, else down.
     Published: off, full disturbances from the start."""
+    assistance: bool = True
+    """Whether the curriculum begins with a helping hand at pelvis and torso."""
+    assistance_s: float = 2.5
+    """Mean time between failures, s, above which the helping hand lets go."""
     curriculum_s: float = 4.0
     """s."""
     curriculum_step: float = 0.01
@@ -157,6 +163,9 @@ class Config:
     lasts moves a robot with soft drives further, so that more is learned from it. Given the last
     noise the policy is N(mean + rho * noise, (1 - rho^2) std^2), and PPO's ratio uses just that."""
 
+    symmetry: bool = True
+    """Left-right symmetric networks: what is learned on one side holds on the other at once."""
+
     task: TrackConfig = field(default_factory=_laptop_task)
     """The task. By default training has adaptive starts, ends 0.6 m off the path, and has physics
     steps of 10 ms at half of the standard's cost; evaluation always has the standard 5 ms."""
@@ -175,6 +184,10 @@ class Config:
             raise ConfigError(
                 f"noise_correlation is {self.noise_correlation}, expected a number in [0, 1)."
             )
+        if self.symmetry and any(width % 2 for width in self.hidden):
+            raise ConfigError(
+                f"hidden is {self.hidden}, expected even numbers: with symmetry units are pairs."
+            )
         if batch % self.num_minibatches:
             raise ConfigError(
                 f"num_envs * num_steps = {batch} is not divisible by num_minibatches "
@@ -186,7 +199,7 @@ def published() -> Config:
     """The published recipe (whole_body_tracking, rsl_rl_ppo_cfg.py), for 4096 robots at once."""
     return Config(
         preset="published", num_envs=4096, num_steps=24, total_timesteps=30_000 * 4096 * 24,
-        learning_rate=1e-3, schedule="adaptive", desired_kl=0.01, gae_lambda=0.95,
+        learning_rate=1e-3, schedule="adaptive", desired_kl=0.01, gae_lambda=0.95, symmetry=False,
         num_minibatches=4, update_epochs=5, ent_coef=0.005, curriculum=False, ema=0.0,
         hidden=(512, 256, 128), residual=False, init_std=1.0, noise_correlation=0.0,
         eval_every=50_000_000, task=TrackConfig.preset("published"),
@@ -199,18 +212,39 @@ PRESETS = {"laptop": Config, "published": published}
 # --- networks -----------------------------------------------------------------------------------
 
 
+Mirror = tuple[Tensor, Tensor]  # index and sign, `[D]` each, of a left-right reflection
+
+
+def as_mirror(pair: tuple[np.ndarray, np.ndarray]) -> Mirror:
+    """The result of a `mirror_map` as tensors."""
+    return torch.as_tensor(pair[0]), torch.as_tensor(pair[1], dtype=torch.float32)
+
+
+def reflected(x: Tensor, mirror: Mirror) -> Tensor:
+    """`[..., D]` seen in the mirror."""
+    return x[..., mirror[0]] * mirror[1]
+
+
 class Network(nn.Module):
     """An MLP behind a running normalizer, `y = (x - mean) / (std + 0.01)`.
 
     The normalizer's statistics are buffers, so checkpoint and ONNX carry them. Source of the 0.01:
     rsl_rl's EmpiricalNormalization.
+
+    With `mirrors`, the reflections of input and output, the network is left-right symmetric: its
+    output for a reflected input is the reflected output. The units of a hidden layer are pairs that
+    a reflection swaps, so that it remains a plain MLP; `symmetrize` holds the weights (and, while
+    they learn, their gradients) to it.
     """
 
     obs_mean: Tensor
     obs_var: Tensor
     obs_count: Tensor
 
-    def __init__(self, sizes: tuple[int, ...], activation: str, last_gain: float) -> None:
+    def __init__(
+        self, sizes: tuple[int, ...], activation: str, last_gain: float,
+        mirrors: tuple[Mirror, Mirror] | None = None,
+    ) -> None:  # fmt: skip
         super().__init__()
         layers = [nn.Linear(a, b) for a, b in zip(sizes[:-1], sizes[1:], strict=True)]
         for layer in layers:
@@ -220,6 +254,13 @@ class Network(nn.Module):
         self.activation = {"elu": nn.functional.elu, "relu": torch.relu, "tanh": torch.tanh}[
             activation
         ]
+        self.mirrors: list[Mirror] = []
+        if mirrors is not None:
+            swaps = [(torch.arange(n).roll(n // 2), torch.ones(n)) for n in sizes[1:-1]]
+            self.mirrors = [mirrors[0], *swaps, mirrors[1]]
+            for layer in layers:  # the mean of two independent weights has half their variance
+                layer.weight.data *= 2**0.5
+            self.symmetrize([value.data for value in self.layers.parameters()])
         self.register_buffer("obs_mean", torch.zeros(sizes[0]))
         self.register_buffer("obs_var", torch.ones(sizes[0]))
         self.register_buffer("obs_count", torch.zeros((), dtype=torch.float64))
@@ -236,8 +277,22 @@ class Network(nn.Module):
         return self.layers[-1](x)
 
     @torch.no_grad()
+    def symmetrize(self, values: Sequence[Tensor]) -> None:
+        """Replace the layers' weights and biases, or their gradients, by the symmetric part."""
+        for i, (weight, bias) in enumerate(zip(values[0::2], values[1::2], strict=True)):
+            before, after = self.mirrors[i : i + 2]
+            weight.copy_((weight + reflected(reflected(weight, before).T, after).T) / 2)
+            bias.copy_((bias + reflected(bias, after)) / 2)
+
+    def symmetrize_gradients(self) -> None:
+        """Between `backward` and the optimizer's step."""
+        self.symmetrize([_gradient(value) for value in self.layers.parameters()])
+
+    @torch.no_grad()
     def update_normalizer(self, obs: Tensor) -> None:
         """Fold `[B, O]` into mean and variance (Chan et al.'s pairwise update)."""
+        if self.mirrors:
+            obs = torch.cat([obs, reflected(obs, self.mirrors[0])])
         count, total = obs.shape[0], self.obs_count + obs.shape[0]
         delta = obs.mean(0) - self.obs_mean
         share = (count / total).float()
@@ -247,16 +302,32 @@ class Network(nn.Module):
         self.obs_count.copy_(total)
 
 
+def _gradient(value: Tensor) -> Tensor:
+    assert value.grad is not None
+    return value.grad
+
+
 class Actor(Network):
     """Gaussian policy with one standard deviation per joint; its mean may ride on the reference."""
 
     def __init__(
         self, obs_size: int, config: Config, default_joint_pos: np.ndarray, scale: np.ndarray
     ) -> None:
-        super().__init__((obs_size, *config.hidden, g1.NUM_JOINTS), config.activation, 0.01)
+        joints = as_mirror(g1.mirror_map())
+        mirrors = (as_mirror(mirror_map(config.task.observations)), joints)
+        super().__init__(
+            (obs_size, *config.hidden, g1.NUM_JOINTS), config.activation, 0.01,
+            mirrors if config.symmetry else None,
+        )  # fmt: skip
         self.log_std = nn.Parameter(torch.full((g1.NUM_JOINTS,), float(np.log(config.init_std))))
         self.residual = config.residual
         self.default_joint_pos, self.action_scale = map(torch.as_tensor, (default_joint_pos, scale))
+
+    def symmetrize_gradients(self) -> None:
+        """Between `backward` and the optimizer's step."""
+        super().symmetrize_gradients()
+        gradient = _gradient(self.log_std)
+        gradient.copy_((gradient + gradient[self.mirrors[-1][0]]) / 2)
 
     def offset(self, obs: Tensor) -> Tensor | float:
         """What the reference adds to the mean: `(q_ref - q0) / scale`; q_ref is `obs[:, :29]`."""
@@ -437,7 +508,14 @@ def main(config: Config) -> None:
     )  # fmt: skip
     task = env.task
     actor = Actor(task.observation_size, config, task.nominal_joint_pos, task.action_scale)
-    critic = Network((task.critic_size, *config.hidden, 1), config.activation, 1.0)
+    seen, alike = (
+        as_mirror(mirror_map(CRITIC_TERMS)),
+        (torch.zeros(1, dtype=torch.long), torch.ones(1)),
+    )
+    critic = Network(
+        (task.critic_size, *config.hidden, 1), config.activation, 1.0,
+        (seen, alike) if config.symmetry else None,
+    )  # fmt: skip
     parameters = [*actor.parameters(), *critic.parameters()]
     averaged = copy.deepcopy(actor)  # what is evaluated and exported
     optimizer = torch.optim.Adam(parameters, lr=config.learning_rate, eps=1e-5, fused=True)
@@ -461,6 +539,7 @@ def main(config: Config) -> None:
     first_pass: dict[str, float] = {}
     if saved is None:
         task.disturbance = 0.0 if config.curriculum else 1.0
+        task.assistance = 1.0 if config.curriculum and config.assistance else 0.0
         obs, info = env.reset(seed=config.seed)
         # Else every robot that survives is cut off by the time limit in the same step.
         if config.task.episode_s is not None:
@@ -574,7 +653,10 @@ def main(config: Config) -> None:
 
         # 7. Learn.
         sums: dict[str, float] = {}
-        for _ in range(config.update_epochs):
+        # The first iteration only teaches the normalizers: at the start, values that do not vary
+        # yet (the last action is 0) would meet the networks tenfold.
+        epochs = config.update_epochs if iteration else 0
+        for _ in range(epochs):
             order = torch.randperm(batch_size, generator=generator)
             for index in order.split(batch_size // config.num_minibatches):
                 with torch.autocast("cpu", torch.bfloat16, enabled=config.bfloat16):
@@ -597,6 +679,9 @@ def main(config: Config) -> None:
                 )  # fmt: skip
                 optimizer.zero_grad()
                 loss.backward()
+                if config.symmetry:
+                    actor.symmetrize_gradients()
+                    critic.symmetrize_gradients()
                 # Apart: a large error of the critic must not shorten the actor's step.
                 nn.utils.clip_grad_norm_(actor.parameters(), config.max_grad_norm)
                 nn.utils.clip_grad_norm_(critic.parameters(), config.max_grad_norm)
@@ -613,12 +698,15 @@ def main(config: Config) -> None:
             average.copy_(present)
         critic.update_normalizer(torch.from_numpy(critic_store[:T]).flatten(0, 1))
         if config.curriculum:
-            calm = T * N * CONTROL_DT / max(failures, 1) > config.curriculum_s
+            wanted = config.assistance_s if task.assistance > 0 else config.curriculum_s
+            calm = T * N * CONTROL_DT / max(failures, 1) > wanted
             change = config.curriculum_step if calm else -config.curriculum_step
-            task.disturbance = float(np.clip(task.disturbance + change, 0.0, 1.0))
+            level = task.disturbance - task.assistance + change
+            task.disturbance = float(np.clip(level, 0.0, 1.0))
+            task.assistance = float(np.clip(-level, 0.0, 1.0)) if config.assistance else 0.0
         iteration += 1
         step = iteration * batch_size
-        updates = config.update_epochs * config.num_minibatches
+        updates = epochs * config.num_minibatches
 
         # 8. Log, evaluate, save.
         errors = {f"track/{k}": float(np.nanmean(v)) for k, v in task.tracking_errors().items()}
@@ -632,6 +720,7 @@ def main(config: Config) -> None:
             **errors,
             "track/action_std": std.mean().item(),
             "track/disturbance": task.disturbance,
+            "track/assistance": task.assistance,
             **{f"reward/{key}": value / T for key, value in term_sums.items()},
             **{f"sampling/{key}": value for key, value in task.sampler.metrics().items()},
         }

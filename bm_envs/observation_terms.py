@@ -10,6 +10,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
+
 from bm_envs.robots import g1
 
 
@@ -84,3 +86,37 @@ def layout(names: Sequence[str]) -> dict[str, slice]:
 def size(names: Sequence[str]) -> int:
     """Number of values of the observation made of `names`."""
     return sum(TERMS[name].size for name in names)
+
+
+def mirror_map(names: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
+    """Left-right mirror of observations made of `names`: `mirrored = sign * obs[..., index]`.
+
+    What the robot would see were all reflected in its sagittal (x-z) plane; `g1.mirror_map`
+    is the same for joints and actions. Vectors (position, velocity) turn their y around, axial
+    vectors (angular velocity) x and z, and a rotation becomes `M R M` with `M = diag(1, -1, 1)`.
+    Both `[O]`.
+    """
+    joint_index, joint_sign = g1.mirror_map()
+    body_index = np.array([
+        g1.TRACKED_BODIES.index(g1.mirror_name(name)) for name in g1.TRACKED_BODIES
+    ])  # fmt: skip
+    vector, axial = np.array([1.0, -1.0, 1.0]), np.array([-1.0, 1.0, -1.0])
+    columns = np.array([1.0, -1.0, -1.0, 1.0, 1.0, -1.0])  # R00 R01 R10 R11 R20 R21
+    signs = {
+        "motion_anchor_pos_b": vector, "motion_anchor_ori_b": columns, "body_pos": vector,
+        "body_ori": columns, "base_lin_vel": vector, "base_ang_vel": axial,
+    }  # fmt: skip
+    index, sign = [], []
+    for name, place in layout(names).items():
+        if TERMS[name].joint_blocks:
+            block, block_sign = joint_index, joint_sign
+        elif name in ("body_pos", "body_ori"):
+            width = len(signs[name])
+            block = (body_index[:, None] * width + np.arange(width)).ravel()
+            block_sign = np.tile(signs[name], K)
+        else:
+            block, block_sign = np.arange(TERMS[name].size), signs[name]
+        for start in range(place.start, place.stop, len(block)):
+            index.append(start + block)
+            sign.append(block_sign)
+    return np.concatenate(index), np.concatenate(sign).astype(np.float32)

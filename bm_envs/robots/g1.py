@@ -483,15 +483,19 @@ def order_map(source: Sequence[str], target: Sequence[str]) -> np.ndarray:
     return np.array([where[name] for name in target], dtype=np.intp)
 
 
+def mirror_name(name: str) -> str:
+    """Name of the joint or body on the other side; of one in the middle, its own."""
+    side, _, rest = name.partition("_")
+    return {"left": f"right_{rest}", "right": f"left_{rest}"}.get(side, name)
+
+
 def mirror_map() -> tuple[np.ndarray, np.ndarray]:
     """Left-right mirror of joint values: `mirrored = sign * x[..., index]`; both `[29]`.
 
     Reflection in the sagittal (x-z) plane swaps sides and turns roll and yaw angles around.
     """
-    swap = {"left": "right", "right": "left"}
     index, sign = [], []
     for joint in JOINTS:
-        side, _, rest = joint.name.partition("_")
-        index.append(JOINT_NAMES.index(f"{swap[side]}_{rest}" if side in swap else joint.name))
+        index.append(JOINT_NAMES.index(mirror_name(joint.name)))
         sign.append(1.0 if joint.axis == (0, 1, 0) else -1.0)
     return np.array(index, dtype=np.intp), np.array(sign)
