@@ -53,6 +53,7 @@ from bm_envs.policy import MLP, PolicySpec, write_onnx, write_policy_json
 from bm_envs.robots import g1
 from bm_envs.robots.mjcf import ModelConfig
 from bm_envs.tasks.track.config import CONTROL_DT, SamplingConfig, TrackConfig
+from bm_envs.tasks.track.task import TrackTask
 
 
 def _laptop_task() -> TrackConfig:
@@ -138,10 +139,6 @@ class Config:
     """Scale start noise and pushes from 0 to 1 as the policy learns to stay up: each iteration by
     `curriculum_step`, up while the mean time between failures is above `curriculum_s`, else down.
     Published: off, full disturbances from the start."""
-    assistance: bool = True
-    """Whether the curriculum begins with a helping hand at pelvis and torso."""
-    assistance_s: float = 2.5
-    """Mean time between failures, s, above which the helping hand lets go."""
     curriculum_s: float = 4.0
     """s."""
     curriculum_step: float = 0.01
@@ -411,6 +408,16 @@ def adapted(learning_rate: float, kl: float, desired: float) -> float:
     return learning_rate
 
 
+def set_level(task: TrackTask, level: float) -> None:
+    """Set the task to a level of the curriculum, 0 to 1.
+
+    The first half shortens the leash, from none to `failure_distance`; the second brings start
+    noise, observation noise and pushes, from nothing to all.
+    """
+    task.leash = 1 / (2 * level) if level < 0.5 and level > 0 else 1.0 if level else np.inf
+    task.disturbance = max(0.0, 2 * level - 1)
+
+
 def evaluate(actor: Actor, env: TrackVectorEnv) -> dict[str, float]:
     """The `clip` protocol: every clip once, from its first frame, by the policy's mean.
 
@@ -535,11 +542,11 @@ def main(config: Config) -> None:
     noise = torch.zeros(N, A)
     log_fresh = 0.5 * float(np.log(1 - config.noise_correlation**2))
     episode_return, episode_length = np.zeros(N), np.zeros(N, np.int64)
+    level = 0.0 if config.curriculum else 1.0
     evaluation: dict[str, float] = {}
     first_pass: dict[str, float] = {}
     if saved is None:
-        task.disturbance = 0.0 if config.curriculum else 1.0
-        task.assistance = 1.0 if config.curriculum and config.assistance else 0.0
+        set_level(task, level)
         obs, info = env.reset(seed=config.seed)
         # Else every robot that survives is cut off by the time limit in the same step.
         if config.task.episode_s is not None:
@@ -561,7 +568,7 @@ def main(config: Config) -> None:
         generator.set_state(saved["torch_generator"])
         noise = saved["noise"]
         learning_rate, iteration = saved["learning_rate"], saved["iteration"]
-        train_s, evaluation = saved["train_s"], saved["evaluation"]
+        train_s, evaluation, level = saved["train_s"], saved["evaluation"], saved["level"]
         first_pass = saved["first_pass"]
         episode_return, episode_length = (
             saved["episode_return"].numpy(), saved["episode_length"].numpy()
@@ -698,12 +705,10 @@ def main(config: Config) -> None:
             average.copy_(present)
         critic.update_normalizer(torch.from_numpy(critic_store[:T]).flatten(0, 1))
         if config.curriculum:
-            wanted = config.assistance_s if task.assistance > 0 else config.curriculum_s
-            calm = T * N * CONTROL_DT / max(failures, 1) > wanted
+            calm = T * N * CONTROL_DT / max(failures, 1) > config.curriculum_s
             change = config.curriculum_step if calm else -config.curriculum_step
-            level = task.disturbance - task.assistance + change
-            task.disturbance = float(np.clip(level, 0.0, 1.0))
-            task.assistance = float(np.clip(-level, 0.0, 1.0)) if config.assistance else 0.0
+            level = float(np.clip(level + change, 0.0, 1.0))
+            set_level(task, level)
         iteration += 1
         step = iteration * batch_size
         updates = epochs * config.num_minibatches
@@ -720,7 +725,7 @@ def main(config: Config) -> None:
             **errors,
             "track/action_std": std.mean().item(),
             "track/disturbance": task.disturbance,
-            "track/assistance": task.assistance,
+            "track/level": level,
             **{f"reward/{key}": value / T for key, value in term_sums.items()},
             **{f"sampling/{key}": value for key, value in task.sampler.metrics().items()},
         }
@@ -749,6 +754,7 @@ def main(config: Config) -> None:
                 {
                     "task": json.dumps(_identity(config, clips)), "iteration": iteration,
                     "learning_rate": learning_rate, "train_s": train_s, "env_steps": step,
+                    "level": level,
                     "evaluation": evaluation, "first_pass": first_pass,
                     "actor": averaged.state_dict(), "learner": actor.state_dict(),
                     "critic": critic.state_dict(),

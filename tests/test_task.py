@@ -235,6 +235,36 @@ def test_disturbance_scale_of_zero_is_a_quiet_start():
     np.testing.assert_allclose(env.simulator.joint_pos, env.task.reference.joint_pos, atol=1e-6)
 
 
+def test_disturbance_scale_of_zero_is_an_observation_without_noise():
+    overrides = {"randomization": False, "pushes": False}
+    env, clean = (
+        TrackVectorEnv(20, "walk", overrides={**overrides, "noise": noise}) for noise in (True, False)
+    )
+    for scale, level in ((0.0, 0.0), (0.5, 0.125)):
+        env.task.disturbance = scale
+        clean.task.disturbance = scale
+        env.reset(seed=0), clean.reset(seed=0)
+        rng = np.random.default_rng(0)
+        difference = env.task.observe(slice(None), rng)[0] - clean.task.observe(slice(None), rng)[0]
+        place = env.task.observation_layout["motion_anchor_pos_b"]  # half-width 0.25 m at scale 1
+        assert np.abs(difference[:, place]).max() == pytest.approx(level, rel=0.1)
+
+
+@pytest.mark.parametrize("leash, fails", [(1.0, True), (1.3, False), (np.inf, False)])
+def test_leash_scales_the_distance_at_which_an_episode_ends(leash, fails):
+    config = dataclasses.replace(TrackConfig(), failure_distance=0.5, reset_noise=False)
+    env = TrackVectorEnv(2, "stand", config=config, autoreset_mode="disabled")
+    env.reset(seed=0)
+    qpos = np.concatenate([
+        env.simulator.root_pos, env.simulator.root_quat, env.simulator.joint_pos
+    ], axis=1)  # fmt: skip
+    qpos[0, 1] += 0.6
+    env.simulator.reset(np.arange(2), qpos, np.zeros((2, 35)))
+    env.task.leash = leash
+    result = env.task.step(np.zeros((2, 29), np.float32))
+    assert result.causes["anchor_distance"].tolist() == [fails, False]
+
+
 def test_pushes_come_at_their_interval_and_size():
     overrides = {"failure": "none", "reset_noise": False, "noise": False, "episode_s": None}
     env = TrackVectorEnv(50, "stand", overrides={**overrides, "start": {"mode": "first"}})
@@ -336,50 +366,3 @@ def test_samples_follow_the_probabilities_and_leave_a_frame_to_reach():
     expected = 20_000 * sampler.probabilities()
     # Five standard deviations; frames on a bin's border may fall to its neighbour.
     assert (np.abs(counts - expected) < 5 * np.sqrt(expected) + 0.03 * 20_000 / 13).all()
-
-
-# --- the helping hand -----------------------------------------------------------------------------
-
-
-def reference_actions(env):
-    """Raw actions that ask for the pose of the frame to be reached."""
-    return (env.task._shown.joint_pos - env.task.nominal_joint_pos) / env.task.action_scale
-
-
-def test_assistance_holds_up_who_would_fall_and_then_lets_go():
-    survived = {}
-    for level in (0.0, 1.0):
-        config = dataclasses.replace(TrackConfig.preset("clip"), failure="train")
-        env = TrackVectorEnv(1, ["walk"], config=config, autoreset_mode="disabled")
-        env.task.assistance = level
-        env.reset(seed=0, options={"frame": 200})
-        for step in range(150):
-            _, _, terminated, _, _ = env.step(reference_actions(env))
-            if terminated[0]:
-                break
-            if step == 100:
-                env.task.assistance = 0.0
-        survived[level] = step
-    # Open loop the walk falls within a second; held for two seconds it lasts these, and then falls.
-    assert survived[0.0] < 50 and 100 < survived[1.0] < 149, survived
-
-
-def test_assistance_is_the_spring_of_its_configuration():
-    env = TrackVectorEnv(3, ["walk"], config=TrackConfig.preset("train"))
-    env.reset(seed=0)
-    task, gain = env.task, env.task.config.assistance
-    for _ in range(10):
-        env.step(np.zeros((3, 29), np.float32))
-    pulled = []
-    task.simulator.pull = lambda force, torque: pulled.append((force, torque))
-    task.assistance = 0.5
-    sim, ref = task.simulator, task._shown
-    force = gain.stiffness * (ref.body_pos[:, 0] - sim.root_pos)
-    force += gain.damping * (ref.body_lin_vel[:, 0] - sim.root_lin_vel)
-    turn = scipy(ref.body_quat[:, ANCHOR]) * scipy(sim.body_quat[:, ANCHOR]).inv()
-    angle = np.linalg.norm(turn.as_rotvec(), axis=1, keepdims=True)
-    torque = gain.rot_stiffness * turn.as_rotvec() / angle * 2 * np.sin(angle / 2)
-    torque += gain.rot_damping * (ref.body_ang_vel[:, ANCHOR] - sim.body_ang_vel[:, ANCHOR])
-    task._assist()
-    np.testing.assert_allclose(pulled[0][0], 0.5 * force, rtol=1e-4, atol=1e-2)
-    np.testing.assert_allclose(pulled[0][1], 0.5 * torque, rtol=1e-4, atol=1e-3)

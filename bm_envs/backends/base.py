@@ -154,13 +154,6 @@ class Simulator(Protocol):
         """Hold the joint targets `[N, 29]`, rad, for `decimation` physics steps of PD control."""
         ...
 
-    def pull(self, pelvis_force: Array, torso_torque: Array) -> None:
-        """Hold a force on the pelvis' CoM, N, and a torque on the torso, N m, from now on.
-
-        World axes, `[N, 3]` each; zero until set, and again after a robot's reset.
-        """
-        ...
-
     def push(self, env_ids: Array, lin_vel: Array, ang_vel: Array) -> None:
         """Add to the root velocities of `env_ids [M]`: m/s and rad/s, world axes, `[M, 3]` each."""
         ...

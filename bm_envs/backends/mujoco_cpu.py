@@ -16,7 +16,7 @@ _NONE = int(mujoco.mjtStage.mjSTAGE_NONE)
 
 # What a continued simulation needs: solver warm start included, else the iterates differ in the
 # last bits.
-_STATE_FIELDS = ("time", "qpos", "qvel", "qacc_warmstart", "ctrl", "xfrc_applied")
+_STATE_FIELDS = ("time", "qpos", "qvel", "qacc_warmstart", "ctrl")
 _RANDOMIZED_FIELDS = ("geom_friction", "body_ipos")
 
 
@@ -48,7 +48,6 @@ class MujocoSimulator:
             i for i in range(model.ngeom)
             if model.geom(i).bodyid[0] in [model.body(name).id for name in g1.FOOT_BODIES]
         ])  # fmt: skip
-        self._root = model.body(g1.ROOT_BODY).id
         self._torso = model.body(g1.ANCHOR_BODY).id
         self._nominal_torso_com = model.body_ipos[self._torso].copy()
         self._randomized: dict[str, np.ndarray] = {}
@@ -95,7 +94,7 @@ class MujocoSimulator:
             self._batch.reset(gone, stage=_NONE)
         self._qpos[env_ids] = qpos
         self._qvel[env_ids] = qvel
-        for name in ("time", "qacc_warmstart", "ctrl", "xfrc_applied"):
+        for name in ("time", "qacc_warmstart", "ctrl"):
             self._fields[name][env_ids] = 0.0
         self._batch.forward(env_ids, stage=_FRESH)
         self._refresh(env_ids)
@@ -111,12 +110,6 @@ class MujocoSimulator:
         if alive is None or alive.size:
             self._batch.step(alive, nstep=self.config.decimation, stage=_FRESH)
         self._refresh()
-
-    def pull(self, pelvis_force: np.ndarray, torso_torque: np.ndarray) -> None:
-        """See `Simulator.pull`."""
-        wrench = self._fields["xfrc_applied"]
-        wrench[:, self._root, :3] = pelvis_force
-        wrench[:, self._torso, 3:] = torso_torque
 
     def push(self, env_ids: np.ndarray, lin_vel: np.ndarray, ang_vel: np.ndarray) -> None:
         """See `Simulator.push`."""

@@ -170,53 +170,6 @@ def test_push_adds_world_velocities_and_is_fresh(sim):
     np.testing.assert_array_equal(sim.body_lin_vel[1, 0], linear[1])
 
 
-def test_pull_obeys_newton_and_euler_until_it_is_changed_or_reset(sim):
-    qpos = np.tile(STAND, (N, 1))
-    qpos[:, 2] = 10.0
-    sim.reset(np.arange(N), qpos, np.zeros((N, 35)))
-    model = mjcf.compile_model(tracked=g1.TRACKED_BODIES)
-    data, mass = mujoco.MjData(model), 33.341142
-    force = np.array([[30.0, -20.0, mass * 9.81]] * N)
-    torque = np.array([[1.0, -2.0, 0.5]] * N)
-    force[1:3], torque[2:4] = 0.0, 0.0
-
-    def momentum(env):
-        data.qpos[:], data.qvel[:] = sim._qpos[env], sim._qvel[env]
-        mujoco.mj_forward(model, data)
-        mujoco.mj_subtreeVel(model, data)
-        return mass * data.subtree_linvel[1], data.subtree_angmom[1].copy()
-
-    sim.pull(force, torque)
-    for _ in range(5):
-        sim.step(qpos[:, 7:])
-    for env in range(4):
-        linear, angular = momentum(env)
-        # Impulse is force times time. The force acts off the CoM of a body that tilts: the engine's
-        # steps of 5 ms keep momentum to about a thousandth, and so close is the answer.
-        expected = 0.1 * (force[env] - [0, 0, mass * 9.81])
-        np.testing.assert_allclose(linear, expected, atol=0.02)
-        if not force[env].any():
-            np.testing.assert_allclose(angular, 0.1 * torque[env], atol=2e-3)
-    sim.reset(np.arange(2), qpos[:2], np.zeros((2, 35)))
-    sim.pull(np.zeros((N, 3)), np.zeros((N, 3)))
-    before = momentum(3)[0]
-    sim.step(qpos[:, 7:])
-    for env, start in ((0, np.zeros(3)), (3, before)):
-        np.testing.assert_allclose(
-            momentum(env)[0], start - [0, 0, 0.02 * mass * 9.81], atol=0.02
-        )  # fmt: skip
-
-
-def test_reset_ends_a_pull(sim):
-    qpos = np.tile(STAND, (N, 1))
-    qpos[:, 2] = 10.0
-    sim.reset(np.arange(N), qpos, np.zeros((N, 35)))
-    sim.pull(np.full((N, 3), 100.0), np.zeros((N, 3)))
-    sim.reset(np.arange(1), qpos[:1], np.zeros((1, 35)))
-    sim.step(qpos[:, 7:])
-    assert abs(sim.root_lin_vel[0, 0]) < 1e-6 < 0.01 < sim.root_lin_vel[1, 0]
-
-
 def test_friction_decides_whether_a_sliding_robot_stops():
     simulator = make_simulator("mujoco", SimulatorConfig(2))
     simulator.randomize(np.arange(2), foot_friction=np.array([0.05, 1.2]))

@@ -115,27 +115,6 @@ class RandomizationConfig:
 
 
 @dataclass(frozen=True)
-class AssistanceConfig:
-    """A helping hand for a robot that learns: springs and dampers to the reference.
-
-    At `TrackTask.assistance` = 1; that is 0 unless a trainer raises it, and never in evaluation. A
-    force on the pelvis keeps the robot near its path, a torque on the torso upright; both are
-    renewed every control step. Not in the published recipe; others have taught dynamic motions with
-    a wrench that fades (ZEST, arXiv 2602.00401). The force gives the robot of 33 kg a natural
-    frequency of 6 rad/s, critically damped, far below what renewal at 50 Hz would make unstable.
-    """
-
-    stiffness: float = 1200.0
-    """N/m."""
-    damping: float = 400.0
-    """N s/m."""
-    rot_stiffness: float = 60.0
-    """N m/rad."""
-    rot_damping: float = 4.0
-    """N m s/rad."""
-
-
-@dataclass(frozen=True)
 class PushConfig:
     """Random shoves: the root's velocity jumps. Source: whole_body_tracking."""
 
@@ -228,7 +207,6 @@ class TrackConfig:
     reset: ResetConfig = field(default_factory=ResetConfig)
     randomize: RandomizationConfig = field(default_factory=RandomizationConfig)
     push: PushConfig = field(default_factory=PushConfig)
-    assistance: AssistanceConfig = field(default_factory=AssistanceConfig)
     actuation: ActuationConfig = field(default_factory=ActuationConfig)
     model: ModelConfig = field(default_factory=ModelConfig)
     decimation: int = 4

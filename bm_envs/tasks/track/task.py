@@ -20,7 +20,6 @@ from bm_envs.motion.sampler import StartSampler
 from bm_envs.robots import g1
 from bm_envs.rotations import (
     quat_angle,
-    quat_conj,
     quat_from_euler,
     quat_mul,
     quat_rotate_inverse,
@@ -147,9 +146,8 @@ class TrackTask:
         # Scale of start noise, observation noise and pushes; a trainer may raise it from 0 as the
         # policy learns.
         self.disturbance = 1.0
-        # Scale of the helping hand (`AssistanceConfig`); a trainer may lower it from 1 to 0.
-        self.assistance = 0.0
-        self._assisted = False
+        # Scale of `failure_distance`; a trainer may shorten the leash from infinity.
+        self.leash = 1.0
         self.reference = Reference(n)  # frame t: what the robot is compared with
         self._shown = Reference(n)  # frame t + lead: what the observation shows
         self._stale_anchor = np.zeros((n, 7), np.float32)
@@ -243,8 +241,6 @@ class TrackTask:
         config, sim = self.config, self.simulator
         self._last_action, self.action = self.action, self._last_action
         self.action[:] = action
-        if self.assistance > 0 or self._assisted:
-            self._assist()
         sim.step(self.default_joint_pos + self.action_scale * self.action)
         self.frame += 1
         self.episode_step += 1
@@ -351,8 +347,7 @@ class TrackTask:
         state = {name: np.array(getattr(self, name)) for name in self._STATE}
         return state | {
             "disturbance": np.array(self.disturbance),
-            "assistance": np.array(self.assistance),
-            "assisted": np.array(self._assisted),
+            "leash": np.array(self.leash),
             "sampler.failures": self.sampler.failures.copy(),
             "sampler.visits": self.sampler.visits.copy(),
         }
@@ -368,8 +363,7 @@ class TrackTask:
                 )
             value[:] = state[name]
         self.disturbance = state["disturbance"].item()
-        self.assistance = state["assistance"].item()
-        self._assisted = state["assisted"].item()
+        self.leash = state["leash"].item()
         self.sampler.failures[:] = state["sampler.failures"]
         self.sampler.visits[:] = state["sampler.visits"]
         self._gather(self.reference, slice(None), 0)
@@ -390,18 +384,6 @@ class TrackTask:
         if self.config.stale_targets:
             self._stale_anchor[env_ids, :3] = self.simulator.body_pos[env_ids, ANCHOR]
             self._stale_anchor[env_ids, 3:] = self.simulator.body_quat[env_ids, ANCHOR]
-
-    def _assist(self) -> None:
-        """Pull pelvis and torso towards where the reference will be, during the step to come."""
-        sim, ref, gain = self.simulator, self._shown, self.config.assistance
-        force = gain.stiffness * (ref.body_pos[:, 0] - sim.body_pos[:, 0])
-        force += gain.damping * (ref.body_lin_vel[:, 0] - sim.body_lin_vel[:, 0])
-        turn = quat_mul(ref.body_quat[:, ANCHOR], quat_conj(sim.body_quat[:, ANCHOR]))
-        # 2 sin(angle / 2) about the axis of the shorter way round.
-        torque = gain.rot_stiffness * 2.0 * np.copysign(1.0, turn[:, :1]) * turn[:, 1:]
-        torque += gain.rot_damping * (ref.body_ang_vel[:, ANCHOR] - sim.body_ang_vel[:, ANCHOR])
-        sim.pull(self.assistance * force, self.assistance * torque)
-        self._assisted = self.assistance > 0
 
     def _rewards(self) -> tuple[np.ndarray, dict[str, np.ndarray]]:
         sim, ref, weight = self.simulator, self.reference, self.config.rewards
@@ -464,7 +446,9 @@ class TrackTask:
             )
             if config.failure_distance is not None:
                 causes["anchor_distance"] = terminations.distance_off(
-                    sim.body_pos[:, ANCHOR], ref.body_pos[:, ANCHOR], config.failure_distance
+                    sim.body_pos[:, ANCHOR],
+                    ref.body_pos[:, ANCHOR],
+                    config.failure_distance * self.leash,
                 )
         return np.logical_or.reduce(list(causes.values())), causes
 
