@@ -73,7 +73,7 @@ def summary(run_dir: Path) -> dict[str, float | int | None]:
         "wall_s": rows[-1]["train_s"],
         "time_to_failure_s": float(1 / failures),
         "reward_per_step": float(np.mean(reward)),
-        "disturbance": rows[-1]["track/disturbance"],
+        "level": rows[-1]["track/level"],
         "clip_survival": rows[-1]["eval/survival"],
     }
 

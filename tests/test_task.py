@@ -238,7 +238,8 @@ def test_disturbance_scale_of_zero_is_a_quiet_start():
 def test_disturbance_scale_of_zero_is_an_observation_without_noise():
     overrides = {"randomization": False, "pushes": False}
     env, clean = (
-        TrackVectorEnv(20, "walk", overrides={**overrides, "noise": noise}) for noise in (True, False)
+        TrackVectorEnv(20, "walk", overrides={**overrides, "noise": noise})
+        for noise in (True, False)
     )
     for scale, level in ((0.0, 0.0), (0.5, 0.125)):
         env.task.disturbance = scale
