@@ -137,9 +137,9 @@ class Config:
     max_grad_norm: float = 1.0
     """Bound of the gradient's norm."""
     curriculum: bool = True
-    """Raise the difficulty (`set_level`) from 0 to 1 as the policy learns to stay up: each iteration
-    by `curriculum_step`, up while the mean time between failures is above `curriculum_s`, else down.
-    Published: off, everything from the start."""
+    """Raise the difficulty (`set_level`) from 0 to 1 as the policy learns to stay up: each
+    iteration by `curriculum_step`, up while the mean time between failures is above `curriculum_s`,
+    else down. Published: off, everything from the start."""
     curriculum_s: float = 4.0
     """s."""
     curriculum_step: float = 0.01
@@ -545,7 +545,7 @@ def main(config: Config) -> None:
     noise = torch.zeros(N, A)
     log_fresh = 0.5 * float(np.log(1 - config.noise_correlation**2))
     episode_return, episode_length = np.zeros(N), np.zeros(N, np.int64)
-    level = 0.0 if config.curriculum else 1.0
+    level, commits = 0.0 if config.curriculum else 1.0, []
     evaluation: dict[str, float] = {}
     first_pass: dict[str, float] = {}
     if saved is None:
@@ -572,10 +572,13 @@ def main(config: Config) -> None:
         noise = saved["noise"]
         learning_rate, iteration = saved["learning_rate"], saved["iteration"]
         train_s, evaluation, level = saved["train_s"], saved["evaluation"], saved["level"]
-        first_pass = saved["first_pass"]
+        first_pass, commits = saved["first_pass"], saved["commits"]
         episode_return, episode_length = (
             saved["episode_return"].numpy(), saved["episode_length"].numpy()
         )  # fmt: skip
+    # Every state of the source that had a part in the weights.
+    if (commit := cli.commit()) is not None and commit not in commits:
+        commits.append(commit)
     log = Logger(run_dir, config, iteration, config.total_timesteps // batch_size * batch_size)
     if saved is None:
         cli.write_json(run_dir / "config.json", _config_record(config))
@@ -756,7 +759,7 @@ def main(config: Config) -> None:
                 {
                     "task": json.dumps(_identity(config, clips)), "iteration": iteration,
                     "learning_rate": learning_rate, "train_s": train_s, "env_steps": step,
-                    "level": level,
+                    "level": level, "commits": commits,
                     "evaluation": evaluation, "first_pass": first_pass,
                     "actor": averaged.state_dict(), "learner": actor.state_dict(),
                     "critic": critic.state_dict(),
@@ -770,8 +773,9 @@ def main(config: Config) -> None:
 
     # 9. What leaves the project.
     export(
-        run_dir, config, averaged, clips, evaluation, first_pass, iteration * batch_size, train_s
-    )
+        run_dir, config, averaged, clips, evaluation, first_pass, iteration * batch_size, train_s,
+        commits,
+    )  # fmt: skip
     if first_pass:
         print(
             f"completed by the clip protocol after {first_pass['env_steps']:,} steps, "
@@ -872,7 +876,7 @@ class Logger:
 
 def export(
     run_dir: Path, config: Config, actor: Actor, clips: list[Any], evaluation: dict[str, float],
-    first_pass: dict[str, float], env_steps: int, train_s: float,
+    first_pass: dict[str, float], env_steps: int, train_s: float, commits: list[str],
 ) -> None:  # fmt: skip
     """Write policy.onnx and policy.json, and the video where asked for."""
     drive, depth = config.task.actuation, range(len(actor.layers))
@@ -898,7 +902,8 @@ def export(
         embedded=embed, training={
             "algorithm": "ppo_track", "env_steps": env_steps, "wall_s": round(train_s, 1),
             "seed": config.seed, "num_envs": config.num_envs, "first_pass": first_pass,
-            "clip_protocol": evaluation, "commit": cli.commit(), "machine": cli.machine(),
+            "clip_protocol": evaluation, "commit": ", ".join(commits) or None,
+            "machine": cli.machine(),
         },
     )  # fmt: skip
     if config.capture_video:
