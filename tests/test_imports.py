@@ -16,13 +16,13 @@ SCRIPT_FOLDERS = ("algos", "benchmarks", "tools")
 
 # Module of bm_envs (with all that is inside it) -> modules of bm_envs it may import. A module may
 # import others of its own package, but for `backends`, where each engine stands alone. `cli` is
-# below `motion` and `policy` because both write files, and `cli` has the one way to write them
+# below `robots`, `motion` and `policy` because all write files, and `cli` has the one way to write them
 # whole or not at all (`atomic_path`, `write_json`); `policy` reads and embeds a motion.
 MAY_IMPORT = {
     "errors": set(),
     "rotations": set(),
     "cli": {"errors"},
-    "robots": {"errors", "rotations"},
+    "robots": {"cli", "errors", "rotations"},
     "observation_terms": {"robots"},
     "motion": {"cli", "errors", "robots", "rotations"},
     "policy": {"cli", "errors", "motion", "observation_terms", "robots", "rotations"},

@@ -2,6 +2,9 @@
 
 import itertools
 import re
+import subprocess
+import sys
+from pathlib import Path
 
 import mujoco
 import numpy as np
@@ -380,3 +383,16 @@ def test_tables_are_read_only():
 def test_model_config_refuses(arguments, message):
     with pytest.raises(ConfigError, match=re.escape(message)):
         mjcf.ModelConfig(**arguments)
+
+
+def test_model_file_in_the_package_is_what_the_tables_make(tmp_path):
+    command = [sys.executable, "-m", "bm_envs.robots.mjcf"]
+    done = subprocess.run([*command, str(tmp_path / "g1.xml")], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    shipped = Path(mjcf.__file__).parent.parent / "assets" / "g1.xml"
+    assert (tmp_path / "g1.xml").read_text() == shipped.read_text()
+    model = mujoco.MjModel.from_xml_path(str(shipped))
+    assert model.body_subtreemass[1] == pytest.approx(33.341142, abs=1e-6)
+    refused = subprocess.run([*command, str(tmp_path / "g1.txt")], capture_output=True, text=True)
+    assert refused.returncode == 2 and ".xml" in refused.stderr
+    assert not (tmp_path / "g1.txt").exists()

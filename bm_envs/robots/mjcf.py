@@ -1,6 +1,8 @@
 """MuJoCo model of the G1, written from the tables in `bm_envs.robots.g1`.
 
-`build_mjcf` returns the XML, `compile_model` the compiled `mujoco.MjModel`. The model needs no
+`build_mjcf` returns the XML, `compile_model` the compiled `mujoco.MjModel`, and
+`python -m bm_envs.robots.mjcf g1.xml` writes a file for other programs; the one in `assets/` was made
+so and is for reading: nothing here loads it. The model needs no
 mesh: collision shapes are spheres and capsules, and what is drawn is a set of plain shapes too,
 unless the user has the maker's meshes (`mesh_dir`).
 
@@ -14,12 +16,14 @@ from __future__ import annotations
 
 import xml.etree.ElementTree as ET
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 import mujoco
+from tyro.conf import Positional, arg
 
+from bm_envs import cli
 from bm_envs.errors import ConfigError
 from bm_envs.robots import g1
 
@@ -208,3 +212,27 @@ def _num(value: float) -> str:
 
 def _vec(values: Iterable[float]) -> str:
     return " ".join(repr(float(value)) for value in values)
+
+
+@dataclass(frozen=True)
+class WriteConfig:
+    """Write the robot on a plane as a MuJoCo XML file for other programs."""
+
+    xml: Positional[Annotated[Path, arg(metavar="OUT.xml")]]
+    """File to write; its name ends in .xml."""
+    model: ModelConfig = field(default_factory=lambda: ModelConfig(visuals=True))
+    """What it contains."""
+
+
+def main(config: WriteConfig) -> None:
+    """Write the file."""
+    if config.xml.suffix != ".xml" or config.xml.is_dir():
+        raise ConfigError(f"{config.xml}: expected the name of a file that ends in .xml.")
+    text = build_mjcf(config.model)
+    with cli.atomic_path(config.xml) as temporary:
+        temporary.write_text(text + "\n")
+    print(f"wrote {config.xml}: {mujoco.MjModel.from_xml_string(text).nbody - 1} bodies")
+
+
+if __name__ == "__main__":
+    cli.run(main, WriteConfig)
