@@ -16,8 +16,8 @@ SCRIPT_FOLDERS = ("algos", "benchmarks", "tools")
 
 # Module of bm_envs (with all that is inside it) -> modules of bm_envs it may import. A module may
 # import others of its own package, but for `backends`, where each engine stands alone. `cli` is
-# below `robots`, `motion` and `policy` because all write files, and `cli` has the one way to write them
-# whole or not at all (`atomic_path`, `write_json`); `policy` reads and embeds a motion.
+# below `robots`, `motion` and `policy` because all three write files, and `cli` has the one way to
+# write them whole or not at all (`atomic_path`, `write_json`); `policy` reads and embeds a motion.
 MAY_IMPORT = {
     "errors": set(),
     "rotations": set(),

@@ -1,10 +1,10 @@
 """MuJoCo model of the G1, written from the tables in `bm_envs.robots.g1`.
 
 `build_mjcf` returns the XML, `compile_model` the compiled `mujoco.MjModel`, and
-`python -m bm_envs.robots.mjcf g1.xml` writes a file for other programs; the one in `assets/` was made
-so and is for reading: nothing here loads it. The model needs no
-mesh: collision shapes are spheres and capsules, and what is drawn is a set of plain shapes too,
-unless the user has the maker's meshes (`mesh_dir`).
+`python -m bm_envs.robots.mjcf g1.xml` writes a file for other programs; the one in `assets/` was
+made so and is for reading: nothing here loads it. The model needs no mesh: collision shapes are
+spheres and capsules, and what is drawn is a set of plain shapes too, unless the user has the
+maker's meshes (`mesh_dir`).
 
 Contact rules (source: mjlab 1.6.0, `g1_constants.py`): feet are condim 3 with priority 1 and
 sliding friction 0.6, so the ground's own value does not count for them; the ground is condim 3 with
