@@ -908,8 +908,9 @@ def export(
     )  # fmt: skip
     if config.capture_video:
         replay = Path(__file__).parent.parent / "tools" / "replay.py"
-        command = [sys.executable, str(replay), "--motion", clips[0].name, "--policy", str(run_dir)]
-        subprocess.run([*command, "--video", str(run_dir / "video.mp4")], check=False)
+        command = [sys.executable, str(replay), "--motion", config.motion[0]]
+        command += ["--policy", str(run_dir), "--video", str(run_dir / "video.mp4")]
+        subprocess.run(command, check=False)
 
 
 if __name__ == "__main__":

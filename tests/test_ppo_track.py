@@ -9,6 +9,7 @@ import sys
 import time
 from pathlib import Path
 
+import av
 import numpy as np
 import pytest
 import torch
@@ -263,3 +264,14 @@ def test_published_preset_is_overridable_and_complete():
         command("--preset", "published", "--help"), capture_output=True, text=True
     )
     assert "4096" in done.stdout
+
+
+def test_a_video_of_the_final_policy_on_request(tmp_path, opengl):
+    arguments = [a if a != "stand" else "stand[0:0.3]" for a in SMALL]
+    done = subprocess.run(
+        command(*arguments, "--run-dir", str(tmp_path / "run"), "--capture-video"),
+        capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    with av.open(tmp_path / "run" / "video.mp4") as file:
+        assert len(list(file.decode(video=0))) > 3
