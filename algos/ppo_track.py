@@ -213,6 +213,7 @@ PRESETS = {"laptop": Config, "published": published}
 
 
 Mirror = tuple[Tensor, Tensor]  # index and sign, `[D]` each, of a left-right reflection
+UNCHANGED: Mirror = (torch.zeros(1, dtype=torch.long), torch.ones(1))  # a value has no sides
 
 
 def as_mirror(pair: tuple[np.ndarray, np.ndarray]) -> Mirror:
@@ -417,7 +418,7 @@ def set_level(task: TrackTask, level: float) -> None:
     The first half shortens the leash, from none to `failure_distance`; the second brings start
     noise, observation noise and pushes, from nothing to all.
     """
-    task.leash = 1 / (2 * level) if level < 0.5 and level > 0 else 1.0 if level else np.inf
+    task.leash = max(1.0, 0.5 / level) if level else np.inf
     task.disturbance = max(0.0, 2 * level - 1)
 
 
@@ -518,13 +519,9 @@ def main(config: Config) -> None:
     )  # fmt: skip
     task = env.task
     actor = Actor(task.observation_size, config, task.nominal_joint_pos, task.action_scale)
-    seen, alike = (
-        as_mirror(mirror_map(CRITIC_TERMS)),
-        (torch.zeros(1, dtype=torch.long), torch.ones(1)),
-    )
     critic = Network(
         (task.critic_size, *config.hidden, 1), config.activation, 1.0,
-        (seen, alike) if config.symmetry else None,
+        (as_mirror(mirror_map(CRITIC_TERMS)), UNCHANGED) if config.symmetry else None,
     )  # fmt: skip
     parameters = [*actor.parameters(), *critic.parameters()]
     averaged = copy.deepcopy(actor)  # what is evaluated and exported
@@ -666,8 +663,8 @@ def main(config: Config) -> None:
 
         # 7. Learn.
         sums: dict[str, float] = {}
-        # The first iteration only teaches the normalizers: at the start, values that do not vary
-        # yet (the last action is 0) would meet the networks tenfold.
+        # The first iteration only teaches the normalizers: scaled by observations of the start
+        # alone, what does not vary there (the last action is 0) would be far too large afterwards.
         epochs = config.update_epochs if iteration else 0
         for _ in range(epochs):
             order = torch.randperm(batch_size, generator=generator)

@@ -14,9 +14,9 @@ from bm_envs.observation_terms import (
     CRITIC_TERMS,
     NO_STATE_ESTIMATION_TERMS,
     POLICY_TERMS,
-    TERMS,
     layout,
     mirror_map,
+    size,
 )
 from bm_envs.robots import g1
 from bm_envs.tasks.track.config import TrackConfig
@@ -70,7 +70,7 @@ def test_mirrored_robot_on_the_mirrored_clip_sees_the_mirrored_observation():
 @pytest.mark.parametrize("names", [POLICY_TERMS, NO_STATE_ESTIMATION_TERMS, CRITIC_TERMS])
 def test_mirror_twice_is_nothing(names):
     index, sign = mirror_map(names)
-    obs = np.random.default_rng(0).normal(size=sum(TERMS[name].size for name in names))
+    obs = np.random.default_rng(0).normal(size=size(names))
     once = sign * obs[index]
     assert (once != obs).mean() > 0.6
     np.testing.assert_array_equal(sign * once[index], obs)
@@ -105,8 +105,7 @@ def test_symmetric_policy_acts_mirrored_on_the_mirrored_and_learns_so():
 def test_symmetric_critic_values_the_mirrored_alike():
     torch.manual_seed(0)
     seen = ppo.as_mirror(mirror_map(CRITIC_TERMS))
-    alike = (torch.zeros(1, dtype=torch.long), torch.ones(1))
-    critic = ppo.Network((286, 32, 16, 1), "elu", 1.0, (seen, alike))
+    critic = ppo.Network((286, 32, 16, 1), "elu", 1.0, (seen, ppo.UNCHANGED))
     obs = torch.randn(64, 286)
     critic.update_normalizer(obs)
     assert critic(critic.normalize(obs)).std() > 0.1

@@ -229,9 +229,10 @@ def main(config: WriteConfig) -> None:
     if config.xml.suffix != ".xml" or config.xml.is_dir():
         raise ConfigError(f"{config.xml}: expected the name of a file that ends in .xml.")
     text = build_mjcf(config.model)
+    model = mujoco.MjModel.from_xml_string(text)  # what does not compile is not written
     with cli.atomic_path(config.xml) as temporary:
         temporary.write_text(text + "\n")
-    print(f"wrote {config.xml}: {mujoco.MjModel.from_xml_string(text).nbody - 1} bodies")
+    print(f"wrote {config.xml}: {model.nbody - 1} bodies")
 
 
 if __name__ == "__main__":
