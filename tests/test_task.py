@@ -356,6 +356,18 @@ def test_uniform_share_is_what_it_says():
             assert sampler.probabilities().min() == pytest.approx(floor)
 
 
+def test_hardest_seconds_are_told_from_the_easy_majority():
+    sampler = StartSampler([1000], fps=50.0)  # 21 bins, of which a tenth is 2
+    assert sampler.hardest_s() == np.inf
+    # Every control step 10 robots in each of three bins: 0 of 10, 1 of 10 and 3 of 10 fail.
+    frame = np.repeat([30, 400, 800], 10)
+    failed = np.arange(30) % 10 < np.repeat([0, 1, 3], 10)
+    for _ in range(5):
+        sampler.record(np.zeros(30, int), frame, failed)
+    assert sampler.hardest_s() == pytest.approx(20 / 4 * 0.02)  # 20 robot steps, 4 failures
+    assert sampler.hardest_s(share=0.05) == pytest.approx(10 / 3 * 0.02)
+
+
 def test_samples_follow_the_probabilities_and_leave_a_frame_to_reach():
     sampler = StartSampler([500, 100], fps=50.0, mode="adaptive")
     for _ in range(20):

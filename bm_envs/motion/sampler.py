@@ -28,7 +28,7 @@ class StartSampler:
     ) -> None:  # fmt: skip
         """Cut clips of `clip_frames` frames at `fps` into bins; the rest is `SamplingConfig`'s."""
         self.mode, self.statistic, self.mix = mode, statistic, mix
-        self.alpha, self.uniform_ratio = alpha, uniform_ratio
+        self.alpha, self.uniform_ratio, self.fps = alpha, uniform_ratio, fps
         self.clip_frames = np.asarray(clip_frames, dtype=np.int64)
         self.clip_start = np.concatenate([[0], np.cumsum(self.clip_frames)[:-1]])
         # Source of the bin count: whole_body_tracking, floor(T / frames per bin) + 1.
@@ -53,13 +53,20 @@ class StartSampler:
 
     def record(self, clip_id: np.ndarray, frame: np.ndarray, failed: np.ndarray) -> None:
         """Fold one control step into the statistics: where robots are `[N]`, which failed `[N]`."""
-        if self.mode != "adaptive":
-            return
         bins = self.bin_of(clip_id, frame)
         self.visits += self.alpha * (np.bincount(bins, minlength=self.num_bins) - self.visits)
         self.failures += self.alpha * (
             np.bincount(bins[failed], minlength=self.num_bins) - self.failures
         )
+
+    def hardest_s(self, share: float = 0.1) -> float:
+        """Robot seconds per failure in the hardest `share` of the bins; infinite without any."""
+        rate = np.divide(
+            self.failures, self.visits, out=np.zeros(self.num_bins), where=self.visits > 0
+        )
+        hardest = np.argsort(-rate)[: max(1, round(share * self.num_bins))]
+        failures = self.failures[hardest].sum()
+        return float(self.visits[hardest].sum() / failures / self.fps) if failures else np.inf
 
     def probabilities(self) -> np.ndarray:
         """Probability of starting in each bin. `[S]`."""
@@ -100,4 +107,5 @@ class StartSampler:
             "entropy": float(entropy / np.log(self.num_bins)) if self.num_bins > 1 else 1.0,
             "top1_prob": float(p.max()),
             "top1_bin": float(p.argmax() / self.num_bins),
+            "hardest_s": self.hardest_s(),
         }
