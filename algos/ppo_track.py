@@ -142,9 +142,9 @@ class Config:
     """Raise the difficulty (`set_level`) from 0 to 1 as the policy learns to stay up: each
     iteration by `curriculum_step`, up while the mean time between failures in the hardest tenth of
     the clips is above `curriculum_s`, else down. Published: off, everything from the start."""
-    curriculum_s: float = 3.0
+    curriculum_s: float = 5.0
     """s."""
-    curriculum_step: float = 0.004
+    curriculum_step: float = 0.002
     """Change of the level per iteration."""
     bfloat16: bool = False
     """Learn under bfloat16 autocast (pays on processors with native bfloat16)."""
