@@ -25,16 +25,24 @@ from bm_envs.errors import BMError, ConfigError, unknown_name
 VARIANTS: dict[str, tuple[str, ...]] = {
     "default": (),
     "no residual, unit noise": ("--no-residual", "--init-std", "1.0"),
-    "no curriculum": ("--no-curriculum",),
+    "initial noise 0.3": ("--init-std", "0.3"),
     "white action noise": ("--noise-correlation", "0"),
+    "no symmetry": ("--no-symmetry",),
+    "no curriculum": ("--no-curriculum",),
+    "no limit of distance": ("--task.failure-distance", "None"),
+    "published velocity reward": (
+        "--task.rewards.body-lin-vel", "1", "--task.rewards.body-lin-vel-std", "1",
+    ),
     "uniform starts": ("--task.start.mode", "uniform"),
-    "published starts": ("--task.start.statistic", "count", "--task.start.kernel", "1",
-                         "--task.start.mix", "additive"),
+    "published starts": (
+        "--task.start.statistic", "count", "--task.start.kernel", "1",
+        "--task.start.mix", "additive",
+    ),
+    "episodes of 10 s": ("--task.episode-s", "10"),
     "32 steps a robot": ("--num-steps", "32", "--num-minibatches", "4"),
     "fixed step size": ("--schedule", "fixed"),
     "5 ms physics": ("--task.model.physics-dt", "0.005", "--task.decimation", "4"),
     "512-256-128": ("--hidden", "512", "256", "128"),
-    "lambda 0.95": ("--gae-lambda", "0.95"),
 }  # fmt: skip
 
 
