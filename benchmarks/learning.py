@@ -1,0 +1,157 @@
+r"""How fast `algos/ppo_track.py` learns: motions x variants of its recipe x seeds, one run each.
+
+    python benchmarks/learning.py --motion 'walk1[5:15]' 'dance1[0:10]' 'run1[20:30]' \
+        --flags='--stop-when-passed' --json benchmarks/results/lafan1.json
+    python benchmarks/learning.py --motion walk --variants all \
+        --flags='--total-timesteps 1000000' --json benchmarks/results/choices.json
+
+Every variant but the first changes one setting. A run that is finished in `--run-dir` is not run
+again, and one that was cut short goes on. A row of the result holds, for one run:
+
+    env_steps, wall_s     control steps over all robots, seconds of training
+    first_pass            steps and seconds at the first evaluation that completed the clip by the
+                          `clip` protocol; null when there was none
+    clip                  figures of the final policy by the `clip` protocol
+    time_to_failure_s     robot seconds per failure in the run's last tenth, and reward_per_step:
+                          under training conditions, which differ between some variants
+    level                 the curriculum's, at the end
+    threads, jobs         threads of the run, and how many runs there were side by side
+    commit, machine       what trained it
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+from tyro.conf import arg
+
+from bm_envs import cli
+from bm_envs.errors import BMError, ConfigError, unknown_name
+
+VARIANTS: dict[str, tuple[str, ...]] = {
+    "default": (),
+    "no residual, unit noise": ("--no-residual", "--init-std", "1.0"),
+    "initial noise 0.3": ("--init-std", "0.3"),
+    "white action noise": ("--noise-correlation", "0"),
+    "no symmetry": ("--no-symmetry",),
+    "no curriculum": ("--no-curriculum",),
+    "no limit of distance": ("--task.failure-distance", "None"),
+    "published velocity reward": (
+        "--task.rewards.body-lin-vel", "1", "--task.rewards.body-lin-vel-std", "1",
+    ),
+    "uniform starts": ("--task.start.mode", "uniform"),
+    "published starts": (
+        "--task.start.statistic", "count", "--task.start.kernel", "1",
+        "--task.start.mix", "additive",
+    ),
+    "episodes of 10 s": ("--task.episode-s", "10"),
+    "32 steps a robot": ("--num-steps", "32", "--num-minibatches", "4"),
+    "fixed step size": ("--schedule", "fixed"),
+    "5 ms physics": ("--task.model.physics-dt", "0.005", "--task.decimation", "4"),
+    "512-256-128": ("--hidden", "512", "256", "128"),
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Config:
+    """What to run."""
+
+    json: Path
+    """Result file."""
+    motion: tuple[str, ...] = ("walk",)
+    """Motions to train on, a policy each."""
+    variants: tuple[str, ...] = ("default",)
+    """Names of the variants to run, or `all`."""
+    seeds: tuple[int, ...] = (1, 2, 3)
+    """Seeds of each."""
+    flags: Annotated[str, arg(metavar="'FLAGS'")] = ""
+    """Further flags of the script for every run, one quoted string."""
+    jobs: int = 1
+    """Runs side by side; they share the cores evenly."""
+    run_dir: Path = Path("runs/learning")
+    """Where the runs are kept."""
+
+    def __post_init__(self) -> None:
+        for name in self.variants:
+            if name not in VARIANTS and name != "all":
+                raise ConfigError(unknown_name("variant", name, (*VARIANTS, "all")))
+        cores = cli.available_cores()
+        if not 1 <= self.jobs <= cores:
+            raise ConfigError(f"jobs is {self.jobs}, expected 1 to {cores}, the cores there are.")
+
+
+def summary(run: Path) -> dict[str, Any]:
+    """Figures of a finished run."""
+    rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    training = json.loads((run / "policy.json").read_text())["training"]
+    last = rows[-max(1, len(rows) // 10) :]
+    reward = [sum(v for k, v in row.items() if k.startswith("reward/")) for row in last]
+    # The mean of times is ruled by lucky iterations; failures per second add up.
+    failures = np.mean([1 / row["charts/time_to_failure_s"] for row in last])
+    return {
+        "env_steps": training["env_steps"],
+        "wall_s": training["wall_s"],
+        "first_pass": training["first_pass"] or None,
+        "clip": training["clip_protocol"],
+        "time_to_failure_s": float(1 / failures),
+        "reward_per_step": float(np.mean(reward)),
+        "level": rows[-1]["track/level"],
+        "threads": json.loads((run / "config.json").read_text())["threads"],
+        "commit": training["commit"],
+        "machine": training["machine"],
+    }
+
+
+def main(config: Config) -> None:
+    """Run what is missing, collect everything."""
+    script = Path(__file__).parent.parent / "algos" / "ppo_track.py"
+    variants = tuple(VARIANTS) if "all" in config.variants else config.variants
+    grid = [(m, v, s) for m in config.motion for v in variants for s in config.seeds]
+    threads = cli.available_cores() // config.jobs
+    rows: dict[int, dict[str, Any]] = {}
+
+    def train(index: int) -> None:
+        motion, variant, seed = grid[index]
+        run = config.run_dir / motion / variant.replace(" ", "_").replace(",", "") / str(seed)
+        if not (run / "policy.json").exists():  # the last file a run writes
+            command = [
+                sys.executable, str(script), "--motion", motion, "--seed", str(seed),
+                "--run-dir", str(run), "--no-motion", "--resume", "--threads", str(threads),
+                *config.flags.split(), *VARIANTS[variant],
+            ]  # fmt: skip
+            done = subprocess.run(
+                command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+            )
+            if done.returncode:
+                said = (done.stderr.strip() or "nothing").splitlines()[-1]
+                raise BMError(f"The run of {motion}, '{variant}', seed {seed} failed: {said}")
+        flags = [*config.flags.split(), *VARIANTS[variant]]
+        row = {"motion": motion, "variant": variant, "flags": flags, "seed": seed,
+               "jobs": config.jobs, **summary(run)}  # fmt: skip
+        rows[index] = row
+        passed = row["first_pass"]
+        print(
+            f"{motion}  {variant}  seed {seed}: survived {row['clip']['survival']:.0%}, "
+            + (f"passed after {passed['env_steps'] / 1e6:.1f} M steps, "
+               f"{passed['wall_s'] / 60:.1f} min" if passed else "not passed")
+            + f" ({row['env_steps'] / 1e6:.1f} M, {row['wall_s'] / 60:.1f} min)",
+            flush=True,
+        )  # fmt: skip
+        finished = [rows[i] for i in sorted(rows)]
+        cli.write_json(config.json, cli.json_result("learning", seed=None, rows=finished))
+
+    with ThreadPoolExecutor(config.jobs) as pool:
+        for result in [pool.submit(train, index) for index in range(len(grid))]:
+            result.result()
+    print(f"results in {config.json}")
+
+
+if __name__ == "__main__":
+    cli.run(main, Config)

@@ -1,0 +1,59 @@
+"""`benchmarks/learning.py`: a grid of short trainings, its result file, what it runs again."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+SMALL = (
+    "--num-envs 8 --num-steps 8 --total-timesteps 192 --eval-every 64 --hidden 32 --no-curriculum"
+)
+
+
+def run(tmp_path, *arguments, flags=SMALL):
+    return subprocess.run(
+        [
+            sys.executable, str(ROOT / "benchmarks" / "learning.py"), "--json",
+            str(tmp_path / "out.json"), "--run-dir", str(tmp_path / "runs"), f"--flags={flags}",
+            *arguments,
+        ], capture_output=True, text=True,
+    )  # fmt: skip
+
+
+def test_grid_of_runs_fills_one_file_and_finished_runs_stay(tmp_path):
+    arguments = ("--motion", "stand", "--seeds", "1", "2", "--variants", "default", "no symmetry")
+    done = run(tmp_path, *arguments)
+    assert done.returncode == 0, done.stderr
+    result = json.loads((tmp_path / "out.json").read_text())
+    assert result["kind"] == "learning"
+    rows = result["rows"]
+    assert [(row["variant"], row["seed"]) for row in rows] == [
+        ("default", 1), ("default", 2), ("no symmetry", 1), ("no symmetry", 2),
+    ]  # fmt: skip
+    assert [row["flags"][-1] for row in rows[1:3]] == ["--no-curriculum", "--no-symmetry"]
+    for row in rows:
+        # Three iterations teach nobody to stand for long.
+        assert row["env_steps"] == 192 and row["first_pass"] is None
+        assert 0 < row["clip"]["survival"] < 1 and row["time_to_failure_s"] > 0
+    # The seeds are seeds of the training itself.
+    assert rows[0]["reward_per_step"] != rows[1]["reward_per_step"]
+
+    made = {path: path.stat().st_mtime_ns for path in (tmp_path / "runs").rglob("policy.json")}
+    assert len(made) == 4
+    next(iter(made)).unlink()  # as if it had been cut short
+    assert run(tmp_path, *arguments).returncode == 0
+    again = json.loads((tmp_path / "out.json").read_text())["rows"]
+    assert [path.stat().st_mtime_ns == time for path, time in made.items()] == [False] + 3 * [True]
+    assert [row["reward_per_step"] for row in again] == [row["reward_per_step"] for row in rows]
+
+
+def test_bad_requests_are_one_sentence(tmp_path):
+    done = run(tmp_path, "--variants", "no symetry")
+    assert done.returncode == 2 and "'no symetry'" in done.stderr
+    assert "no symmetry" in done.stderr
+    done = run(tmp_path, "--jobs", "999")
+    assert done.returncode == 2 and "jobs is 999" in done.stderr
+    done = run(tmp_path, "--motion", "stand", "--seeds", "1", flags="--num-envs 0")
+    assert done.returncode == 2 and "num_envs is 0" in done.stderr
+    assert not (tmp_path / "out.json").exists()
