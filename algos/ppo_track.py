@@ -124,6 +124,10 @@ class Config:
     ema: float = 0.99
     """Averaging of the policy's weights per iteration; the average is evaluated and exported, the
     present weights act and learn (published: 0, no averaging)."""
+    warmup_iterations: int = 1
+    """Iterations at the start that only fill the normalizers (published 0). Scaled by observations
+    of the start alone, what does not vary there (the last action is 0) would be far too large
+    afterwards."""
     num_minibatches: int = 1
     """Mini-batches per epoch."""
     update_epochs: int = 4
@@ -204,7 +208,7 @@ def published() -> Config:
         learning_rate=1e-3, schedule="adaptive", desired_kl=0.01, gae_lambda=0.95, symmetry=False,
         num_minibatches=4, update_epochs=5, ent_coef=0.005, curriculum=False, ema=0.0,
         hidden=(512, 256, 128), residual=False, init_std=1.0, noise_correlation=0.0,
-        eval_every=50_000_000, task=TrackConfig.preset("published"),
+        warmup_iterations=0, eval_every=50_000_000, task=TrackConfig.preset("published"),
     )  # fmt: skip
 
 
@@ -666,9 +670,7 @@ def main(config: Config) -> None:
 
         # 7. Learn.
         sums: dict[str, float] = {}
-        # The first iteration only teaches the normalizers: scaled by observations of the start
-        # alone, what does not vary there (the last action is 0) would be far too large afterwards.
-        epochs = config.update_epochs if iteration else 0
+        epochs = config.update_epochs if iteration >= config.warmup_iterations else 0
         for _ in range(epochs):
             order = torch.randperm(batch_size, generator=generator)
             for index in order.split(batch_size // config.num_minibatches):
