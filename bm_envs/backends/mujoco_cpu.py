@@ -4,10 +4,18 @@ from __future__ import annotations
 
 import mujoco
 import numpy as np
-from mujoco.batch import Batch
 
 from bm_envs.backends.base import SimulatorConfig
+from bm_envs.errors import BackendUnavailable
 from bm_envs.robots import g1, mjcf
+
+try:
+    from mujoco.batch import Batch
+except ModuleNotFoundError:
+    raise BackendUnavailable(
+        "backend='mujoco' needs MuJoCo 4.0 or newer (mujoco.batch), and this is "
+        f"{mujoco.__version__}: pip install 'mujoco>=4.0'."
+    ) from None
 
 # The forward stages run after the last substep. Without them MuJoCo's sensors belong to the state
 # *before* that substep: `mj_step` computes them first and integrates last.

@@ -4,6 +4,8 @@ The truth is analytic (free fall, momentum), or a plain loop over `mujoco.mj_ste
 model.
 """
 
+import sys
+
 import mujoco
 import numpy as np
 import pytest
@@ -255,6 +257,13 @@ def test_errors_say_what_was_expected():
         make_simulator("mujco", SimulatorConfig(1))
     with pytest.raises(ConfigError, match="num_envs is 0, expected 1 or more"):
         SimulatorConfig(0)
+
+
+def test_an_older_engine_is_named(monkeypatch):
+    monkeypatch.setitem(sys.modules, "mujoco.batch", None)
+    monkeypatch.delitem(sys.modules, "bm_envs.backends.mujoco_cpu", raising=False)
+    with pytest.raises(BackendUnavailable, match="needs MuJoCo 4.0 or newer .* pip install"):
+        make_simulator("mujoco", SimulatorConfig(1))
 
 
 def test_self_contact_is_seen_only_with_self_collision():
