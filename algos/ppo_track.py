@@ -111,10 +111,13 @@ class Config:
     """Adam's step size; where it starts when adaptive."""
     final_learning_rate: float = 5e-5
     """Step size at the end of the exponential schedule."""
-    schedule: Literal["exponential", "adaptive", "fixed"] = "exponential"
+    schedule: Literal["exponential", "inverse", "adaptive", "fixed"] = "exponential"
     """`exponential`: from the first to the final step size over the run, since gradients of so few
-    samples are mostly noise, which smaller steps average out; `adaptive`: by the KL divergence of
-    each mini-batch's step (published)."""
+    samples are mostly noise, which smaller steps average out; `inverse`: half of it after
+    `halved_after` control steps, a third after twice as many and so on, for runs of open length;
+    `adaptive`: by the KL divergence of each mini-batch's step (published)."""
+    halved_after: int = 1_500_000
+    """Control steps, see `schedule`."""
     desired_kl: float = 0.01
     """Target of the adaptive schedule, nats: above twice it slower, below half of it faster."""
     gamma: float = 0.99
@@ -178,7 +181,7 @@ class Config:
 
     def __post_init__(self) -> None:
         batch = self.num_envs * self.num_steps
-        for name in ("num_envs", "num_steps", "num_minibatches", "update_epochs"):
+        for name in ("num_envs", "num_steps", "num_minibatches", "update_epochs", "halved_after"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name} is {getattr(self, name)}, expected 1 or more.")
         if self.total_timesteps < batch:
@@ -600,6 +603,9 @@ def main(config: Config) -> None:
         if config.schedule == "exponential":
             ratio = config.final_learning_rate / config.learning_rate
             learning_rate = config.learning_rate * ratio ** (iteration / num_iterations)
+        elif config.schedule == "inverse":
+            passed = iteration * batch_size / config.halved_after
+            learning_rate = config.learning_rate / (1 + passed)
         # 5. Collect.
         tick = time.perf_counter()
         ended_returns, ended_lengths = [], []

@@ -188,6 +188,19 @@ def weights(run_dir):
     return {**saved["actor"], **{f"learner.{k}": v for k, v in saved["learner"].items()}}
 
 
+def test_run_of_open_length_goes_on_as_the_longer_run(tmp_path):
+    flags = "--schedule inverse --halved-after 128".split()
+    train(tmp_path / "whole", *flags)
+    train(tmp_path / "parts", *flags, "--total-timesteps", "192")
+    train(tmp_path / "parts", *flags, "--resume")  # to the 384 steps of the whole
+    whole, parts = weights(tmp_path / "whole"), weights(tmp_path / "parts")
+    assert all(torch.equal(whole[name], parts[name]) for name in whole)
+    rows = (tmp_path / "whole" / "metrics.jsonl").read_text().splitlines()
+    steps = [json.loads(row)["charts/learning_rate"] for row in rows]
+    # 64 control steps an iteration: halved after two, a third after four.
+    np.testing.assert_allclose(steps, 1e-3 / (1 + 0.5 * np.arange(6)))
+
+
 def test_resume_equals_the_uninterrupted_run_bit_for_bit(tmp_path):
     train(tmp_path / "whole")
     # Same settings, stopped half way (the schedule of the step size spans the whole run, so that
