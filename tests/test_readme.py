@@ -39,7 +39,8 @@ def one_line(command):
 def test_readme_has_two_commands_that_set_up_for_themselves():
     train, test = map(one_line, blocks("README.md", "sh"))
     setup = "python3 -m venv .venv && .venv/bin/pip install -c constraints.txt -e '.[{}]' && "
-    assert train == setup.format("train") + ".venv/bin/python algos/ppo_track.py --motion walk"
+    learn = ".venv/bin/python algos/ppo_track.py --motion walk --total-timesteps 3000000"
+    assert train == setup.format("train") + learn
     assert test == setup.format("dev") + ".venv/bin/python -m pytest"
 
 
