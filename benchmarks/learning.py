@@ -27,6 +27,7 @@ import sys
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from threading import Lock
 from typing import Annotated, Any
 
 import numpy as np
@@ -116,6 +117,7 @@ def main(config: Config) -> None:
     grid = [(m, v, s) for m in config.motion for v in variants for s in config.seeds]
     threads = cli.available_cores() // config.jobs
     rows: dict[int, dict[str, Any]] = {}
+    reporting = Lock()
 
     def train(index: int) -> None:
         motion, variant, seed = grid[index]
@@ -135,17 +137,18 @@ def main(config: Config) -> None:
         flags = [*config.flags.split(), *VARIANTS[variant]]
         row = {"motion": motion, "variant": variant, "flags": flags, "seed": seed,
                "jobs": config.jobs, **summary(run)}  # fmt: skip
-        rows[index] = row
-        passed = row["first_pass"]
-        print(
-            f"{motion}  {variant}  seed {seed}: survived {row['clip']['survival']:.0%}, "
-            + (f"passed after {passed['env_steps'] / 1e6:.1f} M steps, "
-               f"{passed['wall_s'] / 60:.1f} min" if passed else "not passed")
-            + f" ({row['env_steps'] / 1e6:.1f} M, {row['wall_s'] / 60:.1f} min)",
-            flush=True,
-        )  # fmt: skip
-        finished = [rows[i] for i in sorted(rows)]
-        cli.write_json(config.json, cli.json_result("learning", seed=None, rows=finished))
+        with reporting:
+            rows[index] = row
+            passed = row["first_pass"]
+            print(
+                f"{motion}  {variant}  seed {seed}: survived {row['clip']['survival']:.0%}, "
+                + (f"passed after {passed['env_steps'] / 1e6:.1f} M steps, "
+                   f"{passed['wall_s'] / 60:.1f} min" if passed else "not passed")
+                + f" ({row['env_steps'] / 1e6:.1f} M, {row['wall_s'] / 60:.1f} min)",
+                flush=True,
+            )  # fmt: skip
+            finished = [rows[i] for i in sorted(rows)]
+            cli.write_json(config.json, cli.json_result("learning", seed=None, rows=finished))
 
     with ThreadPoolExecutor(config.jobs) as pool:
         for result in [pool.submit(train, index) for index in range(len(grid))]:
