@@ -164,8 +164,7 @@ class Config:
     """Add the reference pose to the policy's mean: (ref_joint_pos - q0) / action_scale + net(obs).
     Action space, q0 and file contract stay the published ones; it starts near the motion."""
     init_std: float = 0.7
-    """Initial standard deviation of the raw action (published 1.0, about the default pose). Much:
-    it is from larger deviations that the robot learns, see docs/training.md."""
+    """Initial standard deviation of the raw action (published 1.0, about the default pose)."""
     noise_correlation: float = 0.75
     """Correlation rho of a robot's action noise from step to step (published 0, white): noise that
     lasts moves a robot with soft drives further, so that more is learned from it. Given the last

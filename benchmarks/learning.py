@@ -5,7 +5,7 @@ r"""How fast `algos/ppo_track.py` learns: motions x variants of its recipe x see
     python benchmarks/learning.py --motion walk --variants all \
         --flags='--total-timesteps 1000000' --json benchmarks/results/choices.json
 
-Every variant but the first changes one setting. A run that is finished in `--run-dir` is not run
+Every variant but the first changes one choice. A run that is finished in `--run-dir` is not run
 again, and one that was cut short goes on. A row of the result holds, for one run:
 
     env_steps, wall_s     control steps over all robots, seconds of training
@@ -15,7 +15,8 @@ again, and one that was cut short goes on. A row of the result holds, for one ru
     time_to_failure_s     robot seconds per failure in the run's last tenth, and reward_per_step:
                           under training conditions, which differ between some variants
     level                 the curriculum's, at the end
-    threads, jobs         threads of the run, and how many runs there were side by side
+    threads               of the run, 0 for all cores
+    jobs                  of this command: how many runs it has side by side
     commit, machine       what trained it
 """
 
@@ -35,6 +36,7 @@ from tyro.conf import arg
 
 from bm_envs import cli
 from bm_envs.errors import BMError, ConfigError, unknown_name
+from bm_envs.policy import read_policy_json, read_run_config
 
 VARIANTS: dict[str, tuple[str, ...]] = {
     "default": (),
@@ -91,7 +93,7 @@ class Config:
 def summary(run: Path) -> dict[str, Any]:
     """Figures of a finished run."""
     rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
-    training = json.loads((run / "policy.json").read_text())["training"]
+    training = read_policy_json(run / "policy.json")["training"]
     last = rows[-max(1, len(rows) // 10) :]
     reward = [sum(v for k, v in row.items() if k.startswith("reward/")) for row in last]
     # The mean of times is ruled by lucky iterations; failures per second add up.
@@ -104,7 +106,7 @@ def summary(run: Path) -> dict[str, Any]:
         "time_to_failure_s": float(1 / failures),
         "reward_per_step": float(np.mean(reward)),
         "level": rows[-1]["track/level"],
-        "threads": json.loads((run / "config.json").read_text())["threads"],
+        "threads": read_run_config(run)["threads"],
         "commit": training["commit"],
         "machine": training["machine"],
     }
@@ -122,11 +124,12 @@ def main(config: Config) -> None:
     def train(index: int) -> None:
         motion, variant, seed = grid[index]
         run = config.run_dir / motion / variant.replace(" ", "_").replace(",", "") / str(seed)
+        flags = [*config.flags.split(), *VARIANTS[variant]]
         if not (run / "policy.json").exists():  # the last file a run writes
             command = [
                 sys.executable, str(script), "--motion", motion, "--seed", str(seed),
                 "--run-dir", str(run), "--no-motion", "--resume", "--threads", str(threads),
-                *config.flags.split(), *VARIANTS[variant],
+                *flags,
             ]  # fmt: skip
             done = subprocess.run(
                 command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
@@ -134,7 +137,6 @@ def main(config: Config) -> None:
             if done.returncode:
                 said = (done.stderr.strip() or "nothing").splitlines()[-1]
                 raise BMError(f"The run of {motion}, '{variant}', seed {seed} failed: {said}")
-        flags = [*config.flags.split(), *VARIANTS[variant]]
         row = {"motion": motion, "variant": variant, "flags": flags, "seed": seed,
                "jobs": config.jobs, **summary(run)}  # fmt: skip
         with reporting:

@@ -59,12 +59,15 @@ class StartSampler:
             np.bincount(bins[failed], minlength=self.num_bins) - self.failures
         )
 
-    def hardest_s(self, share: float = 0.1) -> float:
-        """Robot seconds per failure in the hardest `share` of the bins; infinite without any."""
-        rate = np.divide(
+    def rates(self) -> np.ndarray:
+        """Failures per visit of each bin, 0 where nobody has been. `[S]`."""
+        return np.divide(
             self.failures, self.visits, out=np.zeros(self.num_bins), where=self.visits > 0
         )
-        hardest = np.argsort(-rate)[: max(1, round(share * self.num_bins))]
+
+    def hardest_s(self, share: float = 0.1) -> float:
+        """Robot seconds per failure in the hardest `share` of the bins; infinite without any."""
+        hardest = np.argsort(-self.rates())[: max(1, round(share * self.num_bins))]
         failures = self.failures[hardest].sum()
         return float(self.visits[hardest].sum() / failures / self.fps) if failures else np.inf
 
@@ -75,12 +78,7 @@ class StartSampler:
         if self.mode == "uniform":
             uniform = (self.clip_frames / self.clip_bins)[self.bin_clip]
             return uniform / uniform.sum()
-        if self.statistic == "rate":
-            value = np.divide(
-                self.failures, self.visits, out=np.zeros(self.num_bins), where=self.visits > 0
-            )
-        else:
-            value = self.failures
+        value = self.rates() if self.statistic == "rate" else self.failures
         if self.mix == "additive":
             value = self._weights @ (value + self.uniform_ratio / self.num_bins)
             return value / value.sum()
@@ -100,7 +98,7 @@ class StartSampler:
         return clip_id, (fraction * (self.clip_frames[clip_id] - 1)).astype(np.int64)
 
     def metrics(self) -> dict[str, float]:
-        """Entropy of the starts (1 is uniform), and the likeliest bin's probability and place."""
+        """Entropy of starts (1: uniform), the likeliest bin and its probability, `hardest_s`."""
         p = self.probabilities()
         entropy = -(p * np.log(p + 1e-12)).sum()
         return {

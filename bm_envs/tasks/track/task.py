@@ -146,7 +146,7 @@ class TrackTask:
         # Scale of start noise, observation noise and pushes; a trainer may raise it from 0 as the
         # policy learns.
         self.disturbance = 1.0
-        # Scale of `failure_distance`; a trainer may shorten the leash from infinity.
+        # Scale of `failure_distance`; a trainer may change it as the policy learns.
         self.leash = 1.0
         self.reference = Reference(n)  # frame t: what the robot is compared with
         self._shown = Reference(n)  # frame t + lead: what the observation shows
