@@ -36,6 +36,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -139,6 +140,10 @@ class Config:
     """Clip of the probability ratio, and of the value's change."""
     clip_vloss: bool = True
     """Whether the value loss is clipped."""
+    overlap: bool = True
+    """Collect an iteration's samples while the ones before are learned from: all cores stay busy,
+    and the samples are one update older, which their weights make up for (published: off, in
+    turns)."""
     ent_coef: float = 0.0
     """Weight of the entropy bonus (published 0.005, with unit noise)."""
     vf_coef: float = 1.0
@@ -210,7 +215,8 @@ def published() -> Config:
         learning_rate=1e-3, schedule="adaptive", desired_kl=0.01, gae_lambda=0.95, symmetry=False,
         num_minibatches=4, update_epochs=5, ent_coef=0.005, curriculum=False, ema=0.0,
         hidden=(512, 256, 128), residual=False, init_std=1.0, noise_correlation=0.0,
-        warmup_iterations=0, eval_every=50_000_000, task=TrackConfig.preset("published"),
+        warmup_iterations=0, overlap=False, eval_every=50_000_000,
+        task=TrackConfig.preset("published"),
     )  # fmt: skip
 
 
@@ -456,6 +462,184 @@ def evaluate(actor: Actor, env: TrackVectorEnv) -> dict[str, float]:
     return result
 
 
+MAX_WEIGHT = 2.0  # of a sample drawn by an older policy: bounds the variance
+
+
+# --- samples and learner --------------------------------------------------------------------------
+
+
+class Rollout:
+    """The samples of one iteration, `[T, N, ...]`, and what they were drawn from."""
+
+    def __init__(self, config: Config, observation_size: int, critic_size: int) -> None:
+        T, N, A = config.num_steps, config.num_envs, g1.NUM_JOINTS  # noqa: N806
+        self.obs = np.zeros((T, N, observation_size), np.float32)
+        self.critic_obs = np.zeros((T + 1, N, critic_size), np.float32)
+        self.mean = np.zeros((T, N, A), np.float32)
+        self.chosen = np.zeros((T, N, A), np.float32)  # the action less the noise carried over
+        self.log_std = np.zeros(A, np.float32)  # of `chosen`
+        self.reward = np.zeros((T, N), np.float32)
+        self.done = np.zeros((T, N), bool)
+        # Episodes cut off by the clip's end or the time limit: step and robot, last observation.
+        self.truncated = np.zeros((0, 2), np.int64)
+        self.final_critic_obs = np.zeros((0, critic_size), np.float32)
+
+    def begin(self, log_std: Tensor) -> None:
+        """Start anew, with samples of this standard deviation."""
+        self.log_std[:] = log_std.numpy()
+        self.truncated, self.final_critic_obs = self.truncated[:0], self.final_critic_obs[:0]
+
+    def add_truncated(self, t: int, truncated: np.ndarray, final_critic_obs: np.ndarray) -> None:
+        """Note the episodes that step `t` truncated, `[N]` bool, of final observations `[N, C]`."""
+        robots = np.flatnonzero(truncated)
+        at = np.stack([np.full_like(robots, t), robots], axis=1)
+        self.truncated = np.concatenate([self.truncated, at])
+        self.final_critic_obs = np.concatenate([self.final_critic_obs, final_critic_obs[robots]])
+
+    def get_state(self) -> dict[str, np.ndarray]:
+        """For a checkpoint."""
+        return dict(vars(self))
+
+    def set_state(self, state: dict[str, np.ndarray]) -> None:
+        """What `get_state` returned."""
+        vars(self).update(state)
+
+
+class Learner:
+    """Actor, critic and optimizer: one call of `learn` per rollout."""
+
+    def __init__(self, config: Config, task: TrackTask) -> None:
+        self.config = config
+        self.actor = Actor(task.observation_size, config, task.nominal_joint_pos, task.action_scale)
+        self.critic = Network(
+            (task.critic_size, *config.hidden, 1), config.activation, 1.0,
+            (as_mirror(mirror_map(CRITIC_TERMS)), UNCHANGED) if config.symmetry else None,
+        )  # fmt: skip
+        self.averaged = copy.deepcopy(self.actor)  # what is evaluated and exported
+        self.optimizer = torch.optim.Adam(
+            [*self.actor.parameters(), *self.critic.parameters()], lr=config.learning_rate,
+            eps=1e-5, fused=True,
+        )  # fmt: skip
+        self.learning_rate = config.learning_rate
+        self.generator = torch.Generator().manual_seed(config.seed + 1)
+
+    def learn(self, rollout: Rollout, epochs: int) -> dict[str, float]:
+        """Improve actor and critic by a rollout, then fold it into the normalizers.
+
+        Returns what is logged of it.
+        """
+        config, actor, critic = self.config, self.actor, self.critic
+        tick = time.perf_counter()
+        log_fresh = 0.5 * float(np.log(1 - config.noise_correlation**2))
+        # Values, bootstrap of truncated (never of terminated) episodes, advantages.
+        with torch.no_grad():
+            critic_x = critic.normalize(torch.from_numpy(rollout.critic_obs))
+            values = critic(critic_x).squeeze(-1)
+            rewards = torch.from_numpy(rollout.reward).clone()
+            final = critic.normalize(torch.from_numpy(rollout.final_critic_obs))
+            at = torch.from_numpy(rollout.truncated)
+            rewards[at[:, 0], at[:, 1]] += config.gamma * critic(final).squeeze(-1)
+            advantage = gae(
+                rewards, values[:-1], values[-1], torch.from_numpy(rollout.done), config.gamma,
+                config.gae_lambda,
+            )  # fmt: skip
+            value_old = values[:-1].flatten()
+            returns = advantage.flatten() + value_old
+            explained = 1 - (returns - value_old).var() / (returns.var() + 1e-8)
+            advantage = advantage.flatten()
+            advantage = (advantage - advantage.mean()) / (advantage.std() + 1e-8)
+            critic_x = critic_x[:-1].flatten(0, 1)
+            obs = torch.from_numpy(rollout.obs).flatten(0, 1)
+            actor_x, offset = actor.normalize(obs), actor.offset(obs)
+            chosen = torch.from_numpy(rollout.chosen).flatten(0, 1)
+            mean_old = torch.from_numpy(rollout.mean).flatten(0, 1)
+            log_std_old = torch.from_numpy(rollout.log_std)
+            log_prob_old = log_prob(chosen, mean_old, log_std_old)
+            if config.overlap:
+                # The samples are an update old. The clip is about the policy as it is now, and
+                # their weight is how much likelier it is to draw them: decoupled PPO,
+                # arXiv 2110.00641, eq. 4.
+                drew, mean_old = log_prob_old, actor(actor_x) + offset
+                log_std_old = actor.log_std + log_fresh
+                log_prob_old = log_prob(chosen, mean_old, log_std_old)
+                weight = (log_prob_old - drew).exp().clamp(max=MAX_WEIGHT)
+                advantage *= weight / weight.mean()
+            # What the network itself has to put out, so that the loop below adds nothing per batch.
+            chosen, mean_old = chosen - offset, mean_old - offset
+
+        updates, sums = epochs * config.num_minibatches, dict[str, float]()
+        for _ in range(epochs):
+            for index in self._mini_batches(len(obs)):
+                with torch.autocast("cpu", torch.bfloat16, enabled=config.bfloat16):
+                    new_mean = actor(actor_x[index])
+                    new_value = critic(critic_x[index]).squeeze(-1)
+                new_mean, new_value = new_mean.float(), new_value.float()
+                log_std = actor.log_std + log_fresh  # given the noise carried over
+                kl = gaussian_kl(
+                    mean_old[index], log_std_old, new_mean.detach(), log_std.detach()
+                ).item()
+                if config.schedule == "adaptive":
+                    self.learning_rate = adapted(self.learning_rate, kl, config.desired_kl)
+                for group in self.optimizer.param_groups:
+                    group["lr"] = self.learning_rate
+                entropy = (actor.log_std + 0.5 * np.log(2 * np.pi * np.e)).sum()
+                log_ratio = log_prob(chosen[index], new_mean, log_std) - log_prob_old[index]
+                loss, parts = ppo_loss(
+                    log_ratio, advantage[index], new_value,
+                    value_old[index], returns[index], entropy, config,
+                )  # fmt: skip
+                self.optimizer.zero_grad()
+                loss.backward()
+                if config.symmetry:
+                    actor.symmetrize_gradients()
+                    critic.symmetrize_gradients()
+                # Apart: a large error of the critic must not shorten the actor's step.
+                nn.utils.clip_grad_norm_(actor.parameters(), config.max_grad_norm)
+                nn.utils.clip_grad_norm_(critic.parameters(), config.max_grad_norm)
+                self.optimizer.step()
+                for key, value in (parts | {"entropy": entropy}).items():
+                    sums[key] = sums.get(key, 0.0) + value.item()
+                sums["approx_kl"] = sums.get("approx_kl", 0.0) + kl
+        with torch.no_grad():
+            for average, present in zip(
+                self.averaged.parameters(), actor.parameters(), strict=True
+            ):
+                average.lerp_(present, 1 - config.ema)
+        # Only now: before, the samples were seen through the eyes of the policy that drew them.
+        actor.update_normalizer(obs)
+        critic.update_normalizer(torch.from_numpy(rollout.critic_obs[:-1]).flatten(0, 1))
+        for average, present in zip(self.averaged.buffers(), actor.buffers(), strict=True):
+            average.copy_(present)
+        return {
+            "perf/learn_s": time.perf_counter() - tick,
+            **{f"losses/{key}": value / updates for key, value in sums.items()},
+            "losses/explained_variance": explained.item(),
+        }
+
+    def _mini_batches(self, samples: int) -> Sequence[Tensor | slice]:
+        if self.config.num_minibatches == 1:
+            return [slice(None)]
+        order = torch.randperm(samples, generator=self.generator)
+        return order.split(samples // self.config.num_minibatches)
+
+    def get_state(self) -> dict[str, Any]:
+        """For a checkpoint."""
+        return {
+            "actor": self.averaged.state_dict(), "learner": self.actor.state_dict(),
+            "critic": self.critic.state_dict(), "optimizer": self.optimizer.state_dict(),
+            "learner_generator": self.generator.get_state(), "learning_rate": self.learning_rate,
+        }  # fmt: skip
+
+    def set_state(self, state: dict[str, Any]) -> None:
+        """What `get_state` returned."""
+        self.averaged.load_state_dict(state["actor"])
+        self.actor.load_state_dict(state["learner"])
+        self.critic.load_state_dict(state["critic"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.generator.set_state(state["learner_generator"])
+        self.learning_rate = state["learning_rate"]
+
+
 # --- checkpoint ---------------------------------------------------------------------------------
 
 
@@ -483,7 +667,7 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
 
     try:
         state = torch.load(path, weights_only=True, map_location="cpu")
-        state["env"] = arrays(state["env"])
+        state["env"], state["pending"] = arrays(state["env"]), arrays(state["pending"])
         return state
     except Exception as error:  # torch raises many kinds for a file that is not its own
         raise PolicyError(
@@ -508,7 +692,10 @@ def main(config: Config) -> None:
     if config.backend != "mujoco":
         raise ConfigError(f"backend is '{config.backend}': this script trains on 'mujoco' so far.")
     saved = load_checkpoint(checkpoint_path) if checkpoint_path.exists() else None
-    torch.set_num_threads(config.threads or cli.available_cores())
+    threads = config.threads or cli.available_cores()
+    # With overlap, physics has all the cores, and policy and learner share what it leaves idle.
+    learn_threads = max(1, threads // 2) if config.overlap else threads
+    torch.set_num_threads(learn_threads)
     torch.manual_seed(config.seed)
     generator = torch.Generator().manual_seed(config.seed)
 
@@ -527,27 +714,15 @@ def main(config: Config) -> None:
         critic="none", threads=config.threads,
     )  # fmt: skip
     task = env.task
-    actor = Actor(task.observation_size, config, task.nominal_joint_pos, task.action_scale)
-    critic = Network(
-        (task.critic_size, *config.hidden, 1), config.activation, 1.0,
-        (as_mirror(mirror_map(CRITIC_TERMS)), UNCHANGED) if config.symmetry else None,
-    )  # fmt: skip
-    parameters = [*actor.parameters(), *critic.parameters()]
-    averaged = copy.deepcopy(actor)  # what is evaluated and exported
-    optimizer = torch.optim.Adam(parameters, lr=config.learning_rate, eps=1e-5, fused=True)
-
-    # 3. Storage, [T, N, ...].
+    learner = Learner(config, task)
+    acting = copy.deepcopy(learner.actor)  # the learner's own may change while this one acts
     T, N, A = config.num_steps, config.num_envs, g1.NUM_JOINTS  # noqa: N806
     batch_size = T * N
-    obs_store = np.zeros((T, N, task.observation_size), np.float32)
-    critic_store = np.zeros((T + 1, N, task.critic_size), np.float32)
-    chosen_store = np.zeros((T, N, A), np.float32)  # the action less the noise carried over
-    mean_store = np.zeros((T, N, A), np.float32)
-    reward_store = np.zeros((T, N), np.float32)
-    done_store = np.zeros((T, N), bool)
+    rollout = Rollout(config, task.observation_size, task.critic_size)
+    pending: Rollout | None = None  # collected, not yet learned from
 
-    # 4. Start afresh, or from the checkpoint.
-    learning_rate, iteration, train_s = config.learning_rate, 0, 0.0
+    # 3. Start afresh, or from the checkpoint.
+    iteration, train_s = 0, 0.0
     noise = torch.zeros(N, A)
     log_fresh = 0.5 * float(np.log(1 - config.noise_correlation**2))
     episode_return, episode_length = np.zeros(N), np.zeros(N, np.int64)
@@ -562,26 +737,28 @@ def main(config: Config) -> None:
             limit = round(config.task.episode_s / CONTROL_DT)
             task.episode_step[:] = env.np_random.integers(0, limit, N)
         obs_critic = info["critic_obs"]
-        actor.update_normalizer(torch.from_numpy(obs))
-        critic.update_normalizer(torch.from_numpy(obs_critic))
+        for network in (learner.actor, learner.averaged):
+            network.update_normalizer(torch.from_numpy(obs))
+        learner.critic.update_normalizer(torch.from_numpy(obs_critic))
     else:
         if saved["task"] != json.dumps(_identity(config, clips)):
             raise ConfigError(f"{checkpoint_path} is of a run with other settings or motions.")
         env.reset(seed=config.seed)
         env.set_state({**saved["env"], "generator": json.loads(saved["generator"])})
         obs, obs_critic = saved["obs"].numpy(), saved["critic_obs"].numpy()
-        actor.load_state_dict(saved["learner"])
-        averaged.load_state_dict(saved["actor"])
-        critic.load_state_dict(saved["critic"])
-        optimizer.load_state_dict(saved["optimizer"])
+        learner.set_state(saved)
+        if saved["pending"]:
+            pending = Rollout(config, task.observation_size, task.critic_size)
+            pending.set_state(saved["pending"])
         generator.set_state(saved["torch_generator"])
         noise = saved["noise"]
-        learning_rate, iteration = saved["learning_rate"], saved["iteration"]
-        train_s, evaluation, level = saved["train_s"], saved["evaluation"], saved["level"]
+        iteration, train_s = saved["iteration"], saved["train_s"]
+        evaluation, level = saved["evaluation"], saved["level"]
         first_pass, commits = saved["first_pass"], saved["commits"]
         episode_return, episode_length = (
             saved["episode_return"].numpy(), saved["episode_length"].numpy()
         )  # fmt: skip
+    acting.load_state_dict(learner.actor.state_dict())
     # Every state of the source that had a part in the weights.
     if (commit := cli.commit()) is not None and commit not in commits:
         commits.append(commit)
@@ -590,7 +767,7 @@ def main(config: Config) -> None:
         cli.write_json(run_dir / "config.json", _config_record(config))
     print(
         f"motion {name} ({sum(clip.duration_s for clip in clips):.1f} s), backend "
-        f"{config.backend}, {N} robots, {torch.get_num_threads()} threads, "
+        f"{config.backend}, {N} robots, {threads} threads, "
         f"{config.total_timesteps:,} steps -> {run_dir}"
     )
 
@@ -598,34 +775,41 @@ def main(config: Config) -> None:
     last_save = -np.inf
     started = time.perf_counter() - train_s
     stop = False
+    # Python's threads take turns: by default after 5 ms, a quarter of a control step of all robots.
+    sys.setswitchinterval(0.0005)
+    background = ThreadPoolExecutor(1, initializer=torch.set_num_threads, initargs=(learn_threads,))
     while iteration < num_iterations and not stop:
         if config.schedule == "exponential":
             ratio = config.final_learning_rate / config.learning_rate
-            learning_rate = config.learning_rate * ratio ** (iteration / num_iterations)
+            learner.learning_rate = config.learning_rate * ratio ** (iteration / num_iterations)
         elif config.schedule == "inverse":
             passed = iteration * batch_size / config.halved_after
-            learning_rate = config.learning_rate / (1 + passed)
+            learner.learning_rate = config.learning_rate / (1 + passed)
+        # 4. Learn in the background from what the last iteration collected.
+        learning: Future[dict[str, float]] | None = None
+        if pending is not None:
+            epochs = config.update_epochs if iteration > config.warmup_iterations else 0
+            learning = background.submit(learner.learn, pending, epochs)
         # 5. Collect.
         tick = time.perf_counter()
         ended_returns, ended_lengths = [], []
         failures = 0
-        truncated_obs: list[np.ndarray] = []
-        truncated_at: list[tuple[int, np.ndarray]] = []
         term_sums: dict[str, float] = {}
-        std = actor.log_std.detach().exp()
-        fresh_std = torch.exp(actor.log_std.detach() + log_fresh)
+        std = acting.log_std.detach().exp()
+        fresh_std = torch.exp(acting.log_std.detach() + log_fresh)
+        rollout.begin(fresh_std.log())
         for t in range(T):
-            obs_store[t], critic_store[t] = obs, obs_critic
+            rollout.obs[t], rollout.critic_obs[t] = obs, obs_critic
             with torch.no_grad():
-                mean = actor.mean(torch.from_numpy(obs))
+                mean = acting.mean(torch.from_numpy(obs))
                 carried = config.noise_correlation * noise
                 chosen = mean + fresh_std * torch.randn(N, A, generator=generator)
                 noise = chosen - mean + carried
-            mean_store[t], chosen_store[t] = mean.numpy(), chosen.numpy()
+            rollout.mean[t], rollout.chosen[t] = mean.numpy(), chosen.numpy()
             obs, reward, terminated, truncated, info = env.step((mean + noise).numpy())
             obs_critic = info["critic_obs"]
-            reward_store[t] = reward
-            done_store[t] = done = terminated | truncated
+            rollout.reward[t] = reward
+            rollout.done[t] = done = terminated | truncated
             failures += int(terminated.sum())
             episode_return += reward
             episode_length += 1
@@ -635,88 +819,22 @@ def main(config: Config) -> None:
                 ended_lengths.extend(episode_length[done])
                 episode_return[done], episode_length[done] = 0.0, 0
             if truncated.any():
-                truncated_at.append((t, np.flatnonzero(truncated)))
-                truncated_obs.append(info["final_info"]["critic_obs"][truncated])
+                rollout.add_truncated(t, truncated, info["final_info"]["critic_obs"])
             for key, value in info.items():
                 if key.startswith("reward_"):
                     term_sums[key[7:]] = term_sums.get(key[7:], 0.0) + float(value.mean())
-        critic_store[T] = obs_critic
+        rollout.critic_obs[T] = obs_critic
+        collect_s = time.perf_counter() - tick
 
-        collect_s, tick = time.perf_counter() - tick, time.perf_counter()
-
-        # 6. Values, bootstrap of truncated (never of terminated) episodes, advantages.
-        with torch.no_grad():
-            critic_x = critic.normalize(torch.from_numpy(critic_store))
-            values = critic(critic_x).squeeze(-1)
-            rewards = torch.from_numpy(reward_store).clone()
-            if truncated_at:
-                final = critic.normalize(torch.from_numpy(np.concatenate(truncated_obs)))
-                final_value = critic(final).squeeze(-1).split([len(ids) for _, ids in truncated_at])
-                for (t, ids), value in zip(truncated_at, final_value, strict=True):
-                    rewards[t, torch.from_numpy(ids)] += config.gamma * value
-            advantage = gae(
-                rewards, values[:T], values[T], torch.from_numpy(done_store), config.gamma,
-                config.gae_lambda,
-            )  # fmt: skip
-            returns = (advantage + values[:T]).flatten()
-            value_old = values[:T].flatten()
-            explained = 1 - (returns - value_old).var() / (returns.var() + 1e-8)
-            advantage = advantage.flatten()
-            advantage = (advantage - advantage.mean()) / (advantage.std() + 1e-8)
-            obs_flat = torch.from_numpy(obs_store).flatten(0, 1)
-            actor_x, offset = actor.normalize(obs_flat), actor.offset(obs_flat)
-            critic_x = critic_x[:T].flatten(0, 1)
-            chosen_flat = torch.from_numpy(chosen_store).flatten(0, 1)
-            mean_flat = torch.from_numpy(mean_store).flatten(0, 1)
-            log_std_old = fresh_std.log()
-            log_prob_old = log_prob(chosen_flat, mean_flat, log_std_old)
-            # What the network itself has to put out, so that the loop below adds nothing per batch.
-            chosen_flat, mean_flat = chosen_flat - offset, mean_flat - offset
-
-        # 7. Learn.
-        sums: dict[str, float] = {}
-        epochs = config.update_epochs if iteration >= config.warmup_iterations else 0
-        for _ in range(epochs):
-            order = torch.randperm(batch_size, generator=generator)
-            for index in order.split(batch_size // config.num_minibatches):
-                with torch.autocast("cpu", torch.bfloat16, enabled=config.bfloat16):
-                    new_mean = actor(actor_x[index])
-                    new_value = critic(critic_x[index]).squeeze(-1)
-                new_mean, new_value = new_mean.float(), new_value.float()
-                log_std = actor.log_std + log_fresh  # given the noise carried over
-                kl = gaussian_kl(
-                    mean_flat[index], log_std_old, new_mean.detach(), log_std.detach()
-                ).item()
-                if config.schedule == "adaptive":
-                    learning_rate = adapted(learning_rate, kl, config.desired_kl)
-                for group in optimizer.param_groups:
-                    group["lr"] = learning_rate
-                entropy = (actor.log_std + 0.5 * np.log(2 * np.pi * np.e)).sum()
-                log_ratio = log_prob(chosen_flat[index], new_mean, log_std) - log_prob_old[index]
-                loss, parts = ppo_loss(
-                    log_ratio, advantage[index], new_value,
-                    value_old[index], returns[index], entropy, config,
-                )  # fmt: skip
-                optimizer.zero_grad()
-                loss.backward()
-                if config.symmetry:
-                    actor.symmetrize_gradients()
-                    critic.symmetrize_gradients()
-                # Apart: a large error of the critic must not shorten the actor's step.
-                nn.utils.clip_grad_norm_(actor.parameters(), config.max_grad_norm)
-                nn.utils.clip_grad_norm_(critic.parameters(), config.max_grad_norm)
-                optimizer.step()
-                for key, value in (parts | {"entropy": entropy}).items():
-                    sums[key] = sums.get(key, 0.0) + value.item()
-                sums["approx_kl"] = sums.get("approx_kl", 0.0) + kl
-        with torch.no_grad():
-            for average, present in zip(averaged.parameters(), actor.parameters(), strict=True):
-                average.lerp_(present, 1 - config.ema)
-        # Only now: the policy that acted and the one that learns must see through the same eyes.
-        actor.update_normalizer(obs_flat)
-        for average, present in zip(averaged.buffers(), actor.buffers(), strict=True):
-            average.copy_(present)
-        critic.update_normalizer(torch.from_numpy(critic_store[:T]).flatten(0, 1))
+        # 6. What was learned meanwhile acts from now on.
+        if config.overlap:
+            learned = learning.result() if learning is not None else {}
+            spare = pending or Rollout(config, task.observation_size, task.critic_size)
+            pending, rollout = rollout, spare
+        else:
+            epochs = config.update_epochs if iteration >= config.warmup_iterations else 0
+            learned = background.submit(learner.learn, rollout, epochs).result()
+        acting.load_state_dict(learner.actor.state_dict())
         if config.curriculum:
             calm = task.sampler.hardest_s() > config.curriculum_s
             change = config.curriculum_step if calm else -config.curriculum_step
@@ -724,17 +842,14 @@ def main(config: Config) -> None:
             set_level(task, level)
         iteration += 1
         step = iteration * batch_size
-        updates = epochs * config.num_minibatches
 
-        # 8. Log, evaluate, save.
+        # 7. Log, evaluate, save.
         errors = {f"track/{k}": float(np.nanmean(v)) for k, v in task.tracking_errors().items()}
         row = {
             "charts/time_to_failure_s": T * N * CONTROL_DT / max(failures, 1),
             "perf/collect_s": collect_s,
-            "perf/learn_s": time.perf_counter() - tick,
-            "charts/learning_rate": learning_rate,
-            **{f"losses/{key}": value / updates for key, value in sums.items()},
-            "losses/explained_variance": explained.item(),
+            "charts/learning_rate": learner.learning_rate,
+            **learned,
             **errors,
             "track/action_std": std.mean().item(),
             "track/level": level,
@@ -749,7 +864,7 @@ def main(config: Config) -> None:
             and step // config.eval_every > (step - batch_size) // config.eval_every
         )
         if due or iteration == num_iterations:
-            evaluation = evaluate(averaged, eval_env)
+            evaluation = evaluate(learner.averaged, eval_env)
             row |= {f"eval/{key}": value for key, value in evaluation.items()}
         train_s = time.perf_counter() - started
         if evaluation.get("success") == 1.0 and not first_pass:
@@ -765,23 +880,22 @@ def main(config: Config) -> None:
                 checkpoint_path,
                 {
                     "task": json.dumps(_identity(config, clips)), "iteration": iteration,
-                    "learning_rate": learning_rate, "train_s": train_s, "env_steps": step,
-                    "level": level, "commits": commits,
-                    "evaluation": evaluation, "first_pass": first_pass,
-                    "actor": averaged.state_dict(), "learner": actor.state_dict(),
-                    "critic": critic.state_dict(),
-                    "optimizer": optimizer.state_dict(), "torch_generator": generator.get_state(),
+                    "train_s": train_s, "env_steps": step, "level": level, "commits": commits,
+                    "evaluation": evaluation, "first_pass": first_pass, **learner.get_state(),
+                    "pending": pending.get_state() if pending else {},
+                    "torch_generator": generator.get_state(),
                     "generator": json.dumps(env_state.pop("generator")), "env": env_state,
                     "obs": obs, "critic_obs": obs_critic, "noise": noise,
                     "episode_return": episode_return, "episode_length": episode_length,
                 },
             )  # fmt: skip
+    background.shutdown()
     log.close()
 
-    # 9. What leaves the project.
+    # 8. What leaves the project.
     export(
-        run_dir, config, averaged, clips, evaluation, first_pass, iteration * batch_size, train_s,
-        commits,
+        run_dir, config, learner.averaged, clips, evaluation, first_pass, iteration * batch_size,
+        train_s, commits,
     )  # fmt: skip
     if first_pass:
         print(
