@@ -140,10 +140,9 @@ class Config:
     """Clip of the probability ratio, and of the value's change."""
     clip_vloss: bool = True
     """Whether the value loss is clipped."""
-    overlap: bool = True
-    """Collect an iteration's samples while the ones before are learned from: all cores stay busy,
-    and the samples are one update older, which their weights make up for (published: off, in
-    turns)."""
+    overlap: bool = False
+    """Collect an iteration's samples while the ones before are learned from, which keeps all cores
+    busy. The samples are one update older, which their weights make up for."""
     ent_coef: float = 0.0
     """Weight of the entropy bonus (published 0.005, with unit noise)."""
     vf_coef: float = 1.0
@@ -215,8 +214,7 @@ def published() -> Config:
         learning_rate=1e-3, schedule="adaptive", desired_kl=0.01, gae_lambda=0.95, symmetry=False,
         num_minibatches=4, update_epochs=5, ent_coef=0.005, curriculum=False, ema=0.0,
         hidden=(512, 256, 128), residual=False, init_std=1.0, noise_correlation=0.0,
-        warmup_iterations=0, overlap=False, eval_every=50_000_000,
-        task=TrackConfig.preset("published"),
+        warmup_iterations=0, eval_every=50_000_000, task=TrackConfig.preset("published"),
     )  # fmt: skip
 
 

@@ -1,5 +1,6 @@
 """algos/ppo_track.py: its mathematics against definitions, resume against an uninterrupted run."""
 
+import copy
 import dataclasses
 import json
 import os
@@ -180,6 +181,74 @@ def test_curriculum_disturbs_and_lets_the_leash_out():
     assert seen == [(1, 0), (2, 0.5), (3, 1)]
 
 
+def filled_rollout(config, task, actor):
+    """A rollout of an actor on made-up observations and rewards."""
+    rng = np.random.default_rng(0)
+    rollout = ppo.Rollout(config, task.observation_size, task.critic_size)
+    rollout.begin(actor.log_std.detach() + 0.5 * float(np.log(1 - config.noise_correlation**2)))
+    for array in (rollout.obs, rollout.critic_obs, rollout.reward):
+        array[:] = rng.normal(size=array.shape)
+    with torch.no_grad():
+        mean = actor.mean(torch.from_numpy(rollout.obs).flatten(0, 1))
+    rollout.mean[:] = mean.numpy().reshape(rollout.mean.shape)
+    noise = rng.normal(size=rollout.mean.shape) * np.exp(rollout.log_std)
+    rollout.chosen[:] = rollout.mean + noise
+    rollout.done[:] = rng.random(rollout.done.shape) < 0.1
+    return rollout
+
+
+def test_samples_of_the_present_policy_weigh_the_same_with_and_without_overlap():
+    learned = []
+    for overlap in (False, True):
+        torch.manual_seed(0)
+        config = ppo.Config(num_envs=16, hidden=(32,), overlap=overlap)
+        task = ppo.TrackVectorEnv(1, "stand").task
+        learner = ppo.Learner(config, task)
+        learner.learn(filled_rollout(config, task, learner.actor), epochs=3)
+        learned.append(torch.cat([p.detach().flatten() for p in learner.actor.parameters()]))
+    # Weights of one to float32 rounding (1e-6 in a sum of 29); Adam's step is 1e-3.
+    torch.testing.assert_close(*learned, rtol=0, atol=2e-5)
+
+
+def test_samples_of_an_older_policy_are_weighted_by_their_likelihood_ratio():
+    """The first gradient is the policy gradient at the present policy, importance-weighted."""
+    torch.manual_seed(0)
+    config = ppo.Config(
+        num_envs=16, hidden=(32,), overlap=True, symmetry=False, noise_correlation=0.0,
+        max_grad_norm=1e9,
+    )  # fmt: skip
+    task = ppo.TrackVectorEnv(1, "stand").task
+    learner = ppo.Learner(config, task)
+    rollout = filled_rollout(config, task, learner.actor)
+    bias = learner.actor.layers[-1].bias
+    bias.data += 0.05 * torch.randn(29)  # the learner moved on meanwhile
+    rollout.done[:] = True  # advantage = reward - value, the critic's below
+    rollout.reward[:] = np.random.default_rng(1).normal(size=rollout.reward.shape)
+    actor, critic = copy.deepcopy(learner.actor), copy.deepcopy(learner.critic)
+    gradients = []
+    bias.register_hook(lambda gradient: gradients.append(gradient.clone()))
+    learner.learn(rollout, epochs=1)
+
+    with torch.no_grad():
+        critic_obs = torch.from_numpy(rollout.critic_obs[:-1]).flatten(0, 1)
+        value = critic(critic.normalize(critic_obs)).squeeze(-1)
+    advantage = torch.from_numpy(rollout.reward).flatten() - value
+    advantage = (advantage - advantage.mean()) / advantage.std()
+    mean = actor.mean(torch.from_numpy(rollout.obs).flatten(0, 1))
+    new = torch.distributions.Normal(mean, actor.log_std.exp())
+    old = torch.distributions.Normal(
+        torch.from_numpy(rollout.mean).flatten(0, 1), torch.from_numpy(rollout.log_std).exp()
+    )
+    chosen = torch.from_numpy(rollout.chosen).flatten(0, 1)
+    log_new = new.log_prob(chosen).sum(-1)
+    weight = (log_new - old.log_prob(chosen).sum(-1)).detach().exp().clamp(max=2.0)
+    assert weight.std() > 0.1
+    loss = -(weight / weight.mean() * advantage * log_new).mean()
+    expected = torch.autograd.grad(loss, actor.layers[-1].bias)[0]
+    # float32 sums over 128 samples.
+    torch.testing.assert_close(gradients[0], expected, rtol=1e-4, atol=1e-6)
+
+
 # --- the command ----------------------------------------------------------------------------------
 
 
@@ -201,12 +270,13 @@ def test_run_of_open_length_goes_on_as_the_longer_run(tmp_path):
     np.testing.assert_allclose(steps, 1e-3 / (1 + 0.5 * np.arange(6)))
 
 
-def test_resume_equals_the_uninterrupted_run_bit_for_bit(tmp_path):
-    train(tmp_path / "whole")
+@pytest.mark.parametrize("flag", ["--no-overlap", "--overlap"])
+def test_resume_equals_the_uninterrupted_run_bit_for_bit(tmp_path, flag):
+    train(tmp_path / "whole", flag)
     # Same settings, stopped half way (the schedule of the step size spans the whole run, so that
     # the run is killed and not shortened), as soon as there is a checkpoint.
     process = subprocess.Popen(
-        command(*SMALL, "--run-dir", str(tmp_path / "cut"), "--checkpoint-s", "0"),
+        command(*SMALL, flag, "--run-dir", str(tmp_path / "cut"), "--checkpoint-s", "0"),
         stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
     )  # fmt: skip
     checkpoint = tmp_path / "cut" / "checkpoint.pt"
@@ -217,7 +287,7 @@ def test_resume_equals_the_uninterrupted_run_bit_for_bit(tmp_path):
     process.wait()
     assert checkpoint.exists()
     reached = torch.load(checkpoint, weights_only=True)["iteration"]
-    train(tmp_path / "cut", "--resume")
+    train(tmp_path / "cut", flag, "--resume")
     whole, cut = weights(tmp_path / "whole"), weights(tmp_path / "cut")
     assert whole.keys() == cut.keys()
     for key in whole:
