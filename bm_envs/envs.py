@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
@@ -85,7 +86,7 @@ class _Core:
     ) -> tuple[np.ndarray, np.ndarray]:
         """Policy and critic observations; a diverged robot's have zeros for what is not finite."""
         policy, critic = self.task.observe(env_ids, rng)
-        if not np.isfinite(policy.sum()):
+        if not math.isfinite(np.vdot(policy, policy)):
             np.nan_to_num(policy, copy=False, nan=0.0, posinf=0.0, neginf=0.0)
             np.nan_to_num(critic, copy=False, nan=0.0, posinf=0.0, neginf=0.0)
         return policy, critic
@@ -138,11 +139,18 @@ def _check_action(action: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
     action = np.asarray(action, np.float32)
     if action.shape != shape:
         raise ConfigError(f"action has shape {action.shape}, expected {shape}.")
-    if not np.isfinite(action.sum()):
+    if not math.isfinite(np.vdot(action, action)):  # may overflow where all are finite
         where = np.argwhere(~np.isfinite(action))
         if len(where):
             raise ConfigError(f"action{where[0].tolist()} is not finite, expected finite numbers.")
     return action
+
+
+def _only(rows: np.ndarray, ids: np.ndarray) -> np.ndarray:
+    """A copy of the rows `ids`; the others, which mean nothing, are zero and cost no memory."""
+    copy = np.zeros(rows.shape, rows.dtype)
+    copy[ids] = rows[ids]
+    return copy
 
 
 def _cause(result: StepResult, env_id: int) -> str:
@@ -396,17 +404,16 @@ class TrackVectorEnv(gymnasium.vector.VectorEnv):
             causes = np.full(self.num_envs, "", dtype="U16")
             causes[ids] = [_cause(result, int(i)) for i in ids]
             if self.autoreset_mode is AutoresetMode.SAME_STEP:
-                final = self._info(critic, result)
+                kept = _only(critic, ids)
+                final = self._info(kept, result)
                 final["termination"], final["_termination"] = causes, done
-                info["final_obs"] = self._observation(policy.copy(), critic.copy())
+                info["final_obs"] = self._observation(_only(policy, ids), kept)
                 info["final_info"] = {
                     key: done if key.startswith("_") else value for key, value in final.items()
                 }
                 info["_final_obs"] = info["_final_info"] = done
                 self.task.reset(ids, self.np_random)
-                policy[ids], fresh = self._core.observe(ids, self.np_random)
-                critic = critic.copy()
-                critic[ids] = fresh
+                policy[ids], critic[ids] = self._core.observe(ids, self.np_random)
             info["termination"], info["_termination"] = causes, done
         self._ended = done.copy()
         info |= self._info(critic, result)
@@ -451,7 +458,8 @@ class TrackVectorEnv(gymnasium.vector.VectorEnv):
             values["critic_obs"] = critic
         if result is not None:
             values |= {f"reward_{name}": value for name, value in result.terms.items()}
-        return values | {f"_{name}": self._all.copy() for name in values}
+        everyone = self._all.copy()
+        return values | {f"_{name}": everyone for name in values}
 
 
 def _check_render_mode(mode: str | None, metadata: Mapping[str, Any]) -> str | None:

@@ -214,7 +214,7 @@ def test_same_step_autoreset_returns_the_new_and_keeps_the_last_observation():
         last = info["final_obs"][done]
         assert not obs[done][:, slices["actions"]].any()  # a fresh episode has no last action
         assert not np.array_equal(last, obs[done])
-        assert np.array_equal(info["final_obs"][~done], obs[~done])
+        assert not info["final_obs"][~done].any()  # what is masked is zero, as Gymnasium has it
         assert info["final_info"]["critic_obs"].shape == (4, 286)
         assert all(info["final_info"]["termination"][done] != "")
     assert ends >= 4

@@ -81,7 +81,7 @@ def test_angle_is_resolved_near_zero_and_ignores_the_sign(convert):
     )
 
 
-def test_euler_yaw_and_rot6d(convert):
+def test_euler_yaw_and_axes(convert):
     roll, pitch, yaw = RNG.uniform(-1.4, 1.4, (3, 300))
     q = rot.quat_from_euler(convert(roll), convert(pitch), convert(yaw))
     expected = Rotation.from_euler("xyz", np.stack([roll, pitch, yaw], 1))
@@ -91,13 +91,25 @@ def test_euler_yaw_and_rot6d(convert):
     heading = Rotation.from_euler("z", yaw[:, None]).as_quat()[:, [3, 0, 1, 2]]
     assert same_rotation(np.asarray(rot.yaw_quat(q)), heading) < TOL
     matrix = expected.as_matrix()
-    np.testing.assert_allclose(np.asarray(rot.rot6d(q)), matrix[:, :, :2].reshape(-1, 6), atol=TOL)
+    np.testing.assert_allclose(np.asarray(rot.quat_to_matrix(q)), matrix, atol=TOL)
+    np.testing.assert_allclose(np.asarray(rot.quat_axes(q)), matrix.swapaxes(1, 2), atol=TOL)
+
+
+def test_turns_about_the_vertical(convert):
+    yaw, vector, quat = RNG.uniform(-3, 3, 300), RNG.normal(size=(300, 5, 3)), random_quats()[:300]
+    half, whole = (np.stack([np.cos(a), np.sin(a)], 1) for a in (yaw / 2, yaw))
+    turn = Rotation.from_euler("z", yaw[:, None])
+    got = np.asarray(rot.turn_vectors(convert(whole), convert(vector)))
+    for body in range(5):
+        np.testing.assert_allclose(got[:, body], turn.apply(vector[:, body]), atol=TOL)
+    got = np.asarray(rot.turn_quats(convert(half), convert(quat[:, None])))[:, 0]
+    assert same_rotation(got, (turn * scipy(quat)).as_quat()[:, [3, 0, 1, 2]]) < TOL
 
 
 def test_float32_stays_float32(convert):
     q = convert(random_quats().astype(np.float32))
     for value in (
-        rot.quat_mul(q, q), rot.quat_to_rotvec(q), rot.rot6d(q), rot.yaw_quat(q),
+        rot.quat_mul(q, q), rot.quat_to_rotvec(q), rot.quat_axes(q), rot.yaw_quat(q),
         rot.quat_from_axis_angle(q[..., 1:]), rot.quat_angle(q, q),
     ):  # fmt: skip
         assert "float32" in str(value.dtype)

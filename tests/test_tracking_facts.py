@@ -186,16 +186,17 @@ def test_a_term_is_one_at_no_error_and_one_over_e_at_its_width(term, std):
     """All bodies are off by exactly `std`, m or rad or m/s or rad/s."""
     bodies = () if term.startswith("anchor") else (14,)
     if term.endswith("ori"):
-        function, good = rewards.orientation_exp, np.tile([1.0, 0, 0, 0], (2, *bodies, 1))
+        square, good = rewards.square_angle, np.tile([1.0, 0, 0, 0], (2, *bodies, 1))
         bad = np.zeros_like(good)
         bad[..., 0], bad[..., 2] = math.cos(std / 2), math.sin(std / 2)
     else:
-        function = rewards.velocity_exp if term.endswith("vel") else rewards.position_exp
+        square = rewards.square_distance
         good = np.random.default_rng(0).normal(size=(2, *bodies, 3))
         bad = good + std * np.array([0.6, 0.0, -0.8])
     # A handful of float64 operations and one exponential.
-    np.testing.assert_allclose(function(good, good, std), [1, 1], rtol=1e-12)
-    np.testing.assert_allclose(function(bad, good, std), [0.36787944117144233] * 2, rtol=1e-9)
+    pays = rewards.gaussian(square(good, good), std), rewards.gaussian(square(bad, good), std)
+    np.testing.assert_allclose(pays[0], [1, 1], rtol=1e-12)
+    np.testing.assert_allclose(pays[1], [0.36787944117144233] * 2, rtol=1e-9)
 
 
 def test_undesired_contacts_leave_out_hands_and_feet():
@@ -208,9 +209,9 @@ def test_joint_limit_counts_radians_beyond_the_soft_range():
     joint_pos = np.zeros((1, 29))
     knee = g1.JOINT_NAMES.index("left_knee_joint")
     joint_pos[0] = g1.DEFAULT_JOINT_POS
-    assert rewards.joint_limit(joint_pos, g1.soft_joint_range())[0] == 0
+    assert rewards.joint_limit(joint_pos, *g1.soft_joint_range().T)[0] == 0
     joint_pos[0, knee] = 0.0  # a straight knee is 0.0610863 below its soft limit
-    assert rewards.joint_limit(joint_pos, g1.soft_joint_range())[0] == pytest.approx(
+    assert rewards.joint_limit(joint_pos, *g1.soft_joint_range().T)[0] == pytest.approx(
         0.0610863, abs=1e-7
     )
 
@@ -314,12 +315,13 @@ def test_published_sampling_arithmetic():
     assert sampler.bin_of(np.zeros(5, int), frame).tolist() == [0, 0, 0, 1, 10]  # floor(11 t / 500)
     np.testing.assert_allclose(sampler.probabilities(), np.full(11, 1 / 11), rtol=1e-12)
     failed = np.array([False, True, True, True, True])
-    sampler.record(np.zeros(5, int), frame, failed)
+    bins = sampler.bin_of(np.zeros(5, int), frame)
+    sampler.record(bins, failed)
     failures = np.zeros(11)
     failures[[0, 1, 10]] = 0.001 * np.array([2, 1, 1])
     weights = failures + 0.1 / 11
     np.testing.assert_allclose(sampler.probabilities(), weights / weights.sum(), rtol=1e-12)
-    sampler.record(np.zeros(5, int), frame, np.zeros(5, bool))
+    sampler.record(bins, np.zeros(5, bool))
     weights = 0.999 * failures + 0.1 / 11
     np.testing.assert_allclose(sampler.probabilities(), weights / weights.sum(), rtol=1e-12)
 

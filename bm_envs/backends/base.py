@@ -115,6 +115,14 @@ class Simulator(Protocol):
         ...
 
     @property
+    def body_axes(self) -> Array:
+        """Axes x, y, z of the links of `config.bodies` as rows, world axes. `[N, K, 3, 3]`.
+
+        The rotation matrices transposed: `vector @ axes` leaves the link's frame for the world's.
+        """
+        ...
+
+    @property
     def body_lin_vel(self) -> Array:
         """Velocities of the link origins, world axes, m/s. `[N, K, 3]`."""
         ...
@@ -148,6 +156,10 @@ class Simulator(Protocol):
         `qpos`: root position 3, root quaternion 4, joints 29. `qvel`: root linear velocity in world
         axes 3, root angular velocity in **root** axes 3, joints 29 (MuJoCo's layout).
         """
+        ...
+
+    def lift(self, env_ids: Array, height: Array) -> None:
+        """Raise robots `env_ids [M]` by `height [M]`, m."""
         ...
 
     def step(self, joint_targets: Array) -> None:

@@ -50,7 +50,8 @@ class MujocoSimulator:
         )
         bind = self._batch.bind
         self._ctrl, self._qpos, self._qvel = bind("ctrl"), bind("qpos"), bind("qvel")
-        self._sensordata = bind("sensordata")
+        self._sensordata, self._xmat = bind("sensordata"), bind("xmat")
+        self._bodies = np.array([model.body(name).id for name in config.bodies])
         self._fields = {name: bind(name) for name in _STATE_FIELDS}
         self._foot_geoms = np.array([
             i for i in range(model.ngeom)
@@ -62,8 +63,10 @@ class MujocoSimulator:
 
         # float32 copies of state and sensors, and named views into them.
         n, k, c = config.num_envs, len(config.bodies), len(self.contact_bodies)
-        self._qpos32 = np.zeros((n, model.nq), np.float32)
-        self._qvel32 = np.zeros((n, model.nv), np.float32)
+        self._state32 = np.zeros((n, model.nq + model.nv), np.float32)
+        self._qpos32, self._qvel32 = self._state32[:, : model.nq], self._state32[:, model.nq :]
+        self._diverged = np.zeros(n, bool)
+        self._axes32 = np.zeros((n, k, 3, 3), np.float32)
         self._sensors32 = np.zeros((n, model.nsensordata), np.float32)
 
         def view(array: np.ndarray, start: int, *shape: int) -> np.ndarray:
@@ -80,6 +83,8 @@ class MujocoSimulator:
         self.joint_vel = view(self._qvel32, 6, g1.NUM_JOINTS)
         self.body_pos = view(self._sensors32, 0, k, 3)
         self.body_quat = view(self._sensors32, 3 * k, k, 4)
+        self.body_axes = self._axes32.view()
+        self.body_axes.setflags(write=False)
         self.body_lin_vel = view(self._sensors32, 7 * k, k, 3)
         self.body_ang_vel = view(self._sensors32, 10 * k, k, 3)
         self.contact_force = view(self._sensors32, 13 * k, c, 3)
@@ -97,7 +102,7 @@ class MujocoSimulator:
 
     def reset(self, env_ids: np.ndarray, qpos: np.ndarray, qvel: np.ndarray) -> None:
         """See `Simulator.reset`."""
-        gone = env_ids[self.diverged()[env_ids]]
+        gone = env_ids[self._diverged[env_ids]]
         if gone.size:  # only these need the engine's own reset, which clears all of their memory
             self._batch.reset(gone, stage=_NONE)
         self._qpos[env_ids] = qpos
@@ -108,13 +113,20 @@ class MujocoSimulator:
         self._refresh(env_ids)
         self._sensors32[env_ids, self._num_pose_sensors :] = 0.0
 
+    def lift(self, env_ids: np.ndarray, height: np.ndarray) -> None:
+        """See `Simulator.lift`."""
+        # All that is known of a robot but heights stays what it is.
+        self._qpos[env_ids, 2] += height
+        self._qpos32[env_ids, 2] = self._qpos[env_ids, 2]
+        heights = self._sensors32[:, 2 : 3 * len(self.config.bodies) : 3]
+        heights[env_ids] += height[:, None].astype(np.float32)
+
     def step(self, joint_targets: np.ndarray) -> None:
         """See `Simulator.step`."""
         self._ctrl[:] = joint_targets
-        gone = self.diverged()
         # A robot that has diverged waits for its reset: stepping it on would only cost time and
         # print the engine's warnings.
-        alive = np.flatnonzero(~gone) if gone.any() else None
+        alive = np.flatnonzero(~self._diverged) if self._diverged.any() else None
         if alive is None or alive.size:
             self._batch.step(alive, nstep=self.config.decimation, stage=_FRESH)
         self._refresh()
@@ -152,9 +164,7 @@ class MujocoSimulator:
 
     def diverged(self) -> np.ndarray:
         """See `Simulator.diverged`."""
-        # A sum is finite only if all of its parts are; in float32 a huge sum is divergence too.
-        with np.errstate(over="ignore", invalid="ignore"):
-            return ~np.isfinite(self._qpos32.sum(1) + self._qvel32.sum(1))
+        return self._diverged
 
     def get_state(self) -> dict[str, np.ndarray]:
         """See `Simulator.get_state`."""
@@ -185,7 +195,11 @@ class MujocoSimulator:
         return self._randomized[name]
 
     def _refresh(self, env_ids: np.ndarray | slice = slice(None)) -> None:
-        with np.errstate(over="ignore"):  # a diverged robot's numbers may not fit float32
+        with np.errstate(over="ignore", invalid="ignore"):  # a diverged robot's numbers may not fit
             self._qpos32[env_ids] = self._qpos[env_ids]
             self._qvel32[env_ids] = self._qvel[env_ids]
             self._sensors32[env_ids] = self._sensordata[env_ids]
+            matrices = self._xmat[env_ids].take(self._bodies, 1)
+            self._axes32[env_ids] = matrices.reshape(*matrices.shape[:2], 3, 3).swapaxes(2, 3)
+            # A sum is finite only if all of its parts are; a huge one is divergence too.
+            self._diverged[env_ids] = ~np.isfinite(self._state32[env_ids].sum(1))

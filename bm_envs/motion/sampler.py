@@ -51,13 +51,12 @@ class StartSampler:
         within = np.clip(frame * bins // self.clip_frames[clip_id], 0, bins - 1)
         return self.bin_start[clip_id] + within
 
-    def record(self, clip_id: np.ndarray, frame: np.ndarray, failed: np.ndarray) -> None:
-        """Fold one control step into the statistics: where robots are `[N]`, which failed `[N]`."""
-        bins = self.bin_of(clip_id, frame)
+    def record(self, bins: np.ndarray, failed: np.ndarray) -> None:
+        """Fold one control step into the statistics: bins of robots `[N]`, which failed `[N]`."""
         self.visits += self.alpha * (np.bincount(bins, minlength=self.num_bins) - self.visits)
-        self.failures += self.alpha * (
-            np.bincount(bins[failed], minlength=self.num_bins) - self.failures
-        )
+        self.failures *= 1 - self.alpha
+        if failed.any():
+            self.failures += self.alpha * np.bincount(bins[failed], minlength=self.num_bins)
 
     def rates(self) -> np.ndarray:
         """Failures per visit of each bin, 0 where nobody has been. `[S]`."""

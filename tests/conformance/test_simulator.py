@@ -71,6 +71,8 @@ def assert_equals_plain(sim, env, model, data):
         np.testing.assert_allclose(sim.body_ang_vel[env, k], angular, atol=1e-5)
         dot = abs(np.dot(sim.body_quat[env, k], data.xquat[ids[k]]))
         assert dot == pytest.approx(1.0, abs=1e-6)
+        axes = data.xmat[ids[k]].reshape(3, 3).T.astype(np.float32)
+        np.testing.assert_array_equal(sim.body_axes[env, k], axes)
 
 
 def test_reset_is_fresh_and_leaves_the_others_alone(sim):
@@ -87,6 +89,24 @@ def test_reset_is_fresh_and_leaves_the_others_alone(sim):
     for old, new in zip(before, after, strict=True):
         np.testing.assert_array_equal(old[rest], new[rest])
         assert not np.array_equal(old[some], new[some])
+
+
+def test_lift_is_a_start_from_higher_up(sim):
+    qpos, qvel = random_states(7, height=0.7)  # in the ground
+    sim.reset(np.arange(N), qpos, qvel)
+    ids, height = np.array([0, 3]), np.array([0.1, 0.25], np.float32)
+    sim.lift(ids, height)
+    qpos[ids, 2] += height
+    for env in range(N):
+        _, data = plain(qpos[env], qvel[env], [], 0)
+        tracked = [data.model.body(name).id for name in g1.TRACKED_BODIES]
+        # A float32 sum of heights near 1 m.
+        np.testing.assert_allclose(sim.body_pos[env], data.xpos[tracked], atol=2e-7)
+    targets = np.tile(g1.DEFAULT_JOINT_POS, (2, N, 1))
+    for target in targets:
+        sim.step(target)
+    for env in range(N):
+        assert_equals_plain(sim, env, *plain(qpos[env], qvel[env], targets[:, env], 4))
 
 
 def test_step_equals_a_plain_loop_and_is_fresh(sim):

@@ -9,6 +9,7 @@ last frame.
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Sequence
 
 import numpy as np
@@ -17,14 +18,17 @@ from bm_envs.backends.base import Simulator, SimulatorConfig
 from bm_envs.errors import ConfigError, MotionError
 from bm_envs.motion.clip import Clip
 from bm_envs.motion.sampler import StartSampler
+from bm_envs.observation_terms import CRITIC_TERMS, layout, size
 from bm_envs.robots import g1
 from bm_envs.rotations import (
+    dot,
     quat_angle,
+    quat_axes,
     quat_from_euler,
     quat_mul,
     quat_rotate_inverse,
+    turn_vectors,
 )
-from bm_envs.tasks.track import observations as observe
 from bm_envs.tasks.track import rewards, terminations
 from bm_envs.tasks.track.config import CONTROL_DT, TrackConfig
 
@@ -35,21 +39,26 @@ _TRACKED = np.array([g1.BODY_NAMES.index(name) for name in g1.TRACKED_BODIES])
 K, J = len(g1.TRACKED_BODIES), g1.NUM_JOINTS
 
 
+def _anchor_axes(clip: Clip) -> np.ndarray:
+    """Axes of the clip's anchor as rows, in every frame. `[T, 3, 3]`."""
+    return quat_axes(clip.body_quat_w[:, _TRACKED[ANCHOR]].astype(np.float64))
+
+
 class Reference:
     """Rows of the reference motion, one per robot, as named views of one gathered array."""
 
-    SIZE = 2 * J + 13 * K
+    SIZE = 2 * J + 13 * K + 9
 
     def __init__(self, num_envs: int) -> None:
         self.rows = np.zeros((num_envs, self.SIZE), np.float32)
-        self.command = self.rows[:, : 2 * J]
         self.joint_pos, self.joint_vel = self.rows[:, :J], self.rows[:, J : 2 * J]
         bodies = self.rows[:, 2 * J :]
         n = num_envs
         self.body_pos = bodies[:, : 3 * K].reshape(n, K, 3)
         self.body_quat = bodies[:, 3 * K : 7 * K].reshape(n, K, 4)
         self.body_lin_vel = bodies[:, 7 * K : 10 * K].reshape(n, K, 3)
-        self.body_ang_vel = bodies[:, 10 * K :].reshape(n, K, 3)
+        self.body_ang_vel = bodies[:, 10 * K : 13 * K].reshape(n, K, 3)
+        self.anchor_axes = bodies[:, 13 * K :].reshape(n, 3, 3)
 
     @staticmethod
     def table(clips: Sequence[Clip]) -> np.ndarray:
@@ -63,9 +72,35 @@ class Reference:
                         clip.body_pos_w, clip.body_quat_w, clip.body_lin_vel_w, clip.body_ang_vel_w
                     )
                 ),
+                _anchor_axes(clip).reshape(-1, 9),
             ], axis=1)
             for clip in clips
         ]).astype(np.float32)  # fmt: skip
+
+
+class Shown:
+    """What observations show of the reference, one row per robot."""
+
+    SIZE = 2 * J + 3 + 9
+
+    def __init__(self, num_envs: int) -> None:
+        self.rows = np.zeros((num_envs, self.SIZE), np.float32)
+        self.command = self.rows[:, : 2 * J]
+        self.anchor_pos = self.rows[:, 2 * J : 2 * J + 3]
+        self.anchor_axes = self.rows[:, 2 * J + 3 :].reshape(num_envs, 3, 3)
+
+    @staticmethod
+    def table(clips: Sequence[Clip], lead: int) -> np.ndarray:
+        """For every frame t of every clip what is shown at t: frame t + lead. `[F, SIZE]`."""
+        anchor = _TRACKED[ANCHOR]
+        rows = []
+        for clip in clips:
+            frames = np.minimum(np.arange(clip.num_frames) + lead, clip.num_frames - 1)
+            rows.append(np.concatenate([
+                clip.joint_pos[frames], clip.joint_vel[frames], clip.body_pos_w[frames, anchor],
+                _anchor_axes(clip)[frames].reshape(-1, 9),
+            ], axis=1))  # fmt: skip
+        return np.concatenate(rows).astype(np.float32)
 
 
 @dataclasses.dataclass
@@ -96,11 +131,16 @@ class TrackTask:
                     f"Motion '{clip.name}' has {clip.num_frames} frames, expected 3+."
                 )
         self.clips, self.config, self.num_envs = tuple(clips), config, num_envs
-        self._table = Reference.table(clips)
+        self._reference_table = Reference.table(clips)
+        self._shown_table = Shown.table(clips, config.lead)
         self.clip_frames = np.array([clip.num_frames for clip in clips])
         self._clip_start = np.concatenate([[0], np.cumsum(self.clip_frames)[:-1]])
         sampling = dataclasses.asdict(config.start)
         self.sampler = StartSampler(self.clip_frames, fps=1 / CONTROL_DT, **sampling)
+        self._bins = np.concatenate([  # of every row of the tables
+            self.sampler.bin_of(np.full(frames, clip_id), np.arange(frames))
+            for clip_id, frames in enumerate(self.clip_frames)
+        ])  # fmt: skip
 
         drive = config.actuation
         as32 = lambda values, table: np.asarray(  # noqa: E731
@@ -108,11 +148,11 @@ class TrackTask:
         )
         self.nominal_joint_pos = as32(drive.default_joint_pos, g1.DEFAULT_JOINT_POS)
         self.action_scale = as32(drive.action_scale, g1.ACTION_SCALE)
-        self._soft_range = g1.soft_joint_range().astype(np.float32)
+        self._soft_limits = tuple(g1.soft_joint_range().T.astype(np.float32).copy())
         self._start_range = (
             g1.JOINT_RANGE.astype(np.float32)
             if config.reset.joint_clip == "hard"
-            else self._soft_range
+            else np.stack(self._soft_limits, axis=1)
         )
         feet = g1.FOOT_SPHERES if config.model.feet == "spheres" else g1.FOOT_CAPSULES
         points = [(geom, point) for geom in feet for point in (geom.start, geom.end) if point]
@@ -122,15 +162,21 @@ class TrackTask:
         ])  # fmt: skip
         self._sole_radius = feet[0].radius
 
-        self.observation_layout = observe.layout(config.observations)
-        self.observation_size = observe.size(config.observations)
-        self.critic_size = observe.size(observe.CRITIC_TERMS)
-        self._noise = np.zeros(self.observation_size, np.float32)
+        self.observation_layout = layout(config.observations)
+        self.observation_size = size(config.observations)
+        self.critic_size = size(CRITIC_TERMS)
+        place = layout(CRITIC_TERMS)  # the critic's terms are all terms
+        self._policy_columns = np.concatenate([
+            np.arange(place[name].start, place[name].stop) for name in config.observations
+        ])  # fmt: skip
+        noise = np.zeros(self.observation_size, np.float32)
         for name, level in dataclasses.asdict(config.noise_level).items():
             if name in self.observation_layout:
-                self._noise[self.observation_layout[name]] = level
-        self._noisy = np.flatnonzero(self._noise)
-        self._noise_level = self._noise[self._noisy]
+                noise[self.observation_layout[name]] = level
+        noisy = np.flatnonzero(noise)
+        # The stretch that has noise; in the standard orders no other value lies in it.
+        self._noisy = slice(noisy[0], noisy[-1] + 1) if noisy.size else slice(0, 0)
+        self._noise_level = noise[self._noisy]
         self._episode_steps = (
             None if config.episode_s is None else max(1, round(config.episode_s / CONTROL_DT))
         )
@@ -149,9 +195,24 @@ class TrackTask:
         # Scale of `failure_distance`; a trainer may change it as the policy learns.
         self.leash = 1.0
         self.reference = Reference(n)  # frame t: what the robot is compared with
-        self._shown = Reference(n)  # frame t + lead: what the observation shows
-        self._stale_anchor = np.zeros((n, 7), np.float32)
-        self._anchored: tuple[np.ndarray, np.ndarray, np.ndarray] | None = None
+        self._shown = Shown(n)  # frame t + lead
+        # The anchor's place and axes at the last observation, of which targets may be made.
+        self._stale_pos = np.zeros((n, 3), np.float32)
+        self._stale_axes = np.zeros((n, 3, 3), np.float32)
+        self._heading: np.ndarray = np.zeros((n, 2, 2), np.float32)
+        self._anchored: tuple[np.ndarray, np.ndarray] | None = None
+        self._row = np.zeros(n, np.int64)  # of the tables, at the present frame
+        # Of the robot's clip: its first row in the tables, and its last frame.
+        self._first_row, self._last_frame = np.zeros(n, np.int64), np.zeros(n, np.int64)
+        reward = config.rewards
+        self._widths = np.array([
+            reward.anchor_pos_std, reward.anchor_ori_std, reward.body_pos_std, reward.body_ori_std,
+            reward.body_lin_vel_std, reward.body_ang_vel_std,
+        ], np.float32)  # fmt: skip
+        names = [*rewards.TRACKED, "action_rate", "joint_limit"]
+        names += [] if reward.contact_term == "none" else ["contact"]
+        self._reward_names = tuple(names)
+        self._weights = np.array([getattr(reward, k) * CONTROL_DT for k in names], np.float32)
 
     def attach(self, simulator: Simulator) -> None:
         """Use this simulator, built from `simulator_config`."""
@@ -202,7 +263,7 @@ class TrackTask:
         self._draw_push_times(env_ids, rng)
 
         start = Reference(count)
-        np.take(self._table, self._clip_start[clip_id] + frame, axis=0, out=start.rows)
+        start.rows[:] = self._reference_table[self._clip_start[clip_id] + frame]
         root_pos, root_quat = start.body_pos[:, 0].copy(), start.body_quat[:, 0].copy()
         lin_vel, ang_vel = start.body_lin_vel[:, 0].copy(), start.body_ang_vel[:, 0].copy()
         joint_pos = start.joint_pos.copy()
@@ -224,10 +285,10 @@ class TrackTask:
             depth = -self._lowest_sole_point(env_ids)
             under = depth > 0
             if under.any():
-                qpos[under, 2] += depth[under]
-                self.simulator.reset(env_ids[under], qpos[under], qvel[under])
-        self._gather(self.reference, env_ids, 0)
-        self._gather(self._shown, env_ids, config.lead)
+                self.simulator.lift(env_ids[under], depth[under])
+        self._first_row[env_ids] = self._clip_start[clip_id]
+        self._last_frame[env_ids] = self.clip_frames[clip_id] - 1
+        self._gather(env_ids)
         self._remember_anchor(env_ids)
 
     # --- one control step ----------------------------------------------------------------------
@@ -244,25 +305,27 @@ class TrackTask:
         sim.step(self.default_joint_pos + self.action_scale * self.action)
         self.frame += 1
         self.episode_step += 1
-        everyone = slice(None)
-        self._gather(self.reference, everyone, 0)
-        self._gather(self._shown, everyone, config.lead)
-        anchor = (
-            (self._stale_anchor[:, :3], self._stale_anchor[:, 3:])
+        self._gather()
+        anchor_pos, anchor_axes = (
+            (self._stale_pos, self._stale_axes)
             if config.stale_targets
-            else (sim.body_pos[:, ANCHOR], sim.body_quat[:, ANCHOR])
+            else (sim.body_pos[:, ANCHOR], sim.body_axes[:, ANCHOR])
         )
         ref = self.reference
-        self._anchored = rewards.anchored_reference(*anchor, ref.body_pos, ref.body_quat, ANCHOR)
+        self._heading = rewards.heading_difference(anchor_axes, ref.anchor_axes)
+        self._anchored = rewards.anchored_reference(
+            anchor_pos, self._heading, ref.body_pos, ref.body_quat, ANCHOR
+        )
         with np.errstate(over="ignore", invalid="ignore"):  # diverged robots, dealt with below
             reward, terms = self._rewards()
             terminated, causes = self._terminations()
-        truncated = self.frame >= self.clip_frames[self.clip_id] - 1
+        truncated = self.frame >= self._last_frame
         causes["clip_end"] = truncated
         if self._episode_steps is not None:
             causes["time_limit"] = self.episode_step >= self._episode_steps
             truncated = truncated | causes["time_limit"]
-        self.sampler.record(self.clip_id, self.frame, terminated)
+        if config.start.mode != "first":  # else nobody asks
+            self.sampler.record(self._bins[self._row], terminated)
         diverged = causes["diverged"]
         if diverged.any():
             for value in (reward, *terms.values()):
@@ -290,27 +353,39 @@ class TrackTask:
         The policy's is noisy when configured and `rng` is given.
         """
         sim, shown = self.simulator, self._shown
-        body_pos, body_quat = sim.body_pos[env_ids], sim.body_quat[env_ids]
-        pos, quat = body_pos[:, ANCHOR], body_quat[:, ANCHOR]
+        body_pos, body_axes = sim.body_pos[env_ids], sim.body_axes[env_ids]
+        anchor_pos, anchor_axes = body_pos[:, ANCHOR], body_axes[:, ANCHOR]
+        count = len(body_pos)
+        # One product takes all to the anchor's frame: places and x and y axes of the reference's
+        # anchor and of the robot's bodies.
+        local = np.concatenate([
+            (shown.anchor_pos[env_ids] - anchor_pos)[:, None], body_pos - anchor_pos[:, None],
+            shown.anchor_axes[env_ids, :2], body_axes[:, :, :2].reshape(count, 2 * K, 3),
+        ], axis=1) @ anchor_axes.swapaxes(1, 2)  # fmt: skip
+        pos = local[:, : 1 + K].reshape(count, -1)
+        # Both columns row by row, not one column after the other.
+        ori = local[:, 1 + K :].reshape(count, 1 + K, 2, 3).swapaxes(2, 3).reshape(count, -1)
         values = {
             "command": shown.command[env_ids],
-            "motion_anchor_pos_b": observe.anchor_pos_b(pos, quat, shown.body_pos[env_ids, ANCHOR]),
-            "motion_anchor_ori_b": observe.anchor_ori_b(quat, shown.body_quat[env_ids, ANCHOR]),
-            "body_pos": observe.body_pos_b(pos, quat, body_pos),
-            "body_ori": observe.body_ori_b(quat, body_quat),
-            "base_lin_vel": quat_rotate_inverse(sim.root_quat[env_ids], sim.root_lin_vel[env_ids]),
+            "motion_anchor_pos_b": pos[:, :3],
+            "motion_anchor_ori_b": ori[:, :6],
+            "body_pos": pos[:, 3:],
+            "body_ori": ori[:, 6:],
+            "base_lin_vel": dot(body_axes[:, 0], sim.root_lin_vel[env_ids, None]),
             "base_ang_vel": sim.root_ang_vel_b[env_ids],
             "joint_pos": sim.joint_pos[env_ids] - self.default_joint_pos[env_ids],
             "joint_vel": sim.joint_vel[env_ids],
             "actions": self.action[env_ids],
         }
         self._remember_anchor(env_ids)
-        policy = np.concatenate([values[name] for name in self.config.observations], axis=1)
-        critic = np.concatenate([values[name] for name in observe.CRITIC_TERMS], axis=1)
+        critic = np.concatenate([values[name] for name in CRITIC_TERMS], axis=1)
+        policy = critic.take(self._policy_columns, 1)
         if self.config.noise and rng is not None:
-            noise = rng.random((len(policy), self._noisy.size), dtype=np.float32)
             level = np.float32(self.disturbance) * self._noise_level
-            policy[:, self._noisy] += (2.0 * noise - 1.0) * level
+            noise = rng.random((len(policy), level.size), dtype=np.float32)
+            noise *= 2.0 * level
+            noise -= level
+            policy[:, self._noisy] += noise
         return policy, critic
 
     def tracking_errors(self) -> dict[str, np.ndarray]:
@@ -320,8 +395,9 @@ class TrackTask:
         effectors); joint position is the mean absolute error over 29 joints.
         """
         sim, ref = self.simulator, self.reference
-        pos, quat, _ = rewards.anchored_reference(
-            sim.body_pos[:, ANCHOR], sim.body_quat[:, ANCHOR], ref.body_pos, ref.body_quat, ANCHOR
+        heading = rewards.heading_difference(sim.body_axes[:, ANCHOR], ref.anchor_axes)
+        pos, quat = rewards.anchored_reference(
+            sim.body_pos[:, ANCHOR], heading, ref.body_pos, ref.body_quat, ANCHOR
         )
         distance = lambda a, b: np.sqrt(((a - b) ** 2).sum(-1))  # noqa: E731
         ends = END_EFFECTORS
@@ -339,7 +415,7 @@ class TrackTask:
 
     _STATE = (
         "clip_id", "frame", "episode_step", "action", "_last_action", "default_joint_pos",
-        "_next_push", "_stale_anchor",
+        "_next_push", "_stale_pos", "_stale_axes",
     )  # fmt: skip
 
     def get_state(self) -> dict[str, np.ndarray]:
@@ -366,64 +442,59 @@ class TrackTask:
         self.leash = state["leash"].item()
         self.sampler.failures[:] = state["sampler.failures"]
         self.sampler.visits[:] = state["sampler.visits"]
-        self._gather(self.reference, slice(None), 0)
-        self._gather(self._shown, slice(None), self.config.lead)
+        self._first_row[:] = self._clip_start[self.clip_id]
+        self._last_frame[:] = self.clip_frames[self.clip_id] - 1
+        self._gather()
 
     # --- parts ---------------------------------------------------------------------------------
 
-    def _gather(self, into: Reference, env_ids: np.ndarray | slice, lead: int) -> None:
-        clip_id = self.clip_id[env_ids]
-        frame = np.minimum(self.frame[env_ids] + lead, self.clip_frames[clip_id] - 1)
-        rows = self._clip_start[clip_id] + frame
-        if isinstance(env_ids, slice):
-            np.take(self._table, rows, axis=0, out=into.rows, mode="clip")
-        else:
-            into.rows[env_ids] = self._table[rows]
+    def _gather(self, env_ids: np.ndarray | None = None) -> None:
+        """Look up the reference at the present frame of robots `env_ids [M]`, or of all."""
+        if env_ids is not None:
+            row = self._row[env_ids] = self._first_row[env_ids] + self.frame[env_ids]
+            self.reference.rows[env_ids] = self._reference_table[row]
+            self._shown.rows[env_ids] = self._shown_table[row]
+            return
+        # A robot that waits for its reset may be past the end.
+        np.minimum(self.frame, self._last_frame, out=self._row)
+        self._row += self._first_row
+        self._reference_table.take(self._row, 0, self.reference.rows, "clip")
+        self._shown_table.take(self._row, 0, self._shown.rows, "clip")
 
     def _remember_anchor(self, env_ids: np.ndarray | slice) -> None:
         if self.config.stale_targets:
-            self._stale_anchor[env_ids, :3] = self.simulator.body_pos[env_ids, ANCHOR]
-            self._stale_anchor[env_ids, 3:] = self.simulator.body_quat[env_ids, ANCHOR]
+            self._stale_pos[env_ids] = self.simulator.body_pos[env_ids, ANCHOR]
+            self._stale_axes[env_ids] = self.simulator.body_axes[env_ids, ANCHOR]
 
     def _rewards(self) -> tuple[np.ndarray, dict[str, np.ndarray]]:
-        sim, ref, weight = self.simulator, self.reference, self.config.rewards
+        sim, ref, config = self.simulator, self.reference, self.config.rewards
         assert self._anchored is not None
-        target_pos, target_quat, heading = self._anchored
+        target_pos, target_quat = self._anchored
         lin_vel, ang_vel = ref.body_lin_vel, ref.body_ang_vel
         if self.config.rotate_velocity_targets:
-            lin_vel = rewards.rotate_heading(heading, lin_vel)
-            ang_vel = rewards.rotate_heading(heading, ang_vel)
-        values = {
-            "anchor_pos": rewards.position_exp(
-                sim.body_pos[:, ANCHOR], ref.body_pos[:, ANCHOR], weight.anchor_pos_std
-            ),
-            "anchor_ori": rewards.orientation_exp(
-                sim.body_quat[:, ANCHOR], ref.body_quat[:, ANCHOR], weight.anchor_ori_std
-            ),
-            "body_pos": rewards.position_exp(sim.body_pos, target_pos, weight.body_pos_std),
-            "body_ori": rewards.orientation_exp(sim.body_quat, target_quat, weight.body_ori_std),
-            "body_lin_vel": rewards.velocity_exp(
-                sim.body_lin_vel, lin_vel, weight.body_lin_vel_std
-            ),
-            "body_ang_vel": rewards.velocity_exp(
-                sim.body_ang_vel, ang_vel, weight.body_ang_vel_std
-            ),
-            "action_rate": rewards.action_rate(self.action, self._last_action),
-            "joint_limit": rewards.joint_limit(sim.joint_pos, self._soft_range),
-        }
-        if weight.contact_term == "links":
-            values["contact"] = rewards.contact_count(
-                sim.contact_force[:, self._penalized], weight.contact_threshold
-            )
-        elif weight.contact_term == "self":
+            heading = self._heading[:, 0]
+            lin_vel, ang_vel = turn_vectors(heading, lin_vel), turn_vectors(heading, ang_vel)
+        square_distance, square_angle = rewards.square_distance, rewards.square_angle
+        values = np.empty((self.num_envs, len(self._weights)), np.float32)
+        values[:, 0] = square_distance(sim.body_pos[:, ANCHOR], ref.body_pos[:, ANCHOR])
+        values[:, 1] = square_angle(sim.body_quat[:, ANCHOR], ref.body_quat[:, ANCHOR])
+        values[:, 2] = square_distance(sim.body_pos, target_pos)
+        values[:, 3] = square_angle(sim.body_quat, target_quat)
+        values[:, 4] = square_distance(sim.body_lin_vel, lin_vel)
+        values[:, 5] = square_distance(sim.body_ang_vel, ang_vel)
+        values[:, :6] = rewards.gaussian(values[:, :6], self._widths)
+        values[:, 6] = rewards.action_rate(self.action, self._last_action)
+        values[:, 7] = rewards.joint_limit(sim.joint_pos, *self._soft_limits)
+        if config.contact_term == "links":
+            force = sim.contact_force[:, self._penalized]
+            values[:, 8] = rewards.contact_count(force, config.contact_threshold)
+        elif config.contact_term == "self":
             # mjlab counts physics steps; seen here is the last one, taken for all of them.
-            touching = sim.self_contact_force > weight.contact_threshold
-            values["contact"] = touching * self.config.decimation
-        terms = {
-            name: (getattr(weight, name) * CONTROL_DT * value).astype(np.float32)
-            for name, value in values.items()
-        }
-        return np.sum(list(terms.values()), axis=0), terms
+            touching = sim.self_contact_force > config.contact_threshold
+            values[:, 8] = touching * self.config.decimation
+        reward = values @ self._weights
+        values *= self._weights
+        return reward, {name: values[:, i] for i, name in enumerate(self._reward_names)}
 
     def _terminations(self) -> tuple[np.ndarray, dict[str, np.ndarray]]:
         sim, ref, config = self.simulator, self.reference, self.config
@@ -431,26 +502,20 @@ class TrackTask:
         if config.failure != "none":
             body = ANCHOR if config.failure == "train" else 0
             name = "anchor" if config.failure == "train" else "root"
-            causes[f"{name}_pos"] = terminations.height_off(
-                sim.body_pos[:, body], ref.body_pos[:, body], config.failure_height
-            )
+            # Anchored targets have the reference's heights.
+            height_off = terminations.height_off(sim.body_pos, ref.body_pos, config.failure_height)
+            causes[f"{name}_pos"] = height_off[:, body]
             causes[f"{name}_ori"] = terminations.tilt_off(
                 sim.body_quat[:, body], ref.body_quat[:, body], config.failure_tilt
             )
-        if config.failure == "train":
-            assert self._anchored is not None
-            causes["ee_body_pos"] = terminations.any_height_off(
-                sim.body_pos[:, END_EFFECTORS],
-                self._anchored[0][:, END_EFFECTORS],
-                config.failure_height,
-            )
-            if config.failure_distance is not None:
-                causes["anchor_distance"] = terminations.distance_off(
-                    sim.body_pos[:, ANCHOR],
-                    ref.body_pos[:, ANCHOR],
-                    config.failure_distance * self.leash,
-                )
-        return np.logical_or.reduce(list(causes.values())), causes
+            if config.failure == "train":
+                causes["ee_body_pos"] = height_off[:, END_EFFECTORS].any(1)
+                if config.failure_distance is not None:
+                    causes["anchor_distance"] = terminations.distance_off(
+                        sim.body_pos[:, ANCHOR], ref.body_pos[:, ANCHOR],
+                        config.failure_distance * self.leash,
+                    )  # fmt: skip
+        return functools.reduce(np.logical_or, causes.values()), causes
 
     def _lowest_sole_point(self, env_ids: np.ndarray) -> np.ndarray:
         """Height of the lowest point of the feet, m. `[M]`."""
