@@ -3,15 +3,17 @@
     python algos/ppo_track.py --motion walk                     # two CPU cores, the built-in walk
     python algos/ppo_track.py --motion 'walk1[5:15]' --seed 2   # a cut of LAFAN1
     python algos/ppo_track.py --preset published --motion walk  # the published recipe
+    torchrun --nproc-per-node=4 algos/ppo_track.py --num-envs 64 --threads 1    # data parallel
 
 An asymmetric actor (160 noisy values) and critic (286 clean ones) learn from N robots in one vector
 environment. The run directory holds `config.json`, `checkpoint.pt` (everything a bit-exact
 `--resume` needs), `policy.onnx` and `policy.json` (what leaves the project), `metrics.jsonl` and
-TensorBoard events.
+TensorBoard events. Under `torchrun` every process has N robots of its own; gradients, normalizers
+and statistics of starts are averaged, so that they learn as one process with all the robots does.
 
 Letters in shapes: N robots, T steps, B = N T samples, O policy and C critic observation, A action.
 
-Logged (metrics.jsonl and TensorBoard; means over the iteration):
+Logged (metrics.jsonl and TensorBoard; means over the iteration, of the first process):
 
     charts/episodic_return, charts/episodic_length   of episodes that ended; length in control steps
     charts/time_to_failure_s                         robot seconds per failure
@@ -32,6 +34,7 @@ import copy
 import dataclasses
 import importlib
 import json
+import os
 import subprocess
 import sys
 import time
@@ -43,6 +46,7 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
+import torch.distributed as dist
 from torch import Tensor, nn
 
 from bm_envs import cli
@@ -221,6 +225,62 @@ def published() -> Config:
 PRESETS = {"laptop": Config, "published": published}
 
 
+# --- processes ----------------------------------------------------------------------------------
+
+
+class Processes:
+    """The processes of a `torchrun`, of which this is one; without it, this one alone."""
+
+    def __init__(self) -> None:
+        self.rank = int(os.environ.get("RANK", 0))
+        self.count = int(os.environ.get("WORLD_SIZE", 1))
+        self._learning: Any = None
+        if self.count > 1:
+            dist.init_process_group("gloo")
+            # The learner talks from a thread of its own; two threads must not share a group.
+            self._learning = dist.new_group()
+
+    def average(self, *tensors: Tensor) -> None:
+        """Replace the learner's tensors by their means over the processes, in one message."""
+        self._average(self._learning, tensors)
+
+    def average_statistics(self, *arrays: np.ndarray) -> None:
+        """The same for arrays of the collecting thread."""
+        self._average(None, [torch.from_numpy(array) for array in arrays])
+
+    def _average(self, group: Any, tensors: Sequence[Tensor]) -> None:
+        if self.count == 1:
+            return
+        message = torch.cat([tensor.flatten() for tensor in tensors])
+        dist.all_reduce(message, group=group)
+        message /= self.count
+        sizes = [tensor.numel() for tensor in tensors]
+        for tensor, value in zip(tensors, message.split(sizes), strict=True):
+            tensor.copy_(value.view_as(tensor))
+
+    def first_says(self, value: Any) -> Any:
+        """What the first process holds for `value`."""
+        if self.count == 1:
+            return value
+        message = [value]
+        dist.broadcast_object_list(message)
+        return message[0]
+
+    def gather(self, value: Any) -> list[Any]:
+        """`value` of all processes in order, for the first; an empty list for the others."""
+        if self.count == 1:
+            return [value]
+        values = [None] * self.count if self.rank == 0 else None
+        dist.gather_object(value, values)
+        return values or []
+
+    def close(self) -> None:
+        """Leave together."""
+        if self.count > 1:
+            dist.barrier()
+            dist.destroy_process_group()
+
+
 # --- networks -----------------------------------------------------------------------------------
 
 
@@ -302,15 +362,21 @@ class Network(nn.Module):
         self.symmetrize([_gradient(value) for value in self.layers.parameters()])
 
     @torch.no_grad()
-    def update_normalizer(self, obs: Tensor) -> None:
-        """Fold `[B, O]` into mean and variance (Chan et al.'s pairwise update)."""
+    def update_normalizer(self, obs: Tensor, processes: Processes | None = None) -> None:
+        """Fold `[B, O]` of every process into mean and variance (Chan et al.'s pairwise update)."""
         if self.mirrors:
             obs = torch.cat([obs, reflected(obs, self.mirrors[0])])
-        count, total = obs.shape[0], self.obs_count + obs.shape[0]
-        delta = obs.mean(0) - self.obs_mean
+        count, batch_var = obs.shape[0], obs.var(0, unbiased=False)
+        batch_mean = obs.mean(0)
+        if processes is not None and processes.count > 1:
+            count, own_mean = count * processes.count, batch_mean.clone()
+            processes.average(batch_mean)
+            batch_var += (own_mean - batch_mean) ** 2
+            processes.average(batch_var)
+        total = self.obs_count + count
+        delta = batch_mean - self.obs_mean
         share = (count / total).float()
         self.obs_mean += delta * share
-        batch_var = obs.var(0, unbiased=False)
         self.obs_var += share * (batch_var - self.obs_var + delta * delta * (1 - share))
         self.obs_count.copy_(total)
 
@@ -506,8 +572,10 @@ class Rollout:
 class Learner:
     """Actor, critic and optimizer: one call of `learn` per rollout."""
 
-    def __init__(self, config: Config, task: TrackTask) -> None:
-        self.config = config
+    def __init__(
+        self, config: Config, task: TrackTask, processes: Processes | None = None
+    ) -> None:  # fmt: skip
+        self.config, self.processes = config, processes or Processes()
         self.actor = Actor(task.observation_size, config, task.nominal_joint_pos, task.action_scale)
         self.critic = Network(
             (task.critic_size, *config.hidden, 1), config.activation, 1.0,
@@ -545,7 +613,10 @@ class Learner:
             returns = advantage.flatten() + value_old
             explained = 1 - (returns - value_old).var() / (returns.var() + 1e-8)
             advantage = advantage.flatten()
-            advantage = (advantage - advantage.mean()) / (advantage.std() + 1e-8)
+            moments = torch.stack([advantage.mean(), (advantage * advantage).mean()])
+            self.processes.average(moments)
+            std = (moments[1] - moments[0] ** 2).sqrt()
+            advantage = (advantage - moments[0]) / (std + 1e-8)
             critic_x = critic_x[:-1].flatten(0, 1)
             obs = torch.from_numpy(rollout.obs).flatten(0, 1)
             actor_x, offset = actor.normalize(obs), actor.offset(obs)
@@ -561,7 +632,9 @@ class Learner:
                 log_std_old = actor.log_std + log_fresh
                 log_prob_old = log_prob(chosen, mean_old, log_std_old)
                 weight = (log_prob_old - drew).exp().clamp(max=MAX_WEIGHT)
-                advantage *= weight / weight.mean()
+                mean_weight = weight.mean()
+                self.processes.average(mean_weight)
+                advantage *= weight / mean_weight
             # What the network itself has to put out, so that the loop below adds nothing per batch.
             chosen, mean_old = chosen - offset, mean_old - offset
 
@@ -573,9 +646,11 @@ class Learner:
                     new_value = critic(critic_x[index]).squeeze(-1)
                 new_mean, new_value = new_mean.float(), new_value.float()
                 log_std = actor.log_std + log_fresh  # given the noise carried over
-                kl = gaussian_kl(
+                divergence = gaussian_kl(
                     mean_old[index], log_std_old, new_mean.detach(), log_std.detach()
-                ).item()
+                )
+                self.processes.average(divergence)
+                kl = divergence.item()
                 if config.schedule == "adaptive":
                     self.learning_rate = adapted(self.learning_rate, kl, config.desired_kl)
                 for group in self.optimizer.param_groups:
@@ -588,6 +663,9 @@ class Learner:
                 )  # fmt: skip
                 self.optimizer.zero_grad()
                 loss.backward()
+                self.processes.average(*(
+                    _gradient(value) for value in (*actor.parameters(), *critic.parameters())
+                ))  # fmt: skip
                 if config.symmetry:
                     actor.symmetrize_gradients()
                     critic.symmetrize_gradients()
@@ -604,8 +682,9 @@ class Learner:
             ):
                 average.lerp_(present, 1 - config.ema)
         # Only now: before, the samples were seen through the eyes of the policy that drew them.
-        actor.update_normalizer(obs)
-        critic.update_normalizer(torch.from_numpy(rollout.critic_obs[:-1]).flatten(0, 1))
+        actor.update_normalizer(obs, self.processes)
+        critic_obs = torch.from_numpy(rollout.critic_obs[:-1]).flatten(0, 1)
+        critic.update_normalizer(critic_obs, self.processes)
         for average, present in zip(self.averaged.buffers(), actor.buffers(), strict=True):
             average.copy_(present)
         return {
@@ -649,7 +728,7 @@ def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
             return torch.from_numpy(np.array(value, order="C"))
         if isinstance(value, dict):
             return {key: plain(item) for key, item in value.items()}
-        return value
+        return [plain(item) for item in value] if isinstance(value, list) else value
 
     with cli.atomic_path(path) as temporary:
         torch.save(plain(state), temporary)
@@ -661,11 +740,13 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
     def arrays(value: Any) -> Any:
         if isinstance(value, dict):
             return {key: arrays(item) for key, item in value.items()}
+        if isinstance(value, list):
+            return [arrays(item) for item in value]
         return value.numpy() if isinstance(value, Tensor) else value
 
     try:
         state = torch.load(path, weights_only=True, map_location="cpu")
-        state["env"], state["pending"] = arrays(state["env"]), arrays(state["pending"])
+        state["processes"] = arrays(state["processes"])
         return state
     except Exception as error:  # torch raises many kinds for a file that is not its own
         raise PolicyError(
@@ -694,8 +775,11 @@ def main(config: Config) -> None:
     # With overlap, physics has all the cores, and policy and learner share what it leaves idle.
     learn_threads = max(1, threads // 2) if config.overlap else threads
     torch.set_num_threads(learn_threads)
-    torch.manual_seed(config.seed)
-    generator = torch.Generator().manual_seed(config.seed)
+    processes = Processes()
+    first = processes.rank == 0  # it alone evaluates and writes
+    own_seed = config.seed + 10_000 * processes.rank
+    torch.manual_seed(config.seed)  # the same initial weights everywhere
+    generator = torch.Generator().manual_seed(own_seed)
 
     # 2. Environments and networks.
     env = TrackVectorEnv(
@@ -712,10 +796,16 @@ def main(config: Config) -> None:
         critic="none", threads=config.threads,
     )  # fmt: skip
     task = env.task
-    learner = Learner(config, task)
+    learner = Learner(config, task, processes)
     acting = copy.deepcopy(learner.actor)  # the learner's own may change while this one acts
     T, N, A = config.num_steps, config.num_envs, g1.NUM_JOINTS  # noqa: N806
-    batch_size = T * N
+    batch_size = T * N * processes.count
+    num_iterations = config.total_timesteps // batch_size
+    if not num_iterations:
+        raise ConfigError(
+            f"total_timesteps {config.total_timesteps} is less than one iteration of "
+            f"{processes.count} processes, {batch_size}."
+        )
     rollout = Rollout(config, task.observation_size, task.critic_size)
     pending: Rollout | None = None  # collected, not yet learned from
 
@@ -729,47 +819,47 @@ def main(config: Config) -> None:
     first_pass: dict[str, float] = {}
     if saved is None:
         set_level(task, level)
-        obs, info = env.reset(seed=config.seed)
+        obs, info = env.reset(seed=own_seed)
         # Else every robot that survives is cut off by the time limit in the same step.
         if config.task.episode_s is not None:
             limit = round(config.task.episode_s / CONTROL_DT)
             task.episode_step[:] = env.np_random.integers(0, limit, N)
         obs_critic = info["critic_obs"]
         for network in (learner.actor, learner.averaged):
-            network.update_normalizer(torch.from_numpy(obs))
-        learner.critic.update_normalizer(torch.from_numpy(obs_critic))
+            network.update_normalizer(torch.from_numpy(obs), processes)
+        learner.critic.update_normalizer(torch.from_numpy(obs_critic), processes)
     else:
-        if saved["task"] != json.dumps(_identity(config, clips)):
+        if saved["task"] != json.dumps(_identity(config, clips, processes)):
             raise ConfigError(f"{checkpoint_path} is of a run with other settings or motions.")
-        env.reset(seed=config.seed)
-        env.set_state({**saved["env"], "generator": json.loads(saved["generator"])})
-        obs, obs_critic = saved["obs"].numpy(), saved["critic_obs"].numpy()
         learner.set_state(saved)
-        if saved["pending"]:
+        own = saved["processes"][processes.rank]
+        env.reset(seed=own_seed)
+        env.set_state({**own["env"], "generator": json.loads(own["generator"])})
+        obs, obs_critic = own["obs"], own["critic_obs"]
+        if own["pending"]:
             pending = Rollout(config, task.observation_size, task.critic_size)
-            pending.set_state(saved["pending"])
-        generator.set_state(saved["torch_generator"])
-        noise = saved["noise"]
+            pending.set_state(own["pending"])
+        generator.set_state(torch.from_numpy(own["torch_generator"]))
+        noise = torch.from_numpy(own["noise"])
+        episode_return, episode_length = own["episode_return"], own["episode_length"]
         iteration, train_s = saved["iteration"], saved["train_s"]
         evaluation, level = saved["evaluation"], saved["level"]
         first_pass, commits = saved["first_pass"], saved["commits"]
-        episode_return, episode_length = (
-            saved["episode_return"].numpy(), saved["episode_length"].numpy()
-        )  # fmt: skip
     acting.load_state_dict(learner.actor.state_dict())
     # Every state of the source that had a part in the weights.
     if (commit := cli.commit()) is not None and commit not in commits:
         commits.append(commit)
-    log = Logger(run_dir, config, iteration, config.total_timesteps // batch_size * batch_size)
-    if saved is None:
-        cli.write_json(run_dir / "config.json", _config_record(config))
-    print(
-        f"motion {name} ({sum(clip.duration_s for clip in clips):.1f} s), backend "
-        f"{config.backend}, {N} robots, {threads} threads, "
-        f"{config.total_timesteps:,} steps -> {run_dir}"
-    )
+    log: Logger | None = None
+    if first:
+        log = Logger(run_dir, config, iteration, batch_size, num_iterations * batch_size)
+        if saved is None:
+            cli.write_json(run_dir / "config.json", _config_record(config))
+        print(
+            f"motion {name} ({sum(clip.duration_s for clip in clips):.1f} s), backend "
+            f"{config.backend}, {processes.count} x {N} robots, {threads} threads each, "
+            f"{config.total_timesteps:,} steps -> {run_dir}"
+        )
 
-    num_iterations = config.total_timesteps // batch_size
     last_save = -np.inf
     started = time.perf_counter() - train_s
     stop = False
@@ -833,6 +923,7 @@ def main(config: Config) -> None:
             epochs = config.update_epochs if iteration >= config.warmup_iterations else 0
             learned = background.submit(learner.learn, rollout, epochs).result()
         acting.load_state_dict(learner.actor.state_dict())
+        processes.average_statistics(task.sampler.failures, task.sampler.visits)
         if config.curriculum:
             calm = task.sampler.hardest_s() > config.curriculum_s
             change = config.curriculum_step if calm else -config.curriculum_step
@@ -862,32 +953,41 @@ def main(config: Config) -> None:
             and step // config.eval_every > (step - batch_size) // config.eval_every
         )
         if due or iteration == num_iterations:
-            evaluation = evaluate(learner.averaged, eval_env)
+            evaluation = processes.first_says(evaluate(learner.averaged, eval_env) if first else {})
             row |= {f"eval/{key}": value for key, value in evaluation.items()}
         train_s = time.perf_counter() - started
         if evaluation.get("success") == 1.0 and not first_pass:
             first_pass = {"env_steps": step, "wall_s": train_s}
         stop = config.stop_when_passed and bool(first_pass)
-        log.write(step, iteration, train_s, row, evaluation)
-        if time.perf_counter() - last_save > config.checkpoint_s or stop or iteration in (
+        if log is not None:
+            log.write(step, iteration, train_s, row, evaluation)
+        save = time.perf_counter() - last_save > config.checkpoint_s or stop or iteration in (
             1, num_iterations
-        ):  # fmt: skip
+        )  # fmt: skip
+        if processes.first_says(save):
             last_save = time.perf_counter()
             env_state = env.get_state()
-            save_checkpoint(
-                checkpoint_path,
-                {
-                    "task": json.dumps(_identity(config, clips)), "iteration": iteration,
-                    "train_s": train_s, "env_steps": step, "level": level, "commits": commits,
-                    "evaluation": evaluation, "first_pass": first_pass, **learner.get_state(),
-                    "pending": pending.get_state() if pending else {},
-                    "torch_generator": generator.get_state(),
-                    "generator": json.dumps(env_state.pop("generator")), "env": env_state,
-                    "obs": obs, "critic_obs": obs_critic, "noise": noise,
-                    "episode_return": episode_return, "episode_length": episode_length,
-                },
-            )  # fmt: skip
+            states = processes.gather({
+                "generator": json.dumps(env_state.pop("generator")), "env": env_state,
+                "pending": pending.get_state() if pending else {},
+                "torch_generator": generator.get_state().numpy(), "noise": noise.numpy(),
+                "obs": obs, "critic_obs": obs_critic,
+                "episode_return": episode_return, "episode_length": episode_length,
+            })  # fmt: skip
+            if first:
+                save_checkpoint(
+                    checkpoint_path,
+                    {
+                        "task": json.dumps(_identity(config, clips, processes)),
+                        "iteration": iteration, "train_s": train_s, "env_steps": step,
+                        "level": level, "commits": commits, "evaluation": evaluation,
+                        "first_pass": first_pass, **learner.get_state(), "processes": states,
+                    },
+                )  # fmt: skip
     background.shutdown()
+    processes.close()
+    if log is None:
+        return
     log.close()
 
     # 8. What leaves the project.
@@ -908,14 +1008,14 @@ def main(config: Config) -> None:
     eval_env.close()
 
 
-def _identity(config: Config, clips: list[Any]) -> dict[str, Any]:
+def _identity(config: Config, clips: list[Any], processes: Processes) -> dict[str, Any]:
     """What must be equal for a checkpoint to go on as if nothing had happened."""
     free = ("run_dir", "resume", "total_timesteps", "checkpoint_s", "track", "wandb_project_name",
             "capture_video", "no_motion", "stop_when_passed", "threads")  # fmt: skip
     values = {k: v for k, v in dataclasses.asdict(config).items() if k not in free}
     return json.loads(json.dumps(values, default=str)) | {
-        "clips": [clip.sha256() for clip in clips]
-    }
+        "clips": [clip.sha256() for clip in clips], "processes": processes.count
+    }  # fmt: skip
 
 
 def _config_record(config: Config) -> dict[str, Any]:
@@ -932,13 +1032,15 @@ def _config_record(config: Config) -> dict[str, Any]:
 class Logger:
     """metrics.jsonl, TensorBoard, the progress bar, and W&B on request."""
 
-    def __init__(self, run_dir: Path, config: Config, iteration: int, total: int) -> None:
+    def __init__(
+        self, run_dir: Path, config: Config, iteration: int, batch_size: int, total: int
+    ) -> None:  # fmt: skip
         from torch.utils.tensorboard import SummaryWriter
         from tqdm import tqdm
 
         run_dir.mkdir(parents=True, exist_ok=True)
         self._path = run_dir / "metrics.jsonl"
-        step = iteration * config.num_envs * config.num_steps
+        step = iteration * batch_size
         kept = []
         if self._path.exists():  # rows after the checkpoint will be made again
             lines = self._path.read_text().splitlines()
