@@ -38,16 +38,7 @@ def run(
         presets: values that `--preset NAME` starts from, for classes with a field `preset`.
     """
     try:
-        default: ConfigT | None = None
-        if presets:
-            # Flags override the preset, wherever on the line it stands: so it is read first. tyro
-            # checks the name again and prints its own message for an unknown one.
-            arguments = sys.argv[1:]
-            given = [a.partition("=")[2] for a in arguments if a.startswith("--preset=")]
-            given += [b for a, b in pairwise(arguments) if a == "--preset"]
-            if given and given[-1] in presets:
-                default = presets[given[-1]]()
-        status = main(_parse(config_class, default))
+        status = main(parse(config_class, presets))
     except BMError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
@@ -57,8 +48,11 @@ def run(
     sys.exit(status if isinstance(status, int) else 0)
 
 
-def _parse(config_class: type[ConfigT], default: ConfigT | None) -> ConfigT:
-    """The command line as a `config_class`; `default` has the values of flags not given.
+def parse(
+    config_class: type[ConfigT], presets: Mapping[str, Callable[[], ConfigT]] | None = None,
+    arguments: Sequence[str] | None = None,
+) -> ConfigT:  # fmt: skip
+    """`arguments`, by default the command line's, as a `config_class`; see `run`.
 
     Raises:
         BMError: a class refused its values in `__post_init__`. It is a ValueError, so tyro takes it
@@ -66,12 +60,21 @@ def _parse(config_class: type[ConfigT], default: ConfigT | None) -> ConfigT:
     """
     import tyro
 
+    arguments = sys.argv[1:] if arguments is None else arguments
+    default: ConfigT | None = None
+    if presets:
+        # Flags override the preset, wherever on the line it stands: so it is read first. tyro
+        # checks the name again and prints its own message for an unknown one.
+        given = [a.partition("=")[2] for a in arguments if a.startswith("--preset=")]
+        given += [b for a, b in pairwise(arguments) if a == "--preset"]
+        if given and given[-1] in presets:
+            default = presets[given[-1]]()
     printed = io.StringIO()
     try:
         with contextlib.redirect_stderr(printed):
             if default is None:
-                return tyro.cli(config_class)
-            return tyro.cli(config_class, default=default)
+                return tyro.cli(config_class, args=arguments)
+            return tyro.cli(config_class, args=arguments, default=default)
     except SystemExit as end:
         cause = end.__context__
         while cause is not None and not isinstance(cause, BMError):
