@@ -233,7 +233,7 @@ def test_samples_of_an_older_policy_are_weighted_by_their_likelihood_ratio():
         critic_obs = torch.from_numpy(rollout.critic_obs[:-1]).flatten(0, 1)
         value = critic(critic.normalize(critic_obs)).squeeze(-1)
     advantage = torch.from_numpy(rollout.reward).flatten() - value
-    advantage = (advantage - advantage.mean()) / advantage.std()
+    advantage = (advantage - advantage.mean()) / advantage.std(correction=0)
     mean = actor.mean(torch.from_numpy(rollout.obs).flatten(0, 1))
     new = torch.distributions.Normal(mean, actor.log_std.exp())
     old = torch.distributions.Normal(
