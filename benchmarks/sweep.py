@@ -130,7 +130,7 @@ def main(config: Config) -> int:
     if missing:
         cores = (config.workers or cli.available_cores() // config.cpus) * config.cpus
         local = {} if config.address else {"num_cpus": max(cores, config.cpus)}
-        ray.init(address=config.address, include_dashboard=None, log_to_driver=False, **local)
+        ray.init(address=config.address, include_dashboard=False, log_to_driver=False, **local)
         remote = ray.remote(
             num_cpus=config.cpus, max_retries=config.retries, max_calls=1, retry_exceptions=False
         )(train)

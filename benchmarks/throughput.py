@@ -258,7 +258,7 @@ def ppo(config: Config) -> tuple[Sample, TrackConfig, int]:
         return [json.loads(line) for line in lines], settings
 
     with tempfile.TemporaryDirectory() as folder:
-        _, settings = run(50_000, folder)
+        _, settings = run(4096, folder)  # to learn its settings
     task = TrackConfig().override(settings["task"])
     first = 10  # iterations, in which it warms up
 

@@ -34,7 +34,7 @@ def workers_in(folder):
 
 
 def test_a_killed_worker_costs_a_sweep_nothing(tmp_path):
-    flags = f"{SMALL} --total-timesteps 12800"
+    flags = f"{SMALL} --total-timesteps 6400"
     process = subprocess.Popen(
         sweep(tmp_path, "--seeds", "1", "2", flags=flags),
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
@@ -55,9 +55,9 @@ def test_a_killed_worker_costs_a_sweep_nothing(tmp_path):
     rows = json.loads((tmp_path / "out.json").read_text())["rows"]
     assert [row["seed"] for row in rows] == [1, 2]
     for row in rows:
-        assert row["env_steps"] == 12_800 and row["clip"]["survival"] > 0
+        assert row["env_steps"] == 6_400 and row["clip"]["survival"] > 0
         steps = [json.loads(line)["step"] for line in (runs / row["run"] / "metrics.jsonl").open()]
-        assert steps == list(range(64, 12_801, 64))
+        assert steps == list(range(64, 6_401, 64))
     # The second run was begun twice: TensorBoard's events are a file a start.
     assert len(list((runs / rows[1]["run"]).glob("events.out.tfevents.*"))) == 2
 
