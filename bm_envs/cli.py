@@ -191,7 +191,7 @@ def command_line() -> str:
 
 
 def json_result(kind: str, *, seed: int | None, rows: list[dict[str, Any]]) -> dict[str, Any]:
-    """The object every result file holds (keys are fixed; see the docs on result files)."""
+    """The object every result file holds; the benchmark's docstring says what its rows are."""
     return {
         "kind": kind,
         "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
