@@ -334,6 +334,17 @@ def test_bad_arguments_are_refused_in_one_sentence():
         env.step(np.where(np.arange(29) == 3, np.nan, 0).astype(np.float32))
 
 
+@pytest.mark.parametrize("failure", ["train", "none"])
+def test_a_diverged_robot_is_reported_although_it_is_reset_at_once(failure):
+    env = TrackVectorEnv(3, "stand", overrides={"failure": failure, "pushes": False})
+    env.reset(seed=0)
+    env.simulator.push(np.array([1]), np.full((1, 3), 1e30), np.zeros((1, 3)))
+    _, _, terminated, _, info = env.step(np.zeros((3, 29), np.float32))
+    assert terminated.tolist() == [False, True, False]
+    assert info["termination"].tolist() == ["", "diverged", ""]
+    assert not env.simulator.diverged().any()  # the reset healed it
+
+
 def test_state_round_trip_continues_bit_for_bit():
     env = TrackVectorEnv(5, "walk", overrides={"start": {"mode": "adaptive"}})
     obs, _ = env.reset(seed=0)

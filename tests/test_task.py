@@ -343,6 +343,16 @@ def test_rates_and_counts_differ_where_visits_do():
     assert results["rate"] == pytest.approx(1.0) and results["count"] == pytest.approx(10.0)
 
 
+@pytest.mark.parametrize("mode", ["first", "uniform"])
+def test_failures_are_counted_wherever_episodes_start(mode):
+    """A curriculum is moved by them."""
+    env = TrackVectorEnv(4, "stand", overrides={"start": {"mode": mode}})
+    env.reset(seed=0)
+    for _ in range(100):
+        env.step(np.full((4, 29), 3.0, np.float32))
+    assert env.task.sampler.hardest_s() < 3.0
+
+
 def test_kernel_spreads_to_earlier_bins_of_the_same_clip_only():
     sampler = StartSampler(
         [500, 500], fps=50.0, mode="adaptive", kernel=3, decay=0.8, uniform_ratio=0.0

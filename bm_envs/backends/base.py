@@ -66,9 +66,10 @@ class SimulatorConfig:
 class Simulator(Protocol):
     """N robots in one engine.
 
-    Freshness: after `reset`, `step` and `push` every property describes the present state of every
-    robot; only the contact forces describe the last physics step that ran (it needs the solver),
-    and are zero after a reset. Properties are read-only views, overwritten by the next call.
+    Freshness: after `reset`, `lift`, `step` and `push` every property describes the present state
+    of every robot; only the contact forces describe the last physics step that ran (it needs the
+    solver), and are zero after a reset. Properties are read-only views, overwritten by the next
+    call.
     """
 
     config: SimulatorConfig

@@ -164,7 +164,7 @@ class MujocoSimulator:
 
     def diverged(self) -> np.ndarray:
         """See `Simulator.diverged`."""
-        return self._diverged
+        return self._diverged.copy()  # the next reset changes it
 
     def get_state(self) -> dict[str, np.ndarray]:
         """See `Simulator.get_state`."""

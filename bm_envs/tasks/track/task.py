@@ -324,8 +324,7 @@ class TrackTask:
         if self._episode_steps is not None:
             causes["time_limit"] = self.episode_step >= self._episode_steps
             truncated = truncated | causes["time_limit"]
-        if config.start.mode != "first":  # else nobody asks
-            self.sampler.record(self._bins[self._row], terminated)
+        self.sampler.record(self._bins[self._row], terminated)
         diverged = causes["diverged"]
         if diverged.any():
             for value in (reward, *terms.values()):
