@@ -32,91 +32,21 @@ def _stack(parts: list[Array]) -> Array:
     return xp.stack(parts, -1)
 
 
-# A product of two quaternions is a bilinear form, `c_n = sum_ij T_ijn a_i b_j`. As two matrix
-# products that repeat the factors, one elementwise product and one matrix product that collects, it
-# takes four calls of the array library; written out by components it takes thirty, and time with
-# them where arrays are small.
-_LEFT = np.repeat(np.eye(4), 4, axis=1)  # (w, x, y, z) -> w w w w x x ..., `[4, 16]`
-_RIGHT = np.tile(np.eye(4), 4)  # (w, x, y, z) -> w x y z w x ..., `[4, 16]`
-
-
-def _table(*outputs: str) -> np.ndarray:
-    """T as `[16, n]`; an output is a sum of signed products: `"+ww-xx"` is `a_w b_w - a_x b_x`."""
-    table = np.zeros((16, len(outputs)))
-    for column, terms in enumerate(outputs):
-        for sign, left, right in zip(terms[0::3], terms[1::3], terms[2::3], strict=True):
-            table["wxyz".index(left) * 4 + "wxyz".index(right), column] += int(f"{sign}1")
-    return table
-
-
-_TABLES = {
-    "product": _table("+ww-xx-yy-zz", "+wx+xw+yz-zy", "+wy-xz+yw+zx", "+wz+xy-yx+zw"),
-    "matrix": _table(  # of one unit quaternion, row by row
-        "+ww+xx-yy-zz", "+xy+yx-wz-zw", "+xz+zx+wy+yw",
-        "+xy+yx+wz+zw", "+ww-xx+yy-zz", "+yz+zy-wx-xw",
-        "+xz+zx-wy-yw", "+yz+zy+wx+xw", "+ww-xx-yy+zz",
-    ),
-}  # fmt: skip
-_TABLES["heading"] = _TABLES["matrix"][:, [0, 3]]
-_TABLES["axes"] = _TABLES["matrix"][:, [0, 3, 6, 1, 4, 7, 2, 5, 8]]
-
-
-# From `(cos, sin)` of a heading to the matrix that turns rows `(x, y)` by it, and of half of it to
-# the one that turns rows `(w, x, y, z)`.
-_TURN_XY = np.array([[1.0, 0, 0, 1], [0, 1, -1, 0]])
-_TURN_QUAT = np.stack([np.eye(4).ravel(), np.eye(4)[::-1].ravel() * np.repeat([1, 1, -1, -1], 4)])
-_CONJUGATE = np.array([1.0, -1.0, -1.0, -1.0])
-
-
-@functools.cache
-def _converted(name: str, dtype: Any, device: Any) -> Array:
-    value = _CONSTANTS[name]
-    if device is None:
-        return value.astype(dtype)
-    return sys.modules["torch"].as_tensor(value, dtype=dtype, device=device)
-
-
-_CONSTANTS = {
-    "left": _LEFT, "right": _RIGHT, "conjugate": _CONJUGATE, "turn_xy": _TURN_XY,
-    "turn_quat": _TURN_QUAT, **_TABLES,
-}  # fmt: skip
-
-
-def _constant(name: str, like: Array) -> Array:
-    """A constant in the type of an array."""
-    return _converted(name, like.dtype, None if isinstance(like, np.ndarray) else like.device)
-
-
-# NumPy's BLAS starts threads for products of more than 2^18 multiplications. They save little here
-# and then wait for more, busily, on the cores where physics should run.
-_BLOCK = 1024
-
-
-def _rows_times(rows: Array, matrix: Array) -> Array:
-    """`[..., m] @ [m, n]` as a product of plain matrices: a stack would be multiplied singly."""
-    shape, flat = (*rows.shape[:-1], matrix.shape[1]), rows.reshape(-1, rows.shape[-1])
-    if len(flat) <= _BLOCK or not isinstance(flat, np.ndarray):
-        return (flat @ matrix).reshape(shape)
-    out = np.empty((len(flat), matrix.shape[1]), np.result_type(flat, matrix))
-    for start in range(0, len(flat), _BLOCK):
-        np.matmul(flat[start : start + _BLOCK], matrix, out=out[start : start + _BLOCK])
-    return out.reshape(shape)
-
-
-def _bilinear(form: str, a: Array, b: Array) -> Array:
-    """`[..., 4]`, `[..., 4]` -> `[..., n]`."""
-    products = _rows_times(a, _constant("left", a)) * _rows_times(b, _constant("right", b))
-    return _rows_times(products, _constant(form, a))
-
-
 def quat_mul(a: Array, b: Array) -> Array:
     """Hamilton product `a b`: first the rotation `b`, then `a`. `[..., 4]`."""
-    return _bilinear("product", a, b)
+    aw, ax, ay, az = a[..., 0], a[..., 1], a[..., 2], a[..., 3]
+    bw, bx, by, bz = b[..., 0], b[..., 1], b[..., 2], b[..., 3]
+    return _stack([
+        aw * bw - ax * bx - ay * by - az * bz,
+        aw * bx + ax * bw + ay * bz - az * by,
+        aw * by - ax * bz + ay * bw + az * bx,
+        aw * bz + ax * by - ay * bx + az * bw,
+    ])  # fmt: skip
 
 
 def quat_conj(q: Array) -> Array:
     """The inverse rotation. `[..., 4]`."""
-    return q * _constant("conjugate", q)
+    return _stack([q[..., 0], -q[..., 1], -q[..., 2], -q[..., 3]])
 
 
 def quat_normalize(q: Array) -> Array:
@@ -199,20 +129,43 @@ def quat_slerp(a: Array, b: Array, t: Array) -> Array:
 
 
 def quat_yaw(q: Array) -> Array:
-    """Heading of the x axis about world z, rad: `atan2(R10, R00)`. `[...]`."""
-    x_axis = _bilinear("heading", q, q)
-    return namespace(q).arctan2(x_axis[..., 1], x_axis[..., 0])
+    """Heading of the x axis about world z, rad: `atan2(2(wz+xy), 1-2(y^2+z^2))`. `[...]`."""
+    xp = namespace(q)
+    w, x, y, z = q[..., 0], q[..., 1], q[..., 2], q[..., 3]
+    return xp.arctan2(2.0 * (w * z + x * y), 1.0 - 2.0 * (y * y + z * z))
+
+
+# From `(cos, sin)` of a heading to the matrix that turns rows `(x, y)` by it, and of half of it to
+# the one that turns rows `(w, x, y, z)`.
+_TURNS = {
+    "xy": np.array([[1.0, 0, 0, 1], [0, 1, -1, 0]]),
+    "quat": np.stack([np.eye(4).ravel(), np.eye(4)[::-1].ravel() * np.repeat([1, 1, -1, -1], 4)]),
+}
+
+
+@functools.cache
+def _turns(name: str, dtype: Any, device: Any) -> Array:
+    if device is None:
+        return _TURNS[name].astype(dtype)
+    return sys.modules["torch"].as_tensor(_TURNS[name], dtype=dtype, device=device)
+
+
+def _turn_matrices(name: str, cos_sin: Array) -> Array:
+    """`[N, 2]` -> `[N, m, m]`."""
+    device = None if isinstance(cos_sin, np.ndarray) else cos_sin.device
+    size = 2 if name == "xy" else 4
+    return (cos_sin @ _turns(name, cos_sin.dtype, device)).reshape(-1, size, size)
 
 
 def turn_vectors(heading: Array, vector: Array) -> Array:
     """Turn `vector [N, K, 3]` about z by `heading [N, 2]` = (cos, sin)."""
-    turn = (heading @ _constant("turn_xy", heading)).reshape(-1, 2, 2)
-    return namespace(vector).concatenate([vector[..., :2] @ turn, vector[..., 2:]], -1)
+    turned = vector[..., :2] @ _turn_matrices("xy", heading)
+    return namespace(vector).concatenate([turned, vector[..., 2:]], -1)
 
 
 def turn_quats(half: Array, quat: Array) -> Array:
     """Turn `quat [N, K, 4]` about z by twice the angle of which `half [N, 2]` is (cos, sin)."""
-    return quat @ (half @ _constant("turn_quat", half)).reshape(-1, 4, 4)
+    return quat @ _turn_matrices("quat", half)
 
 
 def yaw_quat(q: Array) -> Array:
@@ -245,7 +198,13 @@ def quat_from_euler(roll: Array, pitch: Array, yaw: Array) -> Array:
 
 def quat_to_matrix(q: Array) -> Array:
     """Rotation matrix. `[..., 4]` -> `[..., 3, 3]`."""
-    return _bilinear("matrix", q, q).reshape(*q.shape[:-1], 3, 3)
+    w, x, y, z = q[..., 0], q[..., 1], q[..., 2], q[..., 3]
+    rows = _stack([
+        1 - 2 * (y * y + z * z), 2 * (x * y - w * z), 2 * (x * z + w * y),
+        2 * (x * y + w * z), 1 - 2 * (x * x + z * z), 2 * (y * z - w * x),
+        2 * (x * z - w * y), 2 * (y * z + w * x), 1 - 2 * (x * x + y * y),
+    ])  # fmt: skip
+    return rows.reshape(rows.shape[:-1] + (3, 3))
 
 
 def quat_axes(q: Array) -> Array:
@@ -253,4 +212,4 @@ def quat_axes(q: Array) -> Array:
 
     `v @ quat_axes(q).T` takes `v` into the frame, `v @ quat_axes(q)` out of it.
     """
-    return _bilinear("axes", q, q).reshape(*q.shape[:-1], 3, 3)
+    return quat_to_matrix(q).swapaxes(-1, -2)
