@@ -36,7 +36,7 @@ from tyro.conf import arg
 
 from bm_envs import cli
 from bm_envs.errors import BMError, ConfigError, unknown_name
-from bm_envs.policy import read_policy_json, read_run_config
+from bm_envs.policy import read_run_config, training_figures
 
 VARIANTS: dict[str, tuple[str, ...]] = {
     "default": (),
@@ -94,22 +94,16 @@ class Config:
 def summary(run: Path) -> dict[str, Any]:
     """Figures of a finished run."""
     rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
-    training = read_policy_json(run / "policy.json")["training"]
     last = rows[-max(1, len(rows) // 10) :]
     reward = [sum(v for k, v in row.items() if k.startswith("reward/")) for row in last]
     # The mean of times is ruled by lucky iterations; failures per second add up.
     failures = np.mean([1 / row["charts/time_to_failure_s"] for row in last])
     return {
-        "env_steps": training["env_steps"],
-        "wall_s": training["wall_s"],
-        "first_pass": training["first_pass"] or None,
-        "clip": training["clip_protocol"],
+        **training_figures(run),
         "time_to_failure_s": float(1 / failures),
         "reward_per_step": float(np.mean(reward)),
         "level": rows[-1]["track/level"],
         "threads": read_run_config(run)["threads"],
-        "commit": training["commit"],
-        "machine": training["machine"],
     }
 
 

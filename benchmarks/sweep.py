@@ -10,8 +10,8 @@ dies and Ray gives its run to another. On a cluster `--run-dir` has to be a fold
 share, at the same path, and every node needs this source tree, the motions and their `BM_DATA_DIR`.
 
 A row of the result holds `motion`, `seed`, `flags`, `run` (folder under `--run-dir`), and of the
-finished run `env_steps`, `wall_s`, `first_pass`, `clip` (figures by the `clip` protocol) and
-`commit`; of one that failed, in their place, `error`.
+finished run `env_steps`, `wall_s`, `first_pass`, `clip` (figures by the `clip` protocol), `commit`
+and `machine`; of one that failed, in their place, `error`.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from tyro.conf import UseAppendAction, arg
 
 from bm_envs import cli
 from bm_envs.errors import BMError, ConfigError
-from bm_envs.policy import read_policy_json
+from bm_envs.policy import training_figures
 
 SCRIPT = Path(__file__).resolve().parent.parent / "algos" / "ppo_track.py"
 
@@ -81,16 +81,6 @@ def run_name(motion: str, seed: int, flags: str) -> str:
     return f"{kept}__{seed}"
 
 
-def summary(run: Path) -> dict[str, Any]:
-    """Figures of a finished run."""
-    training = read_policy_json(run / "policy.json")["training"]
-    return {
-        "env_steps": training["env_steps"], "wall_s": training["wall_s"],
-        "first_pass": training["first_pass"] or None, "clip": training["clip_protocol"],
-        "commit": training["commit"],
-    }  # fmt: skip
-
-
 def main(config: Config) -> int:
     """Give out what is not finished, collect everything; 1 where a run failed."""
     try:
@@ -124,7 +114,7 @@ def main(config: Config) -> int:
     missing = []
     for index, folder in enumerate(folders):
         if (folder / "policy.json").exists():  # the last file a run writes
-            report(index, summary(folder))
+            report(index, training_figures(folder))
         else:
             missing.append(index)
     if missing:
@@ -145,7 +135,7 @@ def main(config: Config) -> int:
             index = waiting.pop(done)
             try:
                 ray.get(done)
-                report(index, summary(folders[index]))
+                report(index, training_figures(folders[index]))
             except (ray.exceptions.RayError, BMError) as error:
                 report(index, {"error": str(error).strip().splitlines()[-1]})
         ray.shutdown()

@@ -465,6 +465,16 @@ def mlp_from_checkpoint(path: str | Path) -> MLP:
         raise PolicyError(f"{path}: {error}") from None
 
 
+def training_figures(run: Path) -> dict[str, Any]:
+    """What a finished run directory says of its training, as rows of result files have it."""
+    training = read_policy_json(run / "policy.json")["training"]
+    return {
+        "env_steps": training["env_steps"], "wall_s": training["wall_s"],
+        "first_pass": training["first_pass"] or None, "clip": training["clip_protocol"],
+        "commit": training["commit"], "machine": training["machine"],
+    }  # fmt: skip
+
+
 def read_run_config(run_dir: str | Path) -> dict[str, Any]:
     """The resolved configuration a training run wrote, `config.json`."""
     path = Path(run_dir) / "config.json"
