@@ -399,6 +399,7 @@ class Actor(Network):
             mirrors if config.symmetry else None,
         )  # fmt: skip
         self.log_std = nn.Parameter(torch.full((g1.NUM_JOINTS,), float(np.log(config.init_std))))
+        self.log_fresh = 0.5 * float(np.log(1 - config.noise_correlation**2))
         self.residual = config.residual
         self.default_joint_pos, self.action_scale = map(torch.as_tensor, (default_joint_pos, scale))
 
@@ -407,6 +408,10 @@ class Actor(Network):
         super().symmetrize_gradients()
         gradient = _gradient(self.log_std)
         gradient.copy_((gradient + gradient[self.mirrors[-1][0]]) / 2)
+
+    def fresh_log_std(self) -> Tensor:
+        """Of the action, given the noise carried over from the last step. `[A]`."""
+        return self.log_std + self.log_fresh
 
     def offset(self, obs: Tensor) -> Tensor | float:
         """What the reference adds to the mean: `(q_ref - q0) / scale`; q_ref is `obs[:, :29]`."""
@@ -526,10 +531,10 @@ def evaluate(actor: Actor, env: TrackVectorEnv) -> dict[str, float]:
     return result
 
 
-MAX_WEIGHT = 2.0  # of a sample drawn by an older policy: bounds the variance
-
-
 # --- samples and learner --------------------------------------------------------------------------
+
+
+MAX_WEIGHT = 2.0  # of a sample drawn by an older policy: bounds the variance
 
 
 class Rollout:
@@ -589,14 +594,13 @@ class Learner:
         self.learning_rate = config.learning_rate
         self.generator = torch.Generator().manual_seed(config.seed + 1)
 
-    def learn(self, rollout: Rollout, epochs: int) -> dict[str, float]:
-        """Improve actor and critic by a rollout, then fold it into the normalizers.
+    def learn(self, rollout: Rollout, iteration: int) -> dict[str, float]:
+        """Improve actor and critic by an iteration's rollout, then fold it into the normalizers.
 
         Returns what is logged of it.
         """
         config, actor, critic = self.config, self.actor, self.critic
         tick = time.perf_counter()
-        log_fresh = 0.5 * float(np.log(1 - config.noise_correlation**2))
         # Values, bootstrap of truncated (never of terminated) episodes, advantages.
         with torch.no_grad():
             critic_x = critic.normalize(torch.from_numpy(rollout.critic_obs))
@@ -629,7 +633,7 @@ class Learner:
                 # their weight is how much likelier it is to draw them: decoupled PPO,
                 # arXiv 2110.00641, eq. 4.
                 drew, mean_old = log_prob_old, actor(actor_x) + offset
-                log_std_old = actor.log_std + log_fresh
+                log_std_old = actor.fresh_log_std()
                 log_prob_old = log_prob(chosen, mean_old, log_std_old)
                 weight = (log_prob_old - drew).exp().clamp(max=MAX_WEIGHT)
                 mean_weight = weight.mean()
@@ -638,6 +642,7 @@ class Learner:
             # What the network itself has to put out, so that the loop below adds nothing per batch.
             chosen, mean_old = chosen - offset, mean_old - offset
 
+        epochs = config.update_epochs if iteration >= config.warmup_iterations else 0
         updates, sums = epochs * config.num_minibatches, dict[str, float]()
         for _ in range(epochs):
             for index in self._mini_batches(len(obs)):
@@ -645,7 +650,7 @@ class Learner:
                     new_mean = actor(actor_x[index])
                     new_value = critic(critic_x[index]).squeeze(-1)
                 new_mean, new_value = new_mean.float(), new_value.float()
-                log_std = actor.log_std + log_fresh  # given the noise carried over
+                log_std = actor.fresh_log_std()
                 divergence = gaussian_kl(
                     mean_old[index], log_std_old, new_mean.detach(), log_std.detach()
                 )
@@ -812,7 +817,6 @@ def main(config: Config) -> None:
     # 3. Start afresh, or from the checkpoint.
     iteration, train_s = 0, 0.0
     noise = torch.zeros(N, A)
-    log_fresh = 0.5 * float(np.log(1 - config.noise_correlation**2))
     episode_return, episode_length = np.zeros(N), np.zeros(N, np.int64)
     level, commits = 0.0 if config.curriculum else 1.0, []
     evaluation: dict[str, float] = {}
@@ -863,8 +867,9 @@ def main(config: Config) -> None:
     last_save = -np.inf
     started = time.perf_counter() - train_s
     stop = False
-    # Python's threads take turns: by default after 5 ms, a quarter of a control step of all robots.
-    sys.setswitchinterval(0.0005)
+    if config.overlap:
+        # Python's threads take turns: by default after 5 ms, a quarter of a step of all robots.
+        sys.setswitchinterval(0.0005)
     background = ThreadPoolExecutor(1, initializer=torch.set_num_threads, initargs=(learn_threads,))
     while iteration < num_iterations and not stop:
         if config.schedule == "exponential":
@@ -876,16 +881,16 @@ def main(config: Config) -> None:
         # 4. Learn in the background from what the last iteration collected.
         learning: Future[dict[str, float]] | None = None
         if pending is not None:
-            epochs = config.update_epochs if iteration > config.warmup_iterations else 0
-            learning = background.submit(learner.learn, pending, epochs)
+            learning = background.submit(learner.learn, pending, iteration - 1)
         # 5. Collect.
         tick = time.perf_counter()
         ended_returns, ended_lengths = [], []
         failures = 0
         term_sums: dict[str, float] = {}
         std = acting.log_std.detach().exp()
-        fresh_std = torch.exp(acting.log_std.detach() + log_fresh)
-        rollout.begin(fresh_std.log())
+        fresh_log_std = acting.fresh_log_std().detach()
+        fresh_std = fresh_log_std.exp()
+        rollout.begin(fresh_log_std)
         for t in range(T):
             rollout.obs[t], rollout.critic_obs[t] = obs, obs_critic
             with torch.no_grad():
@@ -920,8 +925,7 @@ def main(config: Config) -> None:
             spare = pending or Rollout(config, task.observation_size, task.critic_size)
             pending, rollout = rollout, spare
         else:
-            epochs = config.update_epochs if iteration >= config.warmup_iterations else 0
-            learned = background.submit(learner.learn, rollout, epochs).result()
+            learned = learner.learn(rollout, iteration)
         acting.load_state_dict(learner.actor.state_dict())
         processes.average_statistics(task.sampler.failures, task.sampler.visits)
         if config.curriculum:

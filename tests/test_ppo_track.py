@@ -185,7 +185,7 @@ def filled_rollout(config, task, actor):
     """A rollout of an actor on made-up observations and rewards."""
     rng = np.random.default_rng(0)
     rollout = ppo.Rollout(config, task.observation_size, task.critic_size)
-    rollout.begin(actor.log_std.detach() + 0.5 * float(np.log(1 - config.noise_correlation**2)))
+    rollout.begin(actor.fresh_log_std().detach())
     for array in (rollout.obs, rollout.critic_obs, rollout.reward):
         array[:] = rng.normal(size=array.shape)
     with torch.no_grad():
@@ -201,10 +201,10 @@ def test_samples_of_the_present_policy_weigh_the_same_with_and_without_overlap()
     learned = []
     for overlap in (False, True):
         torch.manual_seed(0)
-        config = ppo.Config(num_envs=16, hidden=(32,), overlap=overlap)
+        config = ppo.Config(num_envs=16, hidden=(32,), update_epochs=3, overlap=overlap)
         task = ppo.TrackVectorEnv(1, "stand").task
         learner = ppo.Learner(config, task)
-        learner.learn(filled_rollout(config, task, learner.actor), epochs=3)
+        learner.learn(filled_rollout(config, task, learner.actor), iteration=1)
         learned.append(torch.cat([p.detach().flatten() for p in learner.actor.parameters()]))
     # Weights of one to float32 rounding (1e-6 in a sum of 29); Adam's step is 1e-3.
     torch.testing.assert_close(*learned, rtol=0, atol=2e-5)
@@ -215,7 +215,7 @@ def test_samples_of_an_older_policy_are_weighted_by_their_likelihood_ratio():
     torch.manual_seed(0)
     config = ppo.Config(
         num_envs=16, hidden=(32,), overlap=True, symmetry=False, noise_correlation=0.0,
-        max_grad_norm=1e9,
+        max_grad_norm=1e9, update_epochs=1,
     )  # fmt: skip
     task = ppo.TrackVectorEnv(1, "stand").task
     learner = ppo.Learner(config, task)
@@ -227,7 +227,7 @@ def test_samples_of_an_older_policy_are_weighted_by_their_likelihood_ratio():
     actor, critic = copy.deepcopy(learner.actor), copy.deepcopy(learner.critic)
     gradients = []
     bias.register_hook(lambda gradient: gradients.append(gradient.clone()))
-    learner.learn(rollout, epochs=1)
+    learner.learn(rollout, iteration=1)
 
     with torch.no_grad():
         critic_obs = torch.from_numpy(rollout.critic_obs[:-1]).flatten(0, 1)
@@ -357,7 +357,7 @@ import torch, ppo_track as ppo
 from test_ppo_track import filled_rollout
 
 torch.manual_seed(0)
-config = ppo.Config(num_envs=16, hidden=(32,), overlap=True)
+config = ppo.Config(num_envs=16, hidden=(32,), overlap=True, update_epochs=3)
 task = ppo.TrackVectorEnv(1, "stand").task
 processes = ppo.Processes()
 learner = ppo.Learner(config, task, processes)
@@ -366,7 +366,7 @@ mine = slice(None) if processes.count == 1 else slice(8 * processes.rank, 8 * pr
 for name in ("obs", "critic_obs", "mean", "chosen", "reward", "done"):
     setattr(rollout, name, getattr(rollout, name)[:, mine])
 learner.actor.layers[-1].bias.data += 0.02
-learner.learn(rollout, epochs=3)
+learner.learn(rollout, iteration=1)
 if processes.rank == 0:
     torch.save(learner.actor.state_dict() | {{"loss": learner.critic.obs_var}}, sys.argv[1])
 processes.close()
