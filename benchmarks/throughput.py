@@ -17,12 +17,21 @@ for all of them:
 
 A row holds the median of `repeats` samples and their range; `ratio_to_raw` is the median of the
 ratios within each repetition.
+
+With `--peers` there is a row `peer` for each of `PEERS`, what a user could pick instead, measured
+in turn with the rest. `ratio_to_env` is its speed to that of `env` with `env_num_envs` robots;
+robots, engines and control steps differ, see `task`. One that does not run has an `error` and no
+figures. Each has an environment of its own, `<peer-dir>/<name>`, made with pip where there is none.
+For mjlab that brings PyTorch as pip finds it: to have its CPU build, make the environment yourself.
 """
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
+import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -30,7 +39,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, NamedTuple
 
 import gymnasium
 import mujoco
@@ -42,6 +51,8 @@ import bm_envs
 from bm_envs import cli
 from bm_envs.envs import TrackVectorEnv
 from bm_envs.errors import BMError, ConfigError
+from bm_envs.motion.clip import save_npz
+from bm_envs.motion.library import load_motions
 from bm_envs.robots import mjcf
 from bm_envs.tasks.track.config import SamplingConfig, TrackConfig
 
@@ -79,6 +90,10 @@ class Config:
     """Threads; 0: all cores this process may use."""
     seed: int = 0
     """Seed of states and actions."""
+    peers: Annotated[bool, FlagCreatePairsOff] = False
+    """Measure other projects' environments as well."""
+    peer_dir: Path = Path(".cache/peers")
+    """Where the peers' Python environments are, or are to be made."""
     quick: Annotated[bool, FlagCreatePairsOff] = False
     """N = 1 and 512, three repetitions, shorter samples: not for published figures."""
 
@@ -239,7 +254,14 @@ def rollout_with_policy(tracking: Tracking, config: Config) -> Sample:
     return sample
 
 
-def ppo(config: Config) -> tuple[Sample, TrackConfig, int]:
+# Of `ppo_track.py`. Its default has half as many physics steps as the standard task.
+PPO_SETTINGS = {
+    "default": "",
+    "5 ms physics": "--task.model.physics-dt 0.005 --task.decimation 4",
+}
+
+
+def ppo(config: Config, flags: str) -> tuple[Sample, TrackConfig, int]:
     """The training script as a user starts it; its task and its number of robots."""
     script = Path(__file__).parent.parent / "algos" / "ppo_track.py"
 
@@ -247,7 +269,8 @@ def ppo(config: Config) -> tuple[Sample, TrackConfig, int]:
         command = [
             sys.executable, str(script), "--motion", config.motion, "--eval-every", "0",
             "--total-timesteps", str(total), "--run-dir", folder,
-            "--threads", str(config.threads), "--checkpoint-s", "1e9", *config.ppo_flags.split(),
+            "--threads", str(config.threads), "--checkpoint-s", "1e9",
+            *flags.split(), *config.ppo_flags.split(),
         ]  # fmt: skip
         done = subprocess.run(command, capture_output=True, text=True)
         if done.returncode:
@@ -274,7 +297,126 @@ def ppo(config: Config) -> tuple[Sample, TrackConfig, int]:
     return sample, task, settings["num_envs"]
 
 
+# --- peers ----------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Peer:
+    """Another project's environment."""
+
+    task: str
+    requirements: tuple[str, ...]
+    script: str  # in `benchmarks/peers`
+    num_envs: int = 0  # 0: as many as threads
+
+
+PEERS = {
+    "gymnasium": Peer(
+        "Humanoid-v5, 17 actuators, 15 ms a control step, a process per robot",
+        ("gymnasium[mujoco]",), "gymnasium_humanoid.py",
+    ),
+    "mjlab": Peer(
+        "Mjlab-Tracking-Flat-Unitree-G1 on the same clip, mujoco_warp on the CPU, 20 ms a control "
+        "step", ("mjlab==1.6.0",), "mjlab_tracking.py", 512,
+    ),
+    "loco-mujoco": Peer(
+        "UnitreeG1, one robot, 10 ms a control step",
+        ("loco-mujoco==1.0.0", "requests"), "loco_mujoco_g1.py", 1,
+    ),
+}  # fmt: skip
+
+
+class PeerProcess:
+    """A peer's script, alive between samples. `BMError` where it cannot be made to run."""
+
+    def __init__(self, name: str, motion: Path, config: Config) -> None:
+        peer = PEERS[name]
+        self.num_envs = peer.num_envs or config.threads
+        folder = config.peer_dir / name
+        python = folder / ("Scripts" if os.name == "nt" else "bin") / "python"
+        if not folder.exists():
+            try:
+                self._run([sys.executable, "-m", "venv", str(folder)])
+                self._run([str(python), "-m", "pip", "install", "--quiet", *peer.requirements])
+            except BMError:
+                shutil.rmtree(folder, ignore_errors=True)
+                raise
+        script = Path(__file__).parent / "peers" / peer.script
+        # Absolute, but the link is not followed: it is what makes the environment.
+        command = [str(python.absolute()), str(script), str(self.num_envs), str(motion)]
+        self._errors = tempfile.TemporaryFile("w+")
+        self._process = subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._errors, text=True
+        )
+        while self._read() != "ready":
+            pass  # what it prints on its way
+
+    @staticmethod
+    def _run(command: list[str]) -> None:
+        done = subprocess.run(command, capture_output=True, text=True)
+        if done.returncode:
+            raise BMError(_last_line(done.stderr))
+
+    def _read(self) -> str:
+        assert self._process.stdout is not None
+        line = self._process.stdout.readline()
+        if not line:
+            self._process.wait()
+            self._errors.seek(0)
+            raise BMError(_last_line(self._errors.read()))
+        return line.strip()
+
+    def sample(self, seconds: float) -> float:
+        """Control steps per second."""
+        assert self._process.stdin is not None
+        self._process.stdin.write(f"{seconds}\n")
+        self._process.stdin.flush()
+        return float(self._read())
+
+    def close(self) -> None:
+        """End the process."""
+        self._process.kill()
+        self._process.wait()
+        self._errors.close()
+
+
+def add_peers(
+    config: Config, stack: contextlib.ExitStack, samples: dict[Key, Sample],
+    details: dict[Key, dict[str, Any]],
+) -> list[dict[str, Any]]:  # fmt: skip
+    """Start every peer, add its sample, and return rows of those that do not run."""
+    motion = Path(stack.enter_context(tempfile.TemporaryDirectory())) / "motion.npz"
+    save_npz(load_motions(config.motion)[0], motion)
+    absent = []
+    for name, peer in PEERS.items():
+        about = {"task": peer.task, "requirements": list(peer.requirements)}
+        try:
+            process = stack.enter_context(contextlib.closing(PeerProcess(name, motion, config)))
+        except BMError as error:
+            absent.append({
+                "what": "peer", "variant": name, "num_envs": peer.num_envs or config.threads,
+                "threads": config.threads, "control_steps_per_s": None, "ratio_to_raw": None,
+                **about, "error": str(error),
+            })  # fmt: skip
+            continue
+        key = Key("peer", process.num_envs, name)
+        samples[key], details[key] = process.sample, about
+    return absent
+
+
+def _last_line(text: str) -> str:
+    return (text.strip() or "no message").splitlines()[-1]
+
+
 # --- the measurement ------------------------------------------------------------------------------
+
+
+class Key(NamedTuple):
+    """What a sample is of. `variant`: settings of `ppo`, or the name of a peer."""
+
+    what: str
+    num_envs: int
+    variant: str = ""
 
 
 def main(config: Config) -> None:
@@ -283,47 +425,46 @@ def main(config: Config) -> None:
         config = dataclasses.replace(config, num_envs=(1, 512), repeats=3, sample_s=0.5)
     config = dataclasses.replace(config, threads=config.threads or cli.available_cores())
     standard = TrackConfig(start=SamplingConfig(mode="adaptive"))
-    # (what, N) -> its sample and the key of the raw sample it is compared with
-    samples: dict[tuple[str, int], tuple[Sample, tuple[str, int]]] = {}
+    samples: dict[Key, Sample] = {}
+    base: dict[Key, Key] = {}  # what each is compared with
+    details: dict[Key, dict[str, Any]] = {}
 
-    def add_raw(key: tuple[str, int], task: TrackConfig) -> None:
-        recording = record(Tracking(key[1], config, task))
-        samples[key] = raw_engine(recording, task, config.threads), key
+    def add_raw(key: Key, task: TrackConfig) -> Key:
+        recording = record(Tracking(key.num_envs, config, task))
+        samples[key], base[key] = raw_engine(recording, task, config.threads), key
+        return key
+
+    def add(key: Key, sample: Sample, raw: Key, **more: Any) -> None:
+        samples[key], base[key], details[key] = sample, raw, more
 
     for n in config.num_envs:
-        add_raw(("raw_engine", n), standard)
+        raw = add_raw(Key("raw_engine", n), standard)
         if "env" in config.what:
-            samples["env", n] = Tracking(n, config, standard).sample, ("raw_engine", n)
+            add(Key("env", n), Tracking(n, config, standard).sample, raw)
         if "rollout_with_policy" in config.what:
             rollout = rollout_with_policy(Tracking(n, config, standard), config)
-            samples["rollout_with_policy", n] = rollout, ("raw_engine", n)
+            add(Key("rollout_with_policy", n), rollout, raw)
     if "single_env" in config.what:
+        loop = Key("raw_loop", 1)
         many = record(Tracking(64, config, standard))
-        samples["raw_loop", 1] = raw_loop(many, standard), ("raw_loop", 1)
-        samples["single_env", 1] = single_env(config, standard), ("raw_loop", 1)
+        samples[loop], base[loop] = raw_loop(many, standard), loop
+        add(Key("single_env", 1), single_env(config, standard), loop)
     if "ppo" in config.what:
-        train, task, n = ppo(config)
-        add_raw(("raw_engine_ppo", n), task)
-        samples["ppo", n] = train, ("raw_engine_ppo", n)
+        for name, flags in PPO_SETTINGS.items():
+            train, task, n = ppo(config, flags)
+            raw = add_raw(Key("raw_engine_ppo", n, name), task)
+            add(Key("ppo", n, name), train, raw, flags=f"{flags} {config.ppo_flags}".strip())
+    with contextlib.ExitStack() as stack:
+        absent = []
+        if config.peers:
+            absent = add_peers(config, stack, samples, details)
+        found: dict[Key, list[float]] = {key: [] for key in samples}
+        for repeat in range(config.repeats):
+            for key, sample in samples.items():
+                found[key].append(sample(config.sample_s))
+            print(f"repetition {repeat + 1} of {config.repeats}", flush=True)
 
-    found: dict[tuple[str, int], list[float]] = {key: [] for key in samples}
-    for repeat in range(config.repeats):
-        for key, (sample, _) in samples.items():
-            found[key].append(sample(config.sample_s))
-        print(f"repetition {repeat + 1} of {config.repeats}", flush=True)
-
-    rows = []
-    for key, (_, base) in samples.items():
-        what, n = key
-        ratio = np.median(np.divide(found[key], found[base]))
-        rows.append({
-            "what": what, "num_envs": n,
-            "threads": 1 if what in ("raw_loop", "single_env") else config.threads,
-            "control_steps_per_s": float(np.median(found[key])),
-            "lowest": min(found[key]), "highest": max(found[key]),
-            "ratio_to_raw": float(ratio), "raw": base[0],
-            **({"flags": config.ppo_flags} if what == "ppo" else {}),
-        })  # fmt: skip
+    rows = [row(key, found, base, config) | details.get(key, {}) for key in samples] + absent
     print(table(rows))
     if config.json is not None:
         cli.write_json(config.json, cli.json_result("throughput", seed=config.seed, rows=rows))
@@ -332,14 +473,39 @@ def main(config: Config) -> None:
         draw(rows, config.chart)
 
 
+def row(
+    key: Key, found: dict[Key, list[float]], base: dict[Key, Key], config: Config
+) -> dict[str, Any]:
+    """One sample's figures."""
+    speeds = found[key]
+    raw, ratio = None, None
+    if key in base:
+        raw, ratio = base[key].what, float(np.median(np.divide(speeds, found[base[key]])))
+    result = {
+        "what": key.what, "variant": key.variant, "num_envs": key.num_envs,
+        "threads": 1 if key.what in ("raw_loop", "single_env") else config.threads,
+        "control_steps_per_s": float(np.median(speeds)),
+        "lowest": min(speeds), "highest": max(speeds), "ratio_to_raw": ratio, "raw": raw,
+    }  # fmt: skip
+    if key.what == "peer":
+        ours = max((other for other in found if other.what == "env"), key=lambda k: k.num_envs)
+        result["ratio_to_env"] = float(np.median(np.divide(speeds, found[ours])))
+        result["env_num_envs"] = ours.num_envs
+    return result
+
+
 def table(rows: list[dict[str, Any]]) -> str:
     """The rows as aligned text."""
-    lines: list[tuple[str, ...]] = [("what", "robots", "control steps/s", "range", "to raw")]
+    lines: list[tuple[str, ...]] = [("what", "", "robots", "control steps/s", "range", "to raw")]
     for row in rows:
-        lines.append((
-            row["what"], str(row["num_envs"]), f"{row['control_steps_per_s']:,.0f}",
-            f"{row['lowest']:,.0f} to {row['highest']:,.0f}", f"{row['ratio_to_raw']:.2f}",
-        ))  # fmt: skip
+        name = row["what"], row["variant"], str(row["num_envs"])
+        if row["control_steps_per_s"] is None:
+            lines.append((*name, "-", row["error"], "-"))
+            continue
+        speeds = f"{row['lowest']:,.0f} to {row['highest']:,.0f}"
+        ratio = row["ratio_to_raw"]
+        ratio = f"{ratio:.2f}" if ratio is not None else f"{row['ratio_to_env']:.3f} of env"
+        lines.append((*name, f"{row['control_steps_per_s']:,.0f}", speeds, ratio))
     return cli.aligned(lines)
 
 

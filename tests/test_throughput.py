@@ -20,13 +20,14 @@ def test_rows_of_every_kind_and_a_chart(tmp_path):
     assert done.returncode == 0, done.stderr
     result = json.loads(out.read_text())
     assert result["kind"] == "throughput"
-    rows = {(row["what"], row["num_envs"]): row for row in result["rows"]}
+    rows = {(row["what"], row["num_envs"], row["variant"]): row for row in result["rows"]}
+    settings = ("default", "5 ms physics")
     assert set(rows) == {
-        ("raw_engine", 1), ("env", 1), ("rollout_with_policy", 1), ("raw_engine", 3), ("env", 3),
-        ("rollout_with_policy", 3), ("raw_loop", 1), ("single_env", 1), ("raw_engine_ppo", 8),
-        ("ppo", 8),
+        *((what, n, "") for what in ("raw_engine", "env", "rollout_with_policy") for n in (1, 3)),
+        ("raw_loop", 1, ""), ("single_env", 1, ""),
+        *((what, 8, name) for what in ("raw_engine_ppo", "ppo") for name in settings),
     }  # fmt: skip
-    for (what, _), row in rows.items():
+    for (what, *_), row in rows.items():
         assert row["threads"] == 1
         assert 0 < row["lowest"] <= row["control_steps_per_s"] <= row["highest"]
         # Nothing around the engine makes it faster; samples this short scatter widely.
@@ -44,3 +45,25 @@ def test_refusals():
             [sys.executable, str(SCRIPT), *TINY, *arguments], capture_output=True, text=True
         )
         assert done.returncode == 2 and text in done.stderr
+
+
+def test_peers_are_measured_in_environments_of_their_own_or_named_with_their_error(tmp_path):
+    out = tmp_path / "out.json"
+    # Environments that are there are used as they are; all of these have this project's packages.
+    for name in ("gymnasium", "mjlab", "loco-mujoco"):
+        python = tmp_path / "peers" / name / "bin" / "python"
+        python.parent.mkdir(parents=True)
+        python.write_text(f'#!/bin/sh\nexec "{sys.executable}" "$@"\n')
+        python.chmod(0o755)
+    done = subprocess.run(
+        [sys.executable, str(SCRIPT), *TINY, "--what", "env", "--json", str(out), "--peers",
+         "--peer-dir", str(tmp_path / "peers")], capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    peers = {r["variant"]: r for r in json.loads(out.read_text())["rows"] if r["what"] == "peer"}
+    humanoid = peers["gymnasium"]
+    assert humanoid["control_steps_per_s"] > 0 and humanoid["env_num_envs"] == 3
+    for name, module in (("mjlab", "mjlab"), ("loco-mujoco", "loco_mujoco")):
+        assert peers[name]["control_steps_per_s"] is None
+        assert peers[name]["error"] == f"ModuleNotFoundError: No module named '{module}'"
+        assert name in done.stdout
