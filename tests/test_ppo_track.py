@@ -201,7 +201,9 @@ def test_samples_of_the_present_policy_weigh_the_same_with_and_without_overlap()
     learned = []
     for overlap in (False, True):
         torch.manual_seed(0)
-        config = ppo.Config(num_envs=16, hidden=(32,), update_epochs=3, overlap=overlap)
+        config = ppo.Config(
+            num_envs=16, hidden=(32,), update_epochs=3, overlap=overlap, bfloat16="off"
+        )
         task = ppo.TrackVectorEnv(1, "stand").task
         learner = ppo.Learner(config, task)
         learner.learn(filled_rollout(config, task, learner.actor), iteration=1)
@@ -215,7 +217,7 @@ def test_samples_of_an_older_policy_are_weighted_by_their_likelihood_ratio():
     torch.manual_seed(0)
     config = ppo.Config(
         num_envs=16, hidden=(32,), overlap=True, symmetry=False, noise_correlation=0.0,
-        max_grad_norm=1e9, update_epochs=1,
+        max_grad_norm=1e9, update_epochs=1, bfloat16="off",
     )  # fmt: skip
     task = ppo.TrackVectorEnv(1, "stand").task
     learner = ppo.Learner(config, task)
@@ -247,6 +249,19 @@ def test_samples_of_an_older_policy_are_weighted_by_their_likelihood_ratio():
     expected = torch.autograd.grad(loss, actor.layers[-1].bias)[0]
     # float32 sums over 128 samples.
     torch.testing.assert_close(gradients[0], expected, rtol=1e-4, atol=1e-6)
+
+
+def test_rounding_to_bfloat16_moves_no_ratio_by_itself():
+    """The present policy is compared with itself in the same precision."""
+    torch.manual_seed(0)
+    config = ppo.Config(num_envs=16, hidden=(32,), overlap=True, update_epochs=1, bfloat16="on")
+    task = ppo.TrackVectorEnv(1, "stand").task
+    learner = ppo.Learner(config, task)
+    rollout = filled_rollout(config, task, learner.actor)
+    for layer in learner.actor.layers:  # means as large as a trained policy's
+        layer.weight.data *= 3
+    learned = learner.learn(rollout, iteration=1)
+    assert abs(learned["losses/approx_kl"]) < 1e-6 and learned["losses/clipfrac"] == 0
 
 
 # --- the command ----------------------------------------------------------------------------------
@@ -357,7 +372,7 @@ import torch, ppo_track as ppo
 from test_ppo_track import filled_rollout
 
 torch.manual_seed(0)
-config = ppo.Config(num_envs=16, hidden=(32,), overlap=True, update_epochs=3)
+config = ppo.Config(num_envs=16, hidden=(32,), overlap=True, update_epochs=3, bfloat16="off")
 task = ppo.TrackVectorEnv(1, "stand").task
 processes = ppo.Processes()
 learner = ppo.Learner(config, task, processes)
