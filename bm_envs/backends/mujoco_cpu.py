@@ -8,6 +8,7 @@ import numpy as np
 from bm_envs.backends.base import SimulatorConfig
 from bm_envs.errors import BackendUnavailable
 from bm_envs.robots import g1, mjcf
+from bm_envs.rotations import quat_rotate_inverse
 
 try:
     from mujoco.batch import Batch
@@ -134,11 +135,8 @@ class MujocoSimulator:
     def push(self, env_ids: np.ndarray, lin_vel: np.ndarray, ang_vel: np.ndarray) -> None:
         """See `Simulator.push`."""
         self._qvel[env_ids, :3] += lin_vel
-        inverse, turned = np.empty(4), np.empty(3)
-        for i, env in enumerate(env_ids):  # a few robots a step
-            mujoco.mju_negQuat(inverse, self._qpos[env, 3:7])
-            mujoco.mju_rotVecQuat(turned, np.asarray(ang_vel[i], np.float64), inverse)
-            self._qvel[env, 3:6] += turned
+        turned = quat_rotate_inverse(self._qpos[env_ids, 3:7], np.asarray(ang_vel, np.float64))
+        self._qvel[env_ids, 3:6] += turned
         self._batch.forward(env_ids, stage=_FRESH)
         # The contact part of the sensors is the solver's and stays that of the last physics step.
         keep = self._num_pose_sensors
