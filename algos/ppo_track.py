@@ -140,7 +140,7 @@ class Config:
     afterwards."""
     num_minibatches: int = 1
     """Mini-batches per epoch."""
-    update_epochs: int = 4
+    update_epochs: int = 6
     """Epochs over each iteration's samples."""
     clip_coef: float = 0.2
     """Clip of the probability ratio, and of the value's change."""

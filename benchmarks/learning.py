@@ -57,7 +57,8 @@ VARIANTS: dict[str, tuple[str, ...]] = {
     "episodes of 10 s": ("--task.episode-s", "10"),
     "32 steps a robot": ("--num-steps", "32", "--num-minibatches", "4"),
     "fixed step size": ("--schedule", "fixed"),
-    "overlap": ("--overlap",),
+    "no overlap": ("--no-overlap",),
+    "no bfloat16": ("--bfloat16", "off"),
     "5 ms physics": ("--task.model.physics-dt", "0.005", "--task.decimation", "4"),
     "512-256-128": ("--hidden", "512", "256", "128"),
 }  # fmt: skip
