@@ -125,6 +125,9 @@ class Config:
     `adaptive`: by the KL divergence of each mini-batch's step (published)."""
     halved_after: int = 1_500_000
     """Control steps, see `schedule`."""
+    critic_speed: float = 3.0
+    """The critic's step size over the actor's (published 1): it has more to learn, and advantages
+    are no better than its values."""
     desired_kl: float = 0.01
     """Target of the adaptive schedule, nats: above twice it slower, below half of it faster."""
     gamma: float = 0.99
@@ -140,7 +143,7 @@ class Config:
     afterwards."""
     num_minibatches: int = 1
     """Mini-batches per epoch."""
-    update_epochs: int = 6
+    update_epochs: int = 4
     """Epochs over each iteration's samples."""
     clip_coef: float = 0.2
     """Clip of the probability ratio, and of the value's change."""
@@ -199,6 +202,8 @@ class Config:
                 f"total_timesteps {self.total_timesteps} is less than one iteration of num_envs * "
                 f"num_steps = {batch}."
             )
+        if not self.critic_speed > 0:
+            raise ConfigError(f"critic_speed is {self.critic_speed}, expected a positive number.")
         if not 0.0 <= self.noise_correlation < 1.0:
             raise ConfigError(
                 f"noise_correlation is {self.noise_correlation}, expected a number in [0, 1)."
@@ -222,7 +227,7 @@ def published() -> Config:
         num_minibatches=4, update_epochs=5, ent_coef=0.005, curriculum=False, ema=0.0,
         hidden=(512, 256, 128), residual=False, init_std=1.0, noise_correlation=0.0,
         warmup_iterations=0, eval_every=50_000_000, task=TrackConfig.preset("published"),
-        overlap=False, bfloat16="off",
+        overlap=False, bfloat16="off", critic_speed=1.0,
     )  # fmt: skip
 
 
@@ -609,10 +614,8 @@ class Learner:
             (as_mirror(mirror_map(CRITIC_TERMS)), UNCHANGED) if config.symmetry else None,
         )  # fmt: skip
         self.averaged = copy.deepcopy(self.actor)  # what is evaluated and exported
-        self.optimizer = torch.optim.Adam(
-            [*self.actor.parameters(), *self.critic.parameters()], lr=config.learning_rate,
-            eps=1e-5, fused=True,
-        )  # fmt: skip
+        groups = [{"params": list(net.parameters())} for net in (self.actor, self.critic)]
+        self.optimizer = torch.optim.Adam(groups, eps=1e-5, fused=True)
         self.learning_rate = config.learning_rate
         self.bfloat16 = config.bfloat16 == "on" or (
             config.bfloat16 == "auto" and has_native_bfloat16()
@@ -685,8 +688,10 @@ class Learner:
                 kl = divergence.item()
                 if config.schedule == "adaptive":
                     self.learning_rate = adapted(self.learning_rate, kl, config.desired_kl)
-                for group in self.optimizer.param_groups:
-                    group["lr"] = self.learning_rate
+                for group, speed in zip(
+                    self.optimizer.param_groups, (1.0, config.critic_speed), strict=True
+                ):
+                    group["lr"] = self.learning_rate * speed
                 entropy = (actor.log_std + 0.5 * np.log(2 * np.pi * np.e)).sum()
                 log_ratio = log_prob(chosen[index], new_mean, log_std) - log_prob_old[index]
                 loss, parts = ppo_loss(
