@@ -797,7 +797,7 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
 # --- training -----------------------------------------------------------------------------------
 
 
-LEARNER_NICE = 5  # of the overlapping learner's thread, 0 (as physics) to 19
+LEARNER_NICE = 4  # of the overlapping learner's thread, 0 (as physics) to 19
 
 
 def main(config: Config) -> None:
