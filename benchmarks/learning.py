@@ -23,6 +23,7 @@ again, and one that was cut short goes on. A row of the result holds, for one ru
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -59,6 +60,10 @@ VARIANTS: dict[str, tuple[str, ...]] = {
     "fixed step size": ("--schedule", "fixed"),
     "no overlap": ("--no-overlap",),
     "no bfloat16": ("--bfloat16", "off"),
+    "critic's steps as the actor's": ("--critic-speed", "1"),
+    "2 epochs": ("--update-epochs", "2"),
+    "6 epochs": ("--update-epochs", "6"),
+    "2 epochs of 4 mini-batches": ("--update-epochs", "2", "--num-minibatches", "4"),
     "5 ms physics": ("--task.model.physics-dt", "0.005", "--task.decimation", "4"),
     "512-256-128": ("--hidden", "512", "256", "128"),
 }  # fmt: skip
@@ -119,7 +124,7 @@ def main(config: Config) -> None:
 
     def train(index: int) -> None:
         motion, variant, seed = grid[index]
-        run = config.run_dir / motion / variant.replace(" ", "_").replace(",", "") / str(seed)
+        run = config.run_dir / motion / re.sub("[^a-z0-9.-]+", "_", variant) / str(seed)
         flags = [*config.flags.split(), *VARIANTS[variant]]
         if not (run / "policy.json").exists():  # the last file a run writes
             command = [

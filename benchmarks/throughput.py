@@ -240,7 +240,7 @@ def rollout_with_policy(tracking: Tracking, config: Config) -> Sample:
 
     def sample(seconds: float) -> float:
         nonlocal obs
-        torch.set_num_threads(config.threads)
+        torch.set_num_threads(1)  # a second one waits by spinning, which takes a core from physics
         start, steps = time.perf_counter(), 0
         while (spent := time.perf_counter() - start) < seconds:
             with torch.inference_mode():

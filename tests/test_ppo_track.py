@@ -251,6 +251,26 @@ def test_samples_of_an_older_policy_are_weighted_by_their_likelihood_ratio():
     torch.testing.assert_close(gradients[0], expected, rtol=1e-4, atol=1e-6)
 
 
+def test_the_critics_steps_are_critic_speed_times_the_actors():
+    torch.manual_seed(0)
+    config = ppo.Config(num_envs=16, hidden=(32,), update_epochs=1, critic_speed=3.0)
+    task = ppo.TrackVectorEnv(1, "stand").task
+    learner = ppo.Learner(config, task)
+    rollout = filled_rollout(config, task, learner.actor)
+    before = copy.deepcopy([learner.actor.layers, learner.critic.layers])
+    learner.learn(rollout, iteration=1)
+    moved = [
+        max(abs(new - old).max().item() for new, old in zip(now, then, strict=True))
+        for now, then in (
+            (net.layers.parameters(), old.parameters())
+            for net, old in zip([learner.actor, learner.critic], before, strict=True)
+        )
+    ]
+    # Adam's first step is its step size for every weight whose gradient is well above eps, 1e-5.
+    assert moved[0] == pytest.approx(1e-3, rel=0.02)
+    assert moved[1] == pytest.approx(3e-3, rel=0.02)
+
+
 def test_rounding_to_bfloat16_moves_no_ratio_by_itself():
     """The present policy is compared with itself in the same precision."""
     torch.manual_seed(0)
