@@ -29,6 +29,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import itertools
 import json
 import os
 import shutil
@@ -59,7 +60,8 @@ from bm_envs.tasks.track.config import SamplingConfig, TrackConfig
 What = Literal["raw_engine", "env", "single_env", "rollout_with_policy", "ppo"]
 ALL: tuple[What, ...] = ("raw_engine", "env", "single_env", "rollout_with_policy", "ppo")
 WINDOW = 10  # control steps from a recorded state, before robots get far from what was recorded
-WARM_UP = 25  # control steps, so that pushes, falls and resets have begun
+WINDOWS = 5  # recorded one after the other, so that starts, falls and all between have their share
+WARM_UP = 50  # control steps, so that falls and resets have begun
 ACTION_NOISE = 0.1  # raw action, about the reference
 HIDDEN = (512, 256, 128)
 
@@ -146,29 +148,34 @@ class Recording:
     targets: np.ndarray  # [WINDOW, N, 29]
 
 
-def record(tracking: Tracking) -> Recording:
-    """Let the robots track for a window, and keep what the engine needs to do the same."""
-    state = tracking.env.simulator.get_state()
-    targets = []
-    for _ in range(WINDOW):
-        tracking.env.step(tracking.actions())
-        task = tracking.task
-        targets.append(task.default_joint_pos + task.action_scale * task.action)
-    return Recording(state["qpos"], state["qvel"], np.array(targets, np.float64))
+def record(tracking: Tracking) -> list[Recording]:
+    """Let the robots track for some windows, and keep what the engine needs to do the same."""
+    windows = []
+    for _ in range(WINDOWS):
+        state = tracking.env.simulator.get_state()
+        targets = []
+        for _ in range(WINDOW):
+            tracking.env.step(tracking.actions())
+            task = tracking.task
+            targets.append(task.default_joint_pos + task.action_scale * task.action)
+        windows.append(Recording(state["qpos"], state["qvel"], np.array(targets, np.float64)))
+    return windows
 
 
-def raw_engine(recording: Recording, task: TrackConfig, threads: int) -> Sample:
+def raw_engine(windows: list[Recording], task: TrackConfig, threads: int) -> Sample:
     """The batched C loop alone."""
-    num_envs = len(recording.qpos)
+    num_envs = len(windows[0].qpos)
     batch = Batch(mjcf.compile_model(task.model), num_envs, min(threads, num_envs), persistent=True)
     qpos, qvel, ctrl = (batch.bind(name) for name in ("qpos", "qvel", "ctrl"))
     stage = int(mujoco.mjtStage.mjSTAGE_NONE)
+    endless = itertools.cycle(windows)
 
     def sample(seconds: float) -> float:
         spent, steps = 0.0, 0
         while spent < seconds:
-            qpos[:], qvel[:] = recording.qpos, recording.qvel
-            for target in recording.targets:
+            window = next(endless)
+            qpos[:], qvel[:] = window.qpos, window.qvel
+            for target in window.targets:
                 start = time.perf_counter()
                 ctrl[:] = target
                 batch.step(nstep=task.decimation, stage=stage)
@@ -179,22 +186,24 @@ def raw_engine(recording: Recording, task: TrackConfig, threads: int) -> Sample:
     return sample
 
 
-def raw_loop(recording: Recording, task: TrackConfig) -> Sample:
+def raw_loop(windows: list[Recording], task: TrackConfig) -> Sample:
     """One robot at a time with `mj_step`, in one thread."""
     model = mjcf.compile_model(task.model)
     data = mujoco.MjData(model)
+    robots = range(len(windows[0].qpos))
+    endless = itertools.cycle(itertools.product(windows, robots))
 
     def sample(seconds: float) -> float:
-        spent, steps, robot = 0.0, 0, 0
+        spent, steps = 0.0, 0
         while spent < seconds:
-            data.qpos[:], data.qvel[:] = recording.qpos[robot], recording.qvel[robot]
-            for target in recording.targets[:, robot]:
+            window, robot = next(endless)
+            data.qpos[:], data.qvel[:] = window.qpos[robot], window.qvel[robot]
+            for target in window.targets[:, robot]:
                 start = time.perf_counter()
                 data.ctrl[:] = target
                 mujoco.mj_step(model, data, task.decimation)
                 spent += time.perf_counter() - start
                 steps += 1
-            robot = (robot + 1) % len(recording.qpos)
         return steps / spent
 
     return sample
@@ -430,8 +439,8 @@ def main(config: Config) -> None:
     details: dict[Key, dict[str, Any]] = {}
 
     def add_raw(key: Key, task: TrackConfig) -> Key:
-        recording = record(Tracking(key.num_envs, config, task))
-        samples[key], base[key] = raw_engine(recording, task, config.threads), key
+        windows = record(Tracking(key.num_envs, config, task))
+        samples[key], base[key] = raw_engine(windows, task, config.threads), key
         return key
 
     def add(key: Key, sample: Sample, raw: Key, **more: Any) -> None:

@@ -51,8 +51,11 @@ class MujocoSimulator:
         )
         bind = self._batch.bind
         self._ctrl, self._qpos, self._qvel = bind("ctrl"), bind("qpos"), bind("qvel")
-        self._sensordata, self._xmat = bind("sensordata"), bind("xmat")
-        self._bodies = np.array([model.body(name).id for name in config.bodies])
+        self._sensordata = bind("sensordata")
+        # Flat places of the tracked bodies' matrices, transposed: their axes, one a row.
+        bodies = np.array([model.body(name).id for name in config.bodies])
+        self._axes = (9 * bodies[:, None] + np.arange(9).reshape(3, 3).T.ravel()).ravel()
+        self._xmat = bind("xmat").reshape(config.num_envs, -1)
         self._fields = {name: bind(name) for name in _STATE_FIELDS}
         self._foot_geoms = np.array([
             i for i in range(model.ngeom)
@@ -67,7 +70,7 @@ class MujocoSimulator:
         self._state32 = np.zeros((n, model.nq + model.nv), np.float32)
         self._qpos32, self._qvel32 = self._state32[:, : model.nq], self._state32[:, model.nq :]
         self._diverged = np.zeros(n, bool)
-        self._axes32 = np.zeros((n, k, 3, 3), np.float32)
+        self._axes32 = np.zeros((n, 9 * k), np.float32)
         self._sensors32 = np.zeros((n, model.nsensordata), np.float32)
 
         def view(array: np.ndarray, start: int, *shape: int) -> np.ndarray:
@@ -84,8 +87,7 @@ class MujocoSimulator:
         self.joint_vel = view(self._qvel32, 6, g1.NUM_JOINTS)
         self.body_pos = view(self._sensors32, 0, k, 3)
         self.body_quat = view(self._sensors32, 3 * k, k, 4)
-        self.body_axes = self._axes32.view()
-        self.body_axes.setflags(write=False)
+        self.body_axes = view(self._axes32, 0, k, 3, 3)
         self.body_lin_vel = view(self._sensors32, 7 * k, k, 3)
         self.body_ang_vel = view(self._sensors32, 10 * k, k, 3)
         self.contact_force = view(self._sensors32, 13 * k, c, 3)
@@ -197,7 +199,6 @@ class MujocoSimulator:
             self._qpos32[env_ids] = self._qpos[env_ids]
             self._qvel32[env_ids] = self._qvel[env_ids]
             self._sensors32[env_ids] = self._sensordata[env_ids]
-            matrices = self._xmat[env_ids].take(self._bodies, 1)
-            self._axes32[env_ids] = matrices.reshape(*matrices.shape[:2], 3, 3).swapaxes(2, 3)
+            self._axes32[env_ids] = self._xmat[env_ids].take(self._axes, 1)
             # A sum is finite only if all of its parts are; a huge one is divergence too.
             self._diverged[env_ids] = ~np.isfinite(self._state32[env_ids].sum(1))

@@ -166,9 +166,12 @@ class TrackTask:
         self.observation_size = size(config.observations)
         self.critic_size = size(CRITIC_TERMS)
         place = layout(CRITIC_TERMS)  # the critic's terms are all terms
-        self._policy_columns = np.concatenate([
-            np.arange(place[name].start, place[name].stop) for name in config.observations
-        ])  # fmt: skip
+        # The policy's observation as stretches of the critic's, as long as they go.
+        self._policy_columns: list[slice] = []
+        for part in (place[name] for name in config.observations):
+            if self._policy_columns and self._policy_columns[-1].stop == part.start:
+                part = slice(self._policy_columns.pop().start, part.stop)
+            self._policy_columns.append(part)
         noise = np.zeros(self.observation_size, np.float32)
         for name, level in dataclasses.asdict(config.noise_level).items():
             if name in self.observation_layout:
@@ -378,7 +381,7 @@ class TrackTask:
         }
         self._remember_anchor(env_ids)
         critic = np.concatenate([values[name] for name in CRITIC_TERMS], axis=1)
-        policy = critic.take(self._policy_columns, 1)
+        policy = np.concatenate([critic[:, part] for part in self._policy_columns], axis=1)
         if self.config.noise and rng is not None:
             level = np.float32(self.disturbance) * self._noise_level
             noise = rng.random((len(policy), level.size), dtype=np.float32)
