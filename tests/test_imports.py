@@ -38,6 +38,11 @@ def sources(*folders):
     return [path for folder in folders for path in sorted((ROOT / folder).rglob("*.py"))]
 
 
+def scripts():
+    """All but those of `benchmarks/peers`, which run among other projects' packages."""
+    return [path for path in sources(*SCRIPT_FOLDERS) if path.parent.name != "peers"]
+
+
 def module_of(path):
     """Dotted name inside bm_envs: `robots/g1.py` is `robots.g1`, `robots/__init__.py` `robots`."""
     parts = list(path.relative_to(ROOT / "bm_envs").with_suffix("").parts)
@@ -120,9 +125,9 @@ def test_the_table_forbids(module, imported):
 
 
 def test_scripts_import_the_package_and_not_each_other():
-    stems = {path.stem for path in sources(*SCRIPT_FOLDERS)}
+    stems = {path.stem for path in scripts()}
     wrong = []
-    for path in sources(*SCRIPT_FOLDERS):
+    for path in scripts():
         for name in imports(ast.parse(path.read_text())):
             first = name.partition(".")[0]
             if first in (*SCRIPT_FOLDERS, "tests") or (
@@ -130,6 +135,14 @@ def test_scripts_import_the_package_and_not_each_other():
             ):
                 wrong.append(f"{path.relative_to(ROOT)} imports {name}")
     assert not wrong
+
+
+def test_scripts_of_peers_do_without_the_package():
+    files = sources("benchmarks/peers")
+    assert files
+    for path in files:
+        names = imports(ast.parse(path.read_text()))
+        assert not [name for name in names if is_inside(name, "bm_envs")], path
 
 
 def distributions(requirements):
@@ -155,7 +168,7 @@ def test_declared_packages_are_the_ones_imported():
     declared = core.union(*map(distributions, extras.values()))
     undeclared = [
         f"{path.relative_to(ROOT)}: {name}"
-        for path in sources("bm_envs", "tests", *SCRIPT_FOLDERS)
+        for path in (*sources("bm_envs", "tests"), *scripts())
         for name, providers in third_party(path, eager=False)
         if not providers & declared
     ]
