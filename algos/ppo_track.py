@@ -37,7 +37,6 @@ import json
 import os
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -797,7 +796,7 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
 # --- training -----------------------------------------------------------------------------------
 
 
-LEARNER_NICE = 4  # of the overlapping learner's thread, 0 (as physics) to 19
+LEARNER_NICE = 4  # by how much the overlapping learner's thread stands back behind physics
 
 
 def main(config: Config) -> None:
@@ -1057,7 +1056,7 @@ def _stand_back(threads: int) -> None:
     """
     torch.set_num_threads(threads)
     if sys.platform == "linux":  # where a thread has a priority of its own
-        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), LEARNER_NICE)
+        os.nice(LEARNER_NICE)
 
 
 def _identity(config: Config, clips: list[Any], processes: Processes) -> dict[str, Any]:

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import av
@@ -269,6 +270,25 @@ def test_the_critics_steps_are_critic_speed_times_the_actors():
     # Adam's first step is its step size for every weight whose gradient is well above eps, 1e-5.
     assert moved[0] == pytest.approx(1e-3, rel=0.02)
     assert moved[1] == pytest.approx(3e-3, rel=0.02)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere threads share one priority")
+def test_the_learners_thread_stands_back_from_wherever_the_process_is():
+    """A lower priority than its own is refused to users, so it is relative: sweeps run at 15."""
+
+    def priority():
+        return os.getpriority(os.PRIO_PROCESS, 0)  # the calling thread's
+
+    def in_a_niced_process():
+        os.nice(15)
+        with ThreadPoolExecutor(1, initializer=ppo._stand_back, initargs=(1,)) as learner:
+            return priority(), learner.submit(priority).result()
+
+    before = priority()
+    with ThreadPoolExecutor(1) as process:
+        own, learners = process.submit(in_a_niced_process).result()
+    assert own == min(19, before + 15) and learners == min(19, own + ppo.LEARNER_NICE)
+    assert priority() == before
 
 
 def test_rounding_to_bfloat16_moves_no_ratio_by_itself():
