@@ -81,8 +81,8 @@ def record(config: Config, task_config: TrackConfig) -> tuple[np.ndarray, ...]:
     env.reset(seed=config.seed)
 
     def actions() -> np.ndarray:
-        followed = (task.reference.joint_pos - task.nominal_joint_pos) / task.action_scale
-        return followed + ACTION_NOISE * rng.standard_normal(followed.shape, dtype=np.float32)
+        noise = rng.standard_normal(task.action.shape, dtype=np.float32)
+        return task.reference_action() + ACTION_NOISE * noise
 
     for _ in range(SETTLE):
         env.step(actions())

@@ -390,6 +390,10 @@ class TrackTask:
             policy[:, self._noisy] += noise
         return policy, critic
 
+    def reference_action(self) -> np.ndarray:
+        """Raw actions whose nominal joint targets are the present frame's pose. `[N, 29]`."""
+        return (self.reference.joint_pos - self.nominal_joint_pos) / self.action_scale
+
     def tracking_errors(self) -> dict[str, np.ndarray]:
         """Errors of the last step, before any reset. `[N]` each, float32.
 
