@@ -100,6 +100,8 @@ class Config:
     """N = 1 and 512, three repetitions, shorter samples: not for published figures."""
 
     def __post_init__(self) -> None:
+        if self.peers and "env" not in self.what:
+            raise ConfigError("--peers compares with `env`, which --what leaves out.")
         if self.repeats < 1 or not self.sample_s > 0 or min(self.num_envs) < 1:
             raise ConfigError("repeats and num_envs must be 1 or more, and sample_s positive.")
         if self.chart is not None and self.chart.suffix not in (".svg", ".png"):
@@ -124,8 +126,7 @@ class Tracking:
         """Random raw actions about the reference. `[N, 29]`."""
         task = self.task
         noise = self._rng.standard_normal(task.action.shape, dtype=np.float32)
-        followed = (task.reference.joint_pos - task.nominal_joint_pos) / task.action_scale
-        return followed + np.float32(ACTION_NOISE) * noise
+        return task.reference_action() + np.float32(ACTION_NOISE) * noise
 
     def sample(self, seconds: float) -> float:
         """The environment alone."""
@@ -220,8 +221,7 @@ def single_env(config: Config, task: TrackConfig) -> Sample:
         spent, steps = 0.0, 0
         while spent < seconds:
             noise = rng.standard_normal(29, dtype=np.float32)
-            followed = (inner.reference.joint_pos[0] - inner.nominal_joint_pos) / inner.action_scale
-            action = followed + np.float32(ACTION_NOISE) * noise
+            action = inner.reference_action()[0] + np.float32(ACTION_NOISE) * noise
             start = time.perf_counter()
             _, _, terminated, truncated, _ = env.step(action)
             if terminated or truncated:
@@ -464,9 +464,7 @@ def main(config: Config) -> None:
             raw = add_raw(Key("raw_engine_ppo", n, name), task)
             add(Key("ppo", n, name), train, raw, flags=f"{flags} {config.ppo_flags}".strip())
     with contextlib.ExitStack() as stack:
-        absent = []
-        if config.peers:
-            absent = add_peers(config, stack, samples, details)
+        absent = add_peers(config, stack, samples, details) if config.peers else []
         found: dict[Key, list[float]] = {key: [] for key in samples}
         for repeat in range(config.repeats):
             for key, sample in samples.items():

@@ -40,6 +40,7 @@ def test_refusals():
         (("--repeats", "0"), "must be 1 or more"),
         (("--chart", "chart.gif"), "ends in .svg or .png"),
         (("--motion", "wlak"), "did you mean 'walk'"),
+        (("--peers", "--what", "ppo"), "compares with `env`"),
     ):
         done = subprocess.run(
             [sys.executable, str(SCRIPT), *TINY, *arguments], capture_output=True, text=True

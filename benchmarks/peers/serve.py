@@ -23,8 +23,8 @@ def serve(step: Callable[[], object], num_envs: int, warm_up: int = 25) -> None:
         step()
     print("ready", file=answers, flush=True)
     for line in sys.stdin:
-        start, steps = time.perf_counter(), 0
-        while (spent := time.perf_counter() - start) < float(line):
+        seconds, start, steps = float(line), time.perf_counter(), 0
+        while (spent := time.perf_counter() - start) < seconds:
             step()
             steps += num_envs
         print(steps / spent, file=answers, flush=True)
