@@ -69,6 +69,13 @@ def test_a_built_in_clip_by_name(world):
     assert (clip.name, clip.num_frames) == ("march", 101)
 
 
+def test_a_walk_made_when_asked_for(world):
+    clip = load_motion("walk_mix_12[3:5]", sets=world)
+    assert (clip.name, clip.fps, clip.num_frames) == ("walk_mix_12[3:5]", 50.0, 101)
+    with pytest.raises(MotionError, match="Unknown procedural motion 'walk_mix_'"):
+        load_motion("walk_mix_", sets=world)
+
+
 def test_a_public_motion_by_full_and_by_short_name(world):
     clip = load_motion("toy1_subject10", sets=world)
     assert (clip.name, clip.fps, clip.num_frames) == ("toy1_subject10", 50.0, 100)

@@ -413,6 +413,34 @@ def test_mixed_commands_make_one_sound_motion():
     assert plan.heading[-1] == pytest.approx(yaw, abs=1e-12)
 
 
+def test_walks_under_random_commands():
+    """`walk_mix_SEED`: all ways of walking, within what the robot can do, the same every time."""
+    ways = set()
+    for seed in range(20):
+        commands = procedural.mix_commands(seed)
+        assert commands == procedural.mix_commands(seed)
+        assert commands[0].is_stand and commands[-1].is_stand
+        assert procedural.MIX_S <= sum(command.duration_s for command in commands[:-1])
+        for vx, vy, wz, duration_s in commands:
+            assert -0.4 <= vx <= 0.6 and abs(vy) <= 0.15 and abs(wz) <= 0.6
+            assert 1.0 <= duration_s <= 4.0
+            ways.add((np.sign(vx), vy != 0, wz != 0))
+    assert len(ways) == len(procedural._MIX)
+    assert procedural.mix_commands(0) != procedural.mix_commands(1)
+
+
+def test_a_mixed_walk_is_sound():
+    clip = procedural.make_clip("walk_mix_3")
+    assert clip.name == "walk_mix_3" and clip.licence == procedural.LICENCE
+    assert clip.duration_s > procedural.MIX_S
+    dynamics = Dynamics(qpos_of(clip), clip.foot_contact)
+    assert min(dynamics.zmp_margin(t) for t in range(1, clip.num_frames - 1, 8)) > ZMP_MARGIN
+    low, high = g1.soft_joint_range().T
+    assert np.minimum(clip.joint_pos - low, high - clip.joint_pos).min() > LIMIT_MARGIN
+    # Quicker than the single commands' clips: changes of a quarter metre a second in one step.
+    assert np.abs(clip.joint_vel).max() < 8.0
+
+
 def test_an_impossible_walk_is_refused():
     plan = procedural.plan_walk([(1.2, 0, 0, 4.0)])
     with pytest.raises(
@@ -451,6 +479,8 @@ def test_bad_gaits_are_refused():
         procedural.plan_walk([(0.1, 0, 0, 1.0)], first_foot=2)
     with pytest.raises(MotionError, match="Unknown procedural motion 'wlak'; did you mean 'walk'"):
         procedural.make_clip("wlak")
+    with pytest.raises(MotionError, match="'walk_mix_x'; did you mean 'walk_mix_0'"):
+        procedural.make_clip("walk_mix_x")
 
 
 # --- parts -------------------------------------------------------------------------------------

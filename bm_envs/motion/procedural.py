@@ -6,7 +6,8 @@ No recorded motion is involved: the clips are the project's own.
 
     python -m bm_envs.motion.procedural [NAMES...] [--out DIR] [--check]
 
-writes them anew; `--check` compares what it would write with what is there.
+writes them anew; `--check` compares what it would write with what is there. `walk_mix_0`,
+`walk_mix_1`, ... are walks under commands drawn with that seed, made when asked for.
 
 1. *Footsteps.* Step k puts a foot beside a base pose b_k = (x, y, yaw); b_{k+1} = b_k exp(v_k T)
    with the step period T and a velocity v_k in the heading frame, which follows the command by a
@@ -32,6 +33,7 @@ Units: m, rad, s; yaw is counter-clockwise seen from above; sides are in the ord
 from __future__ import annotations
 
 import itertools
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -695,6 +697,20 @@ FAMILY: dict[str, Recipe] = {
     "walk_to_stand": Recipe((Command(0.5, 0, 0, 10.5), Command(0, 0, 0, 3.0)), keep_last_s=8.0),
 }
 
+MIX_NAME = re.compile(r"walk_mix_(\d+)")
+MIX_S = 60.0  # s of commands, and then to the end of the last one
+# Ways of walking and how often one is drawn. Every one may follow every other, so that all
+# transitions occur; the fastest ones are near what the default gait's legs can reach.
+_MIX = {
+    "stand": 0.10,
+    "forward": 0.25,
+    "backward": 0.15,
+    "turn": 0.15,
+    "arc": 0.20,
+    "backward arc": 0.10,
+    "sideways": 0.05,
+}
+
 # Values are kept as multiples of these. Far under what matters (4 um in a link position is
 # 0.01 m/s^2 in its second difference), it halves the files, and a machine that rounds the last
 # digits of float64 differently writes the same file but for a few values one unit apart.
@@ -708,15 +724,48 @@ GRID: dict[str, float] = {
 }
 
 
+def mix_commands(seed: int) -> tuple[Command, ...]:
+    """Random commands of 1.5 to 4 s each for `MIX_S`, with a stand of a second at both ends."""
+    rng = np.random.default_rng(seed)
+
+    def draw(low: float, high: float) -> float:
+        return float(rng.uniform(low, high))
+
+    stand = Command(0.0, 0.0, 0.0, 1.0)
+    commands, total_s = [stand], stand.duration_s
+    while total_s < MIX_S:
+        way = rng.choice(list(_MIX), p=list(_MIX.values()))
+        side = float(rng.choice((-1, 1)))
+        duration_s = draw(1.5, 4.0)
+        vx, vy, wz = {
+            "stand": (0.0, 0.0, 0.0),
+            "forward": (draw(0.2, 0.6), 0.0, 0.0),
+            "backward": (-draw(0.15, 0.4), 0.0, 0.0),
+            "turn": (0.0, 0.0, side * draw(0.2, 0.6)),
+            "arc": (draw(0.2, 0.6), 0.0, side * draw(0.2, 0.6)),
+            "backward arc": (-draw(0.15, 0.3), 0.0, side * draw(0.2, 0.4)),
+            "sideways": (0.0, side * draw(0.05, 0.15), 0.0),
+        }[way]
+        commands.append(Command(vx, vy, wz, duration_s))
+        total_s += duration_s
+    return (*commands, stand)
+
+
+def is_made(name: str) -> bool:
+    """Whether `make_clip` knows this name."""
+    return name in FAMILY or MIX_NAME.fullmatch(name) is not None
+
+
 def make_clip(name: str) -> Clip:
-    """One clip of the family, computed anew (about a second per 10 s of motion).
+    """One clip of the family, or `walk_mix_SEED`, computed anew (half a second per 10 s).
 
     Raises:
-        MotionError: no such clip in `FAMILY`.
+        MotionError: no such clip in `FAMILY`, nor a seed's.
     """
-    if name not in FAMILY:
-        raise MotionError(unknown_name("procedural motion", name, FAMILY))
-    recipe = FAMILY[name]
+    if not is_made(name):
+        raise MotionError(unknown_name("procedural motion", name, [*FAMILY, "walk_mix_0"]))
+    mix = MIX_NAME.fullmatch(name)
+    recipe = Recipe(mix_commands(int(mix[1]))) if mix else FAMILY[name]
     clip = clip_from_plan(name, plan_walk(recipe.commands), keep_last_s=recipe.keep_last_s)
     rounded = {
         key: np.round(getattr(clip, key).astype(np.float64) / unit) * unit
@@ -773,7 +822,7 @@ class MakeConfig:
     """Write the built-in procedural clips anew, or check them."""
 
     names: Positional[tuple[str, ...]] = ()
-    """Clips to make; all by default."""
+    """Clips to make; by default all that the package holds."""
     out: Path = MOTION_DIR
     """Folder of the .npz files."""
     check: bool = False
@@ -784,8 +833,8 @@ def main(config: MakeConfig) -> int:
     """Make or check the clips; returns the exit status."""
     names = config.names or tuple(FAMILY)
     for name in names:
-        if name not in FAMILY:
-            raise MotionError(unknown_name("procedural motion", name, FAMILY))
+        if not is_made(name):
+            raise MotionError(unknown_name("procedural motion", name, [*FAMILY, "walk_mix_0"]))
     status = 0
     for name in names:
         path = config.out / f"{name}.npz"
