@@ -346,7 +346,8 @@ def test_a_diverged_robot_is_reported_although_it_is_reset_at_once(failure):
 
 
 def test_state_round_trip_continues_bit_for_bit():
-    env = TrackVectorEnv(5, "walk", overrides={"start": {"mode": "adaptive"}})
+    overrides = {"start": {"mode": "adaptive"}, "randomize": {"action_delay": 1}}
+    env = TrackVectorEnv(5, "walk", overrides=overrides)
     obs, _ = env.reset(seed=0)
     rng = np.random.default_rng(0)
     actions = rng.normal(size=(80, 5, 29)).astype(np.float32)
@@ -354,7 +355,7 @@ def test_state_round_trip_continues_bit_for_bit():
         env.step(action)
     state = pickle.loads(pickle.dumps(env.get_state()))
     first = [env.step(action) for action in actions[40:]]
-    other = TrackVectorEnv(5, "walk", overrides={"start": {"mode": "adaptive"}})
+    other = TrackVectorEnv(5, "walk", overrides=overrides)
     other.reset(seed=9)
     other.set_state(state)
     second = [other.step(action) for action in actions[40:]]

@@ -311,6 +311,30 @@ def test_joint_offset_moves_action_and_observation_alike():
     np.testing.assert_allclose(targets[0], env.task.default_joint_pos)
 
 
+def test_a_delayed_action_arrives_its_steps_later():
+    """Every robot draws 0 to 2 steps anew; until the first action arrives it holds its start."""
+    overrides = {"failure": "none", "start": {"mode": "first"}, "randomize": {"action_delay": 2}}
+    env = TrackVectorEnv(30, "walk", overrides=overrides, episode_s=0.1)
+    env.reset(seed=0)
+    applied = []
+    env.simulator.step, step = (lambda q: (applied.append(q.copy()), step(q))), env.simulator.step
+    drawn = []
+    for _ in range(6):  # episodes of five steps
+        applied.clear()
+        held, sent = env.simulator.joint_pos.copy(), []
+        delay = env.task._delay.copy()
+        drawn.append(delay)
+        for t in range(5):
+            action = RNG.normal(size=(30, 29)).astype(np.float32)
+            sent.append(env.task.default_joint_pos + env.task.action_scale * action)
+            env.step(action)
+            for robot, late in enumerate(delay):
+                expected = held[robot] if t < late else sent[t - late][robot]
+                np.testing.assert_allclose(applied[t][robot], expected, atol=1e-6)
+    assert {0, 1, 2} == set(np.concatenate(drawn))
+    assert any((a != b).any() for a, b in zip(drawn, drawn[1:], strict=False))
+
+
 # --- start sampling -------------------------------------------------------------------------------
 
 

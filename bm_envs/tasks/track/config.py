@@ -112,6 +112,9 @@ class RandomizationConfig:
     """Half-widths of the shift of the torso's centre of mass, m."""
     when: Literal["startup", "reset"] = "startup"
     """Draw once per robot (published) or anew at every reset."""
+    action_delay: int = 0
+    """Control steps that pass at most before an action is applied; every episode draws its own
+    number, 0 included. BeyondMimic's second stage wants 1: inference takes a control step."""
 
 
 @dataclass(frozen=True)
@@ -230,6 +233,10 @@ class TrackConfig:
         if abs(control_dt - CONTROL_DT) > 1e-9:
             raise ConfigError(
                 f"decimation * model.physics_dt is {control_dt:g} s, expected {CONTROL_DT} s."
+            )
+        if self.randomize.action_delay < 0:
+            raise ConfigError(
+                f"randomize.action_delay is {self.randomize.action_delay}, expected 0 or more."
             )
         if self.rewards.contact_term == "self" and not self.model.self_collision:
             raise ConfigError("rewards.contact_term='self' needs model.self_collision=True.")

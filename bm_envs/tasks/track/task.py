@@ -192,6 +192,11 @@ class TrackTask:
         self._last_action = np.zeros((n, J), np.float32)
         self.default_joint_pos = np.tile(self.nominal_joint_pos, (n, 1))
         self._next_push = np.zeros(n, np.int64)
+        # Joint targets not yet applied, the newest first, and how many steps each robot waits.
+        longest = config.randomize.action_delay if config.randomization else 0
+        self._sent = np.zeros((longest + 1, n, J), np.float32)
+        self._delay = np.zeros(n, np.int64)
+        self._everyone = np.arange(n)
         # Scale of start noise, observation noise and pushes; a trainer may raise it from 0 as the
         # policy learns.
         self.disturbance = 1.0
@@ -284,6 +289,9 @@ class TrackTask:
             [lin_vel, quat_rotate_inverse(root_quat, ang_vel), start.joint_vel], axis=1
         )
         self.simulator.reset(env_ids, qpos, qvel)
+        if longest := len(self._sent) - 1:
+            self._delay[env_ids] = rng.integers(0, longest, count, endpoint=True)
+            self._sent[:, env_ids] = joint_pos  # until the first action gets through
         if config.reset_noise and config.reset.lift_feet:
             depth = -self._lowest_sole_point(env_ids)
             under = depth > 0
@@ -305,7 +313,7 @@ class TrackTask:
         config, sim = self.config, self.simulator
         self._last_action, self.action = self.action, self._last_action
         self.action[:] = action
-        sim.step(self.default_joint_pos + self.action_scale * self.action)
+        sim.step(self._delayed(self.default_joint_pos + self.action_scale * self.action))
         self.frame += 1
         self.episode_step += 1
         self._gather()
@@ -424,9 +432,12 @@ class TrackTask:
         "_next_push", "_stale_pos", "_stale_axes",
     )  # fmt: skip
 
+    def _state_names(self) -> tuple[str, ...]:
+        return (*self._STATE, "_delay", "_sent") if len(self._sent) > 1 else self._STATE
+
     def get_state(self) -> dict[str, np.ndarray]:
         """All that a bit-exact continuation needs besides the simulator's state."""
-        state = {name: np.array(getattr(self, name)) for name in self._STATE}
+        state = {name: np.array(getattr(self, name)) for name in self._state_names()}
         return state | {
             "disturbance": np.array(self.disturbance),
             "leash": np.array(self.leash),
@@ -436,7 +447,7 @@ class TrackTask:
 
     def set_state(self, state: dict[str, np.ndarray]) -> None:
         """Continue from what `get_state` returned; the simulator must be restored already."""
-        for name in self._STATE:
+        for name in self._state_names():
             value = getattr(self, name)
             if value.shape != state[name].shape:
                 raise ConfigError(
@@ -453,6 +464,14 @@ class TrackTask:
         self._gather()
 
     # --- parts ---------------------------------------------------------------------------------
+
+    def _delayed(self, targets: np.ndarray) -> np.ndarray:
+        """Of the joint targets sent, the last ones `targets [N, 29]`, those that arrive now."""
+        if len(self._sent) == 1:
+            return targets
+        self._sent[1:] = self._sent[:-1].copy()
+        self._sent[0] = targets
+        return self._sent[self._delay, self._everyone]
 
     def _gather(self, env_ids: np.ndarray | None = None) -> None:
         """Look up the reference at the present frame of robots `env_ids [M]`, or of all."""
