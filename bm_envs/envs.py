@@ -358,8 +358,8 @@ class TrackVectorEnv(gymnasium.vector.VectorEnv):
 
         Args:
             seed: one seed for the whole batch.
-            options: `clip`, `frame`, `phase` as in `TrackEnv`, for every robot alike; `reset_mask`
-                `[N]` bool resets only some robots.
+            options: `clip`, `frame`, `phase` as in `TrackEnv`, for every robot alike or, as
+                arrays, for each of those that are reset; `reset_mask` `[N]` bool resets only some.
         """
         super().reset(seed=seed)
         if isinstance(seed, list | tuple):
@@ -472,7 +472,10 @@ def _check_render_mode(mode: str | None, metadata: Mapping[str, Any]) -> str | N
 def _start_options(
     task: TrackTask, options: Mapping[str, Any] | None, count: int = 1
 ) -> tuple[np.ndarray | None, np.ndarray | None]:
-    """The clip and frame asked for in `reset(options=...)`, `[count]` each, or None where drawn."""
+    """The clips and frames asked for in `reset(options=...)`, `[count]` each, or None where drawn.
+
+    A value of an option is for every robot, or there is one for each.
+    """
     options = dict(options or {})
     options.pop("reset_mask", None)
     clip, frame, phase = (options.pop(key, None) for key in ("clip", "frame", "phase"))
@@ -490,15 +493,27 @@ def _start_options(
         if clip not in names:
             raise ConfigError(f"options['clip'] is '{clip}', expected one of {', '.join(names)}.")
         clip = names.index(clip)
-    clip = 0 if clip is None else int(clip)
-    if not 0 <= clip < len(names):
-        raise ConfigError(f"options['clip'] is {clip}, expected 0 to {len(names) - 1}.")
-    last = int(task.clip_frames[clip]) - 2
+
+    def each(name: str, value: Any, dtype: type) -> np.ndarray:
+        array = np.asarray(0 if value is None else value)
+        if array.shape not in ((), (count,)):
+            raise ConfigError(
+                f"options['{name}'] has shape {array.shape}, expected one value or {count}."
+            )
+        return np.broadcast_to(array, count).astype(dtype)
+
+    def check(name: str, values: np.ndarray, ok: np.ndarray, wanted: str) -> None:
+        if not ok.all():
+            worst = values[int(np.argmin(ok))]
+            raise ConfigError(f"options['{name}'] is {worst}, expected {wanted}.")
+
+    clips = each("clip", clip, int)
+    check("clip", clips, (clips >= 0) & (clips < len(names)), f"0 to {len(names) - 1}")
+    last = task.clip_frames[clips] - 2
     if phase is not None:
-        if not 0.0 <= phase < 1.0:
-            raise ConfigError(f"options['phase'] is {phase}, expected a number in [0, 1).")
-        frame = int(phase * (last + 1))
-    frame = 0 if frame is None else int(frame)
-    if not 0 <= frame <= last:
-        raise ConfigError(f"options['frame'] is {frame}, expected 0 to {last}.")
-    return np.full(count, clip), np.full(count, frame)
+        phases = each("phase", phase, float)
+        check("phase", phases, (phases >= 0) & (phases < 1), "a number in [0, 1)")
+        return clips, (phases * (last + 1)).astype(int)
+    frames = each("frame", frame, int)
+    check("frame", frames, (frames >= 0) & (frames <= last), f"0 to {last.min()}")
+    return clips, frames

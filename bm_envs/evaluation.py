@@ -1,4 +1,4 @@
-"""How far and how well a policy follows motions: the protocols' task, the loop over episodes.
+"""How far and how well a policy follows motions: which ones, the protocols' task, the loop.
 
 The environment holds one robot per episode, with one clip for all of them or a clip each. A step
 ends in a frame that is compared with the reference, or in a failure.
@@ -16,6 +16,8 @@ from gymnasium.vector import AutoresetMode
 
 from bm_envs.envs import TrackVectorEnv
 from bm_envs.errors import ConfigError, PolicyError
+from bm_envs.motion import library
+from bm_envs.motion.clip import Clip
 from bm_envs.policy import Policy
 from bm_envs.robots import g1
 from bm_envs.tasks.track import terminations
@@ -152,3 +154,28 @@ def in_project_order(policy: Policy) -> Actor:
     """The policy as a function of observations and actions in the project's joint order."""
     to_policy, to_project = policy.spec.observation_index(), policy.spec.action_index()
     return lambda obs: policy(obs[:, to_policy])[:, to_project]
+
+
+def motions_of(policy: Policy) -> list[Clip]:
+    """The motions a policy was made for: the one inside it, else those its description names.
+
+    Raises:
+        PolicyError: it names none, or a clip of that name has another content.
+    """
+    if policy.motion is not None:
+        return [policy.embedded_clip()]
+    extra = policy.spec.extra
+    named = [(m["name"], m["sha256"]) for m in (policy.info or {}).get("motions", [])]
+    if "motion_name" in extra:
+        named = [(extra["motion_name"], extra.get("motion_sha256"))]
+    if not named:
+        raise PolicyError(f"{policy.path}: holds and names no motion; give --motion.")
+    clips = []
+    for name, digest in named:
+        clip = library.load_motion(name)
+        if digest != clip.sha256():
+            raise PolicyError(
+                f"{policy.path}: was made for another version of motion '{name}'; give --motion."
+            )
+        clips.append(clip)
+    return clips

@@ -271,6 +271,24 @@ def test_statistics_wrappers_count_what_happened():
     assert seen
 
 
+def test_a_start_for_each_robot():
+    env = TrackVectorEnv(4, ["stand", "walk"])
+    env.reset(seed=0, options={"clip": [0, 1, 1, 0], "frame": np.array([3, 700, 0, 9])})
+    assert env.task.clip_id.tolist() == [0, 1, 1, 0]
+    assert env.task.frame.tolist() == [3, 700, 0, 9]
+    mask = np.array([False, True, False, True])
+    env.reset(options={"clip": [1, 0], "phase": 0.5, "reset_mask": mask})
+    assert env.task.clip_id.tolist() == [0, 1, 1, 0]
+    assert env.task.frame.tolist() == [3, (env.task.clip_frames[1] - 1) // 2, 0, 250]
+    for options, text in (
+        ({"clip": [0, 1]}, "options['clip'] has shape (2,), expected one value or 4."),
+        ({"clip": [0, 1, 2, 0]}, "options['clip'] is 2, expected 0 to 1."),
+        ({"clip": [0, 1, 1, 0], "frame": 900}, "options['frame'] is 900, expected 0 to 499."),
+    ):
+        with pytest.raises(ConfigError, match=re.escape(text)):
+            env.reset(options=options)
+
+
 def test_several_clips_and_start_options():
     env = TrackVectorEnv(4, ["stand", "walk"], preset="clip", autoreset_mode="disabled")
     env.reset(seed=0)

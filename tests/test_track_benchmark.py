@@ -14,6 +14,7 @@ from policy_files import isaac_spec, make_mlp, save_checkpoint
 from scipy.stats import binomtest
 from test_oracle_policies import dance_config
 
+from bm_envs import evaluation
 from bm_envs.envs import TrackVectorEnv
 from bm_envs.errors import BMError, ConfigError, PolicyError
 from bm_envs.motion.library import load_motion
@@ -219,18 +220,18 @@ def test_a_policy_without_its_motion_finds_it_by_name(tmp_path):
     spec, clip = PolicySpec.for_g1(), load_motion("stand").cut(0, 0.3)
     path = tmp_path / "p.onnx"
     write_onnx(path, pose_follower(spec, 160), spec, clip, embed_motion=False)
-    (found,) = track.motions_of(load_policy(path))
+    (found,) = evaluation.motions_of(load_policy(path))
     assert found.name == "stand[0:0.3]" and found.sha256() == clip.sha256()
     changed = dataclasses.replace(clip, joint_vel=clip.joint_vel + 1)
     write_onnx(path, pose_follower(spec, 160), spec, changed, embed_motion=False)
     with pytest.raises(PolicyError, match=r"another version of motion 'stand\[0:0.3\]'"):
-        track.motions_of(load_policy(path))
+        evaluation.motions_of(load_policy(path))
     write_onnx(path, pose_follower(spec, 160), spec, None)
     with pytest.raises(PolicyError, match="holds and names no motion; give --motion"):
-        track.motions_of(load_policy(path))
+        evaluation.motions_of(load_policy(path))
     clips = [load_motion("stand"), load_motion("walk")]
     write_policy_json(path.with_suffix(".json"), spec, motions=clips)
-    assert [c.name for c in track.motions_of(load_policy(path))] == ["stand", "walk"]
+    assert [c.name for c in evaluation.motions_of(load_policy(path))] == ["stand", "walk"]
 
 
 def test_suites():
