@@ -322,7 +322,7 @@ def test_a_delayed_action_arrives_its_steps_later():
     for _ in range(6):  # episodes of five steps
         applied.clear()
         held, sent = env.simulator.joint_pos.copy(), []
-        delay = env.task._delay.copy()
+        delay = env.task.action_delay.copy()
         drawn.append(delay)
         for t in range(5):
             action = RNG.normal(size=(30, 29)).astype(np.float32)

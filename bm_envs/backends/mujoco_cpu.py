@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import math
+
 import mujoco
 import numpy as np
 
 from bm_envs.backends.base import SimulatorConfig
 from bm_envs.errors import BackendUnavailable
 from bm_envs.robots import g1, mjcf
-from bm_envs.rotations import quat_rotate_inverse
+from bm_envs.rotations import cross, quat_rotate_inverse
 
 try:
     from mujoco.batch import Batch
@@ -91,6 +93,9 @@ class MujocoSimulator:
         self.body_lin_vel = view(self._sensors32, 7 * k, k, 3)
         self.body_ang_vel = view(self._sensors32, 10 * k, k, 3)
         self.contact_force = view(self._sensors32, 13 * k, c, 3)
+        # The same, to be written.
+        self._body_lin_vel32 = self._sensors32[:, 7 * k : 10 * k].reshape(n, k, 3)
+        self._body_ang_vel32 = self._sensors32[:, 10 * k : 13 * k].reshape(n, k, 3)
         self._num_pose_sensors = 13 * k
         self._self_contact = slice(13 * k + 3 * c, None)
 
@@ -136,14 +141,15 @@ class MujocoSimulator:
 
     def push(self, env_ids: np.ndarray, lin_vel: np.ndarray, ang_vel: np.ndarray) -> None:
         """See `Simulator.push`."""
+        lin_vel, ang_vel = np.asarray(lin_vel, np.float64), np.asarray(ang_vel, np.float64)
         self._qvel[env_ids, :3] += lin_vel
-        turned = quat_rotate_inverse(self._qpos[env_ids, 3:7], np.asarray(ang_vel, np.float64))
-        self._qvel[env_ids, 3:6] += turned
-        self._batch.forward(env_ids, stage=_FRESH)
-        # The contact part of the sensors is the solver's and stays that of the last physics step.
-        keep = self._num_pose_sensors
+        self._qvel[env_ids, 3:6] += quat_rotate_inverse(self._qpos[env_ids, 3:7], ang_vel)
         self._qvel32[env_ids] = self._qvel[env_ids]
-        self._sensors32[env_ids, :keep] = self._sensordata[env_ids, :keep]
+        # The robot's links move on as one rigid body would; contact forces stay those of the last
+        # physics step.
+        arm = self.body_pos[env_ids] - self.root_pos[env_ids, None]
+        self._body_lin_vel32[env_ids] += lin_vel[:, None] + cross(ang_vel[:, None], arm)
+        self._body_ang_vel32[env_ids] += ang_vel[:, None]
 
     def randomize(
         self, env_ids: np.ndarray, *, foot_friction: np.ndarray | None = None,
@@ -201,4 +207,7 @@ class MujocoSimulator:
             self._sensors32[env_ids] = self._sensordata[env_ids]
             self._axes32[env_ids] = self._xmat[env_ids].take(self._axes, 1)
             # A sum is finite only if all of its parts are; a huge one is divergence too.
-            self._diverged[env_ids] = ~np.isfinite(self._state32[env_ids].sum(1))
+            state = self._state32[env_ids]
+            self._diverged[env_ids] = False
+            if not math.isfinite(state.sum()):
+                self._diverged[env_ids] = ~np.isfinite(state.sum(1))

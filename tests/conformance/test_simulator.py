@@ -9,6 +9,7 @@ import sys
 import mujoco
 import numpy as np
 import pytest
+from scipy.spatial.transform import Rotation
 
 from bm_envs.backends.base import SimulatorConfig, make_simulator
 from bm_envs.errors import BackendUnavailable, ConfigError
@@ -190,6 +191,12 @@ def test_push_adds_world_velocities_and_is_fresh(sim):
     np.testing.assert_allclose(sim.body_lin_vel[ids, 0], linear[ids] + push[0], atol=2e-6)
     np.testing.assert_allclose(sim.body_ang_vel[ids, 0], angular[ids] + push[1], atol=2e-6)
     np.testing.assert_array_equal(sim.body_lin_vel[1, 0], linear[1])
+    for env, lin, ang in zip(ids, *push, strict=True):
+        velocity = qvel[env].copy()
+        velocity[:3] += lin
+        rotation = Rotation.from_quat(qpos[env, [4, 5, 6, 3]])
+        velocity[3:6] += rotation.inv().apply(ang)  # MuJoCo's is in the root's own axes
+        assert_equals_plain(sim, env, *plain(qpos[env], velocity, [], 0))
 
 
 def test_friction_decides_whether_a_sliding_robot_stops():
