@@ -261,7 +261,7 @@ class TrackEnv(gymnasium.Env):
         self.task.push(self.np_random, ~(result.terminated | result.truncated))
         policy, critic = self._core.observe(slice(None), self.np_random)
         info = self._info(critic)
-        info |= {f"reward_{name}": float(value[0]) for name, value in result.terms.items()}
+        info |= zip(result.names, result.values[0].tolist(), strict=True)
         if terminated or truncated:
             info["termination"] = _cause(result, 0)
         if self.render_mode == "human":
@@ -391,7 +391,7 @@ class TrackVectorEnv(gymnasium.vector.VectorEnv):
         reward, terminated, truncated = result.reward, result.terminated, result.truncated
         if self.autoreset_mode is AutoresetMode.NEXT_STEP and self._ended.any():
             # The step after an episode's end only resets; physics of those robots is thrown away.
-            for array in (reward, terminated, truncated, *result.terms.values()):
+            for array in (reward, terminated, truncated, result.values):
                 array[self._ended] = 0
             self.task.reset(np.flatnonzero(self._ended), self.np_random)
         done = terminated | truncated
@@ -457,7 +457,7 @@ class TrackVectorEnv(gymnasium.vector.VectorEnv):
         if self._core.critic == "info":
             values["critic_obs"] = critic
         if result is not None:
-            values |= {f"reward_{name}": value for name, value in result.terms.items()}
+            values |= zip(result.names, result.values.T, strict=True)
         everyone = self._all.copy()
         return values | {f"_{name}": everyone for name in values}
 

@@ -17,19 +17,32 @@ SCRIPT_FOLDERS = ("algos", "benchmarks", "tools")
 # Module of bm_envs (with all that is inside it) -> modules of bm_envs it may import. A module may
 # import others of its own package, but for `backends`, where each engine stands alone. `cli` is
 # below `robots`, `motion` and `policy` because all three write files, and `cli` has the one way to
-# write them whole or not at all (`atomic_path`, `write_json`); `policy` reads and embeds a motion.
+# write them whole or not at all (`atomic_path`, `write_json`); `policy` reads and embeds a motion;
+# `tasks` read a diffusion model's file as `policy` reads a tracker's.
 MAY_IMPORT = {
     "errors": set(),
     "rotations": set(),
+    "native": set(),
     "cli": {"errors"},
     "robots": {"cli", "errors", "rotations"},
     "observation_terms": {"robots"},
     "motion": {"cli", "errors", "robots", "rotations"},
     "policy": {"cli", "errors", "motion", "observation_terms", "robots", "rotations"},
-    "backends": {"backends.base", "errors", "robots", "rotations"},
-    "tasks": {"backends.base", "errors", "motion", "observation_terms", "robots", "rotations"},
+    "backends": {"backends.base", "errors", "native", "robots", "rotations"},
+    "run_files": {"cli", "errors"},
+    "tasks": {
+        "backends.base",
+        "cli",
+        "errors",
+        "motion",
+        "native",
+        "observation_terms",
+        "policy",
+        "robots",
+        "rotations",
+    },
     "envs": {"backends", "errors", "motion", "observation_terms", "robots", "rotations", "tasks"},
-    "evaluation": {"envs", "errors", "policy", "robots", "tasks"},
+    "evaluation": {"envs", "errors", "motion", "policy", "robots", "tasks"},
     "__init__": {"envs", "errors", "motion", "tasks"},
 }
 

@@ -189,20 +189,25 @@ def test_reward_is_judged_against_the_frame_that_was_shown():
 
 
 def test_stale_targets_use_the_anchor_before_the_step():
-    found = []
     for stale in (False, True):
         env = TrackVectorEnv(
             1, "walk", preset="clip", overrides={"stale_targets": stale}, autoreset_mode="disabled"
         )
         env.reset(seed=0, options={"frame": 400})
-        before = env.simulator.body_pos[0, ANCHOR].copy()
-        env.step(np.zeros((1, 29), np.float32))
-        after = env.simulator.body_pos[0, ANCHOR].copy()
-        target = env.task._anchored[0][0, ANCHOR]
-        found.append((target[:2], before[:2], after[:2]))
-    np.testing.assert_allclose(found[0][0], found[0][2], atol=1e-6)
-    np.testing.assert_allclose(found[1][0], found[1][1], atol=1e-6)
-    assert np.abs(found[0][1] - found[0][2]).max() > 1e-3  # the anchor did move
+        sim, ref = env.simulator, env.task.reference
+        before = sim.body_pos[:, ANCHOR].copy(), sim.body_axes[:, ANCHOR].copy()
+        _, _, _, _, info = env.step(np.zeros((1, 29), np.float32))
+        after = sim.body_pos[:, ANCHOR].copy(), sim.body_axes[:, ANCHOR].copy()
+        expected = []
+        for pos, axes in (before, after):
+            heading = rewards.heading_difference(axes, ref.anchor_axes)
+            target, _ = rewards.anchored_reference(
+                pos, heading, ref.body_pos, ref.body_quat, ANCHOR
+            )
+            error = ((sim.body_pos - target) ** 2).sum(-1).mean()
+            expected.append(0.02 * np.exp(-error / 0.3**2))
+        assert info["reward_body_pos"][0] == pytest.approx(expected[0 if stale else 1], rel=1e-5)
+        assert abs(expected[0] - expected[1]) > 1e-3 * expected[0]  # the anchor did move
 
 
 def test_distance_rule_ends_an_episode():

@@ -9,6 +9,7 @@ import numpy as np
 
 from bm_envs.backends.base import SimulatorConfig
 from bm_envs.errors import BackendUnavailable
+from bm_envs.native import Casts
 from bm_envs.robots import g1, mjcf
 from bm_envs.rotations import cross, quat_rotate_inverse
 
@@ -72,6 +73,7 @@ class MujocoSimulator:
         self._state32 = np.zeros((n, model.nq + model.nv), np.float32)
         self._qpos32, self._qvel32 = self._state32[:, : model.nq], self._state32[:, model.nq :]
         self._diverged = np.zeros(n, bool)
+        self._any_diverged = False
         self._axes32 = np.zeros((n, 9 * k), np.float32)
         self._sensors32 = np.zeros((n, model.nsensordata), np.float32)
 
@@ -98,6 +100,10 @@ class MujocoSimulator:
         self._body_ang_vel32 = self._sensors32[:, 10 * k : 13 * k].reshape(n, k, 3)
         self._num_pose_sensors = 13 * k
         self._self_contact = slice(13 * k + 3 * c, None)
+        self._refresh_copies = Casts(
+            (self._qpos, self._qpos32, None), (self._qvel, self._qvel32, None),
+            (self._sensordata, self._sensors32, None), (self._xmat, self._axes32, self._axes),
+        )  # fmt: skip
 
         self._batch.reset(keyframe=0, stage=_FRESH)
         self._refresh()
@@ -134,7 +140,7 @@ class MujocoSimulator:
         self._ctrl[:] = joint_targets
         # A robot that has diverged waits for its reset: stepping it on would only cost time and
         # print the engine's warnings.
-        alive = np.flatnonzero(~self._diverged) if self._diverged.any() else None
+        alive = np.flatnonzero(~self._diverged) if self._any_diverged else None
         if alive is None or alive.size:
             self._batch.step(alive, nstep=self.config.decimation, stage=_FRESH)
         self._refresh()
@@ -200,14 +206,17 @@ class MujocoSimulator:
             self._randomized[name] = self._batch.expand(name)
         return self._randomized[name]
 
-    def _refresh(self, env_ids: np.ndarray | slice = slice(None)) -> None:
-        with np.errstate(over="ignore", invalid="ignore"):  # a diverged robot's numbers may not fit
-            self._qpos32[env_ids] = self._qpos[env_ids]
-            self._qvel32[env_ids] = self._qvel[env_ids]
-            self._sensors32[env_ids] = self._sensordata[env_ids]
-            self._axes32[env_ids] = self._xmat[env_ids].take(self._axes, 1)
-            # A sum is finite only if all of its parts are; a huge one is divergence too.
-            state = self._state32[env_ids]
-            self._diverged[env_ids] = False
-            if not math.isfinite(state.sum()):
-                self._diverged[env_ids] = ~np.isfinite(state.sum(1))
+    def _refresh(self, env_ids: np.ndarray | None = None) -> None:
+        """Bring the float32 copies of robots `env_ids [M]`, or of all, up to date."""
+        self._refresh_copies(env_ids)
+        state = self._state32 if env_ids is None else self._state32[env_ids]
+        # A product is finite only if all factors are. It may also be too large, which says no more
+        # than that the robots must be looked at one by one.
+        finite = math.isfinite(np.vdot(state, state))
+        if finite and not self._any_diverged:
+            return
+        with np.errstate(over="ignore", invalid="ignore"):
+            # A huge velocity is divergence, too.
+            gone = ~np.isfinite(state.sum(1))
+        self._diverged[slice(None) if env_ids is None else env_ids] = gone
+        self._any_diverged = bool(self._diverged.any())

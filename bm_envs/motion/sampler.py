@@ -53,10 +53,11 @@ class StartSampler:
 
     def record(self, bins: np.ndarray, failed: np.ndarray) -> None:
         """Fold one control step into the statistics: bins of robots `[N]`, which failed `[N]`."""
-        self.visits += self.alpha * (np.bincount(bins, minlength=self.num_bins) - self.visits)
+        self.visits *= 1 - self.alpha
+        np.add.at(self.visits, bins, self.alpha)
         self.failures *= 1 - self.alpha
         if failed.any():
-            self.failures += self.alpha * np.bincount(bins[failed], minlength=self.num_bins)
+            np.add.at(self.failures, bins[failed], self.alpha)
 
     def rates(self) -> np.ndarray:
         """Failures per visit of each bin, 0 where nobody has been. `[S]`."""

@@ -31,6 +31,7 @@ from bm_envs.rotations import (
 )
 from bm_envs.tasks.track import rewards, terminations
 from bm_envs.tasks.track.config import CONTROL_DT, TrackConfig
+from bm_envs.tasks.track.kernel import Kernel
 
 ANCHOR = g1.TRACKED_BODIES.index(g1.ANCHOR_BODY)
 END_EFFECTORS = np.array([g1.TRACKED_BODIES.index(name) for name in g1.END_EFFECTORS])
@@ -105,10 +106,13 @@ class Shown:
 
 @dataclasses.dataclass
 class StepResult:
-    """What one step did, before any reset. `[N]` each."""
+    """What one step did, before any reset. `[N]` each but for `values`."""
 
     reward: np.ndarray
-    terms: dict[str, np.ndarray]
+    values: np.ndarray
+    """`[N, R]`, the signed terms whose sum the reward is."""
+    names: tuple[str, ...]
+    """Of the terms, as in an environment's `info`: `reward_body_pos`, ..."""
     terminated: np.ndarray
     truncated: np.ndarray
     causes: dict[str, np.ndarray]
@@ -184,6 +188,7 @@ class TrackTask:
             None if config.episode_s is None else max(1, round(config.episode_s / CONTROL_DT))
         )
 
+        self._kernel: Kernel | None = None
         n = num_envs
         self.clip_id = np.zeros(n, np.int64)
         self.frame = np.zeros(n, np.int64)
@@ -207,8 +212,6 @@ class TrackTask:
         # The anchor's place and axes at the last observation, of which targets may be made.
         self._stale_pos = np.zeros((n, 3), np.float32)
         self._stale_axes = np.zeros((n, 3, 3), np.float32)
-        self._heading: np.ndarray = np.zeros((n, 2, 2), np.float32)
-        self._anchored: tuple[np.ndarray, np.ndarray] | None = None
         self._row = np.zeros(n, np.int64)  # of the tables, at the present frame
         # Of the robot's clip: its first row in the tables, and its last frame.
         self._first_row, self._last_frame = np.zeros(n, np.int64), np.zeros(n, np.int64)
@@ -219,13 +222,19 @@ class TrackTask:
         ], np.float32)  # fmt: skip
         names = [*rewards.TRACKED, "action_rate", "joint_limit"]
         names += [] if reward.contact_term == "none" else ["contact"]
-        self._reward_names = tuple(names)
+        self._reward_names = tuple(f"reward_{name}" for name in names)
+        rules = {
+            "train": ("anchor_pos", "anchor_ori", "ee_body_pos", "anchor_distance"),
+            "pelvis": ("root_pos", "root_ori"), "none": (),
+        }[config.failure]  # fmt: skip
+        self._rule_names = rules if config.failure_distance is not None else rules[:3]
         self._weights = np.array([getattr(reward, k) * CONTROL_DT for k in names], np.float32)
 
     def attach(self, simulator: Simulator) -> None:
         """Use this simulator, built from `simulator_config`."""
         self.simulator = simulator
         self._penalized = slice(0, len(simulator.contact_bodies) - len(g1.FOOT_BODIES))
+        self._kernel = Kernel(self, ANCHOR, END_EFFECTORS) if Kernel.serves(self) else None
 
     def simulator_config(self, threads: int = 0) -> SimulatorConfig:
         """What the task needs simulated."""
@@ -310,43 +319,37 @@ class TrackTask:
         Order: physics (everything derived is fresh when it returns) -> frame t + 1 -> anchored
         targets from the robot's present anchor -> rewards -> terminations. Nothing is reset here.
         """
-        config, sim = self.config, self.simulator
+        sim = self.simulator
         self._last_action, self.action = self.action, self._last_action
         self.action[:] = action
         sim.step(self._delayed(self.default_joint_pos + self.action_scale * self.action))
         self.frame += 1
         self.episode_step += 1
         self._gather()
-        anchor_pos, anchor_axes = (
-            (self._stale_pos, self._stale_axes)
-            if config.stale_targets
-            else (sim.body_pos[:, ANCHOR], sim.body_axes[:, ANCHOR])
-        )
-        ref = self.reference
-        self._heading = rewards.heading_difference(anchor_axes, ref.anchor_axes)
-        self._anchored = rewards.anchored_reference(
-            anchor_pos, self._heading, ref.body_pos, ref.body_quat, ANCHOR
-        )
-        with np.errstate(over="ignore", invalid="ignore"):  # diverged robots, dealt with below
-            reward, terms = self._rewards()
-            terminated, causes = self._terminations()
+        diverged = sim.diverged()
+        if self._kernel is not None:
+            reward, values, failures, terminated = self._kernel.terms(diverged)
+        else:
+            with np.errstate(over="ignore", invalid="ignore"):  # diverged robots: see below
+                reward, values, failures = self._terms()
+            terminated = functools.reduce(np.logical_or, failures, diverged)
+        causes = {"diverged": diverged, **dict(zip(self._rule_names, failures, strict=False))}
         truncated = self.frame >= self._last_frame
         causes["clip_end"] = truncated
         if self._episode_steps is not None:
             causes["time_limit"] = self.episode_step >= self._episode_steps
             truncated = truncated | causes["time_limit"]
         self.sampler.record(self._bins[self._row], terminated)
-        diverged = causes["diverged"]
         if diverged.any():
-            for value in (reward, *terms.values()):
-                value[diverged] = 0.0
-        return StepResult(reward, terms, terminated, truncated & ~terminated, causes)
+            reward[diverged] = values[diverged] = 0.0
+        truncated = truncated & ~terminated
+        return StepResult(reward, values, self._reward_names, terminated, truncated, causes)
 
     def push(self, rng: np.random.Generator, allowed: np.ndarray) -> None:
         """Shove the robots whose time has come and which are `allowed [N]`."""
         if not self.config.pushes:
             return
-        due = np.flatnonzero((self.episode_step >= self._next_push) & allowed)
+        (due,) = ((self.episode_step >= self._next_push) & allowed).nonzero()
         if due.size:
             level = self.config.push
             scale = np.float32(self.disturbance)
@@ -362,35 +365,10 @@ class TrackTask:
 
         The policy's is noisy when configured and `rng` is given.
         """
-        sim, shown = self.simulator, self._shown
-        body_pos, body_axes = sim.body_pos[env_ids], sim.body_axes[env_ids]
-        anchor_pos, anchor_axes = body_pos[:, ANCHOR], body_axes[:, ANCHOR]
-        count = len(body_pos)
-        # One product takes all to the anchor's frame: places and x and y axes of the reference's
-        # anchor and of the robot's bodies. The matrices are copied, since NumPy takes twice the
-        # time for transposed ones.
-        local = np.concatenate([
-            (shown.anchor_pos[env_ids] - anchor_pos)[:, None], body_pos - anchor_pos[:, None],
-            shown.anchor_axes[env_ids, :2], body_axes[:, :, :2].reshape(count, 2 * K, 3),
-        ], axis=1) @ anchor_axes.swapaxes(1, 2).copy()  # fmt: skip
-        pos = local[:, : 1 + K].reshape(count, -1)
-        # Both columns row by row, not one column after the other.
-        ori = local[:, 1 + K :].reshape(count, 1 + K, 2, 3).swapaxes(2, 3).reshape(count, -1)
-        values = {
-            "command": shown.command[env_ids],
-            "motion_anchor_pos_b": pos[:, :3],
-            "motion_anchor_ori_b": ori[:, :6],
-            "body_pos": pos[:, 3:],
-            "body_ori": ori[:, 6:],
-            "base_lin_vel": dot(body_axes[:, 0], sim.root_lin_vel[env_ids, None]),
-            "base_ang_vel": sim.root_ang_vel_b[env_ids],
-            "joint_pos": sim.joint_pos[env_ids] - self.default_joint_pos[env_ids],
-            "joint_vel": sim.joint_vel[env_ids],
-            "actions": self.action[env_ids],
-        }
-        self._remember_anchor(env_ids)
-        critic = np.concatenate([values[name] for name in CRITIC_TERMS], axis=1)
-        policy = np.concatenate([critic[:, part] for part in self._policy_columns], axis=1)
+        if self._kernel is None:
+            policy, critic = self._observations(env_ids)
+        else:
+            policy, critic = self._kernel.observe(None if isinstance(env_ids, slice) else env_ids)
         if self.config.noise and rng is not None:
             level = np.float32(self.disturbance) * self._noise_level
             noise = rng.random((len(policy), level.size), dtype=np.float32)
@@ -481,26 +459,72 @@ class TrackTask:
             self.reference.rows[env_ids] = self._reference_table[row]
             self._shown.rows[env_ids] = self._shown_table[row]
             return
+        if self._kernel is not None:
+            self._kernel.gather()
+            return
         # A robot that waits for its reset may be past the end.
         np.minimum(self.frame, self._last_frame, out=self._row)
         self._row += self._first_row
         self._reference_table.take(self._row, 0, self.reference.rows, "clip")
         self._shown_table.take(self._row, 0, self._shown.rows, "clip")
 
+    def _observations(self, env_ids: np.ndarray | slice) -> tuple[np.ndarray, np.ndarray]:
+        """Observations of policy and critic, without noise."""
+        sim, shown = self.simulator, self._shown
+        body_pos, body_axes = sim.body_pos[env_ids], sim.body_axes[env_ids]
+        anchor_pos, anchor_axes = body_pos[:, ANCHOR], body_axes[:, ANCHOR]
+        count = len(body_pos)
+        # One product takes all to the anchor's frame: places and x and y axes of the reference's
+        # anchor and of the robot's bodies. The matrices are copied, since NumPy takes twice the
+        # time for transposed ones.
+        local = np.concatenate([
+            (shown.anchor_pos[env_ids] - anchor_pos)[:, None], body_pos - anchor_pos[:, None],
+            shown.anchor_axes[env_ids, :2], body_axes[:, :, :2].reshape(count, 2 * K, 3),
+        ], axis=1) @ anchor_axes.swapaxes(1, 2).copy()  # fmt: skip
+        pos = local[:, : 1 + K].reshape(count, -1)
+        # Both columns row by row, not one column after the other.
+        ori = local[:, 1 + K :].reshape(count, 1 + K, 2, 3).swapaxes(2, 3).reshape(count, -1)
+        values = {
+            "command": shown.command[env_ids],
+            "motion_anchor_pos_b": pos[:, :3],
+            "motion_anchor_ori_b": ori[:, :6],
+            "body_pos": pos[:, 3:],
+            "body_ori": ori[:, 6:],
+            "base_lin_vel": dot(body_axes[:, 0], sim.root_lin_vel[env_ids, None]),
+            "base_ang_vel": sim.root_ang_vel_b[env_ids],
+            "joint_pos": sim.joint_pos[env_ids] - self.default_joint_pos[env_ids],
+            "joint_vel": sim.joint_vel[env_ids],
+            "actions": self.action[env_ids],
+        }
+        self._remember_anchor(env_ids)
+        critic = np.concatenate([values[name] for name in CRITIC_TERMS], axis=1)
+        policy = np.concatenate([critic[:, part] for part in self._policy_columns], axis=1)
+        return policy, critic
+
     def _remember_anchor(self, env_ids: np.ndarray | slice) -> None:
         if self.config.stale_targets:
             self._stale_pos[env_ids] = self.simulator.body_pos[env_ids, ANCHOR]
             self._stale_axes[env_ids] = self.simulator.body_axes[env_ids, ANCHOR]
 
-    def _rewards(self) -> tuple[np.ndarray, dict[str, np.ndarray]]:
-        sim, ref, config = self.simulator, self.reference, self.config.rewards
-        assert self._anchored is not None
-        target_pos, target_quat = self._anchored
+    def _terms(self) -> tuple[np.ndarray, np.ndarray, list[np.ndarray]]:
+        """Reward `[N]`, its signed terms `[N, R]`, and failures by the rules of `_rule_names`."""
+        sim, ref = self.simulator, self.reference
+        anchor_pos, anchor_axes = (
+            (self._stale_pos, self._stale_axes)
+            if self.config.stale_targets
+            else (sim.body_pos[:, ANCHOR], sim.body_axes[:, ANCHOR])
+        )
+        heading = rewards.heading_difference(anchor_axes, ref.anchor_axes)
+        target_pos, target_quat = rewards.anchored_reference(
+            anchor_pos, heading, ref.body_pos, ref.body_quat, ANCHOR
+        )
         lin_vel, ang_vel = ref.body_lin_vel, ref.body_ang_vel
         if self.config.rotate_velocity_targets:
-            heading = self._heading[:, 0]
-            lin_vel, ang_vel = turn_vectors(heading, lin_vel), turn_vectors(heading, ang_vel)
-        square_distance, square_angle = rewards.square_distance, rewards.square_angle
+            turn = heading[:, 0]
+            lin_vel, ang_vel = turn_vectors(turn, lin_vel), turn_vectors(turn, ang_vel)
+        config, square_distance, square_angle = (
+            self.config.rewards, rewards.square_distance, rewards.square_angle,
+        )  # fmt: skip
         values = np.empty((self.num_envs, len(self._weights)), np.float32)
         values[:, 0] = square_distance(sim.body_pos[:, ANCHOR], ref.body_pos[:, ANCHOR])
         values[:, 1] = square_angle(sim.body_quat[:, ANCHOR], ref.body_quat[:, ANCHOR])
@@ -520,28 +544,28 @@ class TrackTask:
             values[:, 8] = touching * self.config.decimation
         reward = values @ self._weights
         values *= self._weights
-        return reward, {name: values[:, i] for i, name in enumerate(self._reward_names)}
+        return reward, values, self._failures()
 
-    def _terminations(self) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+    def _failures(self) -> list[np.ndarray]:
+        """By the rules of `_rule_names`, `[N]` each."""
         sim, ref, config = self.simulator, self.reference, self.config
-        causes = {"diverged": sim.diverged()}
-        if config.failure != "none":
-            body = ANCHOR if config.failure == "train" else 0
-            name = "anchor" if config.failure == "train" else "root"
-            # Anchored targets have the reference's heights.
-            height_off = terminations.height_off(sim.body_pos, ref.body_pos, config.failure_height)
-            causes[f"{name}_pos"] = height_off[:, body]
-            causes[f"{name}_ori"] = terminations.tilt_off(
-                sim.body_quat[:, body], ref.body_quat[:, body], config.failure_tilt
-            )
-            if config.failure == "train":
-                causes["ee_body_pos"] = height_off[:, END_EFFECTORS].any(1)
-                if config.failure_distance is not None:
-                    causes["anchor_distance"] = terminations.distance_off(
-                        sim.body_pos[:, ANCHOR], ref.body_pos[:, ANCHOR],
-                        config.failure_distance * self.leash,
-                    )  # fmt: skip
-        return functools.reduce(np.logical_or, causes.values()), causes
+        if config.failure == "none":
+            return []
+        body = ANCHOR if config.failure == "train" else 0
+        # Anchored targets have the reference's heights.
+        height_off = terminations.height_off(sim.body_pos, ref.body_pos, config.failure_height)
+        tilt_off = terminations.tilt_off(
+            sim.body_quat[:, body], ref.body_quat[:, body], config.failure_tilt
+        )
+        failures = [height_off[:, body], tilt_off]
+        if config.failure == "train":
+            failures.append(height_off[:, END_EFFECTORS].any(1))
+            if config.failure_distance is not None:
+                failures.append(terminations.distance_off(
+                    sim.body_pos[:, ANCHOR], ref.body_pos[:, ANCHOR],
+                    config.failure_distance * self.leash,
+                ))  # fmt: skip
+        return failures
 
     def _lowest_sole_point(self, env_ids: np.ndarray) -> np.ndarray:
         """Height of the lowest point of the feet, m. `[M]`."""

@@ -1,0 +1,121 @@
+"""The tracking task's arithmetic in compiled code, where there is any; see `native.c`."""
+
+from __future__ import annotations
+
+import ctypes
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from bm_envs.native import Track, View, address, library
+from bm_envs.robots import g1
+
+if TYPE_CHECKING:
+    from bm_envs.tasks.track.task import TrackTask
+
+VIEWS = (
+    "joint_pos", "joint_vel", "root_lin_vel", "root_ang_vel_b", "body_pos", "body_quat",
+    "body_axes", "body_lin_vel", "body_ang_vel", "contact_force",
+)  # fmt: skip
+
+
+class Kernel:
+    """`TrackTask`'s look-up, rewards, failures and observations by compiled code.
+
+    It reads and writes the task's and the simulator's arrays where they are.
+    """
+
+    def __init__(self, task: TrackTask, anchor: int, end_effectors: np.ndarray) -> None:
+        """Numbers of the anchor and of the end effectors among the tracked bodies."""
+        self._task, self._library = task, library()
+        config, simulator = task.config, task.simulator
+        self._track = track = Track(num_envs=task.num_envs)
+        self._pointer = ctypes.pointer(track)
+        # Names of struct fields to arrays that stay alive and in place as long as this object.
+        self._kept = {
+            "reference_table": task._reference_table, "shown_table": task._shown_table,
+            "reference": task.reference.rows, "shown": task._shown.rows, "frame": task.frame,
+            "first_row": task._first_row, "last_frame": task._last_frame, "row": task._row,
+            "default_joint_pos": task.default_joint_pos, "soft_low": task._soft_limits[0],
+            "soft_high": task._soft_limits[1], "stale_pos": task._stale_pos,
+            "stale_axes": task._stale_axes, "widths": task._widths, "weights": task._weights,
+            "end_effectors": end_effectors,
+        }  # fmt: skip
+        for name, array in self._kept.items():
+            assert array.flags.c_contiguous
+            setattr(track, name, address(array))
+        self._first_action = task.action
+        self._action_pointers = address(task.action), address(task._last_action)
+        self._views = [getattr(simulator, name) for name in VIEWS]
+        for name, array in zip(VIEWS, self._views, strict=True):
+            setattr(track, name, View.of(array))
+        track.anchor, track.num_end_effectors = anchor, len(end_effectors)
+        track.num_penalized = len(simulator.contact_bodies) - len(g1.FOOT_BODIES)
+        track.num_values = len(task._weights)
+        track.stale_targets = config.stale_targets
+        track.rotate_velocity_targets = config.rotate_velocity_targets
+        track.failure_body = {"train": anchor, "pelvis": 0, "none": -1}[config.failure]
+        track.train_rules = config.failure == "train"
+        track.failure_height, track.failure_tilt = config.failure_height, config.failure_tilt
+        track.contact_threshold = config.rewards.contact_threshold
+        n, rules = task.num_envs, {"train": 4, "pelvis": 2, "none": 0}[config.failure]
+        # Results are copied from here: asking NumPy for the address of an array takes longer.
+        self._results = (
+            np.zeros(n, np.float32), np.zeros((n, track.num_values), np.float32),
+            np.zeros((rules, n), bool), np.zeros(n, bool),
+        )  # fmt: skip
+        track.reward, track.values, track.causes, track.terminated = map(address, self._results)
+        self._diverged = np.zeros(n, bool)
+        track.diverged = address(self._diverged)
+        self._parts = np.array(
+            [(part.start, part.stop - part.start) for part in task._policy_columns], np.int64
+        )
+        self._parts_address = address(self._parts)
+
+    @staticmethod
+    def serves(task: TrackTask) -> bool:
+        """Whether the library is there and the task is one that it knows."""
+        return (
+            library() is not None
+            and isinstance(task.simulator.body_pos, np.ndarray)
+            and task.config.rewards.contact_term != "self"
+        )
+
+    def gather(self) -> None:
+        """`TrackTask._gather` of all robots."""
+        self._library.native_gather(self._pointer)
+
+    def terms(self, diverged: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+        """Of all robots the reward `[N]`, its signed terms `[N, R]`, failures and terminations.
+
+        Failures `[rules, N]` are in the order of `TrackTask._failures`, the last rule also where it
+        is not asked for. By one of them or `diverged [N]` a robot is terminated, `[N]`.
+        """
+        task, limit = self._task, self._task.config.failure_distance
+        self._point_at_actions()
+        self._track.failure_distance = np.inf if limit is None else limit * task.leash
+        self._diverged[:] = diverged
+        self._library.native_terms(self._pointer)
+        reward, values, failures, terminated = self._results
+        return reward.copy(), values.copy(), failures.copy(), terminated.copy()
+
+    def _point_at_actions(self) -> None:
+        """The task's two arrays of actions change places in every step."""
+        first, second = self._action_pointers
+        if self._task.action is not self._first_action:
+            first, second = second, first
+        self._track.action, self._track.last_action = first, second
+
+    def observe(self, env_ids: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
+        """`TrackTask.observe` of robots `env_ids [M]`, or of all, without noise."""
+        task = self._task
+        self._point_at_actions()
+        ids = None if env_ids is None else np.ascontiguousarray(env_ids, np.int64)
+        count = task.num_envs if ids is None else len(ids)
+        critic = np.empty((count, task.critic_size), np.float32)
+        policy = np.empty((count, task.observation_size), np.float32)
+        self._library.native_observe(
+            self._pointer, None if ids is None else address(ids), count, address(critic),
+            task.critic_size, address(policy), self._parts_address, len(self._parts),
+        )  # fmt: skip
+        return policy, critic
