@@ -52,13 +52,14 @@ from torch import Tensor, nn
 
 from bm_envs import cli
 from bm_envs.envs import TrackVectorEnv
-from bm_envs.errors import ConfigError, PolicyError
+from bm_envs.errors import ConfigError
 from bm_envs.evaluation import run_episodes
 from bm_envs.motion.library import load_motions
 from bm_envs.observation_terms import CRITIC_TERMS, mirror_map
 from bm_envs.policy import MLP, PolicySpec, write_onnx, write_policy_json
 from bm_envs.robots import g1
 from bm_envs.robots.mjcf import ModelConfig
+from bm_envs.run_files import RunLog, as_arrays, load_checkpoint, save_checkpoint
 from bm_envs.tasks.track.config import CONTROL_DT, RewardConfig, SamplingConfig, TrackConfig
 from bm_envs.tasks.track.task import TrackTask
 
@@ -756,43 +757,6 @@ class Learner:
         self.learning_rate = state["learning_rate"]
 
 
-# --- checkpoint ---------------------------------------------------------------------------------
-
-
-def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
-    """Write a checkpoint atomically: tensors, numbers and strings, so that loading runs no code."""
-
-    def plain(value: Any) -> Any:
-        if isinstance(value, np.ndarray):
-            return torch.from_numpy(np.array(value, order="C"))
-        if isinstance(value, dict):
-            return {key: plain(item) for key, item in value.items()}
-        return [plain(item) for item in value] if isinstance(value, list) else value
-
-    with cli.atomic_path(path) as temporary:
-        torch.save(plain(state), temporary)
-
-
-def load_checkpoint(path: Path) -> dict[str, Any]:
-    """Read a checkpoint; anything but plain data is refused."""
-
-    def arrays(value: Any) -> Any:
-        if isinstance(value, dict):
-            return {key: arrays(item) for key, item in value.items()}
-        if isinstance(value, list):
-            return [arrays(item) for item in value]
-        return value.numpy() if isinstance(value, Tensor) else value
-
-    try:
-        state = torch.load(path, weights_only=True, map_location="cpu")
-        state["processes"] = arrays(state["processes"])
-        return state
-    except Exception as error:  # torch raises many kinds for a file that is not its own
-        raise PolicyError(
-            f"{path}: not a readable checkpoint of this script ({type(error).__name__})."
-        ) from error
-
-
 # --- training -----------------------------------------------------------------------------------
 
 
@@ -812,7 +776,9 @@ def main(config: Config) -> None:
         )
     if config.backend != "mujoco":
         raise ConfigError(f"backend is '{config.backend}': this script trains on 'mujoco' so far.")
-    saved = load_checkpoint(checkpoint_path) if checkpoint_path.exists() else None
+    saved = None
+    if checkpoint_path.exists():
+        saved = load_checkpoint(checkpoint_path, ("task", "actor", "learner", "processes"))
     threads = config.threads or cli.available_cores()
     # With overlap, physics has all the cores, and policy and learner share what it leaves idle.
     learn_threads = max(1, threads // 2) if config.overlap else threads
@@ -873,7 +839,7 @@ def main(config: Config) -> None:
         if saved["task"] != json.dumps(_identity(config, clips, processes)):
             raise ConfigError(f"{checkpoint_path} is of a run with other settings or motions.")
         learner.set_state(saved)
-        own = saved["processes"][processes.rank]
+        own = as_arrays(saved["processes"][processes.rank])
         env.reset(seed=own_seed)
         env.set_state({**own["env"], "generator": json.loads(own["generator"])})
         obs, obs_critic = own["obs"], own["critic_obs"]
@@ -1086,22 +1052,10 @@ class Logger:
     def __init__(
         self, run_dir: Path, config: Config, iteration: int, batch_size: int, total: int
     ) -> None:  # fmt: skip
-        from torch.utils.tensorboard import SummaryWriter
         from tqdm import tqdm
 
-        run_dir.mkdir(parents=True, exist_ok=True)
-        self._path = run_dir / "metrics.jsonl"
         step = iteration * batch_size
-        kept = []
-        if self._path.exists():  # rows after the checkpoint will be made again
-            lines = self._path.read_text().splitlines()
-            kept = [
-                line for line in lines if line.endswith("}") and json.loads(line)["step"] <= step
-            ]
-        with cli.atomic_path(self._path) as temporary:
-            temporary.write_text("".join(line + "\n" for line in kept))
-        self._file = self._path.open("a")
-        self._board = SummaryWriter(str(run_dir), purge_step=step + 1 if step else None)
+        self._log = RunLog(run_dir, step)
         self._bar = tqdm(total=total, initial=step, unit="step", unit_scale=True, smoothing=0.1)
         self._first = step, None
         self._wandb = None
@@ -1119,18 +1073,11 @@ class Logger:
         evaluation: dict[str, float],
     ) -> None:  # fmt: skip
         """One iteration's numbers."""
-        from tensorboard.compat.proto.summary_pb2 import Summary  # pyright: ignore
-
         if self._first[1] is None:  # the first iteration warms up and is not timed
             self._first = step, train_s
         elif train_s > self._first[1]:
             row["charts/SPS"] = (step - self._first[0]) / (train_s - self._first[1])
-        record = {"step": step, "iteration": iteration, "train_s": round(train_s, 2), **row}
-        self._file.write(json.dumps(record) + "\n")
-        self._file.flush()
-        # One event for all, several times as fast as `add_scalar` for each.
-        values = [Summary.Value(tag=key, simple_value=value) for key, value in row.items()]
-        self._board._get_file_writer().add_summary(Summary(value=values), step)
+        self._log.write(step, row, iteration=iteration, train_s=round(train_s, 2))
         if self._wandb is not None:
             self._wandb.log(row, step=step)
         self._bar.set_postfix({
@@ -1143,8 +1090,7 @@ class Logger:
     def close(self) -> None:
         """Flush and close everything."""
         self._bar.close()
-        self._file.close()
-        self._board.close()
+        self._log.close()
         if self._wandb is not None:
             self._wandb.finish()
 
