@@ -10,7 +10,10 @@ from pathlib import Path
 
 import pytest
 
+from bm_envs import native
+
 ROOT = Path(__file__).resolve().parent.parent
+KEPT = (".py", ".c", ".npz", ".json", ".onnx", ".xml", ".typed")
 
 
 @pytest.fixture(scope="module")
@@ -21,7 +24,7 @@ def wheel(tmp_path_factory):
     for name in ("pyproject.toml", "README.md", "LICENSE", "THIRD_PARTY_NOTICES.md"):
         shutil.copy(ROOT / name, source)
     for name in ("bm_envs", "algos", "tests", "typings"):
-        ignore = shutil.ignore_patterns("__pycache__")
+        ignore = shutil.ignore_patterns("__pycache__", "*.so", "*.pyd")
         shutil.copytree(ROOT / name, source / name, ignore=ignore)
     # Without isolation nothing is downloaded: the environment's own setuptools builds.
     done = subprocess.run(
@@ -43,10 +46,12 @@ def test_contents(wheel):
     expected = {
         f"bm_envs/{path.relative_to(tree)}"
         for path in tree.rglob("*")
-        if path.is_file() and "__pycache__" not in path.parts
+        if path.is_file() and "__pycache__" not in path.parts and path.suffix in KEPT
     }
     assert "bm_envs/py.typed" in expected and "bm_envs/assets/motions/walk.npz" in expected
-    assert {name for name in names if not name.startswith(info)} == expected
+    built = {name for name in names if name.startswith("bm_envs/_native")}
+    assert len(built) == (native.library() is not None)  # both were built with the same compiler
+    assert {name for name in names if not name.startswith(info)} - built == expected
     assert {f"{info}/licenses/LICENSE", f"{info}/licenses/THIRD_PARTY_NOTICES.md"} <= names
 
 
