@@ -418,7 +418,7 @@ def mlp_from_checkpoint(path: str | Path) -> MLP:
     """
     path = Path(path)
     path = path / "checkpoint.pt" if path.is_dir() else path
-    torch = _need("torch")
+    torch = need("torch")
     if not path.is_file():
         raise PolicyError(f"{path}: no such checkpoint.")
     config = read_run_config(path.parent)
@@ -528,7 +528,7 @@ def write_onnx(
             metadata; such a file has neither `time_step` nor the motion's outputs.
         hold_last_frame: False leaves the last frame, moving as it is, for all later indices.
     """
-    onnx = _need("onnx")
+    onnx = need("onnx")
     helper, numpy_helper = onnx.helper, onnx.numpy_helper
     if mlp.obs_mean.shape[0] != spec.observation_size:
         raise PolicyError(
@@ -836,7 +836,7 @@ class Policy:
         self._inputs, self._outputs = _check_interface(model, self.spec)
         self._model = model
         self._threads = threads
-        self._session = _session(model, threads)
+        self._session = open_session(model, threads)
         self._batch_session = None
         self.batched = False
         self._probe()
@@ -874,7 +874,7 @@ class Policy:
         if singles.shape != (4, g1.NUM_JOINTS) or not np.isfinite(singles).all():
             raise PolicyError("the network's action is not finite or not of 29 values.")
         try:
-            session = _session(_actions_graph(self._model), self._threads)
+            session = open_session(_actions_graph(self._model), self._threads)
             batch = session.run(["actions"], {"obs": obs})[0]
         except Exception:  # a graph that holds the batch size of 1 in other places: run row by row
             return
@@ -990,7 +990,7 @@ def load_policy(
     """
     path = _resolve(reference)
     metadata: dict[str, Any] = {}
-    model = _read_model(path)
+    model = read_onnx(path)
     metadata |= {entry.key: entry.value for entry in model.metadata_props}
     if config is not None:
         metadata |= _read_config(Path(config))
@@ -1027,9 +1027,9 @@ def _resolve(reference: str | Path) -> Path:
     raise PolicyError(f"{text}: no such policy file or run directory.")
 
 
-def _read_model(path: Path) -> Any:
+def read_onnx(path: Path) -> Any:
     """The parsed graph with all weights in memory, checked for what this family never holds."""
-    onnx = _need("onnx")
+    onnx = need("onnx")
     if not path.is_file() or path.stat().st_size >= 2**31:
         raise PolicyError(f"{path}: not a regular file of less than 2 GiB.")
     try:
@@ -1050,7 +1050,7 @@ def _read_model(path: Path) -> Any:
 
 def _check_interface(model: Any, spec: PolicySpec) -> tuple[set[str], set[str]]:
     """Check names, types and shapes of inputs and outputs; returns both sets of names."""
-    onnx = _need("onnx")
+    onnx = need("onnx")
     weights = {tensor.name for tensor in model.graph.initializer}
 
     def shapes(values: Any) -> dict[str, list[int | None]]:
@@ -1108,7 +1108,7 @@ def _upstream(model: Any, output: str) -> tuple[list[Any], set[str]]:
 
 def _actions_graph(model: Any) -> Any:
     """The part of the graph between `obs` and `actions`, with an open batch dimension."""
-    onnx = _need("onnx")
+    onnx = need("onnx")
     nodes, needed = _upstream(model, "actions")
     weights = [tensor for tensor in model.graph.initializer if tensor.name in needed]
     float32, make = onnx.TensorProto.FLOAT, onnx.helper.make_tensor_value_info
@@ -1133,9 +1133,9 @@ def _constant_shapes(model: Any, output: str) -> list[tuple[int, ...]]:
     return shapes
 
 
-def _session(model: Any, threads: int) -> Any:
+def open_session(model: Any, threads: int) -> Any:
     """A runtime session on the CPU, silent about its warnings."""
-    runtime = _need("onnxruntime")
+    runtime = need("onnxruntime")
     options = runtime.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
@@ -1165,7 +1165,7 @@ def _read_json(path: Path) -> Any:
         raise PolicyError(f"{path}: not a readable JSON file ({_first_line(error)}).") from None
 
 
-def _need(package: str) -> Any:
+def need(package: str) -> Any:
     """Import a package that only policy files need."""
     try:
         return importlib.import_module(package)

@@ -91,6 +91,7 @@ class Frame(NamedTuple):
 class Representation(NamedTuple):
     """One way to write states as numbers."""
 
+    name: str
     blocks: dict[str, slice]
     """Where each block of the table above stands."""
     encode: Callable[[States, int], Array]
@@ -211,7 +212,7 @@ _POLAR, _AXIAL = (1.0, -1.0, 1.0), (-1.0, 1.0, -1.0)  # reflection in the x-z pl
 
 
 def _make(
-    first: dict[str, tuple[np.ndarray, np.ndarray]],
+    name: str, first: dict[str, tuple[np.ndarray, np.ndarray]],
     encode: Callable[[States, int], Array], decode: Callable[[Array, Frame], States],
 ) -> Representation:  # fmt: skip
     """A representation from the mirror maps of its first blocks; the root's follow."""
@@ -219,12 +220,12 @@ def _make(
     signs = dict(zip(ROOT_BLOCKS, (_POLAR, _AXIAL, _POLAR, _AXIAL), strict=True))
     maps = first | {name: (straight, np.array(sign)) for name, sign in signs.items()}
     blocks, start = {}, 0
-    for name, (index, _) in maps.items():
-        blocks[name] = slice(start, start + len(index))
+    for block, (index, _) in maps.items():
+        blocks[block] = slice(start, start + len(index))
         start += len(index)
-    index = np.concatenate([blocks[name].start + index for name, (index, _) in maps.items()])
+    index = np.concatenate([blocks[block].start + index for block, (index, _) in maps.items()])
     sign = np.concatenate([sign for _, sign in maps.values()])
-    return Representation(blocks, encode, decode, (index, sign))
+    return Representation(name, blocks, encode, decode, (index, sign))
 
 
 def _bodies_mirror() -> tuple[np.ndarray, np.ndarray]:
@@ -235,12 +236,15 @@ def _bodies_mirror() -> tuple[np.ndarray, np.ndarray]:
 
 
 REPRESENTATIONS: dict[str, Representation] = {
-    "body_pos": _make(
-        {"body_pos": _bodies_mirror(), "body_lin_vel": _bodies_mirror()},
-        encode_body_pos, decode_body_pos,
-    ),
-    "joint_rot": _make(
-        {"joint_pos": g1.mirror_map(), "joint_vel": g1.mirror_map()},
-        encode_joint_rot, decode_joint_rot,
-    ),
+    rep.name: rep
+    for rep in (
+        _make(
+            "body_pos", {"body_pos": _bodies_mirror(), "body_lin_vel": _bodies_mirror()},
+            encode_body_pos, decode_body_pos,
+        ),
+        _make(
+            "joint_rot", {"joint_pos": g1.mirror_map(), "joint_vel": g1.mirror_map()},
+            encode_joint_rot, decode_joint_rot,
+        ),
+    )
 }  # fmt: skip

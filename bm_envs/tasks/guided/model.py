@@ -1,0 +1,388 @@
+"""A trained diffusion model as a file, and the controller that runs it on N robots.
+
+`denoiser.onnx` is one call of the denoiser of `sampler.py` with an open batch dimension: inputs
+`states`, `actions`, `state_levels`, `action_levels`, outputs `clean_states`, `clean_actions`. The
+other outputs are constants, by which numbers with units become the network's and back:
+
+    states of the network = ((features - state_center) / state_half) @ projection
+    raw action            = action_center + action_half * action of the network
+
+`projection` is left out where there is none. Its metadata tell the representation, joint order and
+drives; `policy.json` beside it says the same for people, and what the model was trained on. Nothing
+here runs code from a file.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from bm_envs import policy as policy_files
+from bm_envs.cli import atomic_path, versions, write_json
+from bm_envs.errors import PolicyError, unknown_name
+from bm_envs.robots import g1
+from bm_envs.tasks.guided import sampler
+from bm_envs.tasks.guided.representation import (
+    REPRESENTATIONS,
+    Frame,
+    Representation,
+    States,
+    now_frame,
+    representation,
+)
+from bm_envs.tasks.guided.sampler import LENGTH, NOW, PAST, Guide, RollingSampler, Sample
+
+FORMAT = "bm-envs denoiser 1"
+FILE = "denoiser.onnx"
+A = g1.NUM_JOINTS
+DRIVES = ("default_joint_pos", "action_scale", "stiffness", "damping")
+SCALING = ("state_center", "state_half", "action_center", "action_half")
+INPUTS = ("states", "actions", "state_levels", "action_levels")
+OUTPUTS = ("clean_states", "clean_actions")
+CLIP = 1.2  # bound of the estimates, in half-ranges about the center
+
+
+# --- writing --------------------------------------------------------------------------------------
+
+
+def write_denoiser(
+    folder: Path, graph: bytes, *, representation: str, drives: Mapping[str, Sequence[float]],
+    scaling: Mapping[str, np.ndarray], data: Sequence[Mapping[str, Any]],
+    training: Mapping[str, Any], half: bool = False, licence: str = "",
+) -> None:  # fmt: skip
+    """Write `denoiser.onnx` and `policy.json`.
+
+    Args:
+        folder: where.
+        graph: an ONNX model with the inputs and outputs above.
+        representation: name of the states' representation.
+        drives: `[29]` each of `DRIVES`, project order.
+        scaling: the arrays of `SCALING`, and `projection` if there is one.
+        data: what it was trained on, one entry per folder of roll-outs.
+        training: figures of the training.
+        half: keep the matrices in float16, which halves the file; products stay in float32.
+        licence: under which terms the weights may be used, one line.
+    """
+    onnx = policy_files.need("onnx")
+    model = onnx.load_from_string(graph)
+    if half:
+        _halve(model)
+    for name, array in scaling.items():
+        tensor = onnx.numpy_helper.from_array(np.asarray(array, np.float32), f"{name}_values")
+        model.graph.initializer.append(tensor)
+        model.graph.node.append(onnx.helper.make_node("Identity", [tensor.name], [name]))
+        model.graph.output.append(
+            onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, array.shape)
+        )
+    entries = {
+        "format": FORMAT, "representation": representation,
+        "joint_names": ",".join(g1.JOINT_NAMES),
+        **{name: json.dumps([float(v) for v in drives[name]]) for name in DRIVES},
+    }  # fmt: skip
+    onnx.helper.set_model_props(model, entries)
+    onnx.checker.check_model(model)
+    with atomic_path(folder / FILE) as temporary:
+        temporary.write_bytes(model.SerializeToString())
+    digest = hashlib.sha256((folder / FILE).read_bytes()).hexdigest()
+    rep = REPRESENTATIONS[representation]
+    write_json(folder / "policy.json", {
+        "format": FORMAT,
+        "robot": "Unitree G1, 29 actuated joints",
+        "control_dt_s": policy_files.CONTROL_DT,
+        "network": {"file": FILE, "sha256": digest},
+        "window": {"length": LENGTH, "now": NOW},
+        "representation": representation,
+        "state": {name: [part.start, part.stop] for name, part in rep.blocks.items()},
+        "action": {
+            "size": A, "joint_names": list(g1.JOINT_NAMES),
+            "formula": "joint target (rad) = default_joint_pos + action_scale * action",
+            **{name: [float(v) for v in drives[name]] for name in DRIVES},
+        },
+        "data": list(data),
+        "licence": licence,
+        "training": dict(training),
+        "versions": versions(),
+    })  # fmt: skip
+
+
+def _halve(model: Any) -> None:
+    """Keep matrices of the graph in float16, cast to float32 where they are used."""
+    onnx = policy_files.need("onnx")
+    casts = []
+    for tensor in model.graph.initializer:
+        array = onnx.numpy_helper.to_array(tensor)
+        if array.dtype == np.float32 and array.ndim >= 2:
+            name = tensor.name
+            stored = onnx.numpy_helper.from_array(array.astype(np.float16), f"{name}_half")
+            tensor.CopyFrom(stored)
+            cast = onnx.helper.make_node("Cast", [stored.name], [name], to=onnx.TensorProto.FLOAT)
+            casts.append(cast)
+    for cast in reversed(casts):
+        model.graph.node.insert(0, cast)
+
+
+# --- reading --------------------------------------------------------------------------------------
+
+
+class GuidedModel:
+    """A denoiser's file, ready to run. Made by `load_model`.
+
+    Attributes:
+        path: the file.
+        name: for tables, without folders.
+        sha256: of the file.
+        representation: of its states.
+        drives: `DRIVES`, project order.
+        width: S, the size of a state as the network has it.
+    """
+
+    def __init__(self, path: Path, threads: int) -> None:
+        self.path = path
+        folder = path.resolve().parent.name
+        self.name = (folder or path.stem) if path.name == FILE else path.stem
+        model = policy_files.read_onnx(path)
+        self.sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
+        metadata = {entry.key: entry.value for entry in model.metadata_props}
+        if metadata.get("format") != FORMAT:
+            raise PolicyError(f"its metadata lack format '{FORMAT}', expected a denoiser.")
+        self.representation = _representation(metadata.get("representation", ""))
+        if tuple(metadata.get("joint_names", "").split(",")) != g1.JOINT_NAMES:
+            raise PolicyError("joint_names are not the project's, in its order.")
+        self.drives = {name: _drive(metadata, name) for name in DRIVES}
+        self.width = _check_graph(model, self.representation)
+        self._session = policy_files.open_session(model, threads)
+        self._read_scaling([output.name for output in model.graph.output])
+
+    def denoise(
+        self, states: np.ndarray, actions: np.ndarray, state_levels: np.ndarray,
+        action_levels: np.ndarray,
+    ) -> tuple[np.ndarray, np.ndarray]:  # fmt: skip
+        """One call; see `sampler.py`."""
+        given = (states, actions, state_levels.astype(np.int64), action_levels.astype(np.int64))
+        found = self._run(OUTPUTS, given)
+        return found[0], found[1]
+
+    def scale(self, features: np.ndarray) -> np.ndarray:
+        """Features of the representation, `[..., D]`, as the network has them. `[..., S]`."""
+        scaled = (features - self._scaling["state_center"]) / self._scaling["state_half"]
+        return scaled if self._projection is None else scaled @ self._projection
+
+    def unscale(self, states: np.ndarray) -> np.ndarray:
+        """The network's states, `[..., S]`, as features of the representation. `[..., D]`."""
+        if self._unprojection is not None:
+            states = states @ self._unprojection
+        return states * self._scaling["state_half"] + self._scaling["state_center"]
+
+    def scale_action(self, action: np.ndarray) -> np.ndarray:
+        """Raw actions as the network has them. `[..., 29]`."""
+        return (action - self._scaling["action_center"]) / self._scaling["action_half"]
+
+    def unscale_action(self, action: np.ndarray) -> np.ndarray:
+        """The network's actions as raw ones. `[..., 29]`."""
+        return action * self._scaling["action_half"] + self._scaling["action_center"]
+
+    def bound(self, states: np.ndarray) -> np.ndarray:
+        """The network's states with every feature within `CLIP` half-ranges."""
+        if self._projection is None:
+            return states.clip(-CLIP, CLIP)
+        assert self._unprojection is not None
+        return (states @ self._unprojection).clip(-CLIP, CLIP) @ self._projection
+
+    def _run(self, outputs: Sequence[str], given: Sequence[np.ndarray]) -> list[np.ndarray]:
+        feed = dict(zip(INPUTS, given, strict=True))
+        try:
+            return self._session.run(list(outputs), feed)
+        except Exception as error:  # the runtime's exceptions share no base but Exception
+            line = str(error).strip().splitlines()[0]
+            raise PolicyError(f"{self.path}: the network fails ({line}).") from None
+
+    def _read_scaling(self, outputs: Sequence[str]) -> None:
+        """The constants, by one call on zeros, which also shows that the network runs."""
+        names = [*SCALING, *(["projection"] if "projection" in outputs else [])]
+        if lacking := [name for name in names if name not in outputs]:
+            raise PolicyError(f"outputs lack {', '.join(lacking)}.")
+        zeros = np.zeros((1, LENGTH, self.width), np.float32), np.zeros((1, LENGTH, A), np.float32)
+        levels = np.zeros((1, LENGTH), np.int64)
+        found = dict(zip([*OUTPUTS, *names],
+                         self._run([*OUTPUTS, *names], (*zeros, levels, levels)),
+                         strict=True))  # fmt: skip
+        size = self.representation.size
+        shapes = {"clean_states": (1, LENGTH, self.width), "clean_actions": (1, LENGTH, A),
+                  "state_center": (size,), "state_half": (size,), "action_center": (A,),
+                  "action_half": (A,), "projection": (size, self.width)}  # fmt: skip
+        for name, value in found.items():
+            if value.shape != shapes[name] or not np.isfinite(value).all():
+                raise PolicyError(
+                    f"'{name}' has shape {value.shape}, expected {shapes[name]} of finite numbers."
+                )
+        self._scaling = {name: found[name] for name in SCALING}
+        if min(self._scaling["state_half"].min(), self._scaling["action_half"].min()) <= 0:
+            raise PolicyError("state_half and action_half must be positive.")
+        self._projection = self._unprojection = None
+        if "projection" in names:
+            self._projection = found["projection"]
+            inverse = np.linalg.pinv(self._projection.astype(np.float64))
+            self._unprojection = inverse.astype(np.float32)
+        elif self.width != size:
+            raise PolicyError(f"states have {self.width} values, expected {size}.")
+
+
+def load_model(reference: str | Path, *, threads: int = 1) -> GuidedModel:
+    """Load a diffusion model.
+
+    Args:
+        reference: a run directory (its `denoiser.onnx`), that file itself, or the bare name of a
+            model that ships with the package. An existing path wins over a shipped name.
+        threads: of the runtime.
+
+    Raises:
+        PolicyError: unknown, unreadable or malformed; one sentence that names the file.
+    """
+    path = Path(reference)
+    if not path.exists():
+        shipped = policy_files.SHIPPED / str(reference)
+        if not (shipped / FILE).is_file():
+            names = [item.parent.name for item in policy_files.SHIPPED.glob(f"*/{FILE}")]
+            advice = "Give a name, a run directory or an ONNX file."
+            raise PolicyError(unknown_name("diffusion model", str(reference), names, advice))
+        path = shipped
+    if path.is_dir():
+        if not (path / FILE).is_file():
+            raise PolicyError(f"{path}: holds no {FILE}, expected a diffusion model's run.")
+        path = path / FILE
+    try:
+        return GuidedModel(path, threads)
+    except PolicyError as error:
+        message = str(error)
+        raise PolicyError(message if str(path) in message else f"{path}: {message}") from None
+
+
+def _representation(name: str) -> Representation:
+    if name not in REPRESENTATIONS:
+        raise PolicyError(unknown_name("representation", name, REPRESENTATIONS))
+    return representation(name)
+
+
+def _drive(metadata: Mapping[str, str], name: str) -> tuple[float, ...]:
+    try:
+        values = np.array(json.loads(metadata.get(name, "")), float)
+    except (ValueError, TypeError):
+        values = np.array([])
+    if values.shape != (A,) or not np.isfinite(values).all():
+        raise PolicyError(f"metadata '{name}' are not {A} finite numbers.")
+    return tuple(values.tolist())
+
+
+def _check_graph(model: Any, rep: Representation) -> int:
+    """The width of states, of a graph whose inputs are those of a denoiser."""
+    onnx = policy_files.need("onnx")
+    weights = {tensor.name for tensor in model.graph.initializer}
+    inputs = {v.name: v.type.tensor_type for v in model.graph.input if v.name not in weights}
+    if tuple(inputs) != INPUTS:
+        raise PolicyError(
+            f"inputs are {', '.join(inputs) or 'none'}, expected {', '.join(INPUTS)}."
+        )
+    dims = {name: [dim.dim_value for dim in kind.shape.dim] for name, kind in inputs.items()}
+    kinds = [kind.elem_type for kind in inputs.values()]
+    number = onnx.TensorProto
+    if kinds != [number.FLOAT, number.FLOAT, number.INT64, number.INT64]:
+        raise PolicyError("inputs are not float32, float32, int64, int64.")
+    width = dims["states"][-1] if len(dims["states"]) == 3 else 0
+    expected = [[LENGTH, width], [LENGTH, A], [LENGTH], [LENGTH]]
+    if [found[1:] for found in dims.values()] != expected or width < rep.size:
+        raise PolicyError(
+            f"inputs have shapes {[*dims.values()]}, expected windows of {LENGTH} steps with "
+            f"{rep.size} or more values of state and {A} of action."
+        )
+    return width
+
+
+# --- control --------------------------------------------------------------------------------------
+
+Method = Literal["full", "rolling"] | int
+
+
+class Controller:
+    """A model in the loop of N robots: remembers their last states and gives their next actions.
+
+    Attributes:
+        sample: the window of the last tick, in the network's numbers.
+        frame: the now frame of that window, in the world.
+    """
+
+    sample: Sample
+    frame: Frame
+
+    def __init__(
+        self, model: GuidedModel, num_envs: int, *, seed: int = 0, method: Method = "full",
+        guide: Guide | None = None,
+    ) -> None:  # fmt: skip
+        """A controller without a past; call `reset` before the first `act`.
+
+        Args:
+            model: what to run.
+            num_envs: N.
+            seed: of the sampler's noise.
+            method: `full` (20 calls a tick), `rolling` (15), or a number of DDIM calls.
+            guide: see `sampler.sample`.
+        """
+        self.model, self.num_envs, self.method, self.guide = model, num_envs, method, guide
+        self._rng = np.random.default_rng(seed)
+        self._past: States | None = None
+        self._rolling = RollingSampler(self._denoise, A, guide=self._bounded)
+
+    def reset(self, states: States) -> None:
+        """Begin with robots that have been in `states [N, ...]` for a while."""
+        self._past = States(
+            *(np.repeat(value[:, None], PAST, 1) for value in states if value is not None)
+        )
+        self._rolling.reset()
+
+    def act(self, states: States) -> np.ndarray:
+        """Raw actions `[N, 29]`, project order, for robots that are in `states [N, ...]` now.
+
+        Call it once a control step: it takes the states for those one step after the last.
+        """
+        past = self.remember(states)
+        if self.method == "rolling":
+            self.sample = self._rolling(past, self._rng)
+        else:
+            steps = sampler.K if self.method == "full" else int(self.method)
+            self.sample = sampler.sample(
+                self._denoise, past, A, self._rng, steps=steps, guide=self._bounded
+            )
+        return self.model.unscale_action(self.sample.actions[:, NOW])
+
+    def remember(self, states: States) -> np.ndarray:
+        """Shift the states in; returns the past as the network has it, `[N, PAST, S]`."""
+        if self._past is None:
+            self.reset(states)
+        assert self._past is not None
+        self._past = States(
+            *(
+                np.concatenate([old[:, 1:], new[:, None]], 1)
+                for old, new in zip(self._past, states, strict=True)
+                if old is not None and new is not None
+            )
+        )
+        self.frame = now_frame(self._past, NOW)
+        features = self.model.representation.encode(self._past, NOW)
+        return self.model.scale(features).astype(np.float32)
+
+    def plan(self) -> States:
+        """The states of the last window, past ones included, in the world. `[N, L, ...]`."""
+        return self.model.representation.decode(self.model.unscale(self.sample.states), self.frame)
+
+    def _denoise(self, *window: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        states, actions = self.model.denoise(*window)
+        return states, actions.clip(-CLIP, CLIP)
+
+    def _bounded(self, states: np.ndarray, levels: np.ndarray) -> np.ndarray:
+        if self.guide is not None:
+            states = self.guide(states, levels)
+        return self.model.bound(states)
