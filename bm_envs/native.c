@@ -20,7 +20,7 @@ EXPORT void *PyInit__native(void) { return 0; }
 #define EXPORT __attribute__((visibility("default")))
 #endif
 
-#define VERSION 1
+#define VERSION 2
 #define J 29  /* joints */
 #define K 14  /* tracked bodies */
 #define REFERENCE (2 * J + 13 * K + 9)
@@ -120,9 +120,9 @@ static void turn(float c, float s, const float *vector, float *turned) {
 }
 
 /* Signed rewards and failures of every robot against its reference row: `TrackTask._terms`. A robot
-   is terminated by any failure or by divergence. */
-EXPORT void native_terms(const Track *t) {
-  int64_t n = t->num_envs;
+   is terminated by any failure or by divergence. Returns how many have diverged. */
+EXPORT int64_t native_terms(const Track *t) {
+  int64_t n = t->num_envs, num_diverged = 0;
   float threshold = (float)(t->contact_threshold * t->contact_threshold);
   float distance = (float)(t->failure_distance * t->failure_distance);
   float height = (float)t->failure_height, tilt = (float)(t->failure_tilt / 2);
@@ -195,6 +195,7 @@ EXPORT void native_terms(const Track *t) {
 
     /* Failures; a comparison with NaN is false, and divergence is seen elsewhere. */
     uint8_t failed = t->terminated[env] = t->diverged[env];
+    num_diverged += failed;
     if (t->failure_body < 0) continue;
     uint8_t *cause = t->causes + env;
     int64_t b = t->failure_body;
@@ -213,6 +214,19 @@ EXPORT void native_terms(const Track *t) {
     float x_off = ref_anchor[0] - anchor_pos[0], y_off = ref_anchor[1] - anchor_pos[1];
     cause[3 * n] = square(x_off) + square(y_off) > distance;
     t->terminated[env] = failed | off | cause[3 * n];
+  }
+  return num_diverged;
+}
+
+/* `StartSampler.record`: the bins of the robots' rows (of a table, [rows]) were visited, and where a
+   robot was terminated its bin has failed. */
+EXPORT void native_record(const Track *t, const int64_t *bins, double *visits, double *failures,
+                          int64_t num_bins, double alpha) {
+  for (int64_t b = 0; b < num_bins; b++) visits[b] *= 1 - alpha, failures[b] *= 1 - alpha;
+  for (int64_t env = 0; env < t->num_envs; env++) {
+    int64_t bin = bins[t->row[env]];
+    visits[bin] += alpha;
+    if (t->terminated[env]) failures[bin] += alpha;
   }
 }
 

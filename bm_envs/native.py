@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-VERSION = 1  # of the functions and the structure; `native.c` has the same
+VERSION = 2  # of the functions and the structure; `native.c` has the same
 
 
 def address(array: np.ndarray) -> int:
@@ -99,6 +99,9 @@ def library() -> Any:
         found.native_cast, found.native_gather, found.native_terms, found.native_observe,
     ):  # fmt: skip
         function.restype = None
+    found.native_terms.restype = number
+    found.native_record.argtypes = [track, pointer, pointer, pointer, number, ctypes.c_double]
+    found.native_record.restype = None
     return found
 
 

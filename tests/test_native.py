@@ -69,7 +69,15 @@ def test_terms_and_observations_are_numpys(name):
         np.testing.assert_array_equal(task._shown.rows, shown)
         diverged = np.zeros(N, bool)
         diverged[5] = True
-        reward, values, failures, terminated = task._kernel.terms(diverged)
+        reward, values, failures, terminated, any_diverged = task._kernel.terms(diverged)
+        assert any_diverged
+        before = task.sampler.visits.copy(), task.sampler.failures.copy()
+        task._kernel.record()
+        counted = task.sampler.visits.copy(), task.sampler.failures.copy()
+        task.sampler.visits[:], task.sampler.failures[:] = before
+        task.sampler.record(task._bins[task._row], terminated)
+        np.testing.assert_allclose(counted[0], task.sampler.visits, rtol=1e-12)
+        np.testing.assert_allclose(counted[1], task.sampler.failures, rtol=1e-12)
         reward2, values2, failures2 = other._terms()
         expected = functools.reduce(np.logical_or, failures2, diverged)
         np.testing.assert_array_equal(terminated, expected)

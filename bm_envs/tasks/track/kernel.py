@@ -18,6 +18,8 @@ VIEWS = (
     "body_axes", "body_lin_vel", "body_ang_vel", "contact_force",
 )  # fmt: skip
 
+FEW = 16  # robots, up to which copying observations is quicker than asking for an address
+
 
 class Kernel:
     """`TrackTask`'s look-up, rewards, failures and observations by compiled code.
@@ -71,6 +73,19 @@ class Kernel:
             [(part.start, part.stop - part.start) for part in task._policy_columns], np.int64
         )
         self._parts_address = address(self._parts)
+        sampler = task.sampler
+        self._statistics = (
+            address(task._bins), address(sampler.visits), address(sampler.failures),
+            sampler.num_bins, sampler.alpha,
+        )  # fmt: skip
+        # A few robots' observations are copied from here, for the same reason.
+        self._few = None
+        if n <= FEW:
+            self._few = (
+                np.zeros((n, task.observation_size), np.float32),
+                np.zeros((n, task.critic_size), np.float32),
+            )
+            self._few_addresses = address(self._few[0]), address(self._few[1])
 
     @staticmethod
     def serves(task: TrackTask) -> bool:
@@ -85,19 +100,26 @@ class Kernel:
         """`TrackTask._gather` of all robots."""
         self._library.native_gather(self._pointer)
 
-    def terms(self, diverged: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    def terms(
+        self, diverged: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, bool]:
         """Of all robots the reward `[N]`, its signed terms `[N, R]`, failures and terminations.
 
         Failures `[rules, N]` are in the order of `TrackTask._failures`, the last rule also where it
-        is not asked for. By one of them or `diverged [N]` a robot is terminated, `[N]`.
+        is not asked for. By one of them or `diverged [N]` a robot is terminated, `[N]`. The last
+        value: whether any has diverged.
         """
         task, limit = self._task, self._task.config.failure_distance
         self._point_at_actions()
         self._track.failure_distance = np.inf if limit is None else limit * task.leash
         self._diverged[:] = diverged
-        self._library.native_terms(self._pointer)
+        any_diverged = self._library.native_terms(self._pointer) > 0
         reward, values, failures, terminated = self._results
-        return reward.copy(), values.copy(), failures.copy(), terminated.copy()
+        return reward.copy(), values.copy(), failures.copy(), terminated.copy(), any_diverged
+
+    def record(self) -> None:
+        """`StartSampler.record` of all robots, with the terminations of the last `terms`."""
+        self._library.native_record(self._pointer, *self._statistics)
 
     def _point_at_actions(self) -> None:
         """The task's two arrays of actions change places in every step."""
@@ -110,12 +132,19 @@ class Kernel:
         """`TrackTask.observe` of robots `env_ids [M]`, or of all, without noise."""
         task = self._task
         self._point_at_actions()
+        if env_ids is None and self._few is not None:
+            self._call_observe(None, task.num_envs, *self._few_addresses)
+            return self._few[0].copy(), self._few[1].copy()
         ids = None if env_ids is None else np.ascontiguousarray(env_ids, np.int64)
         count = task.num_envs if ids is None else len(ids)
-        critic = np.empty((count, task.critic_size), np.float32)
         policy = np.empty((count, task.observation_size), np.float32)
-        self._library.native_observe(
-            self._pointer, None if ids is None else address(ids), count, address(critic),
-            task.critic_size, address(policy), self._parts_address, len(self._parts),
-        )  # fmt: skip
+        critic = np.empty((count, task.critic_size), np.float32)
+        listed = None if ids is None else address(ids)
+        self._call_observe(listed, count, address(policy), address(critic))
         return policy, critic
+
+    def _call_observe(self, listed: int | None, count: int, policy: int, critic: int) -> None:
+        self._library.native_observe(
+            self._pointer, listed, count, critic, self._task.critic_size, policy,
+            self._parts_address, len(self._parts),
+        )  # fmt: skip

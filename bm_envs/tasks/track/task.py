@@ -184,6 +184,8 @@ class TrackTask:
         # The stretch that has noise; in the standard orders no other value lies in it.
         self._noisy = slice(noisy[0], noisy[-1] + 1) if noisy.size else slice(0, 0)
         self._noise_level = noise[self._noisy]
+        self._noise = self._noise_level, 2.0 * self._noise_level
+        self._noise_of = 1.0  # the disturbance that it is for
         self._episode_steps = (
             None if config.episode_s is None else max(1, round(config.episode_s / CONTROL_DT))
         )
@@ -328,19 +330,21 @@ class TrackTask:
         self._gather()
         diverged = sim.diverged()
         if self._kernel is not None:
-            reward, values, failures, terminated = self._kernel.terms(diverged)
+            reward, values, failures, terminated, any_diverged = self._kernel.terms(diverged)
+            self._kernel.record()
         else:
             with np.errstate(over="ignore", invalid="ignore"):  # diverged robots: see below
                 reward, values, failures = self._terms()
             terminated = functools.reduce(np.logical_or, failures, diverged)
+            any_diverged = diverged.any()
+            self.sampler.record(self._bins[self._row], terminated)
         causes = {"diverged": diverged, **dict(zip(self._rule_names, failures, strict=False))}
         truncated = self.frame >= self._last_frame
         causes["clip_end"] = truncated
         if self._episode_steps is not None:
             causes["time_limit"] = self.episode_step >= self._episode_steps
             truncated = truncated | causes["time_limit"]
-        self.sampler.record(self._bins[self._row], terminated)
-        if diverged.any():
+        if any_diverged:
             reward[diverged] = values[diverged] = 0.0
         truncated = truncated & ~terminated
         return StepResult(reward, values, self._reward_names, terminated, truncated, causes)
@@ -370,12 +374,19 @@ class TrackTask:
         else:
             policy, critic = self._kernel.observe(None if isinstance(env_ids, slice) else env_ids)
         if self.config.noise and rng is not None:
-            level = np.float32(self.disturbance) * self._noise_level
+            level, span = self._noise_now()
             noise = rng.random((len(policy), level.size), dtype=np.float32)
-            noise *= 2.0 * level
+            noise *= span
             noise -= level
             policy[:, self._noisy] += noise
         return policy, critic
+
+    def _noise_now(self) -> tuple[np.ndarray, np.ndarray]:
+        """Half-width and width of the observation noise at the present disturbance."""
+        if self._noise_of != self.disturbance:
+            level = np.float32(self.disturbance) * self._noise_level
+            self._noise_of, self._noise = self.disturbance, (level, 2.0 * level)
+        return self._noise
 
     def reference_action(self) -> np.ndarray:
         """Raw actions whose nominal joint targets are the present frame's pose. `[N, 29]`."""
