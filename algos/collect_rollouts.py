@@ -31,6 +31,7 @@ import numpy as np
 from tqdm import tqdm
 
 from bm_envs import cli, evaluation
+from bm_envs.backends.base import full_state
 from bm_envs.envs import TrackVectorEnv
 from bm_envs.errors import BMError, ConfigError
 from bm_envs.motion import library
@@ -191,9 +192,7 @@ def collect(expert: Expert, shard: int, config: Config) -> tuple[Rollouts, np.nd
             executed = (action + noise()).astype(np.float32)
             shoved = is_pushed & (t % push_every == push_at)
             if t >= config.warm_up:
-                qpos = np.concatenate([sim.root_pos, sim.root_quat, sim.joint_pos], 1)
-                qvel = np.concatenate([sim.root_lin_vel, sim.root_ang_vel_b, sim.joint_vel], 1)
-                now = (qpos, qvel, action, executed, shoved)
+                now = (*full_state(sim), action, executed, shoved)
                 for column, value in zip(columns.values(), now, strict=True):
                     column.append(value)
             if shoved.any():

@@ -30,7 +30,7 @@ import math
 import tempfile
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -614,10 +614,25 @@ def export(
     manifests: list[dict[str, Any]], training: dict[str, Any],
 ) -> None:  # fmt: skip
     """Write denoiser.onnx and policy.json of the averaged weights."""
-    network = copy.deepcopy(learner.averaged).cpu().eval()
-    width = rep.size * (2 if learner.config.emphasis else 1)
+    scaling = {name: value.cpu().numpy() for name, value in learner.scaling.items()}
+    if not learner.config.emphasis:
+        del scaling["projection"]
+    data = [
+        {"experts": manifest["experts"], "clips": manifest["clips"],
+         "accepted": manifest["accepted"], "tried": manifest["tried"]}
+        for manifest in manifests
+    ]  # fmt: skip
+    graph = onnx_graph(copy.deepcopy(learner.averaged).cpu().eval())
+    write_denoiser(
+        run_dir, graph, representation=rep.name, drives=drives, scaling=scaling,
+        data=data, training=training,
+    )  # fmt: skip
+
+
+def onnx_graph(network: Denoiser) -> bytes:
+    """One call of the network as an ONNX model with an open batch dimension."""
     example = (
-        torch.zeros(2, LENGTH, width), torch.zeros(2, LENGTH, A),
+        torch.zeros(2, LENGTH, network.state_in.in_features), torch.zeros(2, LENGTH, A),
         torch.zeros(2, LENGTH, dtype=torch.int64), torch.zeros(2, LENGTH, dtype=torch.int64),
     )  # fmt: skip
     names = ("states", "actions", "state_levels", "action_levels")
@@ -630,18 +645,22 @@ def export(
             network, example, path, input_names=list(names), output_names=list(outputs),
             dynamic_axes={name: {0: "B"} for name in (*names, *outputs)}, dynamo=False,
         )  # fmt: skip
-        graph = path.read_bytes()
-    scaling = {name: value.cpu().numpy() for name, value in learner.scaling.items()}
-    if not learner.config.emphasis:
-        del scaling["projection"]
-    data = [
-        {"experts": manifest["experts"], "clips": manifest["clips"],
-         "accepted": manifest["accepted"], "tried": manifest["tried"]}
-        for manifest in manifests
-    ]  # fmt: skip
+        return path.read_bytes()
+
+
+def write_untrained(
+    folder: Path, preset: str, representation_name: str, drives: Mapping[str, Sequence[float]]
+) -> None:
+    """A model of a preset's size with random weights, to measure how long a call takes."""
+    config, rep = PRESETS[preset](), representation(representation_name)
+    network = Denoiser(rep.size, config).eval()
+    scaling = {
+        "state_center": np.zeros(rep.size), "state_half": np.ones(rep.size),
+        "action_center": np.zeros(A), "action_half": np.ones(A),
+    }  # fmt: skip
     write_denoiser(
-        run_dir, graph, representation=rep.name, drives=drives, scaling=scaling,
-        data=data, training=training,
+        folder, onnx_graph(network), representation=rep.name, drives=drives, scaling=scaling,
+        data=(), training={},
     )  # fmt: skip
 
 

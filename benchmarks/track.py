@@ -34,7 +34,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import numpy as np
 from tyro.conf import FlagCreatePairsOff
 
 from bm_envs import cli, evaluation
@@ -47,7 +46,6 @@ from bm_envs.policy import Policy, load_policy
 from bm_envs.tasks.track.config import CONTROL_DT, TrackConfig
 
 BEST_REWARD = 5.0 * CONTROL_DT  # of one step: the six tracking terms' weights, per second
-Z_95 = 1.959963984540054  # two-sided 95 % of the normal distribution
 ROBUST_TRIALS, QUICK_TRIALS = 100, 10
 BATCH = 128  # episodes simulated at a time
 
@@ -99,15 +97,6 @@ class Config:
         return self.trials or (QUICK_TRIALS if self.quick else ROBUST_TRIALS)
 
 
-def wilson(successes: int, trials: int) -> tuple[float, float]:
-    """Wilson's 95 % interval of a share."""
-    share, weight = successes / trials, Z_95**2 / trials
-    center = (share + weight / 2) / (1 + weight)
-    half = Z_95 / (1 + weight) * np.sqrt(share * (1 - share) / trials + weight / (4 * trials))
-    # The ends touch 0 and 1 exactly there; rounding must not push them past.
-    return max(0.0, center - half), min(1.0, center + half)
-
-
 def task_config(policy: Policy, protocol: str, config: Config) -> TrackConfig:
     """The protocol's task with the policy's observation terms and drives."""
     return evaluation.protocol_task(
@@ -156,7 +145,7 @@ def result_row(
         "protocol": protocol,
         "episodes": episodes,
         "success": successes / episodes,
-        "success_ci95": list(wilson(successes, episodes)),
+        "success_ci95": list(evaluation.wilson(successes, episodes)),
         "survival_s": round(float(figures.reached.mean()) * CONTROL_DT, 6),
         "clip_s": round(steps * CONTROL_DT, 6),
         "mpkpe_mm": mean("mpkpe_m", 1000),

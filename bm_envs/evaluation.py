@@ -24,6 +24,7 @@ from bm_envs.tasks.track import terminations
 from bm_envs.tasks.track.config import ActuationConfig, TrackConfig
 
 FALL_HEIGHT = 0.3  # m below the reference
+Z_95 = 1.959963984540054  # two-sided 95 % of the normal distribution
 
 Actor = Callable[[np.ndarray], np.ndarray]
 Rule = Callable[[TrackVectorEnv], np.ndarray]
@@ -179,3 +180,12 @@ def motions_of(policy: Policy) -> list[Clip]:
             )
         clips.append(clip)
     return clips
+
+
+def wilson(successes: int, trials: int) -> tuple[float, float]:
+    """Wilson's 95 % interval of a share."""
+    share, weight = successes / trials, Z_95**2 / trials
+    center = (share + weight / 2) / (1 + weight)
+    half = Z_95 / (1 + weight) * np.sqrt(share * (1 - share) / trials + weight / (4 * trials))
+    # The ends touch 0 and 1 exactly there; rounding must not push them past.
+    return max(0.0, center - half), min(1.0, center + half)

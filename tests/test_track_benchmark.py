@@ -85,7 +85,7 @@ def follower(tmp_path_factory):
 def test_wilson_equals_scipys(trials):
     for successes in {0, 1, trials // 2, trials}:
         expected = binomtest(successes, trials).proportion_ci(0.95, method="wilson")
-        assert track.wilson(successes, trials) == pytest.approx((expected.low, expected.high))
+        assert evaluation.wilson(successes, trials) == pytest.approx((expected.low, expected.high))
 
 
 def test_the_best_reward_is_the_sum_of_the_tracking_weights():

@@ -18,6 +18,7 @@ import numpy as np
 from bm_envs.errors import BackendUnavailable, ConfigError, unknown_name
 from bm_envs.robots import g1
 from bm_envs.robots.mjcf import ModelConfig
+from bm_envs.rotations import namespace
 
 Array = Any  # numpy.ndarray or torch.Tensor
 
@@ -193,6 +194,15 @@ class Simulator(Protocol):
     def close(self) -> None:
         """Free the engine's resources."""
         ...
+
+
+def full_state(sim: Simulator) -> tuple[Array, Array]:
+    """Copies of the robots' `qpos [N, 36]` and `qvel [N, 35]`, in the layout that `reset` takes."""
+    concatenate = namespace(sim.root_pos).concatenate
+    return (
+        concatenate([sim.root_pos, sim.root_quat, sim.joint_pos], 1),
+        concatenate([sim.root_lin_vel, sim.root_ang_vel_b, sim.joint_vel], 1),
+    )
 
 
 # name -> (module, class, pip extra that brings its packages)

@@ -193,6 +193,19 @@ class GuidedModel:
         assert self._unprojection is not None
         return (states @ self._unprojection).clip(-CLIP, CLIP) @ self._projection
 
+    def bound_action(self, actions: np.ndarray) -> np.ndarray:
+        """The network's actions within `CLIP` half-ranges."""
+        return actions.clip(-CLIP, CLIP)
+
+    def expert_names(self) -> list[str]:
+        """Names of the trackers that it learned from, of `policy.json` beside it; may be none."""
+        try:
+            told = json.loads((self.path.parent / "policy.json").read_text())
+            names = [expert["policy"] for part in told["data"] for expert in part["experts"]]
+        except (OSError, ValueError, LookupError, TypeError):
+            return []
+        return list(dict.fromkeys(str(name) for name in names))
+
     def _run(self, outputs: Sequence[str], given: Sequence[np.ndarray]) -> list[np.ndarray]:
         feed = dict(zip(INPUTS, given, strict=True))
         try:
@@ -343,10 +356,11 @@ class Controller:
         )
         self._rolling.reset()
 
-    def act(self, states: States) -> np.ndarray:
+    def act(self, states: States, *, ahead: int = 0) -> np.ndarray:
         """Raw actions `[N, 29]`, project order, for robots that are in `states [N, ...]` now.
 
-        Call it once a control step: it takes the states for those one step after the last.
+        Call it once a control step: it takes the states for those one step after the last. With
+        `ahead`, the actions planned for that many steps later, when they take that long to arrive.
         """
         past = self.remember(states)
         if self.method == "rolling":
@@ -356,7 +370,7 @@ class Controller:
             self.sample = sampler.sample(
                 self._denoise, past, A, self._rng, steps=steps, guide=self._bounded
             )
-        return self.model.unscale_action(self.sample.actions[:, NOW])
+        return self.model.unscale_action(self.sample.actions[:, NOW + ahead])
 
     def remember(self, states: States) -> np.ndarray:
         """Shift the states in; returns the past as the network has it, `[N, PAST, S]`."""
@@ -380,7 +394,7 @@ class Controller:
 
     def _denoise(self, *window: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         states, actions = self.model.denoise(*window)
-        return states, actions.clip(-CLIP, CLIP)
+        return states, self.model.bound_action(actions)
 
     def _bounded(self, states: np.ndarray, levels: np.ndarray) -> np.ndarray:
         if self.guide is not None:

@@ -25,7 +25,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from bm_envs.errors import ConfigError
+from bm_envs.errors import ConfigError, unknown_name
 
 LENGTH = 20
 NOW = 3
@@ -71,6 +71,31 @@ def add_noise(clean: np.ndarray, levels: np.ndarray, noise: np.ndarray) -> np.nd
     """Tokens `[..., D]` at levels `[...]`, float32."""
     abar = SCHEDULE.abar[levels][..., None]
     return (np.sqrt(abar) * clean + np.sqrt(1 - abar) * noise).astype(np.float32)
+
+
+def guidance_steps(name: str, last: int = 14) -> np.ndarray:
+    """How far a guide goes down a cost's gradient in a call at each level, before its strength.
+
+    `linear` is k / (K - 1). `score` follows the score of data times exp(-cost) exactly where the
+    denoiser is (1 - abar) / sqrt(abar); `noise` moves the estimated noise by the gradient, its root
+    over that; `variance` is the posterior's, as in classifier guidance; `constant` is 1. Two of
+    them grow without bound where nothing of the signal is left, hence none above `last`. `[K]`.
+
+    Raises:
+        ConfigError: no such name.
+    """
+    if name not in _GUIDANCE_STEPS:
+        raise ConfigError(unknown_name("guidance scaling", name, _GUIDANCE_STEPS))
+    return np.where(np.arange(K) <= last, _GUIDANCE_STEPS[name], 0.0)
+
+
+_GUIDANCE_STEPS = {
+    "linear": np.arange(K) / (K - 1),
+    "score": (1 - SCHEDULE.abar) / np.sqrt(SCHEDULE.abar),
+    "noise": np.sqrt((1 - SCHEDULE.abar) / SCHEDULE.abar),
+    "variance": SCHEDULE.variance,
+    "constant": np.ones(K),
+}
 
 
 class Sample(NamedTuple):

@@ -1,0 +1,870 @@
+r"""Is a state-action diffusion model right? Gates that it passes one after another.
+
+    python benchmarks/gates.py --policy guided_body_pos --json out.json
+    python benchmarks/gates.py --policy runs/body_pos__ddpm_guided__1 --quick --json gates.json
+
+What the gates need of roll-outs is collected anew, by the model's own expert with seeds that its
+training did not use. Rows are `{gate, title, value, unit, threshold, passed, details}`; `passed` is
+null where a figure is only measured. The gates, in their order:
+
+    0        representation and mirror: invariant to where and which way, invertible, twice the
+             mirror is nothing, a mirrored motion's window is the window's mirror; largest error
+    1        the expert alone through the collector, 15 s, without and with shoves: share that
+             never leaves its reference (pelvis 0.25 m in height or 0.8 in tilt)
+    1b       stored actions, open loop from stored states for 10 steps: distance of the root that
+             95 % stay under
+    2        R2 of the action to be executed on episodes of other seeds: (a) by full sampling from
+             the past, (b) with the true future states given, (c) with pure noise in their place;
+             and of the worst leg joint in (a). Pooled over joints: squared errors over variances
+    2b       predicted root position 0.32 s ahead: median distance, and that of going on at the
+             present velocity
+    3        the model alone in closed loop, 15 s, without and with a shove of U[0, 0.5] m/s each
+             second: share that never falls (pelvis under 0.4 m or tilt over 60 degrees), and the
+             mean speed of the roots over whole seconds
+    4        commanded against walked forward speed by strength of guidance: Spearman's correlation
+             and slope at the chosen strength, falls
+    5        the executed action under +0.3 against -0.3 m/s from equal pasts and noise: RMS change
+             over the actions' standard deviation
+    latency  wall time of one control tick of one robot, for this model's size and for others,
+             against 20 ms
+
+A trial starts in a state drawn from the roll-outs in which the robot walks at 0.3 m/s or faster,
+then warms up for 1 s that does not count as time; a fall in it counts as a fall. With `--delay 1`
+an action reaches the robot one tick late, and the one that was planned for that tick is sent.
+"""
+
+from __future__ import annotations
+
+import importlib
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import numpy as np
+from tqdm import tqdm
+from tyro.conf import FlagCreatePairsOff
+
+from bm_envs import cli
+from bm_envs.errors import BMError, ConfigError
+from bm_envs.evaluation import wilson
+from bm_envs.robots import g1
+from bm_envs.rotations import quat_mul, quat_rotate
+from bm_envs.tasks.guided import rollouts, sampler
+from bm_envs.tasks.guided.costs import Joystick, guide
+from bm_envs.tasks.guided.model import Controller, GuidedModel, Method, load_model
+from bm_envs.tasks.guided.representation import (
+    REPRESENTATIONS,
+    States,
+    now_frame,
+    yaw_frames,
+)
+from bm_envs.tasks.guided.rollouts import Rollouts, states_of
+from bm_envs.tasks.guided.sampler import LENGTH, NOW, PAST, K
+from bm_envs.tasks.guided.task import Robots
+from bm_envs.tasks.track.config import CONTROL_DT
+
+ROOT = Path(__file__).resolve().parent.parent
+NAMES = ("0", "1", "1b", "2", "2b", "3", "4", "5", "latency")
+SECOND = round(1 / CONTROL_DT)  # control steps
+LEGS = [
+    i for i, name in enumerate(g1.JOINT_NAMES) if any(k in name for k in ("hip", "knee", "ankle"))
+]
+TARGETS = (-0.3, 0.0, 0.3, 0.6, 0.9)  # m/s forward
+STRENGTHS = (0.0, 0.05, 0.1, 0.2, 0.4, 0.8)
+WALKING = 0.3  # m/s, of a state that a trial may start in
+PUSH_SPEED = 0.5  # m/s
+TICK_MS = 1000 * CONTROL_DT
+
+
+@dataclass(frozen=True)
+class Config:
+    """Which model to examine, and how closely."""
+
+    policy: str
+    """A run directory, an ONNX file, or the name of a model that ships with the package."""
+    expert: tuple[str, ...] = ()
+    """Trackers for gates 1 and 2, run directories, files or names; none: those the model learned
+    from, by their names."""
+    json: Path | None = None
+    """Result file to write."""
+    gate: tuple[Literal["0", "1", "1b", "2", "2b", "3", "4", "5", "latency"], ...] = ()
+    """Which gates; none: all."""
+    quick: Annotated[bool, FlagCreatePairsOff] = False
+    """Fewer trials; not for published figures."""
+    seed: int = 1000
+    """Seed of roll-outs, starts, noise and shoves."""
+    sampler: str = "full"
+    """`full` (20 calls a tick), `rolling` (15), or a number of DDIM calls."""
+    strength: float = 0.2
+    """Of guidance in gates 4 and 5: the chosen one."""
+    delay: Literal[0, 1] = 0
+    """Ticks that an action takes to arrive in gates 3 to 5."""
+    trials: int | None = None
+    """Of gate 3, each way; default 50, with --quick 12."""
+    backend: str = "mujoco"
+    """Physics backend."""
+    threads: int = 0
+    """Of physics and network; 0: all cores this process may use."""
+
+    def __post_init__(self) -> None:
+        if self.trials is not None and self.trials < 1:
+            raise ConfigError(f"trials is {self.trials}, expected 1 or more.")
+        if not self.strength >= 0:
+            raise ConfigError(f"strength is {self.strength}, expected 0 or more.")
+        _ = self.method
+
+    @property
+    def method(self) -> Method:
+        if self.sampler in ("full", "rolling"):
+            return self.sampler  # type: ignore[return-value]
+        if self.sampler.isdecimal() and 1 <= int(self.sampler) <= K:
+            return int(self.sampler)
+        raise ConfigError(
+            f"sampler is '{self.sampler}', expected full, rolling or 1 to {K} DDIM calls."
+        )
+
+
+@dataclass
+class Gate:
+    """One row of the result."""
+
+    gate: str
+    title: str
+    value: float
+    unit: str
+    threshold: float | None
+    passed: bool | None
+    details: dict[str, Any] = field(default_factory=dict)
+
+    def row(self) -> dict[str, Any]:
+        """As JSON: figures with six digits."""
+        return {name: _rounded(value) for name, value in vars(self).items()}
+
+
+def _rounded(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _rounded(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_rounded(item) for item in value]
+    if isinstance(value, float | np.floating):
+        return float(f"{value:.6g}") if np.isfinite(value) else None
+    return value.item() if isinstance(value, np.generic) else value
+
+
+# --- roll-outs ------------------------------------------------------------------------------------
+
+
+def collect(out: Path, expert: Sequence[str], seed: int, *flags: str) -> Rollouts:
+    """Roll-outs by `algos/collect_rollouts.py`, accepted ones and then the others."""
+    command = [
+        sys.executable, str(ROOT / "algos" / "collect_rollouts.py"), "--out", str(out),
+        "--seed", str(seed), "--policy", *expert, *flags,
+    ]  # fmt: skip
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        lines = done.stderr.strip().splitlines() or ["no message"]
+        raise BMError(f"Roll-outs could not be collected: {lines[-1].removeprefix('error: ')}")
+    parts = []
+    for failed in (False, True):
+        entries = [
+            s["failed" if failed else "episodes"] for s in rollouts.read_manifest(out)["shards"]
+        ]
+        if any(entry["count"] for entry in entries):
+            parts.append(rollouts.load_rollouts(out, failed=failed)[0])
+    return Rollouts.concatenate(parts)
+
+
+def experts_of(model: GuidedModel, given: Sequence[str]) -> list[str]:
+    """Names of the model's experts, or those that were given."""
+    if given:
+        return list(given)
+    names = model.expert_names()
+    if not names:
+        raise ConfigError(f"{model.path}: policy.json names no expert; give --expert.")
+    return names
+
+
+def long_motions(experts: Sequence[str], steps: int) -> list[str]:
+    """Those of the experts' clips that last `steps` control steps and more."""
+    from bm_envs import evaluation
+    from bm_envs.policy import load_policy
+
+    clips = [clip for name in experts for clip in evaluation.motions_of(load_policy(name))]
+    names = [clip.name for clip in clips if clip.num_frames >= steps + 2]
+    if not names:
+        raise ConfigError(f"No clip of {', '.join(experts)} lasts {steps * CONTROL_DT:g} s.")
+    return list(dict.fromkeys(names))
+
+
+# --- gates 0 to 2b: data and predictions ----------------------------------------------------------
+
+
+def gate_0(episodes: Rollouts) -> Gate:
+    """Transforms of states, on windows of roll-outs, both representations, float64."""
+    count = min(len(episodes), 32)
+    start = episodes.qpos.shape[1] // 2
+    windows = slice(start, start + LENGTH)
+    states = _as64(states_of(episodes.qpos[:count, windows], episodes.qvel[:count, windows]))
+    errors: dict[str, float] = {}
+    for name, rep in REPRESENTATIONS.items():
+        features = rep.encode(states, NOW)
+        turned = rep.encode(_placed(states, np.array([3.0, -7.0, 0.0]), 2.1), NOW)
+        errors[f"{name} invariance"] = _largest(turned, features)
+        again = rep.decode(features, now_frame(states, NOW))
+        errors[f"{name} round trip"] = max(
+            _same_rotation(found, true)
+            for found, true in zip(again, states, strict=True)
+            if found is not None and true is not None
+        )
+        index, sign = rep.mirror
+        once = features[..., index] * sign
+        errors[f"{name} mirror twice"] = _largest(once[..., index] * sign, features)
+        errors[f"{name} mirrored motion"] = _largest(rep.encode(_reflected(states), NOW), once)
+    worst = max(errors.values())
+    return Gate("0", "data transforms", worst, "largest error", 1e-5, worst < 1e-5, errors)
+
+
+def gate_1(quiet: Rollouts, shoved: Rollouts, clips: Sequence[str]) -> Gate:
+    """The expert alone, through the collector."""
+    alive = [float((part.length == part.qpos.shape[1]).mean()) for part in (quiet, shoved)]
+    details = {
+        "with_shoves": alive[1], "threshold_with_shoves": 0.95,
+        "episodes": [len(quiet), len(shoved)], "clips": list(clips),
+        "seconds": quiet.qpos.shape[1] * CONTROL_DT,
+    }  # fmt: skip
+    passed = alive[0] >= 0.98 and alive[1] >= 0.95
+    return Gate("1", "expert through the collector", alive[0], "share alive", 0.98, passed, details)
+
+
+def gate_1b(
+    episodes: Rollouts, drives: Mapping[str, Any], backend: str, threads: int, steps: int = 10,
+    count: int = 256, seed: int = 0,
+) -> Gate:  # fmt: skip
+    """Stored actions from stored states, open loop, in a robot that nothing was drawn for."""
+    rng = np.random.default_rng(seed)
+    whole = np.flatnonzero(episodes.length == episodes.qpos.shape[1])
+    last = episodes.qpos.shape[1] - steps - 1
+    which, start = rng.choice(whole, count), rng.integers(1, last, count)
+    at = np.arange(steps) + start[:, None]
+    # A shove between two of the states is not the actions' doing.
+    calm = ~episodes.pushed[which[:, None], at].any(1)
+    which, start, at = which[calm], start[calm], at[calm]
+    sent = episodes.executed[which[:, None], at - episodes.delay[which, None]]
+    default, scale = (
+        np.asarray(drives[k], np.float32) for k in ("default_joint_pos", "action_scale")
+    )
+    targets = default + episodes.joint_offset[which, None] + scale * sent
+    robots = Robots(len(which), drives, backend=backend, threads=threads)
+    sim = robots.simulator
+    sim.reset(np.arange(len(which)), episodes.qpos[which, start], episodes.qvel[which, start])
+    for t in range(steps):
+        sim.step(targets[:, t])
+    error = np.linalg.norm(sim.root_pos - episodes.qpos[which, start + steps, :3], axis=1)
+    robots.close()
+    value = float(np.percentile(error, 95))
+    details = {
+        "median_m": float(np.median(error)), "largest_m": float(error.max()),
+        "windows": len(error), "steps": steps,
+    }  # fmt: skip
+    return Gate(
+        "1b", "stored actions, open loop", value, "m, 95 % under", 0.03, value < 0.03, details
+    )
+
+
+@dataclass(frozen=True)
+class Truth:
+    """Windows of roll-outs: features and actions, as a model has them and as they are."""
+
+    states: np.ndarray
+    """`[W, L, S]`, the network's."""
+    features: np.ndarray
+    """`[W, L, D]`."""
+    actions: np.ndarray
+    """`[W, L, A]`, raw."""
+
+
+def truth_of(model: GuidedModel, episodes: Rollouts, count: int, seed: int) -> Truth:
+    """`count` windows drawn from whole episodes."""
+    rng = np.random.default_rng(seed)
+    whole = np.flatnonzero(episodes.length == episodes.qpos.shape[1])
+    which = rng.choice(whole, count)
+    at = rng.integers(0, episodes.qpos.shape[1] - LENGTH + 1, count)[:, None] + np.arange(LENGTH)
+    which = which[:, None]
+    states = states_of(episodes.qpos[which, at], episodes.qvel[which, at])
+    features = model.representation.encode(states, NOW)
+    return Truth(model.scale(features).astype(np.float32), features, episodes.action[which, at])
+
+
+def r_squared(found: np.ndarray, truth: np.ndarray) -> tuple[float, np.ndarray]:
+    """Explained share of the variance, over all joints and of each. `[W, A]` each."""
+    error = ((found - truth) ** 2).mean(0)
+    variance = truth.var(0)
+    return float(1 - error.sum() / variance.sum()), 1 - error / variance
+
+
+def actions_given(
+    model: GuidedModel, truth: Truth, future: Literal["sampled", "true", "noise"], seed: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Actions to be executed, `[W, A]` raw, and the states' features, `[W, L, D]`.
+
+    The future states are sampled with the actions, or are the true ones at level 0 in all calls, or
+    stay noise at the highest level.
+    """
+    found_actions, found_features = [], []
+    rng = np.random.default_rng(seed)
+    for part in _parts(len(truth.states)):
+        true = truth.states[part]
+        noise = rng.standard_normal(true.shape, dtype=np.float32)
+
+        def denoiser(
+            states: np.ndarray, actions: np.ndarray, state_levels: np.ndarray,
+            action_levels: np.ndarray, true: np.ndarray = true, noise: np.ndarray = noise,
+        ) -> tuple[np.ndarray, np.ndarray]:  # fmt: skip
+            if future != "sampled":
+                states, state_levels = states.copy(), state_levels.copy()
+                states[:, PAST:] = (true if future == "true" else noise)[:, PAST:]
+                state_levels[:, PAST:] = 0 if future == "true" else K - 1
+            return bounded(model, *model.denoise(states, actions, state_levels, action_levels))
+
+        sample = sampler.sample(denoiser, true[:, :PAST], g1.NUM_JOINTS, rng)
+        found_actions.append(model.unscale_action(sample.actions[:, NOW]))
+        found_features.append(model.unscale(sample.states))
+    return np.concatenate(found_actions), np.concatenate(found_features)
+
+
+def bounded(
+    model: GuidedModel, states: np.ndarray, actions: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Estimates within the bounds that the controller keeps them in."""
+    return model.bound(states), model.bound_action(actions)
+
+
+def gate_2(model: GuidedModel, truth: Truth, seed: int) -> tuple[Gate, np.ndarray]:
+    """How well the executed action is predicted; also the features of (a), `[W, L, D]`."""
+    shares, worst = {}, {}
+    features, worst_joint = truth.features, ""
+    for letter, future in (("a", "sampled"), ("b", "true"), ("c", "noise")):
+        actions, states = actions_given(model, truth, future, seed)  # type: ignore[arg-type]
+        shares[letter], each = r_squared(actions, truth.actions[:, NOW])
+        joint = min(LEGS, key=lambda i: each[i])
+        worst[letter] = float(each[joint])
+        if letter == "a":
+            features, worst_joint = states, g1.JOINT_NAMES[joint]
+    a, b, c = shares["a"], shares["b"], shares["c"]
+    passed = a >= 0.90 and b >= 0.97 and b > a >= c and worst["a"] >= 0.85
+    details = {
+        "true_future": b, "threshold_true_future": 0.97, "noise_future": c,
+        "worst_leg_joint": worst["a"], "worst_leg_joint_name": worst_joint,
+        "threshold_worst_leg_joint": 0.85, "windows": len(truth.actions),
+    }  # fmt: skip
+    return Gate("2", "one-step action", a, "R2", 0.90, passed, details), features
+
+
+def gate_2b(model: GuidedModel, truth: Truth, features: np.ndarray) -> Gate:
+    """How well the root's place at the window's end is predicted."""
+    blocks = model.representation.blocks
+    start, velocity = blocks["root_pos"].start, blocks["root_lin_vel"].start
+    true = truth.features[:, -1, start : start + 2]
+    found = features[:, -1, start : start + 2]
+    ahead = (LENGTH - 1 - NOW) * CONTROL_DT
+    straight = truth.features[:, NOW, velocity : velocity + 2] * ahead
+    error, simple = (float(np.median(np.linalg.norm(x - true, axis=1))) for x in (found, straight))
+    details = {"constant_velocity_m": simple, "ahead_s": ahead, "windows": len(true)}
+    passed = error < 0.05 and error <= simple
+    return Gate("2b", "root 0.32 s ahead", error, "m, median", 0.05, passed, details)
+
+
+# --- gates 3 to 5: in closed loop -----------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Trials:
+    """What N robots did. `[N]` each."""
+
+    down_s: np.ndarray
+    """Time of the fall by the strict criterion, s; infinite without one, below 0 in the warm-up."""
+    head_down_s: np.ndarray
+    """The same with the head's height."""
+    speed: np.ndarray
+    """Mean speed of the root over whole seconds until the fall, m/s."""
+    forward: np.ndarray
+    """Mean velocity along the root's heading until the fall, m/s."""
+    planned: np.ndarray
+    """Mean predicted forward velocity over the windows' future, m/s."""
+
+    @property
+    def alive(self) -> np.ndarray:
+        """Never fallen by the strict criterion."""
+        return np.isinf(self.down_s)
+
+
+def walking_starts(
+    episodes: Rollouts, count: int, rng: np.random.Generator
+) -> tuple[np.ndarray, np.ndarray]:
+    """States of robots that walk, `qpos [N, 36]` and `qvel [N, 35]`."""
+    whole = episodes.length == episodes.qpos.shape[1]
+    # Speed over the second around a state: of a state alone it swings with the steps.
+    half = min(SECOND // 2, (episodes.qpos.shape[1] - 1) // 2)
+    way = episodes.qpos[:, 2 * half :, :2] - episodes.qpos[:, : -2 * half or None, :2]
+    walks = np.linalg.norm(way, axis=-1) / (2 * half * CONTROL_DT) >= WALKING
+    episode, step = np.nonzero(walks & whole[:, None])
+    if not len(episode):
+        raise BMError("No state of the roll-outs walks at 0.3 m/s or faster.")
+    drawn = rng.integers(len(episode), size=count)
+    at = episode[drawn], step[drawn] + half
+    return episodes.qpos[at], episodes.qvel[at]
+
+
+def closed_loop(
+    model: GuidedModel, starts: tuple[np.ndarray, np.ndarray], *, seconds: float, seed: int,
+    method: Method = "full", shoves: bool = False, cost: Joystick | None = None,
+    strength: float | np.ndarray = 0.0, delay: int = 0, warm_up: int = SECOND,
+    backend: str = "mujoco", threads: int = 0, label: str = "",
+) -> Trials:  # fmt: skip
+    """Let the model control robots from their starts; the guide begins after the warm-up.
+
+    Args:
+        model: what controls them.
+        starts: `qpos [N, 36]`, `qvel [N, 35]`.
+        seconds: of each trial, after the warm-up.
+        seed: of the sampler's noise and of the shoves.
+        method: see `Controller`.
+        shoves: one each second, U[0, 0.5] m/s in any horizontal direction.
+        cost: the task, if any.
+        strength: of the guide; a number, or one for each robot.
+        delay: ticks that actions take to arrive.
+        warm_up: control steps before time counts.
+        backend: physics engine.
+        threads: of a CPU engine.
+        label: of the progress bar.
+    """
+    count, steps = len(starts[0]), round(seconds / CONTROL_DT)
+    robots = Robots(count, model.drives, backend=backend, threads=threads, action_delay=delay)
+    controller = Controller(model, count, seed=seed, method=method)
+    rng = np.random.default_rng([seed, 1])
+    robots.reset(*starts)
+    down, head_down = np.full(count, np.inf), np.full(count, np.inf)
+    speeds: list[np.ndarray] = []
+    forward, planned = np.zeros(count), np.zeros(count)
+    counted = np.zeros(count)
+    marked = robots.simulator.root_pos[:, :2].copy()
+    velocity = model.representation.blocks["root_lin_vel"].start
+    for t in tqdm(range(-warm_up, steps), desc=label, leave=False, disable=not label):
+        if t == 0:
+            marked = robots.simulator.root_pos[:, :2].copy()
+            if cost is not None:
+                controller.guide = joystick_guide(model, cost, strength)
+        states = robots.states()
+        action = controller.act(states, ahead=delay)
+        if shoves and t >= 0 and t % SECOND == 0:
+            robots.push(PUSH_SPEED * rng.random(count), 2 * np.pi * rng.random(count))
+        robots.step(action)
+        down = np.where(np.isinf(down) & robots.is_down(), (t + 1) * CONTROL_DT, down)
+        head_down = np.where(
+            np.isinf(head_down) & robots.head_is_down(), (t + 1) * CONTROL_DT, head_down
+        )
+        if t < 0:
+            continue
+        up = np.isinf(down)
+        own = yaw_frames(States(*states[:4])).of(states.root_lin_vel[:, None])[:, 0]
+        plan = model.unscale(controller.sample.states[:, PAST:])[..., velocity]
+        forward += np.where(up, own[:, 0], 0)
+        planned += np.where(up, plan.mean(1), 0)
+        counted += up
+        if (t + 1) % SECOND == 0:
+            now = robots.simulator.root_pos[:, :2].copy()
+            speeds.append(np.where(up, np.linalg.norm(now - marked, axis=1), np.nan))
+            marked = now
+    robots.close()
+    with np.errstate(invalid="ignore", divide="ignore"):
+        seconds_up = np.isfinite(speeds).sum(0)
+        speed = np.nansum(speeds, 0) / seconds_up
+        return Trials(down, head_down, speed, forward / counted, planned / counted)
+
+
+def joystick_guide(
+    model: GuidedModel, cost: Joystick, strength: float | np.ndarray
+) -> sampler.Guide:
+    """The cost's guide at one strength, or at one for each robot."""
+    return guide(cost, model.representation, model.scale, model.unscale, strength)
+
+
+def gate_3(
+    model: GuidedModel, episodes: Rollouts, *, trials: int, seconds: float, config: Config
+) -> Gate:
+    """Walking without a task."""
+    starts = walking_starts(episodes, trials, np.random.default_rng([config.seed, 3]))
+    figures: dict[str, Any] = {}
+    for name, shoves in (("free", False), ("shoved", True)):
+        found = closed_loop(
+            model, starts, seconds=seconds, seed=config.seed + shoves, shoves=shoves,
+            method=config.method, delay=config.delay, backend=config.backend,
+            threads=config.threads, label=f"gate 3 {name}",
+        )  # fmt: skip
+        alive, head = int(found.alive.sum()), int(np.isinf(found.head_down_s).sum())
+        speed = found.speed[np.isfinite(found.speed)]
+        figures[name] = {
+            "alive": alive / trials, "alive_ci95": list(wilson(alive, trials)),
+            "alive_head": head / trials, "alive_head_ci95": list(wilson(head, trials)),
+            "mean_speed": float(speed.mean()) if speed.size else None,
+            "share_faster_than_0.2": float((speed > 0.2).mean()) if speed.size else None,
+            "falls_s": sorted(round(float(t), 2) for t in found.down_s[~found.alive]),
+        }  # fmt: skip
+    free, shoved = figures["free"], figures["shoved"]
+    moves = all((figure["mean_speed"] or 0) > 0.2 for figure in figures.values())
+    passed = free["alive"] >= 0.95 and shoved["alive"] >= 0.80 and moves
+    details = figures | {"threshold_shoved": 0.80, "threshold_mean_speed": 0.2, "trials": trials,
+                         "seconds": seconds}  # fmt: skip
+    return Gate("3", "walks by itself", free["alive"], "share alive", 0.95, passed, details)
+
+
+def gate_4(
+    model: GuidedModel, episodes: Rollouts, *, trials: int, seconds: float,
+    strengths: Sequence[float], config: Config,
+) -> Gate:  # fmt: skip
+    """Commanded against walked speed, every target and strength at once."""
+    grid = [(s, v) for s in strengths for v in TARGETS for _ in range(trials)]
+    strength, target = np.array([s for s, _ in grid]), np.array([v for _, v in grid])
+    qpos, qvel = walking_starts(episodes, trials, np.random.default_rng([config.seed, 4]))
+    cells = (len(grid) // trials, 1)  # each begins in the same states
+    starts = np.tile(qpos, cells), np.tile(qvel, cells)
+    cost = Joystick(np.stack([target, 0 * target], 1), 0 * target)
+    found = closed_loop(
+        model, starts, seconds=seconds, seed=config.seed, method=config.method, cost=cost,
+        strength=strength, delay=config.delay, backend=config.backend, threads=config.threads,
+        label="gate 4",
+    )  # fmt: skip
+    table = []
+    for s in strengths:
+        mine = strength == s
+        use = mine & np.isfinite(found.forward)
+        table.append({
+            "strength": s,
+            "forward": [_mean(found.forward[use & (target == v)]) for v in TARGETS],
+            "planned": [_mean(found.planned[use & (target == v)]) for v in TARGETS],
+            "spearman": spearman(target[use], found.forward[use]),
+            "slope": slope(target[use], found.forward[use]),
+            "falls": float((~found.alive[mine]).mean()),
+        })  # fmt: skip
+    chosen = next(row for row in table if row["strength"] == config.strength)
+    passed = chosen["spearman"] >= 0.9 and 0.5 <= chosen["slope"] <= 1.3 and chosen["falls"] <= 0.10
+    details = {
+        "chosen_strength": config.strength, "slope": chosen["slope"], "falls": chosen["falls"],
+        "thresholds": "slope 0.5 to 1.3, falls at most 0.10", "targets": list(TARGETS),
+        "by_strength": table, "trials_a_cell": trials, "seconds": seconds,
+    }  # fmt: skip
+    return Gate(
+        "4", "dose-response", chosen["spearman"], "Spearman of speed", 0.9, bool(passed), details
+    )
+
+
+def gate_5(
+    model: GuidedModel, truth: Truth, episodes: Rollouts, *, config: Config, steps: int = 10
+) -> Gate:
+    """Whether guidance reaches the executed action, and in the right sense."""
+    count = len(truth.states)
+    spread = float(np.sqrt(truth.actions[:, NOW].var(0).sum()))
+    given = {}
+    for sign in (1, -1):
+        velocity = np.tile([0.3 * sign, 0.0], (count, 1))
+        cost = Joystick(velocity, np.zeros(count))
+        given[sign] = _one_action(
+            model, truth, config, joystick_guide(model, cost, config.strength)
+        )
+    change = given[1] - given[-1]
+    ratio = float(np.sqrt((change**2).sum(1).mean()) / spread)
+
+    # Which way: robots in equal states under both commands, after a fifth of a second.
+    starts = walking_starts(episodes, count, np.random.default_rng([config.seed, 5]))
+    walked = {}
+    for sign in (1, -1):
+        cost = Joystick(np.tile([0.3 * sign, 0.0], (count, 1)), np.zeros(count))
+        walked[sign] = closed_loop(
+            model, starts, seconds=steps * CONTROL_DT, seed=config.seed, method=config.method,
+            cost=cost, strength=config.strength, delay=config.delay, warm_up=0,
+            backend=config.backend, threads=config.threads,
+        ).forward  # fmt: skip
+    gain = walked[1] - walked[-1]
+    phase = phase_of(starts[0])
+    bins = np.minimum((phase * 8).astype(int), 7)
+    by_phase = [_mean(gain[(bins == b) & np.isfinite(gain)]) for b in range(8)]
+    agree = float(np.mean([value > 0 for value in by_phase if value is not None]))
+
+    # What the action reads of the future: others' futures against other noise.
+    own = actions_given(model, truth, "true", config.seed)[0]
+    noise = actions_given(model, truth, "true", config.seed + 1)[0]
+    shuffled = truth.states.copy()
+    shuffled[:, PAST:] = np.roll(truth.states[:, PAST:], 1, 0)
+    swapped = actions_given(
+        model, Truth(shuffled, truth.features, truth.actions), "true", config.seed
+    )[0]
+    by_noise, by_future = (
+        float(np.sqrt(((other - own) ** 2).sum(1).mean()) / spread) for other in (noise, swapped)
+    )
+    passed = ratio >= 0.05 and agree == 1.0 and by_future > by_noise
+    details = {
+        "phases_that_agree": agree, "gain_by_phase_m_s": by_phase,
+        "change_by_other_futures": by_future, "change_by_other_noise": by_noise,
+        "strength": config.strength, "windows": count,
+    }  # fmt: skip
+    return Gate("5", "action sensitivity", ratio, "RMS change / std", 0.05, passed, details)
+
+
+def _one_action(
+    model: GuidedModel, truth: Truth, config: Config, guide: sampler.Guide
+) -> np.ndarray:
+    """The executed action on windows by full sampling under a guide, always with equal noise."""
+
+    def guided(states: np.ndarray, levels: np.ndarray) -> np.ndarray:
+        return model.bound(guide(states, levels))
+
+    def denoiser(*window: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        states, actions = model.denoise(*window)
+        return states, model.bound_action(actions)
+
+    rng = np.random.default_rng([config.seed, 6])
+    past = truth.states[:, :PAST]
+    found = sampler.sample(denoiser, past, g1.NUM_JOINTS, rng, guide=guided)
+    return model.unscale_action(found.actions[:, NOW])
+
+
+def phase_of(qpos: np.ndarray) -> np.ndarray:
+    """Where in a step cycle a pose is, 0 to 1, by how far the hips are apart and which bends.
+
+    The angle of (difference of hip pitches, difference of knees): a turn of it is two steps.
+    """
+    joints = qpos[:, 7:]
+
+    def difference(name: str) -> np.ndarray:
+        left, right = (g1.JOINT_NAMES.index(f"{side}_{name}_joint") for side in ("left", "right"))
+        return joints[:, left] - joints[:, right]
+
+    angle = np.arctan2(difference("knee"), difference("hip_pitch"))
+    return np.mod(angle / (2 * np.pi), 1.0)
+
+
+# --- latency --------------------------------------------------------------------------------------
+
+
+def latency(model: GuidedModel, *, threads: int, ticks: int) -> Gate:
+    """Wall time of a tick of one robot: this model, and untrained ones of both presets' sizes."""
+    table = []
+    for name, one in sizes(model, threads):
+        for method in ("full", "rolling", 10, 5, 2):
+            milliseconds = tick_times(one, method, ticks)
+            table.append({
+                "model": name, "sampler": method if isinstance(method, str) else f"ddim {method}",
+                "calls": {"full": K, "rolling": 15}.get(str(method), method),
+                "median_ms": float(np.median(milliseconds)),
+                "p95_ms": float(np.percentile(milliseconds, 95)),
+                "in_time": bool(np.percentile(milliseconds, 95) < TICK_MS),
+            })  # fmt: skip
+    full = table[0]
+    details = {"by_model": table, "ticks": ticks, "robots": 1}
+    return Gate(
+        "latency", "one control tick, full sampling", full["p95_ms"], "ms, 95 % under", TICK_MS,
+        full["in_time"], details,
+    )  # fmt: skip
+
+
+def sizes(model: GuidedModel, threads: int) -> Iterator[tuple[str, GuidedModel]]:
+    """The model itself, and an untrained one of the larger preset's size."""
+    yield model.name, model
+    sys.path.insert(0, str(ROOT / "algos"))
+    ddpm_guided = importlib.import_module("ddpm_guided")
+    with tempfile.TemporaryDirectory() as folder:
+        ddpm_guided.write_untrained(Path(folder), "paper", model.representation.name, model.drives)
+        yield "paper preset, untrained", load_model(folder, threads=threads)
+
+
+def tick_times(model: GuidedModel, method: Method, ticks: int) -> np.ndarray:
+    """Milliseconds of each of `ticks` calls of a controller of one robot, after some to warm up."""
+    controller = Controller(model, 1, method=method)
+    standing = np.zeros((1, 7 + g1.NUM_JOINTS))
+    standing[:, 2], standing[:, 3] = 0.76, 1.0  # m; about where knees so bent put the pelvis
+    standing[:, 7:] = g1.DEFAULT_JOINT_POS
+    states = states_of(standing, np.zeros((1, 6 + g1.NUM_JOINTS)))
+    found = []
+    for tick in range(ticks + 5):
+        started = time.perf_counter()
+        controller.act(states)
+        if tick >= 5:
+            found.append(1000 * (time.perf_counter() - started))
+    return np.array(found)
+
+
+# --- parts ----------------------------------------------------------------------------------------
+
+
+def _parts(count: int, size: int = 256) -> Iterator[slice]:
+    for start in range(0, count, size):
+        yield slice(start, start + size)
+
+
+def _mean(values: np.ndarray) -> float | None:
+    return float(values.mean()) if values.size else None
+
+
+def _largest(a: np.ndarray, b: np.ndarray) -> float:
+    return float(np.abs(a - b).max())
+
+
+def _same_rotation(a: np.ndarray, b: np.ndarray) -> float:
+    """Largest difference; quaternions, told by their size, count up to sign."""
+    if a.shape[-1] == 4:
+        a = a * np.sign((a * b).sum(-1, keepdims=True))
+    return _largest(a, b)
+
+
+def _as64(states: States) -> States:
+    return States(*(np.asarray(value, np.float64) for value in states))
+
+
+def _placed(states: States, offset: np.ndarray, yaw: float) -> States:
+    """The same motion elsewhere, turned about z by `yaw` and then moved by `offset`."""
+    turn = np.array([np.cos(yaw / 2), 0, 0, np.sin(yaw / 2)])
+    turned = {
+        "root_quat": quat_mul(np.broadcast_to(turn, states.root_quat.shape), states.root_quat)
+    }
+    for name in ("root_pos", "root_lin_vel", "root_ang_vel", "body_pos", "body_lin_vel"):
+        vector = getattr(states, name)
+        turns = np.broadcast_to(turn, (*vector.shape[:-1], 4))
+        turned[name] = quat_rotate(turns, vector) + (offset if name.endswith("_pos") else 0.0)
+    return states._replace(**turned)
+
+
+def _reflected(states: States) -> States:
+    """The motion seen in the plane y = 0, by the robot table's pairs."""
+    index, flip = g1.mirror_map()
+    other = [g1.BODY_NAMES.index(g1.mirror_name(name)) for name in g1.BODY_NAMES]
+    polar, axial = np.array([1.0, -1, 1]), np.array([-1.0, 1, -1])
+    pairs = {
+        "root_pos": (..., polar), "root_quat": (..., np.array([1.0, -1, 1, -1])),
+        "root_lin_vel": (..., polar), "root_ang_vel": (..., axial),
+        "joint_pos": ((..., index), flip), "joint_vel": ((..., index), flip),
+        "body_pos": ((..., other, slice(None)), polar),
+        "body_lin_vel": ((..., other, slice(None)), polar),
+    }  # fmt: skip
+    return States(**{name: getattr(states, name)[at] * sign for name, (at, sign) in pairs.items()})
+
+
+def spearman(x: np.ndarray, y: np.ndarray) -> float:
+    """Rank correlation, ties by their mean rank."""
+    ranks = []
+    for values in (x, y):
+        _, inverse, counts = np.unique(values, return_inverse=True, return_counts=True)
+        ranks.append((np.cumsum(counts) - 0.5 * (counts - 1))[inverse])
+    if min(np.ptp(rank) for rank in ranks) == 0:
+        return 0.0
+    return float(np.corrcoef(*ranks)[0, 1])
+
+
+def slope(x: np.ndarray, y: np.ndarray) -> float:
+    """Of the least-squares line."""
+    return float(np.cov(x, y)[0, 1] / x.var(ddof=1)) if np.ptp(x) else 0.0
+
+
+# --- command --------------------------------------------------------------------------------------
+
+
+def examine(model: GuidedModel, config: Config, folder: Path) -> Iterator[Gate]:
+    """The gates that are asked for, in their order."""
+    wanted = set(config.gate or NAMES)
+    quick, seed = config.quick, config.seed
+    threads = config.threads
+    collecting = ("--threads", str(threads), "--backend", config.backend)
+    trials = config.trials or (12 if quick else 50)
+    if wanted - {"latency"}:
+        experts = experts_of(model, config.expert)
+    if wanted & {"0", "2", "2b", "3", "4", "5"}:
+        count = "256" if quick else "512"
+        held_out = collect(
+            folder / "held_out", experts, seed, "--episodes", count, "--num-envs", "256",
+            *collecting,
+        )  # fmt: skip
+    if "0" in wanted:
+        yield gate_0(held_out)
+    if wanted & {"1", "1b"}:
+        alone = ("--steps", "750", "--warm-up", "0", "--verify", "0", "--quiet", "1")
+        motions = long_motions(experts, 750)
+        episodes = ("--episodes", str(trials), "--num-envs", str(trials), "--motion", *motions)
+        quiet = collect(
+            folder / "quiet", experts, seed + 1, *alone, *episodes, "--pushed", "0", *collecting
+        )
+        if "1" in wanted:
+            shoved = collect(
+                folder / "shoved", experts, seed + 2, *alone, *episodes, "--pushed", "1",
+                *collecting,
+            )  # fmt: skip
+            yield gate_1(quiet, shoved, motions)
+        if "1b" in wanted:
+            yield gate_1b(quiet, model.drives, config.backend, threads, seed=seed)
+    if wanted & {"2", "2b"}:
+        truth = truth_of(model, held_out, 512 if quick else 2048, seed)
+        gate, features = gate_2(model, truth, seed)
+        if "2" in wanted:
+            yield gate
+        if "2b" in wanted:
+            yield gate_2b(model, truth, features)
+    if "3" in wanted:
+        yield gate_3(model, held_out, trials=trials, seconds=15.0, config=config)
+    if "4" in wanted:
+        strengths = sorted({0.0, config.strength} | (set() if quick else set(STRENGTHS)))
+        yield gate_4(
+            model, held_out, trials=3 if quick else 10, seconds=6.0, strengths=strengths,
+            config=config,
+        )  # fmt: skip
+    if "5" in wanted:
+        truth = truth_of(model, held_out, 64 if quick else 256, seed + 5)
+        yield gate_5(model, truth, held_out, config=config)
+    if "latency" in wanted:
+        yield latency(model, threads=threads, ticks=20 if quick else 100)
+
+
+def line(gate: Gate) -> list[str]:
+    """A gate as cells of a table."""
+    verdict = {True: "passed", False: "FAILED", None: "measured"}[gate.passed]
+    limit = "" if gate.threshold is None else f"threshold {gate.threshold:g}"
+    extra = ", ".join(
+        f"{name} {value:.3g}" for name, value in gate.details.items() if isinstance(value, float)
+    )
+    return [gate.gate, gate.title, f"{gate.value:.4g} {gate.unit}", limit, verdict, extra]
+
+
+def main(config: Config) -> None:
+    """Examine a model and report."""
+    if config.json is not None and config.json.is_dir():
+        raise ConfigError(f"{config.json} is a folder, expected the name of a file for --json.")
+    threads = config.threads or cli.available_cores()
+    model = load_model(config.policy, threads=threads)
+    print(
+        f"model {model.name} ({model.representation.name}), sampler {config.sampler}, backend "
+        f"{config.backend}, seed {config.seed}{', quick' if config.quick else ''}"
+    )
+    gates = []
+    started = time.perf_counter()
+    with tempfile.TemporaryDirectory() as folder:
+        for gate in examine(model, config, Path(folder)):
+            gates.append(gate)
+            now = time.perf_counter()
+            print(f"gate {'  '.join(cell for cell in line(gate) if cell)} ({now - started:.0f} s)")
+            started = now
+    if config.json is not None:
+        rows = [gate.row() for gate in gates]
+        result = cli.json_result("gates", seed=config.seed, rows=rows)
+        result["settings"] = {
+            "policy": model.name, "policy_sha256": model.sha256, "quick": config.quick,
+            "representation": model.representation.name, "sampler": config.sampler,
+            "delay": config.delay, "strength": config.strength, "backend": config.backend,
+        }  # fmt: skip
+        cli.write_json(config.json, result)
+        print(f"results in {config.json}")
+
+
+if __name__ == "__main__":
+    cli.run(main, Config)

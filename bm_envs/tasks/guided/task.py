@@ -1,0 +1,99 @@
+"""Robots without a reference: what a diffusion model controls, when it counts as fallen, pushes.
+
+One control step is 20 ms, as in the tracking task, and the physics are that task's under its
+`robust` protocol, in which roll-outs are collected. Velocities of the root are in the world unless
+a name says otherwise.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from bm_envs.backends.base import Simulator, SimulatorConfig, full_state, make_simulator
+from bm_envs.robots import g1
+from bm_envs.tasks.guided.representation import States
+from bm_envs.tasks.guided.rollouts import states_of
+from bm_envs.tasks.track.config import TrackConfig
+
+TORSO = g1.TRACKED_BODIES.index(g1.ANCHOR_BODY)
+HEAD = next(geom.start for geom in g1.COLLISION_GEOMS if geom.name == "head_collision")
+HEAD_HEIGHT = 0.2  # m; lower is a fall. Source: arXiv 2508.08241, sec. V
+PELVIS_HEIGHT, TILT = 0.4, np.radians(60.0)  # a fall by the strict criterion: lower, or more
+
+
+class Robots:
+    """N robots of one backend under a model's drives, and their last action.
+
+    Attributes:
+        action: raw actions of the last step, `[N, 29]`.
+    """
+
+    def __init__(
+        self, num_envs: int, drives: Mapping[str, Sequence[float]], *, backend: str = "mujoco",
+        threads: int = 0, action_delay: int = 0,
+    ) -> None:  # fmt: skip
+        """Robots in no particular state; call `reset` first.
+
+        Args:
+            num_envs: N.
+            drives: `default_joint_pos`, `action_scale`, `stiffness` and `damping`, `[29]` each.
+            backend: physics engine.
+            threads: of a CPU engine; 0: all cores this process may use.
+            action_delay: control steps that an action takes to arrive.
+        """
+        task = TrackConfig.preset("robust")
+        self.num_envs = num_envs
+        self.simulator: Simulator = make_simulator(backend, SimulatorConfig(
+            num_envs=num_envs, model=task.model, decimation=task.decimation,
+            stiffness=tuple(drives["stiffness"]), damping=tuple(drives["damping"]), threads=threads,
+        ))  # fmt: skip
+        self._default = np.asarray(drives["default_joint_pos"], np.float32)
+        self._scale = np.asarray(drives["action_scale"], np.float32)
+        self.action = np.zeros((num_envs, g1.NUM_JOINTS), np.float32)
+        # Joint targets on their way, the oldest first.
+        self._sent = np.zeros((action_delay + 1, num_envs, g1.NUM_JOINTS), np.float32)
+
+    def reset(self, qpos: np.ndarray, qvel: np.ndarray) -> None:
+        """Put the robots into states `qpos [N, 36]`, `qvel [N, 35]`; targets are their poses."""
+        self.simulator.reset(np.arange(self.num_envs), qpos, qvel)
+        self._sent[:] = qpos[:, 7:]
+        self.action[:] = (qpos[:, 7:] - self._default) / self._scale
+
+    def step(self, action: np.ndarray) -> None:
+        """One control step under raw actions `[N, 29]`."""
+        self.action[:] = action
+        self._sent = np.roll(self._sent, -1, 0)
+        self._sent[-1] = self._default + self._scale * self.action
+        self.simulator.step(self._sent[0])
+
+    def states(self) -> States:
+        """Where they are now. `[N, ...]`, float32."""
+        return states_of(*full_state(self.simulator))
+
+    def push(self, speed: np.ndarray, angle: np.ndarray) -> None:
+        """Add `speed [N]`, m/s, in the horizontal direction `angle [N]`, rad, to the roots."""
+        zero = np.zeros_like(speed)
+        jump = np.stack([speed * np.cos(angle), speed * np.sin(angle), zero], 1)
+        self.simulator.push(np.arange(self.num_envs), jump, np.zeros((1, 3)))
+
+    def head_height(self) -> np.ndarray:
+        """Height of the center of the head's collision sphere, m. `[N]`."""
+        sim = self.simulator
+        return sim.body_pos[:, TORSO, 2] + sim.body_axes[:, TORSO, :, 2] @ np.array(HEAD)
+
+    def head_is_down(self) -> np.ndarray:
+        """Fallen by the paper's criterion, or diverged. `[N]`."""
+        return ~(self.head_height() >= HEAD_HEIGHT) | self.simulator.diverged()
+
+    def is_down(self) -> np.ndarray:
+        """Fallen by the strict criterion, which sitting and leaning meet, or diverged. `[N]`."""
+        sim = self.simulator
+        upright = 1 - 2 * (sim.root_quat[:, 1] ** 2 + sim.root_quat[:, 2] ** 2)  # cosine of tilt
+        stands = (sim.root_pos[:, 2] >= PELVIS_HEIGHT) & (upright >= np.cos(TILT))
+        return ~stands | sim.diverged()
+
+    def close(self) -> None:
+        """Free the engine's resources."""
+        self.simulator.close()
