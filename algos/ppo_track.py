@@ -56,7 +56,14 @@ from bm_envs.errors import ConfigError
 from bm_envs.evaluation import run_episodes
 from bm_envs.motion.library import load_motions
 from bm_envs.observation_terms import CRITIC_TERMS, mirror_map
-from bm_envs.policy import MLP, PolicySpec, write_onnx, write_policy_json
+from bm_envs.policy import (
+    MLP,
+    PolicySpec,
+    load_policy,
+    mlp_from_policy,
+    write_onnx,
+    write_policy_json,
+)
 from bm_envs.robots import g1
 from bm_envs.robots.mjcf import ModelConfig
 from bm_envs.run_files import RunLog, as_arrays, load_checkpoint, save_checkpoint
@@ -101,6 +108,12 @@ class Config:
     no_motion: bool = False
     """Leave the reference motion out of policy.onnx (for motions that may not be passed on)."""
 
+    start_from: str | None = None
+    """A policy to go on from (run directory, file or shipped name): its network becomes the actor,
+    with fresh noise of `init_std`. It must have these hidden layers, observations and drives."""
+    critic_first: int = 0
+    """Control steps at the start in which the critic learns alone, to catch up with `start_from`;
+    the actor's step size then rises over as many more."""
     total_timesteps: int = 8_000_000
     """Control steps over all robots."""
     num_envs: int = 256
@@ -402,6 +415,9 @@ class Network(nn.Module):
         self.obs_count.copy_(total)
 
 
+START_COUNT = 10_000_000  # observations that a policy's normalizer stands for when one goes on
+
+
 def _gradient(value: Tensor) -> Tensor:
     assert value.grad is not None
     return value.grad
@@ -439,6 +455,24 @@ class Actor(Network):
         if not self.residual:
             return 0.0
         return (obs[:, : g1.NUM_JOINTS] - self.default_joint_pos) / self.action_scale
+
+    @torch.no_grad()
+    def load(self, mlp: MLP) -> None:
+        """Take over the network of a policy."""
+        own = [tuple(layer.weight.shape) for layer in self.layers]
+        found = [weight.shape for weight in mlp.weights]
+        residual = mlp.residual_offset is not None
+        if found != own or residual != self.residual:
+            raise ConfigError(
+                f"Its layers are {found}{' with' if residual else ' without'} the reference's pose "
+                f"added, expected {own}{' with' if self.residual else ' without'}."
+            )
+        for i, (weight, bias) in enumerate(zip(mlp.weights, mlp.biases, strict=True)):
+            self.get_parameter(f"layers.{i}.weight").copy_(torch.tensor(weight))
+            self.get_parameter(f"layers.{i}.bias").copy_(torch.tensor(bias))
+        self.obs_mean.copy_(torch.tensor(mlp.obs_mean))
+        self.obs_var.copy_(torch.tensor(mlp.obs_scale - 0.01) ** 2)
+        self.obs_count.fill_(START_COUNT)
 
     def mean(self, obs: Tensor) -> Tensor:
         """Deterministic action for raw observations. `[B, O]` -> `[B, A]`."""
@@ -514,6 +548,14 @@ def adapted(learning_rate: float, kl: float, desired: float) -> float:
     if 0 < kl < desired / 2:
         return min(1e-2, learning_rate * 1.5)
     return learning_rate
+
+
+def actor_share(iteration: int, config: Config) -> float:
+    """Share of the step size that the actor gets while the critic catches up, 0 to 1."""
+    if not config.critic_first:
+        return 1.0
+    done = iteration * config.num_envs * config.num_steps / config.critic_first
+    return min(max(done - 1.0, 0.0), 1.0)
 
 
 def set_level(task: TrackTask, level: float) -> None:
@@ -692,6 +734,7 @@ class Learner:
                     self.optimizer.param_groups, (1.0, config.critic_speed), strict=True
                 ):
                     group["lr"] = self.learning_rate * speed
+                self.optimizer.param_groups[0]["lr"] *= actor_share(iteration, config)
                 entropy = (actor.log_std + 0.5 * np.log(2 * np.pi * np.e)).sum()
                 log_ratio = log_prob(chosen[index], new_mean, log_std) - log_prob_old[index]
                 loss, parts = ppo_loss(
@@ -757,6 +800,30 @@ class Learner:
         self.learning_rate = state["learning_rate"]
 
 
+def begin_with(learner: Learner, config: Config) -> None:
+    """Make the policy `config.start_from` the learner's actor."""
+    assert config.start_from is not None
+    policy = load_policy(config.start_from)
+    own = spec_of(config)
+    for name in (
+        "joint_names", "observation_names", "default_joint_pos", "action_scale", "joint_stiffness",
+        "joint_damping",
+    ):  # fmt: skip
+        values = [getattr(spec, name) for spec in (own, policy.spec)]
+        # Figures of a file are written with some eight digits.
+        if "names" not in name and len(values[0]) == len(values[1]):
+            same = np.allclose(*values, rtol=1e-6)
+        else:
+            same = values[0] == values[1]
+        if not same:
+            raise ConfigError(f"{policy.path}: its {name} are not this run's.")
+    try:
+        for actor in (learner.actor, learner.averaged):
+            actor.load(mlp_from_policy(policy.path))
+    except ConfigError as error:
+        raise ConfigError(f"{policy.path}: {error}") from None
+
+
 # --- training -----------------------------------------------------------------------------------
 
 
@@ -805,6 +872,8 @@ def main(config: Config) -> None:
     )  # fmt: skip
     task = env.task
     learner = Learner(config, task, processes)
+    if config.start_from is not None and saved is None:
+        begin_with(learner, config)
     acting = copy.deepcopy(learner.actor)  # the learner's own may change while this one acts
     T, N, A = config.num_steps, config.num_envs, g1.NUM_JOINTS  # noqa: N806
     batch_size = T * N * processes.count
@@ -1095,12 +1164,22 @@ class Logger:
             self._wandb.finish()
 
 
+def spec_of(config: Config, run_path: str = "none") -> PolicySpec:
+    """What a policy of this run sees and drives."""
+    drive = config.task.actuation
+    return PolicySpec.for_g1(
+        config.task.observations, default_joint_pos=drive.default_joint_pos,
+        action_scale=drive.action_scale, stiffness=drive.stiffness, damping=drive.damping,
+        run_path=run_path,
+    )  # fmt: skip
+
+
 def export(
     run_dir: Path, config: Config, actor: Actor, clips: list[Any], evaluation: dict[str, float],
     first_pass: dict[str, float], env_steps: int, train_s: float, commits: list[str],
 ) -> None:  # fmt: skip
     """Write policy.onnx and policy.json, and the video where asked for."""
-    drive, depth = config.task.actuation, range(len(actor.layers))
+    depth = range(len(actor.layers))
     network = MLP(
         obs_mean=actor.obs_mean.numpy(),
         obs_scale=actor.obs_var.sqrt().numpy() + 0.01,
@@ -1110,11 +1189,7 @@ def export(
         residual_offset=actor.default_joint_pos.numpy() if config.residual else None,
         residual_scale=actor.action_scale.numpy() if config.residual else None,
     )
-    spec = PolicySpec.for_g1(
-        config.task.observations, default_joint_pos=drive.default_joint_pos,
-        action_scale=drive.action_scale, stiffness=drive.stiffness, damping=drive.damping,
-        run_path=run_dir.name,
-    )  # fmt: skip
+    spec = spec_of(config, run_dir.name)
     clip = clips[0] if len(clips) == 1 else None  # the graph has room for one motion
     embed = clip is not None and not config.no_motion
     write_onnx(run_dir / "policy.onnx", network, spec, clip, embed_motion=embed)

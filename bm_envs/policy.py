@@ -465,6 +465,35 @@ def mlp_from_checkpoint(path: str | Path) -> MLP:
         raise PolicyError(f"{path}: {error}") from None
 
 
+def mlp_from_policy(path: str | Path) -> MLP:
+    """The network inside a `policy.onnx` that `write_onnx` made.
+
+    Raises:
+        PolicyError: the file is unreadable or was made otherwise.
+    """
+    onnx = need("onnx")
+    path = Path(path)
+    model = read_onnx(path)
+    arrays = {t.name: onnx.numpy_helper.to_array(t) for t in model.graph.initializer}
+    layers = sum(re.fullmatch(r"weight_\d+", name) is not None for name in arrays)
+    kinds = {node.op_type for node in model.graph.node}
+    activations = [name for name, kind in _ONNX_ACTIVATIONS.items() if kind in kinds]
+    try:
+        return MLP(
+            arrays["obs_mean"], arrays["obs_scale"],
+            tuple(arrays[f"weight_{i}"] for i in range(layers)),
+            tuple(arrays[f"bias_{i}"] for i in range(layers)),
+            activations[0] if activations else "elu",  # type: ignore[arg-type]
+            arrays.get("residual_offset"), arrays.get("residual_scale"),
+        )  # fmt: skip
+    except KeyError as error:
+        raise PolicyError(
+            f"{path}: holds no constant {error}, expected a policy that this project wrote."
+        ) from None
+    except PolicyError as error:
+        raise PolicyError(f"{path}: {error}") from None
+
+
 def training_figures(run: Path) -> dict[str, Any]:
     """What a finished run directory says of its training, as rows of result files have it."""
     training = read_policy_json(run / "policy.json")["training"]
