@@ -20,6 +20,8 @@ ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT / "algos"))
 import ppo_track as ppo  # noqa: E402
 
+from bm_envs.policy import load_policy, mlp_from_policy  # noqa: E402
+
 SMALL = (
     "--motion stand --num-envs 8 --num-steps 8 --total-timesteps 384 --eval-every 128 --hidden 32 "
     "--threads 1 --curriculum-s 0.1"
@@ -504,6 +506,52 @@ def test_run_directory_and_refusals(tmp_path):
         )
         assert done.returncode == 2 and "not a readable checkpoint" in done.stderr
         assert (run_dir / "checkpoint.pt").read_bytes() == content
+
+
+def test_a_run_goes_on_from_a_policy(tmp_path):
+    """While the critic learns alone the policy stays what it was; then it moves."""
+    first, still, moved = (tmp_path / name for name in ("first", "still", "moved"))
+    train(first)
+    train(still, "--start-from", str(first), "--critic-first", "1000", "--motion", "walk")
+    train(moved, "--start-from", str(first), "--critic-first", "64")
+    before, same, other = (mlp_from_policy(path / "policy.onnx") for path in (first, still, moved))
+    for name in ("weights", "biases"):
+        for mine, theirs in zip(getattr(same, name), getattr(before, name), strict=True):
+            np.testing.assert_array_equal(mine, theirs)
+    assert not np.array_equal(other.weights[0], before.weights[0])
+    # 384 observations beside the ten million that the old normalizer stands for.
+    np.testing.assert_allclose(same.obs_mean, before.obs_mean, atol=1e-3)
+    for flags, text in (
+        (("--hidden", "16"), "Its layers are"),
+        (("--task.observations", "command"), "its observation_names are not this run's"),
+        (("--start-from", "wlak"), "did you mean 'walk'"),
+    ):
+        other = tmp_path / "other"
+        arguments = [*SMALL, "--start-from", str(first), *flags, "--run-dir", str(other)]
+        done = subprocess.run(command(*arguments), capture_output=True, text=True)
+        assert done.returncode == 2 and text in done.stderr and not other.exists()
+
+
+def test_the_actor_begins_as_the_policy_that_it_goes_on_from():
+    config = ppo.Config(start_from="walks")
+    learner = ppo.Learner(config, ppo.TrackVectorEnv(1, "stand").task)
+    ppo.begin_with(learner, config)
+    mlp = mlp_from_policy(ROOT / "bm_envs" / "assets" / "policies" / "walks.onnx")
+    noise = np.random.default_rng(0).normal(size=(50, 160))
+    obs = (mlp.obs_mean + mlp.obs_scale * noise).astype(np.float32)
+    expected = load_policy("walks")(obs)
+    for actor in (learner.actor, learner.averaged):
+        with torch.no_grad():
+            found = actor.mean(torch.from_numpy(obs)).numpy()
+        # Another order of the sums of three layers in float32, actions of size ten.
+        np.testing.assert_allclose(found, expected, atol=1e-4)
+
+
+def test_the_actor_waits_for_the_critic_and_then_gets_up_to_speed():
+    config = ppo.Config(num_envs=10, num_steps=10, critic_first=1000)
+    shares = [ppo.actor_share(iteration, config) for iteration in (0, 9, 10, 15, 20, 99)]
+    assert shares == [0, 0, 0, 0.5, 1, 1]
+    assert ppo.actor_share(0, ppo.Config()) == 1
 
 
 def test_published_preset_is_overridable_and_complete():

@@ -233,6 +233,18 @@ def test_a_policy_without_its_motion_finds_it_by_name(tmp_path):
     write_policy_json(path.with_suffix(".json"), spec, motions=clips)
     assert [c.name for c in evaluation.motions_of(load_policy(path))] == ["stand", "walk"]
 
+    # Made when asked for: another processor's rounding is the same motion, another length is not.
+    mix = load_motion("walk_mix_0")
+    rounded = dataclasses.replace(mix, joint_pos=mix.joint_pos + 2.0**-18)
+    write_policy_json(path.with_suffix(".json"), spec, motions=[rounded])
+    (found,) = evaluation.motions_of(load_policy(path))
+    assert found.sha256() == mix.sha256() != rounded.sha256()
+    write_policy_json(path.with_suffix(".json"), spec, motions=[mix.cut(0, 60)])
+    text = path.with_suffix(".json").read_text().replace("walk_mix_0[0:60]", "walk_mix_0")
+    path.with_suffix(".json").write_text(text)
+    with pytest.raises(PolicyError, match="another version of motion 'walk_mix_0'"):
+        evaluation.motions_of(load_policy(path))
+
 
 def test_suites():
     stand = load_motion("stand")
