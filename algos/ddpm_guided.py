@@ -283,15 +283,19 @@ class Denoiser(nn.Module):
     def forward(
         self, states: Tensor, actions: Tensor, state_levels: Tensor, action_levels: Tensor
     ) -> tuple[Tensor, Tensor]:
-        """See `bm_envs.tasks.guided.sampler`."""
+        """See `bm_envs.tasks.guided.sampler`; actions may be the first few of the window."""
+        count = actions.shape[1]
         state_tokens = torch.cat([self.state_in(states), self._level(state_levels)], -1)
         action_tokens = torch.cat([self.action_in(actions), self._level(action_levels)], -1)
-        x = torch.stack([state_tokens, action_tokens], 2) + self.positions
-        x = F.dropout(x, self.dropout, self.training).flatten(1, 2)  # s0 a0 s1 a1 ...
+        x = torch.cat([
+            state_tokens + self.positions[:, 0], action_tokens + self.positions[:count, 1]
+        ], 1)  # fmt: skip
+        if self.dropout:
+            x = F.dropout(x, self.dropout, self.training)
+        mask = self.mask[: LENGTH + count, : LENGTH + count]
         for block in self.blocks:
-            x = block(x, self.mask)
-        x = x.unflatten(1, (LENGTH, 2))
-        return self.state_out(x[:, :, 0]), self.action_out(x[:, :, 1])
+            x = block(x, mask)
+        return self.state_out(x[:, :LENGTH]), self.action_out(x[:, LENGTH:])
 
     def _level(self, levels: Tensor) -> Tensor:
         """Sines and cosines of noise levels. `[B, L]` -> `[B, L, W / 4]`."""
@@ -300,13 +304,14 @@ class Denoiser(nn.Module):
 
 
 def attention_mask() -> Tensor:
-    """Whether the row's token reads the column's; tokens are s0 a0 s1 a1 ... `[2 L, 2 L]` bool.
+    """Whether the row's token reads the column's; all states, then all actions. `[2 L, 2 L]` bool.
 
     States read all states and no actions. An action reads the states and actions up to its own
-    step: what follows reaches it through the states that have read it, one layer later.
+    step: what follows reaches it through the states that have read it, one layer later. As no
+    token reads a later action, a window may be short of them.
     """
-    step = torch.arange(LENGTH).repeat_interleave(2)
-    is_action = torch.arange(2 * LENGTH) % 2 == 1
+    step = torch.arange(LENGTH).repeat(2)
+    is_action = torch.arange(2 * LENGTH) >= LENGTH
     row, column = is_action[:, None], is_action[None]
     earlier = step[None] <= step[:, None]
     return (~row & ~column) | (row & earlier)
@@ -632,7 +637,7 @@ def export(
 
 
 def onnx_graph(network: Denoiser) -> bytes:
-    """One call of the network as an ONNX model with an open batch dimension."""
+    """One call of the network as an ONNX model, of any number of windows and of actions in each."""
     example = (
         torch.zeros(2, LENGTH, network.state_in.in_features), torch.zeros(2, LENGTH, A),
         torch.zeros(2, LENGTH, dtype=torch.int64), torch.zeros(2, LENGTH, dtype=torch.int64),
@@ -643,9 +648,12 @@ def onnx_graph(network: Denoiser) -> bytes:
         # The exporter that is to replace this one wants a package more and gives a larger graph.
         warnings.simplefilter("ignore", DeprecationWarning)
         path = Path(folder) / "denoiser.onnx"
+        axes = {
+            name: {0: "B", 1: "N"} if "action" in name else {0: "B"} for name in (*names, *outputs)
+        }
         torch.onnx.export(
             network, example, path, input_names=list(names), output_names=list(outputs),
-            dynamic_axes={name: {0: "B"} for name in (*names, *outputs)}, dynamo=False,
+            dynamic_axes=axes, dynamo=False,
         )  # fmt: skip
         return path.read_bytes()
 

@@ -331,7 +331,7 @@ def actions_given(
                 state_levels[:, PAST:] = 0 if future == "true" else K - 1
             return bounded(model, *model.denoise(states, actions, state_levels, action_levels))
 
-        sample = sampler.sample(denoiser, true[:, :PAST], g1.NUM_JOINTS, rng)
+        sample = sampler.sample(denoiser, true[:, :PAST], g1.NUM_JOINTS, rng, action_steps=PAST)
         found_actions.append(model.unscale_action(sample.actions[:, NOW]))
         found_features.append(model.unscale(sample.states))
     return np.concatenate(found_actions), np.concatenate(found_features)
@@ -629,7 +629,7 @@ def _one_action(
 
     rng = np.random.default_rng([config.seed, 6])
     past = truth.states[:, :PAST]
-    found = sampler.sample(denoiser, past, g1.NUM_JOINTS, rng, guide=guided)
+    found = sampler.sample(denoiser, past, g1.NUM_JOINTS, rng, guide=guided, action_steps=PAST)
     return model.unscale_action(found.actions[:, NOW])
 
 

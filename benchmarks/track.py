@@ -40,7 +40,7 @@ from bm_envs import cli, evaluation
 from bm_envs.envs import TrackVectorEnv
 from bm_envs.errors import ConfigError
 from bm_envs.evaluation import Episodes
-from bm_envs.motion import library
+from bm_envs.motion import library, procedural
 from bm_envs.motion.clip import Clip
 from bm_envs.policy import Policy, load_policy
 from bm_envs.tasks.track.config import CONTROL_DT, TrackConfig
@@ -167,8 +167,9 @@ def suite(clip: Clip) -> str:
         return "lafan1"
     if name in library.G1_MOVES.names():
         return "g1_moves"
-    made = (library.BUILTIN_DIR / f"{name}.npz").is_file() or name.startswith("walk_mix_")
-    return "builtin" if made else "other"
+    if (library.BUILTIN_DIR / f"{name}.npz").is_file() or procedural.is_drawn(name):
+        return "builtin"
+    return "other"
 
 
 def evaluate(policy: Policy, clip: Clip, protocol: str, config: Config) -> dict[str, Any]:

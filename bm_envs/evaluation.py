@@ -176,7 +176,7 @@ def motions_of(policy: Policy) -> list[Clip]:
         clip = library.load_motion(told["name"])
         # A clip that is made when asked for differs in a few last digits between processors, so
         # its bytes tell nothing there; its length does, which follows from the commands.
-        made = procedural.MIX_NAME.fullmatch(clip.name) and "frames" in told
+        made = procedural.is_drawn(clip.name) and "frames" in told
         if told["frames"] != clip.num_frames if made else told["sha256"] != clip.sha256():
             raise PolicyError(
                 f"{policy.path}: was made for another version of motion '{clip.name}'; give "

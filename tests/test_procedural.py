@@ -20,6 +20,7 @@ from scipy.spatial import ConvexHull
 from bm_envs.errors import ConfigError, MotionError
 from bm_envs.motion import procedural
 from bm_envs.motion.clip import Clip, load_npz, save_npz
+from bm_envs.motion.library import load_motion
 from bm_envs.robots import g1, mjcf
 
 DT = 0.02
@@ -429,9 +430,25 @@ def test_walks_under_random_commands():
     assert procedural.mix_commands(0) != procedural.mix_commands(1)
 
 
-def test_a_mixed_walk_is_sound():
-    clip = procedural.make_clip("walk_mix_3")
-    assert clip.name == "walk_mix_3" and clip.licence == procedural.LICENCE
+def test_walks_that_never_stand():
+    """`walk_on_SEED`: as above, but a foot is in the air at least every second."""
+    for seed in range(20):
+        commands = procedural.on_commands(seed)
+        assert commands == procedural.on_commands(seed)
+        assert commands[0].is_stand and commands[-1].is_stand
+        assert not any(command.is_stand for command in commands[1:-1])
+        for vx, vy, wz, _ in commands:
+            assert -0.4 <= vx <= 0.6 and vy == 0 and abs(wz) <= 0.6
+    clip = load_motion("walk_on_1[2:58]")
+    both = clip.foot_contact.all(1)
+    longest = max(len(run) for run in "".join("b" if b else "." for b in both).split("."))
+    assert longest < 0.2 * clip.fps  # double support takes 0.12 s
+
+
+@pytest.mark.parametrize("name", ["walk_mix_3", "walk_on_0"])
+def test_a_mixed_walk_is_sound(name):
+    clip = procedural.make_clip(name)
+    assert clip.name == name and clip.licence == procedural.LICENCE
     assert clip.duration_s > procedural.MIX_S
     dynamics = Dynamics(qpos_of(clip), clip.foot_contact)
     assert min(dynamics.zmp_margin(t) for t in range(1, clip.num_frames - 1, 8)) > ZMP_MARGIN

@@ -4,6 +4,7 @@
 |---|---|
 | `walk`, `stand`, ... | the package's own clips, `bm_envs/assets/motions` |
 | `walk_mix_0`, `walk_mix_1`, ... | a minute of walking under random commands, made anew (3 s) |
+| `walk_on_0`, `walk_on_1`, ... | the same, never standing |
 | `dance1_subject2`, `dance1` | LAFAN1 retargeted to the G1: `BM_DATA_DIR/lafan1_g1`, then the Hub |
 | `g1_moves/M_Move19` | G1 Moves: `BM_DATA_DIR/g1_moves` |
 | any other `NAME` | `BM_DATA_DIR/NAME.npz` or `BM_DATA_DIR/NAME.csv` |
@@ -237,7 +238,7 @@ def _load_whole(
     builtin = {path.stem: path for path in _builtin_files()}
     if name in builtin:
         return load_npz(builtin[name])
-    if name.startswith("walk_mix_"):
+    if name.startswith(("walk_mix_", "walk_on_")):
         from bm_envs.motion import procedural  # which needs the engine
 
         return procedural.make_clip(name)

@@ -7,7 +7,8 @@ No recorded motion is involved: the clips are the project's own.
     python -m bm_envs.motion.procedural [NAMES...] [--out DIR] [--check]
 
 writes them anew; `--check` compares what it would write with what is there. `walk_mix_0`,
-`walk_mix_1`, ... are walks under commands drawn with that seed, made when asked for.
+`walk_mix_1`, ... and `walk_on_0`, `walk_on_1`, ..., which never stand, are walks under commands
+drawn with that seed, made when asked for.
 
 1. *Footsteps.* Step k puts a foot beside a base pose b_k = (x, y, yaw); b_{k+1} = b_k exp(v_k T)
    with the step period T and a velocity v_k in the heading frame, which follows the command by a
@@ -697,7 +698,8 @@ FAMILY: dict[str, Recipe] = {
     "walk_to_stand": Recipe((Command(0.5, 0, 0, 10.5), Command(0, 0, 0, 3.0)), keep_last_s=8.0),
 }
 
-MIX_NAME = re.compile(r"walk_mix_(\d+)")
+DRAWN_NAME = re.compile(r"walk_(mix|on)_(\d+)")  # of clips that are made when asked for
+NAMES = [*FAMILY, "walk_mix_0", "walk_on_0"]  # for advice
 MIX_S = 60.0  # s of commands, and then to the end of the last one
 # Ways of walking and how often one is drawn. Every one may follow every other, so that all
 # transitions occur; the fastest ones are near what the default gait's legs can reach.
@@ -709,6 +711,17 @@ _MIX = {
     "arc": 0.20,
     "backward arc": 0.10,
     "sideways": 0.05,
+}
+
+# The same without a stand between: share, forward speed in m/s, turning either way in rad/s. A
+# model of roll-outs that sees a twelfth of a second of the past cannot know how long the robot has
+# been standing, so that it goes on for ever; steps on the spot end by themselves.
+_ON = {
+    "forward": (0.35, (0.3, 0.6), (0.0, 0.0)),
+    "arc": (0.30, (0.25, 0.5), (0.2, 0.6)),
+    "backward": (0.12, (-0.4, -0.2), (0.0, 0.0)),
+    "backward arc": (0.08, (-0.3, -0.15), (0.2, 0.4)),
+    "on the spot": (0.15, (-0.1, 0.1), (0.0, 0.3)),
 }
 
 # Values are kept as multiples of these. Far under what matters (4 um in a link position is
@@ -751,21 +764,44 @@ def mix_commands(seed: int) -> tuple[Command, ...]:
     return (*commands, stand)
 
 
+def on_commands(seed: int) -> tuple[Command, ...]:
+    """Random commands of 2.5 to 6 s each for `MIX_S`; a stand of a second at both ends only."""
+    rng = np.random.default_rng([1, seed])
+    stand = Command(0.0, 0.0, 0.0, 1.0)
+    commands, total_s = [stand], stand.duration_s
+    shares = [share for share, _, _ in _ON.values()]
+    while total_s < MIX_S:
+        _, speed, turn = _ON[rng.choice(list(_ON), p=shares)]
+        side, duration_s = rng.choice((-1.0, 1.0)), float(rng.uniform(2.5, 6.0))
+        wz = side * rng.uniform(*turn)
+        commands.append(Command(float(rng.uniform(*speed)), 0.0, float(wz), duration_s))
+        total_s += duration_s
+    return (*commands, stand)
+
+
+def is_drawn(name: str) -> bool:
+    """Whether the clip's commands are drawn by the seed in its name, with a cut or not."""
+    return DRAWN_NAME.fullmatch(name.partition("[")[0]) is not None
+
+
 def is_made(name: str) -> bool:
     """Whether `make_clip` knows this name."""
-    return name in FAMILY or MIX_NAME.fullmatch(name) is not None
+    return name in FAMILY or DRAWN_NAME.fullmatch(name) is not None
 
 
 def make_clip(name: str) -> Clip:
-    """One clip of the family, or `walk_mix_SEED`, computed anew (half a second per 10 s).
+    """One clip of the family, `walk_mix_SEED` or `walk_on_SEED`, made anew (0.5 s per 10 s).
 
     Raises:
         MotionError: no such clip in `FAMILY`, nor a seed's.
     """
     if not is_made(name):
-        raise MotionError(unknown_name("procedural motion", name, [*FAMILY, "walk_mix_0"]))
-    mix = MIX_NAME.fullmatch(name)
-    recipe = Recipe(mix_commands(int(mix[1]))) if mix else FAMILY[name]
+        raise MotionError(unknown_name("procedural motion", name, NAMES))
+    if drawn := DRAWN_NAME.fullmatch(name):
+        draw = {"mix": mix_commands, "on": on_commands}[drawn[1]]
+        recipe = Recipe(draw(int(drawn[2])))
+    else:
+        recipe = FAMILY[name]
     clip = clip_from_plan(name, plan_walk(recipe.commands), keep_last_s=recipe.keep_last_s)
     rounded = {
         key: np.round(getattr(clip, key).astype(np.float64) / unit) * unit
@@ -834,7 +870,7 @@ def main(config: MakeConfig) -> int:
     names = config.names or tuple(FAMILY)
     for name in names:
         if not is_made(name):
-            raise MotionError(unknown_name("procedural motion", name, [*FAMILY, "walk_mix_0"]))
+            raise MotionError(unknown_name("procedural motion", name, NAMES))
     status = 0
     for name in names:
         path = config.out / f"{name}.npz"

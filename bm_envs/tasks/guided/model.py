@@ -1,7 +1,8 @@
 """A trained diffusion model as a file, and the controller that runs it on N robots.
 
-`denoiser.onnx` is one call of the denoiser of `sampler.py` with an open batch dimension: inputs
-`states`, `actions`, `state_levels`, `action_levels`, outputs `clean_states`, `clean_actions`. The
+`denoiser.onnx` is one call of the denoiser of `sampler.py`, for any number of windows and, in each,
+of the first actions: inputs `states`, `actions`, `state_levels`, `action_levels`, outputs
+`clean_states`, `clean_actions`. The
 other outputs are constants, by which numbers with units become the network's and back:
 
     states of the network = ((features - state_center) / state_half) @ projection
@@ -306,11 +307,11 @@ def _check_graph(model: Any, rep: Representation) -> int:
     if kinds != [number.FLOAT, number.FLOAT, number.INT64, number.INT64]:
         raise PolicyError("inputs are not float32, float32, int64, int64.")
     width = dims["states"][-1] if len(dims["states"]) == 3 else 0
-    expected = [[LENGTH, width], [LENGTH, A], [LENGTH], [LENGTH]]
+    expected = [[LENGTH, width], [0, A], [LENGTH], [0]]  # 0: open
     if [found[1:] for found in dims.values()] != expected or width < rep.size:
         raise PolicyError(
-            f"inputs have shapes {[*dims.values()]}, expected windows of {LENGTH} steps with "
-            f"{rep.size} or more values of state and {A} of action."
+            f"inputs have shapes {[*dims.values()]}, expected windows of {LENGTH} states with "
+            f"{rep.size} or more values and of any number of actions with {A}."
         )
     return width
 
@@ -368,7 +369,8 @@ class Controller:
         else:
             steps = sampler.K if self.method == "full" else int(self.method)
             self.sample = sampler.sample(
-                self._denoise, past, A, self._rng, steps=steps, guide=self._bounded
+                self._denoise, past, A, self._rng, steps=steps, guide=self._bounded,
+                action_steps=PAST + ahead,
             )
         return self.model.unscale_action(self.sample.actions[:, NOW + ahead])
 

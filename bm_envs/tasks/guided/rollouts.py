@@ -16,10 +16,11 @@ episodes of T control steps, are float32 unless said otherwise:
 | noise | [E] | factor of the noise's standard deviation; 0: none |
 | delay | [E] int64 | control steps that actions took to arrive |
 | joint_offset | [E, 29] | rad: joint target = default + offset + scale * action |
-| length | [E] int64 | states before the failure; T of an accepted episode |
+| length | [E] int64 | states before that of the failure; T: none was recorded, as when accepted |
 
-Minari, the usual home of such data, keeps one HDF5 group per episode, in one file, without shards
-to resume from and without checksums: hence a format of its own.
+Training reads these shards; `tools/rollouts_to_minari.py` writes them as a Minari dataset for tools
+that know that format. Minari keeps all episodes in one HDF5 file, a group of small chunked arrays
+each, without shards to resume from and without checksums: it is larger and slower to read whole.
 """
 
 from __future__ import annotations

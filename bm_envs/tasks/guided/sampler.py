@@ -7,10 +7,11 @@ ones are the past. Every token has a noise level k = 0 .. K-1 of its own, with
 
 so that level 0 is not clean but nearly so; "done" is a step below it. A denoiser is any function
 
-    (states [B, L, S], actions [B, L, A], state_levels [B, L], action_levels [B, L])
+    (states [B, L, S], actions [B, M, A], state_levels [B, L], action_levels [B, M])
         -> (states, actions) as they were without noise, same shapes
 
-in normalised numbers, float32. The past states are known: they are put in before every call, at
+in normalised numbers, float32; M is L, or less for the first M actions alone, where the denoiser
+lets none depend on later ones. The past states are known: they are put in before every call, at
 level 0. Past actions are generated like all others. A guide moves the estimate of the clean states
 between the denoiser's call and the step to the next level, which is where a cost's gradient acts.
 
@@ -104,12 +105,13 @@ class Sample(NamedTuple):
     states: np.ndarray
     """`[B, L, S]`."""
     actions: np.ndarray
-    """`[B, L, A]`; `actions[:, NOW]` is to be executed."""
+    """`[B, M, A]`; `actions[:, NOW]` is to be executed."""
 
 
 def sample(
     denoiser: Denoiser, past: np.ndarray, action_size: int, rng: np.random.Generator, *,
     steps: int = K, guide: Guide | None = None, clip: float | None = None,
+    action_steps: int = LENGTH,
 ) -> Sample:  # fmt: skip
     """A window that begins with `past`, from noise alone.
 
@@ -122,6 +124,7 @@ def sample(
             levels spread evenly over all of them.
         guide: moves the estimate of the clean states in every call.
         clip: bound of the estimates of clean states and actions; None: none.
+        action_steps: M. `PAST` is enough for the action that is to be executed now.
 
     Raises:
         ConfigError: `steps` is not 1 to `K`.
@@ -130,14 +133,14 @@ def sample(
         raise ConfigError(f"steps is {steps}, expected 1 to {K} calls of the denoiser.")
     count = len(past)
     states = _noise(rng, (count, LENGTH, past.shape[-1]))
-    actions = _noise(rng, (count, LENGTH, action_size))
+    actions = _noise(rng, (count, action_steps, action_size))
     levels = np.linspace(K - 1, 0, steps).round().astype(np.int64)
     for level, following in zip(levels, [*levels[1:], -1], strict=True):
-        at = np.full((count, LENGTH), level)
-        clean = _call(denoiser, past, states, actions, at, at, guide, clip)
+        at = np.full((count, LENGTH), level), np.full((count, action_steps), level)
+        clean = _call(denoiser, past, states, actions, *at, guide, clip)
         states, actions = (
-            posterior(x, x0, at, rng) if steps == K else _ddim(x, x0, level, following)
-            for x, x0 in zip((states, actions), clean, strict=True)
+            posterior(x, x0, levels_of, rng) if steps == K else _ddim(x, x0, level, following)
+            for x, x0, levels_of in zip((states, actions), clean, at, strict=True)
         )
     states[:, :PAST] = past
     return Sample(states, actions)
