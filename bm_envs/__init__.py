@@ -1,6 +1,7 @@
 """BeyondMimic in Python: a Gymnasium suite in which a Unitree G1 learns to track human motion.
 
-Importing the package registers its environments: `gymnasium.make("BMTrack-G1-v0", motion="walk")`.
+Importing the package registers its environments: `gymnasium.make("BMTrack-G1-v0", motion="walk")`
+for tracking, and `gymnasium.make("BMGuided-G1-Joystick-v0")` and three more without a reference.
 Gymnasium loads no plugins by itself; `gymnasium.make("bm_envs:BMTrack-G1-v0")` imports and makes.
 """
 
@@ -10,16 +11,20 @@ from gymnasium.envs.registration import registry as _registry
 __version__ = "0.1.0"
 
 _IDS = {
-    "BMTrack-G1-v0": {},
-    "BMTrack-G1-NoStateEst-v0": {"state_estimation": False},
+    "BMTrack-G1-v0": ("Track", {}),
+    "BMTrack-G1-NoStateEst-v0": ("Track", {"state_estimation": False}),
+    "BMGuided-G1-WalkPerturb-v0": ("Guided", {"task": "walk_perturb"}),
+    "BMGuided-G1-Joystick-v0": ("Guided", {"task": "joystick"}),
+    "BMGuided-G1-Waypoint-v0": ("Guided", {"task": "waypoint"}),
+    "BMGuided-G1-Obstacle-v0": ("Guided", {"task": "obstacle"}),
 }
-for _id, _kwargs in _IDS.items():
+for _id, (_kind, _kwargs) in _IDS.items():
     if _id not in _registry:
         # No max_episode_steps: `episode_s` truncates in single and vector form alike, while
         # TimeLimit is not applied to an environment made through a vector entry point.
         _register(
             id=_id,
-            entry_point="bm_envs.envs:TrackEnv",
-            vector_entry_point="bm_envs.envs:TrackVectorEnv",
+            entry_point=f"bm_envs.envs:{_kind}Env",
+            vector_entry_point=f"bm_envs.envs:{_kind}VectorEnv",
             kwargs=dict(_kwargs),
         )

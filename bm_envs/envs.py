@@ -1,4 +1,9 @@
-"""Gymnasium's single and vector environments around (Simulator, Task); nothing else."""
+"""Gymnasium's single and vector environments around (Simulator, Task); nothing else.
+
+Tracking and the guided tasks share what Gymnasium asks of every environment (seeds, autoreset,
+saved states, pictures): `_SingleEnv` and `_VectorEnv`, which drive a task through the calls that
+both kinds have: `startup`, `reset`, `step`, `push`, `observe`.
+"""
 
 from __future__ import annotations
 
@@ -12,20 +17,27 @@ import numpy as np
 from gymnasium.vector import AutoresetMode
 from gymnasium.vector.utils import batch_space
 
-from bm_envs.backends.base import Simulator, make_simulator
+from bm_envs.backends.base import make_simulator
 from bm_envs.errors import ConfigError
 from bm_envs.motion.clip import Clip
 from bm_envs.motion.library import load_motions
 from bm_envs.observation_terms import NO_STATE_ESTIMATION_TERMS
 from bm_envs.robots import g1
+from bm_envs.tasks.guided.config import GuidedConfig, config_class
+from bm_envs.tasks.guided.protocols import TASKS, GuidedTask
 from bm_envs.tasks.track.config import CONTROL_DT, TrackConfig
 from bm_envs.tasks.track.task import StepResult, TrackTask
 
 Motion = str | Clip | Sequence[str | Clip]
 CriticObs = Literal["info", "dict", "none"]
+Autoreset = Literal["same_step", "next_step", "disabled"] | AutoresetMode
+Setting = float | Literal["preset"]
 # A declared range and no clip: published policies need any finite raw action to be applied.
 ACTION_BOUND = 10.0
-RENDER_FPS = round(1 / CONTROL_DT)
+METADATA: dict[str, Any] = {
+    "render_modes": ["human", "rgb_array", "depth_array", "rgbd_tuple"],
+    "render_fps": round(1 / CONTROL_DT),
+}
 
 
 def _resolve_clips(motion: Motion) -> list[Clip]:
@@ -51,80 +63,73 @@ def _resolve_config(
 
 
 class _Core:
-    """Task, simulator, spaces and rendering: what the two environment classes share."""
+    """Task, simulator, spaces and rendering: what a single and a vector environment share."""
 
-    def __init__(
-        self, num_envs: int, motion: Motion, config: TrackConfig, backend: str, threads: int,
-        critic: CriticObs, render: Mapping[str, Any],
-    ) -> None:  # fmt: skip
-        if critic not in ("info", "dict", "none"):
-            raise ConfigError(f"critic is '{critic}', expected 'info', 'dict' or 'none'.")
-        self.critic = critic
-        self.config = config
-        self.task = TrackTask(_resolve_clips(motion), config, num_envs)
-        self.simulator: Simulator = make_simulator(backend, self.task.simulator_config(threads))
-        self.task.attach(self.simulator)
+    _far = False  # whether the following camera keeps away
+
+    def __init__(self, task: Any, config: Any, render: Mapping[str, Any]) -> None:
+        self.task, self.simulator, self.config = task, task.simulator, config
         self._render_config = dict(render)
         self._renderer: Any = None
         self._viewer: Any = None
-
-        def unbounded(size: int) -> gymnasium.spaces.Box:
-            return gymnasium.spaces.Box(-np.inf, np.inf, (size,), np.float32)
-
-        policy = unbounded(self.task.observation_size)
-        self.observation_space: gymnasium.Space = policy
-        if critic == "dict":
-            self.observation_space = gymnasium.spaces.Dict(
-                {"policy": policy, "critic": unbounded(self.task.critic_size)}
-            )
+        self.observation_space: gymnasium.Space = _unbounded(task.observation_size)
         self.action_space = gymnasium.spaces.Box(
             -ACTION_BOUND, ACTION_BOUND, (g1.NUM_JOINTS,), np.float32
         )
 
+    def start(self, options: Mapping[str, Any] | None, count: int) -> dict[str, Any]:
+        """Arguments of the task's reset of `count` robots, from the options of Gymnasium's."""
+        return self.task.start(options, count)
+
     def observe(
         self, env_ids: np.ndarray | slice, rng: np.random.Generator
-    ) -> tuple[np.ndarray, np.ndarray]:
-        """Policy and critic observations; a diverged robot's have zeros for what is not finite."""
-        policy, critic = self.task.observe(env_ids, rng)
-        if not math.isfinite(np.vdot(policy, policy)):
-            np.nan_to_num(policy, copy=False, nan=0.0, posinf=0.0, neginf=0.0)
-            np.nan_to_num(critic, copy=False, nan=0.0, posinf=0.0, neginf=0.0)
-        return policy, critic
+    ) -> tuple[np.ndarray, ...]:
+        """What observations are made of; a diverged robot's have zeros for what is not finite."""
+        parts = self.task.observe(env_ids, rng)
+        if not math.isfinite(np.vdot(parts[0], parts[0])):
+            for part in parts:
+                np.nan_to_num(part, copy=False, nan=0.0, posinf=0.0, neginf=0.0)
+        return parts
+
+    def observation(self, parts: tuple[np.ndarray, ...]) -> Any:
+        """What Gymnasium's calls return, of the parts that `observe` found."""
+        return parts[0]
 
     def render(self, env_id: int = 0) -> np.ndarray | tuple[np.ndarray, ...] | None:
-        """A picture of robot `env_id` with its reference as a ghost, in the configured mode."""
+        """A picture of robot `env_id` and of what its task shows, in the configured mode."""
         mode = self._render_config["render_mode"]
         if mode is None:
             gymnasium.logger.warn("render() was called but no render_mode was given to make().")
             return None
         from bm_envs.backends import mujoco_render
 
-        qpos, ghost = self._poses(env_id)
-        model = self.config.model
-        if mode == "human":
-            if self._viewer is None:
-                self._viewer = mujoco_render.HumanViewer(model)
-            self._viewer.sync(qpos, ghost)
-            return None
-        if self._renderer is None:
-            size = {key: self._render_config[key] for key in ("width", "height", "camera")}
-            self._renderer = mujoco_render.OffscreenRenderer(model, **size)
-        if mode == "rgb_array":
-            return self._renderer.render(qpos, ghost)
-        depth = self._renderer.depth(qpos, ghost)
-        return depth if mode == "depth_array" else (self._renderer.render(qpos, ghost), depth)
-
-    def _poses(self, env_id: int) -> tuple[np.ndarray, np.ndarray | None]:
-        sim, ref = self.simulator, self.task.reference
+        sim = self.simulator
         qpos = np.concatenate(
             [sim.root_pos[env_id], sim.root_quat[env_id], sim.joint_pos[env_id]]
         ).astype(np.float64)
-        if not self._render_config["ghost"]:
-            return qpos, None
-        ghost = np.concatenate(
-            [ref.body_pos[env_id, 0], ref.body_quat[env_id, 0], ref.joint_pos[env_id]]
-        )
-        return qpos, ghost.astype(np.float64)
+        shown = qpos, self._ghost(env_id), mujoco_render.Decor(**self._decor(env_id))
+        model = self.config.model
+        view = mujoco_render.FAR_VIEW if self._far else mujoco_render.View()
+        if mode == "human":
+            if self._viewer is None:
+                self._viewer = mujoco_render.HumanViewer(model, view=view)
+            self._viewer.sync(*shown)
+            return None
+        if self._renderer is None:
+            size = {key: self._render_config[key] for key in ("width", "height", "camera")}
+            self._renderer = mujoco_render.OffscreenRenderer(model, view=view, **size)
+        if mode == "rgb_array":
+            return self._renderer.render(*shown)
+        depth = self._renderer.depth(*shown)
+        return depth if mode == "depth_array" else (self._renderer.render(*shown), depth)
+
+    def _ghost(self, env_id: int) -> np.ndarray | None:
+        """A second configuration to draw, `[36]`."""
+        return None
+
+    def _decor(self, env_id: int) -> dict[str, np.ndarray]:
+        """What else to draw, members of the renderer's `Decor`."""
+        return {}
 
     def close(self) -> None:
         """Free windows, pictures and the engine."""
@@ -133,6 +138,58 @@ class _Core:
                 part.close()
         self._renderer = self._viewer = None
         self.simulator.close()
+
+
+class _TrackCore(_Core):
+    def __init__(
+        self, num_envs: int, motion: Motion, config: TrackConfig, backend: str, threads: int,
+        critic: CriticObs, render: Mapping[str, Any],
+    ) -> None:  # fmt: skip
+        if critic not in ("info", "dict", "none"):
+            raise ConfigError(f"critic is '{critic}', expected 'info', 'dict' or 'none'.")
+        self.critic = critic
+        task = TrackTask(_resolve_clips(motion), config, num_envs)
+        task.attach(make_simulator(backend, task.simulator_config(threads)))
+        super().__init__(task, config, render)
+        if critic == "dict":
+            self.observation_space = gymnasium.spaces.Dict(
+                {"policy": self.observation_space, "critic": _unbounded(task.critic_size)}
+            )
+
+    def start(self, options: Mapping[str, Any] | None, count: int) -> dict[str, Any]:
+        clip_id, frame = _start_options(self.task, options, count)
+        return {"clip_id": clip_id, "frame": frame}
+
+    def observation(self, parts: tuple[np.ndarray, ...]) -> Any:
+        policy, critic = parts
+        return {"policy": policy, "critic": critic} if self.critic == "dict" else policy
+
+    def _ghost(self, env_id: int) -> np.ndarray | None:
+        if not self._render_config["ghost"]:
+            return None
+        ref = self.task.reference
+        ghost = np.concatenate(
+            [ref.body_pos[env_id, 0], ref.body_quat[env_id, 0], ref.joint_pos[env_id]]
+        )
+        return ghost.astype(np.float64)
+
+
+class _GuidedCore(_Core):
+    _far = True
+
+    def __init__(
+        self, num_envs: int, config: GuidedConfig, backend: str, threads: int,
+        render: Mapping[str, Any],
+    ) -> None:  # fmt: skip
+        task = TASKS[config.task](config, num_envs, backend=backend, threads=threads)
+        super().__init__(task, config, render)
+
+    def _decor(self, env_id: int) -> dict[str, np.ndarray]:
+        return self.task.shown(env_id)
+
+
+def _unbounded(size: int) -> gymnasium.spaces.Box:
+    return gymnasium.spaces.Box(-np.inf, np.inf, (size,), np.float32)
 
 
 def _check_action(action: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
@@ -158,7 +215,198 @@ def _cause(result: StepResult, env_id: int) -> str:
     return next(name for name, happened in result.causes.items() if happened[env_id])
 
 
-class TrackEnv(gymnasium.Env):
+class _SingleEnv(gymnasium.Env):
+    """One robot, at any task."""
+
+    metadata = METADATA
+    _core: _Core
+
+    def __init__(self, core: _Core, render_mode: str | None) -> None:
+        self.render_mode = render_mode
+        self._core = core
+        self.task, self.simulator = core.task, core.simulator
+        self.observation_space = core.observation_space
+        self.action_space = core.action_space
+        self._started = False
+
+    def reset(
+        self, *, seed: int | None = None, options: Mapping[str, Any] | None = None
+    ) -> tuple[Any, dict[str, Any]]:
+        """See `gymnasium.Env.reset`; the class's text names the options that choose the start."""
+        super().reset(seed=seed)
+        if seed is not None or not self._started:
+            self.task.startup(self.np_random)
+            self._started = True
+        self.task.reset(np.zeros(1, np.int64), self.np_random, **self._core.start(options, 1))
+        parts = tuple(part[0] for part in self._core.observe(slice(None), self.np_random))
+        if self.render_mode == "human":
+            self.render()
+        return self._core.observation(parts), self._info(parts)
+
+    def step(self, action: np.ndarray) -> tuple[Any, float, bool, bool, dict[str, Any]]:
+        """See `gymnasium.Env.step`."""
+        action = _check_action(action, (g1.NUM_JOINTS,))
+        result = self.task.step(action[None])
+        terminated, truncated = bool(result.terminated[0]), bool(result.truncated[0])
+        self.task.push(self.np_random, ~(result.terminated | result.truncated))
+        parts = tuple(part[0] for part in self._core.observe(slice(None), self.np_random))
+        info = self._info(parts)
+        info |= zip(result.names, result.values[0].tolist(), strict=True)
+        if terminated or truncated:
+            info["termination"] = _cause(result, 0)
+        if self.render_mode == "human":
+            self.render()
+        observation = self._core.observation(parts)
+        return observation, float(result.reward[0]), terminated, truncated, info
+
+    def render(self) -> Any:
+        """See `gymnasium.Env.render`."""
+        return self._core.render()
+
+    def close(self) -> None:
+        """See `gymnasium.Env.close`."""
+        self._core.close()
+
+    def _info(self, parts: tuple[np.ndarray, ...]) -> dict[str, Any]:
+        """Of the state that is observed."""
+        raise NotImplementedError
+
+
+class _VectorEnv(gymnasium.vector.VectorEnv):
+    """N robots in one simulator, at any task; `TrackVectorEnv` tells of the autoreset modes."""
+
+    metadata: dict[str, Any] = {**METADATA, "autoreset_mode": AutoresetMode.SAME_STEP}
+    _core: _Core
+
+    def __init__(
+        self, num_envs: int, core: _Core, autoreset_mode: AutoresetMode, render_mode: str | None
+    ) -> None:
+        self.autoreset_mode = autoreset_mode
+        self.metadata = {**self.metadata, "autoreset_mode": autoreset_mode}
+        self.render_mode = render_mode
+        self.num_envs = num_envs
+        self._core = core
+        self.task, self.simulator = core.task, core.simulator
+        self.single_observation_space = core.observation_space
+        self.single_action_space = core.action_space
+        self.observation_space = batch_space(self.single_observation_space, num_envs)
+        self.action_space = batch_space(self.single_action_space, num_envs)
+        self._everyone = np.arange(num_envs)
+        self._all = np.ones(num_envs, bool)
+        self._ended = np.zeros(num_envs, bool)  # next_step: to be reset by the coming step
+        self._started = False
+
+    def reset(
+        self, *, seed: int | None = None, options: Mapping[str, Any] | None = None
+    ) -> tuple[Any, dict[str, Any]]:
+        """See `gymnasium.vector.VectorEnv.reset`.
+
+        Args:
+            seed: one seed for the whole batch.
+            options: those of the single environment, for every robot alike or, as arrays, for each
+                of those that are reset; `reset_mask` `[N]` bool resets only some.
+        """
+        super().reset(seed=seed)
+        if isinstance(seed, list | tuple):
+            raise ConfigError("seed must be one integer: the batch has one generator.")
+        if seed is not None or not self._started:
+            self.task.startup(self.np_random)
+            self._started = True
+        env_ids = self._everyone
+        mask = (options or {}).get("reset_mask")
+        if mask is not None:
+            mask = np.asarray(mask)
+            if mask.shape != (self.num_envs,) or mask.dtype != bool or not mask.any():
+                raise ConfigError(
+                    f"options['reset_mask'] must be {self.num_envs} booleans, at least one True."
+                )
+            env_ids = np.flatnonzero(mask)
+        self.task.reset(env_ids, self.np_random, **self._core.start(options, len(env_ids)))
+        self._ended[env_ids] = False
+        parts = self._core.observe(slice(None), self.np_random)
+        return self._core.observation(parts), self._info(parts)
+
+    def step(
+        self, actions: np.ndarray
+    ) -> tuple[Any, np.ndarray, np.ndarray, np.ndarray, dict[str, Any]]:
+        """See `gymnasium.vector.VectorEnv.step`."""
+        actions = _check_action(actions, (self.num_envs, g1.NUM_JOINTS))
+        result = self.task.step(actions)
+        reward, terminated, truncated = result.reward, result.terminated, result.truncated
+        if self.autoreset_mode is AutoresetMode.NEXT_STEP and self._ended.any():
+            # The step after an episode's end only resets; physics of those robots is thrown away.
+            for array in (reward, terminated, truncated, result.values):
+                array[self._ended] = 0
+            self.task.reset(np.flatnonzero(self._ended), self.np_random)
+        done = terminated | truncated
+        self.task.push(self.np_random, ~(done | self._ended))
+        parts = self._core.observe(slice(None), self.np_random)
+
+        info: dict[str, Any] = {}
+        if done.any():
+            ids = np.flatnonzero(done)
+            causes = np.full(self.num_envs, "", dtype="U16")
+            causes[ids] = [_cause(result, int(i)) for i in ids]
+            if self.autoreset_mode is AutoresetMode.SAME_STEP:
+                kept = tuple(_only(part, ids) for part in parts)
+                final = self._info(kept, result)
+                final["termination"], final["_termination"] = causes, done
+                info["final_obs"] = self._core.observation(kept)
+                info["final_info"] = {
+                    key: done if key.startswith("_") else value for key, value in final.items()
+                }
+                info["_final_obs"] = info["_final_info"] = done
+                self.task.reset(ids, self.np_random)
+                for part, fresh in zip(parts, self._core.observe(ids, self.np_random), strict=True):
+                    part[ids] = fresh
+            info["termination"], info["_termination"] = causes, done
+        self._ended = done.copy()
+        info |= self._info(parts, result)
+        return self._core.observation(parts), reward, terminated, truncated, info
+
+    def render(self) -> Any:
+        """A tuple with the picture of the first robot (one window or picture shows one robot)."""
+        picture = self._core.render()
+        return None if picture is None else (picture,)
+
+    def close_extras(self, **kwargs: Any) -> None:
+        """See `gymnasium.vector.VectorEnv.close_extras`."""
+        self._core.close()
+
+    def get_state(self) -> dict[str, Any]:
+        """All that a bit-exact continuation needs: arrays, and the generator's state."""
+        generator = self.np_random.bit_generator
+        return {
+            "simulator": self.simulator.get_state(),
+            "task": self.task.get_state(),
+            "generator": generator.state,
+            "ended": self._ended.copy(),
+        }
+
+    def set_state(self, state: Mapping[str, Any]) -> None:
+        """Continue from what `get_state` returned, in an environment built with equal arguments."""
+        self.simulator.set_state(state["simulator"])
+        self.task.set_state(state["task"])
+        self.np_random.bit_generator.state = state["generator"]
+        self._ended[:] = state["ended"]
+        self._started = True
+
+    def _info(
+        self, parts: tuple[np.ndarray, ...], result: StepResult | None = None
+    ) -> dict[str, Any]:
+        """Of the states that are observed and, with `result`, of the step that led there."""
+        values = self._figures(parts)
+        if result is not None:
+            values |= zip(result.names, result.values.T, strict=True)
+        everyone = self._all.copy()
+        return values | {f"_{name}": everyone for name in values}
+
+    def _figures(self, parts: tuple[np.ndarray, ...]) -> dict[str, np.ndarray]:
+        """A row of each for every robot."""
+        raise NotImplementedError
+
+
+class TrackEnv(_SingleEnv):
     """Track a reference motion with a Unitree G1: one robot. The vector form is `TrackVectorEnv`.
 
     ## Description
@@ -210,10 +458,7 @@ class TrackEnv(gymnasium.Env):
     v0: first version.
     """
 
-    metadata = {
-        "render_modes": ["human", "rgb_array", "depth_array", "rgbd_tuple"],
-        "render_fps": RENDER_FPS,
-    }
+    _core: _TrackCore
 
     def __init__(
         self, motion: Motion = "walk", *, backend: str = "mujoco", preset: str = "train",
@@ -222,77 +467,30 @@ class TrackEnv(gymnasium.Env):
         critic: CriticObs = "info", render_mode: str | None = None, width: int = 640,
         height: int = 480, camera: str = "track", ghost: bool = True, threads: int = 1,
     ) -> None:  # fmt: skip
-        self.render_mode = _check_render_mode(render_mode, self.metadata)
+        _check_render_mode(render_mode)
         render = dict(
             render_mode=render_mode, width=width, height=height, camera=camera, ghost=ghost
         )
         resolved = _resolve_config(config, preset, overrides, episode_s, state_estimation)
-        self._core = _Core(1, motion, resolved, backend, threads, critic, render)
-        self.task, self.simulator = self._core.task, self._core.simulator
-        self.observation_space = self._core.observation_space
-        self.action_space = self._core.action_space
-        self._started = False
+        core = _TrackCore(1, motion, resolved, backend, threads, critic, render)
+        super().__init__(core, render_mode)
 
     @property
     def config(self) -> TrackConfig:
         """The resolved configuration."""
         return self._core.config
 
-    def reset(
-        self, *, seed: int | None = None, options: Mapping[str, Any] | None = None
-    ) -> tuple[Any, dict[str, Any]]:
-        """See `gymnasium.Env.reset`; options `clip`, `frame` and `phase` choose the start."""
-        super().reset(seed=seed)
-        if seed is not None or not self._started:
-            self.task.startup(self.np_random)
-            self._started = True
-        clip_id, frame = _start_options(self.task, options)
-        self.task.reset(np.zeros(1, np.int64), self.np_random, clip_id=clip_id, frame=frame)
-        policy, critic = self._core.observe(slice(None), self.np_random)
-        if self.render_mode == "human":
-            self.render()
-        return self._observation(policy, critic), self._info(critic)
-
-    def step(self, action: np.ndarray) -> tuple[Any, float, bool, bool, dict[str, Any]]:
-        """See `gymnasium.Env.step`."""
-        action = _check_action(action, (g1.NUM_JOINTS,))
-        result = self.task.step(action[None])
-        terminated, truncated = bool(result.terminated[0]), bool(result.truncated[0])
-        self.task.push(self.np_random, ~(result.terminated | result.truncated))
-        policy, critic = self._core.observe(slice(None), self.np_random)
-        info = self._info(critic)
-        info |= zip(result.names, result.values[0].tolist(), strict=True)
-        if terminated or truncated:
-            info["termination"] = _cause(result, 0)
-        if self.render_mode == "human":
-            self.render()
-        observation = self._observation(policy, critic)
-        return observation, float(result.reward[0]), terminated, truncated, info
-
-    def render(self) -> Any:
-        """See `gymnasium.Env.render`."""
-        return self._core.render()
-
-    def close(self) -> None:
-        """See `gymnasium.Env.close`."""
-        self._core.close()
-
-    def _observation(self, policy: np.ndarray, critic: np.ndarray) -> Any:
-        if self._core.critic == "dict":
-            return {"policy": policy[0], "critic": critic[0]}
-        return policy[0]
-
-    def _info(self, critic: np.ndarray) -> dict[str, Any]:
+    def _info(self, parts: tuple[np.ndarray, ...]) -> dict[str, Any]:
         info: dict[str, Any] = {
             "clip": self.task.clips[self.task.clip_id[0]].name,
             "frame": int(self.task.frame[0]),
         }
         if self._core.critic == "info":
-            info["critic_obs"] = critic[0]
+            info["critic_obs"] = parts[1]
         return info
 
 
-class TrackVectorEnv(gymnasium.vector.VectorEnv):
+class TrackVectorEnv(_VectorEnv):
     """N robots in one simulator; task, spaces and arguments are those of `TrackEnv`.
 
     `autoreset_mode`: `same_step` (default: no step is lost; the last observation of an ended
@@ -304,169 +502,222 @@ class TrackVectorEnv(gymnasium.vector.VectorEnv):
     `info["critic_obs"]` to the observation returned.
     """
 
-    metadata: dict[str, Any] = {
-        "render_modes": ["human", "rgb_array", "depth_array", "rgbd_tuple"],
-        "render_fps": RENDER_FPS,
-        "autoreset_mode": AutoresetMode.SAME_STEP,
-    }
+    _core: _TrackCore
 
     def __init__(
         self, num_envs: int = 1, motion: Motion = "walk", *, backend: str = "mujoco",
         preset: str = "train", overrides: Mapping[str, Any] | None = None,
         config: TrackConfig | None = None,
         episode_s: float | None | Literal["preset"] = "preset", state_estimation: bool = True,
-        autoreset_mode: Literal["same_step", "next_step", "disabled"] | AutoresetMode = "same_step",
-        critic: CriticObs = "info", render_mode: str | None = None, width: int = 640,
-        height: int = 480, camera: str = "track", ghost: bool = True, threads: int = 0,
+        autoreset_mode: Autoreset = "same_step", critic: CriticObs = "info",
+        render_mode: str | None = None, width: int = 640, height: int = 480,
+        camera: str = "track", ghost: bool = True, threads: int = 0,
     ) -> None:  # fmt: skip
-        if not isinstance(autoreset_mode, AutoresetMode):
-            try:
-                autoreset_mode = AutoresetMode[autoreset_mode.upper()]
-            except KeyError:
-                raise ConfigError(
-                    f"autoreset_mode is '{autoreset_mode}', expected 'same_step', 'next_step' or "
-                    "'disabled'."
-                ) from None
-        self.autoreset_mode = autoreset_mode
-        self.metadata = {**self.metadata, "autoreset_mode": autoreset_mode}
-        self.render_mode = _check_render_mode(render_mode, self.metadata)
+        mode = _autoreset_mode(autoreset_mode)
+        _check_render_mode(render_mode)
         render = dict(
             render_mode=render_mode, width=width, height=height, camera=camera, ghost=ghost
         )
         resolved = _resolve_config(config, preset, overrides, episode_s, state_estimation)
-        self.num_envs = num_envs
-        self._core = _Core(num_envs, motion, resolved, backend, threads, critic, render)
-        self.task, self.simulator = self._core.task, self._core.simulator
-        self.single_observation_space = self._core.observation_space
-        self.single_action_space = self._core.action_space
-        self.observation_space = batch_space(self.single_observation_space, num_envs)
-        self.action_space = batch_space(self.single_action_space, num_envs)
-        self._everyone = np.arange(num_envs)
-        self._all = np.ones(num_envs, bool)
-        self._ended = np.zeros(num_envs, bool)  # next_step: to be reset by the coming step
-        self._started = False
+        core = _TrackCore(num_envs, motion, resolved, backend, threads, critic, render)
+        super().__init__(num_envs, core, mode, render_mode)
 
     @property
     def config(self) -> TrackConfig:
         """The resolved configuration."""
         return self._core.config
 
-    def reset(
-        self, *, seed: int | None = None, options: Mapping[str, Any] | None = None
-    ) -> tuple[Any, dict[str, Any]]:
-        """See `gymnasium.vector.VectorEnv.reset`.
-
-        Args:
-            seed: one seed for the whole batch.
-            options: `clip`, `frame`, `phase` as in `TrackEnv`, for every robot alike or, as
-                arrays, for each of those that are reset; `reset_mask` `[N]` bool resets only some.
-        """
-        super().reset(seed=seed)
-        if isinstance(seed, list | tuple):
-            raise ConfigError("seed must be one integer: the batch has one generator.")
-        if seed is not None or not self._started:
-            self.task.startup(self.np_random)
-            self._started = True
-        env_ids = self._everyone
-        mask = (options or {}).get("reset_mask")
-        if mask is not None:
-            mask = np.asarray(mask)
-            if mask.shape != (self.num_envs,) or mask.dtype != bool or not mask.any():
-                raise ConfigError(
-                    f"options['reset_mask'] must be {self.num_envs} booleans, at least one True."
-                )
-            env_ids = np.flatnonzero(mask)
-        clip_id, frame = _start_options(self.task, options, len(env_ids))
-        self.task.reset(env_ids, self.np_random, clip_id=clip_id, frame=frame)
-        self._ended[env_ids] = False
-        policy, critic = self._core.observe(slice(None), self.np_random)
-        return self._observation(policy, critic), self._info(critic)
-
-    def step(
-        self, actions: np.ndarray
-    ) -> tuple[Any, np.ndarray, np.ndarray, np.ndarray, dict[str, Any]]:
-        """See `gymnasium.vector.VectorEnv.step`."""
-        actions = _check_action(actions, (self.num_envs, g1.NUM_JOINTS))
-        result = self.task.step(actions)
-        reward, terminated, truncated = result.reward, result.terminated, result.truncated
-        if self.autoreset_mode is AutoresetMode.NEXT_STEP and self._ended.any():
-            # The step after an episode's end only resets; physics of those robots is thrown away.
-            for array in (reward, terminated, truncated, result.values):
-                array[self._ended] = 0
-            self.task.reset(np.flatnonzero(self._ended), self.np_random)
-        done = terminated | truncated
-        self.task.push(self.np_random, ~(done | self._ended))
-        policy, critic = self._core.observe(slice(None), self.np_random)
-
-        info: dict[str, Any] = {}
-        if done.any():
-            ids = np.flatnonzero(done)
-            causes = np.full(self.num_envs, "", dtype="U16")
-            causes[ids] = [_cause(result, int(i)) for i in ids]
-            if self.autoreset_mode is AutoresetMode.SAME_STEP:
-                kept = _only(critic, ids)
-                final = self._info(kept, result)
-                final["termination"], final["_termination"] = causes, done
-                info["final_obs"] = self._observation(_only(policy, ids), kept)
-                info["final_info"] = {
-                    key: done if key.startswith("_") else value for key, value in final.items()
-                }
-                info["_final_obs"] = info["_final_info"] = done
-                self.task.reset(ids, self.np_random)
-                policy[ids], critic[ids] = self._core.observe(ids, self.np_random)
-            info["termination"], info["_termination"] = causes, done
-        self._ended = done.copy()
-        info |= self._info(critic, result)
-        return self._observation(policy, critic), reward, terminated, truncated, info
-
-    def render(self) -> Any:
-        """A tuple with the picture of the first robot (one window or picture shows one robot)."""
-        picture = self._core.render()
-        return None if picture is None else (picture,)
-
-    def close_extras(self, **kwargs: Any) -> None:
-        """See `gymnasium.vector.VectorEnv.close_extras`."""
-        self._core.close()
-
-    def get_state(self) -> dict[str, Any]:
-        """All that a bit-exact continuation needs: arrays, and the generator's state."""
-        generator = self.np_random.bit_generator
-        return {
-            "simulator": self.simulator.get_state(),
-            "task": self.task.get_state(),
-            "generator": generator.state,
-            "ended": self._ended.copy(),
-        }
-
-    def set_state(self, state: Mapping[str, Any]) -> None:
-        """Continue from what `get_state` returned, in an environment built with equal arguments."""
-        self.simulator.set_state(state["simulator"])
-        self.task.set_state(state["task"])
-        self.np_random.bit_generator.state = state["generator"]
-        self._ended[:] = state["ended"]
-        self._started = True
-
-    def _observation(self, policy: np.ndarray, critic: np.ndarray) -> Any:
-        return {"policy": policy, "critic": critic} if self._core.critic == "dict" else policy
-
-    def _info(self, critic: np.ndarray, result: StepResult | None = None) -> dict[str, Any]:
-        values: dict[str, np.ndarray] = {
-            "clip": self.task.clip_id.copy(),
-            "frame": self.task.frame.copy(),
-        }
+    def _figures(self, parts: tuple[np.ndarray, ...]) -> dict[str, np.ndarray]:
+        values = {"clip": self.task.clip_id.copy(), "frame": self.task.frame.copy()}
         if self._core.critic == "info":
-            values["critic_obs"] = critic
-        if result is not None:
-            values |= zip(result.names, result.values.T, strict=True)
-        everyone = self._all.copy()
-        return values | {f"_{name}": everyone for name in values}
+            values["critic_obs"] = parts[1]
+        return values
 
 
-def _check_render_mode(mode: str | None, metadata: Mapping[str, Any]) -> str | None:
-    if mode is not None and mode not in metadata["render_modes"]:
-        known = ", ".join(metadata["render_modes"])
+class GuidedEnv(_SingleEnv):
+    """A Unitree G1 without a reference, at one of four tasks: one robot.
+
+    The vector form is `GuidedVectorEnv`.
+
+    ## Description
+    The tasks with which BeyondMimic (arXiv 2508.08241) tries its guided diffusion model; robot,
+    physics and drives are those of tracking, 50 Hz. Where the paper tells no figure it is ours, as
+    `bm_envs.tasks.guided.config` says one by one.
+
+    | id | task | it is done when |
+    |---|---|---|
+    | BMGuided-G1-WalkPerturb-v0 | walk 15 s; the root's velocity jumps by U[0, 0.5] m/s each second, in any horizontal direction, beginning at 0 s | no fall |
+    | BMGuided-G1-Joystick-v0 | 3 s each: 0.6 m/s forward, 0.3 m/s backward, 0.5 rad/s left and right at 0.4 m/s | each was followed: mean speed over the last 1.5 s half the commanded one or more (0.3, 0.15 m/s); turns: heading changed by 25 degrees or more; and no fall |
+    | BMGuided-G1-Waypoint-v0 | a goal 2 to 5 m off, 15 s | the pelvis was within 0.3 m and slower than 0.2 m/s, and no fall |
+    | BMGuided-G1-Obstacle-v0 | the same behind 1 to 5 vertical cylinders of 0.15 to 0.3 m radius | the same, and no link came into one |
+
+    Cylinders are no part of the physics; `bm_envs.tasks.guided.obstacles` has the test of contact.
+
+    ## Action Space
+    `Box(-10, 10, (29,))`, as in `TrackEnv`.
+
+    ## Observation Space
+    `Box(-inf, inf, (O,))`, the terms of `bm_envs.tasks.guided.observations.TERMS`, where they stand
+    being `env.unwrapped.task.observation_layout`. The now frame stands on the ground under the
+    pelvis and faces as it does. Terms of 4 steps hold t-3, t-2, t-1 and t one after another, as if
+    the robot had been in its start state before; `observations.features` makes of them the states
+    as a diffusion model wants them.
+
+    | index | term | frame | unit |
+    |---|---|---|---|
+    | 0:116 | joint_pos: joint positions, 4 steps | joints | rad |
+    | 116:232 | joint_vel: joint velocities, 4 steps | joints | rad/s |
+    | 232:244 | root_pos: pelvis, 4 steps; heights are above the ground | now | m |
+    | 244:256 | root_rot: rotation vector of the pelvis, 4 steps | now | rad |
+    | 256:268 | root_lin_vel: velocity of the pelvis origin, 4 steps | now | m/s |
+    | 268:280 | root_ang_vel: angular velocity of the pelvis, 4 steps | now | rad/s |
+    | 280:309 | actions: last raw action; at the start the one that asks for the pose | joints | - |
+
+    WalkPerturb ends here. Joystick goes on with
+
+    | 309:312 | command: wanted velocity forward and left, wanted yaw rate | now | m/s, rad/s |
+
+    and Waypoint and Obstacle with the first two of these, Obstacle with all three:
+
+    | 309:311 | goal_pos: the goal | now | m |
+    | 311:312 | goal_distance: horizontal distance of the pelvis from it | - | m |
+    | 312:321 | obstacles: x, y and radius of the 3 nearest obstacles | now | m |
+
+    Where there are fewer than 3, (10, 0, 0) stands for the others.
+
+    ## Rewards
+    `reward_alive` + `reward_task` each step: 0.5 while not fallen, and 0.5 times a term in [0, 1],
+    0 from a fall on and in the warm-up. v is the horizontal velocity of the pelvis:
+
+    - WalkPerturb: |v| / 0.2, at most 1.
+    - Joystick: the mean of exp(-|v - v_c|^2 / 0.3^2) and exp(-(w - w_c)^2 / 0.5^2), the command's
+      velocity and yaw rate.
+    - Waypoint: (1 - e^-2d) min(1, max(0, v_g / 0.5)) + e^-2d exp(-|v|^2 / 0.2^2), d the distance
+      and v_g the speed towards the goal.
+    - Obstacle: that times min(1, max(0, c / 0.1)), c the clearance.
+
+    ## Starting State
+    A drawn frame of the built-in walks and turns in which the robot is on its way.
+    `reset(options={"qpos": [36], "qvel": [35]})` gives the state (at rest without `qvel`), in
+    MuJoCo's layout; `"goal": [2]` and, with it, `"obstacles": [C, 3]` (x, y, radius) give the task,
+    in the world, m. With `warm_up_s` the time begins so much later, and with it command, goal,
+    obstacles and pushes; in observations they are then zero (obstacles: absent).
+
+    ## Episode End
+    Termination: a fall (`fall="strict"`: pelvis below 0.4 m or tilted by more than 60 degrees;
+    `"head"`: head below 0.2 m) or a diverged simulation. Truncation: the task's time, 15 s (joystick
+    12 s), or `episode_s`. `info["termination"]` names which. Nothing else ends an episode: not the
+    arrival at a goal, nor the touch of an obstacle.
+
+    ## Info
+    The figures of the state that is observed. All: `time_s` (negative in the warm-up),
+    `pelvis_height`, `head_height`, `tilt`, `speed`, `fell_strict`, `fell_head` (so far), `success`
+    (earned so far; of WalkPerturb and Joystick in the last step only; a fall by the criterion that
+    ends episodes takes it back: the paper's success wants `fall="head"`), `success_strict` (and no
+    fall by the strict one).
+    WalkPerturb: `pushed`, `push_velocity`, `pushes`. Joystick: `command`, `velocity`, `yaw_rate`,
+    `segment`, `segments_done`, `segment_value` (0 before its end), `segment_passed`. Waypoint,
+    Obstacle: `goal`, `distance`, `arrived_s` (infinite before). Obstacle: `clearance`, `least_clearance`, `touched`,
+    `num_obstacles`. m, s, rad; `reward_alive` and `reward_task` are of the step just done.
+
+    ## Arguments
+    `task`: which one, given by the id. `overrides`: nested mapping of changed settings of the task's
+    configuration, `config`: a whole one in their place. `episode_s`, `fall`, `warm_up_s`: three of
+    those settings, "preset" for the configuration's. `backend`, `threads`, `render_mode`, `width`,
+    `height`: as in `TrackEnv`; `camera`: one of the model's, None for one that follows from afar.
+    Pictures show the command as an arrow, the path walked, the goal and the obstacles.
+
+    ## Version History
+    v0: first version.
+    """  # noqa: E501 (a table's row is a line)
+
+    task: GuidedTask
+
+    def __init__(
+        self, task: str = "walk_perturb", *, backend: str = "mujoco",
+        overrides: Mapping[str, Any] | None = None, config: GuidedConfig | None = None,
+        episode_s: Setting = "preset", fall: str = "preset", warm_up_s: Setting = "preset",
+        render_mode: str | None = None, width: int = 640, height: int = 480,
+        camera: str | None = None, threads: int = 1,
+    ) -> None:  # fmt: skip
+        _check_render_mode(render_mode)
+        render = dict(render_mode=render_mode, width=width, height=height, camera=camera)
+        settings = dict(episode_s=episode_s, fall=fall, warm_up_s=warm_up_s)
+        resolved = _resolve_guided(task, config, overrides, settings)
+        super().__init__(_GuidedCore(1, resolved, backend, threads, render), render_mode)
+
+    @property
+    def config(self) -> GuidedConfig:
+        """The resolved configuration."""
+        return self._core.config
+
+    def _info(self, parts: tuple[np.ndarray, ...]) -> dict[str, Any]:
+        rows = {name: values[0] for name, values in self.task.figures().items()}
+        return {name: row if row.ndim else row.item() for name, row in rows.items()}
+
+
+class GuidedVectorEnv(_VectorEnv):
+    """N robots in one simulator; task, spaces and arguments are those of `GuidedEnv`.
+
+    `autoreset_mode` as in `TrackVectorEnv`. Every array in `info` has one row a robot; with
+    `same_step` those of an ended episode, its success among them, are in `info["final_info"]`.
+    """
+
+    task: GuidedTask
+
+    def __init__(
+        self, num_envs: int = 1, task: str = "walk_perturb", *, backend: str = "mujoco",
+        overrides: Mapping[str, Any] | None = None, config: GuidedConfig | None = None,
+        episode_s: Setting = "preset", fall: str = "preset", warm_up_s: Setting = "preset",
+        autoreset_mode: Autoreset = "same_step", render_mode: str | None = None, width: int = 640,
+        height: int = 480, camera: str | None = None, threads: int = 0,
+    ) -> None:  # fmt: skip
+        mode = _autoreset_mode(autoreset_mode)
+        _check_render_mode(render_mode)
+        render = dict(render_mode=render_mode, width=width, height=height, camera=camera)
+        settings = dict(episode_s=episode_s, fall=fall, warm_up_s=warm_up_s)
+        resolved = _resolve_guided(task, config, overrides, settings)
+        core = _GuidedCore(num_envs, resolved, backend, threads, render)
+        super().__init__(num_envs, core, mode, render_mode)
+
+    @property
+    def config(self) -> GuidedConfig:
+        """The resolved configuration."""
+        return self._core.config
+
+    def _figures(self, parts: tuple[np.ndarray, ...]) -> dict[str, np.ndarray]:
+        return self.task.figures()
+
+
+def _resolve_guided(
+    task: str, config: GuidedConfig | None, overrides: Mapping[str, Any] | None,
+    settings: Mapping[str, Any],
+) -> GuidedConfig:  # fmt: skip
+    kind = config_class(task)
+    config = kind() if config is None else config
+    if type(config) is not kind:
+        raise ConfigError(
+            f"config is a {type(config).__name__}, expected a {kind.__name__} for task '{task}'."
+        )
+    changes = {name: value for name, value in settings.items() if value != "preset"}
+    return config.override({**(overrides or {}), **changes})
+
+
+def _autoreset_mode(mode: Autoreset) -> AutoresetMode:
+    if isinstance(mode, AutoresetMode):
+        return mode
+    try:
+        return AutoresetMode[mode.upper()]
+    except (KeyError, AttributeError):
+        raise ConfigError(
+            f"autoreset_mode is '{mode}', expected 'same_step', 'next_step' or 'disabled'."
+        ) from None
+
+
+def _check_render_mode(mode: str | None) -> None:
+    if mode is not None and mode not in METADATA["render_modes"]:
+        known = ", ".join(METADATA["render_modes"])
         raise ConfigError(f"render_mode is '{mode}', expected None or one of {known}.")
-    return mode
 
 
 def _start_options(

@@ -2,7 +2,8 @@
 
 Both draw configurations, not simulations: they take `qpos [36]` (root position 3, root quaternion
 w x y z, 29 joint angles in the project's order), compute link poses and draw. A second one, the
-ghost, is drawn translucent in the same scene: the reference beside the robot that follows it.
+ghost, is drawn translucent in the same scene: the reference beside the robot that follows it. What
+a task wants of the robot can be drawn as well (`Decor`).
 
 OpenGL without a display: MuJoCo settles on an OpenGL from `MUJOCO_GL` when it is imported, and on
 one that needs a display where that is unset. Here the choice is made when the first picture is
@@ -18,10 +19,12 @@ import atexit
 import ctypes
 import functools
 import importlib
+import itertools
 import os
 import sys
 import threading
 import warnings
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -34,6 +37,9 @@ from bm_envs.robots import mjcf
 GHOST_RGBA = (0.05, 0.75, 0.30, 0.25)
 _GHOST_SIZE = 0.97  # so that it hides inside the robot, not flickers on it, where the two agree
 _MAX_GEOMS = 1000  # the robot and its ghost are about 200
+_PATH_RGBA, _ARROW_RGBA = (0.95, 0.80, 0.10, 1.0), (0.90, 0.35, 0.05, 1.0)
+_GOAL_RGBA, _OBSTACLE_RGBA = (0.80, 0.10, 0.45, 1.0), (0.45, 0.20, 0.60, 0.55)
+_OBSTACLE_HEIGHT = 1.2  # m; lower than the robot, which is to be seen behind
 _CONTEXT_MODULES = {
     "egl": "mujoco.egl",
     "osmesa": "mujoco.osmesa",
@@ -56,6 +62,23 @@ class View:
     """Degrees; negative looks down."""
     height: float = 0.68
     """m above the ground of the point looked at; it does not bob with the robot."""
+
+
+FAR_VIEW = View(distance=5.0, elevation=-22.0, height=0.8)  # shows where a robot is going
+
+
+@dataclass(frozen=True)
+class Decor:
+    """What a task shows beside the robot, in the world, m. None: there is nothing of the kind."""
+
+    path: np.ndarray | None = None
+    """`[P, 2]`, where the robot has been, oldest first: a line on the ground."""
+    arrow: np.ndarray | None = None
+    """`[2, 3]`, from where and to where."""
+    goal: np.ndarray | None = None
+    """`[3]`: x, y and radius of a disc on the ground, with a flag in it."""
+    obstacles: np.ndarray | None = None
+    """`[C, 3]`: x, y and radius of cylinders, drawn translucent."""
 
 
 class OffscreenRenderer:
@@ -111,19 +134,24 @@ class OffscreenRenderer:
         self._rect = mujoco.MjrRect(0, 0, self.width, self.height)
         self._context, self._mjr = _open_context(model, self.width, self.height)
 
-    def render(self, qpos: np.ndarray, ghost_qpos: np.ndarray | None = None) -> np.ndarray:
+    def render(
+        self, qpos: np.ndarray, ghost_qpos: np.ndarray | None = None, decor: Decor | None = None
+    ) -> np.ndarray:
         """The picture. `[H, W, 3]` uint8, a new array.
 
         Args:
             qpos: `[36]`, the robot.
             ghost_qpos: `[36]`, drawn translucent; None: no ghost.
+            decor: what else is shown.
         """
-        self._draw(qpos, ghost_qpos)
+        self._draw(qpos, ghost_qpos, decor)
         pixels = np.empty((self.height, self.width, 3), np.uint8)
         mujoco.mjr_readPixels(pixels, None, self._rect, self._mjr)
         return np.ascontiguousarray(pixels[::-1])  # OpenGL counts rows from below
 
-    def depth(self, qpos: np.ndarray, ghost_qpos: np.ndarray | None = None) -> np.ndarray:
+    def depth(
+        self, qpos: np.ndarray, ghost_qpos: np.ndarray | None = None, decor: Decor | None = None
+    ) -> np.ndarray:
         """Distance of what each pixel shows, along the direction of view, m. `[H, W]` float32.
 
         Where only the sky is seen it is the far clipping distance, `far`.
@@ -133,7 +161,7 @@ class OffscreenRenderer:
         self._scene.flags[mujoco.mjtRndFlag.mjRND_SEGMENT] = True
         self._scene.flags[mujoco.mjtRndFlag.mjRND_IDCOLOR] = True
         try:
-            self._draw(qpos, ghost_qpos)
+            self._draw(qpos, ghost_qpos, decor)
         finally:
             self._scene.flags[:] = flags
         buffer = np.empty((self.height, self.width), np.float32)
@@ -167,7 +195,7 @@ class OffscreenRenderer:
     def __del__(self) -> None:
         self.close()
 
-    def _draw(self, qpos: np.ndarray, ghost_qpos: np.ndarray | None) -> None:
+    def _draw(self, qpos: np.ndarray, ghost_qpos: np.ndarray | None, decor: Decor | None) -> None:
         if self._mjr is None:
             raise ConfigError("The renderer is closed; make a new one to render again.")
         self._robot.pose(qpos)
@@ -185,6 +213,8 @@ class OffscreenRenderer:
         )  # fmt: skip
         if ghost_qpos is not None:
             self._robot.add_ghost(ghost_qpos, self._option, self._scene)
+        if decor is not None:
+            _add_decor(decor, self._scene)
         self._context.make_current()
         mujoco.mjr_setBuffer(mujoco.mjtFramebuffer.mjFB_OFFSCREEN, self._mjr)
         mujoco.mjr_render(self._rect, self._scene, self._mjr)
@@ -222,8 +252,10 @@ class HumanViewer:
         # Python ends by shutting GLFW down; a window still drawing then crashes the process.
         atexit.register(self.close)
 
-    def sync(self, qpos: np.ndarray, ghost_qpos: np.ndarray | None = None) -> None:
-        """Show a configuration `[36]`, and a ghost if given; no-op once the window is shut."""
+    def sync(
+        self, qpos: np.ndarray, ghost_qpos: np.ndarray | None = None, decor: Decor | None = None
+    ) -> None:
+        """Show a configuration `[36]`, and ghost and decor if given; no-op in a shut window."""
         if not self.is_running():
             return
         with self._handle.lock():
@@ -241,6 +273,8 @@ class HumanViewer:
             self._handle.user_scn.ngeom = 0
             if ghost_qpos is not None:
                 self._robot.add_ghost(ghost_qpos, self._option, self._handle.user_scn)
+            if decor is not None:
+                _add_decor(decor, self._handle.user_scn)
         self._handle.sync()
 
     def is_running(self) -> bool:
@@ -308,6 +342,45 @@ class _Robot:
             geom.size[:] *= _GHOST_SIZE
             geom.matid, geom.texcoord = -1, 0
             geom.emission, geom.specular, geom.shininess = 0.1, 0.1, 0.2
+
+
+def _add_decor(decor: Decor, scene: mujoco.MjvScene) -> None:
+    """Append the shapes of the decor, as far as the scene has room."""
+    shape = mujoco.mjtGeom
+
+    def between(kind: int, width: float, rgba: Sequence[float], start: Any, end: Any) -> None:
+        if scene.ngeom < scene.maxgeom:
+            geom = scene.geoms[scene.ngeom]
+            scene.ngeom += 1
+            _init_geom(geom, kind, rgba)
+            mujoco.mjv_connector(
+                geom, kind, width, np.asarray(start, float), np.asarray(end, float)
+            )
+
+    if decor.obstacles is not None:
+        for x, y, radius in decor.obstacles:
+            foot, top = (x, y, 0.0), (x, y, _OBSTACLE_HEIGHT)
+            between(shape.mjGEOM_CYLINDER, radius, _OBSTACLE_RGBA, foot, top)
+    if decor.goal is not None:
+        x, y, radius = decor.goal
+        between(shape.mjGEOM_CYLINDER, radius, _GOAL_RGBA, (x, y, 0.0), (x, y, 0.01))
+        between(shape.mjGEOM_CYLINDER, 0.012, _GOAL_RGBA, (x, y, 0.0), (x, y, 1.0))
+        # The flag is a drum, the same from every side.
+        between(shape.mjGEOM_CYLINDER, 0.08, _GOAL_RGBA, (x, y, 0.85), (x, y, 1.0))
+    if decor.arrow is not None and np.ptp(decor.arrow, 0).max() > 0.01:  # m; shorter has no way
+        between(shape.mjGEOM_ARROW, 0.03, _ARROW_RGBA, *decor.arrow)
+    if decor.path is not None:
+        points = np.column_stack([decor.path, np.full(len(decor.path), 0.01)])
+        for start, end in itertools.pairwise(points):
+            if np.ptp([start, end], 0).max() > 1e-4:
+                between(shape.mjGEOM_CAPSULE, 0.012, _PATH_RGBA, start, end)
+
+
+def _init_geom(geom: mujoco.MjvGeom, kind: int, rgba: Sequence[float]) -> None:
+    mujoco.mjv_initGeom(
+        geom, kind, np.zeros(3), np.zeros(3), np.eye(3).ravel(), np.array(rgba, np.float32)
+    )
+    geom.category = mujoco.mjtCatBit.mjCAT_DECOR
 
 
 def _set_pose(model: mujoco.MjModel, data: mujoco.MjData, qpos: np.ndarray, name: str) -> None:

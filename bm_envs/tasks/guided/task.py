@@ -13,6 +13,7 @@ import numpy as np
 
 from bm_envs.backends.base import Simulator, SimulatorConfig, full_state, make_simulator
 from bm_envs.robots import g1
+from bm_envs.robots.mjcf import ModelConfig
 from bm_envs.tasks.guided.representation import States
 from bm_envs.tasks.guided.rollouts import states_of
 from bm_envs.tasks.track.config import TrackConfig
@@ -32,7 +33,8 @@ class Robots:
 
     def __init__(
         self, num_envs: int, drives: Mapping[str, Sequence[float]], *, backend: str = "mujoco",
-        threads: int = 0, action_delay: int = 0,
+        threads: int = 0, action_delay: int = 0, model: ModelConfig | None = None,
+        decimation: int | None = None,
     ) -> None:  # fmt: skip
         """Robots in no particular state; call `reset` first.
 
@@ -42,11 +44,13 @@ class Robots:
             backend: physics engine.
             threads: of a CPU engine; 0: all cores this process may use.
             action_delay: control steps that an action takes to arrive.
+            model: shapes and solver settings; None: the tracking task's.
+            decimation: physics steps per control step; None: the tracking task's.
         """
         task = TrackConfig.preset("robust")
         self.num_envs = num_envs
         self.simulator: Simulator = make_simulator(backend, SimulatorConfig(
-            num_envs=num_envs, model=task.model, decimation=task.decimation,
+            num_envs=num_envs, model=model or task.model, decimation=decimation or task.decimation,
             stiffness=tuple(drives["stiffness"]), damping=tuple(drives["damping"]), threads=threads,
         ))  # fmt: skip
         self._default = np.asarray(drives["default_joint_pos"], np.float32)
@@ -55,11 +59,15 @@ class Robots:
         # Joint targets on their way, the oldest first.
         self._sent = np.zeros((action_delay + 1, num_envs, g1.NUM_JOINTS), np.float32)
 
-    def reset(self, qpos: np.ndarray, qvel: np.ndarray) -> None:
-        """Put the robots into states `qpos [N, 36]`, `qvel [N, 35]`; targets are their poses."""
-        self.simulator.reset(np.arange(self.num_envs), qpos, qvel)
-        self._sent[:] = qpos[:, 7:]
-        self.action[:] = (qpos[:, 7:] - self._default) / self._scale
+    def reset(self, qpos: np.ndarray, qvel: np.ndarray, env_ids: np.ndarray | None = None) -> None:
+        """Put robots into states `qpos [M, 36]`, `qvel [M, 35]`; targets are their poses.
+
+        Robots `env_ids [M]`, or all of them.
+        """
+        ids = np.arange(self.num_envs) if env_ids is None else env_ids
+        self.simulator.reset(ids, qpos, qvel)
+        self._sent[:, ids] = qpos[:, 7:]
+        self.action[ids] = (qpos[:, 7:] - self._default) / self._scale
 
     def step(self, action: np.ndarray) -> None:
         """One control step under raw actions `[N, 29]`."""
@@ -72,11 +80,15 @@ class Robots:
         """Where they are now. `[N, ...]`, float32."""
         return states_of(*full_state(self.simulator))
 
-    def push(self, speed: np.ndarray, angle: np.ndarray) -> None:
-        """Add `speed [N]`, m/s, in the horizontal direction `angle [N]`, rad, to the roots."""
+    def push(self, speed: np.ndarray, angle: np.ndarray, env_ids: np.ndarray | None = None) -> None:
+        """Add `speed [M]`, m/s, in the horizontal direction `angle [M]`, rad, to roots.
+
+        Those of the robots `env_ids [M]`, or of all of them.
+        """
+        ids = np.arange(self.num_envs) if env_ids is None else env_ids
         zero = np.zeros_like(speed)
         jump = np.stack([speed * np.cos(angle), speed * np.sin(angle), zero], 1)
-        self.simulator.push(np.arange(self.num_envs), jump, np.zeros((1, 3)))
+        self.simulator.push(ids, jump, np.zeros((1, 3)))
 
     def head_height(self) -> np.ndarray:
         """Height of the center of the head's collision sphere, m. `[N]`."""
@@ -90,9 +102,26 @@ class Robots:
     def is_down(self) -> np.ndarray:
         """Fallen by the strict criterion, which sitting and leaning meet, or diverged. `[N]`."""
         sim = self.simulator
-        upright = 1 - 2 * (sim.root_quat[:, 1] ** 2 + sim.root_quat[:, 2] ** 2)  # cosine of tilt
-        stands = (sim.root_pos[:, 2] >= PELVIS_HEIGHT) & (upright >= np.cos(TILT))
+        stands = (sim.root_pos[:, 2] >= PELVIS_HEIGHT) & (self._upright() >= np.cos(TILT))
         return ~stands | sim.diverged()
+
+    def tilt(self) -> np.ndarray:
+        """Angle between the pelvis' z axis and the vertical, rad. `[N]`."""
+        return np.arccos(self._upright().clip(-1.0, 1.0))
+
+    def _upright(self) -> np.ndarray:
+        """Cosine of the tilt. `[N]`."""
+        lean = self.simulator.root_quat[:, 1:3]
+        return 1 - 2 * (lean[:, 0] ** 2 + lean[:, 1] ** 2)
+
+    def get_state(self) -> dict[str, np.ndarray]:
+        """All that a bit-exact continuation needs besides the simulator's state."""
+        return {"action": self.action.copy(), "sent": self._sent.copy()}
+
+    def set_state(self, state: Mapping[str, np.ndarray]) -> None:
+        """Continue from what `get_state` returned; the simulator must be restored as well."""
+        self.action[:] = state["action"]
+        self._sent[:] = state["sent"]
 
     def close(self) -> None:
         """Free the engine's resources."""

@@ -282,10 +282,14 @@ class TrackConfig:
 
         `config.override({"pushes": False, "model": {"feet": "capsules"}})`
         """
-        return _override(self, changes, "")
+        return with_changes(self, changes, "")
 
 
-def _override(config: Any, changes: Mapping[str, Any], path: str) -> Any:
+def with_changes(config: Any, changes: Mapping[str, Any], path: str) -> Any:
+    """A copy of a dataclass with fields replaced; a mapping replaces fields of a nested one.
+
+    `path` is where it stands, for errors.
+    """
     values = {}
     for name, value in changes.items():
         names = [item.name for item in dataclasses.fields(config)]
@@ -293,7 +297,7 @@ def _override(config: Any, changes: Mapping[str, Any], path: str) -> Any:
             raise ConfigError(unknown_name("setting", path + name, [path + item for item in names]))
         present = getattr(config, name)
         if dataclasses.is_dataclass(present) and isinstance(value, Mapping):
-            value = _override(present, value, f"{path}{name}.")
+            value = with_changes(present, value, f"{path}{name}.")
         elif isinstance(value, list):  # JSON has no tuples
             value = tuple(value)
         values[name] = value
