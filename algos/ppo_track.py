@@ -459,7 +459,8 @@ class Actor(Network):
     @torch.no_grad()
     def load(self, mlp: MLP) -> None:
         """Take over the network of a policy."""
-        own = [tuple(layer.weight.shape) for layer in self.layers]
+        depth = range(len(self.layers))
+        own = [tuple(self.get_parameter(f"layers.{i}.weight").shape) for i in depth]
         found = [weight.shape for weight in mlp.weights]
         residual = mlp.residual_offset is not None
         if found != own or residual != self.residual:

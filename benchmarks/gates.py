@@ -3,9 +3,9 @@ r"""Is a state-action diffusion model right? Gates that it passes one after anot
     python benchmarks/gates.py --policy guided_body_pos --json out.json
     python benchmarks/gates.py --policy runs/body_pos__ddpm_guided__1 --quick --json gates.json
 
-What the gates need of roll-outs is collected anew, by the model's own expert with seeds that its
-training did not use. Rows are `{gate, title, value, unit, threshold, passed, details}`; `passed` is
-null where a figure is only measured. The gates, in their order:
+What the gates need of roll-outs is collected anew, by the model's own expert on the clips of its
+data, with seeds that its training did not use. Rows are `{gate, title, value, unit, threshold,
+passed, details}`; `passed` is null where a figure is only measured. The gates, in their order:
 
     0        representation and mirror: invariant to where and which way, invertible, twice the
              mirror is nothing, a mirrored motion's window is the window's mirror; largest error
@@ -49,14 +49,17 @@ import numpy as np
 from tqdm import tqdm
 from tyro.conf import FlagCreatePairsOff
 
-from bm_envs import cli
+from bm_envs import cli, evaluation
 from bm_envs.errors import BMError, ConfigError
 from bm_envs.evaluation import wilson
+from bm_envs.motion import library
+from bm_envs.motion.clip import Clip
+from bm_envs.policy import load_policy
 from bm_envs.robots import g1
 from bm_envs.rotations import quat_mul, quat_rotate
 from bm_envs.tasks.guided import rollouts, sampler
 from bm_envs.tasks.guided.costs import Joystick, guide
-from bm_envs.tasks.guided.model import Controller, GuidedModel, Method, load_model
+from bm_envs.tasks.guided.model import Controller, GuidedModel, Method, load_model, method_of
 from bm_envs.tasks.guided.representation import (
     REPRESENTATIONS,
     States,
@@ -120,13 +123,7 @@ class Config:
 
     @property
     def method(self) -> Method:
-        if self.sampler in ("full", "rolling"):
-            return self.sampler  # type: ignore[return-value]
-        if self.sampler.isdecimal() and 1 <= int(self.sampler) <= K:
-            return int(self.sampler)
-        raise ConfigError(
-            f"sampler is '{self.sampler}', expected full, rolling or 1 to {K} DDIM calls."
-        )
+        return method_of(self.sampler)
 
 
 @dataclass
@@ -189,16 +186,11 @@ def experts_of(model: GuidedModel, given: Sequence[str]) -> list[str]:
     return names
 
 
-def long_motions(experts: Sequence[str], steps: int) -> list[str]:
-    """Those of the experts' clips that last `steps` control steps and more."""
-    from bm_envs import evaluation
-    from bm_envs.policy import load_policy
-
-    clips = [clip for name in experts for clip in evaluation.motions_of(load_policy(name))]
-    names = [clip.name for clip in clips if clip.num_frames >= steps + 2]
-    if not names:
-        raise ConfigError(f"No clip of {', '.join(experts)} lasts {steps * CONTROL_DT:g} s.")
-    return list(dict.fromkeys(names))
+def motions_for(model: GuidedModel, config: Config, experts: Sequence[str]) -> list[Clip]:
+    """The clips of the model's data; of experts that were given, those they were trained on."""
+    if config.expert:
+        return [c for name in experts for c in evaluation.motions_of(load_policy(name))]
+    return library.load_motions(model.clip_names())
 
 
 # --- gates 0 to 2b: data and predictions ----------------------------------------------------------
@@ -781,17 +773,20 @@ def examine(model: GuidedModel, config: Config, folder: Path) -> Iterator[Gate]:
     trials = config.trials or (12 if quick else 50)
     if wanted - {"latency"}:
         experts = experts_of(model, config.expert)
+        clips = motions_for(model, config, experts)
     if wanted & {"0", "2", "2b", "3", "4", "5"}:
         count = "256" if quick else "512"
         held_out = collect(
             folder / "held_out", experts, seed, "--episodes", count, "--num-envs", "256",
-            *collecting,
+            "--motion", *(clip.name for clip in clips), *collecting,
         )  # fmt: skip
     if "0" in wanted:
         yield gate_0(held_out)
     if wanted & {"1", "1b"}:
         alone = ("--steps", "750", "--warm-up", "0", "--verify", "0", "--quiet", "1")
-        motions = long_motions(experts, 750)
+        motions = [clip.name for clip in clips if clip.num_frames >= 752]
+        if not motions:
+            raise ConfigError(f"No clip of {', '.join(experts)} lasts 15 s, expected one or more.")
         episodes = ("--episodes", str(trials), "--num-envs", str(trials), "--motion", *motions)
         quiet = collect(
             folder / "quiet", experts, seed + 1, *alone, *episodes, "--pushed", "0", *collecting

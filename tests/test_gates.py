@@ -9,12 +9,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from diffusion import Model, still
 from scipy import stats
 
 from bm_envs.errors import ConfigError
 from bm_envs.robots import g1
 from bm_envs.tasks.guided.representation import REPRESENTATIONS, representation
-from bm_envs.tasks.guided.sampler import LENGTH, NOW, PAST
+from bm_envs.tasks.guided.sampler import LENGTH, PAST
 
 ROOT = Path(__file__).resolve().parent.parent
 for folder in ("algos", "benchmarks"):
@@ -36,34 +37,6 @@ def episodes(tmp_path_factory):
 def drives():
     policy = collect.load_policy("walk")
     return collect.drives_of(policy)
-
-
-class Model:
-    """Stands in for a trained one: its clean estimates are whatever `answer` says."""
-
-    def __init__(self, drives, answer, name="body_pos"):
-        self.representation = representation(name)
-        self.drives, self.answer = drives, answer
-        self.width, self.name, self.path = self.representation.size, "stand-in", Path("none")
-
-    def denoise(self, states, actions, state_levels, action_levels):
-        return self.answer(states, actions, state_levels, action_levels)
-
-    def scale(self, features):
-        return np.asarray(features, np.float32)
-
-    unscale = unscale_action = scale_action = bound = bound_action = scale
-
-
-def still(action):
-    """An answer: the states go on as they are now, the action is always the same."""
-
-    def answer(states, actions, state_levels, action_levels):
-        states = states.copy()
-        states[:, PAST:] = states[:, NOW : NOW + 1]
-        return states, np.broadcast_to(np.float32(action), actions.shape).copy()
-
-    return answer
 
 
 # --- gates 0 to 2b --------------------------------------------------------------------------------

@@ -25,7 +25,7 @@ import numpy as np
 
 from bm_envs import policy as policy_files
 from bm_envs.cli import atomic_path, versions, write_json
-from bm_envs.errors import PolicyError, unknown_name
+from bm_envs.errors import ConfigError, PolicyError, unknown_name
 from bm_envs.robots import g1
 from bm_envs.tasks.guided import sampler
 from bm_envs.tasks.guided.representation import (
@@ -200,9 +200,17 @@ class GuidedModel:
 
     def expert_names(self) -> list[str]:
         """Names of the trackers that it learned from, of `policy.json` beside it; may be none."""
+        return self._told("experts", "policy")
+
+    def clip_names(self) -> list[str]:
+        """Names of the clips that those tracked, likewise."""
+        return self._told("clips", "name")
+
+    def _told(self, what: str, key: str) -> list[str]:
+        """Names of what the training data were made with."""
         try:
             told = json.loads((self.path.parent / "policy.json").read_text())
-            names = [expert["policy"] for part in told["data"] for expert in part["experts"]]
+            names = [entry[key] for part in told["data"] for entry in part[what]]
         except (OSError, ValueError, LookupError, TypeError):
             return []
         return list(dict.fromkeys(str(name) for name in names))
@@ -321,6 +329,21 @@ def _check_graph(model: Any, rep: Representation) -> int:
 Method = Literal["full", "rolling"] | int
 
 
+def method_of(name: str) -> Method:
+    """A sampler by its name on a command line: `full`, `rolling`, or a number of DDIM calls.
+
+    Raises:
+        ConfigError: it is none of these.
+    """
+    if name == "full" or name == "rolling":
+        return name
+    if name.isdecimal() and 1 <= int(name) <= sampler.K:
+        return int(name)
+    raise ConfigError(
+        f"sampler is '{name}', expected full, rolling or 1 to {sampler.K} DDIM calls."
+    )
+
+
 class Controller:
     """A model in the loop of N robots: remembers their last states and gives their next actions.
 
@@ -369,7 +392,12 @@ class Controller:
         else:
             steps = sampler.K if self.method == "full" else int(self.method)
             self.sample = sampler.sample(
-                self._denoise, past, A, self._rng, steps=steps, guide=self._bounded,
+                self._denoise,
+                past,
+                A,
+                self._rng,
+                steps=steps,
+                guide=self._bounded,
                 action_steps=PAST + ahead,
             )
         return self.model.unscale_action(self.sample.actions[:, NOW + ahead])

@@ -1,0 +1,276 @@
+"""Guided tasks: one diffusion model, the task given at test time as a cost.
+
+    python benchmarks/guided.py --policy guided_body_pos --task joystick --trials 50 --json out.json
+    python benchmarks/guided.py --policy runs/body_pos__ddpm_guided__1 --task waypoint --quick
+
+    walk_perturb  15 s with a jump of the root's velocity of U[0, 0.5] m/s, in any horizontal
+                  direction, each second; success: the head never below 0.2 m. Nothing is asked
+    joystick      forward, backward, turn left, turn right, 3 s each; success: upright, and each
+                  followed by half (0.3 and 0.15 m/s over its last 1.5 s; 25 degrees in its sense)
+    waypoint      a goal 2 to 5 m away in any direction; success: within 0.3 m of it and slower than
+                  0.2 m/s, within 15 s
+    obstacle      the same behind 1 to 5 posts; success: there, and none was touched
+
+A trial starts in a frame of walks that the model has not seen, and walks for 1 s unguided, which
+does not count as time (a fall in it does count). Trial i has the same start, pushes, goal and posts
+for every model and setting of equal seed; all trials are reported. `success` goes by the paper's
+fall (head), `success_strict` by pelvis and tilt too. With `--delay 1` an action reaches the robot
+one tick late, and the one that was planned for that tick is sent. `--strength 0` is the control
+that nothing is asked of.
+
+Rows are `{policy, task, representation, backend, trials, successes, success_rate, ci95, ...}` with
+`mean_*` over trials and the list `each` of all trials. Source: arXiv 2508.08241, sec. V and table
+III; thresholds that it leaves open are those of `bm_envs/tasks/guided/config.py`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import numpy as np
+from tqdm import tqdm
+from tyro.conf import FlagCreatePairsOff
+
+from bm_envs import cli
+from bm_envs.envs import GuidedVectorEnv
+from bm_envs.errors import ConfigError
+from bm_envs.evaluation import wilson
+from bm_envs.rotations import quat_rotate_inverse, quat_yaw
+from bm_envs.tasks.guided.config import config_class
+from bm_envs.tasks.guided.model import Controller, GuidedModel, Method, load_model, method_of
+from bm_envs.tasks.guided.sampler import PAST
+from bm_envs.tasks.guided.steering import STEERING, Steering, guide_of
+from bm_envs.tasks.track.config import CONTROL_DT, ActuationConfig
+
+Task = Literal["walk_perturb", "joystick", "waypoint", "obstacle"]
+START_MOTIONS = ("walk_on_100[2:58]", "walk_on_101[2:58]")
+WARM_UP_S = 1.0
+
+
+@dataclass(frozen=True)
+class Config:
+    """Which model is to do what."""
+
+    policy: str
+    """A run directory, an ONNX file, or the name of a model that ships with the package."""
+    task: Task
+    """What it is to do."""
+    trials: int = 50
+    """Robots, one trial each."""
+    json: Path | None = None
+    """Result file to write."""
+    quick: Annotated[bool, FlagCreatePairsOff] = False
+    """At most 8 trials; not for published figures."""
+    seed: int = 0
+    """Of starts, noise, pushes, goals and obstacles. Settings were chosen on seeds from 1000 on."""
+    sampler: str = "full"
+    """`full` (20 calls a tick), `rolling` (15), or a number of DDIM calls."""
+    delay: Literal[0, 1] = 0
+    """Ticks that an action takes to arrive."""
+    strength: float | None = None
+    """Of guidance, in place of the task's own; 0: none."""
+    steering: Steering | None = None
+    """How costs pull; by default as chosen for the task (`bm_envs/tasks/guided/steering.py`)."""
+    backend: str = "mujoco"
+    """Physics backend."""
+    threads: int = 0
+    """Of physics and network; 0: all cores this process may use."""
+
+    def __post_init__(self) -> None:
+        if self.trials < 1:
+            raise ConfigError(f"trials is {self.trials}, expected 1 or more.")
+        _ = self.method
+
+    @property
+    def method(self) -> Method:
+        return method_of(self.sampler)
+
+    @property
+    def resolved(self) -> Steering:
+        """The steering with everything filled in."""
+        steering = self.steering or STEERING[self.task]
+        if self.strength is not None:
+            steering = dataclasses.replace(steering, strength=self.strength)
+        return steering
+
+
+@dataclass
+class Trials:
+    """What N robots did, `[N]` each if nothing else is said."""
+
+    figures: dict[str, np.ndarray]
+    """`GuidedTask.figures` at the end."""
+    down_s: np.ndarray
+    """Time of a fall by the strict criterion, s; below 0 in the warm-up, infinite without one."""
+    speed: np.ndarray
+    """Mean horizontal speed of the root until then, m/s."""
+    executed: np.ndarray
+    """`[N, 3]`, mean velocity forward and left and mean turning rate, of the robot's own axes."""
+    predicted: np.ndarray
+    """`[N, 3]`, means of the same over the futures that were predicted."""
+    tick_ms: list[float] = field(default_factory=list)
+    """Wall time of the controller, all robots together."""
+
+
+def run(model: GuidedModel, config: Config, trials: int, *, label: str = "") -> Trials:
+    """Let the model do the task in N robots at once."""
+    steering = config.resolved
+    kind = config_class(config.task)
+    drives = {name: tuple(values) for name, values in model.drives.items()}
+    env = GuidedVectorEnv(
+        trials, config.task, backend=config.backend, threads=config.threads,
+        config=kind(
+            fall="head", warm_up_s=WARM_UP_S, start_motions=START_MOTIONS,
+            actuation=ActuationConfig(**drives), action_delay=config.delay,
+        ),
+        autoreset_mode="disabled",
+    )  # fmt: skip
+    task, sim = env.task, env.simulator
+    controller = Controller(model, trials, seed=config.seed, method=config.method)
+    env.reset(seed=config.seed)
+    blocks = model.representation.blocks
+    plane = slice(blocks["root_lin_vel"].start, blocks["root_lin_vel"].start + 2)
+    turn = blocks["root_ang_vel"].start + 2
+    down = np.full(trials, np.inf)
+    way, executed, predicted = np.zeros(trials), np.zeros((trials, 3)), np.zeros((trials, 3))
+    counted, ticks = np.zeros(trials), []
+    steps = task.config.warm_up_steps + task.config.episode_steps
+    for _ in tqdm(range(steps), desc=label, leave=False, disable=not label):
+        tick = time.perf_counter()
+        controller.guide = guide_of(task, model, steering) if steering.strength else None
+        action = controller.act(task.robots.states(), ahead=config.delay)
+        ticks.append(1000 * (time.perf_counter() - tick))
+        began = task.clock.copy()
+        _, _, _, _, figures = env.step(action)
+        fresh = np.isinf(down) & figures["fell_strict"]
+        down[fresh] = (began[fresh] + 1) * CONTROL_DT
+        up = np.isinf(down) & (began >= 0)
+        velocity = quat_rotate_inverse(_yaw_quat(sim.root_quat), sim.root_lin_vel)
+        now = np.column_stack([velocity[:, :2], task.yaw_rate()])
+        plan = model.unscale(controller.sample.states[:, PAST:])
+        ahead = np.column_stack([plan[..., plane].mean(1), plan[..., turn].mean(1)])
+        way += np.where(up, figures["speed"], 0.0)
+        executed += np.where(up[:, None], now, 0.0)
+        predicted += np.where(up[:, None], ahead, 0.0)
+        counted += up
+    figures = task.figures()
+    env.close()
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return Trials(
+            figures, down, way / counted, executed / counted[:, None],
+            predicted / counted[:, None], ticks,
+        )  # fmt: skip
+
+
+def _yaw_quat(quat: np.ndarray) -> np.ndarray:
+    """The part of rotations `[N, 4]` about the vertical."""
+    half = 0.5 * quat_yaw(quat)
+    zero = np.zeros_like(half)
+    return np.stack([np.cos(half), zero, zero, np.sin(half)], 1)
+
+
+# Figures of a task that its rows report of every trial, and the unit of their mean.
+FIGURES: dict[str, tuple[str, ...]] = {
+    "walk_perturb": ("pushes",),
+    "joystick": ("segment_value", "segment_passed"),
+    "waypoint": ("distance", "arrived_s"),
+    "obstacle": ("distance", "arrived_s", "least_clearance", "num_obstacles"),
+}
+
+
+def row_of(model: GuidedModel, config: Config, found: Trials) -> dict[str, Any]:
+    """The result's row."""
+    trials = len(found.down_s)
+    figures = found.figures
+    successes = int(figures["success"].sum())
+    strict = int(figures["success_strict"].sum())
+    upright = int((~figures["fell_strict"]).sum())
+    ticks = np.array(found.tick_ms)
+    row: dict[str, Any] = {
+        "policy": model.name, "task": config.task, "representation": model.representation.name,
+        "backend": config.backend, "trials": trials, "successes": successes,
+        "success_rate": successes / trials, "ci95": list(wilson(successes, trials)),
+        "successes_strict": strict, "success_rate_strict": strict / trials,
+        "ci95_strict": list(wilson(strict, trials)),
+        "upright_strict": upright, "head_up": int((~figures["fell_head"]).sum()),
+        "mean_speed": _mean(found.speed),
+        "mean_forward": _mean(found.executed[:, 0]),
+        "mean_forward_predicted": _mean(found.predicted[:, 0]),
+        "mean_yaw_rate": _mean(found.executed[:, 2]),
+        "mean_yaw_rate_predicted": _mean(found.predicted[:, 2]),
+        "falls_s": sorted(round(float(t), 2) for t in found.down_s[np.isfinite(found.down_s)]),
+        "sampler": config.sampler, "delay": config.delay,
+        "steering": dataclasses.asdict(config.resolved),
+        "tick_ms_median": round(float(np.median(ticks)), 2),
+        "tick_ms_p95": round(float(np.percentile(ticks, 95)), 2),
+    }  # fmt: skip
+    if config.task == "joystick":
+        row["segments_passed"] = figures["segment_passed"].sum(0).tolist()
+        row["mean_segment_value"] = [_mean(v) for v in figures["segment_value"].T]
+    if config.task in ("waypoint", "obstacle"):
+        row["mean_arrived_s"] = _mean(figures["arrived_s"])
+        row["mean_distance"] = _mean(figures["distance"])
+        row["arrivals"] = int(np.isfinite(figures["arrived_s"]).sum())
+    if config.task == "obstacle":
+        row["mean_least_clearance"] = _mean(figures["least_clearance"])
+        row["smallest_clearance"] = float(figures["least_clearance"].min())
+        row["touched"] = int(figures["touched"].sum())
+    row["each"] = [
+        {
+            "trial": i, "success": bool(figures["success"][i]),
+            "success_strict": bool(figures["success_strict"][i]),
+            "down_s": _plain(found.down_s[i]), "speed": _plain(found.speed[i]),
+            **{name: _plain(figures[name][i]) for name in FIGURES[config.task]},
+        }
+        for i in range(trials)
+    ]  # fmt: skip
+    return row
+
+
+def _mean(values: np.ndarray) -> float | None:
+    finite = values[np.isfinite(values)]
+    return round(float(finite.mean()), 5) if finite.size else None
+
+
+def _plain(value: Any) -> Any:
+    """As JSON: three digits, null where it is not finite."""
+    if isinstance(value, np.ndarray):
+        return [_plain(item) for item in value]
+    if isinstance(value, float | np.floating):
+        return round(float(value), 3) if np.isfinite(value) else None
+    return value.item() if isinstance(value, np.generic) else value
+
+
+def main(config: Config) -> None:
+    """Run the trials and report."""
+    if config.json is not None and config.json.is_dir():
+        raise ConfigError(f"{config.json} is a folder, expected the name of a file for --json.")
+    model = load_model(config.policy, threads=config.threads or cli.available_cores())
+    trials = min(config.trials, 8) if config.quick else config.trials
+    print(
+        f"model {model.name} ({model.representation.name}), task {config.task}, {trials} trials, "
+        f"sampler {config.sampler}, delay {config.delay}, backend {config.backend}, seed "
+        f"{config.seed}{', quick' if config.quick else ''}"
+    )
+    row = row_of(model, config, run(model, config, trials, label=config.task))
+    low, high = row["ci95"]
+    print(
+        f"{config.task}: {row['successes']} of {trials} ({low:.1%} to {high:.1%}), strict "
+        f"{row['successes_strict']}; upright {row['upright_strict']}, speed {row['mean_speed']} m/s"
+    )
+    for name in ("segments_passed", "mean_segment_value", "arrivals", "mean_arrived_s", "touched"):
+        if name in row:
+            print(f"  {name.replace('_', ' ')}: {row[name]}")
+    if config.json is not None:
+        result = cli.json_result("guided", seed=config.seed, rows=[row])
+        result["settings"] = {"policy_sha256": model.sha256, "quick": config.quick}
+        cli.write_json(config.json, result)
+        print(f"results in {config.json}")
+
+
+if __name__ == "__main__":
+    cli.run(main, Config)

@@ -1,0 +1,112 @@
+"""From a guided task to the cost that tells a diffusion model what is wanted, tick after tick.
+
+walk_perturb wants nothing, joystick a velocity and a turning rate, waypoint a place, and obstacle a
+place without touching anything. Costs are in the now frame, so they are made anew every tick.
+
+Source: arXiv 2508.08241, sec. IV-C and eqs. 7 to 10. That a robot also faces the place it walks to
+is ours: the paper's cost alone would draw it there sideways, which its data need not hold.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from bm_envs.errors import ConfigError
+from bm_envs.rotations import quat_yaw
+from bm_envs.tasks.guided.costs import (
+    MOST_STEP,
+    Cost,
+    Heading,
+    Joystick,
+    Obstacle,
+    Sum,
+    Waypoint,
+    guide,
+    points_to_now,
+)
+from bm_envs.tasks.guided.model import GuidedModel
+from bm_envs.tasks.guided.protocols import GuidedTask, JoystickTask, ObstacleTask, WaypointTask
+from bm_envs.tasks.guided.representation import Frame
+from bm_envs.tasks.guided.sampler import Guide
+from bm_envs.tasks.guided.sdf import Cylinders
+
+
+@dataclass(frozen=True)
+class Steering:
+    """How costs pull. Chosen on other seeds than those that are reported."""
+
+    strength: float = 0.2
+    """Factor of every step down the gradient."""
+    scaling: str = "linear"
+    """How the step depends on the noise level, see `sampler.guidance_steps`."""
+    last_level: int = 14
+    """Noisiest level at which states are moved."""
+    most_step: float = MOST_STEP
+    """m/s that one call may change a predicted root velocity by."""
+    consistent: float = 1.0
+    """Weight of positions and headings that go with the velocity that is wanted."""
+    speed: float = 0.5
+    """m/s of the way to a place; infinite: the paper's cost, which only says where."""
+    heading: float = 1.0
+    """Weight of facing the place, while it is further away than a robot has to turn for."""
+    turn_rate: float = 0.5
+    """rad/s, of that turn."""
+    face_beyond: float = 0.5
+    """m, of a place that is to be faced."""
+    obstacle: float = 0.1
+    """Weight of obstacles beside the place."""
+
+    def __post_init__(self) -> None:
+        for name in ("strength", "consistent", "heading", "face_beyond", "obstacle"):
+            if not getattr(self, name) >= 0:
+                raise ConfigError(f"{name} is {getattr(self, name)}, expected 0 or more.")
+
+
+STEERING: dict[str, Steering] = {
+    name: Steering() for name in ("walk_perturb", "joystick", "waypoint", "obstacle")
+}
+
+
+def cost_of(task: GuidedTask, steering: Steering) -> Cost | None:
+    """What the task wants in the coming steps, of each of its N robots; None: nothing."""
+    if isinstance(task, JoystickTask):
+        command = task.command()
+        return Joystick(command[:, :2], command[:, 2], steering.consistent)
+    if not isinstance(task, WaypointTask):
+        return None
+    sim = task.simulator
+    origin = sim.root_pos * np.array([1.0, 1.0, 0.0])
+    frame = Frame(origin, quat_yaw(sim.root_quat))
+    # A robot that fell before its time began has no goal; it may stay where it is.
+    known = np.isfinite(task.goal).all(1, keepdims=True)
+    goal = points_to_now(np.where(known, task.goal, origin[:, :2]), frame)
+    finite = np.isfinite(steering.speed)
+    waypoint = Waypoint(
+        goal, speed=steering.speed, consistent=steering.consistent if finite else 0.0
+    )
+    parts: list[tuple[float | np.ndarray, Cost]] = [(1.0, waypoint)]
+    if steering.heading:
+        far = np.linalg.norm(goal, axis=1) > steering.face_beyond
+        facing = Heading(np.arctan2(goal[:, 1], goal[:, 0]), steering.turn_rate)
+        parts.append((steering.heading * far, facing))
+    if isinstance(task, ObstacleTask) and steering.obstacle:
+        exists = np.arange(task.obstacles.shape[1]) < task.count[:, None]
+        posts = np.where(exists[..., None], task.obstacles, np.nan)
+        field = Cylinders(posts[..., :2], posts[..., 2])
+        parts.append((steering.obstacle, Obstacle(field, frame)))
+    return Sum(parts)
+
+
+def guide_of(task: GuidedTask, model: GuidedModel, steering: Steering) -> Guide | None:
+    """The guide of the coming tick; None in the warm-up and where nothing is wanted."""
+    if (task.clock < 0).all():
+        return None
+    cost = cost_of(task, steering)
+    if cost is None:
+        return None
+    return guide(
+        cost, model.representation, model.scale, model.unscale, steering.strength,
+        scaling=steering.scaling, last_level=steering.last_level, most_step=steering.most_step,
+    )  # fmt: skip

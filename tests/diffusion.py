@@ -1,0 +1,36 @@
+"""A stand-in for a trained diffusion model."""
+
+from pathlib import Path
+
+import numpy as np
+
+from bm_envs.tasks.guided.representation import representation
+from bm_envs.tasks.guided.sampler import NOW, PAST
+
+
+class Model:
+    """Stands in for a trained one: its clean estimates are whatever `answer` says."""
+
+    def __init__(self, drives, answer, name="body_pos"):
+        self.representation = representation(name)
+        self.drives, self.answer = drives, answer
+        self.width, self.name, self.path = self.representation.size, "stand-in", Path("none")
+
+    def denoise(self, states, actions, state_levels, action_levels):
+        return self.answer(states, actions, state_levels, action_levels)
+
+    def scale(self, features):
+        return np.asarray(features, np.float32)
+
+    unscale = unscale_action = scale_action = bound = bound_action = scale
+
+
+def still(action):
+    """An answer: the states go on as they are now, the action is always the same."""
+
+    def answer(states, actions, state_levels, action_levels):
+        states = states.copy()
+        states[:, PAST:] = states[:, NOW : NOW + 1]
+        return states, np.broadcast_to(np.float32(action), actions.shape).copy()
+
+    return answer
