@@ -96,6 +96,10 @@ class Config:
     """Bound of the gradient."""
     ema_max: float = 0.9999
     """Averaged weights: decay `1 - (1 + step)^-0.75`, at most this. Source: prototype."""
+    past_noise: float = 0.0
+    """Share of level 0's noise that past states have in training (prototype: 1, with clean ones at
+    run time). What is learned from noisy states pulls clean ones towards the mean: walking dies
+    away."""
     action_steps: int = 8
     """Future actions that count in the loss. Source: the paper."""
     rate_coef: float = 0.1
@@ -129,6 +133,8 @@ class Config:
             raise ConfigError(
                 f"width is {self.width}, expected a multiple of 4 * heads = {4 * self.heads}."
             )
+        if not 0 <= self.past_noise <= 1:
+            raise ConfigError(f"past_noise is {self.past_noise}, expected a share, 0 to 1.")
         if not 0 < self.validation < 1 or not 0 <= self.dropout < 1:
             raise ConfigError("validation must be in (0, 1) and dropout in [0, 1).")
         if not 1 <= self.action_steps <= LENGTH - PAST:
@@ -236,7 +242,8 @@ class Block(nn.Module):
     def __init__(self, config: Config) -> None:
         super().__init__()
         width = config.width
-        self.heads, self.dropout = config.heads, config.dropout
+        self.heads, self.head_size = config.heads, width // config.heads
+        self.dropout = config.dropout
         self.before_attention, self.before_forward = nn.LayerNorm(width), nn.LayerNorm(width)
         self.query_key_value, self.mixed = nn.Linear(width, 3 * width), nn.Linear(width, width)
         self.up, self.down = nn.Linear(width, 4 * width), nn.Linear(4 * width, width)
@@ -247,7 +254,7 @@ class Block(nn.Module):
         query, key, value = qkv.permute(2, 0, 3, 1, 4).unbind(0)
         # Written out: of so few tokens, torch's fused attention takes five times as long to
         # differentiate on a processor.
-        scores = query @ key.transpose(-1, -2) / math.sqrt(query.shape[-1])
+        scores = query @ key.transpose(-1, -2) * self.head_size**-0.5
         read = self._drop(scores.masked_fill(~mask, -math.inf).softmax(-1)) @ value
         x = x + self._drop(self.mixed(read.transpose(1, 2).flatten(2)))
         return x + self._drop(self.down(self._drop(F.gelu(self.up(self.before_forward(x))))))
@@ -436,6 +443,8 @@ class Learner:
             noisy(clean, level, generator)
             for clean, level in zip((states, actions), levels, strict=True)
         ]
+        past = slice(None), slice(PAST)
+        given[0][past] = torch.lerp(states[past], given[0][past], self.config.past_noise)
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bfloat16):
             clean_states, clean_actions = network(*given, *levels)
         return window_loss(
