@@ -186,6 +186,45 @@ def test_step_size_and_averaging():
     assert ddpm.ema_decay(10**7, settings) == 0.9999
 
 
+@pytest.mark.parametrize("share", [0.0, 0.5, 1.0])
+def test_past_states_have_their_share_of_noise(data, share):
+    episodes = rollouts.load_rollouts(data)[0]
+    rep = representation("joint_rot")
+    windows = ddpm.Windows(episodes, rep, torch.device("cpu"))
+    settings = ddpm.Config(data=(), **{**SMALL, "past_noise": share, "bfloat16": "off"})
+    learner = ddpm.Learner(settings, rep, torch.device("cpu"))
+    learner.fit_limits(windows)
+    index = torch.arange(64)
+    clean = learner.scaled(*windows.batch(index, False))[0][:, :PAST]
+    seen = []
+
+    def network(states, actions, state_levels, action_levels):
+        assert not state_levels[:, :PAST].any()
+        seen.append(states[:, :PAST])
+        return states, actions
+
+    learner.losses(network, windows, index, False, torch.Generator().manual_seed(0))
+    noise = seen[0] - clean
+    # Level 0 takes 0.4 % of the signal away as well, which is small beside its noise of 0.089.
+    expected = share * np.sqrt(1 - SCHEDULE.abar[0])
+    assert noise.std().item() == pytest.approx(expected, rel=0.03, abs=1e-7)
+
+
+def test_the_first_actions_do_without_the_later_ones(network):
+    """A window short of actions gives the same states and actions."""
+    generator = torch.Generator().manual_seed(0)
+    states = torch.randn(2, LENGTH, 12, generator=generator)
+    actions = torch.randn(2, LENGTH, 29, generator=generator)
+    levels = torch.randint(20, (2, LENGTH), generator=generator)
+    with torch.no_grad():
+        whole = network(states, actions, levels, levels)
+        first = network(states, actions[:, :PAST], levels, levels[:, :PAST])
+    assert first[1].shape == (2, PAST, 29)
+    # Sums over masked tokens, which are zeros, may be grouped otherwise: rounding of float32.
+    torch.testing.assert_close(first[0], whole[0], atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(first[1], whole[1][:, :PAST], atol=1e-5, rtol=1e-5)
+
+
 def test_windows_are_of_one_episode_and_mirrored_as_motions_are(data):
     episodes = rollouts.load_rollouts(data)[0]
     for name in REPRESENTATIONS:
@@ -260,6 +299,8 @@ def test_refusals(data, run, tmp_path):
         config(data, tmp_path, layers=1)
     with pytest.raises(ConfigError, match="width is 30, expected a multiple of 4"):
         config(data, tmp_path, width=30)
+    with pytest.raises(ConfigError, match="past_noise is 2, expected a share, 0 to 1"):
+        config(data, tmp_path, past_noise=2)
     with pytest.raises(ConfigError, match="data is empty"):
         ddpm.main(ddpm.Config(data=(), run_dir=tmp_path))
     assert not list(tmp_path.iterdir())
