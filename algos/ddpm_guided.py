@@ -118,6 +118,9 @@ class Config:
     """Steps between validations."""
     checkpoint_s: float = 60.0
     """Seconds between checkpoints."""
+    half: bool = False
+    """Keep the matrices of denoiser.onnx in float16, which halves the file; sums stay in float32.
+    With --resume a finished run is exported anew."""
     threads: int = 0
     """Of torch; 0: all cores."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
@@ -639,9 +642,11 @@ def export(
         for manifest in manifests
     ]  # fmt: skip
     graph = onnx_graph(copy.deepcopy(learner.averaged).cpu().eval())
+    licences = sorted({clip["licence"] for part in data for clip in part["clips"]})
     write_denoiser(
-        run_dir, graph, representation=rep.name, drives=drives, scaling=scaling,
-        data=data, training=training,
+        run_dir, graph, representation=rep.name, drives=drives, scaling=scaling, data=data,
+        training=training, half=learner.config.half,
+        licence=f"learned from motions under {', '.join(licences)}",
     )  # fmt: skip
 
 
@@ -685,7 +690,7 @@ def write_untrained(
 
 def _identity(config: Config, manifests: list[dict[str, Any]]) -> dict[str, Any]:
     """What must be equal for a checkpoint to go on as if nothing had happened."""
-    free = ("run_dir", "resume", "checkpoint_s", "data", "threads", "device")
+    free = ("run_dir", "resume", "checkpoint_s", "data", "threads", "device", "half")
     values = {k: v for k, v in dataclasses.asdict(config).items() if k not in free}
     return values | {"shards": [manifest["shards"] for manifest in manifests]}
 

@@ -359,6 +359,32 @@ def test_the_file_gives_what_the_network_gives(trained):
         np.testing.assert_allclose(mine, theirs, atol=2e-5)
 
 
+def test_half_precision_halves_the_file_and_little_else(run, data, tmp_path):
+    """Exported anew from a finished run; float16 has 11 binary digits, so 2^-11 of a weight."""
+    folder = tmp_path / "run"
+    shutil.copytree(run, folder)
+    ddpm.main(config(data, folder, resume=True, half=True))
+    files = [path / "denoiser.onnx" for path in (run, folder)]
+    rng = np.random.default_rng(0)
+    given = (
+        rng.normal(size=(3, LENGTH, 192)).astype(np.float32),
+        rng.normal(size=(3, LENGTH, 29)).astype(np.float32),
+        rng.integers(0, 20, (3, LENGTH)), rng.integers(0, 20, (3, LENGTH)),
+    )  # fmt: skip
+    whole, half = (load_model(file).denoise(*given) for file in files)
+    for mine, theirs in zip(half, whole, strict=True):
+        np.testing.assert_allclose(mine, theirs, atol=2e-3)
+        assert not np.array_equal(mine, theirs)
+    sizes = [file.stat().st_size for file in files]
+    matrices = sum(
+        value.numel() for value in torch.load(run / "checkpoint.pt", weights_only=True)[
+            "averaged"].values() if value.ndim > 1
+    )  # fmt: skip
+    assert sizes[0] - sizes[1] == pytest.approx(2 * matrices, rel=0.25)
+    record = json.loads((folder / "policy.json").read_text())
+    assert record["licence"] == "learned from motions under Apache-2.0"
+
+
 def test_scaling_goes_both_ways(trained, data):
     model = load_model(trained[0])
     episodes = rollouts.load_rollouts(data)[0]
