@@ -70,7 +70,7 @@ class Config:
     """Go on from the checkpoint in `run_dir`, if there is one."""
     seed: int = 1
     """Seed of everything."""
-    total_steps: int = 15_000
+    total_steps: int = 10_000
     """Gradient steps."""
     batch_size: int = 64
     """Windows of a step; their mirror images come on top."""
@@ -83,11 +83,17 @@ class Config:
     """Two at least: with one, actions never see what becomes of the states."""
     heads: int = 4
     """Of the attention."""
-    dropout: float = 0.1
-    """Of tokens and in the layers."""
+    dropout: float = 0.0
+    """Of tokens and in the layers (prototype: 0.1). Runs on two cores see each window a few times
+    only, so there is nothing to hold back."""
 
-    learning_rate: float = 3e-4
-    """After the warm-up; then a cosine down to 0."""
+    optimizer: Literal["muon", "adamw"] = "muon"
+    """`muon`: steps of the blocks' matrices with all singular values alike, AdamW for the rest;
+    `adamw`: for all (prototype), which needs several times the steps."""
+    learning_rate: float = 4e-3
+    """AdamW's after the warm-up; then a cosine down to 0."""
+    muon_learning_rate: float = 1e-2
+    """Muon's, likewise."""
     warmup_steps: int = 500
     """Linear from 0."""
     weight_decay: float = 1e-3
@@ -150,7 +156,8 @@ def paper() -> Config:
     """The published size, 6 x 4 x 512, with the prototype's recipe; dropout as in the paper."""
     return Config(
         data=(), preset="paper", width=512, layers=6, dropout=0.3, batch_size=512,
-        learning_rate=1e-4, warmup_steps=2000, total_steps=60_000, emphasis=4.0,
+        optimizer="adamw", learning_rate=1e-4, warmup_steps=2000, total_steps=60_000,
+        emphasis=4.0,
     )  # fmt: skip
 
 
@@ -362,12 +369,12 @@ def window_loss(
     return state, action, rate
 
 
-def learning_rate(step: int, config: Config) -> float:
-    """Linear warm-up, then half a cosine to 0."""
+def schedule(step: int, config: Config) -> float:
+    """Share of the full step size: linear warm-up, then half a cosine to 0."""
     if step < config.warmup_steps:
-        return config.learning_rate * (step + 1) / config.warmup_steps
+        return (step + 1) / config.warmup_steps
     done = (step - config.warmup_steps) / max(1, config.total_steps - config.warmup_steps)
-    return config.learning_rate * 0.5 * (1 + math.cos(math.pi * done))
+    return 0.5 * (1 + math.cos(math.pi * done))
 
 
 def ema_decay(step: int, config: Config) -> float:
@@ -378,6 +385,39 @@ def ema_decay(step: int, config: Config) -> float:
 # --- learner --------------------------------------------------------------------------------------
 
 
+def make_optimizers(network: Denoiser, config: Config) -> list[tuple[torch.optim.Optimizer, float]]:
+    """Optimizers that share the network's weights, each with its full step size.
+
+    Muon: K. Jordan et al., 2024, as in torch; scaled so that a step is as large as one of AdamW.
+    """
+    matrices = [m.weight for m in network.modules() if isinstance(m, nn.Linear)]
+    inner = {id(p) for p in network.blocks.parameters()} if config.optimizer == "muon" else set()
+    by_muon = [p for p in matrices if id(p) in inner]
+    chosen = {id(p) for p in matrices}
+    adamw = torch.optim.AdamW(
+        [
+            {"params": [p for p in matrices if id(p) not in inner],
+             "weight_decay": config.weight_decay},
+            {"params": [p for p in network.parameters() if id(p) not in chosen],
+             "weight_decay": 0.0},
+        ],
+        lr=config.learning_rate, betas=(0.9, 0.95), fused=True,
+    )  # fmt: skip
+    made: list[tuple[torch.optim.Optimizer, float]] = [(adamw, config.learning_rate)]
+    if by_muon:
+        if not hasattr(torch.optim, "Muon"):
+            raise ConfigError(
+                f"optimizer is 'muon', which torch {torch.__version__} lacks: expected 2.9 or "
+                "newer, or --optimizer adamw."
+            )
+        muon = torch.optim.Muon(
+            by_muon, lr=config.muon_learning_rate, weight_decay=0.0, momentum=0.95,
+            adjust_lr_fn="match_rms_adamw",
+        )  # fmt: skip
+        made.append((muon, config.muon_learning_rate))
+    return made
+
+
 class Learner:
     """Network, averaged network, normalizers and optimizer: one call of `learn` per batch."""
 
@@ -386,16 +426,7 @@ class Learner:
         projected = rep.size * (2 if config.emphasis else 1)
         self.network = Denoiser(projected, config).to(device)
         self.averaged = copy.deepcopy(self.network).eval().requires_grad_(False)
-        matrices = [m.weight for m in self.network.modules() if isinstance(m, nn.Linear)]
-        chosen = {id(weight) for weight in matrices}
-        others = [p for p in self.network.parameters() if id(p) not in chosen]
-        self.optimizer = torch.optim.AdamW(
-            [
-                {"params": matrices, "weight_decay": config.weight_decay},
-                {"params": others, "weight_decay": 0.0},
-            ],
-            lr=config.learning_rate, betas=(0.9, 0.95), fused=True,
-        )  # fmt: skip
+        self.optimizers = make_optimizers(self.network, config)
         self.generator = torch.Generator(device).manual_seed(config.seed)
         self.bfloat16 = config.bfloat16 == "on" or (
             config.bfloat16 == "auto" and has_native_bfloat16(device)
@@ -460,14 +491,17 @@ class Learner:
         index = torch.randint(
             len(windows), (config.batch_size,), generator=self.generator, device=self.device
         )
-        for group in self.optimizer.param_groups:
-            group["lr"] = learning_rate(self.step, config)
+        share = schedule(self.step, config)
+        for optimizer, full in self.optimizers:
+            for group in optimizer.param_groups:
+                group["lr"] = share * full
         parts = self.losses(self.network, windows, index, config.mirror, self.generator)
         loss = parts[0] + parts[1] + config.rate_coef * parts[2]
-        self.optimizer.zero_grad()
+        self.network.zero_grad()
         loss.backward()
         nn.utils.clip_grad_norm_(self.network.parameters(), config.max_grad_norm)
-        self.optimizer.step()
+        for optimizer, _ in self.optimizers:
+            optimizer.step()
         with torch.no_grad():
             stays = ema_decay(self.step, config)
             for average, present in zip(
@@ -493,7 +527,8 @@ class Learner:
         """For a checkpoint."""
         state = {
             "step": self.step, "network": self.network.state_dict(),
-            "averaged": self.averaged.state_dict(), "optimizer": self.optimizer.state_dict(),
+            "averaged": self.averaged.state_dict(),
+            "optimizers": [optimizer.state_dict() for optimizer, _ in self.optimizers],
             "scaling": self.scaling, "generator": self.generator.get_state(),
             "dropout": torch.get_rng_state(),
         }  # fmt: skip
@@ -506,7 +541,8 @@ class Learner:
         self.step = state["step"]
         self.network.load_state_dict(state["network"])
         self.averaged.load_state_dict(state["averaged"])
-        self.optimizer.load_state_dict(state["optimizer"])
+        for (optimizer, _), saved in zip(self.optimizers, state["optimizers"], strict=True):
+            optimizer.load_state_dict(saved)
         self.scaling = state["scaling"]
         self._to_device()
         self.generator.set_state(state["generator"].cpu())
@@ -598,7 +634,7 @@ def main(config: Config) -> None:
             count = step - first_step
             row: dict[str, float] = {}
             row["losses/state"], row["losses/action"], row["losses/rate"] = (sums / count).tolist()
-            row["charts/learning_rate"] = learning_rate(step - 1, config)
+            row["charts/learning_rate"] = config.learning_rate * schedule(step - 1, config)
             now = time.perf_counter()
             row["charts/windows_per_s"] = count * config.batch_size / (now - tick)
             if step % config.eval_every == 0 or last:

@@ -177,8 +177,8 @@ def test_limits_ignore_the_odd_episode_and_leave_constants_alone():
 
 
 def test_step_size_and_averaging():
-    settings = ddpm.Config(data=(), total_steps=100, warmup_steps=10, learning_rate=1.0)
-    rates = [ddpm.learning_rate(step, settings) for step in range(100)]
+    settings = ddpm.Config(data=(), total_steps=100, warmup_steps=10)
+    rates = [ddpm.schedule(step, settings) for step in range(100)]
     assert rates[0] == 0.1 and rates[9] == 1.0 and rates[55] == pytest.approx(0.5)
     assert rates[-1] < 1e-3 and np.argmax(rates) in (9, 10)
     assert ddpm.ema_decay(0, settings) == 0
