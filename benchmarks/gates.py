@@ -68,6 +68,7 @@ from bm_envs.tasks.guided.representation import (
 )
 from bm_envs.tasks.guided.rollouts import Rollouts, states_of
 from bm_envs.tasks.guided.sampler import LENGTH, NOW, PAST, K
+from bm_envs.tasks.guided.steering import STEERING
 from bm_envs.tasks.guided.task import Robots
 from bm_envs.tasks.track.config import CONTROL_DT
 
@@ -78,7 +79,7 @@ LEGS = [
     i for i, name in enumerate(g1.JOINT_NAMES) if any(k in name for k in ("hip", "knee", "ankle"))
 ]
 TARGETS = (-0.3, 0.0, 0.3, 0.6, 0.9)  # m/s forward
-STRENGTHS = (0.0, 0.05, 0.1, 0.2, 0.4, 0.8)
+STRENGTHS = (0.0, 1.0, 3.0, 10.0, 30.0)
 WALKING = 0.3  # m/s, of a state that a trial may start in
 PUSH_SPEED = 0.5  # m/s
 TICK_MS = 1000 * CONTROL_DT
@@ -103,7 +104,7 @@ class Config:
     """Seed of roll-outs, starts, noise and shoves."""
     sampler: str = "full"
     """`full` (20 calls a tick), `rolling` (15), or a number of DDIM calls."""
-    strength: float = 0.2
+    strength: float = STEERING["joystick"].strength
     """Of guidance in gates 4 and 5: the chosen one."""
     delay: Literal[0, 1] = 0
     """Ticks that an action takes to arrive in gates 3 to 5."""
@@ -482,8 +483,12 @@ def closed_loop(
 def joystick_guide(
     model: GuidedModel, cost: Joystick, strength: float | np.ndarray
 ) -> sampler.Guide:
-    """The cost's guide at one strength, or at one for each robot."""
-    return guide(cost, model.representation, model.scale, model.unscale, strength)
+    """The cost's guide at one strength, or at one for each robot, steered as for joystick."""
+    steering = STEERING["joystick"]
+    return guide(
+        cost, model.representation, model.scale, model.unscale, strength,
+        scaling=steering.scaling, last_level=steering.last_level, most_step=steering.most_step,
+    )  # fmt: skip
 
 
 def gate_3(

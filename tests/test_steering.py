@@ -98,7 +98,7 @@ def test_the_guide_moves_predictions_towards_what_is_asked():
     levels = np.full((2, 20), 10)
     for strength in (0.1, 0.4):
         moved = guide_of(task, model, Steering(strength=strength))(states, levels)
-        # A step of strength * 10 / 19 down the gradient 0 - 0.6 m/s, 0.3 m/s at most.
+        # A step of strength * 10 / 19 down the gradient 0 - 0.6 m/s.
         np.testing.assert_allclose(moved[:, 4:, forward], strength * 10 / 19 * 0.6, rtol=1e-5)
         assert not moved[:, :4].any()
 

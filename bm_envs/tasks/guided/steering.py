@@ -16,7 +16,6 @@ import numpy as np
 from bm_envs.errors import ConfigError
 from bm_envs.rotations import quat_yaw
 from bm_envs.tasks.guided.costs import (
-    MOST_STEP,
     Cost,
     Heading,
     Joystick,
@@ -29,21 +28,26 @@ from bm_envs.tasks.guided.costs import (
 from bm_envs.tasks.guided.model import GuidedModel
 from bm_envs.tasks.guided.protocols import GuidedTask, JoystickTask, ObstacleTask, WaypointTask
 from bm_envs.tasks.guided.representation import Frame
-from bm_envs.tasks.guided.sampler import Guide
+from bm_envs.tasks.guided.sampler import Guide, K
 from bm_envs.tasks.guided.sdf import Cylinders
 
 
 @dataclass(frozen=True)
 class Steering:
-    """How costs pull. Chosen on other seeds than those that are reported."""
+    """How costs pull. Chosen on other seeds than those that are reported.
 
-    strength: float = 0.2
+    The network weighs a window's twelve features of the root against some hundred others and its
+    past, so that a step to what is wanted is mostly taken back in the next call; hence steps that
+    go well beyond it.
+    """
+
+    strength: float = 10.0
     """Factor of every step down the gradient."""
     scaling: str = "linear"
     """How the step depends on the noise level, see `sampler.guidance_steps`."""
-    last_level: int = 14
+    last_level: int = K - 1
     """Noisiest level at which states are moved."""
-    most_step: float = MOST_STEP
+    most_step: float = 10.0
     """m/s that one call may change a predicted root velocity by."""
     consistent: float = 1.0
     """Weight of positions and headings that go with the velocity that is wanted."""
