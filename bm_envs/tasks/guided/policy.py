@@ -1,0 +1,250 @@
+"""A policy of a guided task as a file: the task's observation in, a raw action out.
+
+`policy.onnx` has the input `obs [N, O]` and the output `actions [N, 29]`, float32, for any N; the
+normalizer is inside. The files of `bm_envs.policy` name terms of the tracking task and may hold a
+motion; these name a guided task, whose observation `observations.py` lays out, and hold none. Their
+metadata tell the task, that layout, the joint order and the drives; `policy.json` beside the file
+says the same for people, and how the policy was trained. Nothing here runs code from a file.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from bm_envs import policy as policy_files
+from bm_envs.cli import atomic_path, versions, write_json
+from bm_envs.errors import PolicyError, unknown_name
+from bm_envs.policy import MLP
+from bm_envs.robots import g1
+from bm_envs.tasks.guided.model import DRIVES
+from bm_envs.tasks.guided.observations import TERMS, layout
+
+FORMAT = "bm-envs guided policy 1"
+FILE = "policy.onnx"
+A = g1.NUM_JOINTS
+_OPERATORS = {"elu": "Elu", "relu": "Relu", "tanh": "Tanh"}
+
+
+# --- writing --------------------------------------------------------------------------------------
+
+
+def write_guided_policy(
+    folder: Path, network: MLP, *, task: str,
+    drives: Mapping[str, Sequence[float] | np.ndarray], training: Mapping[str, Any],
+    evaluation: Mapping[str, Any], licence: str = "",
+) -> None:  # fmt: skip
+    """Write `policy.onnx` and `policy.json`, each whole or not at all.
+
+    Args:
+        folder: where.
+        network: from the task's observation to raw actions.
+        task: name of the task.
+        drives: `[29]` each of `DRIVES`, project order.
+        training: figures of the training.
+        evaluation: figures of the task's protocol.
+        licence: under which terms the weights may be used, one line.
+
+    Raises:
+        PolicyError: the network does not fit the task.
+    """
+    onnx = policy_files.need("onnx")
+    entries = {**_fixed(task), **{n: json.dumps([float(v) for v in drives[n]]) for n in DRIVES}}
+    size = _size(task)
+    if network.obs_mean.shape[0] != size or network.residual_offset is not None:
+        what = "a reference pose as well" if network.residual_offset is not None else "other ones"
+        raise PolicyError(
+            f"The network takes {network.obs_mean.shape[0]} values and {what}, expected the {size} "
+            f"of task '{task}' alone."
+        )
+    constants, nodes = [], []
+
+    def constant(name: str, array: np.ndarray) -> str:
+        constants.append(onnx.numpy_helper.from_array(np.ascontiguousarray(array), name))
+        return name
+
+    def node(kind: str, inputs: list[str], output: str, **attributes: Any) -> str:
+        nodes.append(onnx.helper.make_node(kind, inputs, [output], **attributes))
+        return output
+
+    x = node("Sub", ["obs", constant("obs_mean", network.obs_mean)], "centered")
+    x = node("Div", [x, constant("obs_scale", network.obs_scale)], "normalized")
+    last = len(network.weights) - 1
+    for i, (weight, bias) in enumerate(zip(network.weights, network.biases, strict=True)):
+        inputs = [x, constant(f"weight_{i}", weight), constant(f"bias_{i}", bias)]
+        x = node("Gemm", inputs, "actions" if i == last else f"linear_{i}", transB=1)
+        if i < last:
+            x = node(_OPERATORS[network.activation], [x], f"hidden_{i}")
+    tensor, number = onnx.helper.make_tensor_value_info, onnx.TensorProto.FLOAT
+    graph = onnx.helper.make_graph(
+        nodes, "policy", [tensor("obs", number, ["N", size])],
+        [tensor("actions", number, ["N", A])], constants,
+    )  # fmt: skip
+    # As `bm_envs.policy.write_onnx`: every runtime since 2022 takes these versions.
+    model = onnx.helper.make_model(
+        graph, opset_imports=[onnx.helper.make_opsetid("", 17)], ir_version=8,
+        producer_name="bm-envs",
+    )  # fmt: skip
+    onnx.helper.set_model_props(model, entries)
+    onnx.checker.check_model(model, full_check=True)
+    with atomic_path(folder / FILE) as temporary:
+        temporary.write_bytes(model.SerializeToString())
+    places = layout(TERMS[task])
+    write_json(folder / "policy.json", {
+        "format": FORMAT,
+        "robot": "Unitree G1, 29 actuated joints",
+        "control_dt_s": policy_files.CONTROL_DT,
+        "task": task,
+        "network": {"file": FILE, "sha256": _digest(folder / FILE)},
+        "observation": [
+            {
+                "name": term.name, "start": places[term.name].start,
+                "stop": places[term.name].stop, "frame": term.frame, "unit": term.unit,
+                "meaning": term.meaning,
+            }
+            for term in TERMS[task]
+        ],
+        "observation_size": size,
+        "action": {
+            "size": A, "joint_names": list(g1.JOINT_NAMES),
+            "formula": "joint target (rad) = default_joint_pos + action_scale * action; "
+            "torque = stiffness * (target - q) - damping * qdot, within +-effort_limit",
+            **{name: [float(v) for v in drives[name]] for name in DRIVES},
+            "effort_limit": [float(v) for v in g1.EFFORT_LIMIT],
+        },
+        "licence": licence,
+        "training": dict(training),
+        "evaluation": dict(evaluation),
+        "versions": versions(),
+    })  # fmt: skip
+
+
+def _size(task: str) -> int:
+    return sum(term.size for term in TERMS[task])
+
+
+def _fixed(task: str) -> dict[str, str]:
+    """The metadata that all policies of a task share: a file that differs is for another robot."""
+    if task not in TERMS:
+        raise PolicyError(unknown_name("task", task, TERMS))
+    return {
+        "format": FORMAT,
+        "task": task,
+        "observation": json.dumps([[term.name, term.size] for term in TERMS[task]]),
+        "joint_names": ",".join(g1.JOINT_NAMES),
+        "control_dt": repr(policy_files.CONTROL_DT),
+    }
+
+
+def _digest(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+# --- reading --------------------------------------------------------------------------------------
+
+
+class GuidedPolicy:
+    """A policy of a guided task, ready to run. Made by `load_guided_policy`.
+
+    Attributes:
+        path: the ONNX file.
+        name: a short name for tables, without folders.
+        sha256: of the file.
+        task: name of the task.
+        drives: `[29]` each of `DRIVES`, project order: what `ActuationConfig` takes.
+    """
+
+    def __init__(self, path: Path, threads: int) -> None:
+        self.path = path
+        folder = path.resolve().parent.name
+        self.name = (folder or path.stem) if path.name == FILE else path.stem
+        model = policy_files.read_onnx(path)
+        self.sha256 = _digest(path)
+        metadata = {entry.key: entry.value for entry in model.metadata_props}
+        if metadata.get("format") != FORMAT:
+            raise PolicyError(
+                f"its metadata lack format '{FORMAT}', expected a policy of a guided task."
+            )
+        self.task = metadata.get("task", "")
+        for key, value in _fixed(self.task).items():
+            if metadata.get(key) != value:
+                raise PolicyError(f"its {key} is not that of task '{self.task}' here.")
+        self.drives = {name: _drive(metadata, name) for name in DRIVES}
+        self._size = _size(self.task)
+        _check_graph(model, self._size)
+        self._session = policy_files.open_session(model, threads)
+        probe = np.random.default_rng(0).normal(size=(2, self._size)).astype(np.float32)
+        found = self(probe)
+        if found.shape != (2, A) or not np.isfinite(found).all():
+            raise PolicyError(f"the network's action is not finite or not of {A} values.")
+
+    def __call__(self, obs: np.ndarray) -> np.ndarray:
+        """Raw actions `[N, 29]` float32, project order, for the task's observations `[N, O]`."""
+        obs = np.ascontiguousarray(obs, np.float32)
+        if obs.ndim != 2 or obs.shape[1] != self._size:
+            raise PolicyError(
+                f"{self.path}: got observations of shape {obs.shape}, expected (N, {self._size})."
+            )
+        try:
+            return self._session.run(["actions"], {"obs": obs})[0]
+        except Exception as error:  # the runtime's exceptions share no base but Exception
+            line = str(error).strip().splitlines()[0]
+            raise PolicyError(f"{self.path}: the network fails ({line}).") from None
+
+
+def load_guided_policy(reference: str | Path, *, threads: int = 1) -> GuidedPolicy:
+    """Load a policy of a guided task.
+
+    Args:
+        reference: a run directory (its `policy.onnx`) or that file itself.
+        threads: of the runtime.
+
+    Raises:
+        PolicyError: unreadable, malformed, or of another kind; one sentence that names the file.
+    """
+    path = Path(reference)
+    if path.is_dir():
+        if not (path / FILE).is_file():
+            raise PolicyError(f"{path}: holds no {FILE}, expected a run of a guided task.")
+        path = path / FILE
+    try:
+        return GuidedPolicy(path, threads)
+    except PolicyError as error:
+        message = str(error)
+        raise PolicyError(message if str(path) in message else f"{path}: {message}") from None
+
+
+def _drive(metadata: Mapping[str, str], name: str) -> tuple[float, ...]:
+    try:
+        values = np.array(json.loads(metadata.get(name, "")), float)
+    except (ValueError, TypeError):
+        values = np.array([])
+    if values.shape != (A,) or not np.isfinite(values).all():
+        raise PolicyError(f"metadata '{name}' are not {A} finite numbers.")
+    return tuple(values.tolist())
+
+
+def _check_graph(model: Any, size: int) -> None:
+    """Refuse a graph that is not `obs [N, size]` to `actions [N, 29]`, float32, with N open."""
+    onnx = policy_files.need("onnx")
+    weights = {tensor.name for tensor in model.graph.initializer}
+    inputs = [value for value in model.graph.input if value.name not in weights]
+    for values, name, width in ((inputs, "obs", size), (model.graph.output, "actions", A)):
+        found = {
+            value.name: (
+                value.type.tensor_type.elem_type,
+                [dim.dim_value for dim in value.type.tensor_type.shape.dim],  # 0: open
+            )
+            for value in values
+        }
+        if found != {name: (onnx.TensorProto.FLOAT, [0, width])}:
+            shapes = ", ".join(f"{key} {shape}" for key, (_, shape) in found.items()) or "none"
+            raise PolicyError(
+                f"the graph has {shapes}, expected {name} [0, {width}] of float32 alone, 0 being "
+                "an open size."
+            )
