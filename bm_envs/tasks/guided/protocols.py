@@ -417,7 +417,8 @@ class JoystickTask(GuidedTask):
 
     config: JoystickConfig
     _STATE = (
-        *GuidedTask._STATE, "commands", "segment_value", "segment_passed", "_yaw", "_turn", "_way",
+        *GuidedTask._STATE, "commands", "_commands_given", "segment_value", "segment_passed",
+        "_yaw", "_turn", "_way",
     )  # fmt: skip
 
     def __init__(self, config: JoystickConfig, num_envs: int, **engine: Any) -> None:
@@ -426,6 +427,7 @@ class JoystickTask(GuidedTask):
         self._played = -(-config.episode_steps // steps)  # the last one perhaps not to its end
         self._judged = min(steps, round(config.judged_s / CONTROL_DT))
         self.commands = np.zeros((n, self._played, 3))
+        self._commands_given = np.zeros(n, bool)
         self.segment_value = np.zeros((n, config.segments))
         self.segment_passed = np.zeros((n, config.segments), bool)
         # Last heading, rad; of the present segment: its change so far, sum of judged velocities.
@@ -436,17 +438,19 @@ class JoystickTask(GuidedTask):
         self.segment_passed[env_ids] = False
         self._turn[env_ids] = self._way[env_ids] = 0.0
         self.commands[env_ids] = 0.0
+        self._commands_given[env_ids] = False
 
     def _begin(self, env_ids: np.ndarray, rng: np.random.Generator) -> None:
         config = self.config
+        own = env_ids[~self._commands_given[env_ids]]
         if config.random:
             ranges = (config.random_forward, config.random_left, config.random_yaw_rate)
-            shape = (env_ids.size, self._played)
+            shape = (own.size, self._played)
             drawn = [rng.uniform(*bounds, shape) for bounds in ranges]
-            self.commands[env_ids] = np.stack(drawn, -1)
+            self.commands[own] = np.stack(drawn, -1)
         else:
             number = np.arange(self._played) % len(config.commands)
-            self.commands[env_ids] = np.array(config.commands, float)[number]
+            self.commands[own] = np.array(config.commands, float)[number]
         self._yaw[env_ids] = self._heading(env_ids)
 
     def _segment(self, clock: np.ndarray) -> np.ndarray:
@@ -502,6 +506,22 @@ class JoystickTask(GuidedTask):
         """What is wanted in the coming step: m/s forward and left, rad/s left. `[N, 3]`."""
         return np.where(self.clock[:, None] >= 0, self._command(slice(None)), 0.0)
 
+    def set_command(self, command: np.ndarray) -> None:
+        """Want something else from the coming step on, to the end of the episode.
+
+        In the warm-up it is what will be wanted when time begins, in place of the task's own
+        commands. A segment is judged by the command at its end. Robots whose episode is over are
+        left alone.
+
+        Args:
+            command: `[3]`, or `[N, 3]` for each robot: m/s forward and left, rad/s left.
+        """
+        rows = given_rows("command", command, self.num_envs, (3,), label="command")
+        coming = np.arange(self._played) >= self._segment(self.clock)[:, None]
+        coming &= ~self._over[:, None]
+        np.copyto(self.commands, rows[:, None], where=coming[..., None])
+        self._commands_given |= self.clock < 0
+
     def _task_figures(self) -> dict[str, np.ndarray]:
         """Command `[N, 3]` of the coming step, own velocity `[N, 2]`, and what segments brought.
 
@@ -552,6 +572,21 @@ class WaypointTask(GuidedTask):
         self.goal[env_ids] = np.inf if goal is None else goal
         self._goal_given[env_ids] = goal is not None
         self.arrived_s[env_ids] = np.inf
+
+    def set_goal(self, goal: np.ndarray) -> None:
+        """Want to be elsewhere from the coming step on; nobody has arrived at a goal that moved.
+
+        In the warm-up it is where the goal will be when time begins, and no other is drawn. Robots
+        whose episode is over are left alone.
+
+        Args:
+            goal: `[2]`, or `[N, 2]` for each robot: world, m.
+        """
+        rows = given_rows("goal", goal, self.num_envs, (2,), label="goal")
+        moves = ~self._over & (rows != self.goal).any(1)
+        self.arrived_s[moves] = np.inf
+        self.goal[moves] = rows[moves]
+        self._goal_given |= self.clock < 0
 
     def _begin(self, env_ids: np.ndarray, rng: np.random.Generator) -> None:
         drawn = env_ids[~self._goal_given[env_ids]]
@@ -767,22 +802,27 @@ def moving_frames(motions: Sequence[str], travel: float) -> tuple[np.ndarray, np
     return qpos, qvel
 
 
-def given_rows(name: str, value: Any, count: int, shape: tuple[int, ...]) -> np.ndarray:
+def given_rows(
+    name: str, value: Any, count: int, shape: tuple[int, ...], *, label: str = ""
+) -> np.ndarray:
     """The reset option `name` as `[count, *shape]`: one for all robots, or one for each.
+
+    `label` is what messages call it where it is no reset option.
 
     Raises:
         ConfigError: it has another shape, or is not finite.
     """
+    label = label or f"options['{name}']"
     try:
         array = np.asarray(value, float)
     except (TypeError, ValueError):
-        raise ConfigError(f"options['{name}'] is not an array of numbers.") from None
+        raise ConfigError(f"{label} is not an array of numbers.") from None
     if array.shape not in (shape, (count, *shape)):
         raise ConfigError(
-            f"options['{name}'] has shape {array.shape}, expected {shape} or {(count, *shape)}."
+            f"{label} has shape {array.shape}, expected {shape} or {(count, *shape)}."
         )
     if not np.isfinite(array).all():
-        raise ConfigError(f"options['{name}'] holds a value that is not finite.")
+        raise ConfigError(f"{label} holds a value that is not finite.")
     return np.broadcast_to(array, (count, *shape)).copy()
 
 

@@ -1,0 +1,753 @@
+"""Drive a diffusion model: keys or a script say what is wanted, and the model walks.
+
+    python tools/play.py --policy guided_body_pos --task joystick       # a window
+    python tools/play.py --policy guided_body_pos --task obstacle
+    python tools/play.py --policy guided_body_pos --task joystick --video out.mp4 --strip out.png
+
+    arrows or I K J L  joystick: faster forward, slower and backward, turn left, turn right;
+                       waypoint, obstacle: move the goal away from the viewer, nearer, left, right
+    space              joystick: stop; waypoint, obstacle: the goal is where the robot is
+    P                  a push of 0.5 m/s in a drawn direction
+    R                  begin again
+    Enter              pause, and go on
+
+The robot starts in a frame of a walk, and the model walks on unguided for 1 s before time counts.
+It is guided as in `benchmarks/guided.py`, by fewer calls of the network; where those are too slow
+for real time, it all runs slower and nothing is skipped. After a fall (pelvis below 0.4 m or tilted
+by more than 60 degrees) it begins again, with the last command or goal.
+
+`--video` and `--strip` need no display. Then a script drives: one line for each thing that happens,
+with its second; without one, joystick plays its benchmark's commands and the other tasks go to the
+goals they draw. Equal seeds, scripts and settings on one machine give equal pictures.
+
+    0.0 command 0.6 0 0   # joystick: m/s forward, m/s to the left, rad/s to the left
+    0.0 goal 3 1          # waypoint, obstacle: x and y, m; robots start over the origin
+    3.5 push 0.5 90       # m/s, and degrees to the left of where the robot faces
+    8.0 reset
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import functools
+import importlib
+import math
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import mujoco
+import numpy as np
+from tyro.conf import FlagCreatePairsOff
+
+from bm_envs import cli
+from bm_envs.backends.mujoco_render import (
+    FAR_VIEW,
+    Decor,
+    HumanViewer,
+    OffscreenRenderer,
+    View,
+    has_display,
+)
+from bm_envs.envs import GuidedVectorEnv
+from bm_envs.errors import ConfigError, unknown_name
+from bm_envs.robots.mjcf import ModelConfig
+from bm_envs.rotations import quat_yaw
+from bm_envs.tasks.guided.config import JoystickConfig, config_class, control_steps
+from bm_envs.tasks.guided.model import Controller, GuidedModel, Method, load_model, method_of
+from bm_envs.tasks.guided.protocols import JoystickTask, WaypointTask
+from bm_envs.tasks.guided.steering import STEERING, Steering, guide_of
+from bm_envs.tasks.track.config import CONTROL_DT, ActuationConfig
+
+Task = Literal["joystick", "waypoint", "obstacle", "walk_perturb"]
+START_MOTIONS = ("walk",)
+WARM_UP_S = 1.0
+DAY = 24 * 3600.0  # s; the time after which even this play ends an episode
+SECOND = control_steps(1.0)  # control steps; also how long a fallen robot is left to lie
+PUSH_SPEED = 0.5  # m/s, the strongest push of arXiv 2508.08241, sec. V
+DEFAULT_SECONDS = 12.0  # of pictures; four commands of the joystick benchmark
+CAMERA_LAG = 0.3  # s, time constant of the following camera
+CATCH_UP_S = 0.1  # s behind real time that are caught up; what is more is lost
+
+# --- what is wanted: keys and scripts -------------------------------------------------------------
+
+# Key codes are GLFW's, which for letters are those of the capital.
+KEYS = {
+    265: "ahead", ord("I"): "ahead", 264: "back", ord("K"): "back",
+    263: "left", ord("J"): "left", 262: "right", ord("L"): "right",
+    ord(" "): "stop", ord("P"): "push", ord("R"): "reset", 257: "pause",
+}  # fmt: skip
+# The ranges of commands are those that the joystick task draws from: `tasks/guided/config.py`.
+FORWARD, TURN = JoystickConfig.random_forward, JoystickConfig.random_yaw_rate
+FORWARD_STEP, TURN_STEP, GOAL_STEP = 0.1, 0.25, 0.25  # m/s, rad/s, m; of one press
+# m/s and rad/s in a second: half a second from no turn to the sharpest, one to the fastest walk.
+RAMP = np.array([0.6, 0.6, 1.0])
+
+
+class Keyboard:
+    """What keys ask for; it knows neither window nor robot.
+
+    Attributes:
+        target: the command that the keys add up to, m/s forward and left, rad/s left. `[3]`.
+        command: the same on its way there, by `ramp`.
+        shift: how far the goal is to move, m, away from the viewer and to the left. `[2]`.
+        asked: those of `stop`, `push` and `reset` that are not done yet.
+        paused: whether time stands still.
+    """
+
+    def __init__(self) -> None:
+        self.target, self.command = np.zeros(3), np.zeros(3)
+        self.shift = np.zeros(2)
+        self.asked: set[str] = set()
+        self.paused = False
+
+    def press(self, key: int) -> None:
+        """A key went down, or repeats. Keys that mean nothing are passed over."""
+        name = KEYS.get(key)
+        way = {"ahead": (1, 0), "back": (-1, 0), "left": (0, 1), "right": (0, -1)}.get(name or "")
+        if way is not None:
+            self.shift += GOAL_STEP * np.array(way)
+            forward = self.target[0] + FORWARD_STEP * way[0]
+            turn = self.target[2] + TURN_STEP * way[1]
+            # Rounded, so that steps there and back end at zero.
+            self.target[0] = round(min(max(forward, FORWARD[0]), FORWARD[1]), 6)
+            self.target[2] = round(min(max(turn, TURN[0]), TURN[1]), 6)
+        elif name == "pause":
+            self.paused = not self.paused
+        elif name is not None:
+            self.asked.add(name)
+            if name == "stop":
+                self.target[:] = 0.0
+
+    def ramp(self) -> np.ndarray:
+        """The command of the coming control step, nearer to the target. `[3]`, a copy."""
+        step = RAMP * CONTROL_DT
+        self.command += np.clip(self.target - self.command, -step, step)
+        return self.command.copy()
+
+    def jump(self, command: Sequence[float]) -> None:
+        """Want this command at once."""
+        self.target[:] = self.command[:] = command
+
+    def take(self, name: str) -> bool:
+        """Whether `name` is asked for, which from now on it is not."""
+        asked = name in self.asked
+        self.asked.discard(name)
+        return asked
+
+    def take_shift(self, azimuth: float) -> np.ndarray:
+        """How far the goal is to move in the world for a viewer who looks along `azimuth`, deg."""
+        cos, sin = math.cos(math.radians(azimuth)), math.sin(math.radians(azimuth))
+        away, left = self.shift
+        self.shift = np.zeros(2)
+        return np.array([cos * away - sin * left, sin * away + cos * left])
+
+
+@dataclass(frozen=True)
+class Event:
+    """One line of a script."""
+
+    time_s: float
+    """From where time begins to count; those of 0 hold from the start."""
+    what: str
+    """A key of `EVENTS`."""
+    values: tuple[float, ...] = ()
+    """Its numbers."""
+
+
+EVENTS = {
+    "command": "m/s forward, m/s left, rad/s left",
+    "goal": "x, y in m",
+    "push": "m/s, degrees left of the heading",
+    "reset": "",
+}
+TASKS_OF = {"command": ("joystick",), "goal": ("waypoint", "obstacle")}
+
+
+def parse_script(text: str, name: str, task: str) -> list[Event]:
+    """A script for a task; the module's text has an example.
+
+    Raises:
+        ConfigError: a line is malformed, or tells the task what it does not take; it names the line
+            of the script `name`.
+    """
+    events: list[Event] = []
+    for number, line in enumerate(text.splitlines(), start=1):
+        words = line.partition("#")[0].split()
+        if not words:
+            continue
+        try:
+            event = _parsed(words, task)
+        except ConfigError as error:
+            raise ConfigError(f"{name}, line {number}: {error}") from None
+        if events and event.time_s < events[-1].time_s:
+            raise ConfigError(
+                f"{name}, line {number}: second {event.time_s:g} comes after second "
+                f"{events[-1].time_s:g}, expected lines in the order of time."
+            )
+        events.append(event)
+    return events
+
+
+def _parsed(words: Sequence[str], task: str) -> Event:
+    second = _number(words[0])
+    if second is None or second < 0:
+        raise ConfigError(f"'{words[0]}' is no second, expected a number of 0 or more.")
+    what = words[1] if len(words) > 1 else ""
+    if what not in EVENTS:
+        raise ConfigError(unknown_name("event", what, EVENTS, f"Known: {', '.join(EVENTS)}."))
+    if task not in TASKS_OF.get(what, (task,)):
+        raise ConfigError(f"task '{task}' takes no {what}.")
+    values = [_number(word) for word in words[2:]]
+    wanted = EVENTS[what].split(", ") if EVENTS[what] else []
+    finite = tuple(value for value in values if value is not None)
+    if len(finite) != len(values) or len(values) != len(wanted):
+        numbers = f"{len(wanted)} numbers ({EVENTS[what]})" if wanted else "nothing more"
+        raise ConfigError(f"{what} has '{' '.join(words[2:])}', expected {numbers}.")
+    return Event(second, what, finite)
+
+
+def _number(word: str) -> float | None:
+    """As a finite number, if it is one."""
+    try:
+        value = float(word)
+    except ValueError:
+        return None
+    return value if math.isfinite(value) else None
+
+
+def default_script(task: str, seconds: float) -> list[Event]:
+    """What happens where nobody says: the joystick benchmark's commands, over and over."""
+    if task != "joystick":
+        return []
+    protocol = JoystickConfig()
+    count = math.ceil(seconds / protocol.segment_s)
+    commands = protocol.commands
+    return [
+        Event(i * protocol.segment_s, "command", commands[i % len(commands)]) for i in range(count)
+    ]
+
+
+# --- settings -------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Config:
+    """Drive a diffusion model, by keys in a window or by a script into pictures."""
+
+    policy: str
+    """A run directory, an ONNX file, or the name of a model that ships with the package."""
+    task: Task = "joystick"
+    """What the model is to do."""
+    video: Path | None = None
+    """MP4 to write in place of opening a window."""
+    strip: Path | None = None
+    """PNG with pictures side by side to write in place of opening a window."""
+    seconds: float | None = None
+    """Seconds to play; none: 12 of pictures, without end in a window."""
+    script: Path | None = None
+    """File with what happens when; the beginning of tools/play.py has its form."""
+    seed: int = 0
+    """Of start, noise, goal, obstacles and the directions of pushes."""
+    sampler: str = "5"
+    """`full` (20 calls a tick), `rolling` (15), or a number of DDIM calls."""
+    strength: float | None = None
+    """Of guidance, in place of the task's own; 0: none."""
+    steering: Steering | None = None
+    """How costs pull; by default as chosen for the task (`bm_envs/tasks/guided/steering.py`)."""
+    threads: int = 0
+    """Of the network; 0: all cores this process may use."""
+    backend: str = "mujoco"
+    """Physics backend."""
+    strip_frames: int = 6
+    """Pictures of the strip, from the middles of so many equal parts of the time."""
+    width: int = 640
+    """Width of a picture, pixels; even for a video."""
+    height: int = 480
+    """Height of a picture, pixels; even for a video."""
+    fps: int = 25
+    """Pictures a second of the video and in the window, at most 50."""
+    distance: float = FAR_VIEW.distance
+    """Of the camera from the robot, m."""
+    azimuth: float = FAR_VIEW.azimuth
+    """Where the camera looks, degrees over the ground; 180: at the front of a robot that walks
+    along x, as it does at first."""
+    fast: Annotated[bool, FlagCreatePairsOff] = False
+    """Leave shadows and smooth edges out: several times faster without a graphics card."""
+    mesh_dir: Path | None = None
+    """Folder with the maker's meshes of the G1; none: BM_DATA_DIR/g1_meshes, else plain shapes."""
+
+    def __post_init__(self) -> None:
+        if self.seconds is not None and not 0 < self.seconds <= DAY:
+            raise ConfigError(f"seconds is {self.seconds}, expected more than 0, a day at most.")
+        if not 1 <= self.fps <= 50:
+            raise ConfigError(f"fps is {self.fps}, expected 1 to 50.")
+        if not 1 <= self.strip_frames <= 50:
+            raise ConfigError(f"strip_frames is {self.strip_frames}, expected 1 to 50.")
+        for what, path, suffix in (("video", self.video, ".mp4"), ("strip", self.strip, ".png")):
+            if path is not None and path.suffix.lower() != suffix:
+                raise ConfigError(f"{path}: the name of a {what} must end in {suffix}.")
+        if self.video is not None and (self.width % 2 or self.height % 2):
+            raise ConfigError(
+                f"width and height are {self.width} and {self.height}, expected even numbers for a "
+                "video."
+            )
+        if not 0.5 <= self.distance <= 50:
+            raise ConfigError(f"distance is {self.distance}, expected 0.5 to 50 m.")
+        if not math.isfinite(self.azimuth):
+            raise ConfigError(f"azimuth is {self.azimuth}, expected degrees.")
+        if self.strength is not None and not self.strength >= 0:
+            raise ConfigError(f"strength is {self.strength}, expected 0 or more.")
+        _ = self.method
+
+    @property
+    def method(self) -> Method:
+        return method_of(self.sampler)
+
+    @property
+    def in_window(self) -> bool:
+        return self.video is None and self.strip is None
+
+    @property
+    def duration_s(self) -> float:
+        """How long it plays; infinite in a window that nobody shuts."""
+        if self.seconds is not None:
+            return self.seconds
+        return math.inf if self.in_window else DEFAULT_SECONDS
+
+    @property
+    def view(self) -> View:
+        return dataclasses.replace(FAR_VIEW, distance=self.distance, azimuth=self.azimuth)
+
+    @property
+    def resolved(self) -> Steering:
+        """The steering with everything filled in."""
+        steering = self.steering or STEERING[self.task]
+        if self.strength is not None:
+            steering = dataclasses.replace(steering, strength=self.strength)
+        return steering
+
+
+# --- the robot ------------------------------------------------------------------------------------
+
+
+class Play:
+    """One robot, the model that controls it, and what is wanted of it.
+
+    Attributes:
+        keyboard: what keys ask for; a script presses it, too.
+        ticks: control steps since time began to count; below 0 in the first warm-up.
+        falls: so far.
+        tick_s: wall time of the last ticks.
+    """
+
+    def __init__(
+        self, model: GuidedModel, config: Config, script: Iterable[Event] = (), *,
+        report: Callable[[str], None] = print,
+    ) -> None:  # fmt: skip
+        """A robot that has been put into its start; `report` gets a line for what happens to it."""
+        self.config, self._model, self._report = config, model, report
+        self._script = deque(script)
+        self.keyboard = Keyboard()
+        drives = {name: tuple(values) for name, values in model.drives.items()}
+        settings: dict[str, Any] = dict(
+            episode_s=DAY, warm_up_s=WARM_UP_S, start_motions=START_MOTIONS,
+            actuation=ActuationConfig(**drives),
+        )  # fmt: skip
+        if config.task == "joystick":
+            settings["segment_s"] = DAY  # one command, which keys and scripts change
+        self.env = GuidedVectorEnv(
+            1, config.task, config=config_class(config.task)(**settings), backend=config.backend,
+            autoreset_mode="disabled", threads=1,
+        )  # fmt: skip
+        self.task = self.env.task
+        self._controller = Controller(model, 1, seed=config.seed, method=config.method)
+        self._rng = np.random.default_rng(config.seed)
+        self._goal: np.ndarray | None = None  # asked for by keys or script; else the task's own
+        self._pushes: list[tuple[float, float]] = []  # of the coming step: m/s, deg
+        self.ticks = -self.task.config.warm_up_steps
+        self.falls = 0
+        self.tick_s: deque[float] = deque(maxlen=SECOND)
+        self._motion: deque[np.ndarray] = deque(maxlen=SECOND)
+        self._said = (self.ticks, "")
+        self._restart(config.seed)
+
+    @property
+    def time_s(self) -> float:
+        return self.ticks * CONTROL_DT
+
+    def tick(self, azimuth: float = FAR_VIEW.azimuth) -> None:
+        """One control step; `azimuth`, deg, is where the viewer looks who moves the goal."""
+        began = time.perf_counter()
+        while self._script and self._script[0].time_s <= max(self.time_s, 0.0):
+            self._play_event(self._script.popleft())
+        if self.keyboard.take("reset"):
+            self._restart()
+            self._say("begins again")
+        if self.keyboard.take("push"):
+            self._pushes.append((PUSH_SPEED, self._rng.uniform(-180.0, 180.0)))
+        self._want(azimuth)
+        guided = self.config.resolved.strength > 0
+        guide = guide_of(self.task, self._model, self.config.resolved) if guided else None
+        self._controller.guide = guide
+        action = self._controller.act(self.task.robots.states())
+        for push in self._pushes:  # now, so that they come unseen, as in the benchmark
+            self._push(*push)
+        self._pushes.clear()
+        *_, truncated, figures = self.env.step(action)
+        self.ticks += 1
+        self._motion.append(self._velocity())
+        self._look(figures, bool(truncated[0]))
+        self.tick_s.append(time.perf_counter() - began)
+
+    def scene(self) -> tuple[np.ndarray, Decor]:
+        """The robot's configuration `[36]`, and what is drawn beside it."""
+        sim = self.task.simulator
+        qpos = np.concatenate([sim.root_pos[0], sim.root_quat[0], sim.joint_pos[0]]).astype(float)
+        return qpos, Decor(**self.task.shown(0))
+
+    def rows(self, factor: float) -> list[tuple[str, str]]:
+        """What is told beside the picture, each with its name; `factor` is that of real time."""
+        task = self.task
+        rows = [("time", f"{self.time_s:.1f} s")]
+        if task.clock[0] < 0:
+            rows.append(("wanted", "nothing yet: warm-up"))
+        elif isinstance(task, JoystickTask):
+            forward, left, rate = task.command()[0]
+            aside = f", {left:+.2f} m/s left" if left else ""
+            rows.append(("command", f"{forward:+.2f} m/s{aside}, {rate:+.2f} rad/s"))
+        elif isinstance(task, WaypointTask):
+            away = np.linalg.norm(task.goal[0] - task.simulator.root_pos[0, :2])
+            rows.append(("goal", f"{away:.2f} m away"))
+        forward, _, rate = np.mean(self._motion, 0) if self._motion else np.zeros(3)
+        rows.append(("measured", f"{forward:+.2f} m/s, {rate:+.2f} rad/s"))
+        rows.append(("real time", f"{factor:.2f} x"))
+        rows.append(("falls", str(self.falls)))
+        since, text = self._said
+        if text and self.ticks - since < 3 * SECOND:
+            rows.append(("", text))
+        return rows
+
+    def factor(self) -> float:
+        """Of real time that ticks alone would run at, drawing apart."""
+        return CONTROL_DT / max(float(np.mean(self.tick_s)), 1e-9) if self.tick_s else 0.0
+
+    def close(self) -> None:
+        """Free the engine's resources."""
+        self.env.close()
+
+    def _restart(self, seed: int | None = None) -> None:
+        self.env.reset(seed=seed)
+        self._controller.reset(self.task.robots.states())
+        self._motion.clear()
+        self._fell_at: int | None = None
+        self._had: set[str] = set()  # what happened to this goal and was told
+
+    def _play_event(self, event: Event) -> None:
+        if event.what == "command":
+            self.keyboard.jump(event.values)
+        elif event.what == "goal":
+            self._goal = np.array(event.values)
+        elif event.what == "push":
+            self._pushes.append((event.values[0], event.values[1]))
+        else:
+            self.keyboard.asked.add(event.what)
+
+    def _want(self, azimuth: float) -> None:
+        """Tell the task."""
+        task, keys = self.task, self.keyboard
+        if isinstance(task, JoystickTask):
+            task.set_command(keys.ramp())
+        elif isinstance(task, WaypointTask):
+            if keys.take("stop"):
+                self._goal = task.simulator.root_pos[0, :2].astype(float)
+            if keys.shift.any() and np.isfinite(task.goal).all():
+                self._goal = task.goal[0] + keys.take_shift(azimuth)
+            if self._goal is not None:
+                task.set_goal(self._goal)
+
+    def _push(self, speed: float, direction: float) -> None:
+        """By `speed`, m/s, towards `direction`, deg to the left of the heading."""
+        angle = quat_yaw(self.task.simulator.root_quat) + math.radians(direction)
+        self.task.robots.push(np.array([speed]), angle)
+        self._say(f"pushed: {speed:.2f} m/s, {direction:+.0f} degrees left of its heading")
+
+    def _velocity(self) -> np.ndarray:
+        """m/s forward and left of the heading, and rad/s left. `[3]`."""
+        sim = self.task.simulator
+        yaw = quat_yaw(sim.root_quat)[0]
+        x, y = sim.root_lin_vel[0, :2]
+        cos, sin = np.cos(yaw), np.sin(yaw)
+        return np.array([cos * x + sin * y, cos * y - sin * x, self.task.yaw_rate()[0]])
+
+    def _look(self, figures: dict[str, np.ndarray], over: bool) -> None:
+        """Tell what happened in the step just done, and begin again some time after a fall."""
+        arrived = bool(np.isfinite(figures.get("arrived_s", np.inf)).all())
+        if not arrived:
+            self._had.discard("arrival")  # the goal was moved
+        self._once("arrival", arrived, "at the goal")
+        self._once("touch", bool(np.any(figures.get("touched", False))), "touches an obstacle")
+        if figures["fell_strict"][0] and self._fell_at is None:
+            self._fell_at, self.falls = self.ticks, self.falls + 1
+            self._say("fell")
+        lain = self._fell_at is not None and self.ticks - self._fell_at >= SECOND
+        if lain or over or self.task.simulator.diverged()[0]:
+            self._restart()
+            self._say("begins again")
+
+    def _once(self, name: str, happens: bool, text: str) -> None:
+        if happens and name not in self._had:
+            self._had.add(name)
+            self._say(text)
+
+    def _say(self, text: str) -> None:
+        self._said = (self.ticks, text)
+        self._report(f"{self.time_s:7.2f} s  {text}")
+
+
+# --- in a window ----------------------------------------------------------------------------------
+
+HELP = (
+    ("arrows, I K J L", "drive, or move the goal"), ("space", "stop"), ("P", "push"),
+    ("R", "begin again"), ("Enter", "pause"),
+)  # fmt: skip
+
+
+class Window(HumanViewer):
+    """MuJoCo's window, with keys and text."""
+
+    def __init__(self, model: ModelConfig, view: View = FAR_VIEW) -> None:
+        self._pressed: deque[int] = deque()  # by the window's thread, read by ours
+        with _key_callback(self._pressed.append):
+            super().__init__(model, view=view)
+        with self._handle.lock():
+            self._looks = self._handle.opt.flags.copy(), self._handle.user_scn.flags.copy()
+
+    @property
+    def azimuth(self) -> float:
+        """Where the viewer looks over the ground, deg."""
+        return float(self._handle.cam.azimuth)
+
+    def keys(self) -> Iterator[int]:
+        """Keys that were pressed and not yet read."""
+        while self._pressed:
+            yield self._pressed.popleft()
+
+    def tell(self, rows: Sequence[tuple[str, str]]) -> None:
+        """Show names and values, and what keys do."""
+        if not self.is_running():
+            return
+        place, font = mujoco.mjtGridPos, mujoco.mjtFontScale.mjFONTSCALE_150
+        self._handle.set_texts([
+            (font, where, *("\n".join(column) for column in zip(*table, strict=True)))
+            for where, table in ((place.mjGRID_TOPLEFT, rows), (place.mjGRID_BOTTOMLEFT, HELP))
+        ])  # fmt: skip
+
+    def sync(
+        self, qpos: np.ndarray, ghost_qpos: np.ndarray | None = None, decor: Decor | None = None
+    ) -> None:
+        """See `HumanViewer.sync`."""
+        if not self.is_running():
+            return
+        # The letters that drive also switch how the viewer draws (J joints, L additive colours,
+        # ...), which cannot be turned off: switch it back.
+        vis, rnd = mujoco.mjtVisFlag, mujoco.mjtRndFlag
+        with self._handle.lock():
+            for flags, before, ours in (
+                (self._handle.opt.flags, self._looks[0],
+                 [vis.mjVIS_INERTIA, vis.mjVIS_JOINT, vis.mjVIS_CONTACTSPLIT]),
+                (self._handle.user_scn.flags, self._looks[1],
+                 [rnd.mjRND_SKYBOX, rnd.mjRND_ADDITIVE, rnd.mjRND_REFLECTION]),
+            ):  # fmt: skip
+                for flag in map(int, ours):
+                    flags[flag] = before[flag]
+        super().sync(qpos, ghost_qpos, decor)
+
+
+@contextlib.contextmanager
+def _key_callback(callback: Callable[[int], None]) -> Iterator[None]:
+    """Windows opened in here hand their keys to `callback`, which MuJoCo takes at no other time."""
+    viewer: Any = None
+    with contextlib.suppress(ImportError, RuntimeError):  # opening a window says what is missing
+        viewer = importlib.import_module("mujoco.viewer")
+    if viewer is None:
+        yield
+        return
+    launch = viewer.launch_passive
+    viewer.launch_passive = functools.partial(launch, key_callback=callback)
+    try:
+        yield
+    finally:
+        viewer.launch_passive = launch
+
+
+def watch(play: Play, window: Window) -> None:
+    """Play in a window, in real time or slower, until it is shut or the time is over."""
+    config, keyboard = play.config, play.keyboard
+    due, drawn, told = time.perf_counter(), -math.inf, -math.inf
+    ended: deque[float] = deque(maxlen=SECOND + 1)  # when the last ticks did
+    while window.is_running() and play.time_s < config.duration_s:
+        for key in window.keys():
+            keyboard.press(key)
+        if keyboard.paused:
+            ended.clear()
+        else:
+            play.tick(window.azimuth)
+            ended.append(time.perf_counter())
+        now = time.perf_counter()
+        if now - drawn >= 1 / config.fps - 0.5 * CONTROL_DT:
+            drawn = now
+            window.sync(*_scene(play))
+        if now - told >= 0.2:
+            told = now
+            wall = ended[-1] - ended[0] if len(ended) > 1 else math.inf
+            factor = max(len(ended) - 1, 0) * CONTROL_DT / wall
+            paused = [("", "paused")] if keyboard.paused else []
+            window.tell([*play.rows(factor), *paused])
+        # What takes longer than real time is not made up for, so that nothing is skipped or
+        # hurried; only what a hiccup has cost is.
+        now = time.perf_counter()
+        due = max(due + CONTROL_DT, now - CATCH_UP_S)
+        time.sleep(max(due - now, 0.0))
+
+
+def _scene(play: Play) -> tuple[np.ndarray, None, Decor]:
+    qpos, decor = play.scene()
+    return qpos, None, decor
+
+
+# --- into files -----------------------------------------------------------------------------------
+
+
+def record(play: Play, model: ModelConfig) -> None:
+    """Play without a window, into a video, a strip or both."""
+    config = play.config
+    total = round(config.duration_s / CONTROL_DT)
+    shares = (np.arange(config.strip_frames) + 0.5) / config.strip_frames
+    in_strip = [round(share * total) for share in shares] if config.strip is not None else []
+    strip: list[np.ndarray] = []
+    # Pictures of a strip are too far apart for a camera that lags behind.
+    lag = float(np.exp(-1 / (config.fps * CAMERA_LAG))) if config.video is not None else 0.0
+    spent: list[float] = []
+
+    def pictures() -> Iterator[np.ndarray]:
+        """Those of the video; those of the strip are put aside."""
+        made = 0
+        with OffscreenRenderer(
+            model, width=config.width, height=config.height, view=config.view, smoothing=lag,
+            antialias=not config.fast, shadows=not config.fast,
+        ) as renderer:  # fmt: skip
+            while True:
+                tick = play.ticks
+                in_video = (
+                    config.video is not None
+                    and tick >= 0
+                    and tick * config.fps * CONTROL_DT >= made
+                )
+                if in_video or tick in in_strip:
+                    picture = renderer.render(*_scene(play))
+                    strip.extend([picture] * in_strip.count(tick))
+                    if in_video:
+                        made += 1
+                        yield picture
+                if tick == total:
+                    return
+                play.tick()
+                spent.append(play.tick_s[-1])
+                if play.ticks > 0 and play.ticks % SECOND == 0:
+                    print(", ".join(" ".join(row).strip() for row in play.rows(play.factor())))
+
+    if config.video is not None:
+        codec = write_video(config.video, pictures(), config.fps)
+    else:
+        codec = ""
+        for _ in pictures():
+            pass
+    falls = f"{play.falls} fall{'s' * (play.falls != 1)}"
+    factor = CONTROL_DT / max(float(np.mean(spent)), 1e-9)
+    print(f"{config.duration_s:g} s with {falls}, {factor:.2f} x real time without the drawing")
+    if config.video is not None:
+        print(f"video in {config.video} ({codec})")
+    if config.strip is not None:
+        write_strip(config.strip, strip)
+        seconds = ", ".join(f"{tick * CONTROL_DT:g}" for tick in in_strip)
+        print(f"strip in {config.strip} (at {seconds} s)")
+
+
+def write_video(path: Path, pictures: Iterable[np.ndarray], fps: int) -> str:
+    """Write pictures `[H, W, 3]` uint8 as an MP4; returns the codec's name."""
+    try:
+        import av
+    except ImportError as error:
+        raise ConfigError("A video needs the package av: pip install 'bm-envs[viz]'.") from error
+    # Browsers play H.264; a build of FFmpeg without its encoder still has the older MPEG-4.
+    codec = "libx264" if "libx264" in av.codecs_available else "mpeg4"
+    with cli.atomic_path(path) as temporary, av.open(str(temporary), "w", format="mp4") as file:
+        stream: Any = None
+        for picture in pictures:
+            if stream is None:
+                stream = file.add_stream(codec, rate=fps)
+                stream.height, stream.width = picture.shape[:2]
+                stream.pix_fmt = "yuv420p"
+                stream.options = {"crf": "20"} if codec == "libx264" else {"qscale": "3"}
+            file.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
+        file.mux(stream.encode())
+    return codec
+
+
+def write_strip(path: Path, pictures: Sequence[np.ndarray]) -> None:
+    """Write pictures `[H, W, 3]` uint8 as one PNG, side by side with white lines between."""
+    try:
+        import imageio.v3 as imageio
+    except ImportError as error:
+        raise ConfigError(
+            "A strip needs the package imageio: pip install 'bm-envs[viz]'."
+        ) from error
+    line = np.full((len(pictures[0]), max(1, len(pictures[0]) // 120), 3), 255, np.uint8)
+    parts = [part for picture in pictures for part in (line, picture)][1:]
+    with cli.atomic_path(path) as temporary:
+        imageio.imwrite(temporary, np.concatenate(parts, 1), extension=".png")
+
+
+def main(config: Config) -> None:
+    """Open the window, or write the pictures."""
+    if config.in_window and not has_display():
+        raise ConfigError(
+            "There is no display to open a window on (neither DISPLAY nor WAYLAND_DISPLAY is set); "
+            "draw without one: --video out.mp4 or --strip out.png."
+        )
+    for flag, path in (("video", config.video), ("strip", config.strip)):
+        if path is not None and path.is_dir():
+            raise ConfigError(f"{path} is a folder, expected the name of a file for --{flag}.")
+    script: list[Event] = []
+    if config.script is not None:
+        try:
+            text = config.script.read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise ConfigError(f"{config.script}: cannot be read ({error}).") from error
+        script = parse_script(text, str(config.script), config.task)
+    elif not config.in_window:
+        script = default_script(config.task, config.duration_s)
+    model = load_model(config.policy, threads=config.threads or cli.available_cores())
+    print(
+        f"model {model.name} ({model.representation.name}), task {config.task}, sampler "
+        f"{config.sampler}, backend {config.backend}, seed {config.seed}"
+    )
+    look = ModelConfig(visuals=True, mesh_dir=config.mesh_dir)
+    play = Play(model, config, script)
+    try:
+        if config.in_window:
+            with contextlib.closing(Window(look, config.view)) as window:
+                watch(play, window)
+        else:
+            record(play, look)
+    finally:
+        play.close()
+
+
+if __name__ == "__main__":
+    cli.run(main, Config)
