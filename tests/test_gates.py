@@ -101,7 +101,8 @@ def test_gate_2_passes_who_knows_and_fails_who_guesses(episodes, drives):
         vague = np.minimum(0.5 * off, 0.2)[:, None, None]
         rng = np.random.default_rng(0)
         spread = truth.actions.std((0, 1))
-        guess = truth.actions[which, : actions.shape[1]] + vague * spread * rng.standard_normal(actions.shape)
+        known = truth.actions[which, : actions.shape[1]]
+        guess = known + vague * spread * rng.standard_normal(actions.shape)
         return truth.states[which], guess.astype(np.float32)
 
     gate, features = gates.gate_2(Model(drives, knows), truth, seed=0)

@@ -30,8 +30,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import functools
-import importlib
 import math
 import time
 from collections import deque
@@ -522,8 +520,7 @@ class Window(HumanViewer):
 
     def __init__(self, model: ModelConfig, view: View = FAR_VIEW) -> None:
         self._pressed: deque[int] = deque()  # by the window's thread, read by ours
-        with _key_callback(self._pressed.append):
-            super().__init__(model, view=view)
+        super().__init__(model, view=view, on_key=self._pressed.append)
         with self._handle.lock():
             self._looks = self._handle.opt.flags.copy(), self._handle.user_scn.flags.copy()
 
@@ -566,23 +563,6 @@ class Window(HumanViewer):
                 for flag in map(int, ours):
                     flags[flag] = before[flag]
         super().sync(qpos, ghost_qpos, decor)
-
-
-@contextlib.contextmanager
-def _key_callback(callback: Callable[[int], None]) -> Iterator[None]:
-    """Windows opened in here hand their keys to `callback`, which MuJoCo takes at no other time."""
-    viewer: Any = None
-    with contextlib.suppress(ImportError, RuntimeError):  # opening a window says what is missing
-        viewer = importlib.import_module("mujoco.viewer")
-    if viewer is None:
-        yield
-        return
-    launch = viewer.launch_passive
-    viewer.launch_passive = functools.partial(launch, key_callback=callback)
-    try:
-        yield
-    finally:
-        viewer.launch_passive = launch
 
 
 def watch(play: Play, window: Window) -> None:

@@ -24,7 +24,7 @@ import os
 import sys
 import threading
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -228,12 +228,16 @@ class HumanViewer:
     Args:
         config: the model; `visuals` is switched on here. None: the default model.
         view: where the camera starts.
+        on_key: called with GLFW's code of each key that is pressed, in the window's thread.
 
     Raises:
         BackendUnavailable: no display, or no window can be opened on it.
     """
 
-    def __init__(self, config: mjcf.ModelConfig | None = None, *, view: View = View()) -> None:
+    def __init__(
+        self, config: mjcf.ModelConfig | None = None, *, view: View = View(),
+        on_key: Callable[[int], None] | None = None,
+    ) -> None:  # fmt: skip
         self._handle: Any = None
         _check_window_system()
         import mujoco.viewer
@@ -243,8 +247,9 @@ class HumanViewer:
         others = set(threading.enumerate())
         try:
             self._handle = mujoco.viewer.launch_passive(
-                self._robot.model, self._robot.data, show_left_ui=False, show_right_ui=False
-            )
+                self._robot.model, self._robot.data, key_callback=on_key, show_left_ui=False,
+                show_right_ui=False,
+            )  # fmt: skip
         except RuntimeError as error:  # macOS outside mjpython
             raise BackendUnavailable(f"The viewer cannot be opened: {error}.") from error
         self._threads = set(threading.enumerate()) - others
