@@ -14,8 +14,8 @@ from bm_envs.tasks.guided.task import Robots
 NAMES = sorted(path.parent.name for path in SHIPPED.glob(f"*/{FILE}"))
 
 
-def test_both_representations_ship():
-    assert NAMES == ["guided_body_pos", "guided_joint_rot"]
+def test_a_model_ships():
+    assert "guided_body_pos" in NAMES
 
 
 @pytest.mark.parametrize("name", NAMES)
