@@ -305,7 +305,8 @@ def test_refusals(data, run, tmp_path):
         ddpm.main(ddpm.Config(data=(), run_dir=tmp_path))
     assert not list(tmp_path.iterdir())
     done = subprocess.run(
-        [sys.executable, "algos/ddpm_guided.py", "--data", str(tmp_path / "none")],
+        [sys.executable, "algos/ddpm_guided.py", "--data", str(tmp_path / "none"), "--run-dir",
+         str(tmp_path / "run")],
         capture_output=True, text=True, cwd=ROOT,
     )  # fmt: skip
     assert done.returncode == 2 and "holds no dataset.json" in done.stderr
