@@ -154,7 +154,7 @@ class GuidedModel:
         self.representation = _representation(metadata.get("representation", ""))
         if tuple(metadata.get("joint_names", "").split(",")) != g1.JOINT_NAMES:
             raise PolicyError("joint_names are not the project's, in its order.")
-        self.drives = {name: _drive(metadata, name) for name in DRIVES}
+        self.drives = {name: drive_of(metadata, name) for name in DRIVES}
         self.width = _check_graph(model, self.representation)
         self._session = policy_files.open_session(model, threads)
         self._read_scaling([output.name for output in model.graph.output])
@@ -290,7 +290,12 @@ def _representation(name: str) -> Representation:
     return representation(name)
 
 
-def _drive(metadata: Mapping[str, str], name: str) -> tuple[float, ...]:
+def drive_of(metadata: Mapping[str, str], name: str) -> tuple[float, ...]:
+    """The figures of one of `DRIVES` in a file's metadata, a joint each.
+
+    Raises:
+        PolicyError: they are missing or malformed.
+    """
     try:
         values = np.array(json.loads(metadata.get(name, "")), float)
     except (ValueError, TypeError):

@@ -22,7 +22,7 @@ from bm_envs.cli import atomic_path, versions, write_json
 from bm_envs.errors import PolicyError, unknown_name
 from bm_envs.policy import MLP
 from bm_envs.robots import g1
-from bm_envs.tasks.guided.model import DRIVES
+from bm_envs.tasks.guided.model import DRIVES, drive_of
 from bm_envs.tasks.guided.observations import TERMS, layout
 
 FORMAT = "bm-envs guided policy 1"
@@ -174,7 +174,7 @@ class GuidedPolicy:
         for key, value in _fixed(self.task).items():
             if metadata.get(key) != value:
                 raise PolicyError(f"its {key} is not that of task '{self.task}' here.")
-        self.drives = {name: _drive(metadata, name) for name in DRIVES}
+        self.drives = {name: drive_of(metadata, name) for name in DRIVES}
         self._size = _size(self.task)
         _check_graph(model, self._size)
         self._session = policy_files.open_session(model, threads)
@@ -217,16 +217,6 @@ def load_guided_policy(reference: str | Path, *, threads: int = 1) -> GuidedPoli
     except PolicyError as error:
         message = str(error)
         raise PolicyError(message if str(path) in message else f"{path}: {message}") from None
-
-
-def _drive(metadata: Mapping[str, str], name: str) -> tuple[float, ...]:
-    try:
-        values = np.array(json.loads(metadata.get(name, "")), float)
-    except (ValueError, TypeError):
-        values = np.array([])
-    if values.shape != (A,) or not np.isfinite(values).all():
-        raise PolicyError(f"metadata '{name}' are not {A} finite numbers.")
-    return tuple(values.tolist())
 
 
 def _check_graph(model: Any, size: int) -> None:
