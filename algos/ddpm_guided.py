@@ -110,9 +110,10 @@ class Config:
     """Future actions that count in the loss. Source: the paper."""
     rate_coef: float = 0.1
     """Weight of the change of predicted actions from step to step. Source: prototype."""
-    emphasis: float = 0.0
+    emphasis: float = 4.0
     """Factor by which the root's share of a state is emphasized in the random half of the projected
-    states (prototype: 4); 0: states are not projected."""
+    states; 0: states are not projected, and then guidance of the root is mostly taken back by the
+    180 features of the rest. Source: prototype."""
     bfloat16: Literal["auto", "on", "off"] = "auto"
     """Matrix products of the training in bfloat16; `auto`: where the processor has it."""
 
@@ -157,7 +158,6 @@ def paper() -> Config:
     return Config(
         data=(), preset="paper", width=512, layers=6, dropout=0.3, batch_size=512,
         optimizer="adamw", learning_rate=1e-4, warmup_steps=2000, total_steps=60_000,
-        emphasis=4.0,
     )  # fmt: skip
 
 

@@ -328,7 +328,7 @@ def test_episodes_shorter_than_a_window_are_refused(data):
 # --- files and control ----------------------------------------------------------------------------
 
 
-@pytest.fixture(scope="module", params=["body_pos", "joint_rot", "emphasis"])
+@pytest.fixture(scope="module", params=["body_pos", "joint_rot", "plain"])
 def trained(request, data, run, tmp_path_factory):
     """A run of each kind, and its checkpoint."""
     if request.param == "body_pos":
@@ -336,7 +336,7 @@ def trained(request, data, run, tmp_path_factory):
     else:
         folder = tmp_path_factory.mktemp(request.param) / "run"
         changes = (
-            {"representation": "joint_rot"} if request.param == "joint_rot" else {"emphasis": 4.0}
+            {"representation": "joint_rot"} if request.param == "joint_rot" else {"emphasis": 0.0}
         )
         ddpm.main(config(data, folder, total_steps=4, **changes))
     return folder, torch.load(folder / "checkpoint.pt", weights_only=True)
@@ -394,7 +394,8 @@ def test_scaling_goes_both_ways(trained, data):
     scaled = model.scale(features)
     assert scaled.shape[-1] == model.width
     np.testing.assert_allclose(model.unscale(scaled), features, atol=2e-4)
-    np.testing.assert_allclose(model.bound(scaled), scaled, atol=0.5)  # few are beyond the bound
+    kept = np.isclose(model.unscale(model.bound(scaled)), features, atol=2e-3)
+    assert kept.mean() > 0.95  # few are beyond the bound
     action = episodes.action[0]
     np.testing.assert_allclose(model.unscale_action(model.scale_action(action)), action, atol=1e-5)
     assert np.abs(model.scale_action(action)).mean() < 1

@@ -679,6 +679,7 @@ class Recipe:
     commands: tuple[Command, ...]
     keep_last_s: float | None = None
     """Keep only this much of the end, moved back to the origin; None: all."""
+    gait: Gait = Gait()
 
 
 def _there(vx: float = 0.0, vy: float = 0.0, wz: float = 0.0) -> Recipe:
@@ -715,14 +716,17 @@ _MIX = {
 
 # The same without a stand between: share, forward speed in m/s, turning either way in rad/s. A
 # model of roll-outs that sees a twelfth of a second of the past cannot know how long the robot has
-# been standing, so that it goes on for ever; steps on the spot end by themselves.
+# been standing, so that it goes on for ever; steps on the spot end by themselves. Commands are
+# short and velocities change fast, since a guided model can do in a moment only what it has seen
+# done from there: a third of the commands go backward because every one of them is left again.
 _ON = {
-    "forward": (0.35, (0.3, 0.6), (0.0, 0.0)),
+    "forward": (0.25, (0.3, 0.6), (0.0, 0.0)),
     "arc": (0.30, (0.25, 0.5), (0.2, 0.6)),
-    "backward": (0.12, (-0.4, -0.2), (0.0, 0.0)),
-    "backward arc": (0.08, (-0.3, -0.15), (0.2, 0.4)),
-    "on the spot": (0.15, (-0.1, 0.1), (0.0, 0.3)),
+    "backward": (0.22, (-0.4, -0.2), (0.0, 0.0)),
+    "backward arc": (0.13, (-0.35, -0.15), (0.2, 0.5)),
+    "on the spot": (0.10, (-0.1, 0.1), (0.0, 0.4)),
 }
+_ON_GAIT = Gait(max_change=(0.4, 0.15, 0.4))
 
 # Values are kept as multiples of these. Far under what matters (4 um in a link position is
 # 0.01 m/s^2 in its second difference), it halves the files, and a machine that rounds the last
@@ -765,14 +769,14 @@ def mix_commands(seed: int) -> tuple[Command, ...]:
 
 
 def on_commands(seed: int) -> tuple[Command, ...]:
-    """Random commands of 2.5 to 6 s each for `MIX_S`; a stand of a second at both ends only."""
+    """Random commands of 1.5 to 4 s each for `MIX_S`; a stand of a second at both ends only."""
     rng = np.random.default_rng([1, seed])
     stand = Command(0.0, 0.0, 0.0, 1.0)
     commands, total_s = [stand], stand.duration_s
     shares = [share for share, _, _ in _ON.values()]
     while total_s < MIX_S:
         _, speed, turn = _ON[rng.choice(list(_ON), p=shares)]
-        side, duration_s = rng.choice((-1.0, 1.0)), float(rng.uniform(2.5, 6.0))
+        side, duration_s = rng.choice((-1.0, 1.0)), float(rng.uniform(1.5, 4.0))
         wz = side * rng.uniform(*turn)
         commands.append(Command(float(rng.uniform(*speed)), 0.0, float(wz), duration_s))
         total_s += duration_s
@@ -798,11 +802,16 @@ def make_clip(name: str) -> Clip:
     if not is_made(name):
         raise MotionError(unknown_name("procedural motion", name, NAMES))
     if drawn := DRAWN_NAME.fullmatch(name):
-        draw = {"mix": mix_commands, "on": on_commands}[drawn[1]]
-        recipe = Recipe(draw(int(drawn[2])))
+        seed = int(drawn[2])
+        recipe = (
+            Recipe(mix_commands(seed)) if drawn[1] == "mix"
+            else Recipe(on_commands(seed), gait=_ON_GAIT)
+        )  # fmt: skip
     else:
         recipe = FAMILY[name]
-    clip = clip_from_plan(name, plan_walk(recipe.commands), keep_last_s=recipe.keep_last_s)
+    clip = clip_from_plan(
+        name, plan_walk(recipe.commands, recipe.gait), keep_last_s=recipe.keep_last_s
+    )
     rounded = {
         key: np.round(getattr(clip, key).astype(np.float64) / unit) * unit
         for key, unit in GRID.items()
