@@ -368,7 +368,7 @@ def test_half_precision_halves_the_file_and_little_else(run, data, tmp_path):
     files = [path / "denoiser.onnx" for path in (run, folder)]
     rng = np.random.default_rng(0)
     given = (
-        rng.normal(size=(3, LENGTH, 192)).astype(np.float32),
+        rng.normal(size=(3, LENGTH, load_model(folder).width)).astype(np.float32),
         rng.normal(size=(3, LENGTH, 29)).astype(np.float32),
         rng.integers(0, 20, (3, LENGTH)), rng.integers(0, 20, (3, LENGTH)),
     )  # fmt: skip
