@@ -10,6 +10,11 @@
     waypoint      a goal 2 to 5 m away in any direction; success: within 0.3 m of it and slower than
                   0.2 m/s, within 15 s
     obstacle      the same behind 1 to 5 posts; success: there, and none was touched
+    composition   a minute: 0.5 m/s for 8 s, stop, 0.3 m/s backward, a left turn of 0.5 rad/s at
+                  0.3 m/s, 6 s each, then 34 s for a goal behind posts, drawn from where the robot
+                  is then; pushed as in walk_perturb throughout. Success: upright to the end, each
+                  command followed (half; the stop: displaced by 0.15 m/s or less over its last
+                  1.5 s), there, and no post touched. Times count from the first command
 
 A trial starts in a frame of walks that the model has not seen, and walks for 1 s unguided, which
 does not count as time (a fall in it does count). Trial i has the same start, pushes, goal and posts
@@ -46,7 +51,7 @@ from bm_envs.tasks.guided.sampler import PAST
 from bm_envs.tasks.guided.steering import STEERING, Steering, guide_of
 from bm_envs.tasks.track.config import CONTROL_DT, ActuationConfig
 
-Task = Literal["walk_perturb", "joystick", "waypoint", "obstacle"]
+Task = Literal["walk_perturb", "joystick", "waypoint", "obstacle", "composition"]
 START_MOTIONS = ("walk_on_100[2:58]", "walk_on_101[2:58]")
 WARM_UP_S = 1.0
 
@@ -173,13 +178,17 @@ def _yaw_quat(quat: np.ndarray) -> np.ndarray:
     return np.stack([np.cos(half), zero, zero, np.sin(half)], 1)
 
 
-# Figures of a task that its rows report of every trial, and the unit of their mean.
+# Figures of a task that its rows report of every trial.
 FIGURES: dict[str, tuple[str, ...]] = {
     "walk_perturb": ("pushes",),
     "joystick": ("segment_value", "segment_passed"),
     "waypoint": ("distance", "arrived_s"),
     "obstacle": ("distance", "arrived_s", "least_clearance", "num_obstacles"),
-}
+    "composition": (
+        "pushes", "segment_value", "segment_passed", "distance", "arrived_s", "least_clearance",
+        "touched", "num_obstacles",
+    ),
+}  # fmt: skip
 
 
 def row_of(model: GuidedModel, config: Config, found: Trials) -> dict[str, Any]:
@@ -208,16 +217,17 @@ def row_of(model: GuidedModel, config: Config, found: Trials) -> dict[str, Any]:
         "tick_ms_median": round(float(np.median(ticks)), 2),
         "tick_ms_p95": round(float(np.percentile(ticks, 95)), 2),
     }  # fmt: skip
-    if config.task == "joystick":
+    if "segment_passed" in figures:
         row["segments_passed"] = figures["segment_passed"].sum(0).tolist()
         row["mean_segment_value"] = [_mean(v) for v in figures["segment_value"].T]
-    if config.task in ("waypoint", "obstacle"):
+    if "arrived_s" in figures:
         row["mean_arrived_s"] = _mean(figures["arrived_s"])
         row["mean_distance"] = _mean(figures["distance"])
         row["arrivals"] = int(np.isfinite(figures["arrived_s"]).sum())
-    if config.task == "obstacle":
+    if "touched" in figures:
         row["mean_least_clearance"] = _mean(figures["least_clearance"])
-        row["smallest_clearance"] = float(figures["least_clearance"].min())
+        smallest = float(figures["least_clearance"].min())  # infinite if nobody was on the way
+        row["smallest_clearance"] = smallest if np.isfinite(smallest) else None
         row["touched"] = int(figures["touched"].sum())
     row["each"] = [
         {

@@ -535,7 +535,7 @@ class TrackVectorEnv(_VectorEnv):
 
 
 class GuidedEnv(_SingleEnv):
-    """A Unitree G1 without a reference, at one of four tasks: one robot.
+    """A Unitree G1 without a reference, at one of the guided tasks: one robot.
 
     The vector form is `GuidedVectorEnv`.
 
@@ -552,6 +552,9 @@ class GuidedEnv(_SingleEnv):
     | BMGuided-G1-Obstacle-v0 | the same behind 1 to 5 vertical cylinders of 0.15 to 0.3 m radius | the same, and no link came into one |
 
     Cylinders are no part of the physics; `bm_envs.tasks.guided.obstacles` has the test of contact.
+
+    `task="composition"`, which has no id, is a minute of all: walk 8 s, stop, back, turn, 6 s each,
+    then 34 s for a goal behind obstacles, with pushes throughout.
 
     ## Action Space
     `Box(-10, 10, (29,))`, as in `TrackEnv`.
@@ -583,7 +586,8 @@ class GuidedEnv(_SingleEnv):
     | 311:312 | goal_distance: horizontal distance of the pelvis from it | - | m |
     | 312:321 | obstacles: x, y and radius of the 3 nearest obstacles | now | m |
 
-    Where there are fewer than 3, (10, 0, 0) stands for the others.
+    Where there are fewer than 3, (10, 0, 0) stands for the others. A composition has all rows in
+    this order: the command first, then goal and obstacles, each in its own phase.
 
     ## Rewards
     `reward_alive` + `reward_task` each step: 0.5 while not fallen, and 0.5 times a term in [0, 1],
@@ -595,6 +599,7 @@ class GuidedEnv(_SingleEnv):
     - Waypoint: (1 - e^-2d) min(1, max(0, v_g / 0.5)) + e^-2d exp(-|v|^2 / 0.2^2), d the distance
       and v_g the speed towards the goal.
     - Obstacle: that times min(1, max(0, c / 0.1)), c the clearance.
+    - Composition: the joystick's in commanded phases, the obstacle task's on the way.
 
     ## Starting State
     A drawn frame of the built-in walks and turns in which the robot is on its way.
@@ -612,13 +617,13 @@ class GuidedEnv(_SingleEnv):
     ## Info
     The figures of the state that is observed. All: `time_s` (negative in the warm-up),
     `pelvis_height`, `head_height`, `tilt`, `speed`, `fell_strict`, `fell_head` (so far), `success`
-    (earned so far; of WalkPerturb and Joystick in the last step only; a fall by the criterion that
+    (earned so far; of WalkPerturb, Joystick and Composition in the last step only; a fall by the criterion that
     ends episodes takes it back: the paper's success wants `fall="head"`), `success_strict` (and no
     fall by the strict one).
     WalkPerturb: `pushed`, `push_velocity`, `pushes`. Joystick: `command`, `velocity`, `yaw_rate`,
     `segment`, `segments_done`, `segment_value` (0 before its end), `segment_passed`. Waypoint,
     Obstacle: `goal`, `distance`, `arrived_s` (infinite before). Obstacle: `clearance`, `least_clearance`, `touched`,
-    `num_obstacles`. m, s, rad; `reward_alive` and `reward_task` are of the step just done.
+    `num_obstacles`. Composition: all of these. m, s, rad; `reward_alive` and `reward_task` are of the step just done.
 
     ## Arguments
     `task`: which one, given by the id. `overrides`: nested mapping of changed settings of the task's

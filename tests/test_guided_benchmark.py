@@ -37,7 +37,7 @@ def quick_starts(monkeypatch):
     monkeypatch.setattr(guided, "START_MOTIONS", ("walk",))
 
 
-@pytest.mark.parametrize("task", ["walk_perturb", "joystick", "waypoint", "obstacle"])
+@pytest.mark.parametrize("task", list(guided.FIGURES))
 def test_robots_that_fold_up_fail_every_task(drives, task):
     config = guided.Config(policy="x", task=task, trials=2, sampler="2", seed=3, threads=1)
     model = Model(drives, still(0.0))

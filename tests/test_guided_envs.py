@@ -32,7 +32,12 @@ from bm_envs.motion.library import load_motions
 from bm_envs.policy import load_policy
 from bm_envs.robots import g1, mjcf
 from bm_envs.tasks.guided import obstacles, rewards
-from bm_envs.tasks.guided.config import JoystickConfig, ObstacleConfig, WaypointConfig
+from bm_envs.tasks.guided.config import (
+    CompositionConfig,
+    JoystickConfig,
+    ObstacleConfig,
+    WaypointConfig,
+)
 from bm_envs.tasks.guided.observations import TERMS, features, history_states, layout
 from bm_envs.tasks.guided.protocols import moving_frames
 from bm_envs.tasks.guided.representation import REPRESENTATIONS, representation
@@ -45,6 +50,7 @@ IDS = {
     "BMGuided-G1-Obstacle-v0": ("obstacle", 321),
 }
 NAMES = [name for name, _ in IDS.values()]
+ALL = [*NAMES, "composition"]  # which has no id
 # Infinite observation bounds and an action range beyond [-1, 1] are by design.
 EXPECTED = ("minimum value is -infinity", "maximum value is infinity", "symmetric and normalized")
 EPS = float(np.finfo(np.float32).eps)  # what simulators give is float32
@@ -136,6 +142,7 @@ def test_the_class_text_shows_the_layout_of_the_code():
     found = re.findall(r"\| (\d+:\d+) \| (\w+): (.*) \| (.*) \| (.*) \|\n", GuidedEnv.__doc__)
     expected = []
     for task in ("joystick", "obstacle"):  # which have all rows, in the order of the text
+        assert set(TERMS[task]) <= set(TERMS["composition"])
         places = layout(TERMS[task])
         for term in TERMS[task]:
             place = places[term.name]
@@ -164,7 +171,7 @@ def test_config_and_class_text_agree_on_the_protocol():
     assert ObstacleConfig().obstacle_radius == (0.15, 0.3)
 
 
-@pytest.mark.parametrize("task", NAMES)
+@pytest.mark.parametrize("task", ALL)
 def test_one_robot_is_the_vector_of_one(task):
     """Bit for bit, draws and all: the same calls in the same order."""
     single, vector = GuidedEnv(task), GuidedVectorEnv(1, task, autoreset_mode="disabled")
@@ -221,7 +228,7 @@ def test_a_row_of_the_vector_is_a_single_robot():
             assert results[i][4]["distance"] == pytest.approx(infos["distance"][i], abs=16 * EPS)
 
 
-@pytest.mark.parametrize("task", NAMES)
+@pytest.mark.parametrize("task", ALL)
 def test_seeds(task):
     envs = [GuidedVectorEnv(4, task) for _ in range(3)]
     starts = [env.reset(seed=seed) for env, seed in zip(envs, (1, 1, 2), strict=True)]
@@ -1232,6 +1239,179 @@ def test_obstacles_of_an_environment_are_around_its_robot():
         assert (along > 0.6).all() and (along < np.hypot(*way) - 0.6).all()
 
 
+# --- composition ----------------------------------------------------------------------------------
+
+# Each command 2 s, then 2 s for the way.
+BRISK = {"command_s": (2.0,) * 4, "episode_s": 10.0}
+
+
+def test_composition_is_the_minute_that_was_agreed():
+    config = CompositionConfig()
+    assert config.commands == ((0.5, 0, 0), (0, 0, 0), (-0.3, 0, 0), (0.3, 0, 0.5))
+    assert config.command_s == (8.0, 6.0, 6.0, 6.0) and config.episode_s - 26.0 == 34.0
+    assert (config.push_speed, config.push_interval_s) == ((0.0, 0.5), 1.0)
+    assert (config.goal_distance, config.obstacle_count) == ((2.0, 5.0), (1, 5))
+    assert (config.judged_s, config.least_speed_share, config.most_stop_speed) == (1.5, 0.5, 0.15)
+    assert config.least_turn_share == JoystickConfig().least_turn_share
+    assert config.way_begins == 26 * 50 and config.command_steps == (400, 300, 300, 300, 1700)
+
+
+class Walker:
+    """Follows the brisk composition as told, then is at the goal (5, 0) or elsewhere.
+
+    `speeds` of walking and backing over the judged seconds, `drift` in m/s and `sway` in m/s of the
+    stop, `turn` in degrees, `end` where it is from 1 s before the end on, `down` in the last step.
+    """
+
+    def __init__(
+        self, speeds=(0.26, -0.16), drift=0.14, sway=0.0, turn=17.0, end=(5.0, 0.0), down=False
+    ):
+        self.speeds, self.drift, self.sway, self.turn = speeds, drift, sway, turn
+        self.end, self.down = end, down
+
+    def __call__(self, k):
+        t = 0.02 * k
+        if k <= 100:  # up to 2 s
+            return {"forward": self.speeds[0]}
+        if k <= 200:
+            return {"x": self.drift * (t - 2.0), "forward": self.sway}
+        if k <= 300:
+            return {"forward": self.speeds[1]}
+        if k <= 400:
+            return {"yaw": np.radians(self.turn) * (t - 6.0) / 2.0}
+        x, y = self.end if k > 450 else (0.0, 0.0)
+        height = 0.3 if self.down and k == 500 else 0.76
+        return {"x": x, "y": y, "height": height}
+
+
+def composition_run(*walkers, obstacles=(), **arguments):
+    """Infos and observations of the whole trial, and the environment."""
+    count = len(walkers)
+    env = GuidedVectorEnv(
+        count, "composition", autoreset_mode="disabled", overrides=BRISK, **arguments
+    )
+    puppet(env, lambda k: states(*(walker(k) for walker in walkers)))
+    options = {"qpos": standing()[0]}
+    if len(obstacles):
+        options |= {"goal": [5.0, 0.0], "obstacles": obstacles}
+    obs, info = env.reset(seed=0, options=options)
+    seen, infos = [obs], [info]
+    for _ in range(500):
+        obs, _, terminated, truncated, info = env.step(still(env))
+        seen.append(obs)
+        infos.append(info | {"terminated": terminated, "truncated": truncated})
+    return env, infos, np.array(seen)
+
+
+def test_composition_thresholds():
+    """Half of 0.5 and 0.3 m/s; 0.15 m/s of displacement; 16.7 degrees in 2 s (25 of 1.5 rad)."""
+    robots = [
+        Walker(),
+        Walker(speeds=(0.24, -0.16)),
+        Walker(drift=0.16),
+        Walker(drift=-0.16),
+        Walker(drift=0.0, sway=0.6),  # where it ends counts, not how its pelvis swings
+        Walker(speeds=(0.26, -0.14)),
+        Walker(turn=16.0),
+        Walker(turn=-20.0),
+        Walker(end=(4.0, 0.0)),
+        Walker(end=(5.0, 0.29)),
+        Walker(down=True),
+        Walker(),  # an obstacle stands at the goal
+    ]
+    stones = np.tile([[2.0, 3.0, 0.2]], (12, 1, 1))
+    stones[11] = [5.3, 0.0, 0.2]
+    _, infos, _ = composition_run(*robots, obstacles=stones)
+    last = infos[-1]
+    expected = np.ones((12, 4), bool)
+    for robot, segment in ((1, 0), (2, 1), (3, 1), (5, 2), (6, 3), (7, 3)):
+        expected[robot, segment] = False
+    np.testing.assert_array_equal(last["segment_passed"], expected)
+    arrived = np.full(12, 9.02)
+    arrived[8] = np.inf
+    np.testing.assert_array_equal(last["arrived_s"], arrived)
+    assert last["touched"].tolist() == [False] * 11 + [True]
+    assert last["success"].tolist() == [True] + [False] * 3 + [True] + [False] * 4 + [True] + (
+        [False] * 2
+    )
+    assert not any(info["success"].any() for info in infos[:-1])
+    assert last["truncated"].tolist() == [True] * 10 + [False, True]
+    # Float32 states; sums of 75 velocities and of 100 changes of the heading.
+    value = [0.26, 0.14, 0.16, np.radians(17.0)]
+    np.testing.assert_allclose(last["segment_value"][0], value, atol=100 * EPS)
+    np.testing.assert_allclose(last["segment_value"][4, 1], 0.0, atol=1e-9)
+    for segment in range(4):
+        assert not infos[100 * segment + 99]["segment_passed"][:, segment].any()
+        assert infos[100 * segment + 100]["segment_passed"][0, segment]
+
+
+def test_composition_by_the_papers_fall():
+    """A robot that sits down in the end has its head up, and succeeds; strictly it does not."""
+    _, infos, _ = composition_run(Walker(down=True), obstacles=[[2.0, 3.0, 0.2]], fall="head")
+    assert infos[-1]["success"].tolist() == [True]
+    assert infos[-1]["success_strict"].tolist() == [False]
+
+
+def test_composition_draws_its_goal_where_the_way_begins_and_pushes_throughout():
+    away = Walker(end=(-3.0, 1.0))
+    env, infos, seen = composition_run(*[away] * 40)
+    assert (infos[-1]["pushes"] == 10).all()
+    speed = np.hypot(*infos[-1]["push_velocity"].T)
+    assert speed.max() <= 0.5 and np.ptp(speed) > 0.2
+    places = env.task.observation_layout
+    assert list(places)[-4:] == ["command", "goal_pos", "goal_distance", "obstacles"]
+    wanted = [(0.5, 0, 0), (0, 0, 0), (-0.3, 0, 0), (0.3, 0, 0.5), (0, 0, 0)]
+    for k in (0, 99, 100, 250, 399, 400, 500):
+        phase = min(k // 100, 4)
+        assert (infos[k]["segment"] == phase).all() and (infos[k]["command"] == wanted[phase]).all()
+        assert (infos[k]["segments_done"] == min(k // 100, 4)).all()
+        assert (seen[k][:, places["command"]] == np.float32(wanted[phase])).all()
+        assert np.isinf(infos[k]["distance"]).all() == (k < 400)
+        absent = seen[k][:, places["obstacles"]].reshape(-1, 3, 3) == [10.0, 0.0, 0.0]
+        assert absent[:, 0].all(1).any() == (k < 400)
+        assert seen[k][:, places["goal_pos"]].any() == (k >= 400)
+    # At 8 s robots stand at (0, 0) heading 17 degrees to the left.
+    distance = np.hypot(*infos[400]["goal"].T)
+    assert distance.min() >= 2.0 and distance.max() <= 5.0 and np.ptp(distance) > 1.5
+    turned = seen[400][:, places["goal_pos"]]
+    angle = np.arctan2(turned[:, 1], turned[:, 0]) + np.radians(17.0)
+    shown = distance[:, None] * np.stack([np.cos(angle), np.sin(angle)], 1)
+    np.testing.assert_allclose(shown, infos[400]["goal"], atol=20 * EPS)
+    assert set(infos[400]["num_obstacles"].tolist()) <= {1, 2, 3, 4, 5}
+    np.testing.assert_array_equal(infos[500]["goal"], infos[400]["goal"])
+
+
+def test_composition_rewards_each_phase_as_its_task():
+    """A perfect walk earns all; on the way, speed towards the goal does."""
+    robot = GuidedVectorEnv(1, "composition", autoreset_mode="disabled", overrides=BRISK)
+    puppet(robot, lambda k: states({"forward": 0.5}))
+    stones = {"goal": [50.0, 0.0], "obstacles": [[0.0, 50.0, 0.2]], "qpos": standing()[0]}
+    robot.reset(seed=0, options=stones)
+    paid = [robot.step(still(robot))[4]["reward_task"][0] for _ in range(420)]
+    # Half is for turning, which only the fourth command asks for; exp(-(0.5 / 0.3)^2) for a stop.
+    assert paid[50] == pytest.approx(0.5, abs=1e-6)
+    assert paid[150] == pytest.approx(0.5 * (0.5 + 0.5 * np.exp(-25 / 9)), abs=1e-6)
+    assert paid[399] == pytest.approx(0.25 * (np.exp(-4 / 9) + np.exp(-1.0)), abs=1e-6)
+    assert paid[400] == pytest.approx(0.5, abs=1e-6)
+
+
+def test_a_composition_continues_from_its_state_bit_for_bit():
+    """Saved in the judged part of a stop, continued through the draw of goal and obstacles."""
+    short = {"command_s": (0.2,) * 4, "judged_s": 0.1, "episode_s": 1.2, "push_interval_s": 0.1}
+    envs = [GuidedVectorEnv(3, "composition", overrides=short) for _ in range(2)]
+    rng = np.random.default_rng(0)
+    actions = 0.1 * noise(rng, 120, 3)
+    for seed, env in enumerate(envs):
+        env.reset(seed=seed)
+    for action in actions[:17]:
+        envs[0].step(action)
+    envs[1].set_state(pickle.loads(pickle.dumps(envs[0].get_state())))
+    for action in actions[17:]:
+        first, second = (env.step(action) for env in envs)
+        same(dict(enumerate(first)), dict(enumerate(second)))
+    assert first[4]["num_obstacles"].any() or first[4]["time_s"].any()
+
+
 # --- warm-up --------------------------------------------------------------------------------------
 
 
@@ -1446,6 +1626,18 @@ env.close()
          "obstacle_count is (0, 5), expected two ascending numbers of 1 or more."),
         ("obstacle", {"overrides": {"obstacle_count": (1.0, 2.5)}},
          "obstacle_count is (1.0, 2.5), expected two integers."),
+        ("composition", {"overrides": {"command_s": (1.0,)}},
+         "command_s has 1 values, expected 4: one for each of commands."),
+        ("composition", {"overrides": {"command_s": (8.0, 6.0, 6.0, 0.0)}},
+         "command_s[3] is 0.0, expected 0.02 or more."),
+        ("composition", {"overrides": {"judged_s": 7.0}}, "judged_s is 7.0, expected 0.02 to 6."),
+        ("composition", {"episode_s": 26.0},
+         "episode_s is 26.0, expected more than the 26 of command_s: the rest is for the way."),
+        ("composition", {"overrides": {"most_stop_speed": -1.0}},
+         "most_stop_speed is -1.0, expected 0 or more."),
+        ("composition", {"overrides": {"push_speed": 0.5}}, "push_speed is 0.5, expected two asc"),
+        ("composition", {"overrides": {"obstacle_count": (0, 5)}},
+         "obstacle_count is (0, 5), expected two ascending numbers of 1 or more."),
         ("obstacle", {"config": WaypointConfig()},
          "config is a WaypointConfig, expected a ObstacleConfig for task 'obstacle'."),
         ("joystick", {"render_mode": "ascii"}, "render_mode is 'ascii', expected None or one of"),

@@ -28,7 +28,7 @@ ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT / "algos"))
 import ppo_guided as ppo  # noqa: E402
 
-TASKS = list(TERMS)
+TASKS = ["walk_perturb", "joystick", "waypoint", "obstacle"]
 SMALL = dict(
     num_envs=8, num_steps=16, total_timesteps=6 * 128, eval_every=128, eval_trials=2, hidden=(16,),
     num_minibatches=2, threads=1,

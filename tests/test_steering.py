@@ -82,6 +82,32 @@ def test_obstacles_are_seen_from_the_robot_and_those_there_are_not_are_absent():
     assert Obstacle not in parts_of(cost_of(task, Steering(obstacle=0.0)))
 
 
+def test_a_composition_asks_each_robot_for_what_its_phase_wants():
+    task = make("composition", goal=np.array([1.0, 5.0]), obstacles=np.array([[1.0, 3.5, 0.2]]))
+    cost = cost_of(task, Steering(consistent=0.5))
+    assert isinstance(cost, Joystick) and cost.consistent == 0.5
+    np.testing.assert_array_equal(cost.velocity, [[0.5, 0.0]] * 2)
+    task.clock[:] = 10 * 50  # the stop
+    assert not cost_of(task, Steering()).velocity.any()
+    task.clock[:] = 26 * 50
+    parts = parts_of(cost_of(task, Steering()))
+    assert parts.keys() == {Waypoint, Heading, Obstacle}
+    np.testing.assert_allclose(parts[Waypoint][1].goal, [[3.0, 0.0]] * 2, atol=1e-6)
+    # One that fell as it turned is left behind, there without a pull to the place.
+    task.clock[1] = 25 * 50
+    both = parts_of(cost_of(task, Steering()))
+    np.testing.assert_array_equal(both[Joystick][0], [0.0, 1.0])
+    np.testing.assert_array_equal(both[Sum][0], [1.0, 0.0])
+    np.testing.assert_array_equal(both[Joystick][1].velocity[1], [0.3, 0.0])
+    model = Model({}, still(0.0))
+    features = np.random.default_rng(0).normal(size=(2, 20, model.width))
+    mixed = cost_of(task, Steering()).gradient(features, model.representation)
+    for robot, clock in ((0, 26 * 50), (1, 25 * 50)):
+        task.clock[:] = clock
+        alone = cost_of(task, Steering()).gradient(features, model.representation)
+        np.testing.assert_array_equal(mixed[robot], alone[robot])
+
+
 def test_nothing_is_asked_in_the_warm_up():
     task = make("joystick")
     model = Model({}, still(0.0))

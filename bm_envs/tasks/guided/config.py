@@ -37,7 +37,7 @@ class RewardConfig:
 
 @dataclass(frozen=True)
 class GuidedConfig:
-    """What the four tasks have in common."""
+    """What all tasks have in common."""
 
     task: ClassVar[str] = ""
 
@@ -99,41 +99,44 @@ class GuidedConfig:
 
 
 @dataclass(frozen=True)
-class WalkPerturbConfig(GuidedConfig):
-    """Keep walking while the root's velocity jumps every second."""
-
-    task: ClassVar[str] = "walk_perturb"
+class PushedConfig(GuidedConfig):
+    """Jumps of the root's velocity at regular times."""
 
     push_speed: tuple[float, float] = (0.0, 0.5)
     """m/s, range of the uniform jump. Published; its direction, uniform in the plane, is ours."""
     push_interval_s: float = 1.0
     """Published; the first push comes when time begins to count."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _range("push_speed", self.push_speed, 0.0)
+        _number("push_interval_s", self.push_interval_s, CONTROL_DT)
+
+
+@dataclass(frozen=True)
+class WalkPerturbConfig(PushedConfig):
+    """Keep walking while the root's velocity jumps every second."""
+
+    task: ClassVar[str] = "walk_perturb"
+
     walk_speed: float = 0.2
     """m/s of horizontal speed that earn the whole task term: the least that counts as walking in
     the diffusion model's gates. Ours."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        _range("push_speed", self.push_speed, 0.0)
-        _number("push_interval_s", self.push_interval_s, CONTROL_DT)
         _number("walk_speed", self.walk_speed, 0.0, above=True)
 
 
 @dataclass(frozen=True)
-class JoystickConfig(GuidedConfig):
-    """Follow commanded velocities, a few seconds each."""
+class CommandedConfig(GuidedConfig):
+    """Commanded velocities one after another, and when one has been followed."""
 
-    task: ClassVar[str] = "joystick"
-
-    episode_s: float = 12.0
-    """Published: 4 commands of 3 s."""
     commands: tuple[tuple[float, float, float], ...] = (
         (0.6, 0.0, 0.0), (-0.3, 0.0, 0.0), (0.4, 0.0, 0.5), (0.4, 0.0, -0.5),
     )  # fmt: skip
     """m/s forward, m/s to the left, rad/s to the left, in this order, then from the first again.
     Published: forward, backward, turn left, turn right; the figures are ours."""
-    segment_s: float = 3.0
-    """How long a command lasts. Published."""
     judged_s: float = 1.5
     """The last seconds of a command over which the mean velocity is taken. Ours."""
     least_speed_share: float = 0.5
@@ -145,11 +148,6 @@ class JoystickConfig(GuidedConfig):
     least_command: float = 0.1
     """m/s or rad/s. A weaker command cannot be told from standing and asks for nothing but staying
     up; only random ones are so weak."""
-    random: bool = False
-    """Draw each command from the ranges below, for training."""
-    random_forward: tuple[float, float] = (-0.3, 0.6)
-    random_left: tuple[float, float] = (0.0, 0.0)
-    random_yaw_rate: tuple[float, float] = (-0.5, 0.5)
     velocity_std: float = 0.3
     """m/s, width of the reward for velocity. Ours: half of the strongest command."""
     yaw_rate_std: float = 0.5
@@ -169,23 +167,58 @@ class JoystickConfig(GuidedConfig):
                     f"commands[{number}] is {command!r}, expected 3 finite numbers: m/s forward, "
                     "m/s left, rad/s left."
                 )
+        for name in ("least_speed_share", "least_turn_share", "least_command"):
+            _number(name, getattr(self, name), 0.0)
+        _number("velocity_std", self.velocity_std, 0.0, above=True)
+        _number("yaw_rate_std", self.yaw_rate_std, 0.0, above=True)
+
+    @property
+    def command_steps(self) -> tuple[int, ...]:
+        """Control steps of each command that an episode plays, the last perhaps not to its end."""
+        raise NotImplementedError
+
+    @property
+    def segments(self) -> int:
+        """Commands that an episode plays to their end, and that are judged."""
+        raise NotImplementedError
+
+
+@dataclass(frozen=True)
+class JoystickConfig(CommandedConfig):
+    """Follow commanded velocities, a few seconds each."""
+
+    task: ClassVar[str] = "joystick"
+
+    episode_s: float = 12.0
+    """Published: 4 commands of 3 s."""
+    segment_s: float = 3.0
+    """How long a command lasts. Published."""
+    random: bool = False
+    """Draw each command from the ranges below, for training."""
+    random_forward: tuple[float, float] = (-0.3, 0.6)
+    random_left: tuple[float, float] = (0.0, 0.0)
+    random_yaw_rate: tuple[float, float] = (-0.5, 0.5)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
         _number("segment_s", self.segment_s, CONTROL_DT)
         _number("judged_s", self.judged_s, CONTROL_DT, self.segment_s)
         if self.episode_steps < self.segment_steps:
             raise ConfigError(
                 f"episode_s is {self.episode_s}, expected segment_s, {self.segment_s}, or more."
             )
-        for name in ("least_speed_share", "least_turn_share", "least_command"):
-            _number(name, getattr(self, name), 0.0)
         for name in ("random_forward", "random_left", "random_yaw_rate"):
             _range(name, getattr(self, name))
-        _number("velocity_std", self.velocity_std, 0.0, above=True)
-        _number("yaw_rate_std", self.yaw_rate_std, 0.0, above=True)
 
     @property
     def segment_steps(self) -> int:
         """Control steps of a command."""
         return control_steps(self.segment_s)
+
+    @property
+    def command_steps(self) -> tuple[int, ...]:
+        """Control steps of each command that an episode plays, the last perhaps not to its end."""
+        return (self.segment_steps,) * -(-self.episode_steps // self.segment_steps)
 
     @property
     def segments(self) -> int:
@@ -253,9 +286,67 @@ class ObstacleConfig(WaypointConfig):
             )
 
 
+@dataclass(frozen=True)
+class CompositionConfig(PushedConfig, CommandedConfig, ObstacleConfig):
+    """All in one trial: commands, and then a place behind obstacles, under pushes throughout.
+
+    Ours, as all of this class: the published composition is a video.
+    """
+
+    task: ClassVar[str] = "composition"
+
+    episode_s: float = 60.0
+    """What the commands leave of it is for the way to the place: 34 s."""
+    commands: tuple[tuple[float, float, float], ...] = (
+        (0.5, 0.0, 0.0), (0.0, 0.0, 0.0), (-0.3, 0.0, 0.0), (0.3, 0.0, 0.5),
+    )  # fmt: skip
+    """As the joystick's: walk, stop, back, turn; once each."""
+    command_s: tuple[float, ...] = (8.0, 6.0, 6.0, 6.0)
+    """How long each lasts."""
+    most_stop_speed: float = 0.15
+    """m/s: a command weaker than `least_command` asks for a stop. It is followed if the root's
+    displacement over the last `judged_s` is no more than it would be at this speed."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if len(self.command_s) != len(self.commands):
+            raise ConfigError(
+                f"command_s has {len(self.command_s)} values, expected {len(self.commands)}: one "
+                "for each of commands."
+            )
+        for number, seconds in enumerate(self.command_s):
+            _number(f"command_s[{number}]", seconds, CONTROL_DT)
+        _number("judged_s", self.judged_s, CONTROL_DT, min(self.command_s))
+        _number("most_stop_speed", self.most_stop_speed, 0.0)
+        if self.episode_steps <= self.way_begins:
+            raise ConfigError(
+                f"episode_s is {self.episode_s}, expected more than the {sum(self.command_s):g} "
+                "of command_s: the rest is for the way."
+            )
+
+    @property
+    def way_begins(self) -> int:
+        """Control steps before the last phase, the way to the place."""
+        return sum(control_steps(seconds) for seconds in self.command_s)
+
+    @property
+    def command_steps(self) -> tuple[int, ...]:
+        """Control steps of each command, and of the way, on which none is given."""
+        steps = tuple(control_steps(seconds) for seconds in self.command_s)
+        return (*steps, self.episode_steps - self.way_begins)
+
+    @property
+    def segments(self) -> int:
+        """Commands; all are judged, the way by its own rule."""
+        return len(self.commands)
+
+
 CONFIGS: dict[str, type[GuidedConfig]] = {
-    kind.task: kind for kind in (WalkPerturbConfig, JoystickConfig, WaypointConfig, ObstacleConfig)
-}
+    kind.task: kind
+    for kind in (
+        WalkPerturbConfig, JoystickConfig, WaypointConfig, ObstacleConfig, CompositionConfig,
+    )
+}  # fmt: skip
 
 
 def config_class(task: str) -> type[GuidedConfig]:

@@ -52,12 +52,14 @@ _GOAL = (
 _OBSTACLES = ObsTerm(
     "obstacles", 3 * NEAREST, "now", "m", f"x, y and radius of the {NEAREST} nearest obstacles"
 )
-# What belongs to the command is zero in the warm-up (obstacles: absent).
+# What belongs to the command is zero in the warm-up (obstacles: absent). So is, in a composition,
+# what belongs to the other kind of phase.
 TERMS: dict[str, tuple[ObsTerm, ...]] = {
     "walk_perturb": (*HISTORY_TERMS, _ACTION),
     "joystick": (*HISTORY_TERMS, _ACTION, _COMMAND),
     "waypoint": (*HISTORY_TERMS, _ACTION, *_GOAL),
     "obstacle": (*HISTORY_TERMS, _ACTION, *_GOAL, _OBSTACLES),
+    "composition": (*HISTORY_TERMS, _ACTION, _COMMAND, *_GOAL, _OBSTACLES),
 }
 
 

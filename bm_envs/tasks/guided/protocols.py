@@ -1,12 +1,14 @@
-"""The four guided tasks: the order of one control step, what each wants, and when it has succeeded.
+"""The guided tasks: the order of one control step, what each wants, and when it has succeeded.
 
 Time. An episode begins with `warm_up_s` seconds that do not count, then `episode_s` that do. The
 clock counts control steps from where time begins; what a task draws (goal, obstacles, commands,
-the first push) it draws there, from where the robot is then.
+the first push) it draws there, from where the robot is then; goal and obstacles of a composition
+where its last phase begins.
 
-Success is what has been earned: of walk_perturb and joystick it can be true at the last step only,
-of waypoint and obstacle from the arrival on, and a fall takes it back. A robot whose episode is
-over, and which nobody resets, keeps the figures of its end, though it is simulated on.
+Success is what has been earned: of walk_perturb, joystick and composition it can be true at the
+last step only, of waypoint and obstacle from the arrival on, and a fall takes it back. A robot
+whose episode is over, and which nobody resets, keeps the figures of its end, though it is simulated
+on.
 """
 
 from __future__ import annotations
@@ -25,9 +27,12 @@ from bm_envs.rotations import quat_rotate, quat_rotate_inverse, quat_yaw
 from bm_envs.tasks.guided import obstacles, rewards
 from bm_envs.tasks.guided.config import (
     CONFIGS,
+    CommandedConfig,
+    CompositionConfig,
     GuidedConfig,
     JoystickConfig,
     ObstacleConfig,
+    PushedConfig,
     WalkPerturbConfig,
     WaypointConfig,
 )
@@ -45,7 +50,7 @@ ARROW_HEIGHT = 1.45  # m, over the robot's head
 
 
 class GuidedTask:
-    """N robots at one of the four tasks, each a subclass.
+    """N robots at one of the tasks, each a subclass.
 
     Attributes:
         robots: the robots, their drives and their simulator.
@@ -355,20 +360,21 @@ class GuidedTask:
         return np.stack([base, base + [*vector, 0.0]])
 
 
-class WalkPerturbTask(GuidedTask):
-    """Keep walking while the root's velocity jumps every second. Success: no fall."""
+class PushedTask(GuidedTask):
+    """What tasks share in which the root's velocity jumps at regular times."""
 
-    config: WalkPerturbConfig
+    config: PushedConfig
     _STATE = (*GuidedTask._STATE, "_jump", "push_velocity", "pushes")
 
-    def __init__(self, config: WalkPerturbConfig, num_envs: int, **engine: Any) -> None:
+    def __init__(self, config: PushedConfig, num_envs: int, **engine: Any) -> None:
         super().__init__(config, num_envs, **engine)
         self._jump = np.zeros((num_envs, 2))  # m/s and rad of the coming push; 0 m/s: none
         self.push_velocity = np.zeros((num_envs, 2))  # m/s, world, of the last push
         self.pushes = np.zeros(num_envs, np.int64)
         self._interval = max(1, round(config.push_interval_s / CONTROL_DT))
 
-    def _clear(self, env_ids: np.ndarray) -> None:
+    def _clear(self, env_ids: np.ndarray, **task_start: np.ndarray) -> None:
+        super()._clear(env_ids, **task_start)
         self._jump[env_ids] = self.push_velocity[env_ids] = 0.0
         self.pushes[env_ids] = 0
 
@@ -389,17 +395,24 @@ class WalkPerturbTask(GuidedTask):
             self.push_velocity[due] = np.stack([speed * np.cos(angle), speed * np.sin(angle)], 1)
             self.pushes[due] += 1
 
-    def _task_reward(self) -> np.ndarray:
-        speed = _length(self.simulator.root_lin_vel[:, :2])
-        return rewards.share(speed, self.config.walk_speed)
-
     def _task_figures(self) -> dict[str, np.ndarray]:
         """`pushed`: by the step just done; `push_velocity [N, 2]`: of the last push, world, m/s."""
         return {
+            **super()._task_figures(),
             "pushed": (self.clock > 0) & ((self.clock - 1) % self._interval == 0),
             "push_velocity": self.push_velocity.copy(),
             "pushes": self.pushes.copy(),
         }
+
+
+class WalkPerturbTask(PushedTask):
+    """Keep walking while the root's velocity jumps every second. Success: no fall."""
+
+    config: WalkPerturbConfig
+
+    def _task_reward(self) -> np.ndarray:
+        speed = _length(self.simulator.root_lin_vel[:, :2])
+        return rewards.share(speed, self.config.walk_speed)
 
     def _task_shown(self, env_id: int) -> dict[str, np.ndarray]:
         fresh = (self.clock[env_id] - 1) % self._interval < self._interval // 2
@@ -408,32 +421,35 @@ class WalkPerturbTask(GuidedTask):
         return {"arrow": self._arrow(env_id, self.push_velocity[env_id])}
 
 
-class JoystickTask(GuidedTask):
-    """Follow commanded velocities. Success: every command played to its end was followed.
+class CommandedTask(GuidedTask):
+    """What tasks share in which commanded velocities follow one another, each judged at its end.
 
     A command that turns is followed if the heading changes enough in its sense over its time, any
     other if the mean velocity over its last seconds is fast enough in its direction.
     """
 
-    config: JoystickConfig
+    config: CommandedConfig
     _STATE = (
         *GuidedTask._STATE, "commands", "_commands_given", "segment_value", "segment_passed",
         "_yaw", "_turn", "_way",
     )  # fmt: skip
 
-    def __init__(self, config: JoystickConfig, num_envs: int, **engine: Any) -> None:
+    def __init__(self, config: CommandedConfig, num_envs: int, **engine: Any) -> None:
         super().__init__(config, num_envs, **engine)
-        steps, n = config.segment_steps, num_envs
-        self._played = -(-config.episode_steps // steps)  # the last one perhaps not to its end
-        self._judged = min(steps, round(config.judged_s / CONTROL_DT))
-        self.commands = np.zeros((n, self._played, 3))
+        n = num_envs
+        self._steps = np.array(config.command_steps)
+        self._ends = self._steps.cumsum()  # on the clock
+        shortest = self._steps[: config.segments].min()
+        self._judged = min(shortest, round(config.judged_s / CONTROL_DT))
+        self.commands = np.zeros((n, len(self._steps), 3))
         self._commands_given = np.zeros(n, bool)
         self.segment_value = np.zeros((n, config.segments))
         self.segment_passed = np.zeros((n, config.segments), bool)
         # Last heading, rad; of the present segment: its change so far, sum of judged velocities.
         self._yaw, self._turn, self._way = np.zeros(n), np.zeros(n), np.zeros((n, 2))
 
-    def _clear(self, env_ids: np.ndarray) -> None:
+    def _clear(self, env_ids: np.ndarray, **task_start: np.ndarray) -> None:
+        super()._clear(env_ids, **task_start)
         self.segment_value[env_ids] = 0.0
         self.segment_passed[env_ids] = False
         self._turn[env_ids] = self._way[env_ids] = 0.0
@@ -441,49 +457,57 @@ class JoystickTask(GuidedTask):
         self._commands_given[env_ids] = False
 
     def _begin(self, env_ids: np.ndarray, rng: np.random.Generator) -> None:
-        config = self.config
+        super()._begin(env_ids, rng)
         own = env_ids[~self._commands_given[env_ids]]
-        if config.random:
-            ranges = (config.random_forward, config.random_left, config.random_yaw_rate)
-            shape = (own.size, self._played)
-            drawn = [rng.uniform(*bounds, shape) for bounds in ranges]
-            self.commands[own] = np.stack(drawn, -1)
-        else:
-            number = np.arange(self._played) % len(config.commands)
-            self.commands[own] = np.array(config.commands, float)[number]
+        self.commands[own] = self._script(own, rng)
         self._yaw[env_ids] = self._heading(env_ids)
 
+    def _script(self, env_ids: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        """The commands of robots `env_ids [M]`, whose time begins. `[M or 1, P, 3]`."""
+        commands = np.array(self.config.commands, float)
+        return commands[None, np.arange(len(self._steps)) % len(commands)]
+
     def _segment(self, clock: np.ndarray) -> np.ndarray:
-        """Which command it is in the step that follows `clock [M]`. `[M]`."""
-        return np.clip(clock // self.config.segment_steps, 0, self._played - 1)
+        """Which command it is in the step that follows `clock [M]`; after all, the last. `[M]`."""
+        return np.searchsorted(self._ends, clock, "right").clip(0, len(self._steps) - 1)
 
     def _measure(self, counts: np.ndarray) -> None:
-        steps = self.config.segment_steps
+        super()._measure(counts)
+        segment = self._segment(self.clock - 1)  # of the step just done
+        steps = self._steps[segment]
+        done = self.clock - (self._ends[segment] - steps)  # this step included
         yaw = self._heading()
         change = (yaw - self._yaw + np.pi) % (2 * np.pi) - np.pi
         self._yaw = np.where(counts, yaw, self._yaw)
-        done = (self.clock - 1) % steps + 1  # steps of the segment, this one included
         first = done == 1
         self._turn = np.where(counts, np.where(first, 0.0, self._turn) + change, self._turn)
         velocity = np.where((done > steps - self._judged)[:, None], self._own_velocity(), 0.0)
         way = np.where(first[:, None], 0.0, self._way) + velocity
         self._way = np.where(counts[:, None], way, self._way)
-        segment = (self.clock - 1) // steps
         ended = np.flatnonzero(counts & (done == steps) & (segment < self.config.segments))
         if ended.size:
             number = segment[ended]
-            value, least = self._judge(ended, self.commands[ended, number])
+            value, passed = self._result(ended, self.commands[ended, number])
             self.segment_value[ended, number] = value
-            self.segment_passed[ended, number] = value >= least
+            self.segment_passed[ended, number] = passed
+
+    def _result(self, env_ids: np.ndarray, command: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """What robots `env_ids [M]` reached of `command [M, 3]`; is it enough? `[M]` each."""
+        value, least = self._judge(env_ids, command)
+        return value, value >= least
 
     def _judge(self, env_ids: np.ndarray, command: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """What robots `env_ids [M]` reached of `command [M, 3]`, and what it takes. `[M]` each."""
+        """What robots `env_ids [M]` reached of `command [M, 3]`, and what it takes. `[M]` each.
+
+        The command is that of the step just done.
+        """
         config = self.config
         rate, speed = command[:, 2], _length(command[:, :2])
         turns = abs(rate) >= config.least_command
         along = (self._way[env_ids] * command[:, :2]).sum(1) / np.maximum(speed, 1e-9)
         value = np.where(turns, self._turn[env_ids] * np.sign(rate), along / self._judged)
-        turn = config.least_turn_share * abs(rate) * config.segment_steps * CONTROL_DT
+        steps = self._steps[self._segment(self.clock[env_ids] - 1)]
+        turn = config.least_turn_share * abs(rate) * steps * CONTROL_DT
         asks = turns | (speed >= config.least_command)
         least = np.where(asks, np.where(turns, turn, config.least_speed_share * speed), -np.inf)
         return value, least
@@ -504,7 +528,47 @@ class JoystickTask(GuidedTask):
 
     def command(self) -> np.ndarray:
         """What is wanted in the coming step: m/s forward and left, rad/s left. `[N, 3]`."""
-        return np.where(self.clock[:, None] >= 0, self._command(slice(None)), 0.0)
+        now = CommandedTask._command(self, slice(None))
+        return np.where(self.clock[:, None] >= 0, now, 0.0)
+
+    def _task_figures(self) -> dict[str, np.ndarray]:
+        """Command `[N, 3]` of the coming step, own velocity `[N, 2]`, and what segments brought.
+
+        `segment_value [N, S]` is what the first `segments_done` reached: m/s in the commanded
+        direction, or rad of heading in the commanded sense; 0 of the others.
+        """
+        done = np.searchsorted(self._ends, self.clock, "right").clip(0, self.config.segments)
+        return {
+            **super()._task_figures(),
+            "command": self.command(),
+            "velocity": self._own_velocity(),
+            "yaw_rate": self.yaw_rate(),
+            "segment": self._segment(self.clock),
+            "segments_done": done,
+            "segment_value": self.segment_value.copy(),
+            "segment_passed": self.segment_passed.copy(),
+        }
+
+    def _task_shown(self, env_id: int) -> dict[str, np.ndarray]:
+        """Where the command takes the robot in a second, turn included."""
+        forward, left, rate = self.command()[env_id]
+        middle = self._heading(np.array([env_id]))[0] + 0.5 * rate
+        chord = np.sinc(0.5 * rate / np.pi) * np.array([forward, left])  # of an arc of 1 s
+        return {"arrow": self._arrow(env_id, _turned(chord, middle))}
+
+
+class JoystickTask(CommandedTask):
+    """Follow commanded velocities. Success: every command played to its end was followed."""
+
+    config: JoystickConfig
+
+    def _script(self, env_ids: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        config = self.config
+        if not config.random:
+            return super()._script(env_ids, rng)
+        ranges = (config.random_forward, config.random_left, config.random_yaw_rate)
+        shape = (env_ids.size, len(self._steps))
+        return np.stack([rng.uniform(*bounds, shape) for bounds in ranges], -1)
 
     def set_command(self, command: np.ndarray) -> None:
         """Want something else from the coming step on, to the end of the episode.
@@ -517,34 +581,10 @@ class JoystickTask(GuidedTask):
             command: `[3]`, or `[N, 3]` for each robot: m/s forward and left, rad/s left.
         """
         rows = given_rows("command", command, self.num_envs, (3,), label="command")
-        coming = np.arange(self._played) >= self._segment(self.clock)[:, None]
+        coming = np.arange(len(self._steps)) >= self._segment(self.clock)[:, None]
         coming &= ~self._over[:, None]
         np.copyto(self.commands, rows[:, None], where=coming[..., None])
         self._commands_given |= self.clock < 0
-
-    def _task_figures(self) -> dict[str, np.ndarray]:
-        """Command `[N, 3]` of the coming step, own velocity `[N, 2]`, and what segments brought.
-
-        `segment_value [N, S]` is what the first `segments_done` reached: m/s in the commanded
-        direction, or rad of heading in the commanded sense; 0 of the others.
-        """
-        done = np.clip(self.clock // self.config.segment_steps, 0, self.config.segments)
-        return {
-            "command": self.command(),
-            "velocity": self._own_velocity(),
-            "yaw_rate": self.yaw_rate(),
-            "segment": self._segment(self.clock),
-            "segments_done": done,
-            "segment_value": self.segment_value.copy(),
-            "segment_passed": self.segment_passed.copy(),
-        }
-
-    def _task_shown(self, env_id: int) -> dict[str, np.ndarray]:
-        """Where the command takes the robot in a second, turn included."""
-        forward, left, rate = self._command(np.array([env_id]))[0]
-        middle = self._heading(np.array([env_id]))[0] + 0.5 * rate
-        chord = np.sinc(0.5 * rate / np.pi) * np.array([forward, left])  # of an arc of 1 s
-        return {"arrow": self._arrow(env_id, _turned(chord, middle))}
 
 
 class WaypointTask(GuidedTask):
@@ -561,6 +601,7 @@ class WaypointTask(GuidedTask):
         self.goal = np.full((num_envs, 2), np.inf)
         self._goal_given = np.zeros(num_envs, bool)
         self.arrived_s = np.full(num_envs, np.inf)
+        self._way_begins = 0  # on the clock: when the goal begins to count
 
     def _checked(self, given: Mapping[str, Any], count: int) -> dict[str, np.ndarray]:
         rows = super()._checked(given, count)
@@ -569,6 +610,7 @@ class WaypointTask(GuidedTask):
         return rows
 
     def _clear(self, env_ids: np.ndarray, goal: np.ndarray | None = None) -> None:
+        super()._clear(env_ids)
         self.goal[env_ids] = np.inf if goal is None else goal
         self._goal_given[env_ids] = goal is not None
         self.arrived_s[env_ids] = np.inf
@@ -576,7 +618,7 @@ class WaypointTask(GuidedTask):
     def set_goal(self, goal: np.ndarray) -> None:
         """Want to be elsewhere from the coming step on; nobody has arrived at a goal that moved.
 
-        In the warm-up it is where the goal will be when time begins, and no other is drawn. Robots
+        Before the way to it begins it is where the goal will be then, and no other is drawn. Robots
         whose episode is over are left alone.
 
         Args:
@@ -586,9 +628,16 @@ class WaypointTask(GuidedTask):
         moves = ~self._over & (rows != self.goal).any(1)
         self.arrived_s[moves] = np.inf
         self.goal[moves] = rows[moves]
-        self._goal_given |= self.clock < 0
+        self._goal_given |= self.clock < self._way_begins
 
-    def _begin(self, env_ids: np.ndarray, rng: np.random.Generator) -> None:
+    def _prepare(self, env_ids: np.ndarray, rng: np.random.Generator) -> None:
+        super()._prepare(env_ids, rng)
+        begun = env_ids[self.clock[env_ids] == self._way_begins]
+        if begun.size:
+            self._set_out(begun, rng)
+
+    def _set_out(self, env_ids: np.ndarray, rng: np.random.Generator) -> None:
+        """Draw where robots `env_ids [M]`, whose way begins, are to go."""
         drawn = env_ids[~self._goal_given[env_ids]]
         distance = rng.uniform(*self.config.goal_distance, drawn.size)
         angle = rng.uniform(-np.pi, np.pi, drawn.size)
@@ -600,6 +649,8 @@ class WaypointTask(GuidedTask):
         return self.goal[env_ids] - self.simulator.root_pos[env_ids, :2]
 
     def _measure(self, counts: np.ndarray) -> None:
+        super()._measure(counts)
+        counts = counts & (self.clock > self._way_begins)
         near = _length(self._to_goal()) <= self.config.goal_radius
         slow = _length(self.simulator.root_lin_vel[:, :2]) < self.config.goal_speed
         arrives = counts & np.isinf(self.arrived_s) & near & slow & ~self._fell()
@@ -622,9 +673,10 @@ class WaypointTask(GuidedTask):
     def _task_figures(self) -> dict[str, np.ndarray]:
         """`goal [N, 2]` in the world, `distance` from it, and `arrived_s`, infinite before that.
 
-        In the warm-up all of them are infinite, but for a goal that was given.
+        Before the way begins all of them are infinite, but for a goal that was given.
         """
         return {
+            **super()._task_figures(),
             "goal": self.goal.copy(),
             "distance": _length(self._to_goal()),
             "arrived_s": self.arrived_s.copy(),
@@ -686,8 +738,8 @@ class ObstacleTask(WaypointTask):
             self.count[env_ids] = obstacles.shape[1]
             self.obstacles[env_ids, : obstacles.shape[1]] = obstacles
 
-    def _begin(self, env_ids: np.ndarray, rng: np.random.Generator) -> None:
-        super()._begin(env_ids, rng)
+    def _set_out(self, env_ids: np.ndarray, rng: np.random.Generator) -> None:
+        super()._set_out(env_ids, rng)
         for env_id in env_ids[~self._obstacles_given[env_ids]]:
             start = self.simulator.root_pos[env_id, :2].astype(float)
             placed = obstacles.place(rng, start, self.goal[env_id], self.config)
@@ -705,6 +757,7 @@ class ObstacleTask(WaypointTask):
     def _measure(self, counts: np.ndarray) -> None:
         super()._measure(counts)
         least = np.fmin(self.least_clearance, self._clearance())
+        counts = counts & (self.clock > self._way_begins)
         self.least_clearance = np.where(counts, least, self.least_clearance)
 
     def _won(self) -> np.ndarray:
@@ -750,11 +803,76 @@ class ObstacleTask(WaypointTask):
         return found | {"obstacles": self.obstacles[env_id, : self.count[env_id]].copy()}
 
 
+class CompositionTask(PushedTask, CommandedTask, ObstacleTask):
+    """Commands, each judged, and then a place behind obstacles, under pushes throughout.
+
+    Success: at the end no fall, every command was followed, the place was reached and no obstacle
+    touched. A command too weak to walk by asks for a stop: what counts is the displacement over its
+    last seconds. Time, that of the arrival included, goes on from the first command.
+    """
+
+    config: CompositionConfig
+    _STATE = tuple(dict.fromkeys(
+        (*PushedTask._STATE, *CommandedTask._STATE, *ObstacleTask._STATE, "_mark")
+    ))  # fmt: skip
+
+    def __init__(self, config: CompositionConfig, num_envs: int, **engine: Any) -> None:
+        super().__init__(config, num_envs, **engine)
+        self._way_begins = config.way_begins
+        # Where the root was when the judged seconds of the present command began; world, m.
+        self._mark = np.zeros((num_envs, 2))
+
+    def on_way(self) -> np.ndarray:
+        """Whether the coming step belongs to the last phase, the way to the place. `[N]`."""
+        return self.clock >= self._way_begins
+
+    def _script(self, env_ids: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        commands = super()._script(env_ids, rng)
+        commands[:, -1] = 0.0  # none on the way
+        return commands
+
+    def _prepare(self, env_ids: np.ndarray, rng: np.random.Generator) -> None:
+        super()._prepare(env_ids, rng)
+        segment = self._segment(self.clock[env_ids])
+        at = env_ids[self.clock[env_ids] == self._ends[segment] - self._judged]
+        self._mark[at] = self.simulator.root_pos[at, :2]
+
+    def _result(self, env_ids: np.ndarray, command: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        value, passed = super()._result(env_ids, command)
+        config = self.config
+        weak = np.maximum(_length(command[:, :2]), abs(command[:, 2])) < config.least_command
+        moved = _length(self.simulator.root_pos[env_ids, :2] - self._mark[env_ids])
+        speed = moved / (self._judged * CONTROL_DT)
+        stopped = speed <= config.most_stop_speed
+        return np.where(weak, speed, value), np.where(weak, stopped, passed)
+
+    def _won(self) -> np.ndarray:
+        return GuidedTask._won(self) & super()._won()
+
+    def _task_reward(self) -> np.ndarray:
+        way = self.clock > self._way_begins
+        return np.where(way, ObstacleTask._task_reward(self), super()._task_reward())
+
+    def _command(self, env_ids: np.ndarray | slice) -> np.ndarray:
+        way = self.on_way()[env_ids, None]
+        none = ObstacleTask._no_command(self)
+        place = np.where(way, ObstacleTask._command(self, env_ids), none)
+        return np.concatenate([super()._command(env_ids), place], 1)
+
+    def _no_command(self) -> np.ndarray:
+        return np.concatenate([np.zeros((1, 3)), super()._no_command()], 1)
+
+    def _task_shown(self, env_id: int) -> dict[str, np.ndarray]:
+        kind = ObstacleTask if self.on_way()[env_id] else CommandedTask
+        return kind._task_shown(self, env_id)
+
+
 TASKS: dict[str, type[GuidedTask]] = {
     "walk_perturb": WalkPerturbTask,
     "joystick": JoystickTask,
     "waypoint": WaypointTask,
     "obstacle": ObstacleTask,
+    "composition": CompositionTask,
 }
 assert TASKS.keys() == CONFIGS.keys() == TERMS.keys()
 

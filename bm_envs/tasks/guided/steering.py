@@ -1,7 +1,8 @@
 """From a guided task to the cost that tells a diffusion model what is wanted, tick after tick.
 
 walk_perturb wants nothing, joystick a velocity and a turning rate, waypoint a place, and obstacle a
-place without touching anything. Costs are in the now frame, so they are made anew every tick.
+place without touching anything; a composition wants one after another, each robot what belongs to
+its phase. Costs are in the now frame, so they are made anew every tick.
 
 Source: arXiv 2508.08241, sec. IV-C and eqs. 7 to 10. That a robot also faces the place it walks to
 is ours: the paper's cost alone would draw it there sideways, which its data need not hold.
@@ -26,7 +27,13 @@ from bm_envs.tasks.guided.costs import (
     points_to_now,
 )
 from bm_envs.tasks.guided.model import GuidedModel
-from bm_envs.tasks.guided.protocols import GuidedTask, JoystickTask, ObstacleTask, WaypointTask
+from bm_envs.tasks.guided.protocols import (
+    CommandedTask,
+    CompositionTask,
+    GuidedTask,
+    ObstacleTask,
+    WaypointTask,
+)
 from bm_envs.tasks.guided.representation import Frame
 from bm_envs.tasks.guided.sampler import Guide, K
 from bm_envs.tasks.guided.sdf import Cylinders
@@ -69,17 +76,33 @@ class Steering:
 
 
 STEERING: dict[str, Steering] = {
-    name: Steering() for name in ("walk_perturb", "joystick", "waypoint", "obstacle")
+    name: Steering() for name in ("walk_perturb", "joystick", "waypoint", "obstacle", "composition")
 }
 
 
 def cost_of(task: GuidedTask, steering: Steering) -> Cost | None:
     """What the task wants in the coming steps, of each of its N robots; None: nothing."""
-    if isinstance(task, JoystickTask):
-        command = task.command()
-        return Joystick(command[:, :2], command[:, 2], steering.consistent)
-    if not isinstance(task, WaypointTask):
-        return None
+    if isinstance(task, CompositionTask):
+        way = task.on_way()
+        if way.all():
+            return _place_cost(task, steering)
+        if not way.any():
+            return _command_cost(task, steering)
+        # Some robots are further than others: those that fell stay in the phase of their fall.
+        return Sum([
+            (1.0 * ~way, _command_cost(task, steering)), (1.0 * way, _place_cost(task, steering))
+        ])  # fmt: skip
+    if isinstance(task, CommandedTask):
+        return _command_cost(task, steering)
+    return _place_cost(task, steering) if isinstance(task, WaypointTask) else None
+
+
+def _command_cost(task: CommandedTask, steering: Steering) -> Joystick:
+    command = task.command()
+    return Joystick(command[:, :2], command[:, 2], steering.consistent)
+
+
+def _place_cost(task: WaypointTask, steering: Steering) -> Sum:
     sim = task.simulator
     origin = sim.root_pos * np.array([1.0, 1.0, 0.0])
     frame = Frame(origin, quat_yaw(sim.root_quat))
