@@ -17,11 +17,13 @@
                   1.5 s), there, and no post touched. Times count from the first command
 
 A trial starts in a frame of walks that the model has not seen, and walks for 1 s unguided, which
-does not count as time (a fall in it does count). Trial i has the same start, pushes, goal and posts
-for every model and setting of equal seed; all trials are reported. `success` goes by the paper's
-fall (head), `success_strict` by pelvis and tilt too. With `--delay 1` an action reaches the robot
-one tick late, and the one that was planned for that tick is sent. `--strength 0` is the control
-that nothing is asked of.
+does not count as time (a fall in it does count). Trial i draws its start, pushes, goal, posts and
+the sampler's noise from streams of its own, made of `--seed` and i. So it has the same start,
+pushes, goal and posts for every model and setting, however many trials there are (what a robot then
+does may differ in last digits with their number: a network may round otherwise in another batch).
+All trials are reported. `success` goes by the paper's fall (head), `success_strict` by pelvis and
+tilt too. With `--delay 1` an action reaches the robot one tick late, and the one that was planned
+for that tick is sent. `--strength 0` is the control that nothing is asked of.
 
 Rows are `{policy, task, representation, backend, trials, successes, success_rate, ci95, ...}` with
 `mean_*` over trials and the list `each` of all trials. Source: arXiv 2508.08241, sec. V and table
@@ -88,6 +90,8 @@ class Config:
     def __post_init__(self) -> None:
         if self.trials < 1:
             raise ConfigError(f"trials is {self.trials}, expected 1 or more.")
+        if self.seed < 0:
+            raise ConfigError(f"seed is {self.seed}, expected 0 or more.")
         _ = self.method
 
     @property
@@ -135,8 +139,9 @@ def run(model: GuidedModel, config: Config, trials: int, *, label: str = "") -> 
         autoreset_mode="disabled",
     )  # fmt: skip
     task, sim = env.task, env.simulator
-    controller = Controller(model, trials, seed=config.seed, method=config.method)
-    env.reset(seed=config.seed)
+    noise = seeds_of(config.seed, trials, "noise")
+    controller = Controller(model, trials, seed=noise, method=config.method)
+    env.reset(seed=seeds_of(config.seed, trials, "trial"))
     blocks = model.representation.blocks
     plane = slice(blocks["root_lin_vel"].start, blocks["root_lin_vel"].start + 2)
     turn = blocks["root_ang_vel"].start + 2
@@ -169,6 +174,13 @@ def run(model: GuidedModel, config: Config, trials: int, *, label: str = "") -> 
             figures, down, way / counted, executed / counted[:, None],
             predicted / counted[:, None], ticks,
         )  # fmt: skip
+
+
+def seeds_of(seed: int, trials: int, what: Literal["trial", "noise"]) -> list[int]:
+    """A seed for each trial, which has nothing to do with their number."""
+    number = ("trial", "noise").index(what)
+    draws = (np.random.SeedSequence([seed, i, number]) for i in range(trials))
+    return [int(draw.generate_state(1, np.uint64)[0]) for draw in draws]
 
 
 def _yaw_quat(quat: np.ndarray) -> np.ndarray:

@@ -25,6 +25,7 @@ from bm_envs.observation_terms import NO_STATE_ESTIMATION_TERMS
 from bm_envs.robots import g1
 from bm_envs.tasks.guided.config import GuidedConfig, config_class
 from bm_envs.tasks.guided.protocols import TASKS, GuidedTask
+from bm_envs.tasks.guided.streams import Source, Streams
 from bm_envs.tasks.track.config import CONTROL_DT, TrackConfig
 from bm_envs.tasks.track.task import StepResult, TrackTask
 
@@ -66,6 +67,7 @@ class _Core:
     """Task, simulator, spaces and rendering: what a single and a vector environment share."""
 
     _far = False  # whether the following camera keeps away
+    streams = False  # whether the task can draw for each robot from a generator of its own
 
     def __init__(self, task: Any, config: Any, render: Mapping[str, Any]) -> None:
         self.task, self.simulator, self.config = task, task.simulator, config
@@ -81,9 +83,7 @@ class _Core:
         """Arguments of the task's reset of `count` robots, from the options of Gymnasium's."""
         return self.task.start(options, count)
 
-    def observe(
-        self, env_ids: np.ndarray | slice, rng: np.random.Generator
-    ) -> tuple[np.ndarray, ...]:
+    def observe(self, env_ids: np.ndarray | slice, rng: Source) -> tuple[np.ndarray, ...]:
         """What observations are made of; a diverged robot's have zeros for what is not finite."""
         parts = self.task.observe(env_ids, rng)
         if not math.isfinite(np.vdot(parts[0], parts[0])):
@@ -176,6 +176,7 @@ class _TrackCore(_Core):
 
 class _GuidedCore(_Core):
     _far = True
+    streams = True
 
     def __init__(
         self, num_envs: int, config: GuidedConfig, backend: str, threads: int,
@@ -295,23 +296,38 @@ class _VectorEnv(gymnasium.vector.VectorEnv):
         self._all = np.ones(num_envs, bool)
         self._ended = np.zeros(num_envs, bool)  # next_step: to be reset by the coming step
         self._started = False
+        self._streams: Streams | None = None  # in place of the batch's generator
+
+    @property
+    def _rng(self) -> Any:
+        """Source of all draws."""
+        return self.np_random if self._streams is None else self._streams
 
     def reset(
-        self, *, seed: int | None = None, options: Mapping[str, Any] | None = None
+        self, *, seed: int | Sequence[int] | None = None, options: Mapping[str, Any] | None = None
     ) -> tuple[Any, dict[str, Any]]:
         """See `gymnasium.vector.VectorEnv.reset`.
 
         Args:
-            seed: one seed for the whole batch.
+            seed: one seed for the whole batch, which then draws from one generator, so that what a
+                robot gets depends on how many there are. Or, at the guided tasks, a list of N: each
+                robot then draws from a generator of its own, until another seed is given, and gets
+                what a single environment with its seed would. With `reset_mask`, robots that are
+                not reset keep the generators they have.
             options: those of the single environment, for every robot alike or, as arrays, for each
                 of those that are reset; `reset_mask` `[N]` bool resets only some.
         """
-        super().reset(seed=seed)
-        if isinstance(seed, list | tuple):
-            raise ConfigError("seed must be one integer: the batch has one generator.")
-        if seed is not None or not self._started:
-            self.task.startup(self.np_random)
-            self._started = True
+        streams = None
+        if isinstance(seed, Sequence):
+            if not self._core.streams:
+                raise ConfigError("seed must be one integer: the batch has one generator.")
+            if len(seed) != self.num_envs:
+                raise ConfigError(
+                    f"seed is a list of {len(seed)}, expected one integer or {self.num_envs}."
+                )
+            streams = Streams.seeded(seed)
+        else:
+            super().reset(seed=seed)
         env_ids = self._everyone
         mask = (options or {}).get("reset_mask")
         if mask is not None:
@@ -321,9 +337,17 @@ class _VectorEnv(gymnasium.vector.VectorEnv):
                     f"options['reset_mask'] must be {self.num_envs} booleans, at least one True."
                 )
             env_ids = np.flatnonzero(mask)
-        self.task.reset(env_ids, self.np_random, **self._core.start(options, len(env_ids)))
+        if streams is not None and self._streams is not None:
+            for i in np.setdiff1d(self._everyone, env_ids):
+                streams.generators[i] = self._streams.generators[i]
+        if seed is not None:
+            self._streams = streams
+        if seed is not None or not self._started:
+            self.task.startup(self._rng)
+            self._started = True
+        self.task.reset(env_ids, self._rng, **self._core.start(options, len(env_ids)))
         self._ended[env_ids] = False
-        parts = self._core.observe(slice(None), self.np_random)
+        parts = self._core.observe(slice(None), self._rng)
         return self._core.observation(parts), self._info(parts)
 
     def step(
@@ -337,10 +361,10 @@ class _VectorEnv(gymnasium.vector.VectorEnv):
             # The step after an episode's end only resets; physics of those robots is thrown away.
             for array in (reward, terminated, truncated, result.values):
                 array[self._ended] = 0
-            self.task.reset(np.flatnonzero(self._ended), self.np_random)
+            self.task.reset(np.flatnonzero(self._ended), self._rng)
         done = terminated | truncated
-        self.task.push(self.np_random, ~(done | self._ended))
-        parts = self._core.observe(slice(None), self.np_random)
+        self.task.push(self._rng, ~(done | self._ended))
+        parts = self._core.observe(slice(None), self._rng)
 
         info: dict[str, Any] = {}
         if done.any():
@@ -356,8 +380,8 @@ class _VectorEnv(gymnasium.vector.VectorEnv):
                     key: done if key.startswith("_") else value for key, value in final.items()
                 }
                 info["_final_obs"] = info["_final_info"] = done
-                self.task.reset(ids, self.np_random)
-                for part, fresh in zip(parts, self._core.observe(ids, self.np_random), strict=True):
+                self.task.reset(ids, self._rng)
+                for part, fresh in zip(parts, self._core.observe(ids, self._rng), strict=True):
                     part[ids] = fresh
             info["termination"], info["_termination"] = causes, done
         self._ended = done.copy()
@@ -375,11 +399,15 @@ class _VectorEnv(gymnasium.vector.VectorEnv):
 
     def get_state(self) -> dict[str, Any]:
         """All that a bit-exact continuation needs: arrays, and the generator's state."""
-        generator = self.np_random.bit_generator
+        streams = self._streams
         return {
             "simulator": self.simulator.get_state(),
             "task": self.task.get_state(),
-            "generator": generator.state,
+            "generator": (
+                self.np_random.bit_generator.state
+                if streams is None
+                else [stream.bit_generator.state for stream in streams.generators]
+            ),
             "ended": self._ended.copy(),
         }
 
@@ -387,7 +415,14 @@ class _VectorEnv(gymnasium.vector.VectorEnv):
         """Continue from what `get_state` returned, in an environment built with equal arguments."""
         self.simulator.set_state(state["simulator"])
         self.task.set_state(state["task"])
-        self.np_random.bit_generator.state = state["generator"]
+        generator = state["generator"]
+        self._streams = None
+        if isinstance(generator, list):
+            self._streams = Streams.seeded([0] * self.num_envs)
+            for stream, saved in zip(self._streams.generators, generator, strict=True):
+                stream.bit_generator.state = saved
+        else:
+            self.np_random.bit_generator.state = generator
         self._ended[:] = state["ended"]
         self._started = True
 
@@ -664,8 +699,10 @@ class GuidedEnv(_SingleEnv):
 class GuidedVectorEnv(_VectorEnv):
     """N robots in one simulator; task, spaces and arguments are those of `GuidedEnv`.
 
-    `autoreset_mode` as in `TrackVectorEnv`. Every array in `info` has one row a robot; with
-    `same_step` those of an ended episode, its success among them, are in `info["final_info"]`.
+    `autoreset_mode` as in `TrackVectorEnv`. With `reset(seed=[...])`, a seed a robot, what is drawn
+    for a robot does not depend on the others: see `reset`. Every array in `info` has one row a
+    robot; with `same_step` those of an ended episode, its success among them, are in
+    `info["final_info"]`.
     """
 
     task: GuidedTask

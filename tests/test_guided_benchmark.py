@@ -66,6 +66,32 @@ def test_equal_seeds_are_equal_trials_whatever_the_setting(drives):
     assert np.ptp(seen[0][0], axis=0).min() > 0.5
 
 
+@pytest.mark.parametrize("task", ["walk_perturb", "obstacle"])
+def test_a_trial_is_the_same_in_a_smaller_batch(drives, monkeypatch, task):
+    """A stand-in whose action is the sampler's noise: robots, draws and noise alike, to the bit."""
+    monkeypatch.setattr(guided, "WARM_UP_S", 0.1)
+
+    def answer(states, actions, state_levels, action_levels):
+        return states.copy(), 0.1 * actions
+
+    seen = []
+    for trials in (1, 4):
+        config = guided.Config(policy="x", task=task, sampler="2", seed=5, threads=1)
+        found = guided.run(Model(drives, answer), config, trials)
+        seen.append({**found.figures, "down_s": found.down_s, "speed": found.speed})
+    for name, rows in seen[0].items():
+        np.testing.assert_array_equal(rows, seen[1][name][:1], name)
+    drawn = seen[1]["push_velocity" if task == "walk_perturb" else "goal"]
+    assert np.isfinite(drawn).all() and len(np.unique(drawn)) == 8
+
+
+def test_trials_have_seeds_of_their_own():
+    seeds = guided.seeds_of(0, 50, "trial")
+    assert seeds[:12] == guided.seeds_of(0, 12, "trial")
+    others = [*guided.seeds_of(1, 50, "trial"), *guided.seeds_of(0, 50, "noise")]
+    assert len({*seeds, *others}) == 150
+
+
 def test_velocities_are_of_the_robots_own_axes(drives, monkeypatch):
     """What the row calls forward is along the heading, wherever in the world that points."""
     quat = guided._yaw_quat(np.array([[np.cos(0.6), 0.0, 0.0, np.sin(0.6)]]))
@@ -78,6 +104,8 @@ def test_settings():
     assert config.resolved == dataclasses.replace(guided.STEERING["joystick"], strength=0.7)
     with pytest.raises(ConfigError, match="trials is 0, expected 1 or more"):
         guided.Config(policy="x", task="joystick", trials=0)
+    with pytest.raises(ConfigError, match="seed is -1, expected 0 or more"):
+        guided.Config(policy="x", task="joystick", seed=-1)
     with pytest.raises(ConfigError, match="sampler is 'fast', expected full, rolling or 1 to 20"):
         guided.Config(policy="x", task="joystick", sampler="fast")
     done = subprocess.run(

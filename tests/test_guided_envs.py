@@ -248,6 +248,71 @@ def test_seeds(task):
     same(envs[0].reset(seed=1)[0], starts[0][0])
 
 
+@pytest.mark.parametrize("task", ALL)
+def test_a_list_of_seeds_makes_each_robot_a_single_environment(task):
+    """What is drawn for one, episode after episode, whatever its place and its company."""
+    seeds = [11, 5, 7]
+    short = {"command_s": (0.3,) * 4, "judged_s": 0.1, "episode_s": 1.6, "push_interval_s": 0.2}
+    overrides = {"composition": short, "joystick": {"random": True}}.get(task, {})
+    vector = GuidedVectorEnv(3, task, autoreset_mode="disabled", overrides=overrides)
+    singles = [GuidedEnv(task, overrides=overrides) for _ in seeds]
+    rng = np.random.default_rng(0)
+    drawn = ("qpos", "push_velocity", "commands", "goal", "obstacles", "count")
+
+    def draws(env, row):
+        names = [name for name in drawn if hasattr(env.task, name)]
+        found = {name: getattr(env.task, name)[row] for name in names}
+        return found | {"state": full_state(env.simulator)[0][row]}
+
+    ended = 0
+    for episode in range(2):
+        vector.reset(seed=seeds if episode == 0 else None)
+        for env, seed in zip(singles, seeds, strict=True):
+            env.reset(seed=seed if episode == 0 else None)
+        for _ in range(70):
+            for row, env in enumerate(singles):
+                same(draws(env, 0), draws(vector, row))
+            action = (0.1 if task == "composition" else 0.3) * noise(rng, 3)
+            vector.step(action)
+            for env, one in zip(singles, action, strict=True):
+                env.step(one)
+        ended += np.isfinite(draws(vector, 0)["state"]).all()
+    assert ended == 2
+    if task == "composition":
+        assert vector.task.count.any()  # the way was part of it
+
+
+def test_seeds_of_robots_that_are_not_reset_stay():
+    envs = [GuidedVectorEnv(2, "walk_perturb", autoreset_mode="disabled") for _ in range(2)]
+    for env in envs:
+        env.reset(seed=[1, 2])
+    envs[1].reset(seed=[1, 9], options={"reset_mask": np.array([True, False])})
+    for env in envs:
+        env.reset(options={"reset_mask": np.array([False, True])})
+    same(*(full_state(env.simulator)[0][1] for env in envs))
+    # The generators are part of the state, and one seed makes it one generator again.
+    state = pickle.loads(pickle.dumps(envs[0].get_state()))
+    other = GuidedVectorEnv(2, "walk_perturb", autoreset_mode="disabled")
+    other.set_state(state)
+    same(envs[0].reset()[0], other.reset()[0])
+    plain = GuidedVectorEnv(2, "walk_perturb", autoreset_mode="disabled")
+    same(plain.reset(seed=3)[0], other.reset(seed=3)[0])
+    same(plain.reset()[0], other.reset()[0])
+
+
+def test_bad_lists_of_seeds_are_refused_in_one_sentence():
+    env = GuidedVectorEnv(2, "walk_perturb")
+    for seed, text in (
+        ([1], "seed is a list of 1, expected one integer or 2."),
+        ([1, -1], "seed[1] is -1, expected an integer of 0 or more."),
+        ([1, 0.5], "seed[1] is 0.5, expected an integer of 0 or more."),
+    ):
+        with pytest.raises(ConfigError, match=f"^{re.escape(text)}$"):
+            env.reset(seed=seed)
+    with pytest.raises(ConfigError, match="^seed must be one integer: the batch has one generato"):
+        TrackVectorEnv(2).reset(seed=[1, 2])
+
+
 def test_threads_do_not_change_a_bit():
     envs = [GuidedVectorEnv(4, "obstacle", threads=threads) for threads in (1, 2)]
     rng = np.random.default_rng(0)

@@ -37,6 +37,7 @@ from bm_envs.tasks.guided.representation import (
     representation,
 )
 from bm_envs.tasks.guided.sampler import LENGTH, NOW, PAST, Guide, RollingSampler, Sample
+from bm_envs.tasks.guided.streams import Streams
 
 FORMAT = "bm-envs denoiser 1"
 FILE = "denoiser.onnx"
@@ -361,20 +362,21 @@ class Controller:
     frame: Frame
 
     def __init__(
-        self, model: GuidedModel, num_envs: int, *, seed: int = 0, method: Method = "full",
-        guide: Guide | None = None,
+        self, model: GuidedModel, num_envs: int, *, seed: int | Sequence[int] = 0,
+        method: Method = "full", guide: Guide | None = None,
     ) -> None:  # fmt: skip
         """A controller without a past; call `reset` before the first `act`.
 
         Args:
             model: what to run.
             num_envs: N.
-            seed: of the sampler's noise.
+            seed: of the sampler's noise: one for the batch, or N, for each robot its own; then its
+                noise does not depend on how many others there are.
             method: `full` (20 calls a tick), `rolling` (15), or a number of DDIM calls.
             guide: see `sampler.sample`.
         """
         self.model, self.num_envs, self.method, self.guide = model, num_envs, method, guide
-        self._rng = np.random.default_rng(seed)
+        self._rng = np.random.default_rng(seed) if isinstance(seed, int) else Streams.seeded(seed)
         self._past: States | None = None
         self._rolling = RollingSampler(self._denoise, A, guide=self._bounded)
 

@@ -39,6 +39,7 @@ from bm_envs.tasks.guided.config import (
 from bm_envs.tasks.guided.observations import ABSENT, NEAREST, TERMS, history_values, layout
 from bm_envs.tasks.guided.representation import States
 from bm_envs.tasks.guided.sampler import PAST
+from bm_envs.tasks.guided.streams import Source, of_robot, of_robots
 from bm_envs.tasks.guided.task import Robots
 from bm_envs.tasks.track.config import CONTROL_DT
 from bm_envs.tasks.track.task import StepResult
@@ -98,7 +99,7 @@ class GuidedTask:
 
     # --- one episode start ---------------------------------------------------------------------
 
-    def startup(self, rng: np.random.Generator) -> None:
+    def startup(self, rng: Source) -> None:
         """Nothing stays with a robot for its life; here because tracking has it."""
 
     def start(self, options: Mapping[str, Any] | None, count: int) -> dict[str, np.ndarray]:
@@ -137,7 +138,7 @@ class GuidedTask:
         }
 
     def reset(
-        self, env_ids: np.ndarray, rng: np.random.Generator, *, qpos: np.ndarray | None = None,
+        self, env_ids: np.ndarray, rng: Source, *, qpos: np.ndarray | None = None,
         qvel: np.ndarray | None = None, **task_start: np.ndarray,
     ) -> None:  # fmt: skip
         """Start episodes of the robots `env_ids [M]`.
@@ -147,13 +148,14 @@ class GuidedTask:
 
         Args:
             env_ids: which robots.
-            rng: source of every draw.
+            rng: source of every draw: a generator for all robots, or `Streams` of all N.
             qpos: `[M, 36]`, start states; drawn from the start motions when None.
             qvel: `[M, 35]`; at rest when None and `qpos` is given.
             task_start: what else a task takes, a row a robot.
         """
         if qpos is None:
-            frame = rng.integers(len(self._starts[0]), size=len(env_ids))
+            draw = of_robots(rng, env_ids)
+            frame = draw.integers(len(self._starts[0]), size=len(env_ids))
             qpos, qvel = (values[frame] for values in self._starts)
         elif qvel is None:
             qvel = np.zeros((len(env_ids), 6 + J))
@@ -205,16 +207,14 @@ class GuidedTask:
         names = ("reward_alive", "reward_task")
         return StepResult(values.sum(1), values, names, fell.copy(), truncated, causes)
 
-    def push(self, rng: np.random.Generator, allowed: np.ndarray) -> None:
+    def push(self, rng: Source, allowed: np.ndarray) -> None:
         """Draw what the coming step brings to the robots that are `allowed [N]`.
 
         Where time begins, what the task wants; and the push that the step will begin with.
         """
         self._prepare(np.flatnonzero(allowed & ~self._over), rng)
 
-    def observe(
-        self, env_ids: np.ndarray | slice, rng: np.random.Generator | None = None
-    ) -> tuple[np.ndarray]:
+    def observe(self, env_ids: np.ndarray | slice, rng: Source | None = None) -> tuple[np.ndarray]:
         """Observations, `[M, O]` float32, the only member of the tuple; `rng` is not used."""
         with np.errstate(over="ignore", invalid="ignore"):
             history = history_values(self.history(env_ids))
@@ -289,13 +289,13 @@ class GuidedTask:
     def _clear(self, env_ids: np.ndarray) -> None:
         """Forget the last episode of robots `env_ids [M]`."""
 
-    def _prepare(self, env_ids: np.ndarray, rng: np.random.Generator) -> None:
+    def _prepare(self, env_ids: np.ndarray, rng: Source) -> None:
         """Draw for robots `env_ids [M]` what the coming step brings."""
         begun = env_ids[self.clock[env_ids] == 0]
         if begun.size:
             self._begin(begun, rng)
 
-    def _begin(self, env_ids: np.ndarray, rng: np.random.Generator) -> None:
+    def _begin(self, env_ids: np.ndarray, rng: Source) -> None:
         """Draw for robots `env_ids [M]`, whose time begins, what is wanted of them."""
 
     def _disturb(self) -> None:
@@ -378,13 +378,14 @@ class PushedTask(GuidedTask):
         self._jump[env_ids] = self.push_velocity[env_ids] = 0.0
         self.pushes[env_ids] = 0
 
-    def _prepare(self, env_ids: np.ndarray, rng: np.random.Generator) -> None:
+    def _prepare(self, env_ids: np.ndarray, rng: Source) -> None:
         super()._prepare(env_ids, rng)
         clock = self.clock[env_ids]
         due = env_ids[(clock >= 0) & (clock % self._interval == 0)]
         if due.size:
-            self._jump[due, 0] = rng.uniform(*self.config.push_speed, due.size)
-            self._jump[due, 1] = rng.uniform(0.0, 2.0 * np.pi, due.size)
+            draw = of_robots(rng, due)
+            self._jump[due, 0] = draw.uniform(*self.config.push_speed, due.size)
+            self._jump[due, 1] = draw.uniform(0.0, 2.0 * np.pi, due.size)
 
     def _disturb(self) -> None:
         # By the clock and not by the speed, so that a push of 0 m/s is counted as well.
@@ -456,13 +457,13 @@ class CommandedTask(GuidedTask):
         self.commands[env_ids] = 0.0
         self._commands_given[env_ids] = False
 
-    def _begin(self, env_ids: np.ndarray, rng: np.random.Generator) -> None:
+    def _begin(self, env_ids: np.ndarray, rng: Source) -> None:
         super()._begin(env_ids, rng)
         own = env_ids[~self._commands_given[env_ids]]
         self.commands[own] = self._script(own, rng)
         self._yaw[env_ids] = self._heading(env_ids)
 
-    def _script(self, env_ids: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    def _script(self, env_ids: np.ndarray, rng: Source) -> np.ndarray:
         """The commands of robots `env_ids [M]`, whose time begins. `[M or 1, P, 3]`."""
         commands = np.array(self.config.commands, float)
         return commands[None, np.arange(len(self._steps)) % len(commands)]
@@ -562,13 +563,14 @@ class JoystickTask(CommandedTask):
 
     config: JoystickConfig
 
-    def _script(self, env_ids: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    def _script(self, env_ids: np.ndarray, rng: Source) -> np.ndarray:
         config = self.config
         if not config.random:
             return super()._script(env_ids, rng)
         ranges = (config.random_forward, config.random_left, config.random_yaw_rate)
         shape = (env_ids.size, len(self._steps))
-        return np.stack([rng.uniform(*bounds, shape) for bounds in ranges], -1)
+        draw = of_robots(rng, env_ids)
+        return np.stack([draw.uniform(*bounds, shape) for bounds in ranges], -1)
 
     def set_command(self, command: np.ndarray) -> None:
         """Want something else from the coming step on, to the end of the episode.
@@ -630,17 +632,18 @@ class WaypointTask(GuidedTask):
         self.goal[moves] = rows[moves]
         self._goal_given |= self.clock < self._way_begins
 
-    def _prepare(self, env_ids: np.ndarray, rng: np.random.Generator) -> None:
+    def _prepare(self, env_ids: np.ndarray, rng: Source) -> None:
         super()._prepare(env_ids, rng)
         begun = env_ids[self.clock[env_ids] == self._way_begins]
         if begun.size:
             self._set_out(begun, rng)
 
-    def _set_out(self, env_ids: np.ndarray, rng: np.random.Generator) -> None:
+    def _set_out(self, env_ids: np.ndarray, rng: Source) -> None:
         """Draw where robots `env_ids [M]`, whose way begins, are to go."""
         drawn = env_ids[~self._goal_given[env_ids]]
-        distance = rng.uniform(*self.config.goal_distance, drawn.size)
-        angle = rng.uniform(-np.pi, np.pi, drawn.size)
+        draw = of_robots(rng, drawn)
+        distance = draw.uniform(*self.config.goal_distance, drawn.size)
+        angle = draw.uniform(-np.pi, np.pi, drawn.size)
         way = distance[:, None] * np.stack([np.cos(angle), np.sin(angle)], 1)
         self.goal[drawn] = self.simulator.root_pos[drawn, :2] + way
 
@@ -738,11 +741,11 @@ class ObstacleTask(WaypointTask):
             self.count[env_ids] = obstacles.shape[1]
             self.obstacles[env_ids, : obstacles.shape[1]] = obstacles
 
-    def _set_out(self, env_ids: np.ndarray, rng: np.random.Generator) -> None:
+    def _set_out(self, env_ids: np.ndarray, rng: Source) -> None:
         super()._set_out(env_ids, rng)
         for env_id in env_ids[~self._obstacles_given[env_ids]]:
             start = self.simulator.root_pos[env_id, :2].astype(float)
-            placed = obstacles.place(rng, start, self.goal[env_id], self.config)
+            placed = obstacles.place(of_robot(rng, env_id), start, self.goal[env_id], self.config)
             self.count[env_id] = len(placed)
             self.obstacles[env_id, : len(placed)] = placed
         self.least_clearance[env_ids] = self._clearance(env_ids)
@@ -826,12 +829,12 @@ class CompositionTask(PushedTask, CommandedTask, ObstacleTask):
         """Whether the coming step belongs to the last phase, the way to the place. `[N]`."""
         return self.clock >= self._way_begins
 
-    def _script(self, env_ids: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    def _script(self, env_ids: np.ndarray, rng: Source) -> np.ndarray:
         commands = super()._script(env_ids, rng)
         commands[:, -1] = 0.0  # none on the way
         return commands
 
-    def _prepare(self, env_ids: np.ndarray, rng: np.random.Generator) -> None:
+    def _prepare(self, env_ids: np.ndarray, rng: Source) -> None:
         super()._prepare(env_ids, rng)
         segment = self._segment(self.clock[env_ids])
         at = env_ids[self.clock[env_ids] == self._ends[segment] - self._judged]

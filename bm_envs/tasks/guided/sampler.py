@@ -27,6 +27,7 @@ from typing import NamedTuple
 import numpy as np
 
 from bm_envs.errors import ConfigError, unknown_name
+from bm_envs.tasks.guided.streams import Source
 
 LENGTH = 20
 NOW = 3
@@ -109,7 +110,7 @@ class Sample(NamedTuple):
 
 
 def sample(
-    denoiser: Denoiser, past: np.ndarray, action_size: int, rng: np.random.Generator, *,
+    denoiser: Denoiser, past: np.ndarray, action_size: int, rng: Source, *,
     steps: int = K, guide: Guide | None = None, clip: float | None = None,
     action_steps: int = LENGTH,
 ) -> Sample:  # fmt: skip
@@ -119,7 +120,7 @@ def sample(
         denoiser: see above.
         past: `[B, PAST, S]`, states up to the present, normalised.
         action_size: A.
-        rng: source of the noise.
+        rng: source of the noise: a generator, or `Streams` of as many as there are windows.
         steps: calls of the denoiser: `K` is DDPM; fewer are DDIM (no noise between the calls) at
             levels spread evenly over all of them.
         guide: moves the estimate of the clean states in every call.
@@ -146,9 +147,7 @@ def sample(
     return Sample(states, actions)
 
 
-def posterior(
-    noisy: np.ndarray, clean: np.ndarray, levels: np.ndarray, rng: np.random.Generator
-) -> np.ndarray:
+def posterior(noisy: np.ndarray, clean: np.ndarray, levels: np.ndarray, rng: Source) -> np.ndarray:
     """Tokens `[..., D]` one level down, drawn given the estimate of the clean ones. float32."""
     c1, c2, variance = (
         table[levels][..., None].astype(np.float32)
@@ -195,7 +194,7 @@ class RollingSampler:
         """Forget what was kept: the next tick starts from noise."""
         self._kept = None
 
-    def __call__(self, past: np.ndarray, rng: np.random.Generator) -> Sample:
+    def __call__(self, past: np.ndarray, rng: Source) -> Sample:
         """The window of this tick, which begins with `past [B, PAST, S]`."""
         count = len(past)
         states = _noise(rng, (count, LENGTH, past.shape[-1]))
@@ -254,7 +253,7 @@ class RollingSampler:
 # --- parts ----------------------------------------------------------------------------------------
 
 
-def _noise(rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
+def _noise(rng: Source, shape: tuple[int, ...]) -> np.ndarray:
     return rng.standard_normal(shape, dtype=np.float32)
 
 
