@@ -1,7 +1,9 @@
-"""Guided tasks: one diffusion model, the task given at test time as a cost.
+"""Guided tasks: one diffusion model, told its task as a cost; and what to compare it with.
 
     python benchmarks/guided.py --policy guided_body_pos --task joystick --trials 50 --json out.json
     python benchmarks/guided.py --policy runs/body_pos__ddpm_guided__1 --task waypoint --quick
+    python benchmarks/guided.py --policy runs/joystick__ppo_guided__1 --task joystick
+    python benchmarks/guided.py --policy walks --expert --task joystick
 
     walk_perturb  15 s with a jump of the root's velocity of U[0, 0.5] m/s, in any horizontal
                   direction, each second; success: the head never below 0.2 m. Nothing is asked
@@ -25,6 +27,14 @@ All trials are reported. `success` goes by the paper's fall (head), `success_str
 tilt too. With `--delay 1` an action reaches the robot one tick late, and the one that was planned
 for that tick is sent. `--strength 0` is the control that nothing is asked of.
 
+Two others run the same trials under the same rules. A policy of `ppo_guided.py`, recognised by its
+file, sees the task's observation, command included (`representation` is then "observation"); in the
+warm-up its command is zero. And with `--expert` a tracker of stage 1 follows a clip that the
+footstep planner makes of exactly the task's commands (`representation` "reference"): a control for
+which the whole future is written down. It is pushed as the others are; it starts on its clip, 4 to
+5.2 s into a walk at 0.4 to 0.6 m/s, as drawn for the trial, and goes on so where nothing is asked.
+A way to a place is not planned ahead, hence no expert for tasks that have one.
+
 Rows are `{policy, task, representation, backend, trials, successes, success_rate, ci95, ...}` with
 `mean_*` over trials and the list `each` of all trials. Source: arXiv 2508.08241, sec. V and table
 III; thresholds that it leaves open are those of `bm_envs/tasks/guided/config.py`.
@@ -43,19 +53,26 @@ from tqdm import tqdm
 from tyro.conf import FlagCreatePairsOff
 
 from bm_envs import cli
+from bm_envs.backends.base import full_state
 from bm_envs.envs import GuidedVectorEnv
 from bm_envs.errors import ConfigError
-from bm_envs.evaluation import wilson
+from bm_envs.evaluation import in_project_order, protocol_task, wilson
+from bm_envs.motion.clip import Clip
+from bm_envs.motion.procedural import Command, Gait, clip_from_plan, plan_walk
+from bm_envs.policy import Policy, load_policy
 from bm_envs.rotations import quat_rotate_inverse, quat_yaw
-from bm_envs.tasks.guided.config import config_class
+from bm_envs.tasks.guided.config import CommandedConfig, GuidedConfig, config_class
 from bm_envs.tasks.guided.model import Controller, GuidedModel, Method, load_model, method_of
+from bm_envs.tasks.guided.policy import GuidedPolicy, is_guided_policy, load_guided_policy
 from bm_envs.tasks.guided.sampler import PAST
 from bm_envs.tasks.guided.steering import STEERING, Steering, guide_of
 from bm_envs.tasks.track.config import CONTROL_DT, ActuationConfig
+from bm_envs.tasks.track.task import TrackTask
 
 Task = Literal["walk_perturb", "joystick", "waypoint", "obstacle", "composition"]
 START_MOTIONS = ("walk_on_100[2:58]", "walk_on_101[2:58]")
 WARM_UP_S = 1.0
+Runnable = GuidedModel | GuidedPolicy | Policy
 
 
 @dataclass(frozen=True)
@@ -63,7 +80,8 @@ class Config:
     """Which model is to do what."""
 
     policy: str
-    """A run directory, an ONNX file, or the name of a model that ships with the package."""
+    """A run directory, an ONNX file, or the name of a model that ships with the package. It holds a
+    diffusion model, or a policy of the task from `ppo_guided.py`; with --expert a tracker."""
     task: Task
     """What it is to do."""
     trials: int = 50
@@ -72,6 +90,8 @@ class Config:
     """Result file to write."""
     quick: Annotated[bool, FlagCreatePairsOff] = False
     """At most 8 trials; not for published figures."""
+    expert: Annotated[bool, FlagCreatePairsOff] = False
+    """The policy is a tracker, which follows a clip made of the task's commands."""
     seed: int = 0
     """Of starts, noise, pushes, goals and obstacles. Settings were chosen on seeds from 1000 on."""
     sampler: str = "full"
@@ -92,6 +112,11 @@ class Config:
             raise ConfigError(f"trials is {self.trials}, expected 1 or more.")
         if self.seed < 0:
             raise ConfigError(f"seed is {self.seed}, expected 0 or more.")
+        if self.expert and self.task not in ("walk_perturb", "joystick"):
+            raise ConfigError(
+                f"--expert has no clip to follow in task '{self.task}', expected walk_perturb or "
+                "joystick: a way to a place is not planned ahead."
+            )
         _ = self.method
 
     @property
@@ -120,52 +145,179 @@ class Trials:
     executed: np.ndarray
     """`[N, 3]`, mean velocity forward and left and mean turning rate, of the robot's own axes."""
     predicted: np.ndarray
-    """`[N, 3]`, means of the same over the futures that were predicted."""
+    """`[N, 3]`, means of the same over the futures that were predicted; NaN where none was."""
     tick_ms: list[float] = field(default_factory=list)
     """Wall time of the controller, all robots together."""
 
 
-def run(model: GuidedModel, config: Config, trials: int, *, label: str = "") -> Trials:
+# --- who drives -----------------------------------------------------------------------------------
+
+
+class Guided:
+    """A diffusion model, guided by the task's cost."""
+
+    def __init__(self, model: GuidedModel, env: GuidedVectorEnv, config: Config) -> None:
+        noise = seeds_of(config.seed, env.num_envs, "noise")
+        self._controller = Controller(model, env.num_envs, seed=noise, method=config.method)
+        self._model, self._task = model, env.task
+        self._steering, self._delay = config.resolved, config.delay
+
+    def act(self, obs: np.ndarray) -> np.ndarray:
+        """Raw actions `[N, 29]`; it looks at the robots' states, not at observations `[N, O]`."""
+        guided = self._steering.strength
+        guide = guide_of(self._task, self._model, self._steering) if guided else None
+        self._controller.guide = guide
+        return self._controller.act(self._task.robots.states(), ahead=self._delay)
+
+    def predicted(self) -> np.ndarray:
+        """Mean forward, left and yaw rate of the last window's future. `[N, 3]`."""
+        blocks = self._model.representation.blocks
+        plane = slice(blocks["root_lin_vel"].start, blocks["root_lin_vel"].start + 2)
+        turn = blocks["root_ang_vel"].start + 2
+        plan = self._model.unscale(self._controller.sample.states[:, PAST:])
+        return np.column_stack([plan[..., plane].mean(1), plan[..., turn].mean(1)])
+
+
+class Observing:
+    """A policy of the task, which sees its observation."""
+
+    def __init__(self, policy: GuidedPolicy) -> None:
+        self._policy = policy
+
+    def act(self, obs: np.ndarray) -> np.ndarray:
+        """Raw actions `[N, 29]` for observations `[N, O]`."""
+        return self._policy(obs)
+
+    def predicted(self) -> float:
+        """It predicts nothing."""
+        return np.nan
+
+
+class Tracking(Observing):
+    """A tracker on clips made of the task's commands, in the task's own robots.
+
+    The tracking task shares their simulator: it says what the policy sees, and does no step.
+    """
+
+    LEAD, STRIDE = 200, 60  # frames that a walk needs to be steady, and of its period
+    SPEED = (0.4, 0.6)  # m/s, range of the walk before the commands
+    # Twice the change per step of the built-in clips: the commands change at once.
+    GAIT = Gait(max_change=(0.5, 0.15, 0.5))
+
+    def __init__(self, policy: Policy, env: GuidedVectorEnv, config: Config) -> None:
+        self._act = in_project_order(policy)
+        everyone = np.arange(env.num_envs)
+        clips, starts = [], []
+        for seed in seeds_of(config.seed, env.num_envs, "start"):
+            rng = np.random.default_rng(seed)
+            starts.append(self.LEAD + int(rng.integers(self.STRIDE)))
+            clips.append(self.clip(env.config, starts[-1], rng.uniform(*self.SPEED)))
+        self._tracking = TrackTask(clips, protocol_task(policy, "clip"), env.num_envs)
+        self._tracking.attach(env.simulator)
+        nothing = np.random.default_rng(0)  # is drawn in that protocol
+        self._tracking.reset(everyone, nothing, clip_id=everyone, frame=np.array(starts))
+        qpos, qvel = full_state(env.simulator)
+        env.reset(options={"qpos": qpos, "qvel": qvel})
+
+    @classmethod
+    def clip(cls, config: GuidedConfig, start: int, speed: float) -> Clip:
+        """A clip that at frame `start` begins the warm-up, walking, and then the task's commands.
+
+        Where nothing is commanded it walks on. It ends a second late, or more.
+
+        Args:
+            config: of the task.
+            start: control steps, `LEAD` or more.
+            speed: of the walk, m/s.
+        """
+        wanted, seconds = [(speed, 0.0, 0.0)], [config.episode_s]
+        if isinstance(config, CommandedConfig):
+            seconds = [steps * CONTROL_DT for steps in config.command_steps]
+            wanted = [config.commands[i % len(config.commands)] for i in range(len(seconds))]
+        seconds[-1] += 1.0
+        before = Command(speed, 0.0, 0.0, start * CONTROL_DT + config.warm_up_s)
+        commands = [Command(*w, s) for w, s in zip(wanted, seconds, strict=True)]
+        return clip_from_plan(config.task, plan_walk([before, *commands], cls.GAIT))
+
+    def act(self, obs: np.ndarray) -> np.ndarray:
+        """Raw actions `[N, 29]`; observations are the tracking task's."""
+        seen, _ = self._tracking.observe(slice(None), None)
+        action = self._act(np.nan_to_num(seen, posinf=0.0, neginf=0.0))
+        self._tracking.follow(action)
+        return action
+
+
+def load(config: Config) -> Runnable:
+    """What `--policy` names, of the kind that its file says.
+
+    Raises:
+        BMError: there is none, or it is for another task.
+    """
+    threads = config.threads or cli.available_cores()
+    if config.expert:
+        return load_policy(config.policy, threads=threads)
+    if not is_guided_policy(config.policy):
+        return load_model(config.policy, threads=threads)
+    policy = load_guided_policy(config.policy, threads=threads)
+    if policy.task != config.task:
+        raise ConfigError(
+            f"{policy.path}: is a policy of task '{policy.task}', expected one of '{config.task}'."
+        )
+    return policy
+
+
+def _actuation(model: Runnable) -> ActuationConfig:
+    if isinstance(model, Policy):
+        return protocol_task(model, "clip").actuation
+    return ActuationConfig(**{name: tuple(values) for name, values in model.drives.items()})
+
+
+def _representation(model: Runnable) -> str:
+    if isinstance(model, Policy):
+        return "reference"
+    return "observation" if isinstance(model, GuidedPolicy) else model.representation.name
+
+
+# --- the trials -----------------------------------------------------------------------------------
+
+
+def run(model: Runnable, config: Config, trials: int, *, label: str = "") -> Trials:
     """Let the model do the task in N robots at once."""
-    steering = config.resolved
     kind = config_class(config.task)
-    drives = {name: tuple(values) for name, values in model.drives.items()}
     env = GuidedVectorEnv(
         trials, config.task, backend=config.backend, threads=config.threads,
         config=kind(
             fall="head", warm_up_s=WARM_UP_S, start_motions=START_MOTIONS,
-            actuation=ActuationConfig(**drives), action_delay=config.delay,
+            actuation=_actuation(model), action_delay=config.delay,
         ),
         autoreset_mode="disabled",
     )  # fmt: skip
     task, sim = env.task, env.simulator
-    noise = seeds_of(config.seed, trials, "noise")
-    controller = Controller(model, trials, seed=noise, method=config.method)
-    env.reset(seed=seeds_of(config.seed, trials, "trial"))
-    blocks = model.representation.blocks
-    plane = slice(blocks["root_lin_vel"].start, blocks["root_lin_vel"].start + 2)
-    turn = blocks["root_ang_vel"].start + 2
+    obs, _ = env.reset(seed=seeds_of(config.seed, trials, "trial"))
+    if isinstance(model, Policy):
+        driver = Tracking(model, env, config)
+    elif isinstance(model, GuidedPolicy):
+        driver = Observing(model)
+    else:
+        driver = Guided(model, env, config)
     down = np.full(trials, np.inf)
     way, executed, predicted = np.zeros(trials), np.zeros((trials, 3)), np.zeros((trials, 3))
     counted, ticks = np.zeros(trials), []
     steps = task.config.warm_up_steps + task.config.episode_steps
     for _ in tqdm(range(steps), desc=label, leave=False, disable=not label):
         tick = time.perf_counter()
-        controller.guide = guide_of(task, model, steering) if steering.strength else None
-        action = controller.act(task.robots.states(), ahead=config.delay)
+        action = driver.act(obs)
         ticks.append(1000 * (time.perf_counter() - tick))
         began = task.clock.copy()
-        _, _, _, _, figures = env.step(action)
+        obs, _, _, _, figures = env.step(action)
         fresh = np.isinf(down) & figures["fell_strict"]
         down[fresh] = (began[fresh] + 1) * CONTROL_DT
         up = np.isinf(down) & (began >= 0)
         velocity = quat_rotate_inverse(_yaw_quat(sim.root_quat), sim.root_lin_vel)
         now = np.column_stack([velocity[:, :2], task.yaw_rate()])
-        plan = model.unscale(controller.sample.states[:, PAST:])
-        ahead = np.column_stack([plan[..., plane].mean(1), plan[..., turn].mean(1)])
         way += np.where(up, figures["speed"], 0.0)
         executed += np.where(up[:, None], now, 0.0)
-        predicted += np.where(up[:, None], ahead, 0.0)
+        predicted += np.where(up[:, None], driver.predicted(), 0.0)
         counted += up
     figures = task.figures()
     env.close()
@@ -176,9 +328,9 @@ def run(model: GuidedModel, config: Config, trials: int, *, label: str = "") -> 
         )  # fmt: skip
 
 
-def seeds_of(seed: int, trials: int, what: Literal["trial", "noise"]) -> list[int]:
+def seeds_of(seed: int, trials: int, what: Literal["trial", "noise", "start"]) -> list[int]:
     """A seed for each trial, which has nothing to do with their number."""
-    number = ("trial", "noise").index(what)
+    number = ("trial", "noise", "start").index(what)
     draws = (np.random.SeedSequence([seed, i, number]) for i in range(trials))
     return [int(draw.generate_state(1, np.uint64)[0]) for draw in draws]
 
@@ -203,7 +355,7 @@ FIGURES: dict[str, tuple[str, ...]] = {
 }  # fmt: skip
 
 
-def row_of(model: GuidedModel, config: Config, found: Trials) -> dict[str, Any]:
+def row_of(model: Runnable, config: Config, found: Trials) -> dict[str, Any]:
     """The result's row."""
     trials = len(found.down_s)
     figures = found.figures
@@ -211,8 +363,9 @@ def row_of(model: GuidedModel, config: Config, found: Trials) -> dict[str, Any]:
     strict = int(figures["success_strict"].sum())
     upright = int((~figures["fell_strict"]).sum())
     ticks = np.array(found.tick_ms)
+    is_guided = not isinstance(model, GuidedPolicy | Policy)
     row: dict[str, Any] = {
-        "policy": model.name, "task": config.task, "representation": model.representation.name,
+        "policy": model.name, "task": config.task, "representation": _representation(model),
         "backend": config.backend, "trials": trials, "successes": successes,
         "success_rate": successes / trials, "ci95": list(wilson(successes, trials)),
         "successes_strict": strict, "success_rate_strict": strict / trials,
@@ -224,8 +377,8 @@ def row_of(model: GuidedModel, config: Config, found: Trials) -> dict[str, Any]:
         "mean_yaw_rate": _mean(found.executed[:, 2]),
         "mean_yaw_rate_predicted": _mean(found.predicted[:, 2]),
         "falls_s": sorted(round(float(t), 2) for t in found.down_s[np.isfinite(found.down_s)]),
-        "sampler": config.sampler, "delay": config.delay,
-        "steering": dataclasses.asdict(config.resolved),
+        "sampler": config.sampler if is_guided else None, "delay": config.delay,
+        "steering": dataclasses.asdict(config.resolved) if is_guided else None,
         "tick_ms_median": round(float(np.median(ticks)), 2),
         "tick_ms_p95": round(float(np.percentile(ticks, 95)), 2),
     }  # fmt: skip
@@ -271,11 +424,12 @@ def main(config: Config) -> None:
     """Run the trials and report."""
     if config.json is not None and config.json.is_dir():
         raise ConfigError(f"{config.json} is a folder, expected the name of a file for --json.")
-    model = load_model(config.policy, threads=config.threads or cli.available_cores())
+    model = load(config)
     trials = min(config.trials, 8) if config.quick else config.trials
+    how = f"sampler {config.sampler}, " * (not isinstance(model, GuidedPolicy | Policy))
     print(
-        f"model {model.name} ({model.representation.name}), task {config.task}, {trials} trials, "
-        f"sampler {config.sampler}, delay {config.delay}, backend {config.backend}, seed "
+        f"model {model.name} ({_representation(model)}), task {config.task}, {trials} trials, "
+        f"{how}delay {config.delay}, backend {config.backend}, seed "
         f"{config.seed}{', quick' if config.quick else ''}"
     )
     row = row_of(model, config, run(model, config, trials, label=config.task))

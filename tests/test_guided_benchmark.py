@@ -10,9 +10,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 from diffusion import Model, still
+from policy_files import make_mlp
 
-from bm_envs.errors import ConfigError
+from bm_envs.envs import GuidedVectorEnv, TrackVectorEnv
+from bm_envs.errors import BMError, ConfigError
+from bm_envs.evaluation import in_project_order, protocol_task
 from bm_envs.policy import load_policy
+from bm_envs.rotations import quat_yaw
+from bm_envs.tasks.guided.config import JoystickConfig, WalkPerturbConfig
+from bm_envs.tasks.guided.policy import is_guided_policy, load_guided_policy, write_guided_policy
+from bm_envs.tasks.track.config import ActuationConfig
 
 ROOT = Path(__file__).resolve().parent.parent
 for folder in ("algos", "benchmarks"):
@@ -92,6 +99,122 @@ def test_trials_have_seeds_of_their_own():
     assert len({*seeds, *others}) == 150
 
 
+def briefly(monkeypatch, kind, **changes):
+    """The benchmark's task with other figures, for a short test."""
+    monkeypatch.setattr(guided, "config_class", lambda task: lambda **own: kind(**own, **changes))
+
+
+@pytest.fixture
+def policy_run(tmp_path, drives):
+    folder = tmp_path / "ppo"
+    folder.mkdir()
+    write_guided_policy(
+        folder, make_mlp(312), task="joystick", drives=drives, training={}, evaluation={}
+    )
+    return folder
+
+
+def test_a_policy_of_the_task_acts_on_its_observation(monkeypatch, policy_run, drives):
+    """Against a loop by hand: equal robots to the bit."""
+    briefly(monkeypatch, JoystickConfig, episode_s=0.4, segment_s=0.2, judged_s=0.1)
+    config = guided.Config(policy=str(policy_run), task="joystick", seed=4, threads=1)
+    model = guided.load(config)
+    found = guided.run(model, config, 2)
+    env = GuidedVectorEnv(
+        2, "joystick", autoreset_mode="disabled", threads=1,
+        config=JoystickConfig(
+            fall="head", warm_up_s=1.0, start_motions=("walk",), episode_s=0.4, segment_s=0.2,
+            judged_s=0.1, actuation=ActuationConfig(**drives),
+        ),
+    )  # fmt: skip
+    obs, _ = env.reset(seed=guided.seeds_of(4, 2, "trial"))
+    policy = load_guided_policy(policy_run)
+    for _ in range(70):
+        obs, *_, info = env.step(policy(obs))
+    for name in ("pelvis_height", "velocity", "segment_value", "fell_strict"):
+        np.testing.assert_array_equal(found.figures[name], info[name], name)
+    row = guided.row_of(model, config, found)
+    assert KEYS <= row.keys() and json.dumps(row, allow_nan=False)
+    assert (row["policy"], row["representation"]) == ("ppo", "observation")
+    assert row["steering"] is row["sampler"] is row["mean_forward_predicted"] is None
+    assert np.shape(row["each"][0]["segment_passed"]) == (2,)
+
+
+def test_policies_are_recognised_by_their_file(policy_run):
+    assert is_guided_policy(policy_run) and is_guided_policy(policy_run / "policy.onnx")
+    tracker = load_policy("walk").path
+    assert not is_guided_policy(tracker) and not is_guided_policy("walk")
+    config = guided.Config(policy=str(policy_run), task="waypoint", threads=1)
+    with pytest.raises(BMError, match="is a policy of task 'joystick', expected one of 'waypoint'"):
+        guided.load(config)
+    with pytest.raises(BMError, match="^Unknown policy 'nobody'"):
+        guided.load(guided.Config(policy="nobody", expert=True, task="joystick"))
+
+
+def test_an_experts_clip_is_of_the_tasks_commands():
+    """Measured in the clip by the task's rules: it passes all, and walks in the warm-up."""
+    config = JoystickConfig(warm_up_s=1.0)
+    clip = guided.Tracking.clip(config, 230, 0.45)
+    assert clip.num_frames > 230 + 50 * 13 + 1
+    yaw = np.unwrap(quat_yaw(clip.body_quat_w[:, 0].astype(float)))
+    vx, vy = clip.body_lin_vel_w[:, 0, :2].T
+    forward = np.cos(yaw) * vx + np.sin(yaw) * vy
+    assert forward[230:280].mean() == pytest.approx(0.45, abs=0.03)
+    begin = 280 + 150 * np.arange(4)
+    mean = [forward[k + 75 : k + 150].mean() for k in begin]
+    turn = [np.degrees(yaw[k + 150] - yaw[k]) for k in begin]
+    # Commands are 0.6, -0.3, 0.4, 0.4 m/s and 0, 0, 86, -86 degrees, less what a change takes.
+    assert mean == pytest.approx([0.6, -0.3, 0.4, 0.4], abs=0.04)
+    assert turn[:2] == pytest.approx([0.0, 0.0], abs=1.0)
+    assert 60 < turn[2] < 86 and -86 < turn[3] < -40
+    walk = guided.Tracking.clip(WalkPerturbConfig(warm_up_s=1.0), 200, 0.5)
+    assert walk.num_frames > 200 + 50 * 16 + 1
+    assert np.ptp(walk.body_pos_w[200:1000, 0, 0]) == pytest.approx(8.0, abs=0.1)
+
+
+def test_an_expert_tracks_as_in_its_own_environment(monkeypatch):
+    """The same clip from the same frame, to the bit: the task only judges."""
+    briefly(monkeypatch, JoystickConfig, episode_s=2.0, segment_s=1.0, judged_s=0.5)
+    config = guided.Config(policy="walks", expert=True, task="joystick", threads=1)
+    policy = guided.load(config)
+    made = []
+    clip = guided.Tracking.clip
+
+    def spy(*arguments):
+        made.append((clip(*arguments), *arguments[1:]))
+        return made[-1][0]
+
+    monkeypatch.setattr(guided.Tracking, "clip", staticmethod(spy))
+    found = guided.run(policy, config, 2)
+    (first, start, speed), (_, *other) = made
+    assert 200 <= start < 260 and 0.4 <= speed <= 0.6 and [start, speed] != other
+    env = TrackVectorEnv(
+        1, first, config=protocol_task(policy, "clip", failure_rules=False), critic="none",
+        autoreset_mode="disabled", threads=1,
+    )  # fmt: skip
+    act = in_project_order(policy)
+    obs, _ = env.reset(seed=0, options={"frame": start})
+    for _ in range(150):
+        obs, *_ = env.step(act(obs))
+    assert found.figures["pelvis_height"][0] == env.simulator.root_pos[0, 2]
+    speed = np.hypot(*env.simulator.root_lin_vel[0, :2])
+    assert found.figures["speed"][0] == pytest.approx(speed, rel=1e-6)
+    row = guided.row_of(policy, config, found)
+    assert (row["policy"], row["representation"]) == ("walks", "reference")
+    assert row["steering"] is None and row["upright_strict"] == 2 and row["mean_forward"] > 0.1
+
+
+def test_an_expert_is_pushed_as_the_others_are(monkeypatch, drives):
+    briefly(monkeypatch, WalkPerturbConfig, episode_s=0.2, push_interval_s=0.1)
+    monkeypatch.setattr(guided, "WARM_UP_S", 0.2)
+    config = guided.Config(policy="walks", expert=True, task="walk_perturb", threads=1, sampler="1")
+    expert = guided.run(guided.load(config), config, 2).figures
+    other = guided.run(Model(drives, still(0.0)), config, 2).figures
+    assert (expert["pushes"] == 2).all() and (other["pushes"] == 2).all()
+    assert expert["push_velocity"].any(1).all()
+    np.testing.assert_array_equal(expert["push_velocity"], other["push_velocity"])
+
+
 def test_velocities_are_of_the_robots_own_axes(drives, monkeypatch):
     """What the row calls forward is along the heading, wherever in the world that points."""
     quat = guided._yaw_quat(np.array([[np.cos(0.6), 0.0, 0.0, np.sin(0.6)]]))
@@ -114,3 +237,8 @@ def test_settings():
         capture_output=True, text=True,
     )  # fmt: skip
     assert done.returncode == 2 and "Unknown diffusion model 'no_such_model'" in done.stderr
+    for task in ("waypoint", "obstacle", "composition"):
+        with pytest.raises(
+            ConfigError, match=f"^--expert has no clip to follow in task '{task}', expected walk_p"
+        ):
+            guided.Config(policy="walks", expert=True, task=task)

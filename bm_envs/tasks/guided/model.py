@@ -376,7 +376,8 @@ class Controller:
             guide: see `sampler.sample`.
         """
         self.model, self.num_envs, self.method, self.guide = model, num_envs, method, guide
-        self._rng = np.random.default_rng(seed) if isinstance(seed, int) else Streams.seeded(seed)
+        many = isinstance(seed, Sequence)
+        self._rng = Streams.seeded(seed) if many else np.random.default_rng(seed)
         self._past: States | None = None
         self._rolling = RollingSampler(self._denoise, A, guide=self._bounded)
 

@@ -197,6 +197,20 @@ class GuidedPolicy:
             raise PolicyError(f"{self.path}: the network fails ({line}).") from None
 
 
+def is_guided_policy(reference: str | Path) -> bool:
+    """Whether a run directory or a file holds a policy of a guided task, by its metadata.
+
+    Raises:
+        PolicyError: the file is unreadable.
+    """
+    path = Path(reference)
+    path = path / FILE if path.is_dir() else path
+    if not path.is_file():
+        return False
+    metadata = policy_files.read_onnx(path).metadata_props
+    return ("format", FORMAT) in {(entry.key, entry.value) for entry in metadata}
+
+
 def load_guided_policy(reference: str | Path, *, threads: int = 1) -> GuidedPolicy:
     """Load a policy of a guided task.
 

@@ -325,9 +325,7 @@ class TrackTask:
         self._last_action, self.action = self.action, self._last_action
         self.action[:] = action
         sim.step(self._delayed(self.default_joint_pos + self.action_scale * self.action))
-        self.frame += 1
-        self.episode_step += 1
-        self._gather()
+        self._advance()
         diverged = sim.diverged()
         if self._kernel is not None:
             reward, values, failures, terminated, any_diverged = self._kernel.terms(diverged)
@@ -348,6 +346,15 @@ class TrackTask:
             reward[diverged] = values[diverged] = 0.0
         truncated = truncated & ~terminated
         return StepResult(reward, values, self._reward_names, terminated, truncated, causes)
+
+    def follow(self, action: np.ndarray) -> None:
+        """Take note of a step under raw actions `[N, 29]` that another task did.
+
+        It has the same simulator. What `observe` shows is as after `step`; nothing is compared.
+        """
+        self._last_action, self.action = self.action, self._last_action
+        self.action[:] = action
+        self._advance()
 
     def push(self, rng: np.random.Generator, allowed: np.ndarray) -> None:
         """Shove the robots whose time has come and which are `allowed [N]`."""
@@ -454,6 +461,12 @@ class TrackTask:
         self._gather()
 
     # --- parts ---------------------------------------------------------------------------------
+
+    def _advance(self) -> None:
+        """On to the reference's next frame."""
+        self.frame += 1
+        self.episode_step += 1
+        self._gather()
 
     def _delayed(self, targets: np.ndarray) -> np.ndarray:
         """Of the joint targets sent, the last ones `targets [N, 29]`, those that arrive now."""
