@@ -64,8 +64,7 @@ from bm_envs.rotations import quat_rotate_inverse, quat_yaw
 from bm_envs.tasks.guided.config import CommandedConfig, GuidedConfig, config_class
 from bm_envs.tasks.guided.model import Controller, GuidedModel, Method, load_model, method_of
 from bm_envs.tasks.guided.policy import GuidedPolicy, is_guided_policy, load_guided_policy
-from bm_envs.tasks.guided.sampler import PAST
-from bm_envs.tasks.guided.steering import STEERING, Steering, guide_of
+from bm_envs.tasks.guided.steering import STEERING, Pilot, Steering, predicted_velocity
 from bm_envs.tasks.track.config import CONTROL_DT, ActuationConfig
 from bm_envs.tasks.track.task import TrackTask
 
@@ -159,23 +158,19 @@ class Guided:
     def __init__(self, model: GuidedModel, env: GuidedVectorEnv, config: Config) -> None:
         noise = seeds_of(config.seed, env.num_envs, "noise")
         self._controller = Controller(model, env.num_envs, seed=noise, method=config.method)
-        self._model, self._task = model, env.task
-        self._steering, self._delay = config.resolved, config.delay
+        self._model, self._task, self._delay = model, env.task, config.delay
+        self._pilot = Pilot(env.task, model, config.resolved)
 
     def act(self, obs: np.ndarray) -> np.ndarray:
         """Raw actions `[N, 29]`; it looks at the robots' states, not at observations `[N, O]`."""
-        guided = self._steering.strength
-        guide = guide_of(self._task, self._model, self._steering) if guided else None
-        self._controller.guide = guide
-        return self._controller.act(self._task.robots.states(), ahead=self._delay)
+        self._controller.guide = self._pilot.guide()
+        action = self._controller.act(self._task.robots.states(), ahead=self._delay)
+        self._pilot.observe(self._controller.sample)
+        return action
 
     def predicted(self) -> np.ndarray:
         """Mean forward, left and yaw rate of the last window's future. `[N, 3]`."""
-        blocks = self._model.representation.blocks
-        plane = slice(blocks["root_lin_vel"].start, blocks["root_lin_vel"].start + 2)
-        turn = blocks["root_ang_vel"].start + 2
-        plan = self._model.unscale(self._controller.sample.states[:, PAST:])
-        return np.column_stack([plan[..., plane].mean(1), plan[..., turn].mean(1)])
+        return predicted_velocity(self._model, self._controller.sample)
 
 
 class Observing:

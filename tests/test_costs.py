@@ -18,6 +18,7 @@ from bm_envs.robots import g1
 from bm_envs.robots.mjcf import compile_model
 from bm_envs.tasks.guided import costs, sampler
 from bm_envs.tasks.guided.costs import (
+    Corrected,
     Heading,
     Hold,
     Joystick,
@@ -267,6 +268,8 @@ COSTS = {
     "by hand": lambda n: UserCost(crouch_by_hand),
     "sum": lambda n: Sum([(0.5, waypoint(n, 1.0, 1.0)), (np.full(n, 2.0), Hold.here(n)),
                           (1.5, Obstacle(around(n), frames(n)))]),
+    "corrected": lambda n: Corrected(Obstacle(around(n), frames(n)),
+                                     np.tile([0.2, -0.1, 0.4], (n, 1))),
 }  # fmt: skip
 
 
@@ -726,6 +729,27 @@ def test_a_sum_is_the_weighted_sum():
     gradient = 2 * joystick().gradient(x, REP)
     gradient[0] += 0.5 * Hold.here(2).gradient(x, REP)[0]
     np.testing.assert_allclose(total.gradient(x, REP), gradient, rtol=1e-14)
+
+
+def test_a_correction_is_paid_by_the_prediction():
+    """Nothing is to be paid where predictions are ahead of what is wanted by the offset."""
+    cost = joystick(yaw_rate=np.zeros(2))
+    offset = np.array([[0.2, -0.1, 0.3], [0.0, 0.1, -0.3]])
+    velocity, position, _ = cost.path()
+    x = features()
+    ahead = costs.AHEAD[PAST:, None]
+    shift = offset[:, None, :2]
+    for block, column, wanted in (
+        ("root_lin_vel", 0, velocity[:, PAST:] + shift),
+        ("root_pos", 0, position[:, PAST:] + shift * ahead),
+        ("root_rot", 2, offset[:, None, 2:] * ahead), ("root_ang_vel", 2, offset[:, None, 2:]),
+    ):  # fmt: skip
+        start = REP.blocks[block].start + column
+        x[:, PAST:, start : start + wanted.shape[-1]] = wanted
+    corrected, before = Corrected(cost, offset), x.copy()
+    np.testing.assert_allclose(corrected.value(x, REP), 0, atol=1e-12)
+    assert not np.abs(corrected.gradient(x, REP)).max() > 1e-12
+    assert (cost.value(x, REP) > 0.1).all() and (x == before).all()
 
 
 def test_normalized_parts_push_as_hard_at_the_reference():

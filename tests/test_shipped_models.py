@@ -28,7 +28,7 @@ def test_files_are_small_and_say_what_they_are(name):
     assert record["licence"] == "learned from motions under Apache-2.0"
     assert record["network"]["sha256"] == model.sha256
     assert record["training"]["commit"] and record["training"]["wall_s"] > 0
-    assert model.expert_names() == ["walks"] and model.clip_names()
+    assert model.expert_names() == ["walks_on"] and model.clip_names()
     assert {path.name for path in model.path.parent.iterdir()} == {FILE, "policy.json"}
 
 

@@ -11,7 +11,8 @@ from bm_envs.errors import ConfigError
 from bm_envs.robots import g1
 from bm_envs.tasks.guided.costs import Heading, Joystick, Obstacle, Sum, Waypoint
 from bm_envs.tasks.guided.protocols import TASKS
-from bm_envs.tasks.guided.steering import STEERING, Steering, cost_of, guide_of
+from bm_envs.tasks.guided.sampler import Sample
+from bm_envs.tasks.guided.steering import STEERING, Pilot, Steering, cost_of
 
 # A robot at (1, 2) that faces along +y, a quarter turn to the left.
 POSE = np.array([1.0, 2.0, 0.76, np.sqrt(0.5), 0.0, 0.0, np.sqrt(0.5), *g1.DEFAULT_JOINT_POS])
@@ -30,7 +31,7 @@ def test_every_task_has_a_steering():
 def test_walk_perturb_asks_for_nothing():
     task = make("walk_perturb")
     assert cost_of(task, Steering()) is None
-    assert guide_of(task, Model({}, still(0.0)), Steering()) is None
+    assert Pilot(task, Model({}, still(0.0)), Steering()).guide() is None
 
 
 def test_joystick_asks_for_the_command_of_the_present_segment():
@@ -110,10 +111,11 @@ def test_a_composition_asks_each_robot_for_what_its_phase_wants():
 
 def test_nothing_is_asked_in_the_warm_up():
     task = make("joystick")
-    model = Model({}, still(0.0))
-    assert guide_of(task, model, Steering()) is not None
+    pilot = Pilot(task, Model({}, still(0.0)), Steering())
+    assert pilot.guide() is not None
+    assert Pilot(task, Model({}, still(0.0)), Steering(strength=0.0)).guide() is None
     task.clock[:] = -1
-    assert guide_of(task, model, Steering()) is None
+    assert pilot.guide() is None
 
 
 def test_the_guide_moves_predictions_towards_what_is_asked():
@@ -123,12 +125,62 @@ def test_the_guide_moves_predictions_towards_what_is_asked():
     states = np.zeros((2, 20, model.width), np.float32)
     levels = np.full((2, 20), 10)
     for strength in (0.1, 0.4):
-        moved = guide_of(task, model, Steering(strength=strength))(states, levels)
+        moved = Pilot(task, model, Steering(strength=strength)).guide()(states, levels)
         # A step of strength * 10 / 19 down the gradient 0 - 0.6 m/s.
         np.testing.assert_allclose(moved[:, 4:, forward], strength * 10 / 19 * 0.6, rtol=1e-5)
         assert not moved[:, :4].any()
 
 
+def window(model, forward, left, rate):
+    """A sample that predicts these velocities of two robots, always the same."""
+    states = np.zeros((2, 20, model.width), np.float32)
+    blocks = model.representation.blocks
+    states[..., blocks["root_lin_vel"]] = forward, left, 0.0
+    states[..., blocks["root_ang_vel"]] = 0.0, 0.0, rate
+    return Sample(states, np.zeros((2, 4, 29), np.float32))
+
+
+def test_what_is_executed_settles_at_what_is_asked():
+    """Of a model that predicts all that it is asked for, and whose robots do 0.2 m/s less.
+
+    The filter's solution after t seconds is `0.2 (1 - exp(-t / 0.5))`; its steps of 0.02 s change
+    that by less than 0.003. They stand, so what is predicted is all of the difference.
+    """
+    task = make("joystick")
+    model = Model({}, still(0.0))
+    pilot = Pilot(task, model, Steering(correct_s=0.5))
+    for step in range(100):
+        pilot.observe(window(model, 0.2, 0.0, -0.1))
+        t = 0.02 * (step + 1)
+        expected = np.array([0.2, 0.0, -0.1]) * (1 - np.exp(-t / 0.5))
+        np.testing.assert_allclose(pilot.offset, np.tile(expected, (2, 1)), atol=3e-3)
+    # The guide now asks predictions for so much more: 0.6 + 0.2 m/s, nothing - 0.1 rad/s.
+    blocks = model.representation.blocks
+    states = np.zeros((2, 20, model.width), np.float32)
+    moved = pilot.guide()(states, np.full((2, 20), 19))
+    step = moved[:, 4:, blocks["root_lin_vel"].start] / Steering().strength
+    np.testing.assert_allclose(step, 0.6 + pilot.offset[0, 0], rtol=1e-4)
+    turn = moved[:, 4:, blocks["root_ang_vel"].start + 2] / Steering().strength
+    np.testing.assert_allclose(turn, pilot.offset[0, 2], rtol=1e-4)
+
+
+def test_corrections_are_bounded_begin_with_time_and_can_be_left_out():
+    task = make("joystick")
+    model = Model({}, still(0.0))
+    pilot = Pilot(task, model, Steering(correct_s=0.1, most_correction=0.3))
+    for _ in range(50):
+        pilot.observe(window(model, 5.0, -5.0, 5.0))
+    np.testing.assert_allclose(pilot.offset, [[0.3, -0.3, 0.3]] * 2)
+    task.clock[1] = -1
+    pilot.observe(window(model, 5.0, -5.0, 5.0))
+    np.testing.assert_allclose(pilot.offset, [[0.3, -0.3, 0.3], [0, 0, 0]])
+    never = Pilot(task, model, Steering(correct_s=np.inf))
+    never.observe(window(model, 5.0, -5.0, 5.0))
+    assert not never.offset.any()
+
+
 def test_bad_settings():
+    with pytest.raises(ConfigError, match=r"correct_s is 0, expected 0.02 s or more, or inf"):
+        Steering(correct_s=0)
     with pytest.raises(ConfigError, match="strength is -1, expected 0 or more"):
         dataclasses.replace(Steering(), strength=-1)

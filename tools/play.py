@@ -58,7 +58,7 @@ from bm_envs.rotations import quat_yaw
 from bm_envs.tasks.guided.config import JoystickConfig, config_class, control_steps
 from bm_envs.tasks.guided.model import Controller, GuidedModel, Method, load_model, method_of
 from bm_envs.tasks.guided.protocols import JoystickTask, WaypointTask
-from bm_envs.tasks.guided.steering import STEERING, Steering, guide_of
+from bm_envs.tasks.guided.steering import STEERING, Pilot, Steering
 from bm_envs.tasks.track.config import CONTROL_DT, ActuationConfig
 
 Task = Literal["joystick", "waypoint", "obstacle", "walk_perturb"]
@@ -364,6 +364,7 @@ class Play:
         )  # fmt: skip
         self.task = self.env.task
         self._controller = Controller(model, 1, seed=config.seed, method=config.method)
+        self._pilot = Pilot(self.task, model, config.resolved)
         self._rng = np.random.default_rng(config.seed)
         self._goal: np.ndarray | None = None  # asked for by keys or script; else the task's own
         self._pushes: list[tuple[float, float]] = []  # of the coming step: m/s, deg
@@ -389,10 +390,9 @@ class Play:
         if self.keyboard.take("push"):
             self._pushes.append((PUSH_SPEED, self._rng.uniform(-180.0, 180.0)))
         self._want(azimuth)
-        guided = self.config.resolved.strength > 0
-        guide = guide_of(self.task, self._model, self.config.resolved) if guided else None
-        self._controller.guide = guide
+        self._controller.guide = self._pilot.guide()
         action = self._controller.act(self.task.robots.states())
+        self._pilot.observe(self._controller.sample)
         for push in self._pushes:  # now, so that they come unseen, as in the benchmark
             self._push(*push)
         self._pushes.clear()

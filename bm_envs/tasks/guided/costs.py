@@ -13,6 +13,7 @@ far as one that varies much, when the cost asks for the same.
 | `Obstacle` | a distance from what stands around, a field of `sdf.py` | eqs. 9 and 10 |
 | `Hold`, `Heading` | standing still; facing a direction | ours |
 | `Sum` | several at once | densities exp(-cost) multiply, so costs add |
+| `Corrected` | what another asks for, predictions being off | offset-free predictive control |
 | `UserCost` | what a function of one's own says | |
 
 Goals are in the now frame, which moves with the robot: what stands still in the world is expressed
@@ -476,6 +477,48 @@ class Sum:
         for weight in weights:
             _check_count(self, weight, features)
         return list(zip(weights, (cost for _, cost in self.parts), strict=True))
+
+
+@dataclass(frozen=True)
+class Corrected:
+    """Another cost, of what will really happen, where predictions are off by a constant velocity.
+
+    Step j after the present is seen with `offset` less of velocity and turning rate, and so much
+    less far and less turned. The correction is added to the features, so that the gradient is the
+    other cost's there. Source: offset-free model predictive control (an output disturbance that is
+    estimated and taken from the predictions); ours here.
+    """
+
+    cost: Cost
+    offset: np.ndarray
+    """`[N, 3]`, m/s forward and left and rad/s left of the now frame: what is predicted less what
+    is executed."""
+
+    def __post_init__(self) -> None:
+        _set_numbers(self, offset=("N", 3))
+
+    def value(self, features: np.ndarray, rep: Representation) -> np.ndarray:
+        """See `Cost`."""
+        return self.cost.value(self._real(features, rep), rep)
+
+    def gradient(self, features: np.ndarray, rep: Representation) -> np.ndarray:
+        """See `Cost`."""
+        return self.cost.gradient(self._real(features, rep), rep)
+
+    def _real(self, features: np.ndarray, rep: Representation) -> np.ndarray:
+        _check_count(self, self.offset, features)
+        result = features.copy()
+        ahead = AHEAD[PAST:, None]
+        for block, column, offset in (
+            ("root_lin_vel", 0, self.offset[:, None, :2]),
+            ("root_pos", 0, self.offset[:, None, :2] * ahead),
+            # A walking root leans little, so its heading is close to its rotation vector's z.
+            ("root_rot", 2, self.offset[:, None, 2:] * ahead),
+            ("root_ang_vel", 2, self.offset[:, None, 2:]),
+        ):
+            start = rep.blocks[block].start + column
+            result[:, PAST:, start : start + offset.shape[-1]] -= offset
+        return result
 
 
 def unit_weight(cost: Cost, features: np.ndarray, rep: Representation) -> float:

@@ -346,7 +346,7 @@ class GuidedTask:
         """Yaw of the roots, rad. `[M]`."""
         return quat_yaw(self.simulator.root_quat[env_ids])
 
-    def _own_velocity(self) -> np.ndarray:
+    def own_velocity(self) -> np.ndarray:
         """Velocity of the roots, m/s, forward and left of their headings. `[N, 2]`."""
         return _turned(self.simulator.root_lin_vel[:, :2], -self._heading())
 
@@ -482,7 +482,7 @@ class CommandedTask(GuidedTask):
         self._yaw = np.where(counts, yaw, self._yaw)
         first = done == 1
         self._turn = np.where(counts, np.where(first, 0.0, self._turn) + change, self._turn)
-        velocity = np.where((done > steps - self._judged)[:, None], self._own_velocity(), 0.0)
+        velocity = np.where((done > steps - self._judged)[:, None], self.own_velocity(), 0.0)
         way = np.where(first[:, None], 0.0, self._way) + velocity
         self._way = np.where(counts[:, None], way, self._way)
         ended = np.flatnonzero(counts & (done == steps) & (segment < self.config.segments))
@@ -519,7 +519,7 @@ class CommandedTask(GuidedTask):
     def _task_reward(self) -> np.ndarray:
         command = self.commands[np.arange(self.num_envs), self._segment(self.clock - 1)]
         return rewards.velocity_error_exp(
-            self._own_velocity(), self.yaw_rate(), command, self.config.velocity_std,
+            self.own_velocity(), self.yaw_rate(), command, self.config.velocity_std,
             self.config.yaw_rate_std,
         )  # fmt: skip
 
@@ -542,7 +542,7 @@ class CommandedTask(GuidedTask):
         return {
             **super()._task_figures(),
             "command": self.command(),
-            "velocity": self._own_velocity(),
+            "velocity": self.own_velocity(),
             "yaw_rate": self.yaw_rate(),
             "segment": self._segment(self.clock),
             "segments_done": done,

@@ -17,6 +17,7 @@ import numpy as np
 from bm_envs.errors import ConfigError
 from bm_envs.rotations import quat_yaw
 from bm_envs.tasks.guided.costs import (
+    Corrected,
     Cost,
     Heading,
     Joystick,
@@ -35,8 +36,9 @@ from bm_envs.tasks.guided.protocols import (
     WaypointTask,
 )
 from bm_envs.tasks.guided.representation import Frame
-from bm_envs.tasks.guided.sampler import Guide, K
+from bm_envs.tasks.guided.sampler import PAST, Guide, K, Sample
 from bm_envs.tasks.guided.sdf import Cylinders
+from bm_envs.tasks.track.config import CONTROL_DT
 
 
 @dataclass(frozen=True)
@@ -68,11 +70,22 @@ class Steering:
     """m, of a place that is to be faced."""
     obstacle: float = 0.1
     """Weight of obstacles beside the place."""
+    correct_s: float = 1.0
+    """Time constant of the correction of predictions by what was executed, s; infinite: none, as
+    published."""
+    most_correction: float = 0.5
+    """m/s, and rad/s, that predictions are corrected by at most."""
 
     def __post_init__(self) -> None:
-        for name in ("strength", "consistent", "heading", "face_beyond", "obstacle"):
+        for name in (
+            "strength", "consistent", "heading", "face_beyond", "obstacle", "most_correction",
+        ):  # fmt: skip
             if not getattr(self, name) >= 0:
                 raise ConfigError(f"{name} is {getattr(self, name)}, expected 0 or more.")
+        if not self.correct_s >= CONTROL_DT:
+            raise ConfigError(
+                f"correct_s is {self.correct_s}, expected {CONTROL_DT} s or more, or inf."
+            )
 
 
 STEERING: dict[str, Steering] = {
@@ -126,14 +139,54 @@ def _place_cost(task: WaypointTask, steering: Steering) -> Sum:
     return Sum(parts)
 
 
-def guide_of(task: GuidedTask, model: GuidedModel, steering: Steering) -> Guide | None:
-    """The guide of the coming tick; None in the warm-up and where nothing is wanted."""
-    if (task.clock < 0).all():
-        return None
-    cost = cost_of(task, steering)
-    if cost is None:
-        return None
-    return guide(
-        cost, model.representation, model.scale, model.unscale, steering.strength,
-        scaling=steering.scaling, last_level=steering.last_level, most_step=steering.most_step,
-    )  # fmt: skip
+class Pilot:
+    """Steers a model through a task: `guide` before every tick of its controller, `observe` after.
+
+    What a guided model executes differs from what it predicts, most where the guide asks for what
+    the data seldom show. The difference of the two velocities is filtered, and the costs see the
+    predictions without it (`costs.Corrected`), so that what is executed settles at what was asked.
+
+    Attributes:
+        offset: predicted less executed velocity forward and left, m/s, and turning rate, rad/s, of
+            each robot's heading. `[N, 3]`.
+    """
+
+    def __init__(self, task: GuidedTask, model: GuidedModel, steering: Steering) -> None:
+        self._task, self._model, self._steering = task, model, steering
+        self.offset = np.zeros((task.num_envs, 3))
+
+    def guide(self) -> Guide | None:
+        """The guide of the coming tick; None in the warm-up and where nothing is wanted."""
+        task, model, steering = self._task, self._model, self._steering
+        if not steering.strength or (task.clock < 0).all():
+            return None
+        cost = cost_of(task, steering)
+        if cost is None:
+            return None
+        if np.isfinite(steering.correct_s):
+            cost = Corrected(cost, self.offset)
+        return guide(
+            cost, model.representation, model.scale, model.unscale, steering.strength,
+            scaling=steering.scaling, last_level=steering.last_level,
+            most_step=steering.most_step,
+        )  # fmt: skip
+
+    def observe(self, sample: Sample) -> None:
+        """Compare the controller's window of this tick with what the robots do."""
+        steering = self._steering
+        executed = np.column_stack([self._task.own_velocity(), self._task.yaw_rate()])
+        with np.errstate(invalid="ignore", over="ignore"):  # robots that diverged
+            off = np.nan_to_num(predicted_velocity(self._model, sample) - executed)
+        share = CONTROL_DT / steering.correct_s
+        self.offset += share * (off - self.offset)
+        self.offset.clip(-steering.most_correction, steering.most_correction, out=self.offset)
+        self.offset[self._task.clock < 0] = 0.0
+
+
+def predicted_velocity(model: GuidedModel, sample: Sample) -> np.ndarray:
+    """Mean velocity forward and left, m/s, and turning rate, rad/s, of the future. `[N, 3]`."""
+    blocks = model.representation.blocks
+    plane = slice(blocks["root_lin_vel"].start, blocks["root_lin_vel"].start + 2)
+    turn = blocks["root_ang_vel"].start + 2
+    plan = model.unscale(sample.states[:, PAST:])
+    return np.column_stack([plan[..., plane].mean(1), plan[..., turn].mean(1)])
