@@ -22,7 +22,7 @@ passed, details}`; `passed` is null where a figure is only measured. The gates, 
              second: share that never falls (pelvis under 0.4 m or tilt over 60 degrees), and the
              mean speed of the roots over whole seconds
     4        commanded against walked forward speed by strength of guidance: Spearman's correlation
-             and slope at the chosen strength, falls
+             and slope at the chosen strength, falls; what was executed does not correct it here
     5        the executed action under +0.3 against -0.3 m/s from equal pasts and noise: RMS change
              over the actions' standard deviation
     latency  wall time of one control tick of one robot, for this model's size and for others,
@@ -480,6 +480,12 @@ def closed_loop(
         return Trials(down, head_down, speed, forward / counted, planned / counted)
 
 
+def forward_cost(velocity: np.ndarray) -> Joystick:
+    """That of walking straight ahead at `velocity [N]`, m/s, weighed as for joystick."""
+    steering, zero = STEERING["joystick"], np.zeros_like(velocity)
+    return Joystick(np.stack([velocity, zero], 1), zero, steering.consistent, steering.turn)
+
+
 def joystick_guide(
     model: GuidedModel, cost: Joystick, strength: float | np.ndarray
 ) -> sampler.Guide:
@@ -530,7 +536,7 @@ def gate_4(
     qpos, qvel = walking_starts(episodes, trials, np.random.default_rng([config.seed, 4]))
     cells = (len(grid) // trials, 1)  # each begins in the same states
     starts = np.tile(qpos, cells), np.tile(qvel, cells)
-    cost = Joystick(np.stack([target, 0 * target], 1), 0 * target)
+    cost = forward_cost(target)
     found = closed_loop(
         model, starts, seconds=seconds, seed=config.seed, method=config.method, cost=cost,
         strength=strength, delay=config.delay, backend=config.backend, threads=config.threads,
@@ -568,8 +574,7 @@ def gate_5(
     spread = float(np.sqrt(truth.actions[:, NOW].var(0).sum()))
     given = {}
     for sign in (1, -1):
-        velocity = np.tile([0.3 * sign, 0.0], (count, 1))
-        cost = Joystick(velocity, np.zeros(count))
+        cost = forward_cost(np.full(count, 0.3 * sign))
         given[sign] = _one_action(
             model, truth, config, joystick_guide(model, cost, config.strength)
         )
@@ -580,7 +585,7 @@ def gate_5(
     starts = walking_starts(episodes, count, np.random.default_rng([config.seed, 5]))
     walked = {}
     for sign in (1, -1):
-        cost = Joystick(np.tile([0.3 * sign, 0.0], (count, 1)), np.zeros(count))
+        cost = forward_cost(np.full(count, 0.3 * sign))
         walked[sign] = closed_loop(
             model, starts, seconds=steps * CONTROL_DT, seed=config.seed, method=config.method,
             cost=cost, strength=config.strength, delay=config.delay, warm_up=0,

@@ -46,8 +46,9 @@ VELOCITY = REP.blocks["root_lin_vel"].start
 
 def joystick(**changes):
     values = dict(
-        velocity=np.array([[0.6, 0.1], [-0.3, 0.0]]), yaw_rate=np.array([0.5, 0.0]), consistent=0.7
-    )
+        velocity=np.array([[0.6, 0.1], [-0.3, 0.0]]), yaw_rate=np.array([0.5, 0.0]), consistent=0.7,
+        turn=0.6,
+    )  # fmt: skip
     return Joystick(**{**values, **changes})
 
 
@@ -59,7 +60,7 @@ def features(rep=REP, count=2, seed=0):
 @pytest.mark.parametrize("consistent", [0.0, 0.7])
 def test_gradient_is_the_values_derivative(name, consistent):
     """Central differences of a quadratic are exact but for rounding."""
-    rep, cost = REPRESENTATIONS[name], joystick(consistent=consistent)
+    rep, cost = REPRESENTATIONS[name], joystick(consistent=consistent, turn=0.5 * consistent)
     x = features(rep)
     gradient = cost.gradient(x, rep)
     rng = np.random.default_rng(1)
@@ -77,7 +78,7 @@ def test_gradient_is_the_values_derivative(name, consistent):
 def test_joystick_by_hand():
     """Eq. 7: half the squared distance of velocities, summed over the sixteen future steps."""
     x = np.zeros((1, LENGTH, REP.size))
-    cost = Joystick(np.array([[0.5, 0.0]]), np.zeros(1), consistent=0.0)
+    cost = Joystick(np.array([[0.5, 0.0]]), np.zeros(1), turn=0.0)
     assert cost.value(x, REP)[0] == pytest.approx(16 * 0.5 * 0.25)
     gradient = cost.gradient(x, REP)
     assert (gradient[:, PAST:, VELOCITY] == -0.5).all()
@@ -147,7 +148,7 @@ def guided(cost, strength, **options):
 
 @pytest.mark.parametrize("scaling", ["linear", "score", "noise", "variance", "constant"])
 def test_every_scaling_moves_towards_the_goal(scaling):
-    cost, x = joystick(consistent=0.0), features().astype(np.float32)
+    cost, x = joystick(consistent=0.0, turn=0.0), features().astype(np.float32)
     levels = np.full((2, LENGTH), 9)
     levels[:, :PAST] = 0
     moved = guided(cost, 0.1, scaling=scaling)(x, levels)
@@ -198,7 +199,7 @@ def test_a_quadratic_cost_shifts_gaussian_data_as_its_linear_recursion_says():
         return found[0], found[1]
 
     count = 20_000
-    goal = Joystick(np.full((count, 2), g), np.zeros(count), consistent=0.0)
+    goal = Joystick(np.full((count, 2), g), np.zeros(count), turn=0.0)
     # A state of six numbers: the velocity, and one place for all that weighs nothing here.
     blocks = {name: slice(3, 6) for name in REP.blocks} | {"root_lin_vel": slice(0, 3)}
     small = REP._replace(blocks=blocks, mirror=(np.arange(6), np.ones(6)))
@@ -772,7 +773,7 @@ def test_a_users_cost_in_torch_is_the_joysticks():
         error = blocks["root_lin_vel"][:, PAST:, :2] - torch.as_tensor(goal)[:, None]
         return 0.5 * (error**2).sum((1, 2))
 
-    truth, cost = Joystick(goal, np.zeros(2), consistent=0.0), UserCost(eq_7, torch=True)
+    truth, cost = Joystick(goal, np.zeros(2), turn=0.0), UserCost(eq_7, torch=True)
     for dtype, tolerance in ((np.float64, 1e-14), (np.float32, 1e-6)):
         x = features().astype(dtype)
         np.testing.assert_allclose(cost.value(x, REP), truth.value(x, REP), rtol=10 * tolerance)

@@ -36,8 +36,8 @@ def test_walk_perturb_asks_for_nothing():
 
 def test_joystick_asks_for_the_command_of_the_present_segment():
     task = make("joystick")
-    cost = cost_of(task, Steering(consistent=0.5))
-    assert isinstance(cost, Joystick) and cost.consistent == 0.5
+    cost = cost_of(task, Steering(consistent=0.5, turn=0.2))
+    assert isinstance(cost, Joystick) and (cost.consistent, cost.turn) == (0.5, 0.2)
     np.testing.assert_array_equal(cost.velocity, [[0.6, 0.0]] * 2)
     task.clock[1] = 7 * 50  # seven seconds: the third segment, of 3 s each
     cost = cost_of(task, Steering())
@@ -85,8 +85,8 @@ def test_obstacles_are_seen_from_the_robot_and_those_there_are_not_are_absent():
 
 def test_a_composition_asks_each_robot_for_what_its_phase_wants():
     task = make("composition", goal=np.array([1.0, 5.0]), obstacles=np.array([[1.0, 3.5, 0.2]]))
-    cost = cost_of(task, Steering(consistent=0.5))
-    assert isinstance(cost, Joystick) and cost.consistent == 0.5
+    cost = cost_of(task, Steering(consistent=0.5, turn=0.2))
+    assert isinstance(cost, Joystick) and (cost.consistent, cost.turn) == (0.5, 0.2)
     np.testing.assert_array_equal(cost.velocity, [[0.5, 0.0]] * 2)
     task.clock[:] = 10 * 50  # the stop
     assert not cost_of(task, Steering()).velocity.any()
@@ -148,7 +148,7 @@ def test_what_is_executed_settles_at_what_is_asked():
     """
     task = make("joystick")
     model = Model({}, still(0.0))
-    pilot = Pilot(task, model, Steering(correct_s=0.5))
+    pilot = Pilot(task, model, Steering(strength=1.0, turn=0.7, correct_s=0.5))
     for step in range(100):
         pilot.observe(window(model, 0.2, 0.0, -0.1))
         t = 0.02 * (step + 1)
@@ -158,10 +158,12 @@ def test_what_is_executed_settles_at_what_is_asked():
     blocks = model.representation.blocks
     states = np.zeros((2, 20, model.width), np.float32)
     moved = pilot.guide()(states, np.full((2, 20), 19))
-    step = moved[:, 4:, blocks["root_lin_vel"].start] / Steering().strength
-    np.testing.assert_allclose(step, 0.6 + pilot.offset[0, 0], rtol=1e-4)
-    turn = moved[:, 4:, blocks["root_ang_vel"].start + 2] / Steering().strength
-    np.testing.assert_allclose(turn, pilot.offset[0, 2], rtol=1e-4)
+    np.testing.assert_allclose(
+        moved[:, 4:, blocks["root_lin_vel"].start], 0.6 + pilot.offset[0, 0], rtol=1e-4
+    )
+    np.testing.assert_allclose(
+        moved[:, 4:, blocks["root_ang_vel"].start + 2], 0.7 * pilot.offset[0, 2], rtol=1e-4
+    )
 
 
 def test_corrections_are_bounded_begin_with_time_and_can_be_left_out():

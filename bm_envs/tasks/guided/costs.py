@@ -127,21 +127,23 @@ class Cost(Protocol):
 class Joystick:
     """Walk with a velocity and turn at a rate: eq. 7 of the paper, with a turn.
 
-    The goal velocity turns with the heading that is asked for. With `consistent`, the root is also
-    wanted where that velocity takes it and turned as far as the rate does, since velocities alone
-    would contradict the positions predicted with them.
+    The goal velocity turns with the heading that is asked for, and the root is wanted turned as far
+    as the rate takes it, at that rate. With `consistent` it is also wanted where the velocity takes
+    it.
     """
 
     velocity: np.ndarray
     """`[N, 2]`, m/s, forward and left of the present heading."""
     yaw_rate: np.ndarray
     """`[N]`, rad/s, to the left."""
-    consistent: float = 1.0
-    """Weight of position and heading; 0: the paper's cost alone."""
+    consistent: float = 0.0
+    """Weight of the positions that go with the velocity; 0: the paper's cost."""
+    turn: float = 1.0
+    """Weight of heading and turning rate, which the paper's formula leaves open."""
 
     def __post_init__(self) -> None:
         _set_numbers(self, velocity=("N", 2), yaw_rate=("N",))
-        _check_weights(self, "consistent")
+        _check_weights(self, "consistent", "turn")
 
     def value(self, features: np.ndarray, rep: Representation) -> np.ndarray:
         """See `Cost`."""
@@ -167,8 +169,8 @@ class Joystick:
             ("root_lin_vel", 0, velocity, 1.0),
             ("root_pos", 0, position, self.consistent),
             # A walking root leans little, so its heading is close to its rotation vector's z.
-            ("root_rot", 2, heading[..., None], self.consistent),
-            ("root_ang_vel", 2, rate[..., None], self.consistent),
+            ("root_rot", 2, heading[..., None], self.turn),
+            ("root_ang_vel", 2, rate[..., None], self.turn),
         ]
         found = []
         for block, offset, target, weight in wanted:

@@ -50,7 +50,7 @@ class Steering:
     go well beyond it.
     """
 
-    strength: float = 10.0
+    strength: float = 30.0
     """Factor of every step down the gradient."""
     scaling: str = "linear"
     """How the step depends on the noise level, see `sampler.guidance_steps`."""
@@ -58,8 +58,11 @@ class Steering:
     """Noisiest level at which states are moved."""
     most_step: float = 10.0
     """m/s that one call may change a predicted root velocity by."""
-    consistent: float = 1.0
-    """Weight of positions and headings that go with the velocity that is wanted."""
+    consistent: float = 0.0
+    """Weight of the positions that go with a commanded velocity."""
+    turn: float = 0.03
+    """Weight of heading and turning rate of a command. The pelvis of a walking robot swings about
+    its heading; held to it tightly, the model takes shorter and then backward steps."""
     speed: float = 0.5
     """m/s of the way to a place; infinite: the paper's cost, which only says where."""
     heading: float = 1.0
@@ -70,10 +73,10 @@ class Steering:
     """m, of a place that is to be faced."""
     obstacle: float = 0.1
     """Weight of obstacles beside the place."""
-    correct_s: float = 1.0
+    correct_s: float = 0.5
     """Time constant of the correction of predictions by what was executed, s; infinite: none, as
     published."""
-    most_correction: float = 0.5
+    most_correction: float = 1.0
     """m/s, and rad/s, that predictions are corrected by at most."""
 
     def __post_init__(self) -> None:
@@ -112,7 +115,7 @@ def cost_of(task: GuidedTask, steering: Steering) -> Cost | None:
 
 def _command_cost(task: CommandedTask, steering: Steering) -> Joystick:
     command = task.command()
-    return Joystick(command[:, :2], command[:, 2], steering.consistent)
+    return Joystick(command[:, :2], command[:, 2], steering.consistent, steering.turn)
 
 
 def _place_cost(task: WaypointTask, steering: Steering) -> Sum:
