@@ -259,6 +259,7 @@ COSTS = {
     "waypoint, far": lambda n: waypoint(n, 3.0, 4.0),
     "waypoint, without reach": lambda n: waypoint(n, 3.0, 4.0, reach=np.inf),
     "waypoint, speed": lambda n: waypoint(n, 0.06, -0.08, speed=0.5, consistent=0.7),
+    "waypoint, weights": lambda n: waypoint(n, 0.3, 0.2, speed=0.5, consistent=0.7, pull=0.3),
     "waypoint, there": lambda n: waypoint(n, 0.0, 0.0),
     "hold": lambda n: Hold(np.tile([0.3, 0.1], (n, 1)), np.full(n, 3.0), stay=0.7, reach=0.5),
     "heading": lambda n: Heading(np.full(n, -2.0)),

@@ -62,7 +62,10 @@ def test_a_waypoint_is_seen_from_the_robot():
     near = make("waypoint", goal=np.array([1.0, 2.4]))
     assert (parts_of(cost_of(near, Steering(face_beyond=0.5)))[Heading][0] == 0).all()
     paper = parts_of(cost_of(task, Steering(speed=np.inf, heading=0.0)))
-    assert paper.keys() == {Waypoint} and paper[Waypoint][1].consistent == 0
+    assert paper.keys() == {Waypoint}
+    assert (paper[Waypoint][1].consistent, paper[Waypoint][1].pull) == (0, 1)
+    way = parts_of(cost_of(task, Steering(pull=0.2)))[Waypoint][1]
+    assert (way.consistent, way.pull) == (1, 0.2)
 
 
 def test_obstacles_are_seen_from_the_robot_and_those_there_are_not_are_absent():

@@ -228,10 +228,12 @@ class Waypoint(_Evaluated):
     """Of the way to the goal, m/s; infinite: the paper's."""
     consistent: float = 0.0
     """Weight of the velocity on the way, beside the pull; 0: the paper's cost alone."""
+    pull: float = 1.0
+    """Weight of the positions."""
 
     def __post_init__(self) -> None:
         _set_numbers(self, goal=("N", 2))
-        _check_weights(self, "consistent")
+        _check_weights(self, "consistent", "pull")
         _check_positive(self, reach="m", speed="m/s")
         if self.consistent and np.isinf(self.speed):
             raise ConfigError("Waypoint: consistent needs a speed, expected speed in m/s.")
@@ -254,10 +256,10 @@ class Waypoint(_Evaluated):
         pos, vel = _future(features, rep, "root_pos", "root_lin_vel")
         slow, off = vel[..., :2], vel[..., :2] - velocity
         pull, by_pos = _pull(pos[..., :2] - position, self.reach)
-        push = self.consistent * far
-        total = far * pull + push * (off**2).sum(-1) + near * (slow**2).sum(-1)
+        push, drawn = self.consistent * far, self.pull * far
+        total = drawn * pull + push * (off**2).sum(-1) + near * (slow**2).sum(-1)
         by_vel = 2 * (push[..., None] * off + near[..., None] * slow)
-        parts = {"root_pos": (0, far[..., None] * by_pos), "root_lin_vel": (0, by_vel)}
+        parts = {"root_pos": (0, drawn[..., None] * by_pos), "root_lin_vel": (0, by_vel)}
         return total.sum(1), _gradient(features, rep, parts)
 
 

@@ -59,13 +59,16 @@ class Steering:
     most_step: float = 10.0
     """m/s that one call may change a predicted root velocity by."""
     consistent: float = 0.0
-    """Weight of the positions that go with a commanded velocity."""
+    """Weight of the positions that go with a commanded velocity. Held to places as well, the model
+    walks backward whatever the command."""
     turn: float = 0.03
     """Weight of heading and turning rate of a command. The pelvis of a walking robot swings about
     its heading; held to it tightly, the model takes shorter and then backward steps."""
     speed: float = 0.5
     """m/s of the way to a place; infinite: the paper's cost, which only says where."""
-    heading: float = 1.0
+    pull: float = 0.0
+    """Weight of the places on that way, beside its velocity, which weighs 1."""
+    heading: float = 0.06
     """Weight of facing the place, while it is further away than a robot has to turn for."""
     turn_rate: float = 0.5
     """rad/s, of that turn."""
@@ -81,7 +84,8 @@ class Steering:
 
     def __post_init__(self) -> None:
         for name in (
-            "strength", "consistent", "heading", "face_beyond", "obstacle", "most_correction",
+            "strength", "consistent", "turn", "pull", "heading", "face_beyond", "obstacle",
+            "most_correction",
         ):  # fmt: skip
             if not getattr(self, name) >= 0:
                 raise ConfigError(f"{name} is {getattr(self, name)}, expected 0 or more.")
@@ -125,10 +129,9 @@ def _place_cost(task: WaypointTask, steering: Steering) -> Sum:
     # A robot that fell before its time began has no goal; it may stay where it is.
     known = np.isfinite(task.goal).all(1, keepdims=True)
     goal = points_to_now(np.where(known, task.goal, origin[:, :2]), frame)
-    finite = np.isfinite(steering.speed)
-    waypoint = Waypoint(
-        goal, speed=steering.speed, consistent=steering.consistent if finite else 0.0
-    )
+    waypoint = Waypoint(goal)
+    if np.isfinite(steering.speed):
+        waypoint = Waypoint(goal, speed=steering.speed, consistent=1.0, pull=steering.pull)
     parts: list[tuple[float | np.ndarray, Cost]] = [(1.0, waypoint)]
     if steering.heading:
         far = np.linalg.norm(goal, axis=1) > steering.face_beyond
