@@ -2,6 +2,11 @@
 
     python benchmarks/track.py --policy runs/walk__ppo_track__1 --motion walk --json out.json
     python benchmarks/track.py --policy foreign.onnx --policy-config foreign.json --motion dance1
+    python benchmarks/track.py --suite builtin
+    python benchmarks/track.py --policy 'runs/cuts/{motion}' --suite lafan1-cuts --json out.json
+
+A suite is a list of motions (`bm_envs/motion/suites.py`). Without `--policy` each of its motions is
+tracked by the policy that ships for it; one that has none gets no row, and is named.
 
 Drives, default pose, action scale, joint order and observation terms are the policy's own. Two
 protocols:
@@ -40,9 +45,9 @@ from bm_envs import cli, evaluation
 from bm_envs.envs import TrackVectorEnv
 from bm_envs.errors import ConfigError
 from bm_envs.evaluation import Episodes
-from bm_envs.motion import library, procedural
+from bm_envs.motion import library, suites
 from bm_envs.motion.clip import Clip
-from bm_envs.policy import Policy, load_policy
+from bm_envs.policy import Policy, load_policy, shipped_policies
 from bm_envs.tasks.track.config import CONTROL_DT, TrackConfig
 
 BEST_REWARD = 5.0 * CONTROL_DT  # of one step: the six tracking terms' weights, per second
@@ -54,10 +59,13 @@ BATCH = 128  # episodes simulated at a time
 class Config:
     """Run a policy on motions and report how well it tracks them."""
 
-    policy: str
-    """A run directory, an ONNX file, or the name of a policy that ships with the package."""
+    policy: str | None = None
+    """A run directory, an ONNX file, or the name of a policy that ships with the package. With
+    {motion} in it, which stands for a motion's name: a policy for each."""
     motion: tuple[str, ...] = ()
     """Names, files or cuts such as 'walk1[5:15]'; none: the motion inside the policy."""
+    suite: Literal["builtin", "lafan1-cuts", "lafan1-table1", "lafan1-40"] | None = None
+    """A list of motions in place of --motion."""
     protocol: tuple[Literal["clip", "robust"], ...] = ("clip", "robust")
     """Which protocols to run."""
     json: Path | None = None
@@ -88,6 +96,12 @@ class Config:
                 f"trials is {self.trials}, expected {least} or more"
                 f"{'' if self.quick else ' (fewer only with --quick)'}."
             )
+        if self.policy is None and self.suite is None:
+            raise ConfigError("Neither --policy nor --suite is given, expected one of them.")
+        if self.suite is not None and self.motion:
+            raise ConfigError("Both --motion and --suite are given, expected one of them.")
+        if self.policy is not None and "{motion}" in self.policy and not self.motions:
+            raise ConfigError(f"policy is '{self.policy}', which needs --motion or --suite.")
         if not self.protocol:
             raise ConfigError("protocol is empty, expected 'clip', 'robust' or both.")
 
@@ -95,6 +109,54 @@ class Config:
     def episodes(self) -> int:
         """Episodes per motion of the robust protocol."""
         return self.trials or (QUICK_TRIALS if self.quick else ROBUST_TRIALS)
+
+    @property
+    def motions(self) -> tuple[str, ...]:
+        """Names of the motions, of the suite or as given."""
+        return suites.motions(self.suite) if self.suite is not None else self.motion
+
+
+def choose(config: Config) -> list[tuple[Policy, list[Clip]]]:
+    """Every policy with the motions it is to track.
+
+    Raises:
+        BMError: one of them is unknown or unreadable.
+    """
+
+    def load(reference: str) -> Policy:
+        return load_policy(reference, config=config.policy_config)
+
+    if config.policy is None:
+        return [
+            (load_policy(name), [library.load_motion(motion)])
+            for motion, name in shipped_for(config.motions).items()
+            if name is not None
+        ]
+    if "{motion}" in config.policy:
+        return [
+            (load(config.policy.replace("{motion}", name)), [library.load_motion(name)])
+            for name in config.motions
+        ]
+    policy = load(config.policy)
+    if config.motions:
+        return [(policy, library.load_motions(config.motions))]
+    return [(policy, evaluation.motions_of(policy))]
+
+
+def shipped_for(motions: tuple[str, ...]) -> dict[str, str | None]:
+    """For each motion the shipped policy that was made for it; of several the one for the fewest.
+
+    None where there is none.
+    """
+    made_for: dict[str, list[str]] = {}
+    for name in shipped_policies():
+        told = load_policy(name).info or {}
+        made_for[name] = [str(entry["name"]) for entry in told.get("motions", [])]
+    found: dict[str, str | None] = {}
+    for motion in motions:
+        able = [name for name, names in made_for.items() if motion in names]
+        found[motion] = min(able, key=lambda name: len(made_for[name]), default=None)
+    return found
 
 
 def task_config(policy: Policy, protocol: str, config: Config) -> TrackConfig:
@@ -125,9 +187,10 @@ def run_episodes(
 
 
 def result_row(
-    policy: Policy, clip: Clip, protocol: str, backend: str, figures: Episodes
-) -> dict[str, Any]:
-    """One row of a result file."""
+    policy: Policy, clip: Clip, protocol: str, backend: str, figures: Episodes,
+    suite: str | None = None,
+) -> dict[str, Any]:  # fmt: skip
+    """One row of a result file; without `suite` the one that lists the clip."""
     episodes = len(figures.completed)
     successes = int(figures.completed.sum())
     steps = clip.num_frames - 1
@@ -140,7 +203,7 @@ def result_row(
     return {
         "policy": policy.name,
         "motion": clip.name,
-        "suite": suite(clip),
+        "suite": suite or suites.suite_of(clip.name),
         "backend": backend,
         "protocol": protocol,
         "episodes": episodes,
@@ -160,18 +223,6 @@ def result_row(
     }
 
 
-def suite(clip: Clip) -> str:
-    """Which set a clip belongs to, by its name: `builtin`, `lafan1`, `g1_moves` or `other`."""
-    name = clip.name.partition("[")[0]
-    if name in library.LAFAN1.names():
-        return "lafan1"
-    if name in library.G1_MOVES.names():
-        return "g1_moves"
-    if (library.BUILTIN_DIR / f"{name}.npz").is_file() or procedural.is_drawn(name):
-        return "builtin"
-    return "other"
-
-
 def evaluate(policy: Policy, clip: Clip, protocol: str, config: Config) -> dict[str, Any]:
     """Run one motion under one protocol; returns its row."""
     task = task_config(policy, protocol, config)
@@ -183,7 +234,9 @@ def evaluate(policy: Policy, clip: Clip, protocol: str, config: Config) -> dict[
         )
         for first in range(0, episodes, BATCH)
     ]  # fmt: skip
-    return result_row(policy, clip, protocol, config.backend, Episodes.concatenate(parts))
+    return result_row(
+        policy, clip, protocol, config.backend, Episodes.concatenate(parts), config.suite
+    )
 
 
 def table(rows: list[dict[str, Any]]) -> str:
@@ -213,28 +266,41 @@ def main(config: Config) -> None:
     """Evaluate and report."""
     if config.json is not None and config.json.is_dir():
         raise ConfigError(f"{config.json} is a folder, expected the name of a file for --json.")
-    policy = load_policy(config.policy, config=config.policy_config)
-    clips = library.load_motions(config.motion) if config.motion else evaluation.motions_of(policy)
+    chosen = choose(config)
+    tracked = [clip.name for _, clips in chosen for clip in clips]
+    if not chosen:
+        raise ConfigError(f"No policy ships for suite '{config.suite}'; give --policy.")
     rules = "off" if config.no_failure else "on"
+    names = list(dict.fromkeys(policy.name for policy, _ in chosen))
+    about = names[0] if len(names) == 1 else f"{len(names)} policies"
+    sizes = sorted({policy.spec.observation_size for policy, _ in chosen})
     print(
-        f"policy {policy.name} ({policy.spec.observation_size} values), backend {config.backend}, "
+        f"policy {about} ({' and '.join(map(str, sizes))} values), backend {config.backend}, "
         f"feet {config.feet}, lead {config.lead}, failure rules {rules}, seed {config.seed}"
     )
     rows = []
-    for clip in clips:
-        for protocol in dict.fromkeys(config.protocol):
-            started = time.perf_counter()
-            rows.append(evaluate(policy, clip, protocol, config))
-            if len(clips) > 1:
-                row, wall = rows[-1], time.perf_counter() - started
-                print(f"{clip.name} {protocol}: success {row['success']:.1%} ({wall:.1f} s)")
+    for policy, clips in chosen:
+        for clip in clips:
+            for protocol in dict.fromkeys(config.protocol):
+                started = time.perf_counter()
+                rows.append(evaluate(policy, clip, protocol, config))
+                if len(tracked) > 1:
+                    row, wall = rows[-1], time.perf_counter() - started
+                    print(
+                        f"{clip.name} {protocol}: success {row['success']:.1%} ({wall:.1f} s)",
+                        flush=True,
+                    )
     print(table(rows))
+    left_out = [name for name in config.motions if name not in tracked] if not config.policy else []
+    if left_out:
+        print(f"no policy ships for {', '.join(left_out)}")
     if config.json is not None:
         result = cli.json_result("track", seed=config.seed, rows=rows)
+        digests = {policy.name: policy.sha256 for policy, _ in chosen}
         result["settings"] = {
-            "policy_sha256": policy.sha256, "feet": config.feet, "lead": config.lead,
-            "failure_rules": rules, "quick": config.quick,
-            "motion_sha256": {clip.name: clip.sha256() for clip in clips},
+            "policy_sha256": digests if len(chosen) > 1 else chosen[0][0].sha256,
+            "feet": config.feet, "lead": config.lead, "failure_rules": rules, "quick": config.quick,
+            "motion_sha256": {clip.name: clip.sha256() for _, clips in chosen for clip in clips},
         }  # fmt: skip
         cli.write_json(config.json, result)
         print(f"results in {config.json}")

@@ -246,13 +246,64 @@ def test_a_policy_without_its_motion_finds_it_by_name(tmp_path):
         evaluation.motions_of(load_policy(path))
 
 
-def test_suites():
-    stand = load_motion("stand")
-    for name, expected in {
-        "walk[2:9]": "builtin", "dance1_subject2[0:10]": "lafan1", "g1_moves/M_Move19": "g1_moves",
-        "my_dance": "other",
-    }.items():  # fmt: skip
-        assert track.suite(dataclasses.replace(stand, name=name)) == expected
+def test_without_a_policy_a_suite_takes_those_that_ship(monkeypatch):
+    names = {"stand": "stand", "turn_left": None, "walk": "walk"}
+    assert track.shipped_for(("walk", "side_left", "no_such")) == {
+        "walk": "walk", "side_left": "walks", "no_such": None,
+    }  # fmt: skip
+    monkeypatch.setattr(track, "shipped_for", lambda motions: names)
+    monkeypatch.setattr(track, "load_policy", lambda name: name)
+    chosen = track.choose(track.Config(suite="builtin"))
+    assert [(name, clip.name) for name, (clip,) in chosen] == [("stand", "stand"), ("walk", "walk")]
+
+
+def test_a_policy_for_each_motion(tmp_path, follower):
+    for name in ("stand[0:0.3]", "walk[1:1.3]"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "policy.onnx").write_bytes(follower.read_bytes())
+    out = tmp_path / "out.json"
+    track.main(
+        track.Config(
+            policy=f"{tmp_path}/{{motion}}", motion=("stand[0:0.3]", "walk[1:1.3]"),
+            protocol=("clip",), json=out,
+        )
+    )  # fmt: skip
+    result = json.loads(out.read_text())
+    assert [(row["policy"], row["motion"]) for row in result["rows"]] == [
+        ("stand[0:0.3]", "stand[0:0.3]"), ("walk[1:1.3]", "walk[1:1.3]"),
+    ]  # fmt: skip
+    sha256 = load_policy(follower).sha256
+    assert result["settings"]["policy_sha256"] == dict.fromkeys(
+        ("stand[0:0.3]", "walk[1:1.3]"), sha256
+    )
+
+
+def test_a_row_tells_the_suite_it_was_asked_for():
+    policy, clip = load_policy("walk"), load_motion("walk")
+    figures = evaluation.Episodes(
+        np.ones(1, bool), np.full(1, 1225.0), np.full(1, 1225.0), np.full(1, 100.0),
+        {name: np.full(1, 0.1) for name in (
+            "mpkpe_m", "r_mpkpe_m", "joint_pos_rad", "joint_vel_rad_s", "ee_pos_m", "ee_ori_rad"
+        )},
+    )  # fmt: skip
+    rows = [
+        track.result_row(policy, clip, "clip", "mujoco", figures, suite)
+        for suite in (None, "lafan1-table1")
+    ]
+    assert [row["suite"] for row in rows] == ["builtin", "lafan1-table1"]
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({}, "Neither --policy nor --suite is given"),
+        ({"suite": "builtin", "motion": ("walk",)}, "Both --motion and --suite are given"),
+        ({"policy": "runs/{motion}"}, "needs --motion or --suite"),
+    ],
+)
+def test_suites_and_policies_are_asked_for_plainly(settings, message):
+    with pytest.raises(ConfigError, match=re.escape(message)):
+        track.Config(**settings)
 
 
 # --- the command ---
@@ -400,7 +451,7 @@ def test_the_dance_policy_stays_up_for_its_whole_motion(tmp_path, dance):
     command("--policy", policy, "--policy-config", config, "--motion", "dance1_subject2",
             "--protocol", "clip", "--no-failure", "--json", out)  # fmt: skip
     (row,) = json.loads(out.read_text())["rows"]
-    assert row["policy"] == "dance1_subject2" and row["suite"] == "lafan1"
+    assert row["policy"] == "dance1_subject2" and row["suite"] == "lafan1-40"
     assert row["success"] == 1.0  # the root never more than 0.3 m below the reference
     assert row["survival_s"] == row["clip_s"] == pytest.approx(6573 * 0.02)
     assert 0.085 < row["joint_pos_rad"] < 0.11

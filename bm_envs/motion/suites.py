@@ -1,0 +1,81 @@
+"""Named lists of motions that policies are compared on.
+
+| suite | holds |
+|---|---|
+| `builtin` | the package's own clips |
+| `lafan1-cuts` | ten seconds each of eight LAFAN1 clips, one of every kind of motion |
+| `lafan1-table1` | the LAFAN1 clips of the paper's Table I, whole |
+| `lafan1-40` | all LAFAN1 clips there are for the G1, whole |
+
+The table prints 28 names. One of them, `run1_subject4`, is no LAFAN1 clip; `run2_subject4`, the one
+run of LAFAN1 that the table lacks, stands in its place here.
+Source: arXiv 2508.08241, Table I.
+"""
+
+from __future__ import annotations
+
+from bm_envs.errors import ConfigError, unknown_name
+from bm_envs.motion import library, procedural
+
+CUTS = (
+    "walk1_subject1[5:15]",
+    "walk3_subject1[60:70]",
+    "dance1_subject1[0:10]",
+    "run1_subject2[20:30]",
+    "jumps1_subject1[24:34]",
+    "fight1_subject2[60:70]",
+    "sprint1_subject2[20:30]",
+    "fallAndGetUp1_subject1[20:30]",
+)
+TABLE1 = (
+    *(f"walk1_subject{i}" for i in (1, 2, 5)),
+    *(f"walk2_subject{i}" for i in (1, 3, 4)),
+    *(f"dance1_subject{i}" for i in (1, 2, 3)),
+    *(f"dance2_subject{i}" for i in (1, 2, 3, 4)),
+    "fallAndGetUp1_subject4",
+    *(f"fallAndGetUp2_subject{i}" for i in (2, 3)),
+    *(f"run1_subject{i}" for i in (2, 5)),
+    *(f"run2_subject{i}" for i in (1, 4)),
+    *(f"jumps1_subject{i}" for i in (1, 2, 5)),
+    *(f"fightAndSports1_subject{i}" for i in (1, 4)),
+    *(f"fight1_subject{i}" for i in (2, 3, 5)),
+)
+NAMES = ("builtin", "lafan1-cuts", "lafan1-table1", "lafan1-40")
+OTHERS = ("lafan1", "g1_moves", "other")
+"""What `suite_of` says of motions outside the suites."""
+
+
+def motions(suite: str) -> tuple[str, ...]:
+    """The motions of a suite, by the names of their clips.
+
+    Raises:
+        ConfigError: there is no such suite.
+    """
+    if suite == "builtin":
+        return tuple(sorted(path.stem for path in library.BUILTIN_DIR.glob("*.npz")))
+    if suite == "lafan1-cuts":
+        return CUTS
+    if suite == "lafan1-table1":
+        return TABLE1
+    if suite == "lafan1-40":
+        return tuple(library.LAFAN1.names())
+    raise ConfigError(unknown_name("suite", suite, NAMES))
+
+
+def suite_of(motion: str) -> str:
+    """Where a clip of this name is listed: a suite, else what set it is from.
+
+    Whole LAFAN1 clips are of `lafan1-40`, which holds those of `lafan1-table1`; cuts that are not
+    in a suite are of `lafan1`. A cut of a built-in clip is `builtin`, and so are motions that
+    `bm_envs.motion.procedural` makes when asked for.
+    """
+    if motion in CUTS:
+        return "lafan1-cuts"
+    name = motion.partition("[")[0]
+    if name in library.LAFAN1.names():
+        return "lafan1-40" if name == motion else "lafan1"
+    if name in library.G1_MOVES.names():
+        return "g1_moves"
+    if (library.BUILTIN_DIR / f"{name}.npz").is_file() or procedural.is_drawn(name):
+        return "builtin"
+    return "other"
