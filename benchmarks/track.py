@@ -30,6 +30,10 @@ after each, the robot is compared with the frame it should have reached. Figures
 With `--no-failure` an episode ends only with the clip or a diverged simulation. Then a fall, the
 root more than 0.3 m below the reference's, takes the failure's place in `success` and `survival_s`,
 while the errors are those of all frames.
+
+Beside the rows a result file holds `traces`, one of each run of the `clip` protocol: `mpkpe_mm`
+over the compared frames as means over `every_s`, at most 200 of them, and `failed_s`, the time of
+the frame in which the run failed (null for none).
 """
 
 from __future__ import annotations
@@ -39,6 +43,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
+import numpy as np
 from tyro.conf import FlagCreatePairsOff
 
 from bm_envs import cli, evaluation
@@ -53,6 +58,7 @@ from bm_envs.tasks.track.config import CONTROL_DT, TrackConfig
 BEST_REWARD = 5.0 * CONTROL_DT  # of one step: the six tracking terms' weights, per second
 ROBUST_TRIALS, QUICK_TRIALS = 100, 10
 BATCH = 128  # episodes simulated at a time
+TRACE = 200  # most values of a trace
 
 
 @dataclass(frozen=True)
@@ -168,20 +174,29 @@ def task_config(policy: Policy, protocol: str, config: Config) -> TrackConfig:
 
 def run_episodes(
     policy: Policy, clip: Clip, task: TrackConfig, *, episodes: int, seed: int,
-    backend: str = "mujoco", threads: int = 0,
+    backend: str = "mujoco", threads: int = 0, trace: list[float] | None = None,
 ) -> Episodes:  # fmt: skip
-    """Play a clip from its first frame in `episodes` robots at once."""
+    """Play a clip from its first frame in `episodes` robots at once.
+
+    Into `trace` go the first robot's key-point errors (m), one per frame that it reached.
+    """
     env = TrackVectorEnv(
         episodes, clip, backend=backend, config=task, autoreset_mode="disabled", critic="none",
         threads=threads,
     )  # fmt: skip
     act = evaluation.in_project_order(policy)
+
+    def record(present: np.ndarray) -> None:
+        if trace is not None and present[0]:
+            trace.append(float(env.task.tracking_errors()["mpkpe_m"][0]))
+
     try:
         if task.failure == "none":
             return evaluation.run_episodes(
-                act, env, seed=seed, failed=evaluation.has_fallen, past_failure=True
-            )
-        return evaluation.run_episodes(act, env, seed=seed)
+                act, env, seed=seed, failed=evaluation.has_fallen, past_failure=True,
+                on_frame=record,
+            )  # fmt: skip
+        return evaluation.run_episodes(act, env, seed=seed, on_frame=record)
     finally:
         env.close()
 
@@ -223,20 +238,40 @@ def result_row(
     }
 
 
-def evaluate(policy: Policy, clip: Clip, protocol: str, config: Config) -> dict[str, Any]:
-    """Run one motion under one protocol; returns its row."""
+def evaluate(
+    policy: Policy, clip: Clip, protocol: str, config: Config,
+    traces: list[dict[str, Any]] | None = None,
+) -> dict[str, Any]:  # fmt: skip
+    """Run one motion under one protocol; returns its row. `clip` adds one to `traces`."""
     task = task_config(policy, protocol, config)
+    trace: list[float] = []
     episodes = 1 if protocol == "clip" else config.episodes
     parts = [
         run_episodes(
             policy, clip, task, episodes=min(BATCH, episodes - first), seed=config.seed + first,
             backend=config.backend, threads=1 if episodes == 1 else config.threads,
+            trace=trace if protocol == "clip" else None,
         )
         for first in range(0, episodes, BATCH)
     ]  # fmt: skip
-    return result_row(
-        policy, clip, protocol, config.backend, Episodes.concatenate(parts), config.suite
-    )
+    figures = Episodes.concatenate(parts)
+    if protocol == "clip" and traces is not None:
+        traces.append({
+            "policy": policy.name, "motion": clip.name, **means(trace[1:]),
+            "failed_s": None if figures.completed[0] else
+            round((figures.reached[0] + 1) * CONTROL_DT, 6),
+        })  # fmt: skip
+    return result_row(policy, clip, protocol, config.backend, figures, config.suite)
+
+
+def means(errors: list[float]) -> dict[str, Any]:
+    """Errors (m), one per control step, as at most `TRACE` means over equal times (mm)."""
+    block = max(1, -(-len(errors) // TRACE))
+    parts = [errors[i : i + block] for i in range(0, len(errors), block)]
+    return {
+        "every_s": round(block * CONTROL_DT, 6),
+        "mpkpe_mm": [round(1000 * float(np.mean(part)), 2) for part in parts],
+    }
 
 
 def table(rows: list[dict[str, Any]]) -> str:
@@ -278,12 +313,12 @@ def main(config: Config) -> None:
         f"policy {about} ({' and '.join(map(str, sizes))} values), backend {config.backend}, "
         f"feet {config.feet}, lead {config.lead}, failure rules {rules}, seed {config.seed}"
     )
-    rows = []
+    rows, traces = [], []
     for policy, clips in chosen:
         for clip in clips:
             for protocol in dict.fromkeys(config.protocol):
                 started = time.perf_counter()
-                rows.append(evaluate(policy, clip, protocol, config))
+                rows.append(evaluate(policy, clip, protocol, config, traces))
                 if len(tracked) > 1:
                     row, wall = rows[-1], time.perf_counter() - started
                     print(
@@ -302,6 +337,7 @@ def main(config: Config) -> None:
             "feet": config.feet, "lead": config.lead, "failure_rules": rules, "quick": config.quick,
             "motion_sha256": {clip.name: clip.sha256() for _, clips in chosen for clip in clips},
         }  # fmt: skip
+        result["traces"] = traces
         cli.write_json(config.json, result)
         print(f"results in {config.json}")
 

@@ -22,6 +22,14 @@ class PolicyError(BMError):
     """A policy, checkpoint or run directory that is unknown, unreadable or malformed."""
 
 
+class ResultError(BMError):
+    """A result file that is unreadable, malformed or not reproduced."""
+
+
+class HubError(BMError):
+    """What the Hugging Face Hub or its client could not do."""
+
+
 class BackendUnavailable(BMError):
     """A physics backend, or a package it needs, that is not installed or not known."""
 

@@ -43,6 +43,7 @@ MAY_IMPORT = {
     },
     "envs": {"backends", "errors", "motion", "observation_terms", "robots", "rotations", "tasks"},
     "evaluation": {"envs", "errors", "motion", "policy", "robots", "tasks"},
+    "results": {"errors", "evaluation", "motion", "tasks"},
     "__init__": {"envs", "errors", "motion", "tasks"},
 }
 

@@ -323,6 +323,11 @@ def test_the_command_writes_rows_with_exactly_the_keys(tmp_path, follower):
     for row in rows:
         assert list(row) == ROW_KEYS
         assert row["policy"] == "follower" and row["backend"] == "mujoco"
+    for trace, row in zip(result["traces"], rows[::2], strict=True):
+        assert (trace["policy"], trace["motion"]) == ("follower", row["motion"])
+        assert trace["failed_s"] is None and trace["every_s"] == 0.02
+        assert len(trace["mpkpe_mm"]) == 15
+        assert np.mean(trace["mpkpe_mm"]) == pytest.approx(row["mpkpe_mm"], abs=0.01)
     assert str(tmp_path) not in json.dumps(rows) and str(tmp_path) not in json.dumps(
         [result["machine"], result["settings"]]
     )
@@ -350,6 +355,27 @@ def test_bad_input_gives_one_sentence_and_status_2(tmp_path, follower):
         with pytest.raises(BMError, match=message):
             track.main(dataclasses.replace(good, **changes))
     assert sorted(path.name for path in tmp_path.iterdir()) == ["bad.onnx"]
+
+
+def test_a_trace_ends_at_the_failure(follower):
+    policy, clip = load_policy(follower), load_motion("stand")
+    traces = []
+    config = track.Config(policy=str(follower), protocol=("clip",))
+    row = track.evaluate(policy, clip, "clip", config, traces)
+    (trace,) = traces
+    assert row["success"] == 0
+    assert trace["failed_s"] == pytest.approx(row["survival_s"] + 0.02)
+    frames = round(row["survival_s"] / 0.02)
+    assert len(trace["mpkpe_mm"]) == frames
+    assert np.mean(trace["mpkpe_mm"]) == pytest.approx(row["mpkpe_mm"], abs=0.01)
+
+
+def test_a_long_trace_is_means():
+    errors = list(np.arange(1001.0))
+    found = track.means(errors)
+    assert found["every_s"] == pytest.approx(0.12) and len(found["mpkpe_mm"]) == 167 <= track.TRACE
+    assert found["mpkpe_mm"][0] == pytest.approx(2500.0)
+    assert found["mpkpe_mm"][-1] == pytest.approx(1000 * np.mean(errors[166 * 6 :]))
 
 
 def test_trials_are_counted():

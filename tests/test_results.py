@@ -1,0 +1,298 @@
+"""Result files: good ones of every kind are taken, and each kind of tampering is refused."""
+
+import copy
+import json
+import re
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from result_files import gates, guided, learning, result, throughput, track
+
+from bm_envs.errors import ResultError
+from bm_envs.results import KINDS, check_result, read_result, read_results
+
+ROOT = Path(__file__).resolve().parent.parent
+GOOD = {
+    "track": track(),
+    "guided": guided(),
+    "gates": gates(),
+    "throughput": throughput(),
+    "learning": learning(),
+    "sweep": result("sweep", [
+        {"motion": "walk", "seed": 1, "flags": [], "run": "walk__1", "error": "it died"},
+        {**learning()["rows"][0], "run": "walk__1"},
+    ]),
+    "physics_accuracy": result("physics_accuracy", [{
+        "physics_dt": 0.005, "setting": "standard", "options": {}, "us_per_control_step": 130.2,
+        "mean_iterations": 3.2, "solver_error": {"root_pos_m": 0.0},
+        "total_error": {"root_pos_m": 1e-4},
+    }]),
+    "reference": result("reference", [
+        {"motion": "walk", "suite": "builtin", "clip_s": 24.5, "frames": 1226, "flags": []},
+    ]),
+}  # fmt: skip
+
+
+def refusal(value):
+    with pytest.raises(ResultError) as caught:
+        check_result(value, "out.json")
+    message = str(caught.value)
+    assert message.startswith("out.json: ") and message.endswith(".") and "\n" not in message
+    return message
+
+
+def changed(kind, where, new):
+    """The good file of a kind with one value replaced, or taken away for `...`."""
+    value = copy.deepcopy(GOOD[kind])
+    *path, last = where
+    inner = value
+    for key in path:
+        inner = inner[key]
+    if new is ...:
+        del inner[last]
+    else:
+        inner[last] = new
+    return value
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_good_files_are_taken(kind, tmp_path):
+    path = tmp_path / "out.json"
+    path.write_text(json.dumps(GOOD[kind]))
+    file = read_result(path)
+    assert (file.kind, file.rows) == (kind, GOOD[kind]["rows"])
+
+
+def test_the_repositorys_own_files_are_taken():
+    files = read_results(ROOT / "benchmarks" / "results")
+    assert {"track", "gates", "throughput", "learning"} <= {file.kind for file in files}
+
+
+# --- the header ---
+
+
+@pytest.mark.parametrize(
+    ("field", "new", "sentence"),
+    [
+        ("kind", "trak", "kind is \"trak\", expected one of track, guided,"),
+        ("kind", ..., "lacks kind"),
+        ("created", "yesterday", 'created is "yesterday", expected a time with its time zone.'),
+        ("created", "2026-11-21T17:23:22", "expected a time with its time zone."),
+        ("command", "rm -r .", "command is \"rm -r .\", expected a command that starts"),
+        ("commit", "main", 'commit is "main", expected a commit of 7 to 40 hexadecimal digits'),
+        ("commit", "1123a0c30bf8++", "expected a commit"),
+        ("commit", None, "commit is null, expected a commit"),
+        ("seed", -1, "seed is -1, expected a whole number of 0 or more, or null."),
+        ("seed", True, "seed is true, expected a whole number"),
+        ("versions", {"mujoco": 4}, "expected an object of str values."),
+        ("rows", [], "rows is [], expected a list of one row or more."),
+        ("rows", [3], "row 1: is 3, expected an object."),
+        ("machine", {"processor": "x", "cores": 2}, "machine: lacks gpu, expected text, or null."),
+        ("machine", {"processor": "x", "cores": 0, "gpu": None}, "machine: cores is 0, expected"),
+        ("machine", {"processor": "x", "cores": 2, "gpu": None, "host": "lab7"},
+         "machine holds 'host', expected processor, cores, gpu alone."),
+        ("settings", ..., "settings: lacks policy_sha256"),
+    ],
+)  # fmt: skip
+def test_headers_are_checked(field, new, sentence):
+    assert sentence in refusal(changed("track", [field], new))
+
+
+@pytest.mark.parametrize(
+    "path",
+    ["/home/me/x.json", "~/x.json", "C:\\me\\x.json", "a --json /tmp/x.json", "--json=/tmp/x/y"],
+)
+@pytest.mark.parametrize("where", [["command"], ["rows", 0, "note"], ["settings", "from"]])
+def test_no_path_of_a_machine(path, where):
+    new = f"python {path}" if where == ["command"] else path
+    message = refusal(changed("track", where, new))
+    assert "holds the path" in message and "of a machine, expected none." in message
+    assert ("row 1" in message) == ("rows" in where)
+
+
+@pytest.mark.parametrize(
+    "words", ["m/s", "https://arxiv.org/abs/2508.08241", "runs/x/y.json", "a or/and b", "1 / 2"]
+)
+def test_what_only_looks_like_a_path(words):
+    check_result(changed("track", ["rows", 0, "note"], words), "out.json")
+
+
+# --- rows ---
+
+ROW = ["rows", 1]
+
+
+@pytest.mark.parametrize(
+    ("field", "new", "sentence"),
+    [
+        ("success", 1.7, "row 2: success is 1.7, expected a number of 0 to 1."),
+        ("success", "1", 'row 2: success is "1", expected a number of 0 to 1.'),
+        ("success", True, "row 2: success is true, expected a number of 0 to 1."),
+        ("success", ..., "row 2: lacks success, expected a number of 0 to 1."),
+        ("success", 0.955, "row 2: success is 0.955, expected a whole number of the 100 there"),
+        ("success", 0.95, "row 2: success_ci95 is [0.9"),
+        ("success_ci95", [0.5, 0.6], "expected Wilson's 95 % interval, 0.9300 to 0.9945."),
+        ("success_ci95", [0.99, 0.9], "expected two numbers of 0 to 1, the lower first."),
+        ("success_ci95", [0.9], "expected two numbers of 0 to 1, the lower first."),
+        ("episodes", 10, "episodes is 10, expected 100 or more by the protocol 'robust'."),
+        ("episodes", 10**400, "expected a whole number of 1 or more."),
+        ("clip_s", 10**400, "expected a number above 0."),
+        ("episodes", 100.0, "episodes is 100.0, expected a whole number of 1 or more."),
+        ("protocol", "best", "expected 'clip' or 'robust'."),
+        ("suite", "lafan1-cuts", "expected 'builtin' for the motion 'walk'."),
+        ("suite", "mine", "row 2: suite is \"mine\", expected 'builtin' or"),
+        ("clip_s", 0, "clip_s is 0, expected a number above 0."),
+        ("clip_s", 24.507, "clip_s is 24.507, expected a whole number of control steps of 0.02 s."),
+        ("survival_s", 25.0, "survival_s is 25.0, expected at most clip_s, 24.5."),
+        ("survival_s", 24.5, "survival_s is 24.5, expected less, where an episode failed."),
+        ("survival_s", -1, "survival_s is -1, expected a number of 0 or more."),
+        ("mpkpe_mm", None, "expected a number where mpkpe_mm is one, and null where it is not."),
+        ("ee_ori_rad", 4.0, "ee_ori_rad is 4.0, expected a number of 0 to 3.14159, or null."),
+        ("joint_pos_rad", -0.1, "expected a number of 0 or more, or null."),
+        ("normalized_return", 1.2, "normalized_return is 1.2, expected a number of at most 1."),
+        ("train_env_steps", 0, "expected a whole number of 1 or more, or null."),
+        ("train_wall_s", -5, "expected a number above 0, or null."),
+        ("motion", "walk_back", "expected a motion whose digest the settings tell."),
+        ("policy", "", 'policy is "", expected text.'),
+    ],
+)
+def test_rows_of_track_are_checked(field, new, sentence):
+    assert sentence in refusal(changed("track", [*ROW, field], new))
+
+
+def test_a_run_that_succeeded_lasted():
+    message = refusal(changed("track", ["rows", 0, "survival_s"], 20.0))
+    assert message == (
+        "out.json: row 1: survival_s is 20.0, expected clip_s, 24.5, where every episode succeeded."
+    )
+    assert "expected 1 by the protocol 'clip'" in refusal(
+        changed("track", ["rows", 0, "episodes"], 2)
+    )
+
+
+@pytest.mark.parametrize(
+    ("field", "new", "sentence"),
+    [
+        ("quick", True, "settings: quick is true, expected false: such figures are not published."),
+        ("policy_sha256", "13fb", "expected a SHA-256, or one for each policy."),
+        ("policy_sha256", {"other": "0" * 64}, "expected a policy whose digest the settings tell."),
+        ("failure_rules", "some", "expected 'on' or 'off'."),
+    ],
+)
+def test_settings_of_track_are_checked(field, new, sentence):
+    assert sentence in refusal(changed("track", ["settings", field], new))
+
+
+def test_traces_of_track_are_checked():
+    message = refusal(changed("track", ["traces", 0, "mpkpe_mm"], [1.0, -2.0]))
+    assert "trace 1: mpkpe_mm is [1.0, -2.0], expected a list of numbers of 0 or more" in message
+
+
+@pytest.mark.parametrize(
+    ("kind", "field", "new", "sentence"),
+    [
+        ("guided", "successes", 51, "successes is 51, expected at most the 50 trials."),
+        ("guided", "successes", 30, "success_rate is 0.8, expected successes over trials, 0.6."),
+        ("guided", "success_rate", 0.81, "expected successes over trials, 0.8."),
+        ("guided", "ci95", [0.1, 0.9], "expected Wilson's 95 % interval"),
+        ("guided", "task", "fly", "expected 'walk_perturb' or 'joystick' or"),
+        ("guided", "trials", 0, "expected a whole number of 1 or more."),
+        ("guided", "each", [], "expected an entry for each of the 50 trials."),
+        ("guided", "each", [{"success": True}] * 50, "successes is 40, expected 50, as the single"),
+        ("gates", "value", 0.5, "passed is true, expected false, for 0.5 is below 0.9."),
+        ("gates", "value", None, "value is null, expected a number where the gate is passed."),
+        ("gates", "gate", "7", "row 1: gate is \"7\", expected"),
+        ("gates", "passed", "yes", "expected true or false, or null."),
+        ("throughput", "control_steps_per_s", 0, "expected a number above 0, or null."),
+        ("throughput", "control_steps_per_s", None, "expected a number, or null beside an error."),
+        ("throughput", "lowest", 1e6, "expected at most control_steps_per_s"),
+        ("throughput", "num_envs", 0.5, "expected a whole number of 1 or more."),
+        ("learning", "clip", {"success": 2}, "row 1: clip.success is 2, expected a number of 0"),
+        ("learning", "first_pass", {"env_steps": 9e9, "wall_s": 1.0}, "first_pass.env_steps is"),
+        ("learning", "commit", "HEAD", "row 1: commit is \"HEAD\", expected a commit"),
+        ("learning", "machine", {"processor": "x"}, "row 1: machine.cores is null, expected"),
+        ("sweep", "error", ..., "row 1: env_steps is null, expected there, in a row without"),
+        ("physics_accuracy", "physics_dt", 0, "expected a number above 0."),
+        ("reference", "flags", "none", "expected a list."),
+    ],
+)  # fmt: skip
+def test_rows_of_other_kinds_are_checked(kind, field, new, sentence):
+    assert sentence in refusal(changed(kind, ["rows", 0, field], new))
+
+
+def test_a_gate_that_wants_little_is_read_the_other_way():
+    value = changed("gates", ["rows", 0, "gate"], "0")
+    value["rows"][0] |= {"value": 1e-7, "threshold": 1e-5}
+    check_result(value, "out.json")
+    value["rows"][0]["value"] = 1e-3
+    assert "passed is true, expected false, for 0.001 is above 1e-05." in refusal(value)
+
+
+@given(st.sampled_from(sorted(GOOD)), st.data())
+def test_whatever_else_stands_in_a_field_is_one_sentence_or_fine(kind, data):
+    """No other exception than ours, whatever JSON a known field holds."""
+    value = copy.deepcopy(GOOD[kind])
+    row = data.draw(st.sampled_from(value["rows"]))
+    target = data.draw(st.sampled_from([value, row, value["machine"]]))
+    name = data.draw(st.sampled_from(sorted(target)))
+    scalars = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8)
+    target[name] = data.draw(
+        st.recursive(
+            scalars,
+            lambda part: (
+                st.lists(part, max_size=3) | st.dictionaries(st.text(max_size=4), part, max_size=3)
+            ),
+            max_leaves=6,
+        )
+    )
+    try:
+        check_result(value, "out.json")
+    except ResultError as error:
+        assert str(error).startswith("out.json: ") and "\n" not in str(error)
+
+
+# --- files ---
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        ("", r"is no JSON file of ours \("),
+        ("[1]", "holds no object, expected a result file."),
+        ('{"kind": NaN}', r"is no JSON file of ours \(it holds NaN, which JSON does not have\)."),
+        ('{"kind": "track", "kind": "gates"}', "it holds 'kind' twice in one object"),
+        ("[" * 100_000, r"is no JSON file of ours \("),
+    ],
+)
+def test_files_that_are_no_result(tmp_path, text, sentence):
+    path = tmp_path / "out.json"
+    path.write_text(text)
+    with pytest.raises(ResultError, match=rf"^{re.escape(str(path))}: .*{sentence}"):
+        read_result(path)
+
+
+def test_a_number_too_large_for_a_float_is_refused(tmp_path):
+    path = tmp_path / "out.json"
+    path.write_text(json.dumps(GOOD["track"]).replace('"note": 0', '"note": 1e999'))
+    with pytest.raises(ResultError, match="row 1: note is not finite, expected a number"):
+        read_result(path)
+
+
+def test_folders(tmp_path):
+    with pytest.raises(ResultError, match="no such folder"):
+        read_results(tmp_path / "none")
+    with pytest.raises(ResultError, match="holds no result file"):
+        read_results(tmp_path)
+    (tmp_path / "deep").mkdir()
+    (tmp_path / "deep" / "b.json").write_text(json.dumps(GOOD["gates"]))
+    (tmp_path / "a.json").write_text(json.dumps(GOOD["track"]))
+    (tmp_path / "policy.json").write_text(json.dumps({"format": "bm-envs policy 1"}))
+    assert [file.path.name for file in read_results(tmp_path)] == ["a.json", "b.json"]
+    # A description with a kind is a result file that wants to be passed over.
+    (tmp_path / "policy.json").write_text(
+        json.dumps({**GOOD["track"], "format": "bm-envs policy 1", "commit": "x"})
+    )
+    with pytest.raises(ResultError, match=r"policy.json: commit is \"x\""):
+        read_results(tmp_path)
