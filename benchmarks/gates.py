@@ -90,7 +90,7 @@ class Config:
     """Which model to examine, and how closely."""
 
     policy: str
-    """A run directory, an ONNX file, or the name of a model that ships with the package."""
+    """A run directory, an ONNX file, a shipped model's name, or hub:OWNER/NAME[@REVISION]."""
     expert: tuple[str, ...] = ()
     """Trackers for gates 1 and 2, run directories, files or names; none: those the model learned
     from, by their names."""

@@ -79,8 +79,8 @@ class Config:
     """Which model is to do what."""
 
     policy: str
-    """A run directory, an ONNX file, or the name of a model that ships with the package. It holds a
-    diffusion model, or a policy of the task from `ppo_guided.py`; with --expert a tracker."""
+    """A run directory, an ONNX file, a shipped model's name, or hub:OWNER/NAME[@REVISION]. It holds
+    a diffusion model, or a policy of the task from `ppo_guided.py`; with --expert a tracker."""
     task: Task
     """What it is to do."""
     trials: int = 50

@@ -10,9 +10,10 @@ of a motion's name other than letters and digits are `_` there.
 
 `--verify N` runs N rows of the `track` files again, drawn by `--seed` from those whose policy is at
 hand with the SHA-256 that the file tells: an ONNX file beside the result (`NAME.onnx`,
-`POLICY.onnx`, `NAME/policy.onnx`, `POLICY/policy.onnx`), one that ships with the package, or one of
-the Hub that the command names. A file is refused when a figure of such a row is not reproduced.
-What a processor rounds otherwise grows while a robot moves, hence the tolerances:
+`POLICY.onnx`, `NAME/policy.onnx`, `POLICY/policy.onnx`, or `policy.onnx` beside the folder
+`results`), one that ships with the package, or one of the Hub that the command names. A file is
+refused when a figure of such a row is not reproduced. What a processor rounds otherwise grows while
+a robot moves, hence the tolerances:
 
     clip      the same success; survival within 0.5 s or 5 %; every error within 5 %
     robust    each of both success rates within the other's 95 % interval; survival and errors
@@ -43,7 +44,7 @@ from urllib.parse import quote
 from bm_envs import cli
 from bm_envs.errors import BMError, ConfigError, ResultError
 from bm_envs.motion import procedural, suites
-from bm_envs.policy import SHIPPED, load_policy
+from bm_envs.policy import MOTION_REMOVED, SHIPPED, load_policy
 from bm_envs.results import ERRORS, ResultFile, read_results
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -544,9 +545,12 @@ def policy_at_hand(file: ResultFile, policy: str) -> str | None:
     beside = [folder / f"{stem}.onnx", folder / stem / "policy.onnx"]
     if re.fullmatch(r"[\w.\[\]:-]+", policy):
         beside += [folder / f"{policy}.onnx", folder / policy / "policy.onnx"]
+    if folder.name == "results":  # as tools/hub.py lays a policy out
+        beside.append(folder.parent / "policy.onnx")
     there = [path for path in dict.fromkeys(beside) if path.is_file()]
     for path in there:
-        if load_policy(path, config=config_of(file)).sha256 == wanted:
+        found = load_policy(path, config=config_of(file))
+        if wanted in (found.sha256, found.spec.extra.get(MOTION_REMOVED)):
             return str(path)
     if there:
         raise ResultError(

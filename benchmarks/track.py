@@ -66,7 +66,7 @@ class Config:
     """Run a policy on motions and report how well it tracks them."""
 
     policy: str | None = None
-    """A run directory, an ONNX file, or the name of a policy that ships with the package. With
+    """A run directory, an ONNX file, a shipped policy's name, or hub:OWNER/NAME[@REVISION]. With
     {motion} in it, which stands for a motion's name: a policy for each."""
     motion: tuple[str, ...] = ()
     """Names, files or cuts such as 'walk1[5:15]'; none: the motion inside the policy."""

@@ -33,10 +33,10 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from bm_envs import observation_terms
+from bm_envs import hub, observation_terms
 from bm_envs import rotations as rot
 from bm_envs.cli import atomic_path, versions, write_json
-from bm_envs.errors import BMError, PolicyError, unknown_name
+from bm_envs.errors import BMError, HubError, PolicyError, unknown_name
 from bm_envs.observation_terms import POLICY_TERMS, TERMS
 from bm_envs.robots import g1, kinematics
 
@@ -47,6 +47,7 @@ CONTROL_DT = 0.02  # s, one action and one frame of the motion
 OBS_SCALE_EPS = 0.01  # added to the standard deviation; source: rsl_rl's empirical normalisation
 SHIPPED = Path(__file__).resolve().parent / "assets" / "policies"
 FORMAT = "bm-envs policy 1"
+MOTION_REMOVED = "motion_removed_from_sha256"  # metadata key
 VECTORS_FORMAT = "bm-envs test vectors 1"
 
 # Names that controllers also accept (motion_tracking_controller, MotionOnnxPolicy.cpp).
@@ -633,6 +634,35 @@ def write_onnx(
         temporary.write_bytes(model.SerializeToString())
 
 
+def remove_motion(path: str | Path, out: str | Path) -> None:
+    """Write a policy's file without the motion inside it; its actions are the same, bit for bit.
+
+    The metadata keep the motion's name and digest where they tell them, and say what file this was
+    made from (`MOTION_REMOVED`).
+
+    Args:
+        path: an ONNX file of this family, wherever it was made.
+        out: the new file.
+    """
+    onnx = need("onnx")
+    path = Path(path)
+    model = read_onnx(path)
+    nodes, needed = _upstream(model, "actions")
+    graph = onnx.helper.make_graph(
+        nodes, "policy", [value for value in model.graph.input if value.name == "obs"],
+        [value for value in model.graph.output if value.name == "actions"],
+        [tensor for tensor in model.graph.initializer if tensor.name in needed],
+    )  # fmt: skip
+    metadata = {entry.key: entry.value for entry in model.metadata_props}
+    metadata.pop("motion_hold_last_frame", None)
+    metadata |= {"motion_embedded": "0", MOTION_REMOVED: hub.file_sha256(path)}
+    model.graph.CopyFrom(graph)
+    onnx.helper.set_model_props(model, metadata)
+    onnx.checker.check_model(model, full_check=True)
+    with atomic_path(out) as temporary:
+        temporary.write_bytes(model.SerializeToString())
+
+
 def motion_metadata(clip: Clip, *, embedded: bool) -> dict[str, str]:
     """Metadata that names the motion a policy tracks, whether or not the file holds it."""
     return {
@@ -856,10 +886,13 @@ class Policy:
         batched: whether a batch runs in one call (else row by row, for graphs that fix it to 1).
     """
 
-    def __init__(self, path: Path, model: Any, metadata: Mapping[str, Any], threads: int) -> None:
+    def __init__(
+        self, path: Path, model: Any, metadata: Mapping[str, Any], threads: int,
+        name: str | None = None,
+    ) -> None:  # fmt: skip
         self.path = path
         folder = path.resolve().parent.name
-        self.name = (folder or path.stem) if path.stem == "policy" else path.stem
+        self.name = name or ((folder or path.stem) if path.stem == "policy" else path.stem)
         self.sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
         self.spec = PolicySpec.from_metadata(metadata)
         self._inputs, self._outputs = _check_interface(model, self.spec)
@@ -1009,14 +1042,16 @@ def load_policy(
     """Load a policy of this family, wherever it was made.
 
     Args:
-        reference: a run directory (its `policy.onnx`), an ONNX file, or the bare name of a policy
-            that ships with the package. An existing path wins over a shipped name.
+        reference: a run directory (its `policy.onnx`), an ONNX file, the bare name of a policy that
+            ships with the package, or one of the Hub, `hub:OWNER/NAME[@REVISION]`. An existing path
+            wins over a shipped name.
         config: a JSON object with metadata that the file lacks, or that is to replace its own.
         threads: of the runtime.
 
     Raises:
         PolicyError: unknown, unreadable or malformed; one sentence that names the file.
     """
+    reference, name = from_hub(reference)
     path = _resolve(reference)
     metadata: dict[str, Any] = {}
     model = read_onnx(path)
@@ -1024,7 +1059,7 @@ def load_policy(
     if config is not None:
         metadata |= _read_config(Path(config))
     try:
-        return Policy(path, model, metadata, threads)
+        return Policy(path, model, metadata, threads, name)
     except BMError as error:
         message = str(error)
         raise PolicyError(message if str(path) in message else f"{path}: {message}") from None
@@ -1035,10 +1070,23 @@ def shipped_policies() -> list[str]:
     return sorted(path.stem for path in SHIPPED.glob("*.onnx"))
 
 
+def from_hub(reference: str | Path) -> tuple[str | Path, str | None]:
+    """For a policy of the Hub its folder and its name in tables; any other as it is, and None.
+
+    Raises:
+        PolicyError: it cannot be had.
+    """
+    if not hub.is_reference(reference):
+        return reference, None
+    try:
+        found = hub.fetch_policy(str(reference))
+    except HubError as error:
+        raise PolicyError(str(error)) from error
+    return found.folder, found.name
+
+
 def _resolve(reference: str | Path) -> Path:
     text = str(reference)
-    if text.startswith("hub:"):
-        raise PolicyError(f"'{text}': policies of the Hub are not supported yet; give a file.")
     path = Path(reference)
     if path.is_dir():
         if (path / "policy.onnx").is_file():

@@ -24,7 +24,8 @@ from bm_envs.evaluation import wilson
 from bm_envs.motion import suites
 from bm_envs.tasks.track.config import CONTROL_DT
 
-POLICY_FORMATS = ("bm-envs policy 1", "bm-envs denoiser 1")  # of files that are no results
+# Of files beside results that are none.
+POLICY_FORMATS = ("bm-envs policy 1", "bm-envs denoiser 1", "bm-envs guided policy 1")
 MAX_BYTES = 64 * 2**20
 PROTOCOLS = ("clip", "robust")
 TASKS = ("walk_perturb", "joystick", "waypoint", "obstacle")
@@ -591,10 +592,14 @@ def _check_plain(where: str, value: Any, field: str = "") -> None:
             _check_plain(where, item, field)
     elif isinstance(value, float) and not math.isfinite(value):
         raise ResultError(f"{where} {field} is not finite, expected a number.")
-    elif isinstance(value, str) and (found := ABSOLUTE.search(value)):
-        raise ResultError(
-            f"{where} {field} holds the path '{found[1][:80]}' of a machine, expected none."
-        )
+    elif isinstance(value, str) and (found := machine_path(value)):
+        raise ResultError(f"{where} {field} holds the path '{found}' of a machine, expected none.")
+
+
+def machine_path(text: str) -> str | None:
+    """A path of a machine, from its root or from a home folder, if a text holds one."""
+    found = ABSOLUTE.search(text)
+    return found[1][:80] if found else None
 
 
 def _at(row: Mapping[str, Any], field: str) -> Any:

@@ -24,10 +24,11 @@ MAY_IMPORT = {
     "rotations": set(),
     "native": set(),
     "cli": {"errors"},
+    "hub": {"errors"},
     "robots": {"cli", "errors", "rotations"},
     "observation_terms": {"robots"},
-    "motion": {"cli", "errors", "robots", "rotations"},
-    "policy": {"cli", "errors", "motion", "observation_terms", "robots", "rotations"},
+    "motion": {"cli", "errors", "hub", "robots", "rotations"},
+    "policy": {"cli", "errors", "hub", "motion", "observation_terms", "robots", "rotations"},
     "backends": {"backends.base", "errors", "native", "robots", "rotations"},
     "run_files": {"cli", "errors"},
     "tasks": {

@@ -476,7 +476,7 @@ def test_references(tmp_path, monkeypatch, written):
     assert load_policy("wiggle").path == Path("wiggle/policy.onnx")  # a path wins
     for reference, message in {
         "wigle": "Unknown policy 'wigle'; did you mean 'wiggle'",
-        "hub:me/mine@v1": "'hub:me/mine@v1': policies of the Hub are not supported yet",
+        "hub:mine": "'hub:mine': is no policy of the Hub, expected hub:OWNER/NAME[@REVISION].",
         "runs/none": "runs/none: no such policy file or run directory",
         "absent.onnx": "absent.onnx: no such policy file",
         "shipped": "shipped: holds no policy.onnx, expected a run directory",

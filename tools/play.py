@@ -238,7 +238,7 @@ class Config:
     """Drive a diffusion model, by keys in a window or by a script into pictures."""
 
     policy: str
-    """A run directory, an ONNX file, or the name of a model that ships with the package."""
+    """A run directory, an ONNX file, a shipped model's name, or hub:OWNER/NAME[@REVISION]."""
     task: Task = "joystick"
     """What the model is to do."""
     video: Path | None = None

@@ -49,7 +49,7 @@ class Config:
     motion: str | None = None
     """Name, file or cut such as 'walk1[5:15]'; none: the motion inside the policy."""
     policy: str | None = None
-    """A run directory, an ONNX file, or the name of a policy that ships with the package."""
+    """A run directory, an ONNX file, a shipped policy's name, or hub:OWNER/NAME[@REVISION]."""
     show: Literal["both", "reference", "policy"] = "both"
     """What to draw."""
     video: Path | None = None

@@ -9,21 +9,15 @@ a temporary name and renames it, so a broken transfer leaves nothing behind.
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import warnings
 from pathlib import Path
 from typing import Any
 
 from bm_envs.errors import MotionError
+from bm_envs.hub import client, file_sha256, one_sentence
 
 LAFAN1_REPO = "lvhaidong/LAFAN1_Retargeting_Dataset"
 LAFAN1_FOLDER = "g1"
-
-
-def file_sha256(path: str | Path) -> str:
-    """Hex digest of a file's bytes."""
-    with open(path, "rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def fetch(filename: str, sha256: str, *, repo_id: str = LAFAN1_REPO) -> Path:
@@ -42,19 +36,13 @@ def fetch(filename: str, sha256: str, *, repo_id: str = LAFAN1_REPO) -> Path:
             file with another digest.
     """
     where = f"{repo_id}/{filename}"
-    try:
-        from huggingface_hub import constants, errors, hf_hub_download
-    except ImportError as error:
-        raise MotionError(
-            f"{where}: fetching it from the Hub needs the package huggingface_hub:"
-            " pip install 'bm-envs[hub]'."
-        ) from error
+    hub = client(where, error=MotionError)
 
     def get(**options: Any) -> Path:
-        return Path(hf_hub_download(repo_id, filename, repo_type="dataset", **options))
+        return Path(hub.hf_hub_download(repo_id, filename, repo_type="dataset", **options))
 
     damaged = False
-    with contextlib.suppress(errors.LocalEntryNotFoundError):
+    with contextlib.suppress(hub.errors.LocalEntryNotFoundError):
         path = get(local_files_only=True)
         found = file_sha256(path)
         if found == sha256:
@@ -64,27 +52,13 @@ def fetch(filename: str, sha256: str, *, repo_id: str = LAFAN1_REPO) -> Path:
             f"{path}: has SHA-256 {found[:12]}..., expected {sha256[:12]}...; fetching it again.",
             stacklevel=2,
         )
-    offline = constants.HF_HUB_OFFLINE
-    unreachable = "HF_HUB_OFFLINE is set" if offline else f"{constants.ENDPOINT} gave no answer"
-    # The client's HTTP library differs between its versions (httpx, httpx2); the class all of its
-    # errors have in common is the first base of the client's own error.
-    http_error: Any = errors.HfHubHTTPError.__bases__[0]
-    try:
+    absent = "the cached copy is damaged" if damaged else "is not in the Hub cache"
+    with one_sentence(where, kind="dataset", absent=absent, error=MotionError):
         path = get(force_download=damaged)
         if damaged:
             # The client leaves a link of the same commit as it is, even if it fetched another file.
             path.unlink()
             path = get()
-    except (errors.LocalEntryNotFoundError, ValueError) as error:  # ValueError: forced, no network
-        problem = "the cached copy is damaged" if damaged else "is not in the Hub cache"
-        raise MotionError(f"{where}: {problem} and {unreachable}.") from error
-    except errors.EntryNotFoundError as error:
-        raise MotionError(f"{where}: the Hub has no such file in this dataset.") from error
-    except errors.RepositoryNotFoundError as error:
-        raise MotionError(f"{where}: the Hub has no such dataset, or not for everyone.") from error
-    except (http_error, OSError) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise MotionError(f"{where}: the download failed ({reason}).") from error
     found = file_sha256(path)
     if found != sha256:
         raise MotionError(

@@ -25,6 +25,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bm_envs.errors import MotionError
+from bm_envs.hub import file_sha256
 from bm_envs.motion import hub
 from bm_envs.motion.clip import Clip, load_npz
 from bm_envs.motion.csv import read_csv
@@ -275,7 +276,7 @@ def _load_public(public: PublicSet, stem: str) -> Clip:
     wanted = f"set {DATA_DIR_VARIABLE} to a folder that holds {relative}."
     path = _in_data_dir(relative)
     if path is not None:
-        found = hub.file_sha256(path)
+        found = file_sha256(path)
         if found != digest:
             raise MotionError(
                 f"{path}: has SHA-256 {found[:12]}..., expected {digest[:12]}... of the published"

@@ -143,10 +143,10 @@ class GuidedModel:
         width: S, the size of a state as the network has it.
     """
 
-    def __init__(self, path: Path, threads: int) -> None:
+    def __init__(self, path: Path, threads: int, name: str | None = None) -> None:
         self.path = path
         folder = path.resolve().parent.name
-        self.name = (folder or path.stem) if path.name == FILE else path.stem
+        self.name = name or ((folder or path.stem) if path.name == FILE else path.stem)
         model = policy_files.read_onnx(path)
         self.sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
         metadata = {entry.key: entry.value for entry in model.metadata_props}
@@ -259,13 +259,15 @@ def load_model(reference: str | Path, *, threads: int = 1) -> GuidedModel:
     """Load a diffusion model.
 
     Args:
-        reference: a run directory (its `denoiser.onnx`), that file itself, or the bare name of a
-            model that ships with the package. An existing path wins over a shipped name.
+        reference: a run directory (its `denoiser.onnx`), that file itself, the bare name of a model
+            that ships with the package, or one of the Hub, `hub:OWNER/NAME[@REVISION]`. An existing
+            path wins over a shipped name.
         threads: of the runtime.
 
     Raises:
         PolicyError: unknown, unreadable or malformed; one sentence that names the file.
     """
+    reference, name = policy_files.from_hub(reference)
     path = Path(reference)
     if not path.exists():
         shipped = policy_files.SHIPPED / str(reference)
@@ -279,7 +281,7 @@ def load_model(reference: str | Path, *, threads: int = 1) -> GuidedModel:
             raise PolicyError(f"{path}: holds no {FILE}, expected a diffusion model's run.")
         path = path / FILE
     try:
-        return GuidedModel(path, threads)
+        return GuidedModel(path, threads, name)
     except PolicyError as error:
         message = str(error)
         raise PolicyError(message if str(path) in message else f"{path}: {message}") from None

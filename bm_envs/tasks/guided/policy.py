@@ -159,10 +159,10 @@ class GuidedPolicy:
         drives: `[29]` each of `DRIVES`, project order: what `ActuationConfig` takes.
     """
 
-    def __init__(self, path: Path, threads: int) -> None:
+    def __init__(self, path: Path, threads: int, name: str | None = None) -> None:
         self.path = path
         folder = path.resolve().parent.name
-        self.name = (folder or path.stem) if path.name == FILE else path.stem
+        self.name = name or ((folder or path.stem) if path.name == FILE else path.stem)
         model = policy_files.read_onnx(path)
         self.sha256 = _digest(path)
         metadata = {entry.key: entry.value for entry in model.metadata_props}
@@ -215,19 +215,21 @@ def load_guided_policy(reference: str | Path, *, threads: int = 1) -> GuidedPoli
     """Load a policy of a guided task.
 
     Args:
-        reference: a run directory (its `policy.onnx`) or that file itself.
+        reference: a run directory (its `policy.onnx`), that file itself, or one of the Hub,
+            `hub:OWNER/NAME[@REVISION]`.
         threads: of the runtime.
 
     Raises:
         PolicyError: unreadable, malformed, or of another kind; one sentence that names the file.
     """
+    reference, name = policy_files.from_hub(reference)
     path = Path(reference)
     if path.is_dir():
         if not (path / FILE).is_file():
             raise PolicyError(f"{path}: holds no {FILE}, expected a run of a guided task.")
         path = path / FILE
     try:
-        return GuidedPolicy(path, threads)
+        return GuidedPolicy(path, threads, name)
     except PolicyError as error:
         message = str(error)
         raise PolicyError(message if str(path) in message else f"{path}: {message}") from None

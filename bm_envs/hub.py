@@ -1,0 +1,245 @@
+"""The Hugging Face Hub through its own client: what goes wrong in one sentence, policies by name.
+
+A policy of the Hub is `hub:OWNER/NAME`, or `hub:OWNER/NAME@REVISION` for one state of it: a commit,
+a tag or a branch. Only files that nothing executes are fetched (`PATTERNS`). They stay in the
+client's cache (`HF_HOME`); a commit that is there needs no network, and a transfer that was cut
+goes on where it stopped. Where the repository has `SHA256SUMS`, as those have that `tools/hub.py`
+makes, every file must have the digest it is listed with.
+
+Mirrors (`HF_ENDPOINT`), tokens (`HF_TOKEN`) and working offline (`HF_HUB_OFFLINE`) are the
+client's.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import importlib
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from bm_envs.errors import BMError, HubError
+
+Kind = Literal["dataset", "model"]
+PREFIX = "hub:"
+SUMS = "SHA256SUMS"
+PATTERNS = (
+    "*.onnx", "*.safetensors", "*.json", "*.jsonl", "*.md", "*.png", "*.jpg", "*.svg", "*.mp4",
+    "*.webm", "LICENSE", SUMS,
+)  # fmt: skip
+_REFERENCE = re.compile(r"(?:hub:)?([\w-][\w.-]*/[\w-][\w.-]*)(?:@([\w][\w./-]*))?")
+
+
+def file_sha256(path: str | Path) -> str:
+    """Hex digest of a file's bytes."""
+    with open(path, "rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+# --- the client -----------------------------------------------------------------------------------
+
+
+def client(where: str, *, doing: str = "fetching it from", error: type[BMError] = HubError) -> Any:
+    """The package `huggingface_hub`.
+
+    Args:
+        where: what is to be fetched or pushed, for the message.
+        doing: with the Hub.
+        error: class of the exception.
+
+    Raises:
+        BMError: it is not installed.
+    """
+    try:
+        for module in ("errors", "constants"):
+            importlib.import_module(f"huggingface_hub.{module}")
+        return importlib.import_module("huggingface_hub")
+    except ImportError:
+        raise error(
+            f"{where}: {doing} the Hub needs the package huggingface_hub: pip install"
+            " 'bm-envs[hub]'."
+        ) from None
+
+
+@contextlib.contextmanager
+def one_sentence(
+    where: str, *, kind: Kind, pushing: bool = False, absent: str = "is not in the Hub cache",
+    error: type[BMError] = HubError,
+) -> Iterator[None]:  # fmt: skip
+    """Turn what the client raises in the block into an exception of ours.
+
+    Args:
+        where: what is to be fetched or pushed.
+        kind: of the repository.
+        pushing: whether it is pushed.
+        absent: what is the matter when the Hub cannot be asked.
+        error: class of the exception.
+    """
+    hub = client(where, error=error)
+    # The client's HTTP library differs between its versions (httpx, httpx2); the class all of its
+    # errors have in common is the first base of the client's own error.
+    http_error: Any = hub.errors.HfHubHTTPError.__bases__[0]
+    try:
+        yield
+    except BMError:
+        raise
+    # RuntimeError: an upload that broke, whatever broke it. ValueError: forced, and no network.
+    except (
+        hub.errors.EntryNotFoundError, http_error, OSError, ValueError, RuntimeError
+    ) as problem:  # fmt: skip
+        reason = _explain(hub, problem, kind, pushing, absent)
+        raise error(f"{where}: {reason}.") from problem
+
+
+def _explain(hub: Any, problem: Exception, kind: Kind, pushing: bool, absent: str) -> str:
+    errors, constants = hub.errors, hub.constants
+    unreachable = (
+        "HF_HUB_OFFLINE is set"
+        if constants.HF_HUB_OFFLINE
+        else f"{constants.ENDPOINT} gave no answer"
+    )
+    if isinstance(problem, errors.HFValidationError):
+        return "is no name of a repository, expected OWNER/NAME"
+    if isinstance(problem, errors.RevisionNotFoundError):
+        return f"the Hub has no such revision of this {kind}"
+    if isinstance(problem, errors.GatedRepoError):
+        return f"the terms of this {kind} have to be accepted on its page first"
+    if isinstance(problem, errors.RepositoryNotFoundError):
+        return f"the Hub has no such {kind}, or not for everyone"
+    if isinstance(problem, errors.HfHubHTTPError):
+        if isinstance(problem, errors.EntryNotFoundError):
+            return f"the Hub has no such file in this {kind}"
+        status = getattr(getattr(problem, "response", None), "status_code", None)
+        if status in (401, 403):
+            return f"the Hub refuses it ({status}); log in with 'hf auth login' or set HF_TOKEN"
+    elif isinstance(problem, errors.LocalEntryNotFoundError | errors.OfflineModeIsEnabled) or (
+        isinstance(problem, ValueError) and not pushing
+    ):
+        return f"{absent} and {unreachable}"
+    elif isinstance(problem, errors.EntryNotFoundError):
+        return f"the Hub has no such file in this {kind}"
+    lines = str(problem).strip().splitlines()
+    failed = "the upload failed" if pushing else "the download failed"
+    return f"{failed} ({lines[0].rstrip('.') if lines else type(problem).__name__})"
+
+
+# --- policies -------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class HubPolicy:
+    """One state of a policy's repository, on this machine."""
+
+    folder: Path
+    repository: str
+    commit: str
+
+    @property
+    def name(self) -> str:
+        """For tables: which policy, and which state of it."""
+        return f"{self.repository}@{self.commit[:10]}"
+
+
+def is_reference(reference: str | Path) -> bool:
+    """Whether a policy is one of the Hub."""
+    return isinstance(reference, str) and reference.startswith(PREFIX)
+
+
+def parse_reference(reference: str) -> tuple[str, str | None]:
+    """Repository and revision of `[hub:]OWNER/NAME[@REVISION]`.
+
+    Raises:
+        HubError: it is no such reference.
+    """
+    match = _REFERENCE.fullmatch(reference)
+    if match is None or ".." in reference:
+        raise HubError(
+            f"'{reference}': is no policy of the Hub, expected hub:OWNER/NAME[@REVISION]."
+        )
+    return match[1], match[2]
+
+
+def fetch_policy(reference: str) -> HubPolicy:
+    """A policy's files in the client's cache, downloaded where they are not there yet.
+
+    Raises:
+        HubError: client not installed, Hub out of reach, no such repository or revision, transfer
+            broken, or a file with another digest than the repository tells.
+    """
+    repository, revision = parse_reference(reference)
+    where = f"hub:{repository}" + (f"@{revision}" if revision else "")
+    hub = client(where)
+    with one_sentence(where, kind="model"):
+        folder = Path(
+            hub.snapshot_download(repository, revision=revision, allow_patterns=list(PATTERNS))
+        )
+    check_sums(folder, where)
+    return HubPolicy(folder, repository, folder.name)
+
+
+def check_sums(folder: Path, where: str) -> dict[str, str]:
+    """Compare files with `SHA256SUMS` beside them; returns the digests of all files.
+
+    Raises:
+        HubError: a file is missing, is not listed, or has another digest.
+    """
+    found = {
+        path.relative_to(folder).as_posix(): file_sha256(path)
+        for path in sorted(folder.rglob("*"))
+        if path.is_file() and ".cache" not in path.relative_to(folder).parts
+    }
+    if SUMS not in found:
+        return found
+    listed = {}
+    for line in (folder / SUMS).read_text(encoding="utf-8", errors="replace").splitlines():
+        digest, _, name = line.partition("  ")
+        listed[name] = digest
+    for name in sorted(listed.keys() | found.keys() - {SUMS}):
+        if name not in found:
+            raise HubError(f"{where}: {name} of its {SUMS} is missing; nothing of it is used.")
+        if name not in listed:
+            raise HubError(f"{where}: {name} is not in its {SUMS}; nothing of it is used.")
+        if found[name] != listed[name]:
+            raise HubError(
+                f"{where}: {name} has SHA-256 {found[name][:12]}..., expected "
+                f"{listed[name][:12]}... of its {SUMS}; nothing of it is used."
+            )
+    return found
+
+
+def write_sums(folder: Path) -> None:
+    """Write `SHA256SUMS` of all files in a folder, as `sha256sum -c` reads it."""
+    names = sorted(p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file())
+    lines = [f"{file_sha256(folder / name)}  {name}\n" for name in names if name != SUMS]
+    (folder / SUMS).write_text("".join(lines), encoding="utf-8")
+
+
+def push_folder(folder: Path, repository: str, *, private: bool, message: str) -> tuple[str, str]:
+    """Make a folder's files the content of a model repository, in one commit.
+
+    The repository is made where there is none. Files of it that the folder lacks are deleted.
+
+    Returns:
+        The commit's address and its id.
+
+    Raises:
+        HubError: client not installed, not allowed, or the transfer broke; then the repository has
+            what it had before.
+    """
+    where = f"hub:{repository}"
+    hub = client(where, doing="pushing it to")
+    api = hub.HfApi()
+    names = sorted(p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file())
+    with one_sentence(where, kind="model", pushing=True, absent="nothing was pushed"):
+        api.create_repo(repository, repo_type="model", private=private, exist_ok=True)
+        there = set(api.list_repo_files(repository)) - {".gitattributes"}
+        operations = [
+            hub.CommitOperationAdd(path_in_repo=name, path_or_fileobj=str(folder / name))
+            for name in names
+        ]
+        operations += [hub.CommitOperationDelete(name) for name in sorted(there - set(names))]
+        info = api.create_commit(repository, operations, commit_message=message)
+    return info.commit_url, info.oid
