@@ -305,7 +305,7 @@ def throughput_table(results: Iterable[ResultFile]) -> Table:
 
 def reference_table(results: Iterable[ResultFile]) -> Table:
     """Rows of `reference` files."""
-    table = Table("References that no robot can follow as they are", (
+    table = Table("Reference motions against joints and floor", (
         "motion", "seconds", "flags", *ORIGIN,
     ))  # fmt: skip
     for entry in entries(results, "reference"):

@@ -22,6 +22,7 @@ from typing import Any
 from bm_envs.errors import ResultError
 from bm_envs.evaluation import wilson
 from bm_envs.motion import suites
+from bm_envs.motion.feasibility import FLAGS
 from bm_envs.tasks.track.config import CONTROL_DT
 
 # Of files beside results that are none.
@@ -432,8 +433,27 @@ REFERENCE: Rules = {
     "suite": text(*suites.NAMES, *suites.OTHERS),
     "clip_s": number(0, above=True),
     "frames": whole(2),
-    "flags": listing(),
+    "joint_excess_rad": number(0),
+    "joint_excess_share": number(0, 1),
+    "joint_speed_ratio": number(0),
+    "joint_speed_share": number(0, 1),
+    "foot_depth_m": number(),
+    "foot_depth_share": number(0, 1),
+    "link_depth_m": number(),
+    "root_speed_m_s": number(0),
+    "root_turn_rad_s": number(0),
+    "floating_s": number(0),
+    "flags": Rule(
+        f"a list of some of: {', '.join(FLAGS)}",
+        lambda v: isinstance(v, list) and all(flag in FLAGS for flag in v),
+    ),
+    "worst_s": numbers(),
 }
+
+
+def _reference(row: dict[str, Any], settings: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    if sorted(row["worst_s"]) != sorted(row["flags"]):
+        yield "worst_s", "a time for each of the flags"
 
 
 def _nothing(row: dict[str, Any], settings: dict[str, Any]) -> Iterator[tuple[str, str]]:
@@ -458,7 +478,7 @@ KINDS: dict[str, Kind] = {
     "learning": Kind(LEARNING, _learning),
     "sweep": Kind(SWEEP, _learning),
     "physics_accuracy": Kind(PHYSICS),
-    "reference": Kind(REFERENCE),
+    "reference": Kind(REFERENCE, _reference),
 }
 
 

@@ -29,9 +29,13 @@ GOOD = {
         "mean_iterations": 3.2, "solver_error": {"root_pos_m": 0.0},
         "total_error": {"root_pos_m": 1e-4},
     }]),
-    "reference": result("reference", [
-        {"motion": "walk", "suite": "builtin", "clip_s": 24.5, "frames": 1226, "flags": []},
-    ]),
+    "reference": result("reference", [{
+        "motion": "walk", "suite": "builtin", "clip_s": 24.5, "frames": 1226,
+        "joint_excess_rad": 0.0, "joint_excess_share": 0.0, "joint_speed_ratio": 1.4,
+        "joint_speed_share": 0.01, "foot_depth_m": -0.001, "foot_depth_share": 0.0,
+        "link_depth_m": -0.035, "root_speed_m_s": 0.8, "root_turn_rad_s": 0.0, "floating_s": 0.0,
+        "flags": ["joint speed"], "worst_s": {"joint speed": 3.2},
+    }]),
 }  # fmt: skip
 
 
@@ -215,7 +219,9 @@ def test_traces_of_track_are_checked():
         ("learning", "machine", {"processor": "x"}, "row 1: machine.cores is null, expected"),
         ("sweep", "error", ..., "row 1: env_steps is null, expected there, in a row without"),
         ("physics_accuracy", "physics_dt", 0, "expected a number above 0."),
-        ("reference", "flags", "none", "expected a list."),
+        ("reference", "flags", "none", "expected a list of some of: joint limits, joint speed,"),
+        ("reference", "flags", ["slow"], "expected a list of some of: joint limits, joint speed,"),
+        ("reference", "flags", [], "expected a time for each of the flags."),
     ],
 )  # fmt: skip
 def test_rows_of_other_kinds_are_checked(kind, field, new, sentence):

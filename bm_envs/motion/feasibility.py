@@ -1,0 +1,137 @@
+"""What in a reference motion no robot can follow.
+
+Retargeting moves a person's motion onto the robot frame by frame and asks neither for its joints
+nor for the floor. A tracker pays for such frames, or fails at them, whatever it learns; so a clip
+is looked at before anybody trains on it. Bounds are ours: they let through what costs a tracker
+centimetres or a few hundredths of a radian, and catch what it cannot make up for.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from bm_envs import rotations as rot
+from bm_envs.motion.clip import Clip, foot_height
+from bm_envs.robots import g1
+
+JOINT_EXCESS = 0.05  # rad beyond a joint's range
+FOOT_DEPTH = 0.03  # m of a sole under the floor; standing clips are off by up to 8 mm (LAFAN1)
+LINK_DEPTH = 0.0  # m of a link's origin under the floor; the link around it is thicker than that
+ROOT_SPEED = 10.0  # m/s from one frame to the next; a person sprints at 10, the robot is smaller
+ROOT_TURN = 20.0  # rad/s likewise; a somersault has 10
+FLIGHT_HEIGHT = 0.12  # m, everything higher than that is off the floor
+FLIGHT_S = 0.9  # s; a jump of 1 m, more than any person's, takes that long
+
+FLAGS = ("joint limits", "joint speed", "feet under the floor", "link under the floor", "jump",
+         "floating")  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Feasibility:
+    """How far a clip goes beyond what the robot can do; what exceeds a bound is flagged."""
+
+    joint_excess_rad: float
+    """Largest angle beyond a joint's range; 0 within it."""
+    joint_excess_joint: str
+    """The joint of that angle, or of the least room."""
+    joint_excess_share: float
+    """Share of frames with a joint beyond its range."""
+    joint_speed_ratio: float
+    """Largest joint speed between two frames over the joint's limit."""
+    joint_speed_joint: str
+    joint_speed_share: float
+    """Share of steps in which a joint is faster than its limit."""
+    foot_depth_m: float
+    """Deepest a sole gets under the floor; negative: it never does."""
+    foot_depth_share: float
+    """Share of frames with a sole deeper than 1 cm."""
+    link_depth_m: float
+    """Deepest origin of a link, likewise."""
+    link_depth_link: str
+    root_speed_m_s: float
+    """Largest speed of the pelvis between two frames."""
+    root_turn_rad_s: float
+    """Largest turning rate of the pelvis between two frames."""
+    floating_s: float
+    """Longest time with soles and origins of all links off the floor."""
+    flags: dict[str, float]
+    """Which bounds are exceeded, each with the second of the worst frame."""
+
+    def row(self) -> dict[str, Any]:
+        """As a result file has it."""
+        figures = {name: getattr(self, name) for name in self.__dataclass_fields__}
+        return figures | {"flags": list(self.flags), "worst_s": dict(self.flags)}
+
+
+def examine(clip: Clip) -> Feasibility:
+    """Compare a clip with the robot's joints and with the floor (z = 0)."""
+    dt = 1.0 / clip.fps
+    joints = clip.joint_pos.astype(np.float64)
+    low, high = g1.JOINT_RANGE.T
+    # A joint stored on its limit is within it: float32 rounds by less than 1e-6 rad.
+    excess = np.maximum(low - joints, joints - high)
+    frame, joint = _largest(excess)
+    ratio = np.abs(np.diff(joints, axis=0)) / dt / g1.VELOCITY_LIMIT
+    step, fast = _largest(ratio)
+
+    soles = foot_height(clip)
+    links = clip.body_pos_w[:, :, 2].astype(np.float64)
+    lowest, link = _largest(-links)
+    root = clip.body_pos_w[:, 0].astype(np.float64)
+    speed = np.linalg.norm(np.diff(root, axis=0), axis=1) / dt
+    quat = clip.body_quat_w[:, 0].astype(np.float64)
+    change = rot.quat_to_rotvec(rot.quat_mul(quat[1:], rot.quat_conj(quat[:-1])))
+    turn = np.linalg.norm(change, axis=1) / dt
+    floating, landed = _longest(
+        np.minimum(soles.min(axis=1), links.min(axis=1)) > FLIGHT_HEIGHT, dt
+    )
+
+    found = Feasibility(
+        joint_excess_rad=max(0.0, float(excess.max())),
+        joint_excess_joint=g1.JOINT_NAMES[joint],
+        joint_excess_share=float((excess > 1e-6).any(axis=1).mean()),
+        joint_speed_ratio=float(ratio.max()),
+        joint_speed_joint=g1.JOINT_NAMES[fast],
+        joint_speed_share=float((ratio > 1).any(axis=1).mean()),
+        foot_depth_m=float(-soles.min()),
+        foot_depth_share=float((soles.min(axis=1) < -0.01).mean()),
+        link_depth_m=float(-links.min()),
+        link_depth_link=g1.BODY_NAMES[link],
+        root_speed_m_s=float(speed.max()),
+        root_turn_rad_s=float(turn.max()),
+        floating_s=floating,
+        flags={},
+    )
+    worst = {
+        "joint limits": (found.joint_excess_rad > JOINT_EXCESS, frame),
+        "joint speed": (found.joint_speed_ratio > 1, step),
+        "feet under the floor": (found.foot_depth_m > FOOT_DEPTH, _largest(-soles)[0]),
+        "link under the floor": (found.link_depth_m > LINK_DEPTH, lowest),
+        "jump": (
+            found.root_speed_m_s > ROOT_SPEED or found.root_turn_rad_s > ROOT_TURN,
+            int(np.maximum(speed / ROOT_SPEED, turn / ROOT_TURN).argmax()),
+        ),
+        "floating": (floating > FLIGHT_S, landed),
+    }
+    assert tuple(worst) == FLAGS
+    found.flags.update({name: round(at * dt, 3) for name, (bad, at) in worst.items() if bad})
+    return found
+
+
+def _largest(values: np.ndarray) -> tuple[int, int]:
+    """Frame and column of the largest of `[T, K]` values."""
+    frame, column = np.unravel_index(values.argmax(), values.shape)
+    return int(frame), int(column)
+
+
+def _longest(true: np.ndarray, dt: float) -> tuple[float, int]:
+    """Seconds of the longest run of true frames, and the frame in which it ends."""
+    longest = length = end = 0
+    for frame, value in enumerate(true):
+        length = length + 1 if value else 0
+        if length > longest:
+            longest, end = length, frame
+    return longest * dt, end
