@@ -77,14 +77,20 @@ def test_the_python_example_runs():
 
 @functools.cache
 def flags(script):
-    """The flags that a script's `--help` lists."""
-    done = run(
-        [sys.executable, script, "--help"],
-        timeout=300,
-        env={**os.environ, "COLUMNS": "200", "NO_COLOR": "1"},
-    )
-    assert done.returncode == 0, f"{script} --help: {done.stderr}"
-    return set(re.findall(r"--[a-z][a-z0-9.-]*", done.stdout))
+    """The flags that a script's `--help` lists, and those of its subcommands."""
+
+    def listed(*subcommand):
+        done = run(
+            [sys.executable, script, *subcommand, "--help"],
+            timeout=300,
+            env={**os.environ, "COLUMNS": "200", "NO_COLOR": "1"},
+        )
+        assert done.returncode == 0, f"{script} --help: {done.stderr}"
+        return done.stdout
+
+    text = listed()
+    text += "".join(map(listed, re.findall(r"• ([a-z]+) ", text)))
+    return set(re.findall(r"--[a-z][a-z0-9.-]*", text))
 
 
 def uses():
