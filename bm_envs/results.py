@@ -29,7 +29,7 @@ from bm_envs.tasks.track.config import CONTROL_DT
 POLICY_FORMATS = ("bm-envs policy 1", "bm-envs denoiser 1", "bm-envs guided policy 1")
 MAX_BYTES = 64 * 2**20
 PROTOCOLS = ("clip", "robust")
-TASKS = ("walk_perturb", "joystick", "waypoint", "obstacle")
+TASKS = ("walk_perturb", "joystick", "waypoint", "obstacle", "composition")
 # Of the gates' values; what a gate asks beside its value may still fail it.
 GATES_AT_LEAST = ("1", "2", "3", "4", "5")
 GATES_AT_MOST = ("0", "1b", "2b", "latency")

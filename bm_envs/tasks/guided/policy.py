@@ -203,7 +203,7 @@ def is_guided_policy(reference: str | Path) -> bool:
     Raises:
         PolicyError: the file is unreadable.
     """
-    path = Path(reference)
+    path = Path(policy_files.from_hub(reference)[0])
     path = path / FILE if path.is_dir() else path
     if not path.is_file():
         return False
