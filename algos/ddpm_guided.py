@@ -106,6 +106,9 @@ class Config:
     """Share of level 0's noise that past states have in training (prototype: 1, with clean ones at
     run time). What is learned from noisy states pulls clean ones towards the mean: walking dies
     away."""
+    shoved_futures: bool = False
+    """Learn from windows in whose future the robot is shoved, too (prototype: all windows). A shove
+    is no plan, and what the expert does against it is no way to bring it about."""
     action_steps: int = 8
     """Future actions that count in the loss. Source: the paper."""
     rate_coef: float = 0.1
@@ -168,17 +171,31 @@ PRESETS: dict[str, Callable[[], Config]] = {"cpu": lambda: Config(data=()), "pap
 
 
 class Windows:
-    """Windows of `LENGTH` steps out of episodes, none of them across two."""
+    """Windows of `LENGTH` steps out of episodes, none of them across two.
 
-    def __init__(self, episodes: Rollouts, rep: Representation, device: torch.device) -> None:
+    Without `shoved_futures`, none in whose future the robot is shoved; that it was shoved before is
+    no matter.
+    """
+
+    def __init__(
+        self, episodes: Rollouts, rep: Representation, device: torch.device,
+        shoved_futures: bool = False,
+    ) -> None:  # fmt: skip
         self._rep = rep
         states = rollouts.states_of(episodes.qpos, episodes.qvel)
         self._states = States(*(torch.as_tensor(value, device=device) for value in states))
         self._actions = torch.as_tensor(episodes.action, device=device)
-        self._per_episode = episodes.qpos.shape[1] - LENGTH + 1
-        if self._per_episode < 1:
+        starts = episodes.qpos.shape[1] - LENGTH + 1
+        if starts < 1:
             raise ConfigError(
                 f"Episodes have {episodes.qpos.shape[1]} steps, expected {LENGTH} or more."
+            )
+        futures = np.arange(starts)[:, None] + np.arange(PAST - 1, LENGTH - 1)
+        taken = shoved_futures | ~episodes.pushed[:, futures].any(2)  # [E, starts]
+        self._places = torch.as_tensor(np.argwhere(taken), device=device)
+        if not len(self._places):
+            raise ConfigError(
+                "In the future of every window the robot is shoved, expected some without."
             )
         self._offsets = torch.arange(LENGTH, device=device)
         index, sign = rep.mirror
@@ -190,14 +207,14 @@ class Windows:
         )
 
     def __len__(self) -> int:
-        return len(self._actions) * self._per_episode
+        return len(self._places)
 
     def batch(self, index: Tensor, mirror: bool) -> tuple[Tensor, Tensor]:
         """Features of states `[B, L, S]` and actions `[B, L, A]` of windows `index [B]`.
 
         With `mirror`, 2 B: their mirror images follow.
         """
-        episode, start = index // self._per_episode, index % self._per_episode
+        episode, start = self._places[index].unbind(1)
         at = episode[:, None], start[:, None] + self._offsets
         states = States(*(value[at] for value in self._states if value is not None))
         features, actions = self._rep.encode(states, PAST - 1), self._actions[at]
@@ -595,8 +612,10 @@ def main(config: Config) -> None:
     held_out = max(1, round(config.validation * len(episodes)))
     if held_out >= len(episodes):
         raise ConfigError(f"There is {len(episodes)} episode, expected 2 or more.")
-    windows = Windows(episodes[np.sort(order[held_out:])], rep, device)
-    validation = Windows(episodes[np.sort(order[:held_out])], rep, device)
+    windows, validation = (
+        Windows(episodes[np.sort(part)], rep, device, config.shoved_futures)
+        for part in (order[held_out:], order[:held_out])
+    )
 
     # 3. Start afresh, or from the checkpoint.
     torch.manual_seed(config.seed)

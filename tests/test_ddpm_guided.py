@@ -1,5 +1,6 @@
 """The diffusion model: attention mask, projection, loss, averaging, resume, files, control."""
 
+import dataclasses
 import json
 import shutil
 import subprocess
@@ -323,6 +324,25 @@ def test_episodes_shorter_than_a_window_are_refused(data):
     )
     with pytest.raises(ConfigError, match="Episodes have 10 steps, expected 20 or more"):
         ddpm.Windows(cut, representation("body_pos"), torch.device("cpu"))
+
+
+def test_no_window_is_shoved_after_its_present(data):
+    """Of one episode of 30 steps that is shoved between its states 12 and 13."""
+    episodes = rollouts.load_rollouts(data)[0][:1]
+    pushed = np.zeros_like(episodes.pushed)
+    pushed[0, 12] = True
+    episodes = dataclasses.replace(episodes, pushed=pushed)
+    rep, cpu = representation("joint_rot"), torch.device("cpu")
+    every = ddpm.Windows(episodes, rep, cpu, shoved_futures=True)
+    some = ddpm.Windows(episodes, rep, cpu)
+    assert len(every) == 11
+    # A window from t has its present at t + 3: that is 13 or later from t = 10 on.
+    assert len(some) == 1
+    first = some.batch(torch.tensor([0]), False)[1]
+    assert torch.equal(first, every.batch(torch.tensor([10]), False)[1])
+    pushed[:] = True
+    with pytest.raises(ConfigError, match="every window the robot is shoved"):
+        ddpm.Windows(dataclasses.replace(episodes, pushed=pushed), rep, cpu)
 
 
 # --- files and control ----------------------------------------------------------------------------
