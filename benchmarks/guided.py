@@ -373,7 +373,7 @@ def row_of(model: Runnable, config: Config, found: Trials) -> dict[str, Any]:
         "mean_yaw_rate_predicted": _mean(found.predicted[:, 2]),
         "falls_s": sorted(round(float(t), 2) for t in found.down_s[np.isfinite(found.down_s)]),
         "sampler": config.sampler if is_guided else None, "delay": config.delay,
-        "steering": dataclasses.asdict(config.resolved) if is_guided else None,
+        "steering": _settings(config.resolved) if is_guided else None,
         "tick_ms_median": round(float(np.median(ticks)), 2),
         "tick_ms_p95": round(float(np.percentile(ticks, 95)), 2),
     }  # fmt: skip
@@ -404,6 +404,12 @@ def row_of(model: Runnable, config: Config, found: Trials) -> dict[str, Any]:
 def _mean(values: np.ndarray) -> float | None:
     finite = values[np.isfinite(values)]
     return round(float(finite.mean()), 5) if finite.size else None
+
+
+def _settings(steering: Steering) -> dict[str, Any]:
+    """As JSON, which has no infinity."""
+    values = dataclasses.asdict(steering)
+    return {name: "inf" if value == np.inf else value for name, value in values.items()}
 
 
 def _plain(value: Any) -> Any:

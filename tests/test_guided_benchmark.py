@@ -46,11 +46,15 @@ def quick_starts(monkeypatch):
 
 @pytest.mark.parametrize("task", list(guided.FIGURES))
 def test_robots_that_fold_up_fail_every_task(drives, task):
-    config = guided.Config(policy="x", task=task, trials=2, sampler="2", seed=3, threads=1)
+    config = guided.Config(
+        policy="x", task=task, trials=2, sampler="2", seed=3, threads=1,
+        steering=guided.Steering(speed=np.inf, correct_s=np.inf),
+    )  # fmt: skip
     model = Model(drives, still(0.0))
     found = guided.run(model, config, 2)
     row = guided.row_of(model, config, found)
     assert KEYS <= row.keys() and json.dumps(row, allow_nan=False)
+    assert row["steering"]["speed"] == "inf"
     assert row["successes"] == row["upright_strict"] == 0 and row["success_rate"] == 0
     assert len(row["falls_s"]) == 2 and len(row["each"]) == 2
     assert row["ci95"][0] == 0 and 0.5 < row["ci95"][1] < 0.7  # Wilson: 0 of 2 is 0 to 65.8 %
