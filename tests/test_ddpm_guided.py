@@ -230,13 +230,13 @@ def test_windows_are_of_one_episode_and_mirrored_as_motions_are(data):
     episodes = rollouts.load_rollouts(data)[0]
     for name in REPRESENTATIONS:
         rep = representation(name)
-        windows = ddpm.Windows(episodes, rep, torch.device("cpu"))
+        windows = ddpm.Windows(episodes, rep, torch.device("cpu"), shoved_futures=True)
         assert len(windows) == len(episodes) * 11
         index = torch.tensor([0, 11, 25])
         states, actions = windows.batch(index, mirror=True)
         assert states.shape == (6, LENGTH, rep.size)
         np.testing.assert_array_equal(actions[2], episodes.action[2, 3 : 3 + LENGTH])
-        other = ddpm.Windows(episodes.mirrored(), rep, torch.device("cpu"))
+        other = ddpm.Windows(episodes.mirrored(), rep, torch.device("cpu"), shoved_futures=True)
         mirrored_states, mirrored_actions = other.batch(index, mirror=False)
         np.testing.assert_allclose(actions[3:], mirrored_actions, atol=1e-6)
         # The robot's published links are symmetric to 1e-4 m only.
