@@ -58,7 +58,7 @@ from bm_envs.policy import load_policy
 from bm_envs.robots import g1
 from bm_envs.rotations import quat_mul, quat_rotate
 from bm_envs.tasks.guided import rollouts, sampler
-from bm_envs.tasks.guided.costs import Joystick, guide
+from bm_envs.tasks.guided.costs import Joystick
 from bm_envs.tasks.guided.model import Controller, GuidedModel, Method, load_model, method_of
 from bm_envs.tasks.guided.representation import (
     REPRESENTATIONS,
@@ -68,7 +68,7 @@ from bm_envs.tasks.guided.representation import (
 )
 from bm_envs.tasks.guided.rollouts import Rollouts, states_of
 from bm_envs.tasks.guided.sampler import LENGTH, NOW, PAST, K
-from bm_envs.tasks.guided.steering import STEERING
+from bm_envs.tasks.guided.steering import STEERING, command_cost, guide_by, predicted_velocity
 from bm_envs.tasks.guided.task import Robots
 from bm_envs.tasks.track.config import CONTROL_DT
 
@@ -446,12 +446,11 @@ def closed_loop(
     forward, planned = np.zeros(count), np.zeros(count)
     counted = np.zeros(count)
     marked = robots.simulator.root_pos[:, :2].copy()
-    velocity = model.representation.blocks["root_lin_vel"].start
     for t in tqdm(range(-warm_up, steps), desc=label, leave=False, disable=not label):
         if t == 0:
             marked = robots.simulator.root_pos[:, :2].copy()
             if cost is not None:
-                controller.guide = joystick_guide(model, cost, strength)
+                controller.guide = guide_by(cost, model, STEERING["joystick"], strength)
         states = robots.states()
         action = controller.act(states, ahead=delay)
         if shoves and t >= 0 and t % SECOND == 0:
@@ -465,9 +464,8 @@ def closed_loop(
             continue
         up = np.isinf(down)
         own = yaw_frames(States(*states[:4])).of(states.root_lin_vel[:, None])[:, 0]
-        plan = model.unscale(controller.sample.states[:, PAST:])[..., velocity]
         forward += np.where(up, own[:, 0], 0)
-        planned += np.where(up, plan.mean(1), 0)
+        planned += np.where(up, predicted_velocity(model, controller.sample)[:, 0], 0)
         counted += up
         if (t + 1) % SECOND == 0:
             now = robots.simulator.root_pos[:, :2].copy()
@@ -482,19 +480,7 @@ def closed_loop(
 
 def forward_cost(velocity: np.ndarray) -> Joystick:
     """That of walking straight ahead at `velocity [N]`, m/s, weighed as for joystick."""
-    steering, zero = STEERING["joystick"], np.zeros_like(velocity)
-    return Joystick(np.stack([velocity, zero], 1), zero, steering.consistent, steering.turn)
-
-
-def joystick_guide(
-    model: GuidedModel, cost: Joystick, strength: float | np.ndarray
-) -> sampler.Guide:
-    """The cost's guide at one strength, or at one for each robot, steered as for joystick."""
-    steering = STEERING["joystick"]
-    return guide(
-        cost, model.representation, model.scale, model.unscale, strength,
-        scaling=steering.scaling, last_level=steering.last_level, most_step=steering.most_step,
-    )  # fmt: skip
+    return command_cost(velocity[:, None] * [1.0, 0.0, 0.0], STEERING["joystick"])
 
 
 def gate_3(
@@ -576,7 +562,7 @@ def gate_5(
     for sign in (1, -1):
         cost = forward_cost(np.full(count, 0.3 * sign))
         given[sign] = _one_action(
-            model, truth, config, joystick_guide(model, cost, config.strength)
+            model, truth, config, guide_by(cost, model, STEERING["joystick"], config.strength)
         )
     change = given[1] - given[-1]
     ratio = float(np.sqrt((change**2).sum(1).mean()) / spread)

@@ -60,11 +60,10 @@ from bm_envs.evaluation import in_project_order, protocol_task, wilson
 from bm_envs.motion.clip import Clip
 from bm_envs.motion.procedural import Command, Gait, clip_from_plan, plan_walk
 from bm_envs.policy import Policy, load_policy
-from bm_envs.rotations import quat_rotate_inverse, quat_yaw
 from bm_envs.tasks.guided.config import CommandedConfig, GuidedConfig, config_class
 from bm_envs.tasks.guided.model import Controller, GuidedModel, Method, load_model, method_of
 from bm_envs.tasks.guided.policy import GuidedPolicy, is_guided_policy, load_guided_policy
-from bm_envs.tasks.guided.steering import STEERING, Pilot, Steering, predicted_velocity
+from bm_envs.tasks.guided.steering import STEERING, Pilot, Steering
 from bm_envs.tasks.track.config import CONTROL_DT, ActuationConfig
 from bm_envs.tasks.track.task import TrackTask
 
@@ -158,7 +157,7 @@ class Guided:
     def __init__(self, model: GuidedModel, env: GuidedVectorEnv, config: Config) -> None:
         noise = seeds_of(config.seed, env.num_envs, "noise")
         self._controller = Controller(model, env.num_envs, seed=noise, method=config.method)
-        self._model, self._task, self._delay = model, env.task, config.delay
+        self._task, self._delay = env.task, config.delay
         self._pilot = Pilot(env.task, model, config.resolved)
 
     def act(self, obs: np.ndarray) -> np.ndarray:
@@ -170,7 +169,7 @@ class Guided:
 
     def predicted(self) -> np.ndarray:
         """Mean forward, left and yaw rate of the last window's future. `[N, 3]`."""
-        return predicted_velocity(self._model, self._controller.sample)
+        return self._pilot.predicted
 
 
 class Observing:
@@ -287,7 +286,7 @@ def run(model: Runnable, config: Config, trials: int, *, label: str = "") -> Tri
         ),
         autoreset_mode="disabled",
     )  # fmt: skip
-    task, sim = env.task, env.simulator
+    task = env.task
     obs, _ = env.reset(seed=seeds_of(config.seed, trials, "trial"))
     if isinstance(model, Policy):
         driver = Tracking(model, env, config)
@@ -308,10 +307,8 @@ def run(model: Runnable, config: Config, trials: int, *, label: str = "") -> Tri
         fresh = np.isinf(down) & figures["fell_strict"]
         down[fresh] = (began[fresh] + 1) * CONTROL_DT
         up = np.isinf(down) & (began >= 0)
-        velocity = quat_rotate_inverse(_yaw_quat(sim.root_quat), sim.root_lin_vel)
-        now = np.column_stack([velocity[:, :2], task.yaw_rate()])
         way += np.where(up, figures["speed"], 0.0)
-        executed += np.where(up[:, None], now, 0.0)
+        executed += np.where(up[:, None], task.own_motion(), 0.0)
         predicted += np.where(up[:, None], driver.predicted(), 0.0)
         counted += up
     figures = task.figures()
@@ -328,13 +325,6 @@ def seeds_of(seed: int, trials: int, what: Literal["trial", "noise", "start"]) -
     number = ("trial", "noise", "start").index(what)
     draws = (np.random.SeedSequence([seed, i, number]) for i in range(trials))
     return [int(draw.generate_state(1, np.uint64)[0]) for draw in draws]
-
-
-def _yaw_quat(quat: np.ndarray) -> np.ndarray:
-    """The part of rotations `[N, 4]` about the vertical."""
-    half = 0.5 * quat_yaw(quat)
-    zero = np.zeros_like(half)
-    return np.stack([np.cos(half), zero, zero, np.sin(half)], 1)
 
 
 # Figures of a task that its rows report of every trial.

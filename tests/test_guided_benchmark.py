@@ -16,6 +16,7 @@ from bm_envs.envs import GuidedVectorEnv, TrackVectorEnv
 from bm_envs.errors import BMError, ConfigError
 from bm_envs.evaluation import in_project_order, protocol_task
 from bm_envs.policy import load_policy
+from bm_envs.robots import g1
 from bm_envs.rotations import quat_yaw
 from bm_envs.tasks.guided.config import JoystickConfig, WalkPerturbConfig
 from bm_envs.tasks.guided.policy import is_guided_policy, load_guided_policy, write_guided_policy
@@ -219,11 +220,13 @@ def test_an_expert_is_pushed_as_the_others_are(monkeypatch, drives):
     np.testing.assert_array_equal(expert["push_velocity"], other["push_velocity"])
 
 
-def test_velocities_are_of_the_robots_own_axes(drives, monkeypatch):
+def test_velocities_are_of_the_robots_own_axes():
     """What the row calls forward is along the heading, wherever in the world that points."""
-    quat = guided._yaw_quat(np.array([[np.cos(0.6), 0.0, 0.0, np.sin(0.6)]]))
-    own = guided.quat_rotate_inverse(quat, np.array([[np.cos(1.2), np.sin(1.2), 0.1]]))
-    np.testing.assert_allclose(own, [[1.0, 0.0, 0.1]], atol=1e-12)
+    env = guided.GuidedVectorEnv(1, "joystick", threads=1)
+    qpos = np.array([0.0, 0.0, 0.8, np.cos(0.6), 0.0, 0.0, np.sin(0.6), *g1.DEFAULT_JOINT_POS])
+    qvel = np.array([np.cos(1.2), np.sin(1.2), 0.1, 0.0, 0.0, -0.3, *np.zeros(29)])
+    env.reset(seed=0, options={"qpos": qpos, "qvel": qvel})
+    np.testing.assert_allclose(env.task.own_motion(), [[1.0, 0.0, -0.3]], atol=1e-6)  # float32
 
 
 def test_settings():

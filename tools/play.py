@@ -476,11 +476,7 @@ class Play:
 
     def _velocity(self) -> np.ndarray:
         """m/s forward and left of the heading, and rad/s left. `[3]`."""
-        sim = self.task.simulator
-        yaw = quat_yaw(sim.root_quat)[0]
-        x, y = sim.root_lin_vel[0, :2]
-        cos, sin = np.cos(yaw), np.sin(yaw)
-        return np.array([cos * x + sin * y, cos * y - sin * x, self.task.yaw_rate()[0]])
+        return self.task.own_motion()[0]
 
     def _look(self, figures: dict[str, np.ndarray], over: bool) -> None:
         """Tell what happened in the step just done, and begin again some time after a fall."""

@@ -802,11 +802,8 @@ def make_clip(name: str) -> Clip:
     if not is_made(name):
         raise MotionError(unknown_name("procedural motion", name, NAMES))
     if drawn := DRAWN_NAME.fullmatch(name):
-        seed = int(drawn[2])
-        recipe = (
-            Recipe(mix_commands(seed)) if drawn[1] == "mix"
-            else Recipe(on_commands(seed), gait=_ON_GAIT)
-        )  # fmt: skip
+        draw, gait = {"mix": (mix_commands, Gait()), "on": (on_commands, _ON_GAIT)}[drawn[1]]
+        recipe = Recipe(draw(int(drawn[2])), gait=gait)
     else:
         recipe = FAMILY[name]
     clip = clip_from_plan(

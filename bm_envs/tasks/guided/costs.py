@@ -260,7 +260,7 @@ class Waypoint(_Evaluated):
         total = drawn * pull + push * (off**2).sum(-1) + near * (slow**2).sum(-1)
         by_vel = 2 * (push[..., None] * off + near[..., None] * slow)
         parts = {"root_pos": (0, drawn[..., None] * by_pos), "root_lin_vel": (0, by_vel)}
-        return total.sum(1), _gradient(features, rep, parts)
+        return total.sum(1), _at_blocks(features, rep, parts)
 
 
 @dataclass(frozen=True)
@@ -305,7 +305,7 @@ class Hold(_Evaluated):
             "root_lin_vel": (0, vel[..., :2]),
             "root_ang_vel": (2, turn[..., 2:]),
         }
-        return 0.5 * total.sum(1), _gradient(features, rep, parts)
+        return 0.5 * total.sum(1), _at_blocks(features, rep, parts)
 
 
 @dataclass(frozen=True)
@@ -348,7 +348,7 @@ class Heading(_Evaluated):
             "root_ang_vel": (2, self.consistent * slip[..., None]),
         }
         total = (off**2 + self.consistent * slip**2).sum(1)
-        return 0.5 * total, _gradient(features, rep, parts)
+        return 0.5 * total, _at_blocks(features, rep, parts)
 
 
 def barrier(x: np.ndarray | float, delta: float = DELTA) -> np.ndarray:
@@ -511,18 +511,13 @@ class Corrected:
 
     def _real(self, features: np.ndarray, rep: Representation) -> np.ndarray:
         _check_count(self, self.offset, features)
-        result = features.copy()
+        plane, turn = self.offset[:, None, :2], self.offset[:, None, 2:]
         ahead = AHEAD[PAST:, None]
-        for block, column, offset in (
-            ("root_lin_vel", 0, self.offset[:, None, :2]),
-            ("root_pos", 0, self.offset[:, None, :2] * ahead),
+        return features - _at_blocks(features, rep, {
+            "root_lin_vel": (0, plane), "root_pos": (0, plane * ahead),
             # A walking root leans little, so its heading is close to its rotation vector's z.
-            ("root_rot", 2, self.offset[:, None, 2:] * ahead),
-            ("root_ang_vel", 2, self.offset[:, None, 2:]),
-        ):
-            start = rep.blocks[block].start + column
-            result[:, PAST:, start : start + offset.shape[-1]] -= offset
-        return result
+            "root_rot": (2, turn * ahead), "root_ang_vel": (2, turn),
+        })  # fmt: skip
 
 
 def unit_weight(cost: Cost, features: np.ndarray, rep: Representation) -> float:
@@ -916,10 +911,10 @@ def _future(features: np.ndarray, rep: Representation, *blocks: str) -> list[np.
     return [features[:, PAST:, rep.blocks[block]].astype(float) for block in blocks]
 
 
-def _gradient(
+def _at_blocks(
     features: np.ndarray, rep: Representation, parts: dict[str, tuple[int, np.ndarray]]
 ) -> np.ndarray:
-    """Of derivatives `[N, L', size]` by blocks from one of their columns on. `[N, L, D]`."""
+    """Arrays `[N, L', size]` put into blocks from one of their columns on. `[N, L, D]`, else 0."""
     result = np.zeros_like(features)
     for block, (column, part) in parts.items():
         start = rep.blocks[block].start + column

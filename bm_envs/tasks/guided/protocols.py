@@ -354,6 +354,10 @@ class GuidedTask:
         """Of the roots about the vertical, rad/s. `[N]`."""
         return quat_rotate(self.simulator.root_quat, self.simulator.root_ang_vel_b)[:, 2]
 
+    def own_motion(self) -> np.ndarray:
+        """Both: m/s forward and left, and rad/s left. `[N, 3]`."""
+        return np.column_stack([self.own_velocity(), self.yaw_rate()])
+
     def _arrow(self, env_id: int, vector: np.ndarray) -> np.ndarray:
         """From over the robot's head along `vector [2]`, m, world. `[2, 3]`."""
         base = np.array([*self.simulator.root_pos[env_id, :2], ARROW_HEIGHT], float)

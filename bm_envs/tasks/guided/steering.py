@@ -107,18 +107,21 @@ def cost_of(task: GuidedTask, steering: Steering) -> Cost | None:
         if way.all():
             return _place_cost(task, steering)
         if not way.any():
-            return _command_cost(task, steering)
+            return command_cost(task.command(), steering)
         # Some robots are further than others: those that fell stay in the phase of their fall.
-        return Sum([
-            (1.0 * ~way, _command_cost(task, steering)), (1.0 * way, _place_cost(task, steering))
-        ])  # fmt: skip
+        return Sum(
+            [
+                (1.0 * ~way, command_cost(task.command(), steering)),
+                (1.0 * way, _place_cost(task, steering)),
+            ]
+        )
     if isinstance(task, CommandedTask):
-        return _command_cost(task, steering)
+        return command_cost(task.command(), steering)
     return _place_cost(task, steering) if isinstance(task, WaypointTask) else None
 
 
-def _command_cost(task: CommandedTask, steering: Steering) -> Joystick:
-    command = task.command()
+def command_cost(command: np.ndarray, steering: Steering) -> Joystick:
+    """That of commands `[N, 3]`: m/s forward and left, rad/s left."""
     return Joystick(command[:, :2], command[:, 2], steering.consistent, steering.turn)
 
 
@@ -145,6 +148,17 @@ def _place_cost(task: WaypointTask, steering: Steering) -> Sum:
     return Sum(parts)
 
 
+def guide_by(
+    cost: Cost, model: GuidedModel, steering: Steering, strength: float | np.ndarray | None = None
+) -> Guide:
+    """The cost's guide; `strength`, one number or `[N]`, in place of the steering's."""
+    return guide(
+        cost, model.representation, model.scale, model.unscale,
+        steering.strength if strength is None else strength, scaling=steering.scaling,
+        last_level=steering.last_level, most_step=steering.most_step,
+    )  # fmt: skip
+
+
 class Pilot:
     """Steers a model through a task: `guide` before every tick of its controller, `observe` after.
 
@@ -153,9 +167,12 @@ class Pilot:
     predictions without it (`costs.Corrected`), so that what is executed settles at what was asked.
 
     Attributes:
+        predicted: `predicted_velocity` of the window observed last. `[N, 3]`.
         offset: predicted less executed velocity forward and left, m/s, and turning rate, rad/s, of
             each robot's heading. `[N, 3]`.
     """
+
+    predicted: np.ndarray
 
     def __init__(self, task: GuidedTask, model: GuidedModel, steering: Steering) -> None:
         self._task, self._model, self._steering = task, model, steering
@@ -171,18 +188,14 @@ class Pilot:
             return None
         if np.isfinite(steering.correct_s):
             cost = Corrected(cost, self.offset)
-        return guide(
-            cost, model.representation, model.scale, model.unscale, steering.strength,
-            scaling=steering.scaling, last_level=steering.last_level,
-            most_step=steering.most_step,
-        )  # fmt: skip
+        return guide_by(cost, model, steering)
 
     def observe(self, sample: Sample) -> None:
         """Compare the controller's window of this tick with what the robots do."""
         steering = self._steering
-        executed = np.column_stack([self._task.own_velocity(), self._task.yaw_rate()])
+        self.predicted = predicted_velocity(self._model, sample)
         with np.errstate(invalid="ignore", over="ignore"):  # robots that diverged
-            off = np.nan_to_num(predicted_velocity(self._model, sample) - executed)
+            off = np.nan_to_num(self.predicted - self._task.own_motion())
         share = CONTROL_DT / steering.correct_s
         self.offset += share * (off - self.offset)
         self.offset.clip(-steering.most_correction, steering.most_correction, out=self.offset)
