@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from hub_server import HubServer, Model
 from policy_files import make_clip, make_mlp
-from result_files import track, track_row
+from result_files import guided, track, track_row
 from test_hub import environment
 
 from bm_envs import hub as hub_files
@@ -26,6 +26,8 @@ from bm_envs.policy import (
     write_onnx,
     write_policy_json,
 )
+from bm_envs.tasks.guided.config import CONFIGS
+from bm_envs.tasks.guided.model import load_model
 
 pytest.importorskip("huggingface_hub")
 ROOT = Path(__file__).resolve().parent.parent
@@ -231,6 +233,22 @@ def test_commands_take_policies_of_the_hub(server, home, tmp_path):
             "clip", "--json", tmp_path / "out.json", script="benchmarks/track.py")  # fmt: skip
     (row,) = json.loads((tmp_path / "out.json").read_text())["rows"]
     assert row["policy"] == f"me/wiggle@{head[:10]}"
+
+
+def test_results_of_every_guided_task_go_on_the_card(server, home, tmp_path):
+    digest = load_model("guided_body_pos").sha256
+    for task in CONFIGS:
+        file = guided()
+        file["rows"][0]["task"] = task
+        file["settings"]["policy_sha256"] = digest
+        (tmp_path / f"{task}.json").write_text(json.dumps(file))
+    command(server, home, "push", "guided_body_pos", "me/guided", "--stage", tmp_path / "staged",
+            "--results", *(tmp_path / f"{task}.json" for task in CONFIGS), token=None)  # fmt: skip
+    from huggingface_hub import ModelCard
+
+    data = ModelCard.load(tmp_path / "staged" / "README.md").data
+    rates = {r.dataset_name: r.metric_value for r in data.eval_results if "rate" in r.metric_type}
+    assert rates == dict.fromkeys(CONFIGS, 0.8)
 
 
 def test_a_diffusion_model_goes_the_same_way(server, home):

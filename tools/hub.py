@@ -340,6 +340,7 @@ METRICS = {
 ENVIRONMENTS = {
     "walk_perturb": "BMGuided-G1-WalkPerturb-v0", "joystick": "BMGuided-G1-Joystick-v0",
     "waypoint": "BMGuided-G1-Waypoint-v0", "obstacle": "BMGuided-G1-Obstacle-v0",
+    "composition": "bm-envs-composition",  # has no id
 }  # fmt: skip
 
 
