@@ -70,7 +70,7 @@ class Config:
     {motion} in it, which stands for a motion's name: a policy for each."""
     motion: tuple[str, ...] = ()
     """Names, files or cuts such as 'walk1[5:15]'; none: the motion inside the policy."""
-    suite: Literal["builtin", "lafan1-cuts", "lafan1-table1", "lafan1-40"] | None = None
+    suite: suites.Suite | None = None
     """A list of motions in place of --motion."""
     protocol: tuple[Literal["clip", "robust"], ...] = ("clip", "robust")
     """Which protocols to run."""

@@ -20,7 +20,6 @@ are imported when a function needs them.
 
 from __future__ import annotations
 
-import hashlib
 import importlib
 import json
 import re
@@ -734,7 +733,7 @@ def write_policy_json(
     effort = [float(v) for v in g1.EFFORT_LIMIT[g1.order_map(g1.JOINT_NAMES, spec.joint_names)]]
     network = None
     if onnx_file is not None:
-        digest = hashlib.sha256(Path(onnx_file).read_bytes()).hexdigest()
+        digest = hub.file_sha256(onnx_file)
         network = {"file": Path(onnx_file).name, "sha256": digest}
     write_json(
         path,
@@ -893,7 +892,7 @@ class Policy:
         self.path = path
         folder = path.resolve().parent.name
         self.name = name or ((folder or path.stem) if path.stem == "policy" else path.stem)
-        self.sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
+        self.sha256 = hub.file_sha256(path)
         self.spec = PolicySpec.from_metadata(metadata)
         self._inputs, self._outputs = _check_interface(model, self.spec)
         self._model = model

@@ -23,13 +23,13 @@ from bm_envs.errors import ResultError
 from bm_envs.evaluation import wilson
 from bm_envs.motion import suites
 from bm_envs.motion.feasibility import FLAGS
+from bm_envs.tasks.guided.config import CONFIGS
 from bm_envs.tasks.track.config import CONTROL_DT
 
 # Of files beside results that are none.
 POLICY_FORMATS = ("bm-envs policy 1", "bm-envs denoiser 1", "bm-envs guided policy 1")
 MAX_BYTES = 64 * 2**20
 PROTOCOLS = ("clip", "robust")
-TASKS = ("walk_perturb", "joystick", "waypoint", "obstacle", "composition")
 # Of the gates' values; what a gate asks beside its value may still fail it.
 GATES_AT_LEAST = ("1", "2", "3", "4", "5")
 GATES_AT_MOST = ("0", "1b", "2b", "latency")
@@ -299,7 +299,7 @@ def _track(row: dict[str, Any], settings: dict[str, Any]) -> Iterator[tuple[str,
 
 GUIDED: Rules = {
     "policy": text(),
-    "task": text(*TASKS),
+    "task": text(*CONFIGS),
     "representation": text(),
     "backend": text(),
     "trials": whole(1),

@@ -21,7 +21,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 from bm_envs import cli
 from bm_envs.errors import ConfigError
@@ -35,7 +34,7 @@ class Config:
 
     motion: tuple[str, ...] = ()
     """Names, files or cuts such as 'walk1[5:15]'."""
-    suite: Literal["builtin", "lafan1-cuts", "lafan1-table1", "lafan1-40"] | None = None
+    suite: suites.Suite | None = None
     """A list of motions in place of --motion."""
     json: Path | None = None
     """Result file to write."""

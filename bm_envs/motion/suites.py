@@ -14,6 +14,8 @@ Source: arXiv 2508.08241, Table I.
 
 from __future__ import annotations
 
+from typing import Literal, get_args
+
 from bm_envs.errors import ConfigError, unknown_name
 from bm_envs.motion import library, procedural
 
@@ -40,7 +42,8 @@ TABLE1 = (
     *(f"fightAndSports1_subject{i}" for i in (1, 4)),
     *(f"fight1_subject{i}" for i in (2, 3, 5)),
 )
-NAMES = ("builtin", "lafan1-cuts", "lafan1-table1", "lafan1-40")
+Suite = Literal["builtin", "lafan1-cuts", "lafan1-table1", "lafan1-40"]
+NAMES: tuple[str, ...] = get_args(Suite)
 OTHERS = ("lafan1", "g1_moves", "other")
 """What `suite_of` says of motions outside the suites."""
 
