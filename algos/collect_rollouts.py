@@ -75,8 +75,9 @@ class Config:
     """Steps without noise or shoves that an accepted episode must survive afterwards."""
     noise: Literal["white", "ou"] = "white"
     """`white`: anew each step, by joint. `ou`: Ornstein-Uhlenbeck, all joints alike."""
-    noise_scale: float = 1.0
-    """Factor of the noise; each episode draws its own share of it in [0, 1]."""
+    noise_scale: float = 0.5
+    """Factor of the noise; each episode draws its own share of it in [0, 1]. The expert sees its
+    last action as it was sent and answers to its noise; a model, which is not shown it, cannot."""
     quiet: float = 0.3
     """Share of episodes without noise."""
     pushed: float = 0.5

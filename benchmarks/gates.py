@@ -609,7 +609,7 @@ def _one_action(
     """The executed action on windows by full sampling under a guide, always with equal noise."""
 
     def guided(states: np.ndarray, levels: np.ndarray) -> np.ndarray:
-        return model.bound(guide(states, levels))
+        return model.bound(states, guide, levels)
 
     def denoiser(*window: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         states, actions = model.denoise(*window)

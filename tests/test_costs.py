@@ -138,12 +138,8 @@ def test_steps_are_the_tables():
         sampler.guidance_steps("linaer")
 
 
-def identity(x):
-    return x
-
-
 def guided(cost, strength, **options):
-    return costs.guide(cost, REP, identity, identity, strength, **options)
+    return costs.guide(cost, REP, strength, **options)
 
 
 @pytest.mark.parametrize("scaling", ["linear", "score", "noise", "variance", "constant"])
@@ -203,7 +199,7 @@ def test_a_quadratic_cost_shifts_gaussian_data_as_its_linear_recursion_says():
     # A state of six numbers: the velocity, and one place for all that weighs nothing here.
     blocks = {name: slice(3, 6) for name in REP.blocks} | {"root_lin_vel": slice(0, 3)}
     small = REP._replace(blocks=blocks, mirror=(np.arange(6), np.ones(6)))
-    move = costs.guide(goal, small, identity, identity, strength, scaling="score", most_step=1e9)
+    move = costs.guide(goal, small, strength, scaling="score", most_step=1e9)
     past = np.full((count, PAST, 6), m, np.float32)
     found = sampler.sample(denoiser, past, 1, np.random.default_rng(0), guide=move)
     future = found.states[:, PAST:, :2]
@@ -331,7 +327,7 @@ def test_a_guide_lowers_every_cost(kind, name):
     rep = REPRESENTATIONS[name]
     x, cost = features(rep, count=3, seed=8).astype(np.float32), COSTS[kind](3)
     assert cost.gradient(x, rep).dtype == np.float32
-    move = costs.guide(cost, rep, identity, identity, 1e-3, scaling="constant")
+    move = costs.guide(cost, rep, 1e-3, scaling="constant")
     moved = move(x, np.full((3, LENGTH), 9))
     assert moved.dtype == np.float32
     assert (cost.value(moved, rep) < cost.value(x, rep)).all()

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from threadpoolctl import threadpool_info, threadpool_limits
 
 from bm_envs.envs import TrackVectorEnv
 from bm_envs.errors import ConfigError, PolicyError
@@ -448,10 +449,10 @@ def test_a_guide_is_given_the_estimates_and_moves_the_plan(trained):
     model = load_model(trained[0])
     forward = model.representation.blocks["root_lin_vel"].start
 
-    def guide(states, levels):
-        features = model.unscale(states)
+    def guide(features, levels):
+        assert features.shape == (2, LENGTH, model.representation.size)
         features[:, PAST:, forward] += 0.05
-        return model.scale(features).astype(np.float32)
+        return features
 
     env = TrackVectorEnv(2, "walk", preset="clip", autoreset_mode="disabled")
     env.reset(seed=0, options={"frame": 300})
@@ -466,6 +467,26 @@ def test_a_guide_is_given_the_estimates_and_moves_the_plan(trained):
         found = model.unscale(controller.sample.states)[:, PAST:, forward]
         speeds.append(found.mean())
     assert speeds[1] > speeds[0]
+
+
+def test_numpy_has_one_thread_while_a_model_runs_and_all_of_them_afterwards(trained):
+    def threads():
+        return [pool["num_threads"] for pool in threadpool_info() if pool["user_api"] == "blas"]
+
+    inside = []
+
+    def guide(features, levels):
+        inside.append(threads())
+        return features
+
+    model = load_model(trained[0])
+    qpos = np.zeros((1, 36))
+    qpos[:, 2], qpos[:, 3] = 0.76, 1.0
+    with threadpool_limits(limits=2, user_api="blas"):
+        before = threads()
+        Controller(model, 1, method=2, guide=guide).act(rollouts.states_of(qpos, np.zeros((1, 35))))
+        assert threads() == before and set(before) == {2}
+    assert len(inside) == 2 and all(set(found) == {1} for found in inside)
 
 
 def test_files_that_are_no_models(run, tmp_path):

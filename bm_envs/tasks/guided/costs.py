@@ -699,35 +699,29 @@ class Route:
 
 
 def guide(
-    cost: Cost, rep: Representation, scale: Callable[[np.ndarray], np.ndarray],
-    unscale: Callable[[np.ndarray], np.ndarray], strength: float | np.ndarray, *,
+    cost: Cost, rep: Representation, strength: float | np.ndarray, *,
     scaling: str = "linear", last_level: int = 14, most_step: float = MOST_STEP,
 ) -> Guide:  # fmt: skip
-    """A guide of the sampler that lowers `cost`.
+    """A guide that lowers `cost`, of states as features: see `Controller`.
 
     Args:
         cost: what to lower; may be changed between ticks by whoever owns it.
         rep: representation of the states.
-        scale: features as the network has them, a model's function.
-        unscale: its inverse.
         strength: factor of every step; a number, or one for each window, `[N]`.
         scaling: how steps depend on the level, see `guidance_steps`.
         last_level: noisiest level at which states are moved.
         most_step: bound of the change of a step's predicted root velocity in a call, m/s.
     """
-    steps = guidance_steps(scaling, last_level)
-    factor = np.asarray(strength, float).reshape(-1, 1, 1)
+    steps = guidance_steps(scaling, last_level).astype(np.float32)
+    factor = np.asarray(strength, np.float32).reshape(-1, 1, 1)
     velocity = rep.blocks["root_lin_vel"]
     plane = slice(velocity.start, velocity.start + 2)
 
-    def move(states: np.ndarray, levels: np.ndarray) -> np.ndarray:
-        features = unscale(states)
+    def move(features: np.ndarray, levels: np.ndarray) -> np.ndarray:
         step = factor * steps[levels][..., None] * cost.gradient(features, rep)
         size = np.linalg.norm(step[..., plane], axis=-1, keepdims=True)
         step *= np.minimum(1.0, most_step / np.maximum(size, 1e-9))
-        # What the cost leaves alone stays as it is, to the last bit.
-        moved = scale((features - step).astype(np.float32)).astype(np.float32)
-        return np.where(step.any(-1, keepdims=True), moved, states)
+        return (features - step).astype(np.float32)
 
     return move
 

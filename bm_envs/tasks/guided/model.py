@@ -15,9 +15,11 @@ here runs code from a file.
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, Literal
 
@@ -188,12 +190,21 @@ class GuidedModel:
         """The network's actions as raw ones. `[..., 29]`."""
         return action * self._scaling["action_half"] + self._scaling["action_center"]
 
-    def bound(self, states: np.ndarray) -> np.ndarray:
-        """The network's states with every feature within `CLIP` half-ranges."""
-        if self._projection is None:
-            return states.clip(-CLIP, CLIP)
-        assert self._unprojection is not None
-        return (states @ self._unprojection).clip(-CLIP, CLIP) @ self._projection
+    def bound(
+        self, states: np.ndarray, guide: Guide | None = None, levels: np.ndarray | None = None
+    ) -> np.ndarray:
+        """The network's states with every feature within `CLIP` half-ranges.
+
+        Args:
+            states: `[..., S]`; with a guide, windows `[B, L, S]`.
+            guide: moves their features `[B, L, D]` before that.
+            levels: of the states, for the guide. `[B, L]`.
+        """
+        features = self.unscale(states)
+        if guide is not None:
+            assert levels is not None
+            features = guide(features, levels)
+        return self.scale(features.clip(*self._limits))
 
     def bound_action(self, actions: np.ndarray) -> np.ndarray:
         """The network's actions within `CLIP` half-ranges."""
@@ -246,6 +257,8 @@ class GuidedModel:
         self._scaling = {name: found[name] for name in SCALING}
         if min(self._scaling["state_half"].min(), self._scaling["action_half"].min()) <= 0:
             raise PolicyError("state_half and action_half must be positive.")
+        center, half = self._scaling["state_center"], self._scaling["state_half"]
+        self._limits = center - CLIP * half, center + CLIP * half
         self._projection = self._unprojection = None
         if "projection" in names:
             self._projection = found["projection"]
@@ -334,6 +347,21 @@ def _check_graph(model: Any, rep: Representation) -> int:
 
 # --- control --------------------------------------------------------------------------------------
 
+
+def one_blas_thread() -> AbstractContextManager[Any]:
+    """NumPy's matrix products on one thread.
+
+    Its further threads wait for work busily, on cores that the network's runtime and the physics
+    want between two products; on two cores that makes a guided tick twice as long.
+    """
+    return _thread_pools().limit(limits=1, user_api="blas")
+
+
+@functools.cache
+def _thread_pools() -> Any:
+    return policy_files.need("threadpoolctl").ThreadpoolController()
+
+
 Method = Literal["full", "rolling"] | int
 
 
@@ -375,7 +403,8 @@ class Controller:
             seed: of the sampler's noise: one for the batch, or N, for each robot its own; then its
                 noise does not depend on how many others there are.
             method: `full` (20 calls a tick), `rolling` (15), or a number of DDIM calls.
-            guide: see `sampler.sample`.
+            guide: moves the estimate of the clean states in every call, as features of the model's
+                representation, in float32; see `sampler.sample`.
         """
         self.model, self.num_envs, self.method, self.guide = model, num_envs, method, guide
         many = isinstance(seed, Sequence)
@@ -396,20 +425,16 @@ class Controller:
         Call it once a control step: it takes the states for those one step after the last. With
         `ahead`, the actions planned for that many steps later, when they take that long to arrive.
         """
-        past = self.remember(states)
-        if self.method == "rolling":
-            self.sample = self._rolling(past, self._rng)
-        else:
-            steps = sampler.K if self.method == "full" else int(self.method)
-            self.sample = sampler.sample(
-                self._denoise,
-                past,
-                A,
-                self._rng,
-                steps=steps,
-                guide=self._bounded,
-                action_steps=PAST + ahead,
-            )
+        with one_blas_thread():
+            past = self.remember(states)
+            if self.method == "rolling":
+                self.sample = self._rolling(past, self._rng)
+            else:
+                steps = sampler.K if self.method == "full" else int(self.method)
+                self.sample = sampler.sample(
+                    self._denoise, past, A, self._rng, steps=steps, guide=self._bounded,
+                    action_steps=PAST + ahead,
+                )  # fmt: skip
         return self.model.unscale_action(self.sample.actions[:, NOW + ahead])
 
     def remember(self, states: States) -> np.ndarray:
@@ -437,6 +462,4 @@ class Controller:
         return states, self.model.bound_action(actions)
 
     def _bounded(self, states: np.ndarray, levels: np.ndarray) -> np.ndarray:
-        if self.guide is not None:
-            states = self.guide(states, levels)
-        return self.model.bound(states)
+        return self.model.bound(states, self.guide, levels)

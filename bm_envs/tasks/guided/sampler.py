@@ -36,7 +36,7 @@ K = 20
 
 Denoiser = Callable[[np.ndarray, np.ndarray, np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]]
 Guide = Callable[[np.ndarray, np.ndarray], np.ndarray]
-"""`(clean states [B, L, S], their levels [B, L]) -> clean states`, moved."""
+"""`(clean states [B, L, ...], their levels [B, L]) -> clean states`, moved."""
 
 
 class Schedule(NamedTuple):

@@ -27,7 +27,7 @@ from bm_envs.tasks.guided.costs import (
     guide,
     points_to_now,
 )
-from bm_envs.tasks.guided.model import GuidedModel
+from bm_envs.tasks.guided.model import GuidedModel, one_blas_thread
 from bm_envs.tasks.guided.protocols import (
     CommandedTask,
     CompositionTask,
@@ -153,9 +153,8 @@ def guide_by(
 ) -> Guide:
     """The cost's guide; `strength`, one number or `[N]`, in place of the steering's."""
     return guide(
-        cost, model.representation, model.scale, model.unscale,
-        steering.strength if strength is None else strength, scaling=steering.scaling,
-        last_level=steering.last_level, most_step=steering.most_step,
+        cost, model.representation, steering.strength if strength is None else strength,
+        scaling=steering.scaling, last_level=steering.last_level, most_step=steering.most_step,
     )  # fmt: skip
 
 
@@ -207,5 +206,6 @@ def predicted_velocity(model: GuidedModel, sample: Sample) -> np.ndarray:
     blocks = model.representation.blocks
     plane = slice(blocks["root_lin_vel"].start, blocks["root_lin_vel"].start + 2)
     turn = blocks["root_ang_vel"].start + 2
-    plan = model.unscale(sample.states[:, PAST:])
+    with one_blas_thread():
+        plan = model.unscale(sample.states[:, PAST:])
     return np.column_stack([plan[..., plane].mean(1), plan[..., turn].mean(1)])
