@@ -9,7 +9,7 @@ from diffusion import Model, still
 from bm_envs.envs import GuidedVectorEnv
 from bm_envs.errors import ConfigError
 from bm_envs.robots import g1
-from bm_envs.tasks.guided.costs import Heading, Joystick, Obstacle, Sum, Waypoint
+from bm_envs.tasks.guided.costs import Joystick, Obstacle, Sum, Waypoint
 from bm_envs.tasks.guided.protocols import TASKS
 from bm_envs.tasks.guided.sampler import Sample
 from bm_envs.tasks.guided.steering import STEERING, Pilot, Steering, cost_of
@@ -50,22 +50,47 @@ def parts_of(cost):
     return {type(part): (weight, part) for weight, part in cost.parts}
 
 
-def test_a_waypoint_is_seen_from_the_robot():
+def test_a_waypoint_is_approached_by_turning_to_it_and_walking():
+    """Three metres ahead; and 0.4 m to the left, a quarter turn away."""
+    task = make("waypoint", goal=np.array([[1.0, 5.0], [0.6, 2.0]]))
+    steering = Steering(speed=0.5, turn_rate=0.6, turn_s=2.0, least_ahead=0.3, turn=0.2)
+    parts = parts_of(cost_of(task, steering))
+    assert parts.keys() == {Joystick}
+    weight, command = parts[Joystick]
+    assert (weight, command.turn) == (1.0, 0.2)
+    np.testing.assert_allclose(command.velocity, [[0.5, 0.0], [0.3 * 0.4, 0.0]], atol=1e-6)
+    np.testing.assert_allclose(command.yaw_rate, [0.0, 0.6], atol=1e-6)
+    slower = parts_of(cost_of(task, dataclasses.replace(steering, turn_s=4.0)))[Joystick][1]
+    np.testing.assert_allclose(slower.yaw_rate, [0.0, np.pi / 8], atol=1e-6)
+
+
+def test_an_approach_brakes_and_stops():
+    task = make("waypoint", goal=np.array([[1.0, 2.25], [1.0, 2.1]]))
+    command = parts_of(cost_of(task, Steering(brake_s=0.5, stop_within=0.15)))[Joystick][1]
+    np.testing.assert_allclose(command.velocity, [[0.5, 0.0], [0.0, 0.0]], atol=1e-6)
+    assert not command.yaw_rate[1]
+
+
+def test_a_waypoint_by_the_papers_cost():
     task = make("waypoint", goal=np.array([[1.0, 5.0], [-1.0, 2.2]]))
-    parts = parts_of(cost_of(task, Steering(speed=0.4, heading=2.0, face_beyond=0.5)))
-    # Three metres ahead; two to the left and 0.2 m ahead.
-    np.testing.assert_allclose(parts[Waypoint][1].goal, [[3.0, 0.0], [0.2, 2.0]], atol=1e-6)
-    assert parts[Waypoint][1].speed == 0.4
-    weight, facing = parts[Heading]
-    np.testing.assert_allclose(facing.heading, [0.0, np.arctan2(2.0, 0.2)], atol=1e-6)
-    np.testing.assert_array_equal(weight, [2.0, 2.0])
-    near = make("waypoint", goal=np.array([1.0, 2.4]))
-    assert (parts_of(cost_of(near, Steering(face_beyond=0.5)))[Heading][0] == 0).all()
-    paper = parts_of(cost_of(task, Steering(speed=np.inf, heading=0.0)))
+    paper = parts_of(cost_of(task, Steering(places="paper")))
     assert paper.keys() == {Waypoint}
-    assert (paper[Waypoint][1].consistent, paper[Waypoint][1].pull) == (0, 1)
-    way = parts_of(cost_of(task, Steering(pull=0.2)))[Waypoint][1]
-    assert (way.consistent, way.pull) == (1, 0.2)
+    weight, cost = paper[Waypoint]
+    np.testing.assert_allclose(cost.goal, [[3.0, 0.0], [0.2, 2.0]], atol=1e-6)
+    assert (weight, cost.consistent, cost.pull) == (1.0, 0, 1) and np.isinf(cost.speed)
+
+
+def test_posts_are_gone_around():
+    """One on the straight way, 1.5 m ahead, whose disc reaches 0.65 m to either side."""
+    posts = np.array([[1.0, 3.5, 0.2]])
+    task = make("obstacle", goal=np.array([1.0, 5.0]), obstacles=posts)
+    wanted = parts_of(cost_of(task, Steering(margin=0.45, turn_s=1.0, turn_rate=9.0)))[Joystick][1]
+    # The tangent to the disc, by which corner of a polygon of 16 about it: 1.3 % further out.
+    tangent = np.arcsin(0.65 / 1.5)
+    assert (tangent < np.abs(wanted.yaw_rate)).all()
+    assert (np.abs(wanted.yaw_rate) < 1.1 * tangent).all()
+    straight = parts_of(cost_of(task, Steering(around=False)))[Joystick][1]
+    np.testing.assert_allclose(straight.yaw_rate, 0.0, atol=1e-6)
 
 
 def test_obstacles_are_seen_from_the_robot_and_those_there_are_not_are_absent():
@@ -95,8 +120,8 @@ def test_a_composition_asks_each_robot_for_what_its_phase_wants():
     assert not cost_of(task, Steering()).velocity.any()
     task.clock[:] = 26 * 50
     parts = parts_of(cost_of(task, Steering()))
-    assert parts.keys() == {Waypoint, Heading, Obstacle}
-    np.testing.assert_allclose(parts[Waypoint][1].goal, [[3.0, 0.0]] * 2, atol=1e-6)
+    assert parts.keys() == {Joystick, Obstacle}
+    assert (np.abs(parts[Joystick][1].yaw_rate) > 0.3).all()  # around the post
     # One that fell as it turned is left behind, there without a pull to the place.
     task.clock[1] = 25 * 50
     both = parts_of(cost_of(task, Steering()))
@@ -187,5 +212,9 @@ def test_corrections_are_bounded_begin_with_time_and_can_be_left_out():
 def test_bad_settings():
     with pytest.raises(ConfigError, match=r"correct_s is 0, expected 0.02 s or more, or inf"):
         Steering(correct_s=0)
+    with pytest.raises(ConfigError, match=r"brake_s is 0, expected 0.02 s or more"):
+        Steering(brake_s=0)
+    with pytest.raises(ConfigError, match=r"places is 'there', expected 'approach' or 'paper'"):
+        Steering(places="there")
     with pytest.raises(ConfigError, match="strength is -1, expected 0 or more"):
         dataclasses.replace(Steering(), strength=-1)

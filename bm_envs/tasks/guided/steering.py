@@ -4,13 +4,16 @@ walk_perturb wants nothing, joystick a velocity and a turning rate, waypoint a p
 place without touching anything; a composition wants one after another, each robot what belongs to
 its phase. Costs are in the now frame, so they are made anew every tick.
 
-Source: arXiv 2508.08241, sec. IV-C and eqs. 7 to 10. That a robot also faces the place it walks to
-is ours: the paper's cost alone would draw it there sideways, which its data need not hold.
+Source: arXiv 2508.08241, sec. IV-C and eqs. 7 to 10. The way to a place is ours: the paper's cost
+would draw a robot there backward or sideways at any speed, which its data need not hold. So it is
+asked, as by a joystick, to turn to the place and walk forward, slower when near; and where posts
+stand on the way, to the next corner of the way around them. `places="paper"` asks as published.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 
@@ -19,7 +22,6 @@ from bm_envs.rotations import quat_yaw
 from bm_envs.tasks.guided.costs import (
     Corrected,
     Cost,
-    Heading,
     Joystick,
     Obstacle,
     Sum,
@@ -36,6 +38,7 @@ from bm_envs.tasks.guided.protocols import (
     WaypointTask,
 )
 from bm_envs.tasks.guided.representation import Frame
+from bm_envs.tasks.guided.routes import heading_points
 from bm_envs.tasks.guided.sampler import PAST, Guide, K, Sample
 from bm_envs.tasks.guided.sdf import Cylinders
 from bm_envs.tasks.track.config import CONTROL_DT
@@ -64,18 +67,27 @@ class Steering:
     turn: float = 0.03
     """Weight of heading and turning rate of a command. The pelvis of a walking robot swings about
     its heading; held to it tightly, the model takes shorter and then backward steps."""
-    speed: float = 0.5
-    """m/s of the way to a place; infinite: the paper's cost, which only says where."""
-    pull: float = 0.0
-    """Weight of the places on that way, beside its velocity, which weighs 1."""
-    heading: float = 0.06
-    """Weight of facing the place, while it is further away than a robot has to turn for."""
-    turn_rate: float = 0.5
-    """rad/s, of that turn."""
-    face_beyond: float = 0.5
-    """m, of a place that is to be faced."""
+    places: Literal["approach", "paper"] = "approach"
+    """How a place is asked for: by velocities that lead there, or by the paper's cost (eq. 8)."""
+    speed: float = 0.6
+    """m/s of an approach."""
+    turn_rate: float = 0.6
+    """rad/s that an approach turns at, at most."""
+    turn_s: float = 1.0
+    """Time constant of a turn to the place, s."""
+    least_ahead: float = 0.3
+    """Share of the speed that it walks at while the place is not ahead: an arc, and no turn on the
+    spot."""
+    brake_s: float = 1.0
+    """Time constant of the end of an approach, s."""
+    stop_within: float = 0.15
+    """m from the place at which nothing more than standing is asked."""
+    around: bool = True
+    """Whether an approach goes around posts; otherwise straight on."""
+    margin: float = 0.45
+    """m that a robot's middle keeps from posts on the way around them."""
     obstacle: float = 0.1
-    """Weight of obstacles beside the place."""
+    """Weight of obstacles (eq. 9) beside the place."""
     correct_s: float = 0.5
     """Time constant of the correction of predictions by what was executed, s; infinite: none, as
     published."""
@@ -84,11 +96,18 @@ class Steering:
 
     def __post_init__(self) -> None:
         for name in (
-            "strength", "consistent", "turn", "pull", "heading", "face_beyond", "obstacle",
-            "most_correction",
+            "strength", "consistent", "turn", "speed", "turn_rate", "least_ahead", "stop_within",
+            "margin", "obstacle", "most_correction",
         ):  # fmt: skip
             if not getattr(self, name) >= 0:
                 raise ConfigError(f"{name} is {getattr(self, name)}, expected 0 or more.")
+        if self.places not in ("approach", "paper"):
+            raise ConfigError(f"places is '{self.places}', expected 'approach' or 'paper'.")
+        for name in ("turn_s", "brake_s"):
+            if not getattr(self, name) >= CONTROL_DT:
+                raise ConfigError(
+                    f"{name} is {getattr(self, name)}, expected {CONTROL_DT} s or more."
+                )
         if not self.correct_s >= CONTROL_DT:
             raise ConfigError(
                 f"correct_s is {self.correct_s}, expected {CONTROL_DT} s or more, or inf."
@@ -129,23 +148,41 @@ def _place_cost(task: WaypointTask, steering: Steering) -> Sum:
     sim = task.simulator
     origin = sim.root_pos * np.array([1.0, 1.0, 0.0])
     frame = Frame(origin, quat_yaw(sim.root_quat))
+    place = origin[:, :2].astype(float)
     # A robot that fell before its time began has no goal; it may stay where it is.
     known = np.isfinite(task.goal).all(1, keepdims=True)
-    goal = points_to_now(np.where(known, task.goal, origin[:, :2]), frame)
-    waypoint = Waypoint(goal)
-    if np.isfinite(steering.speed):
-        waypoint = Waypoint(goal, speed=steering.speed, consistent=1.0, pull=steering.pull)
-    parts: list[tuple[float | np.ndarray, Cost]] = [(1.0, waypoint)]
-    if steering.heading:
-        far = np.linalg.norm(goal, axis=1) > steering.face_beyond
-        facing = Heading(np.arctan2(goal[:, 1], goal[:, 0]), steering.turn_rate)
-        parts.append((steering.heading * far, facing))
+    goal = np.where(known, task.goal, place)
+    if steering.places == "paper":
+        wanted: Cost = Waypoint(points_to_now(goal, frame))
+    else:
+        ahead = goal
+        if isinstance(task, ObstacleTask) and steering.around:
+            ahead = heading_points(place, goal, task.obstacles, task.count, steering.margin)
+        left = np.linalg.norm(goal - place, axis=1)
+        wanted = command_cost(approach(points_to_now(ahead, frame), left, steering), steering)
+    parts: list[tuple[float | np.ndarray, Cost]] = [(1.0, wanted)]
     if isinstance(task, ObstacleTask) and steering.obstacle:
         exists = np.arange(task.obstacles.shape[1]) < task.count[:, None]
         posts = np.where(exists[..., None], task.obstacles, np.nan)
         field = Cylinders(posts[..., :2], posts[..., 2])
         parts.append((steering.obstacle, Obstacle(field, frame)))
     return Sum(parts)
+
+
+def approach(ahead: np.ndarray, left: np.ndarray, steering: Steering) -> np.ndarray:
+    """Commands that lead to a place: m/s forward and left, rad/s left. `[N, 3]`.
+
+    Args:
+        ahead: `[N, 2]`, where each robot heads for, m, now frame.
+        left: `[N]`, distance of the place at which it is to stop, m.
+        steering: speeds and times.
+    """
+    bearing = np.arctan2(ahead[:, 1], ahead[:, 0])
+    speed = np.minimum(steering.speed, left / steering.brake_s)
+    speed *= np.maximum(np.cos(bearing), steering.least_ahead)
+    turn = (bearing / steering.turn_s).clip(-steering.turn_rate, steering.turn_rate)
+    command = np.stack([speed, np.zeros_like(speed), turn], 1)
+    return np.where((left > steering.stop_within)[:, None], command, 0.0)
 
 
 def guide_by(
