@@ -79,7 +79,7 @@ LEGS = [
     i for i, name in enumerate(g1.JOINT_NAMES) if any(k in name for k in ("hip", "knee", "ankle"))
 ]
 TARGETS = (-0.3, 0.0, 0.3, 0.6, 0.9)  # m/s forward
-STRENGTHS = (0.0, 1.0, 3.0, 10.0, 30.0)
+STRENGTHS = (0.0, 3.0, 10.0, 30.0)
 WALKING = 0.3  # m/s, of a state that a trial may start in
 PUSH_SPEED = 0.5  # m/s
 TICK_MS = 1000 * CONTROL_DT
