@@ -18,6 +18,7 @@ from bm_envs.robots import g1
 from bm_envs.robots.mjcf import compile_model
 from bm_envs.tasks.guided import costs, sampler
 from bm_envs.tasks.guided.costs import (
+    ByVelocity,
     Corrected,
     Heading,
     Hold,
@@ -748,6 +749,42 @@ def test_a_correction_is_paid_by_the_prediction():
     np.testing.assert_allclose(corrected.value(x, REP), 0, atol=1e-12)
     assert not np.abs(corrected.gradient(x, REP)).max() > 1e-12
     assert (cost.value(x, REP) > 0.1).all() and (x == before).all()
+
+
+def test_places_are_where_velocities_lead():
+    """A constant velocity for 0.32 s, and positions that say something else."""
+    seen = []
+
+    def look(blocks):
+        seen.append(blocks["root_pos"].copy())
+        return np.zeros(1), {}
+
+    x = features(count=1)
+    x[:, :, VELOCITY : VELOCITY + 2] = 0.5, -0.25
+    ByVelocity(UserCost(look)).value(x, REP)
+    start = REP.blocks["root_pos"].start
+    expected = x[:, NOW, None, start : start + 2] + costs.AHEAD[PAST:, None] * (0.5, -0.25)
+    np.testing.assert_allclose(seen[0][:, PAST:, :2], expected, atol=1e-12)
+    np.testing.assert_array_equal(seen[0][:, PAST:, 2], x[:, PAST:, start + 2])
+
+
+@pytest.mark.parametrize("name", REPRESENTATIONS)
+@pytest.mark.parametrize("kind", ["waypoint", "obstacle", "obstacle, limbs"])
+def test_the_gradient_by_velocities_is_the_values_derivative_by_them(kind, name):
+    """Central differences as above, of the root's horizontal velocities alone."""
+    rep, h = REPRESENTATIONS[name], 1e-6
+    x = features(rep, count=1, seed=6)
+    plane = rep.blocks["root_lin_vel"].start + np.arange(2)
+    gradient = ByVelocity(COSTS[kind](1)).gradient(x, rep)[0]
+    cost = ByVelocity(COSTS[kind](4))
+    for step in range(PAST, LENGTH):
+        windows = np.repeat(x, 4, 0)
+        windows[[0, 1], step, plane] += h
+        windows[[2, 3], step, plane] -= h
+        up, down = np.split(cost.value(windows, rep), 2)
+        np.testing.assert_allclose(gradient[step, plane], (up - down) / (2 * h), atol=5e-7)
+    gradient[PAST:, plane] = 0
+    assert not gradient.any()
 
 
 def test_normalized_parts_push_as_hard_at_the_reference():

@@ -9,7 +9,7 @@ from diffusion import Model, still
 from bm_envs.envs import GuidedVectorEnv
 from bm_envs.errors import ConfigError
 from bm_envs.robots import g1
-from bm_envs.tasks.guided.costs import Joystick, Obstacle, Sum, Waypoint
+from bm_envs.tasks.guided.costs import ByVelocity, Joystick, Obstacle, Sum, Waypoint
 from bm_envs.tasks.guided.protocols import TASKS
 from bm_envs.tasks.guided.sampler import Sample
 from bm_envs.tasks.guided.steering import STEERING, Pilot, Steering, cost_of
@@ -98,8 +98,10 @@ def test_obstacles_are_seen_from_the_robot_and_those_there_are_not_are_absent():
     task = make("obstacle", goal=np.array([1.0, 5.0]), obstacles=posts.repeat(2, 0))
     task.count[1] = 1
     cost = cost_of(task, Steering(obstacle=0.3))
-    weight, obstacle = parts_of(cost)[Obstacle]
+    weight, by_velocity = parts_of(cost)[ByVelocity]
     assert weight == 0.3
+    obstacle = by_velocity.cost
+    assert isinstance(obstacle, Obstacle)
     model = Model({}, None)
     features = np.zeros((2, 20, model.width))
     body = model.representation.blocks["body_pos"].start
@@ -108,7 +110,7 @@ def test_obstacles_are_seen_from_the_robot_and_those_there_are_not_are_absent():
     # All links over the robot's origin: 1.5 m to the first post's middle, 0.2 m of post and 0.18 m
     # of trunk.
     np.testing.assert_allclose(distance, 1.5 - 0.2 - 0.18, atol=1e-6)
-    assert Obstacle not in parts_of(cost_of(task, Steering(obstacle=0.0)))
+    assert ByVelocity not in parts_of(cost_of(task, Steering(obstacle=0.0)))
 
 
 def test_a_composition_asks_each_robot_for_what_its_phase_wants():
@@ -120,7 +122,7 @@ def test_a_composition_asks_each_robot_for_what_its_phase_wants():
     assert not cost_of(task, Steering()).velocity.any()
     task.clock[:] = 26 * 50
     parts = parts_of(cost_of(task, Steering()))
-    assert parts.keys() == {Joystick, Obstacle}
+    assert parts.keys() == {Joystick, ByVelocity}
     assert (np.abs(parts[Joystick][1].yaw_rate) > 0.3).all()  # around the post
     # One that fell as it turned is left behind, there without a pull to the place.
     task.clock[1] = 25 * 50

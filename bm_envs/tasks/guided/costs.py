@@ -14,6 +14,7 @@ far as one that varies much, when the cost asks for the same.
 | `Hold`, `Heading` | standing still; facing a direction | ours |
 | `Sum` | several at once | densities exp(-cost) multiply, so costs add |
 | `Corrected` | what another asks for, predictions being off | offset-free predictive control |
+| `ByVelocity` | what another asks for, of where velocities lead | ours |
 | `UserCost` | what a function of one's own says | |
 
 Goals are in the now frame, which moves with the robot: what stands still in the world is expressed
@@ -518,6 +519,40 @@ class Corrected:
             # A walking root leans little, so its heading is close to its rotation vector's z.
             "root_rot": (2, turn * ahead), "root_ang_vel": (2, turn),
         })  # fmt: skip
+
+
+@dataclass(frozen=True)
+class ByVelocity:
+    """Another cost, of where the root's velocities lead, lowered by those velocities alone. Ours.
+
+    The root's way over the ground is the sum of its predicted velocities, `P_j = P_now + dt (V_1 +
+    .. + V_j)`, in place of its predicted positions; the gradient is the derivative by the V, all
+    else being held. For costs on places whose own gradient would move positions, turns and links of
+    a window apart from the velocities, and take them out of what the data hold.
+    """
+
+    cost: Cost
+
+    def value(self, features: np.ndarray, rep: Representation) -> np.ndarray:
+        """See `Cost`."""
+        return self.cost.value(self._led(features, rep), rep)
+
+    def gradient(self, features: np.ndarray, rep: Representation) -> np.ndarray:
+        """See `Cost`; zero but for the root's horizontal velocity."""
+        by_all = self.cost.gradient(self._led(features, rep), rep)
+        pos, vel = rep.blocks["root_pos"].start, rep.blocks["root_lin_vel"].start
+        by_pos, by_vel = (by_all[:, PAST:, start : start + 2] for start in (pos, vel))
+        # A velocity moves all places after it.
+        by_vel = by_vel + CONTROL_DT * by_pos[:, ::-1].cumsum(1)[:, ::-1]
+        return _at_blocks(features, rep, {"root_lin_vel": (0, by_vel)})
+
+    @staticmethod
+    def _led(features: np.ndarray, rep: Representation) -> np.ndarray:
+        pos, vel = rep.blocks["root_pos"].start, rep.blocks["root_lin_vel"].start
+        led = features.copy()
+        way = CONTROL_DT * features[:, PAST:, vel : vel + 2].cumsum(1)
+        led[:, PAST:, pos : pos + 2] = features[:, NOW : NOW + 1, pos : pos + 2] + way
+        return led
 
 
 def unit_weight(cost: Cost, features: np.ndarray, rep: Representation) -> float:

@@ -20,6 +20,7 @@ import numpy as np
 from bm_envs.errors import ConfigError
 from bm_envs.rotations import quat_yaw
 from bm_envs.tasks.guided.costs import (
+    ByVelocity,
     Corrected,
     Cost,
     Joystick,
@@ -86,8 +87,8 @@ class Steering:
     """Whether an approach goes around posts; otherwise straight on."""
     margin: float = 0.45
     """m that a robot's middle keeps from posts on the way around them."""
-    obstacle: float = 0.1
-    """Weight of obstacles (eq. 9) beside the place."""
+    obstacle: float = 0.05
+    """Weight of obstacles (eq. 9) beside the place. Only velocities answer to it (`ByVelocity`)."""
     correct_s: float = 0.5
     """Time constant of the correction of predictions by what was executed, s; infinite: none, as
     published."""
@@ -165,7 +166,7 @@ def _place_cost(task: WaypointTask, steering: Steering) -> Sum:
         exists = np.arange(task.obstacles.shape[1]) < task.count[:, None]
         posts = np.where(exists[..., None], task.obstacles, np.nan)
         field = Cylinders(posts[..., :2], posts[..., 2])
-        parts.append((steering.obstacle, Obstacle(field, frame)))
+        parts.append((steering.obstacle, ByVelocity(Obstacle(field, frame))))
     return Sum(parts)
 
 
