@@ -85,7 +85,7 @@ class Steering:
     """m from the place at which nothing more than standing is asked."""
     around: bool = True
     """Whether an approach goes around posts; otherwise straight on."""
-    margin: float = 0.45
+    margin: float = 0.5
     """m that a robot's middle keeps from posts on the way around them."""
     obstacle: float = 0.05
     """Weight of obstacles (eq. 9) beside the place. Only velocities answer to it (`ByVelocity`)."""
