@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import datetime
+import hashlib
 import importlib.metadata
 import io
 import json
@@ -86,6 +87,12 @@ def parse(
         raise
     finally:
         sys.stderr.write(printed.getvalue())
+
+
+def file_sha256(path: str | Path) -> str:
+    """Hex digest of a file's bytes."""
+    with open(path, "rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 @contextlib.contextmanager

@@ -13,7 +13,6 @@ client's.
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import importlib
 import re
 from collections.abc import Iterator
@@ -21,6 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from bm_envs.cli import file_sha256
 from bm_envs.errors import BMError, HubError
 
 Kind = Literal["dataset", "model"]
@@ -31,12 +31,6 @@ PATTERNS = (
     "*.webm", "LICENSE", SUMS,
 )  # fmt: skip
 _REFERENCE = re.compile(r"(?:hub:)?([\w-][\w.-]*/[\w-][\w.-]*)(?:@([\w][\w./-]*))?")
-
-
-def file_sha256(path: str | Path) -> str:
-    """Hex digest of a file's bytes."""
-    with open(path, "rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 # --- the client -----------------------------------------------------------------------------------

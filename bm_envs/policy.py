@@ -34,7 +34,7 @@ import numpy as np
 
 from bm_envs import hub, observation_terms
 from bm_envs import rotations as rot
-from bm_envs.cli import atomic_path, versions, write_json
+from bm_envs.cli import atomic_path, file_sha256, versions, write_json
 from bm_envs.errors import BMError, HubError, PolicyError, unknown_name
 from bm_envs.observation_terms import POLICY_TERMS, TERMS
 from bm_envs.robots import g1, kinematics
@@ -654,7 +654,7 @@ def remove_motion(path: str | Path, out: str | Path) -> None:
     )  # fmt: skip
     metadata = {entry.key: entry.value for entry in model.metadata_props}
     metadata.pop("motion_hold_last_frame", None)
-    metadata |= {"motion_embedded": "0", MOTION_REMOVED: hub.file_sha256(path)}
+    metadata |= {"motion_embedded": "0", MOTION_REMOVED: file_sha256(path)}
     model.graph.CopyFrom(graph)
     onnx.helper.set_model_props(model, metadata)
     onnx.checker.check_model(model, full_check=True)
@@ -733,7 +733,7 @@ def write_policy_json(
     effort = [float(v) for v in g1.EFFORT_LIMIT[g1.order_map(g1.JOINT_NAMES, spec.joint_names)]]
     network = None
     if onnx_file is not None:
-        digest = hub.file_sha256(onnx_file)
+        digest = file_sha256(onnx_file)
         network = {"file": Path(onnx_file).name, "sha256": digest}
     write_json(
         path,
@@ -892,7 +892,7 @@ class Policy:
         self.path = path
         folder = path.resolve().parent.name
         self.name = name or ((folder or path.stem) if path.stem == "policy" else path.stem)
-        self.sha256 = hub.file_sha256(path)
+        self.sha256 = file_sha256(path)
         self.spec = PolicySpec.from_metadata(metadata)
         self._inputs, self._outputs = _check_interface(model, self.spec)
         self._model = model

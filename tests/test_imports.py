@@ -24,7 +24,7 @@ MAY_IMPORT = {
     "rotations": set(),
     "native": set(),
     "cli": {"errors"},
-    "hub": {"errors"},
+    "hub": {"cli", "errors"},
     "robots": {"cli", "errors", "rotations"},
     "observation_terms": {"robots"},
     "motion": {"cli", "errors", "hub", "robots", "rotations"},

@@ -190,7 +190,7 @@ def find(policy: str) -> Source:
         description = None
     if not isinstance(description, dict) or description.get("format") not in FORMATS:
         raise PolicyError(f"{path}: has no description, expected {named.name} beside it.")
-    digest = hub.file_sha256(path)
+    digest = cli.file_sha256(path)
     if (told := (description.get("network") or {}).get("sha256")) not in (None, digest):
         raise PolicyError(
             f"{named}: is about a network with SHA-256 {str(told)[:12]}..., but {path.name} has "
@@ -278,7 +278,7 @@ def stage(folder: Path, config: Push) -> None:
         check_motion(source)
         shutil.copyfile(source.network, folder / name)
     description["licence"] = licence
-    description["network"] = {"file": name, "sha256": hub.file_sha256(folder / name)}
+    description["network"] = {"file": name, "sha256": cli.file_sha256(folder / name)}
     cli.write_json(folder / "policy.json", description)
     for path in source.beside:
         if path in given or (path.suffix == ".mp4" and config.picture is not None):

@@ -13,8 +13,9 @@ import warnings
 from pathlib import Path
 from typing import Any
 
+from bm_envs.cli import file_sha256
 from bm_envs.errors import MotionError
-from bm_envs.hub import client, file_sha256, one_sentence
+from bm_envs.hub import client, one_sentence
 
 LAFAN1_REPO = "lvhaidong/LAFAN1_Retargeting_Dataset"
 LAFAN1_FOLDER = "g1"

@@ -24,8 +24,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from bm_envs.cli import file_sha256
 from bm_envs.errors import MotionError
-from bm_envs.hub import file_sha256
 from bm_envs.motion import hub
 from bm_envs.motion.clip import Clip, load_npz
 from bm_envs.motion.csv import read_csv

@@ -16,7 +16,6 @@ here runs code from a file.
 from __future__ import annotations
 
 import functools
-import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
@@ -26,7 +25,7 @@ from typing import Any, Literal
 import numpy as np
 
 from bm_envs import policy as policy_files
-from bm_envs.cli import atomic_path, versions, write_json
+from bm_envs.cli import atomic_path, file_sha256, versions, write_json
 from bm_envs.errors import ConfigError, PolicyError, unknown_name
 from bm_envs.robots import g1
 from bm_envs.tasks.guided import sampler
@@ -92,7 +91,7 @@ def write_denoiser(
     onnx.checker.check_model(model)
     with atomic_path(folder / FILE) as temporary:
         temporary.write_bytes(model.SerializeToString())
-    digest = hashlib.sha256((folder / FILE).read_bytes()).hexdigest()
+    digest = file_sha256(folder / FILE)
     rep = REPRESENTATIONS[representation]
     write_json(folder / "policy.json", {
         "format": FORMAT,
@@ -150,7 +149,7 @@ class GuidedModel:
         folder = path.resolve().parent.name
         self.name = name or ((folder or path.stem) if path.name == FILE else path.stem)
         model = policy_files.read_onnx(path)
-        self.sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
+        self.sha256 = file_sha256(path)
         metadata = {entry.key: entry.value for entry in model.metadata_props}
         if metadata.get("format") != FORMAT:
             raise PolicyError(f"its metadata lack format '{FORMAT}', expected a denoiser.")

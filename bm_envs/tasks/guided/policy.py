@@ -9,7 +9,6 @@ says the same for people, and how the policy was trained. Nothing here runs code
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -18,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from bm_envs import policy as policy_files
-from bm_envs.cli import atomic_path, versions, write_json
+from bm_envs.cli import atomic_path, file_sha256, versions, write_json
 from bm_envs.errors import PolicyError, unknown_name
 from bm_envs.policy import MLP
 from bm_envs.robots import g1
@@ -100,7 +99,7 @@ def write_guided_policy(
         "robot": "Unitree G1, 29 actuated joints",
         "control_dt_s": policy_files.CONTROL_DT,
         "task": task,
-        "network": {"file": FILE, "sha256": _digest(folder / FILE)},
+        "network": {"file": FILE, "sha256": file_sha256(folder / FILE)},
         "observation": [
             {
                 "name": term.name, "start": places[term.name].start,
@@ -141,10 +140,6 @@ def _fixed(task: str) -> dict[str, str]:
     }
 
 
-def _digest(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()
-
-
 # --- reading --------------------------------------------------------------------------------------
 
 
@@ -164,7 +159,7 @@ class GuidedPolicy:
         folder = path.resolve().parent.name
         self.name = name or ((folder or path.stem) if path.name == FILE else path.stem)
         model = policy_files.read_onnx(path)
-        self.sha256 = _digest(path)
+        self.sha256 = file_sha256(path)
         metadata = {entry.key: entry.value for entry in model.metadata_props}
         if metadata.get("format") != FORMAT:
             raise PolicyError(

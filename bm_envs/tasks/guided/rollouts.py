@@ -25,7 +25,6 @@ each, without shards to resume from and without checksums: it is larger and slow
 
 from __future__ import annotations
 
-import hashlib
 import json
 import zipfile
 from collections.abc import Iterable, Mapping
@@ -35,7 +34,7 @@ from typing import Any
 
 import numpy as np
 
-from bm_envs.cli import atomic_path
+from bm_envs.cli import atomic_path, file_sha256
 from bm_envs.errors import BMError
 from bm_envs.robots import g1, kinematics
 from bm_envs.rotations import quat_normalize, quat_rotate
@@ -147,7 +146,7 @@ def save_shard(rollouts: Rollouts, path: Path) -> str:
     """Write episodes, whole or not at all; returns the file's SHA-256."""
     with atomic_path(path) as temporary, temporary.open("wb") as stream:
         np.savez(stream, **{f.name: getattr(rollouts, f.name) for f in fields(rollouts)})
-    return _sha256(path)
+    return file_sha256(path)
 
 
 def load_shard(path: Path) -> Rollouts:
@@ -211,14 +210,9 @@ def load_rollouts(folder: str | Path, *, failed: bool = False) -> tuple[Rollouts
         path = folder / Path(entry["file"]).name  # a name, wherever a manifest would lead
         if not path.is_file():
             raise BMError(f"{path}: is missing, though {MANIFEST} names it.")
-        if _sha256(path) != entry["sha256"]:
+        if file_sha256(path) != entry["sha256"]:
             raise BMError(f"{path}: has another SHA-256 than {MANIFEST} tells; collect it anew.")
         parts.append(load_shard(path))
     if not parts:
         raise BMError(f"{folder}: holds no {'failed' if failed else 'accepted'} episodes.")
     return Rollouts.concatenate(parts), manifest
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
