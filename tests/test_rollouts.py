@@ -219,6 +219,11 @@ def test_files_that_are_not_what_the_manifest_tells(folder, tmp_path):
     (broken / "dataset.json").write_text("{")
     with pytest.raises(BMError, match=r"dataset.json: cannot be read"):
         rollouts.load_rollouts(broken)
+    for shards in (None, [3], [{"episodes": {"count": 1}, "failed": {"count": 0}}]):
+        text = json.dumps({"format": rollouts.FORMAT, "shards": shards})
+        (broken / "dataset.json").write_text(text)
+        with pytest.raises(BMError, match=r"dataset.json: shards are not a list of entries"):
+            rollouts.load_rollouts(broken)
 
 
 def test_shards_that_are_not_shards(episodes, tmp_path):

@@ -191,7 +191,23 @@ def read_manifest(folder: Path) -> dict[str, Any]:
         raise BMError(f"{path}: cannot be read ({error}).") from error
     if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
         raise BMError(f"{path}: is not a manifest of roll-outs, expected format '{FORMAT}'.")
+    shards = manifest.get("shards")
+    if not isinstance(shards, list) or not all(map(_is_shard, shards)):
+        raise BMError(
+            f"{path}: shards are not a list of entries 'episodes' and 'failed' with a count each, "
+            "and a file and its sha256 where that is not 0."
+        )
     return manifest
+
+
+def _is_shard(shard: Any) -> bool:
+    """Whether a manifest's entry is that of a shard."""
+    return isinstance(shard, dict) and all(
+        isinstance(entry := shard.get(part), dict)
+        and isinstance(entry.get("count"), int)
+        and (not entry["count"] or all(isinstance(entry.get(k), str) for k in ("file", "sha256")))
+        for part in ("episodes", "failed")
+    )
 
 
 def load_rollouts(folder: str | Path, *, failed: bool = False) -> tuple[Rollouts, dict[str, Any]]:
