@@ -111,6 +111,11 @@ class Config:
     is no plan, and what the expert does against it is no way to bring it about."""
     action_steps: int = 8
     """Future actions that count in the loss. Source: the paper."""
+    history: int = PAST
+    """Known states, the present one included, that the network sees; for comparisons."""
+    horizon: int = LENGTH - PAST
+    """Future states that it sees; those beyond are predicted, but a guide on them reaches no
+    action. For comparisons."""
     rate_coef: float = 0.1
     """Weight of the change of predicted actions from step to step. Source: prototype."""
     emphasis: float = 4.0
@@ -150,10 +155,10 @@ class Config:
             raise ConfigError(f"past_noise is {self.past_noise}, expected a share, 0 to 1.")
         if not 0 < self.validation < 1 or not 0 <= self.dropout < 1:
             raise ConfigError("validation must be in (0, 1) and dropout in [0, 1).")
-        if not 1 <= self.action_steps <= LENGTH - PAST:
-            raise ConfigError(
-                f"action_steps is {self.action_steps}, expected 1 to {LENGTH - PAST}."
-            )
+        most = LENGTH - PAST
+        for name, high in (("action_steps", most), ("horizon", most), ("history", PAST)):
+            if not 1 <= getattr(self, name) <= high:
+                raise ConfigError(f"{name} is {getattr(self, name)}, expected 1 to {high}.")
 
 
 def paper() -> Config:
@@ -307,7 +312,8 @@ class Denoiser(nn.Module):
         steps = torch.arange(count) / (count - 1)
         self.register_buffer("frequencies", torch.exp(-np.log(10_000) * steps), persistent=False)
         self.mask: Tensor
-        self.register_buffer("mask", attention_mask(), persistent=False)
+        mask = attention_mask(config.history, config.horizon)
+        self.register_buffer("mask", mask, persistent=False)
         for module in self.modules():
             if isinstance(module, nn.Linear):
                 nn.init.normal_(module.weight, std=0.02)
@@ -337,18 +343,21 @@ class Denoiser(nn.Module):
         return torch.cat([angle.sin(), angle.cos()], -1)
 
 
-def attention_mask() -> Tensor:
+def attention_mask(history: int = PAST, horizon: int = LENGTH - PAST) -> Tensor:
     """Whether the row's token reads the column's; all states, then all actions. `[2 L, 2 L]` bool.
 
     States read all states and no actions. An action reads the states and actions up to its own
     step: what follows reaches it through the states that have read it, one layer later. As no
-    token reads a later action, a window may be short of them.
+    token reads a later action, a window may be short of them. Tokens before the last `history`
+    known steps, and beyond `horizon` steps after the present, are read by none but themselves.
     """
     step = torch.arange(LENGTH).repeat(2)
     is_action = torch.arange(2 * LENGTH) >= LENGTH
     row, column = is_action[:, None], is_action[None]
     earlier = step[None] <= step[:, None]
-    return (~row & ~column) | (row & earlier)
+    shown = (step >= PAST - history) & (step < PAST + horizon)
+    itself = torch.eye(2 * LENGTH, dtype=torch.bool)
+    return ((~row & ~column) | (row & earlier)) & (shown[None] | itself)
 
 
 # --- mathematics ----------------------------------------------------------------------------------

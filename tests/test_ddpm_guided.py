@@ -97,6 +97,25 @@ def test_with_one_layer_the_future_does_not_reach_the_action(network):
     assert not torch.equal(outputs(network, state=NOW)[1][:, NOW], plain[:, NOW])
 
 
+def test_what_history_and_horizon_hide_reaches_nothing():
+    torch.manual_seed(0)
+    network = ddpm.Denoiser(12, ddpm.Config(data=(), **SMALL, history=2, horizon=3)).eval()
+    for parameter in network.parameters():
+        torch.nn.init.normal_(parameter, std=0.2)
+    plain = outputs(network)
+    for hidden in (0, NOW - 2, NOW + 4, LENGTH - 1):
+        states, actions = outputs(network, state=hidden)
+        assert torch.equal(actions, plain[1])
+        others = np.arange(LENGTH) != hidden
+        assert torch.equal(states[:, others], plain[0][:, others])
+    assert torch.equal(outputs(network, action=NOW - 2)[1][:, NOW], plain[1][:, NOW])
+    for seen in (NOW - 1, NOW + 3):
+        assert not torch.equal(outputs(network, state=seen)[1][:, NOW], plain[1][:, NOW])
+    for name, value in (("history", 0), ("history", 5), ("horizon", 17)):
+        with pytest.raises(ConfigError, match=f"{name} is {value}, expected 1 to"):
+            ddpm.Config(data=(), **{name: value})
+
+
 def test_each_token_has_a_level_of_its_own(network):
     levels = torch.zeros(1, LENGTH, dtype=torch.int64)
     other = levels.clone()
