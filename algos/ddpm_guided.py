@@ -132,7 +132,7 @@ class Config:
     eval_every: int = 500
     """Steps between validations."""
     checkpoint_s: float = 60.0
-    """Seconds between checkpoints."""
+    """Seconds between checkpoints, which are taken with a row of the log."""
     half: bool = False
     """Keep the matrices of denoiser.onnx in float16, which halves the file; sums stay in float32.
     With --resume a finished run is exported anew."""

@@ -55,7 +55,7 @@ from tyro.conf import FlagCreatePairsOff
 from bm_envs import cli
 from bm_envs.backends.base import full_state
 from bm_envs.envs import GuidedVectorEnv
-from bm_envs.errors import ConfigError
+from bm_envs.errors import BMError, ConfigError, PolicyError
 from bm_envs.evaluation import in_project_order, protocol_task, wilson
 from bm_envs.motion.clip import Clip
 from bm_envs.motion.procedural import Command, Gait, clip_from_plan, plan_walk
@@ -251,13 +251,28 @@ def load(config: Config) -> Runnable:
     if config.expert:
         return load_policy(config.policy, threads=threads)
     if not is_guided_policy(config.policy):
-        return load_model(config.policy, threads=threads)
+        try:
+            return load_model(config.policy, threads=threads)
+        except PolicyError:
+            if _is_tracker(config.policy):
+                raise ConfigError(
+                    f"{config.policy} is a tracker, expected a diffusion model, or --expert."
+                ) from None
+            raise
     policy = load_guided_policy(config.policy, threads=threads)
     if policy.task != config.task:
         raise ConfigError(
             f"{policy.path}: is a policy of task '{policy.task}', expected one of '{config.task}'."
         )
     return policy
+
+
+def _is_tracker(reference: str) -> bool:
+    try:
+        load_policy(reference)
+    except BMError:
+        return False
+    return True
 
 
 def _actuation(model: Runnable) -> ActuationConfig:

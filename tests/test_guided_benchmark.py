@@ -154,6 +154,10 @@ def test_policies_are_recognised_by_their_file(policy_run):
         guided.load(config)
     with pytest.raises(BMError, match="^Unknown policy 'nobody'"):
         guided.load(guided.Config(policy="nobody", expert=True, task="joystick"))
+    with pytest.raises(
+        ConfigError, match="^walks is a tracker, expected a diffusion model, or --e"
+    ):
+        guided.load(guided.Config(policy="walks", task="joystick"))
 
 
 def test_an_experts_clip_is_of_the_tasks_commands():
