@@ -1,4 +1,4 @@
-"""tasks/guided/routes.py: ways around posts, against geometry worked out by hand."""
+"""tasks/guided/ways.py: ways around posts, against geometry worked out by hand."""
 
 import numpy as np
 import pytest
@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from bm_envs.tasks.guided import obstacles
 from bm_envs.tasks.guided.config import ObstacleConfig
-from bm_envs.tasks.guided.routes import Way, heading_points
+from bm_envs.tasks.guided.ways import Way, heading_points
 
 STEP = 0.02  # m, about what a robot walks in two control steps
 
