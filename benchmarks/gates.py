@@ -68,7 +68,13 @@ from bm_envs.tasks.guided.representation import (
 )
 from bm_envs.tasks.guided.rollouts import Rollouts, states_of
 from bm_envs.tasks.guided.sampler import LENGTH, NOW, PAST, K
-from bm_envs.tasks.guided.steering import STEERING, command_cost, guide_by, predicted_velocity
+from bm_envs.tasks.guided.steering import (
+    Steering,
+    command_cost,
+    guide_by,
+    predicted_velocity,
+    steering_for,
+)
 from bm_envs.tasks.guided.task import Robots
 from bm_envs.tasks.track.config import CONTROL_DT
 
@@ -104,7 +110,7 @@ class Config:
     """Seed of roll-outs, starts, noise and shoves."""
     sampler: str = "full"
     """`full` (20 calls a tick), `rolling` (15), or a number of DDIM calls."""
-    strength: float = STEERING["joystick"].strength
+    strength: float = Steering.strength
     """Of guidance in gates 4 and 5: the chosen one."""
     delay: Literal[0, 1] = 0
     """Ticks that an action takes to arrive in gates 3 to 5."""
@@ -450,7 +456,7 @@ def closed_loop(
         if t == 0:
             marked = robots.simulator.root_pos[:, :2].copy()
             if cost is not None:
-                controller.guide = guide_by(cost, model, STEERING["joystick"], strength)
+                controller.guide = guide_by(cost, model, steering_for(model), strength)
         states = robots.states()
         action = controller.act(states, ahead=delay)
         if shoves and t >= 0 and t % SECOND == 0:
@@ -478,9 +484,9 @@ def closed_loop(
         return Trials(down, head_down, speed, forward / counted, planned / counted)
 
 
-def forward_cost(velocity: np.ndarray) -> Joystick:
+def forward_cost(velocity: np.ndarray, model: GuidedModel) -> Joystick:
     """That of walking straight ahead at `velocity [N]`, m/s, weighed as for joystick."""
-    return command_cost(velocity[:, None] * [1.0, 0.0, 0.0], STEERING["joystick"])
+    return command_cost(velocity[:, None] * [1.0, 0.0, 0.0], steering_for(model))
 
 
 def gate_3(
@@ -522,7 +528,7 @@ def gate_4(
     qpos, qvel = walking_starts(episodes, trials, np.random.default_rng([config.seed, 4]))
     cells = (len(grid) // trials, 1)  # each begins in the same states
     starts = np.tile(qpos, cells), np.tile(qvel, cells)
-    cost = forward_cost(target)
+    cost = forward_cost(target, model)
     found = closed_loop(
         model, starts, seconds=seconds, seed=config.seed, method=config.method, cost=cost,
         strength=strength, delay=config.delay, backend=config.backend, threads=config.threads,
@@ -560,9 +566,9 @@ def gate_5(
     spread = float(np.sqrt(truth.actions[:, NOW].var(0).sum()))
     given = {}
     for sign in (1, -1):
-        cost = forward_cost(np.full(count, 0.3 * sign))
+        cost = forward_cost(np.full(count, 0.3 * sign), model)
         given[sign] = _one_action(
-            model, truth, config, guide_by(cost, model, STEERING["joystick"], config.strength)
+            model, truth, config, guide_by(cost, model, steering_for(model), config.strength)
         )
     change = given[1] - given[-1]
     ratio = float(np.sqrt((change**2).sum(1).mean()) / spread)
@@ -571,7 +577,7 @@ def gate_5(
     starts = walking_starts(episodes, count, np.random.default_rng([config.seed, 5]))
     walked = {}
     for sign in (1, -1):
-        cost = forward_cost(np.full(count, 0.3 * sign))
+        cost = forward_cost(np.full(count, 0.3 * sign), model)
         walked[sign] = closed_loop(
             model, starts, seconds=steps * CONTROL_DT, seed=config.seed, method=config.method,
             cost=cost, strength=config.strength, delay=config.delay, warm_up=0,

@@ -63,7 +63,7 @@ from bm_envs.policy import Policy, load_policy
 from bm_envs.tasks.guided.config import CommandedConfig, GuidedConfig, config_class
 from bm_envs.tasks.guided.model import Controller, GuidedModel, Method, load_model, method_of
 from bm_envs.tasks.guided.policy import GuidedPolicy, is_guided_policy, load_guided_policy
-from bm_envs.tasks.guided.steering import STEERING, Pilot, Steering
+from bm_envs.tasks.guided.steering import Pilot, Steering, steering_for
 from bm_envs.tasks.track.config import CONTROL_DT, ActuationConfig
 from bm_envs.tasks.track.task import TrackTask
 
@@ -97,9 +97,9 @@ class Config:
     delay: Literal[0, 1] = 0
     """Ticks that an action takes to arrive."""
     strength: float | None = None
-    """Of guidance, in place of the task's own; 0: none."""
+    """Of guidance, in place of the steering's own; 0: none."""
     steering: Steering | None = None
-    """How costs pull; by default as chosen for the task (`bm_envs/tasks/guided/steering.py`)."""
+    """How costs pull; by default as chosen for the representation (`tasks/guided/steering.py`)."""
     backend: str = "mujoco"
     """Physics backend."""
     threads: int = 0
@@ -121,13 +121,9 @@ class Config:
     def method(self) -> Method:
         return method_of(self.sampler)
 
-    @property
-    def resolved(self) -> Steering:
+    def steering_for(self, model: GuidedModel) -> Steering:
         """The steering with everything filled in."""
-        steering = self.steering or STEERING[self.task]
-        if self.strength is not None:
-            steering = dataclasses.replace(steering, strength=self.strength)
-        return steering
+        return steering_for(model, self.steering, self.strength)
 
 
 @dataclass
@@ -158,7 +154,7 @@ class Guided:
         noise = seeds_of(config.seed, env.num_envs, "noise")
         self._controller = Controller(model, env.num_envs, seed=noise, method=config.method)
         self._task, self._delay = env.task, config.delay
-        self._pilot = Pilot(env.task, model, config.resolved)
+        self._pilot = Pilot(env.task, model, config.steering_for(model))
 
     def act(self, obs: np.ndarray) -> np.ndarray:
         """Raw actions `[N, 29]`; it looks at the robots' states, not at observations `[N, O]`."""
@@ -378,7 +374,7 @@ def row_of(model: Runnable, config: Config, found: Trials) -> dict[str, Any]:
         "mean_yaw_rate_predicted": _mean(found.predicted[:, 2]),
         "falls_s": sorted(round(float(t), 2) for t in found.down_s[np.isfinite(found.down_s)]),
         "sampler": config.sampler if is_guided else None, "delay": config.delay,
-        "steering": _settings(config.resolved) if is_guided else None,
+        "steering": _settings(config.steering_for(model)) if is_guided else None,
         "tick_ms_median": round(float(np.median(ticks)), 2),
         "tick_ms_p95": round(float(np.percentile(ticks, 95)), 2),
     }  # fmt: skip

@@ -20,6 +20,7 @@ from bm_envs.robots import g1
 from bm_envs.rotations import quat_yaw
 from bm_envs.tasks.guided.config import JoystickConfig, WalkPerturbConfig
 from bm_envs.tasks.guided.policy import is_guided_policy, load_guided_policy, write_guided_policy
+from bm_envs.tasks.guided.steering import STEERING
 from bm_envs.tasks.track.config import ActuationConfig
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -235,7 +236,9 @@ def test_velocities_are_of_the_robots_own_axes():
 
 def test_settings():
     config = guided.Config(policy="x", task="joystick", strength=0.7)
-    assert config.resolved == dataclasses.replace(guided.STEERING["joystick"], strength=0.7)
+    for name in STEERING:
+        chosen = config.steering_for(Model({}, still(0.0), name))
+        assert chosen == dataclasses.replace(STEERING[name], strength=0.7)
     with pytest.raises(ConfigError, match="trials is 0, expected 1 or more"):
         guided.Config(policy="x", task="joystick", trials=0)
     with pytest.raises(ConfigError, match="seed is -1, expected 0 or more"):

@@ -10,9 +10,9 @@ from bm_envs.envs import GuidedVectorEnv
 from bm_envs.errors import ConfigError
 from bm_envs.robots import g1
 from bm_envs.tasks.guided.costs import ByVelocity, Joystick, Obstacle, Sum, Waypoint
-from bm_envs.tasks.guided.protocols import TASKS
+from bm_envs.tasks.guided.representation import REPRESENTATIONS
 from bm_envs.tasks.guided.sampler import Sample
-from bm_envs.tasks.guided.steering import STEERING, Pilot, Steering, cost_of
+from bm_envs.tasks.guided.steering import STEERING, Pilot, Steering, cost_of, steering_for
 
 # A robot at (1, 2) that faces along +y, a quarter turn to the left.
 POSE = np.array([1.0, 2.0, 0.76, np.sqrt(0.5), 0.0, 0.0, np.sqrt(0.5), *g1.DEFAULT_JOINT_POS])
@@ -24,8 +24,16 @@ def make(task, *, robots=2, **options):
     return env.task
 
 
-def test_every_task_has_a_steering():
-    assert STEERING.keys() == TASKS.keys()
+def test_every_representation_has_a_steering():
+    assert STEERING.keys() == REPRESENTATIONS.keys()
+
+
+def test_a_strength_replaces_that_of_the_steering():
+    model = Model({}, still(0.0))
+    chosen = STEERING[model.representation.name]
+    assert steering_for(model) == chosen
+    assert steering_for(model, strength=0.7) == dataclasses.replace(chosen, strength=0.7)
+    assert steering_for(model, Steering(turn=0.5), 0.0) == Steering(turn=0.5, strength=0.0)
 
 
 def test_walk_perturb_asks_for_nothing():

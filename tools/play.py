@@ -58,7 +58,7 @@ from bm_envs.rotations import quat_yaw
 from bm_envs.tasks.guided.config import JoystickConfig, config_class, control_steps
 from bm_envs.tasks.guided.model import Controller, GuidedModel, Method, load_model, method_of
 from bm_envs.tasks.guided.protocols import JoystickTask, WaypointTask
-from bm_envs.tasks.guided.steering import STEERING, Pilot, Steering
+from bm_envs.tasks.guided.steering import Pilot, Steering, steering_for
 from bm_envs.tasks.track.config import CONTROL_DT, ActuationConfig
 
 Task = Literal["joystick", "waypoint", "obstacle", "walk_perturb"]
@@ -254,9 +254,9 @@ class Config:
     sampler: str = "5"
     """`full` (20 calls a tick), `rolling` (15), or a number of DDIM calls."""
     strength: float | None = None
-    """Of guidance, in place of the task's own; 0: none."""
+    """Of guidance, in place of the steering's own; 0: none."""
     steering: Steering | None = None
-    """How costs pull; by default as chosen for the task (`bm_envs/tasks/guided/steering.py`)."""
+    """How costs pull; by default as chosen for the representation (`tasks/guided/steering.py`)."""
     threads: int = 0
     """Of the network; 0: all cores this process may use."""
     backend: str = "mujoco"
@@ -321,14 +321,6 @@ class Config:
     def view(self) -> View:
         return dataclasses.replace(FAR_VIEW, distance=self.distance, azimuth=self.azimuth)
 
-    @property
-    def resolved(self) -> Steering:
-        """The steering with everything filled in."""
-        steering = self.steering or STEERING[self.task]
-        if self.strength is not None:
-            steering = dataclasses.replace(steering, strength=self.strength)
-        return steering
-
 
 # --- the robot ------------------------------------------------------------------------------------
 
@@ -364,7 +356,7 @@ class Play:
         )  # fmt: skip
         self.task = self.env.task
         self._controller = Controller(model, 1, seed=config.seed, method=config.method)
-        self._pilot = Pilot(self.task, model, config.resolved)
+        self._pilot = Pilot(self.task, model, steering_for(model, config.steering, config.strength))
         self._rng = np.random.default_rng(config.seed)
         self._goal: np.ndarray | None = None  # asked for by keys or script; else the task's own
         self._pushes: list[tuple[float, float]] = []  # of the coming step: m/s, deg

@@ -12,7 +12,7 @@ stand on the way, to the next corner of the way around them. `places="paper"` as
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -115,9 +115,20 @@ class Steering:
             )
 
 
-STEERING: dict[str, Steering] = {
-    name: Steering() for name in ("walk_perturb", "joystick", "waypoint", "obstacle", "composition")
+STEERING = {
+    "body_pos": Steering(),
+    # Held to headings as lightly as Body-Pos it turns by a third of what is asked.
+    "joint_rot": Steering(turn=0.1),
 }
+"""What was chosen for models of each representation, for all tasks."""
+
+
+def steering_for(
+    model: GuidedModel, given: Steering | None = None, strength: float | None = None
+) -> Steering:
+    """The given steering, or what was chosen for such models; `strength` replaces its own."""
+    steering = given or STEERING[model.representation.name]
+    return steering if strength is None else replace(steering, strength=strength)
 
 
 def cost_of(task: GuidedTask, steering: Steering) -> Cost | None:
