@@ -400,6 +400,22 @@ def test_a_fallen_robot_lies_for_a_second_and_begins_again(model):
     assert dict(game.rows(1.0))["falls"] == "1"
 
 
+def test_a_composition_plays_its_own_minute(model):
+    """Keys do not change what it asks for, and its place comes after its commands."""
+    game, _ = make(model, "composition")
+    assert game.task.config.episode_s == play.COMPOSITION_SECONDS == 60.0
+    assert play.Config(policy="x", task="composition", strip=Path("a.png")).duration_s == 60.0
+    for key in (UP, LEFT, ord(" ")):
+        game.keyboard.press(key)
+    for _ in range(6):
+        game.tick()
+    assert game.task.clock[0] == 1 and not np.isfinite(game.task.goal).any()
+    assert dict(game.rows(1.0))["command"] == "+0.50 m/s, +0.00 rad/s"
+    game.task.clock[:] = 26 * 50 - 1
+    game.tick()
+    assert np.isfinite(game.task.goal).all() and dict(game.rows(1.0))["goal"].endswith(" m away")
+
+
 def test_equal_seeds_are_equal_plays(model):
     def end(seed):
         game, _ = make(model, "obstacle", seed=seed)

@@ -18,7 +18,8 @@ by more than 60 degrees) it begins again, with the last command or goal.
 
 `--video` and `--strip` need no display. Then a script drives: one line for each thing that happens,
 with its second; without one, joystick plays its benchmark's commands and the other tasks go to the
-goals they draw. Equal seeds, scripts and settings on one machine give equal pictures.
+goals they draw. Composition is a script of its own, of a minute: keys and lines only push and begin
+again. Equal seeds, scripts and settings on one machine give equal pictures.
 
     0.0 command 0.6 0 0   # joystick: m/s forward, m/s to the left, rad/s to the left
     0.0 goal 3 1          # waypoint, obstacle: x and y, m; robots start over the origin
@@ -55,19 +56,30 @@ from bm_envs.envs import GuidedVectorEnv
 from bm_envs.errors import ConfigError, unknown_name
 from bm_envs.robots.mjcf import ModelConfig
 from bm_envs.rotations import quat_yaw
-from bm_envs.tasks.guided.config import JoystickConfig, config_class, control_steps
+from bm_envs.tasks.guided.config import (
+    CompositionConfig,
+    JoystickConfig,
+    config_class,
+    control_steps,
+)
 from bm_envs.tasks.guided.model import Controller, GuidedModel, Method, load_model, method_of
-from bm_envs.tasks.guided.protocols import JoystickTask, WaypointTask
+from bm_envs.tasks.guided.protocols import (
+    CommandedTask,
+    CompositionTask,
+    JoystickTask,
+    WaypointTask,
+)
 from bm_envs.tasks.guided.steering import Pilot, Steering, steering_for
 from bm_envs.tasks.track.config import CONTROL_DT, ActuationConfig
 
-Task = Literal["joystick", "waypoint", "obstacle", "walk_perturb"]
+Task = Literal["joystick", "waypoint", "obstacle", "walk_perturb", "composition"]
 START_MOTIONS = ("walk",)
 WARM_UP_S = 1.0
 DAY = 24 * 3600.0  # s; the time after which even this play ends an episode
 SECOND = control_steps(1.0)  # control steps; also how long a fallen robot is left to lie
 PUSH_SPEED = 0.5  # m/s, the strongest push of arXiv 2508.08241, sec. V
 DEFAULT_SECONDS = 12.0  # of pictures; four commands of the joystick benchmark
+COMPOSITION_SECONDS = CompositionConfig.episode_s
 CAMERA_LAG = 0.3  # s, time constant of the following camera
 CATCH_UP_S = 0.1  # s behind real time that are caught up; what is more is lost
 
@@ -246,7 +258,7 @@ class Config:
     strip: Path | None = None
     """PNG with pictures side by side to write in place of opening a window."""
     seconds: float | None = None
-    """Seconds to play; none: 12 of pictures, without end in a window."""
+    """Seconds to play; none: 12 of pictures (composition: its 60), without end in a window."""
     script: Path | None = None
     """File with what happens when; the beginning of tools/play.py has its form."""
     seed: int = 0
@@ -315,7 +327,9 @@ class Config:
         """How long it plays; infinite in a window that nobody shuts."""
         if self.seconds is not None:
             return self.seconds
-        return math.inf if self.in_window else DEFAULT_SECONDS
+        if self.in_window:
+            return math.inf
+        return COMPOSITION_SECONDS if self.task == "composition" else DEFAULT_SECONDS
 
     @property
     def view(self) -> View:
@@ -345,9 +359,10 @@ class Play:
         self.keyboard = Keyboard()
         drives = {name: tuple(values) for name, values in model.drives.items()}
         settings: dict[str, Any] = dict(
-            episode_s=DAY, warm_up_s=WARM_UP_S, start_motions=START_MOTIONS,
-            actuation=ActuationConfig(**drives),
+            warm_up_s=WARM_UP_S, start_motions=START_MOTIONS, actuation=ActuationConfig(**drives),
         )  # fmt: skip
+        if config.task != "composition":
+            settings["episode_s"] = DAY
         if config.task == "joystick":
             settings["segment_s"] = DAY  # one command, which keys and scripts change
         self.env = GuidedVectorEnv(
@@ -406,7 +421,7 @@ class Play:
         rows = [("time", f"{self.time_s:.1f} s")]
         if task.clock[0] < 0:
             rows.append(("wanted", "nothing yet: warm-up"))
-        elif isinstance(task, JoystickTask):
+        elif isinstance(task, CommandedTask) and not self._on_way():
             forward, left, rate = task.command()[0]
             aside = f", {left:+.2f} m/s left" if left else ""
             rows.append(("command", f"{forward:+.2f} m/s{aside}, {rate:+.2f} rad/s"))
@@ -452,7 +467,7 @@ class Play:
         task, keys = self.task, self.keyboard
         if isinstance(task, JoystickTask):
             task.set_command(keys.ramp())
-        elif isinstance(task, WaypointTask):
+        elif isinstance(task, WaypointTask) and not isinstance(task, CompositionTask):
             if keys.take("stop"):
                 self._goal = task.simulator.root_pos[0, :2].astype(float)
             if keys.shift.any() and np.isfinite(task.goal).all():
@@ -465,6 +480,10 @@ class Play:
         angle = quat_yaw(self.task.simulator.root_quat) + math.radians(direction)
         self.task.robots.push(np.array([speed]), angle)
         self._say(f"pushed: {speed:.2f} m/s, {direction:+.0f} degrees left of its heading")
+
+    def _on_way(self) -> bool:
+        """Whether it is in the last phase of a composition."""
+        return isinstance(self.task, CompositionTask) and bool(self.task.on_way()[0])
 
     def _velocity(self) -> np.ndarray:
         """m/s forward and left of the heading, and rad/s left. `[3]`."""
