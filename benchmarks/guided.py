@@ -23,9 +23,10 @@ does not count as time (a fall in it does count). Trial i draws its start, pushe
 the sampler's noise from streams of its own, made of `--seed` and i. So it has the same start,
 pushes, goal and posts for every model and setting, however many trials there are (what a robot then
 does may differ in last digits with their number: a network may round otherwise in another batch).
-All trials are reported. `success` goes by the paper's fall (head), `success_strict` by pelvis and
-tilt too. With `--delay 1` an action reaches the robot one tick late, and the one that was planned
-for that tick is sent. `--strength 0` is the control that nothing is asked of.
+All trials are reported, and of a fall its second and how it came (`fall_of`). `success` goes by the
+paper's fall (head), `success_strict` by pelvis and tilt too. With `--delay 1` an action reaches the
+robot one tick late, and the one that was planned for that tick is sent. `--strength 0` is the
+control that nothing is asked of.
 
 Two others run the same trials under the same rules. A policy of `ppo_guided.py`, recognised by its
 file, sees the task's observation, command included (`representation` is then "observation"); in the
@@ -60,10 +61,17 @@ from bm_envs.evaluation import in_project_order, protocol_task, wilson
 from bm_envs.motion.clip import Clip
 from bm_envs.motion.procedural import Command, Gait, clip_from_plan, plan_walk
 from bm_envs.policy import Policy, load_policy
-from bm_envs.tasks.guided.config import CommandedConfig, GuidedConfig, config_class
+from bm_envs.tasks.guided.config import (
+    CommandedConfig,
+    GuidedConfig,
+    config_class,
+    control_steps,
+)
 from bm_envs.tasks.guided.model import Controller, GuidedModel, Method, load_model, method_of
 from bm_envs.tasks.guided.policy import GuidedPolicy, is_guided_policy, load_guided_policy
+from bm_envs.tasks.guided.protocols import CommandedTask, GuidedTask, PushedTask, WaypointTask
 from bm_envs.tasks.guided.steering import Pilot, Steering, steering_for
+from bm_envs.tasks.guided.task import PELVIS_HEIGHT, TILT
 from bm_envs.tasks.track.config import CONTROL_DT, ActuationConfig
 from bm_envs.tasks.track.task import TrackTask
 
@@ -140,6 +148,8 @@ class Trials:
     """`[N, 3]`, mean velocity forward and left and mean turning rate, of the robot's own axes."""
     predicted: np.ndarray
     """`[N, 3]`, means of the same over the futures that were predicted; NaN where none was."""
+    falls: dict[int, dict[str, Any]] = field(default_factory=dict)
+    """`fall_of` of each that fell, by its trial."""
     tick_ms: list[float] = field(default_factory=list)
     """Wall time of the controller, all robots together."""
 
@@ -307,7 +317,9 @@ def run(model: Runnable, config: Config, trials: int, *, label: str = "") -> Tri
         driver = Guided(model, env, config)
     down = np.full(trials, np.inf)
     way, executed, predicted = np.zeros(trials), np.zeros((trials, 3)), np.zeros((trials, 3))
-    counted, ticks = np.zeros(trials), []
+    counted = np.zeros(trials)
+    falls: dict[int, dict[str, Any]] = {}
+    ticks: list[float] = []
     steps = task.config.warm_up_steps + task.config.episode_steps
     for _ in tqdm(range(steps), desc=label, leave=False, disable=not label):
         tick = time.perf_counter()
@@ -317,6 +329,7 @@ def run(model: Runnable, config: Config, trials: int, *, label: str = "") -> Tri
         obs, _, _, _, figures = env.step(action)
         fresh = np.isinf(down) & figures["fell_strict"]
         down[fresh] = (began[fresh] + 1) * CONTROL_DT
+        falls |= {int(i): fall_of(task, int(i), figures) for i in np.flatnonzero(fresh)}
         up = np.isinf(down) & (began >= 0)
         way += np.where(up, figures["speed"], 0.0)
         executed += np.where(up[:, None], task.own_motion(), 0.0)
@@ -327,8 +340,40 @@ def run(model: Runnable, config: Config, trials: int, *, label: str = "") -> Tri
     with np.errstate(invalid="ignore", divide="ignore"):
         return Trials(
             figures, down, way / counted, executed / counted[:, None],
-            predicted / counted[:, None], ticks,
+            predicted / counted[:, None], falls, ticks,
         )  # fmt: skip
+
+
+def fall_of(task: GuidedTask, robot: int, figures: dict[str, np.ndarray]) -> dict[str, Any]:
+    """How a robot fell in the step just done, as JSON.
+
+    `by` is what broke the strict criterion: pelvis, tilt (or both), or a robot that diverged.
+    `during` is what was asked: warm-up, command 1 and so on, way (to a place), or walk (nothing).
+    Where there are such, `after_push_s` and whether it had `touched` a post.
+    """
+    done = int(task.clock[robot])  # steps that count, this one included
+    by = [
+        name
+        for name, broken in (
+            ("pelvis", figures["pelvis_height"][robot] < PELVIS_HEIGHT),
+            ("tilt", figures["tilt"][robot] > TILT),
+        )
+        if broken
+    ]
+    during = "way" if isinstance(task, WaypointTask) else "walk"
+    if isinstance(task, CommandedTask):
+        number = int(np.searchsorted(np.cumsum(task.config.command_steps), done - 1, side="right"))
+        if number < task.config.segments:
+            during = f"command {number + 1}"
+    fall: dict[str, Any] = {
+        "by": " and ".join(by) or "diverged", "during": during if done > 0 else "warm-up",
+    }  # fmt: skip
+    if done > 0 and isinstance(task, PushedTask):
+        interval = control_steps(task.config.push_interval_s)
+        fall["after_push_s"] = round(((done - 1) % interval + 1) * CONTROL_DT, 2)
+    if "touched" in figures:
+        fall["touched"] = bool(figures["touched"][robot])
+    return fall
 
 
 def seeds_of(seed: int, trials: int, what: Literal["trial", "noise", "start"]) -> list[int]:
@@ -394,7 +439,8 @@ def row_of(model: Runnable, config: Config, found: Trials) -> dict[str, Any]:
         {
             "trial": i, "success": bool(figures["success"][i]),
             "success_strict": bool(figures["success_strict"][i]),
-            "down_s": _plain(found.down_s[i]), "speed": _plain(found.speed[i]),
+            "down_s": _plain(found.down_s[i]), "fall": found.falls.get(i),
+            "speed": _plain(found.speed[i]),
             **{name: _plain(figures[name][i]) for name in FIGURES[config.task]},
         }
         for i in range(trials)
@@ -440,6 +486,9 @@ def main(config: Config) -> None:
         f"{config.task}: {row['successes']} of {trials} ({low:.1%} to {high:.1%}), strict "
         f"{row['successes_strict']}; upright {row['upright_strict']}, speed {row['mean_speed']} m/s"
     )
+    for trial in (one for one in row["each"] if one["fall"]):
+        how = ", ".join(f"{name} {value}" for name, value in trial["fall"].items())
+        print(f"  trial {trial['trial']} fell at {trial['down_s']} s: {how}")
     for name in ("segments_passed", "mean_segment_value", "arrivals", "mean_arrived_s", "touched"):
         if name in row:
             print(f"  {name.replace('_', ' ')}: {row[name]}")

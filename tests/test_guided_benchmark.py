@@ -225,6 +225,43 @@ def test_an_expert_is_pushed_as_the_others_are(monkeypatch, drives):
     np.testing.assert_array_equal(expert["push_velocity"], other["push_velocity"])
 
 
+@pytest.mark.parametrize(
+    ("task", "done", "during"),
+    [
+        ("walk_perturb", 0, "warm-up"),
+        ("walk_perturb", 1, "walk"),
+        ("joystick", 150, "command 1"),
+        ("joystick", 151, "command 2"),
+        ("waypoint", 1, "way"),
+        ("composition", 26 * 50, "command 4"),
+        ("composition", 26 * 50 + 1, "way"),
+    ],
+)
+def test_a_fall_is_told_with_what_was_asked(task, done, during):
+    env = guided.GuidedVectorEnv(1, task, autoreset_mode="disabled", threads=1)
+    env.reset(seed=0)
+    env.task.clock[:] = done
+    figures = {"pelvis_height": np.array([0.39]), "tilt": np.array([np.radians(59.0)])}
+    fall = guided.fall_of(env.task, 0, figures)
+    assert (fall["by"], fall["during"]) == ("pelvis", during)
+    assert ("after_push_s" in fall) == (task in ("walk_perturb", "composition") and done > 0)
+    figures |= {"tilt": np.array([np.radians(61.0)]), "touched": np.array([True])}
+    fall = guided.fall_of(env.task, 0, figures)
+    assert fall["by"] == "pelvis and tilt" and fall["touched"] is True
+    env.close()
+
+
+def test_a_push_comes_before_the_step_that_it_is_counted_from():
+    """Pushes come at the beginning of steps 0, 50, ...: step 50 ends 0.02 s after the second."""
+    env = guided.GuidedVectorEnv(1, "walk_perturb", autoreset_mode="disabled", threads=1)
+    env.reset(seed=0)
+    figures = {"pelvis_height": np.array([0.7]), "tilt": np.array([np.pi])}
+    for done, after in ((1, 0.02), (50, 1.0), (51, 0.02), (75, 0.5)):
+        env.task.clock[:] = done
+        assert guided.fall_of(env.task, 0, figures)["after_push_s"] == after
+    env.close()
+
+
 def test_velocities_are_of_the_robots_own_axes():
     """What the row calls forward is along the heading, wherever in the world that points."""
     env = guided.GuidedVectorEnv(1, "joystick", threads=1)
