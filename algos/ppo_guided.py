@@ -123,7 +123,7 @@ class Config:
     threads: int = 0
     """CPU threads of physics and learner; 0: all cores this process may use."""
 
-    total_timesteps: int = 20_000_000
+    total_timesteps: int = 6_000_000
     """Control steps over all robots; a finished run goes on with more of them and `--resume`."""
     num_envs: int = 256
     """Robots, N (Isaac Lab: 4096)."""

@@ -75,6 +75,60 @@ def test_penalties_by_hand():
     assert rewards.contact_count(force, 1.0)[0] == 2
 
 
+def test_optional_penalties_by_hand():
+    force = np.zeros((4, 2, 3))
+    force[1:, 0, 2], force[3, 1] = (
+        300.0,
+        [0.0, 0.6, 0.8],
+    )  # both, left; a foot with 1 N is in the air
+    ref = np.array([[True, True], [True, False], [False, True], [True, True]])
+    assert rewards.contact_mismatch(force, ref, 1.0).tolist() == [2, 0, 2, 1]
+    action, last, older = np.zeros((3, 1, 29))
+    action[0, :2], last[0, 0], older[0, 2] = (3.0, 1.0), 1.0, 2.0
+    # 3 - 2 + 0, 1, 2: squares 1, 1, 4
+    assert rewards.action_accel(action, last, older) == pytest.approx(6.0)
+    assert rewards.joint_accel(action, last, 0.5) == pytest.approx((2.0**2 + 1.0) * 4)
+
+
+def test_optional_terms_come_beside_the_others():
+    """Against the terms by hand along a roll-out; the rest of the reward is as without them."""
+
+    weights = {"foot_contact": -2.0, "action_accel": -0.5, "joint_accel": -1e-4}
+    plain, env = (
+        TrackVectorEnv(
+            3,
+            "walk",
+            autoreset_mode="disabled",
+            config=TrackConfig().override({"rewards": given, "noise": False}),
+        )
+        for given in ({}, weights)
+    )
+    rng = np.random.default_rng(0)
+    for one in (plain, env):
+        one.reset(seed=2)
+    past = np.zeros((2, 3, 29))
+    wrong = 0
+    for _ in range(12):
+        action = rng.normal(0, 0.3, (3, 29)).astype(np.float32)
+        velocity = env.task.simulator.joint_vel.copy()
+        _, reward, *_, info = env.step(action)
+        _, base, *_ = plain.step(action)
+        task, sim = env.task, env.task.simulator
+        on = np.linalg.norm(sim.contact_force[:, -2:], axis=-1) > 1.0
+        ref = np.array([task.clips[0].foot_contact[frame] for frame in task.frame])
+        wrong += (on != ref).sum()
+        want = {
+            "foot_contact": -2.0 * (on != ref).sum(1),
+            "action_accel": -0.5 * ((action - 2 * past[0] + past[1]) ** 2).sum(1),
+            "joint_accel": -1e-4 * (((sim.joint_vel - velocity) / 0.02) ** 2).sum(1),
+        }
+        for name, value in want.items():
+            np.testing.assert_allclose(info[f"reward_{name}"], 0.02 * value, rtol=1e-4, atol=1e-7)
+        np.testing.assert_allclose(reward - base, 0.02 * sum(want.values()), rtol=1e-3, atol=1e-4)
+        past = np.stack([action, past[0]])
+    assert 0 < wrong < 72
+
+
 def test_anchored_reference_by_rotation_matrices(convert):
     anchor_pos, anchor_quat = RNG.normal(size=(N, 3)), random_quats(N)
     ref_pos, ref_quat = RNG.normal(size=(N, K, 3)), random_quats(N, K)

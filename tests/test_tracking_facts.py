@@ -170,7 +170,9 @@ def test_reward_weights_and_widths(config):
     assert config.rewards.contact_threshold == facts.CONTACT_THRESHOLD
     fields = {item.name for item in dataclasses.fields(config.rewards)}
     widths = {f"{term}_std" for term, (_, std) in facts.REWARDS.items() if std is not None}
-    assert fields - widths - set(facts.REWARDS) == {"contact_term", "contact_threshold"}
+    others = {"contact_term", "contact_threshold", *rewards.OPTIONAL}
+    assert fields - widths - set(facts.REWARDS) == others
+    assert not any(getattr(config.rewards, name) for name in rewards.OPTIONAL)
 
 
 def test_perfect_tracking_pays_five_a_second():

@@ -11,6 +11,8 @@ from bm_envs.rotations import Array, dot, namespace, turn_quats, turn_vectors
 
 # The rewards that are a `gaussian`, in the order in which they are computed.
 TRACKED = ("anchor_pos", "anchor_ori", "body_pos", "body_ori", "body_lin_vel", "body_ang_vel")
+# Terms that are computed only where they have a weight.
+OPTIONAL = ("foot_contact", "action_accel", "joint_accel")
 
 
 def gaussian(square: Array, std: Array | float) -> Array:
@@ -50,6 +52,27 @@ def joint_limit(joint_pos: Array, low: Array, high: Array) -> Array:
 def contact_count(contact_force: Array, threshold: float) -> Array:
     """Number of bodies whose net contact force exceeds `threshold`, N. `[N, C, 3]`."""
     return (dot(contact_force, contact_force) > threshold * threshold).sum(-1)
+
+
+def contact_mismatch(foot_force: Array, ref_contact: Array, threshold: float) -> Array:
+    """Number of feet on the ground where the reference's are not, or the other way round.
+
+    Args:
+        foot_force: `[N, 2, 3]`, N; a foot whose net force exceeds `threshold` is on the ground.
+        ref_contact: `[N, 2]` bool.
+        threshold: N.
+    """
+    return ((dot(foot_force, foot_force) > threshold * threshold) != ref_contact).sum(-1)
+
+
+def action_accel(action: Array, last_action: Array, older_action: Array) -> Array:
+    """`sum_j (a_t - 2 a_{t-1} + a_{t-2})^2` of the raw actions. `[N, 29]`."""
+    return action_rate(action - last_action, last_action - older_action)
+
+
+def joint_accel(joint_vel: Array, last_joint_vel: Array, dt: float) -> Array:
+    """`sum_j ((v_t - v_{t-1}) / dt)^2`, (rad/s^2)^2. `[N, 29]`, rad/s, and s."""
+    return action_rate(joint_vel, last_joint_vel) / (dt * dt)
 
 
 def heading_difference(axes: Array, ref_axes: Array) -> Array:

@@ -139,6 +139,7 @@ class TrackTask:
         self._shown_table = Shown.table(clips, config.lead)
         self.clip_frames = np.array([clip.num_frames for clip in clips])
         self._clip_start = np.concatenate([[0], np.cumsum(self.clip_frames)[:-1]])
+        self._foot_contact_table = np.concatenate([clip.foot_contact for clip in clips])
         sampling = dataclasses.asdict(config.start)
         self.sampler = StartSampler(self.clip_frames, fps=1 / CONTROL_DT, **sampling)
         self._bins = np.concatenate([  # of every row of the tables
@@ -197,6 +198,9 @@ class TrackTask:
         self.episode_step = np.zeros(n, np.int64)
         self.action = np.zeros((n, J), np.float32)
         self._last_action = np.zeros((n, J), np.float32)
+        # Of two steps ago and of one, noted in a step for the rewards that want them.
+        self._older_action = np.zeros((n, J), np.float32)
+        self._last_joint_vel = np.zeros((n, J), np.float32)
         self.default_joint_pos = np.tile(self.nominal_joint_pos, (n, 1))
         self._next_push = np.zeros(n, np.int64)
         # Joint targets not yet applied, the newest first, and how many steps each robot waits.
@@ -224,18 +228,24 @@ class TrackTask:
         ], np.float32)  # fmt: skip
         names = [*rewards.TRACKED, "action_rate", "joint_limit"]
         names += [] if reward.contact_term == "none" else ["contact"]
+        self._weights = np.array([getattr(reward, k) * CONTROL_DT for k in names], np.float32)
+        self._options = tuple(name for name in rewards.OPTIONAL if getattr(reward, name))
+        self._option_weights = np.array(
+            [getattr(reward, name) * CONTROL_DT for name in self._options], np.float32
+        )
+        names += self._options
         self._reward_names = tuple(f"reward_{name}" for name in names)
         rules = {
             "train": ("anchor_pos", "anchor_ori", "ee_body_pos", "anchor_distance"),
             "pelvis": ("root_pos", "root_ori"), "none": (),
         }[config.failure]  # fmt: skip
         self._rule_names = rules if config.failure_distance is not None else rules[:3]
-        self._weights = np.array([getattr(reward, k) * CONTROL_DT for k in names], np.float32)
 
     def attach(self, simulator: Simulator) -> None:
         """Use this simulator, built from `simulator_config`."""
         self.simulator = simulator
-        self._penalized = slice(0, len(simulator.contact_bodies) - len(g1.FOOT_BODIES))
+        others = len(simulator.contact_bodies) - len(g1.FOOT_BODIES)
+        self._penalized, self._feet = slice(0, others), slice(others, None)
         self._kernel = Kernel(self, ANCHOR, END_EFFECTORS) if Kernel.serves(self) else None
 
     def simulator_config(self, threads: int = 0) -> SimulatorConfig:
@@ -322,6 +332,9 @@ class TrackTask:
         targets from the robot's present anchor -> rewards -> terminations. Nothing is reset here.
         """
         sim = self.simulator
+        if self._options:
+            self._older_action[:] = self._last_action
+            self._last_joint_vel[:] = sim.joint_vel
         self._last_action, self.action = self.action, self._last_action
         self.action[:] = action
         sim.step(self._delayed(self.default_joint_pos + self.action_scale * self.action))
@@ -336,6 +349,11 @@ class TrackTask:
             terminated = functools.reduce(np.logical_or, failures, diverged)
             any_diverged = diverged.any()
             self.sampler.record(self._bins[self._row], terminated)
+        if self._options:
+            with np.errstate(over="ignore", invalid="ignore"):
+                more = self._optional_terms()
+            reward += more.sum(1)
+            values = np.concatenate([values, more], 1)
         causes = {"diverged": diverged, **dict(zip(self._rule_names, failures, strict=False))}
         truncated = self.frame >= self._last_frame
         causes["clip_end"] = truncated
@@ -569,6 +587,23 @@ class TrackTask:
         reward = values @ self._weights
         values *= self._weights
         return reward, values, self._failures()
+
+    def _optional_terms(self) -> np.ndarray:
+        """The signed terms of `_options`. `[N, len]`."""
+        sim, threshold = self.simulator, self.config.rewards.contact_threshold
+        terms = {
+            "foot_contact": lambda: rewards.contact_mismatch(
+                sim.contact_force[:, self._feet], self._foot_contact_table[self._row], threshold
+            ),
+            "action_accel": lambda: rewards.action_accel(
+                self.action, self._last_action, self._older_action
+            ),
+            "joint_accel": lambda: rewards.joint_accel(
+                sim.joint_vel, self._last_joint_vel, CONTROL_DT
+            ),
+        }
+        values = np.stack([terms[name]() for name in self._options], 1).astype(np.float32)
+        return values * self._option_weights
 
     def _failures(self) -> list[np.ndarray]:
         """By the rules of `_rule_names`, `[N]` each."""
