@@ -55,6 +55,10 @@ VARIANTS: dict[str, tuple[str, ...]] = {
         "--task.start.statistic", "count", "--task.start.kernel", "1",
         "--task.start.mix", "additive",
     ),
+    "contact consistency": ("--task.rewards.foot-contact", "-0.5"),
+    "smoothness": (
+        "--task.rewards.action-accel", "-0.05", "--task.rewards.joint-accel", "-2.5e-7",
+    ),
     "episodes of 10 s": ("--task.episode-s", "10"),
     "32 steps a robot": ("--num-steps", "32", "--num-minibatches", "4"),
     "fixed step size": ("--schedule", "fixed"),
