@@ -116,6 +116,8 @@ class Config:
     def __post_init__(self) -> None:
         if self.trials < 1:
             raise ConfigError(f"trials is {self.trials}, expected 1 or more.")
+        if self.strength is not None and not self.strength >= 0:
+            raise ConfigError(f"strength is {self.strength}, expected 0 or more.")
         if self.seed < 0:
             raise ConfigError(f"seed is {self.seed}, expected 0 or more.")
         if self.expert and self.task not in ("walk_perturb", "joystick"):

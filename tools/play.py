@@ -263,7 +263,7 @@ class Config:
     """File with what happens when; the beginning of tools/play.py has its form."""
     seed: int = 0
     """Of start, noise, goal, obstacles and the directions of pushes."""
-    sampler: str = "5"
+    sampler: str = "10"
     """`full` (20 calls a tick), `rolling` (15), or a number of DDIM calls."""
     strength: float | None = None
     """Of guidance, in place of the steering's own; 0: none."""
