@@ -37,8 +37,12 @@ which the whole future is written down. It is pushed as the others are; it start
 A way to a place is not planned ahead, hence no expert for tasks that have one.
 
 Rows are `{policy, task, representation, backend, trials, successes, success_rate, ci95, ...}` with
-`mean_*` over trials and the list `each` of all trials. Source: arXiv 2508.08241, sec. V and table
-III; thresholds that it leaves open are those of `bm_envs/tasks/guided/config.py`.
+`mean_*` over trials, `by_phase` the executed and predicted velocities (m/s and rad/s, of the
+robot's own axes) of each thing that is asked, and the list `each` of all trials. A
+`segment_value` is in m/s, of a command that turns in rad.
+
+Source: arXiv 2508.08241, sec. V and table III; thresholds that it leaves open are those of
+`bm_envs/tasks/guided/config.py`.
 """
 
 from __future__ import annotations
@@ -64,12 +68,13 @@ from bm_envs.policy import Policy, load_policy
 from bm_envs.tasks.guided.config import (
     CommandedConfig,
     GuidedConfig,
+    WaypointConfig,
     config_class,
     control_steps,
 )
 from bm_envs.tasks.guided.model import Controller, GuidedModel, Method, load_model, method_of
 from bm_envs.tasks.guided.policy import GuidedPolicy, is_guided_policy, load_guided_policy
-from bm_envs.tasks.guided.protocols import CommandedTask, GuidedTask, PushedTask, WaypointTask
+from bm_envs.tasks.guided.protocols import GuidedTask, PushedTask
 from bm_envs.tasks.guided.steering import Pilot, Steering, steering_for
 from bm_envs.tasks.guided.task import PELVIS_HEIGHT, TILT
 from bm_envs.tasks.track.config import CONTROL_DT, ActuationConfig
@@ -150,6 +155,8 @@ class Trials:
     """`[N, 3]`, mean velocity forward and left and mean turning rate, of the robot's own axes."""
     predicted: np.ndarray
     """`[N, 3]`, means of the same over the futures that were predicted; NaN where none was."""
+    by_phase: np.ndarray
+    """`[2, N, S, 3]`, executed and predicted of each of the S `phases_of` the task."""
     falls: dict[int, dict[str, Any]] = field(default_factory=dict)
     """`fall_of` of each that fell, by its trial."""
     tick_ms: list[float] = field(default_factory=list)
@@ -318,8 +325,9 @@ def run(model: Runnable, config: Config, trials: int, *, label: str = "") -> Tri
     else:
         driver = Guided(model, env, config)
     down = np.full(trials, np.inf)
-    way, executed, predicted = np.zeros(trials), np.zeros((trials, 3)), np.zeros((trials, 3))
-    counted = np.zeros(trials)
+    names, starts = phases_of(task.config)
+    way, counted = np.zeros(trials), np.zeros((trials, len(names), 1))
+    motion = np.zeros((2, trials, len(names), 3))  # executed, predicted
     falls: dict[int, dict[str, Any]] = {}
     ticks: list[float] = []
     steps = task.config.warm_up_steps + task.config.episode_steps
@@ -334,23 +342,36 @@ def run(model: Runnable, config: Config, trials: int, *, label: str = "") -> Tri
         falls |= {int(i): fall_of(task, int(i), figures) for i in np.flatnonzero(fresh)}
         up = np.isinf(down) & (began >= 0)
         way += np.where(up, figures["speed"], 0.0)
-        executed += np.where(up[:, None], task.own_motion(), 0.0)
-        predicted += np.where(up[:, None], driver.predicted(), 0.0)
-        counted += up
+        where = np.arange(trials)[up], np.searchsorted(starts, began[up], side="right")
+        counted[where] += 1
+        motion[0][where] += task.own_motion()[up]
+        motion[1][where] += np.broadcast_to(driver.predicted(), (trials, 3))[up]
     figures = task.figures()
     env.close()
     with np.errstate(invalid="ignore", divide="ignore"):
-        return Trials(
-            figures, down, way / counted, executed / counted[:, None],
-            predicted / counted[:, None], falls, ticks,
-        )  # fmt: skip
+        executed, predicted = motion.sum(2) / counted.sum(1)
+        speed = way / counted.sum((1, 2))
+        return Trials(figures, down, speed, executed, predicted, motion / counted, falls, ticks)
+
+
+def phases_of(config: GuidedConfig) -> tuple[list[str], np.ndarray]:
+    """Names of what is asked, one after another, and the steps at which all but the first begin.
+
+    command 1 and so on, way (to a place), or walk (nothing).
+    """
+    last = "way" if isinstance(config, WaypointConfig) else "walk"
+    if not isinstance(config, CommandedConfig):
+        return [last], np.zeros(0, np.int64)
+    count = len(config.command_steps) - isinstance(config, WaypointConfig)
+    names = [f"command {number + 1}" for number in range(count)]
+    return names + [last] * (last == "way"), np.cumsum(config.command_steps)[:-1]
 
 
 def fall_of(task: GuidedTask, robot: int, figures: dict[str, np.ndarray]) -> dict[str, Any]:
     """How a robot fell in the step just done, as JSON.
 
     `by` is what broke the strict criterion: pelvis, tilt (or both), or a robot that diverged.
-    `during` is what was asked: warm-up, command 1 and so on, way (to a place), or walk (nothing).
+    `during` is what was asked: the warm-up, or one of `phases_of`.
     Where there are such, `after_push_s` and whether it had `touched` a post.
     """
     done = int(task.clock[robot])  # steps that count, this one included
@@ -362,14 +383,9 @@ def fall_of(task: GuidedTask, robot: int, figures: dict[str, np.ndarray]) -> dic
         )
         if broken
     ]
-    during = "way" if isinstance(task, WaypointTask) else "walk"
-    if isinstance(task, CommandedTask):
-        number = int(np.searchsorted(np.cumsum(task.config.command_steps), done - 1, side="right"))
-        if number < task.config.segments:
-            during = f"command {number + 1}"
-    fall: dict[str, Any] = {
-        "by": " and ".join(by) or "diverged", "during": during if done > 0 else "warm-up",
-    }  # fmt: skip
+    names, starts = phases_of(task.config)
+    during = names[np.searchsorted(starts, done - 1, side="right")] if done > 0 else "warm-up"
+    fall: dict[str, Any] = {"by": " and ".join(by) or "diverged", "during": during}
     if done > 0 and isinstance(task, PushedTask):
         interval = control_steps(task.config.push_interval_s)
         fall["after_push_s"] = round(((done - 1) % interval + 1) * CONTROL_DT, 2)
@@ -425,6 +441,17 @@ def row_of(model: Runnable, config: Config, found: Trials) -> dict[str, Any]:
         "tick_ms_median": round(float(np.median(ticks)), 2),
         "tick_ms_p95": round(float(np.percentile(ticks, 95)), 2),
     }  # fmt: skip
+    row["by_phase"] = [
+        {
+            "phase": name,
+            **{
+                f"{what}{whose}": _mean(found.by_phase[one, :, number, axis])
+                for axis, what in ((0, "forward"), (1, "left"), (2, "yaw_rate"))
+                for one, whose in enumerate(("", "_predicted"))
+            },
+        }
+        for number, name in enumerate(phases_of(config_class(config.task)())[0])
+    ]
     if "segment_passed" in figures:
         row["segments_passed"] = figures["segment_passed"].sum(0).tolist()
         row["mean_segment_value"] = [_mean(v) for v in figures["segment_value"].T]

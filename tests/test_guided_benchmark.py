@@ -225,6 +225,30 @@ def test_an_expert_is_pushed_as_the_others_are(monkeypatch, drives):
     np.testing.assert_array_equal(expert["push_velocity"], other["push_velocity"])
 
 
+def test_velocities_are_told_by_what_was_asked(monkeypatch, policy_run):
+    """Mean of the robot's own motion in each command, against a loop by hand."""
+    briefly(monkeypatch, JoystickConfig, episode_s=0.4, segment_s=0.2, judged_s=0.1)
+    monkeypatch.setattr(guided, "WARM_UP_S", 0.0)  # the untrained policy falls in half a second
+    config = guided.Config(policy=str(policy_run), task="joystick", seed=4, threads=1)
+    model = guided.load(config)
+    motions = []
+    own_motion = guided.GuidedTask.own_motion
+    monkeypatch.setattr(
+        guided.GuidedTask,
+        "own_motion",
+        lambda task: motions.append(own_motion(task)) or motions[-1],
+    )
+    found = guided.run(model, config, 2)
+    assert np.isinf(found.down_s).all(), "premise: both stay up"
+    commands = np.array(motions)[-20:].reshape(2, 10, 2, 3).mean(1)  # two, of ten steps
+    np.testing.assert_allclose(found.by_phase[0], commands.swapaxes(0, 1), atol=1e-6)
+    np.testing.assert_allclose(found.executed, commands.mean(0), atol=1e-6)
+    rows = guided.row_of(model, config, found)["by_phase"]
+    assert [row["phase"] for row in rows] == ["command 1", "command 2"]
+    assert rows[1]["forward"] == pytest.approx(commands[1, :, 0].mean(), abs=1e-5)
+    assert rows[1]["yaw_rate_predicted"] is None  # such a policy predicts nothing
+
+
 @pytest.mark.parametrize(
     ("task", "done", "during"),
     [
