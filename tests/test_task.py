@@ -77,10 +77,8 @@ def test_penalties_by_hand():
 
 def test_optional_penalties_by_hand():
     force = np.zeros((4, 2, 3))
-    force[1:, 0, 2], force[3, 1] = (
-        300.0,
-        [0.0, 0.6, 0.8],
-    )  # both, left; a foot with 1 N is in the air
+    force[1:, 0, 2] = 300.0
+    force[3, 1] = [0.0, 0.6, 0.8]  # 1 N: in the air
     ref = np.array([[True, True], [True, False], [False, True], [True, True]])
     assert rewards.contact_mismatch(force, ref, 1.0).tolist() == [2, 0, 2, 1]
     action, last, older = np.zeros((3, 1, 29))
@@ -92,7 +90,6 @@ def test_optional_penalties_by_hand():
 
 def test_optional_terms_come_beside_the_others():
     """Against the terms by hand along a roll-out; the rest of the reward is as without them."""
-
     weights = {"foot_contact": -2.0, "action_accel": -0.5, "joint_accel": -1e-4}
     plain, env = (
         TrackVectorEnv(
