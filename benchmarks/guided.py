@@ -155,8 +155,8 @@ class Trials:
     """`[N, 3]`, mean velocity forward and left and mean turning rate, of the robot's own axes."""
     predicted: np.ndarray
     """`[N, 3]`, means of the same over the futures that were predicted; NaN where none was."""
-    by_phase: np.ndarray
-    """`[2, N, S, 3]`, executed and predicted of each of the S `phases_of` the task."""
+    by_phase: dict[str, np.ndarray]
+    """Executed and predicted `[2, N, 3]` of each of the `phases_of` the task."""
     falls: dict[int, dict[str, Any]] = field(default_factory=dict)
     """`fall_of` of each that fell, by its trial."""
     tick_ms: list[float] = field(default_factory=list)
@@ -351,7 +351,8 @@ def run(model: Runnable, config: Config, trials: int, *, label: str = "") -> Tri
     with np.errstate(invalid="ignore", divide="ignore"):
         executed, predicted = motion.sum(2) / counted.sum(1)
         speed = way / counted.sum((1, 2))
-        return Trials(figures, down, speed, executed, predicted, motion / counted, falls, ticks)
+        by_phase = dict(zip(names, np.moveaxis(motion / counted, 2, 0), strict=True))
+        return Trials(figures, down, speed, executed, predicted, by_phase, falls, ticks)
 
 
 def phases_of(config: GuidedConfig) -> tuple[list[str], np.ndarray]:
@@ -445,12 +446,12 @@ def row_of(model: Runnable, config: Config, found: Trials) -> dict[str, Any]:
         {
             "phase": name,
             **{
-                f"{what}{whose}": _mean(found.by_phase[one, :, number, axis])
+                f"{what}{whose}": _mean(velocity[one, :, axis])
                 for axis, what in ((0, "forward"), (1, "left"), (2, "yaw_rate"))
                 for one, whose in enumerate(("", "_predicted"))
             },
         }
-        for number, name in enumerate(phases_of(config_class(config.task)())[0])
+        for name, velocity in found.by_phase.items()
     ]
     if "segment_passed" in figures:
         row["segments_passed"] = figures["segment_passed"].sum(0).tolist()
