@@ -17,7 +17,7 @@ fightAndSports1_subject1 fightAndSports1_subject4 fight1_subject2 fight1_subject
 """.split()
 CUTS = (
     "walk1[5:15] walk3[60:70] dance1[0:10] run1[20:30] jumps1[24:34] fight1[60:70] sprint1[20:30] "
-    "fallAndGetUp1[20:30]"
+    "fallAndGetUp1[10:20]"
 ).split()
 
 
