@@ -7,8 +7,9 @@
 | `lafan1-table1` | the LAFAN1 clips of the paper's Table I, whole |
 | `lafan1-40` | all LAFAN1 clips there are for the G1, whole |
 
-The fall's cut is ten seconds earlier than first chosen: at [20:30] a knee and a sole of the reference
-are some centimetres in the floor (`tools/check_reference.py`). It was moved before any training.
+The fall's cut is ten seconds earlier than first chosen: at [20:30] a knee and a sole of the
+reference are some centimetres in the floor (`tools/check_reference.py`). It was moved before any
+training.
 
 The table prints 28 names. One of them, `run1_subject4`, is no LAFAN1 clip; `run2_subject4`, the one
 run of LAFAN1 that the table lacks, stands in its place here.
