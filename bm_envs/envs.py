@@ -17,7 +17,7 @@ import numpy as np
 from gymnasium.vector import AutoresetMode
 from gymnasium.vector.utils import batch_space
 
-from bm_envs.backends.base import make_simulator
+from bm_envs.backends.host import make_host_simulator
 from bm_envs.errors import ConfigError
 from bm_envs.motion.clip import Clip
 from bm_envs.motion.library import load_motions
@@ -149,7 +149,7 @@ class _TrackCore(_Core):
             raise ConfigError(f"critic is '{critic}', expected 'info', 'dict' or 'none'.")
         self.critic = critic
         task = TrackTask(_resolve_clips(motion), config, num_envs)
-        task.attach(make_simulator(backend, task.simulator_config(threads)))
+        task.attach(make_host_simulator(backend, task.simulator_config(threads)))
         super().__init__(task, config, render)
         if critic == "dict":
             self.observation_space = gymnasium.spaces.Dict(

@@ -13,6 +13,8 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 SCRIPT_FOLDERS = ("algos", "benchmarks", "tools")
+# Engines, imported when asked for, and the extras that bring their packages.
+ENGINES = {"backends.mujoco_warp": "warp", "backends.mujoco_warp_kernels": "warp"}
 
 # Module of bm_envs (with all that is inside it) -> modules of bm_envs it may import. A module may
 # import others of its own package, but for `backends`, where each engine stands alone. `cli` is
@@ -29,10 +31,11 @@ MAY_IMPORT = {
     "observation_terms": {"robots"},
     "motion": {"cli", "errors", "hub", "robots", "rotations"},
     "policy": {"cli", "errors", "hub", "motion", "observation_terms", "robots", "rotations"},
-    "backends": {"backends.base", "errors", "native", "robots", "rotations"},
+    "backends": {"backends.base", "backends.host", "errors", "native", "robots", "rotations"},
     "run_files": {"cli", "errors"},
     "tasks": {
         "backends.base",
+        "backends.host",
         "cli",
         "errors",
         "motion",
@@ -167,7 +170,13 @@ def distributions(requirements):
 def third_party(path, *, eager):
     """`(import name, distributions that provide it)` of what a file imports from outside."""
     provided = importlib.metadata.packages_distributions()
-    local = {"bm_envs", "golden", "conftest", *(p.stem for p in sources("tests", *SCRIPT_FOLDERS))}
+    local = {
+        "bm_envs",
+        "tests",
+        "golden",
+        "conftest",
+        *(p.stem for p in sources("tests", *SCRIPT_FOLDERS)),
+    }
     found = []
     for name in imports(ast.parse(path.read_text()), eager=eager):
         first = name.partition(".")[0]
@@ -192,7 +201,7 @@ def test_declared_packages_are_the_ones_imported():
         f"{path.relative_to(ROOT)}: {name}"
         for path in sources("bm_envs")
         for name, providers in third_party(path, eager=True)
-        if not providers & core
+        if not providers & (core | distributions(extras.get(ENGINES.get(module_of(path)), ())))
     ]
     assert not not_core, "importable only with an extra installed"
 

@@ -41,6 +41,8 @@ class SimulatorConfig:
     """The K bodies whose poses and velocities are observed, the root first."""
     threads: int = 0
     """Threads of a CPU engine; 0: all cores this process may use."""
+    device: str | None = None
+    """Where an engine that has a choice runs, "cpu" or "cuda:0"; None: a GPU where there is one."""
 
     def __post_init__(self) -> None:
         if self.num_envs < 1:
@@ -183,6 +185,23 @@ class Simulator(Protocol):
         """Which robots have a non-finite state. `[N]` bool."""
         ...
 
+    def overflowed(self) -> Array:
+        """Whose physics was wrong since the last reset, for want of room for contacts. `[N]` bool.
+
+        Engines of fixed capacity leave contacts out that do not fit.
+        """
+        ...
+
+    def read_model(self) -> dict[str, np.ndarray]:
+        """The robots' figures as the engine holds them now, float64, for those who want to compare.
+
+        `body_mass [N, 30]`, kg; `body_com [N, 30, 3]`, m, in link frames; `body_inertia
+        [N, 30, 3]`, kg m^2, principal moments in ascending order; `joint_range [N, 29, 2]`, rad;
+        `armature`, `stiffness`, `damping`, `effort_limit`, `[N, 29]`; `foot_friction [N]`, the
+        sliding coefficient between feet and ground.
+        """
+        ...
+
     def get_state(self) -> dict[str, np.ndarray]:
         """All that a bit-exact continuation needs, as NumPy arrays."""
         ...
@@ -208,6 +227,7 @@ def full_state(sim: Simulator) -> tuple[Array, Array]:
 # name -> (module, class, pip extra that brings its packages)
 _BACKENDS = {
     "mujoco": ("bm_envs.backends.mujoco_cpu", "MujocoSimulator", None),
+    "mujoco_warp": ("bm_envs.backends.mujoco_warp", "MujocoWarpSimulator", "warp"),
 }
 
 

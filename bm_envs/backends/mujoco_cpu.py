@@ -11,6 +11,7 @@ from bm_envs.backends.base import SimulatorConfig
 from bm_envs.errors import BackendUnavailable
 from bm_envs.native import Casts
 from bm_envs.robots import g1, mjcf
+from bm_envs.robots.mjcf import model_figures
 from bm_envs.rotations import cross, quat_rotate_inverse
 
 try:
@@ -177,6 +178,14 @@ class MujocoSimulator:
     def diverged(self) -> np.ndarray:
         """See `Simulator.diverged`."""
         return self._diverged.copy()  # the next reset changes it
+
+    def overflowed(self) -> np.ndarray:
+        """See `Simulator.overflowed`: this engine's memory grows."""
+        return np.zeros(self.num_envs, bool)
+
+    def read_model(self) -> dict[str, np.ndarray]:
+        """See `Simulator.read_model`."""
+        return model_figures(self.model, self.num_envs, **self._randomized)
 
     def get_state(self) -> dict[str, np.ndarray]:
         """See `Simulator.get_state`."""

@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 import mujoco
+import numpy as np
 from tyro.conf import Positional, arg
 
 from bm_envs import cli
@@ -63,12 +64,15 @@ class ModelConfig:
             raise ConfigError(f"physics_dt is {self.physics_dt}, expected a positive time in s.")
 
 
-def build_mjcf(config: ModelConfig = ModelConfig(), tracked: Sequence[str] = ()) -> str:
+def build_mjcf(
+    config: ModelConfig = ModelConfig(), tracked: Sequence[str] = (), *, contacts: bool = False
+) -> str:
     """MJCF text of the G1 on a plane.
 
     Args:
         config: shapes and engine settings.
         tracked: bodies to put frame sensors on; see `add_sensors`.
+        contacts: whether there are contact sensors without `tracked`, too.
     """
     root = ET.Element("mujoco", model="g1")
     ET.SubElement(root, "compiler", angle="radian", autolimits="true")
@@ -140,7 +144,7 @@ def build_mjcf(config: ModelConfig = ModelConfig(), tracked: Sequence[str] = ())
     for name, pose in g1.POSES.items():
         qpos = (0, 0, pose.root_height, 1, 0, 0, 0, *pose.joint_pos())
         ET.SubElement(keyframe, "key", name=name, qpos=_vec(qpos), ctrl=_vec(pose.joint_pos()))
-    if tracked:
+    if tracked or contacts:
         add_sensors(ET.SubElement(root, "sensor"), tracked, config.self_collision)
     ET.indent(root)
     return ET.tostring(root, encoding="unicode")
@@ -178,10 +182,41 @@ def add_sensors(sensor: ET.Element, tracked: Sequence[str], self_collision: bool
 
 
 def compile_model(
-    config: ModelConfig = ModelConfig(), tracked: Sequence[str] = ()
+    config: ModelConfig = ModelConfig(), tracked: Sequence[str] = (), *, contacts: bool = False
 ) -> mujoco.MjModel:
-    """The compiled model, with the poses of `g1.POSES` as keyframes."""
-    return mujoco.MjModel.from_xml_string(build_mjcf(config, tracked))
+    """The compiled model of `build_mjcf`, with the poses of `g1.POSES` as keyframes."""
+    return mujoco.MjModel.from_xml_string(build_mjcf(config, tracked, contacts=contacts))
+
+
+def model_figures(
+    model: mujoco.MjModel, num_envs: int, **fields: np.ndarray
+) -> dict[str, np.ndarray]:
+    """What `Simulator.read_model` tells, of engines that hold MuJoCo's arrays.
+
+    Args:
+        model: of one robot.
+        num_envs: N.
+        fields: arrays of the model by its names, as an engine holds them, `[N, ...]` or `[1, ...]`;
+            those not given are the model's.
+    """
+
+    def held(name: str) -> np.ndarray:
+        rows = np.asarray(fields[name] if name in fields else getattr(model, name)[None])
+        return np.array(np.broadcast_to(rows, (num_envs, *rows.shape[1:])), np.float64)
+
+    feet = [model.body(name).id for name in g1.FOOT_BODIES]
+    foot = int(np.flatnonzero(np.isin(model.geom_bodyid, feet))[0])
+    return {
+        "body_mass": held("body_mass")[:, 1:],  # without the world
+        "body_com": held("body_ipos")[:, 1:],
+        "body_inertia": np.sort(held("body_inertia")[:, 1:], -1),
+        "joint_range": held("jnt_range")[:, 1:],
+        "armature": held("dof_armature")[:, 6:],
+        "stiffness": held("actuator_gainprm")[..., 0],
+        "damping": -held("actuator_biasprm")[..., 2],
+        "effort_limit": held("actuator_forcerange")[..., 1],
+        "foot_friction": held("geom_friction")[:, foot, 0],
+    }
 
 
 def _collision_default(

@@ -11,7 +11,8 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from bm_envs.backends.base import Simulator, SimulatorConfig, full_state, make_simulator
+from bm_envs.backends.base import Simulator, SimulatorConfig, full_state
+from bm_envs.backends.host import make_host_simulator
 from bm_envs.robots import g1
 from bm_envs.robots.mjcf import ModelConfig
 from bm_envs.tasks.guided.representation import States
@@ -49,7 +50,7 @@ class Robots:
         """
         task = TrackConfig.preset("robust")
         self.num_envs = num_envs
-        self.simulator: Simulator = make_simulator(backend, SimulatorConfig(
+        self.simulator: Simulator = make_host_simulator(backend, SimulatorConfig(
             num_envs=num_envs, model=model or task.model, decimation=decimation or task.decimation,
             stiffness=tuple(drives["stiffness"]), damping=tuple(drives["damping"]), threads=threads,
         ))  # fmt: skip

@@ -1,0 +1,298 @@
+"""MuJoCo-Warp: the same model in thousands of worlds on an NVIDIA GPU, as torch tensors.
+
+All state stays on the device and is shared with torch without copies. The physics steps of a
+control step are captured once, as a graph, and replayed: on a GPU as a CUDA graph, whose launch
+costs as much as that of one kernel. Inside a capture of the caller's (`torch.cuda.graph`, with
+`capturing()` around what it records) the same kernels go into that one in its place.
+
+Without a GPU it runs on Warp's CPU device, slowly: for tests, not for training.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+
+import mujoco
+import mujoco_warp as mjw
+import numpy as np
+import torch
+import warp as wp
+from torch import Tensor
+
+from bm_envs.backends.base import SimulatorConfig
+from bm_envs.backends.mujoco_warp_kernels import links
+from bm_envs.errors import BackendUnavailable
+from bm_envs.robots import g1, mjcf
+from bm_envs.robots.mjcf import model_figures
+from bm_envs.rotations import quat_rotate_inverse
+
+# A line for each of a hundred kernels, otherwise.
+if hasattr(wp, "LOG_WARNING"):
+    wp.config.log_level = max(wp.config.log_level, wp.LOG_WARNING)
+
+# What a continued simulation needs; the solver begins with the last step's accelerations.
+_STATE_FIELDS = ("time", "qpos", "qvel", "qacc_warmstart", "ctrl")
+_RANDOMIZED_FIELDS = ("geom_friction", "body_ipos")
+# With self-collision the pairs of links that touch at once are bounded by this, per world.
+_SELF_CONTACTS = 32
+
+
+class MujocoWarpSimulator:
+    """See `bm_envs.backends.base.Simulator`; arrays are float32 torch tensors on `device`.
+
+    Robots are named by indices `[M]`, or by a mask `[N]` bool with values of all N robots, of which
+    the named ones' count: then nothing waits for the device, and the call can be captured.
+    """
+
+    def __init__(self, config: SimulatorConfig) -> None:
+        self.config = config
+        self.num_envs = n = config.num_envs
+        self.contact_bodies = (*mjcf.CONTACT_BODIES, *g1.FOOT_BODIES)
+        self._warp_device = _device(config.device)
+        self.device = torch.device(wp.device_to_torch(self._warp_device))
+        self.model = model = mjcf.compile_model(config.model, contacts=True)
+        if config.stiffness is not None:
+            model.actuator_gainprm[:, 0] = config.stiffness
+            model.actuator_biasprm[:, 1] = -np.asarray(config.stiffness)
+        if config.damping is not None:
+            model.actuator_biasprm[:, 2] = -np.asarray(config.damping)
+        contacts, rows = capacity(model, config.model.self_collision)
+        data = mujoco.MjData(model)
+        mujoco.mj_resetDataKeyframe(model, data, 0)
+        mujoco.mj_forward(model, data)
+        with wp.ScopedDevice(self._warp_device):
+            self._model = mjw.put_model(model, batch_sizes=dict.fromkeys(_RANDOMIZED_FIELDS, n))
+            self._data = mjw.put_data(model, data, nworld=n, nconmax=contacts, njmax=rows)
+            # It would print from the device; `overflowed` tells.
+            self._model.opt.warn_overflow = 0
+            k = len(config.bodies)
+            self._body_ids = wp.array([model.body(name).id for name in config.bodies], dtype=int)
+            self._link_arrays = (
+                wp.zeros((n, k), dtype=wp.vec3), wp.zeros((n, k), dtype=wp.quat),
+                wp.zeros((n, k), dtype=wp.mat33), wp.zeros((n, k), dtype=wp.vec3),
+                wp.zeros((n, k), dtype=wp.vec3),
+            )  # fmt: skip
+        self._root = model.body(g1.ROOT_BODY).id
+        self._fields = {name: wp.to_torch(getattr(self._data, name)) for name in _STATE_FIELDS}
+        self._randomized = {
+            name: wp.to_torch(getattr(self._model, name)) for name in _RANDOMIZED_FIELDS
+        }
+        feet = [model.body(name).id for name in g1.FOOT_BODIES]
+        self._foot_geoms = torch.as_tensor(np.flatnonzero(np.isin(model.geom_bodyid, feet)))
+        self._foot_geoms = self._foot_geoms.to(self.device)
+        self._torso = model.body(g1.ANCHOR_BODY).id
+        self._nominal_torso_com = self._randomized["body_ipos"][0, self._torso].clone()
+        self._qpos, self._qvel = self._fields["qpos"], self._fields["qvel"]
+        self._overflow = wp.to_torch(self._data.overflow)  # the engine adds to it, and never clears
+        self._forces = wp.to_torch(self._data.sensordata)
+
+        self.root_pos, self.root_quat = self._qpos[:, :3], self._qpos[:, 3:7]
+        self.joint_pos = self._qpos[:, 7:]
+        self.root_lin_vel, self.root_ang_vel_b = self._qvel[:, :3], self._qvel[:, 3:6]
+        self.joint_vel = self._qvel[:, 6:]
+        (
+            self.body_pos, self.body_quat, self.body_axes, self.body_lin_vel, self.body_ang_vel,
+        ) = map(wp.to_torch, self._link_arrays)  # fmt: skip
+        c = len(self.contact_bodies)
+        self.contact_force = self._forces[:, : 3 * c].unflatten(1, (c, 3))
+        self._self_contact = self._forces[:, 3 * c :]
+        self._graph: wp.Graph | None = None
+        self._capturing = False
+        self._refresh()
+        self._forces.zero_()
+
+    @property
+    def self_contact_force(self) -> Tensor:
+        """See `Simulator.self_contact_force`."""
+        return self._self_contact.square().sum(1).sqrt()
+
+    def reset(self, env_ids: Tensor, qpos: Tensor, qvel: Tensor) -> None:
+        """See `Simulator.reset`."""
+        for name, value in (("qpos", qpos), ("qvel", qvel)):
+            self._put(self._fields[name], env_ids, value)
+        for name in ("time", "qacc_warmstart", "ctrl"):
+            self._put(self._fields[name], env_ids, 0.0)
+        self._put(self._overflow, env_ids, 0)
+        self._refresh()
+        self._put(self._forces, env_ids, 0.0)
+
+    def lift(self, env_ids: Tensor, height: Tensor) -> None:
+        """See `Simulator.lift`."""
+        self._add(self._qpos[:, 2], env_ids, height)
+        self._add(self.body_pos[..., 2], env_ids, height[:, None])
+
+    def step(self, joint_targets: Tensor) -> None:
+        """See `Simulator.step`."""
+        self._fields["ctrl"].copy_(joint_targets)
+        with self._on_stream():
+            if self._capturing:
+                self._physics()
+            else:
+                if self._graph is None:
+                    self._graph = self._captured()
+                wp.capture_launch(self._graph)
+
+    def push(self, env_ids: Tensor, lin_vel: Tensor, ang_vel: Tensor) -> None:
+        """See `Simulator.push`."""
+        quat = self.root_quat if env_ids.dtype is torch.bool else self.root_quat[env_ids]
+        self._add(self.root_lin_vel, env_ids, lin_vel)
+        self._add(self.root_ang_vel_b, env_ids, quat_rotate_inverse(quat, ang_vel))
+        self._refresh()
+
+    def randomize(
+        self, env_ids: Tensor, *, foot_friction: Tensor | None = None,
+        torso_com_offset: Tensor | None = None,
+    ) -> None:  # fmt: skip
+        """See `Simulator.randomize`; constants derived from the CoM keep their nominal values."""
+        if foot_friction is not None:
+            friction = self._randomized["geom_friction"]
+            for geom in range(len(self._foot_geoms)):
+                self._put(friction[:, self._foot_geoms[geom], 0], env_ids, foot_friction)
+        if torso_com_offset is not None:
+            com = self._randomized["body_ipos"][:, self._torso]
+            self._put(com, env_ids, self._nominal_torso_com + torso_com_offset)
+
+    def diverged(self) -> Tensor:
+        """See `Simulator.diverged`."""
+        # Positions or velocities that overflow in their sum are divergence, too.
+        return ~torch.isfinite(self._qpos.sum(1) + self._qvel.sum(1))
+
+    def overflowed(self) -> Tensor:
+        """See `Simulator.overflowed`."""
+        return self._overflow != 0
+
+    def read_model(self) -> dict[str, np.ndarray]:
+        """See `Simulator.read_model`."""
+        names = (
+            "body_mass", "body_ipos", "body_inertia", "jnt_range", "dof_armature",
+            "actuator_gainprm", "actuator_biasprm", "actuator_forcerange", "geom_friction",
+        )  # fmt: skip
+        held = {name: getattr(self._model, name).numpy() for name in names}
+        return model_figures(self.model, self.num_envs, **held)
+
+    def get_state(self) -> dict[str, np.ndarray]:
+        """See `Simulator.get_state`."""
+        state = self._fields | {f"model.{name}": v for name, v in self._randomized.items()}
+        state |= {"forces": self._forces, "overflow": self._overflow}
+        return {name: value.cpu().numpy().copy() for name, value in state.items()}
+
+    def set_state(self, state: dict[str, np.ndarray]) -> None:
+        """See `Simulator.set_state`."""
+        for name, value in self._fields.items():
+            value.copy_(torch.from_numpy(state[name]))
+        for name, value in self._randomized.items():
+            value.copy_(torch.from_numpy(state[f"model.{name}"]))
+        self._refresh()
+        self._forces.copy_(torch.from_numpy(state["forces"]))
+        self._overflow.copy_(torch.from_numpy(state["overflow"]))
+
+    def close(self) -> None:
+        """See `Simulator.close`."""
+        self._graph = None
+
+    @contextlib.contextmanager
+    def capturing(self) -> Iterator[None]:
+        """Inside a `torch.cuda.graph`: let it record this simulator's kernels, too."""
+        with self._on_stream():
+            stream = wp.get_stream(self._warp_device)
+            wp.capture_begin(stream=stream, external=True)
+            self._capturing = True
+            try:
+                yield
+            finally:
+                self._capturing = False
+                wp.capture_end(stream=stream)
+
+    # --- parts ---------------------------------------------------------------------------------
+
+    @contextlib.contextmanager
+    def _on_stream(self) -> Iterator[None]:
+        """Launch Warp's kernels in order with torch's: on torch's stream."""
+        if not self._warp_device.is_cuda:
+            with wp.ScopedDevice(self._warp_device):
+                yield
+            return
+        stream = wp.stream_from_torch(torch.cuda.current_stream(self.device))
+        with wp.ScopedStream(stream, sync_enter=False):
+            yield
+
+    def _captured(self) -> wp.Graph:
+        """The physics of a control step as a graph."""
+        self._physics_warm_up()
+        with wp.ScopedCapture(device=self._warp_device) as capture:
+            self._physics()
+        assert capture.graph is not None
+        return capture.graph
+
+    def _physics_warm_up(self) -> None:
+        """Compile all kernels, which a capture cannot: one step, whose result is taken back."""
+        kept = {name: value.clone() for name, value in self._fields.items()}
+        self._physics()
+        for name, value in kept.items():
+            self._fields[name].copy_(value)
+
+    def _physics(self) -> None:
+        """The physics steps of a control step, and what describes the state after them."""
+        for _ in range(self.config.decimation):
+            mjw.step(self._model, self._data)
+        self._kinematics()
+
+    def _kinematics(self) -> None:
+        """Derived quantities of the present state. The engine leaves them a step behind."""
+        model, data = self._model, self._data
+        mjw.kinematics(model, data)
+        mjw.com_pos(model, data)
+        mjw.com_vel(model, data)
+        wp.launch(
+            links, dim=self._link_arrays[0].shape,
+            inputs=[
+                self._body_ids, self._root, data.xpos, data.xquat, data.xmat, data.cvel,
+                data.subtree_com,
+            ],
+            outputs=list(self._link_arrays),
+        )  # fmt: skip
+
+    def _refresh(self) -> None:
+        with self._on_stream():
+            self._kinematics()
+
+    def _put(self, target: Tensor, env_ids: Tensor, value: Tensor | float) -> None:
+        """Write into the rows of `target [N, ...]` that `env_ids` names."""
+        value = torch.as_tensor(value, dtype=target.dtype, device=self.device)
+        if env_ids.dtype is not torch.bool:
+            target[env_ids] = value
+            return
+        mask = env_ids.view(-1, *[1] * (target.ndim - 1))
+        target.copy_(torch.where(mask, value, target))
+
+    def _add(self, target: Tensor, env_ids: Tensor, value: Tensor) -> None:
+        """Add to the rows of `target [N, ...]` that `env_ids` names."""
+        rows = target if env_ids.dtype is torch.bool else target[env_ids]
+        self._put(target, env_ids, rows + torch.as_tensor(value, device=self.device))
+
+
+def capacity(model: mujoco.MjModel, self_collision: bool) -> tuple[int, int]:
+    """Contacts and constraint rows of a world that can be active at once.
+
+    A sphere meets the ground in one point, a capsule in two; a point has four rows (a pyramid of
+    friction), a joint at its limit one.
+    """
+    kinds = model.geom_type[model.geom_bodyid > 0]
+    points = int((kinds == mujoco.mjtGeom.mjGEOM_SPHERE).sum())
+    points += 2 * int((kinds == mujoco.mjtGeom.mjGEOM_CAPSULE).sum())
+    own = _SELF_CONTACTS if self_collision else 0
+    return points + own, 4 * points + own + int(model.jnt_limited.sum())
+
+
+def _device(name: str | None) -> wp.Device:
+    """Warp's device of that name; without a name the first GPU, else the processor."""
+    if name is None:
+        return wp.get_device("cuda:0" if wp.is_cuda_available() else "cpu")
+    try:
+        return wp.get_device(name)
+    except (ValueError, RuntimeError):
+        known = ", ".join(str(device) for device in wp.get_devices())
+        raise BackendUnavailable(
+            f"device is '{name}', expected one that Warp finds here: {known}."
+        ) from None

@@ -1,0 +1,534 @@
+"""What every backend must do alike: sixteen checks, C1 to C16.
+
+The truth is the robot's table, analysis, or a plain loop of MuJoCo's C engine (`plain.py`).
+Tolerances are those of `conftest.Bounds`, argued there, or stand beside the check. Simulators are
+seen through their NumPy side, whatever their own arrays are.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from bm_envs.backends.base import SimulatorConfig, full_state
+from bm_envs.backends.host import make_host_simulator
+from bm_envs.envs import TrackVectorEnv
+from bm_envs.motion.library import load_motion
+from bm_envs.robots import g1, mjcf
+from bm_envs.robots.kinematics import link_states
+from bm_envs.tasks.track.config import TrackConfig
+from bm_envs.tasks.track.task import TrackTask
+from tests.conformance.plain import STAND, WEIGHT, Plain, random_states
+
+N = 4
+EVERYONE = np.arange(N)
+FEET = [g1.TRACKED_BODIES.index(name) for name in g1.FOOT_BODIES]
+LINKS = ("body_pos", "body_quat", "body_axes", "body_lin_vel", "body_ang_vel")
+STATE = (
+    "root_pos", "root_quat", "root_lin_vel", "root_ang_vel_b", "joint_pos", "joint_vel", *LINKS,
+    "contact_force",
+)  # fmt: skip
+
+
+def build(backend, count=N, **config):
+    return make_host_simulator(backend, SimulatorConfig(count, **config))
+
+
+@pytest.fixture(scope="session")
+def shared(backend):
+    """A simulator of N robots under standard settings, which every test resets."""
+    simulator = build(backend)
+    yield simulator
+    simulator.close()
+
+
+@pytest.fixture
+def sim(shared):
+    shared.randomize(
+        EVERYONE, foot_friction=np.full(N, mjcf.FOOT_FRICTION), torso_com_offset=np.zeros((N, 3))
+    )
+    shared.reset(EVERYONE, np.tile(STAND, (N, 1)), np.zeros((N, 35)))
+    return shared
+
+
+def snapshot(sim):
+    return {name: np.array(getattr(sim, name)) for name in STATE}
+
+
+def up_to_sign(quat, other):
+    """Largest difference of quaternions, of which q and -q are one."""
+    return np.minimum(abs(quat - other), abs(quat + other)).max()
+
+
+def assert_links(sim, env, truth, bounds):
+    tolerance = dict.fromkeys(LINKS, bounds.place)
+    tolerance |= dict.fromkeys(("body_lin_vel", "body_ang_vel"), bounds.velocity)
+    for name in LINKS:
+        found, wanted = getattr(sim, name)[env], truth[name]
+        if name == "body_quat":
+            assert up_to_sign(found, wanted) < tolerance[name]
+        else:
+            np.testing.assert_allclose(found, wanted, atol=tolerance[name], rtol=0, err_msg=name)
+
+
+# --- C1, C2: what the robot is --------------------------------------------------------------------
+
+
+def test_c01_joints_and_bodies_are_in_the_tables_order(sim, bounds):
+    """Every joint at an angle of its own puts every link where the table's chain says."""
+    qpos = np.tile(STAND, (N, 1))
+    qpos[:, 2] = 1.5
+    qpos[:, 7:] = 0.02 * np.arange(1, 30) * np.array([1, -1, 0.5, -0.3])[:, None]
+    qpos[:, 7:] = np.clip(qpos[:, 7:], *g1.JOINT_RANGE.T)
+    sim.reset(EVERYONE, qpos, np.zeros((N, 35)))
+    still = np.zeros((N, 3))
+    links = link_states(qpos[:, :3], qpos[:, 3:7], qpos[:, 7:], still, still, np.zeros((N, 29)))
+    tracked = g1.order_map(g1.BODY_NAMES, g1.TRACKED_BODIES)
+    np.testing.assert_allclose(sim.body_pos, links.pos[:, tracked], atol=bounds.place, rtol=0)
+    np.testing.assert_allclose(sim.joint_pos, qpos[:, 7:], atol=bounds.place, rtol=0)
+    assert sim.contact_bodies == (*mjcf.CONTACT_BODIES, *g1.FOOT_BODIES)
+
+
+def test_c02_the_model_is_the_table(sim):
+    held = sim.read_model()
+    table = {
+        "body_mass": [body.mass for body in g1.BODIES],
+        "body_com": [body.inertial_pos for body in g1.BODIES],
+        "body_inertia": [sorted(body.diag_inertia) for body in g1.BODIES],
+        "joint_range": g1.JOINT_RANGE,
+        "armature": [joint.armature for joint in g1.JOINTS],
+        "stiffness": g1.STIFFNESS,
+        "damping": g1.DAMPING,
+        "effort_limit": [joint.effort_limit for joint in g1.JOINTS],
+        "foot_friction": mjcf.FOOT_FRICTION,
+    }
+    for name, values in table.items():
+        values = np.broadcast_to(np.asarray(values, float), held[name].shape)
+        # Figures are held in float32; places near zero have no relative error.
+        np.testing.assert_allclose(held[name], values, rtol=1e-5, atol=1e-7, err_msg=name)
+
+
+def test_c02_gains_are_those_asked_for(backend):
+    gains = dict(stiffness=tuple(np.linspace(10, 90, 29)), damping=tuple(np.linspace(1, 9, 29)))
+    simulator = build(backend, 1, **gains)
+    for name, values in gains.items():
+        np.testing.assert_allclose(simulator.read_model()[name][0], values, rtol=1e-5)
+    simulator.close()
+
+
+# --- C3, C4: states -------------------------------------------------------------------------------
+
+
+def test_c03_a_state_is_seen_as_it_is(sim, bounds):
+    for seed in range(13):  # 52 states
+        qpos, qvel = random_states(N, seed)
+        sim.reset(EVERYONE, qpos, qvel)
+        for env in EVERYONE:
+            truth = Plain(qpos[env], qvel[env]).links()
+            assert_links(sim, env, truth, bounds)
+            # The velocity of a link's center of mass is another: mixed up, it would be seen.
+            assert abs(sim.body_lin_vel[env] - truth["com_vel"]).max() > 0.05
+
+
+def test_c04_what_is_written_is_read_and_the_others_stay(sim, bounds):
+    qpos, qvel = random_states(N)
+    sim.reset(EVERYONE, qpos, qvel)
+    before = snapshot(sim)
+    some, rest = np.array([1, 3]), np.array([0, 2])
+    fresh = random_states(2, seed=5)
+    sim.reset(some, *fresh)
+    for name, values in snapshot(sim).items():
+        np.testing.assert_array_equal(values[rest], before[name][rest], err_msg=name)
+    for read, written in zip(full_state(sim), fresh, strict=True):
+        np.testing.assert_allclose(read[some], written, atol=bounds.place, rtol=0)
+    assert not sim.contact_force.any(), "nothing has been solved yet"
+
+
+def test_c04_a_saved_state_goes_on_as_it_would_have(sim):
+    sim.reset(EVERYONE, *random_states(N, 7, height=0.8))
+    targets = g1.DEFAULT_JOINT_POS + np.random.default_rng(0).uniform(-0.3, 0.3, (6, N, 29))
+    for target in targets[:3]:
+        sim.step(target)
+    saved = sim.get_state()
+    runs = []
+    for _ in range(2):
+        sim.set_state(saved)
+        for target in targets[3:]:
+            sim.step(target)
+        runs.append(snapshot(sim))
+    for name in STATE:
+        np.testing.assert_array_equal(runs[0][name], runs[1][name], err_msg=name)
+
+
+def test_c04_lifted_robots_are_higher_and_nothing_else(sim, bounds):
+    qpos, qvel = random_states(N, 7, height=0.7)
+    sim.reset(EVERYONE, qpos, qvel)
+    ids, height = np.array([0, 3]), np.array([0.1, 0.25], np.float32)
+    sim.lift(ids, height)
+    qpos[ids, 2] += height
+    for env in EVERYONE:
+        assert_links(sim, env, Plain(qpos[env], qvel[env]).links(), bounds)
+
+
+# --- C5, C6: motion without contact ---------------------------------------------------------------
+
+
+def test_c05_a_limp_robot_falls_as_one_body(backend, bounds):
+    """0.5 s without drives: center of mass by Galilei, angular momentum as it was."""
+    simulator = build(backend, N, stiffness=(0.0,) * 29, damping=(0.0,) * 29)
+    qpos, qvel = random_states(N, 3, height=5.0)
+    qpos[:, 7:], qvel[:, 6:] = STAND[7:], 0.3 * qvel[:, 6:]  # no joint comes to its limit
+    simulator.reset(EVERYONE, qpos, qvel)
+    plain = [Plain(*state, limp=True) for state in zip(qpos, qvel, strict=True)]
+    before = [robot.momentum() for robot in plain]
+    time, dt, steps = 0.5, 0.005, 25
+    for _ in range(steps):
+        simulator.step(qpos[:, 7:])
+        for env in EVERYONE:
+            plain[env].step(qpos[env, 7:])
+    # Semi-implicit steps fall further than the parabola by g t dt / 2.
+    fall = np.array([0, 0, -9.81 * (time**2 + time * dt) / 2])
+    states = [np.asarray(part, float) for part in full_state(simulator)]
+    for env in EVERYONE:
+        com, spin, _ = Plain(states[0][env], states[1][env]).momentum()
+        old_com, old_spin, old_velocity = before[env]
+        # The engine's time step: a body that turns at 2 rad/s is off by centimetres after 0.5 s.
+        np.testing.assert_allclose(com, old_com + time * old_velocity + fall, atol=0.03)
+        assert np.linalg.norm(spin - old_spin) < 0.1 * np.linalg.norm(old_spin)
+        np.testing.assert_allclose(com, plain[env].momentum()[0], atol=bounds.flight)
+    simulator.close()
+
+
+def test_c06_a_drive_answers_as_the_oscillator_that_it_is(backend, bounds):
+    """A wrist yaw joint in free fall: I_eff qdd = kp (target - q) - kd qd, nearly decoupled."""
+    simulator = build(backend, 1)
+    qpos = STAND.copy()
+    qpos[2] = 10.0
+    simulator.reset(np.arange(1), qpos[None], np.zeros((1, 35)))
+    plain = Plain(qpos, np.zeros(35))
+    j = g1.JOINT_NAMES.index("left_wrist_yaw_joint")
+    effective = plain.effective_inertia(6 + j)
+    target = qpos[7:].copy()
+    target[j] += 0.2
+    angles, wanted = [], []
+    for _ in range(15):
+        simulator.step(target[None])
+        plain.step(target)
+        angles.append(float(simulator.joint_pos[0, j]) - qpos[7 + j])
+        wanted.append(plain.data.qpos[7 + j] - qpos[7 + j])
+    a, b = sorted(np.roots([effective, g1.DAMPING[j], g1.STIFFNESS[j]]).real)
+    t = 0.02 * np.arange(1, 16)
+    analytic = 0.2 * (1 - (b * np.exp(a * t) - a * np.exp(b * t)) / (b - a))
+    # 5 ms steps (0.6 % against 0.1 ms), and the arm, which floats and gives way.
+    np.testing.assert_allclose(angles, analytic, atol=0.04 * 0.2)
+    np.testing.assert_allclose(angles, wanted, atol=bounds.response)
+    assert angles[-1] > 0.15, "it has really moved"
+    simulator.close()
+
+
+def test_c06_a_drive_pulls_no_harder_than_it_can(backend, bounds):
+    """Asked for ten radians more, a knee in free fall gets what 139 N m give, and no more."""
+    simulator = build(backend, 1, decimation=1)
+    qpos = STAND.copy()
+    qpos[2] = 10.0
+    simulator.reset(np.arange(1), qpos[None], np.zeros((1, 35)))
+    j = g1.JOINT_NAMES.index("left_knee_joint")
+    target = qpos[7:].copy()
+    target[j] += 10.0
+    plain = Plain(qpos, np.zeros(35))
+    simulator.step(target[None])
+    plain.step(target, substeps=1)
+    limit = g1.JOINTS[j].effort_limit
+    expected = limit / plain.effective_inertia(6 + j) * 0.005
+    # The drive's damping acts implicitly in the step.
+    assert float(simulator.joint_vel[0, j]) == pytest.approx(expected, rel=0.25)
+    assert float(simulator.joint_vel[0, j]) == pytest.approx(
+        plain.data.qvel[6 + j], abs=max(1e-3, 5 * bounds.response)
+    )
+    simulator.close()
+
+
+# --- C7, C8: contact ------------------------------------------------------------------------------
+
+
+def test_c07_the_feet_carry_the_weight(backend, bounds):
+    """Mean force of the ground over 0.5 s: the weight, and what the momentum has changed by."""
+    simulator = build(backend, 1, decimation=1)  # so that every physics step's force is seen
+    qpos = STAND.copy()
+    qpos[2] -= 0.003
+    simulator.reset(np.arange(1), qpos[None], np.zeros((1, 35)))
+    forces = []
+    for _ in range(100):
+        simulator.step(qpos[None, 7:])
+        forces.append(simulator.contact_force[0, -2:].sum(0))
+    _, _, velocity = Plain(
+        *(np.asarray(part[0], float) for part in full_state(simulator))
+    ).momentum()
+    # The engine tells the force on the ground or on the feet; its size is what is compared.
+    carried = abs(np.mean(forces, 0)[2]) - WEIGHT / 9.81 * velocity[2] / 0.5
+    assert carried == pytest.approx(WEIGHT, rel=bounds.force)
+    assert not simulator.contact_force[:, :-2].any(), "nothing but the feet touches the ground"
+    simulator.close()
+
+
+def test_c08_friction_is_the_coefficient_that_was_set(sim, bounds):
+    """Sliding along an axis of the contact frame: tangential over normal force."""
+    friction = np.array([0.1, 0.2, 0.3, 0.4])
+    sim.randomize(EVERYONE, foot_friction=friction)
+    qpos, qvel = np.tile(STAND, (N, 1)), np.zeros((N, 35))
+    qpos[:, 2] -= 0.003
+    qvel[:, 0] = 3.0
+    sim.reset(EVERYONE, qpos, qvel)
+    forces = []
+    for _ in range(3):
+        sim.step(qpos[:, 7:])
+        forces.append(sim.contact_force[:, -2:].sum(1).copy())
+        assert (sim.body_lin_vel[:, FEET, 0] > 0.1).all(), "premise: the feet slide"
+    total = np.sum(forces, 0)
+    ratio = np.linalg.norm(total[:, :2], axis=1) / abs(total[:, 2])
+    np.testing.assert_allclose(ratio, friction, rtol=bounds.friction)
+
+
+# --- C9, C10: disturbance -------------------------------------------------------------------------
+
+
+def test_c09_a_push_adds_to_the_roots_velocity(sim, bounds):
+    qpos, qvel = random_states(N, 5)
+    sim.reset(EVERYONE, qpos, qvel)
+    before = snapshot(sim)
+    ids, rest = np.array([0, 3]), np.array([1, 2])
+    linear, angular = np.random.default_rng(0).normal(size=(2, 2, 3))
+    sim.push(ids, linear, angular)
+    after = snapshot(sim)
+    for k, env in enumerate(ids):
+        change = after["body_lin_vel"][env, 0] - before["body_lin_vel"][env, 0]
+        np.testing.assert_allclose(change, linear[k], atol=1e-5)
+        change = after["body_ang_vel"][env, 0] - before["body_ang_vel"][env, 0]
+        np.testing.assert_allclose(change, angular[k], atol=1e-5)
+        pushed = qvel[env].copy()
+        pushed[:3] += linear[k]
+        axes = Plain(qpos[env], qvel[env]).links()["body_axes"][0]
+        pushed[3:6] += axes @ angular[k]  # MuJoCo's is in the root's own axes
+        assert_links(sim, env, Plain(qpos[env], pushed).links(), bounds)
+    for name, values in after.items():
+        np.testing.assert_array_equal(values[rest], before[name][rest], err_msg=name)
+
+
+def test_c10_randomized_figures_are_held_and_do_not_add_up(sim):
+    ids, rest = np.array([1, 2]), np.array([0, 3])
+    shift = np.array([[0.02, -0.03, 0.01], [-0.01, 0.02, 0.04]])
+    before = sim.read_model()
+    torso = g1.BODY_NAMES.index(g1.ANCHOR_BODY)
+    for _ in range(2):  # the second is from the nominal figures, too
+        sim.randomize(ids, foot_friction=np.array([0.3, 1.1]), torso_com_offset=shift)
+        sim.reset(EVERYONE, np.tile(STAND, (N, 1)), np.zeros((N, 35)))
+        held = sim.read_model()
+        np.testing.assert_allclose(held["foot_friction"][ids], [0.3, 1.1], rtol=1e-6)
+        moved = held["body_com"] - before["body_com"]
+        np.testing.assert_allclose(moved[ids, torso], shift, atol=1e-7)
+        moved[ids, torso] = 0.0
+        assert not moved.any()
+        for name, values in held.items():
+            np.testing.assert_array_equal(values[rest], before[name][rest], err_msg=name)
+
+
+def test_c10_a_shifted_torso_tips_the_robot(sim):
+    forward = np.array([0.2, -0.2, 0.0, 0.0])
+    sim.randomize(EVERYONE, torso_com_offset=np.stack([forward, 0 * forward, 0 * forward], 1))
+    sim.reset(EVERYONE, np.tile(STAND, (N, 1)), np.zeros((N, 35)))
+    for _ in range(20):
+        sim.step(np.tile(STAND[7:], (N, 1)))
+    assert sim.root_ang_vel_b[0, 1] > sim.root_ang_vel_b[1, 1] + 0.1
+    np.testing.assert_array_equal(sim.root_ang_vel_b[2], sim.root_ang_vel_b[3])
+
+
+# --- C11, C12: what the task sees -----------------------------------------------------------------
+
+
+def standardized(clip, frames, task):
+    """The observation of a robot that is on the reference at `frames [M]`, from the clip alone."""
+    shown = np.minimum(frames + task.config.lead, clip.num_frames - 1)
+    torso, pelvis = (g1.BODY_NAMES.index(name) for name in (g1.ANCHOR_BODY, g1.ROOT_BODY))
+
+    def matrix(quat):
+        w, x, y, z = quat.astype(float).T
+        return np.moveaxis(np.array([
+            [1 - 2 * (y * y + z * z), 2 * (x * y - w * z), 2 * (x * z + w * y)],
+            [2 * (x * y + w * z), 1 - 2 * (x * x + z * z), 2 * (y * z - w * x)],
+            [2 * (x * z - w * y), 2 * (y * z + w * x), 1 - 2 * (x * x + y * y)],
+        ]), -1, 0)  # fmt: skip
+
+    anchor = matrix(clip.body_quat_w[frames, torso])
+    ahead = matrix(clip.body_quat_w[shown, torso])
+    root = matrix(clip.body_quat_w[frames, pelvis])
+    offset = clip.body_pos_w[shown, torso] - clip.body_pos_w[frames, torso]
+    into = lambda frame, vector: np.einsum("mji,mj->mi", frame, vector)  # noqa: E731
+    turn = np.einsum("mji,mjk->mik", anchor, ahead)
+    return np.concatenate([
+        clip.joint_pos[shown], clip.joint_vel[shown], into(anchor, offset),
+        turn[:, :, :2].reshape(-1, 6), into(root, clip.body_lin_vel_w[frames, pelvis]),
+        into(root, clip.body_ang_vel_w[frames, pelvis]),
+        clip.joint_pos[frames] - task.nominal_joint_pos, clip.joint_vel[frames],
+        np.zeros((len(frames), 29)),
+    ], 1)  # fmt: skip
+
+
+def test_c11_a_clip_written_frame_by_frame_is_seen_as_the_clip(sim):
+    clip = load_motion("walk")
+    task = TrackTask([clip], TrackConfig.preset("clip"), N)
+    task.attach(sim)
+    rng = np.random.default_rng(0)
+    for first in range(0, clip.num_frames - 2 - N, 97):
+        frames = np.arange(first, first + N)
+        task.reset(EVERYONE, rng, clip_id=np.zeros(N, int), frame=frames)
+        seen, _ = task.observe(slice(None), None)
+        # Velocities of the clip and of the chain differ by the rounding of the clip's float32.
+        np.testing.assert_allclose(seen, standardized(clip, frames, task), atol=5e-5)
+        assert abs(task.tracking_errors()["mpkpe_m"]).max() < 1e-5
+
+
+def test_c12_equal_states_give_equal_observations(sim, backend):
+    """The robot off its reference: policy's and critic's observation against the golden file.
+
+    It was written by `python -m tests.conformance.dump`, from the backend `mujoco`.
+    """
+    from tests.conformance.dump import GOLDEN, observations
+
+    golden = np.load(GOLDEN)
+    found = observations(sim)
+    for name, values in found.items():
+        # Sums of ten products of numbers near one, twice.
+        np.testing.assert_allclose(values, golden[name], atol=2e-5, err_msg=name)
+
+
+# --- C13 to C16: runs -----------------------------------------------------------------------------
+
+
+def test_c13_recorded_targets_lead_to_the_same_place(sim, bounds):
+    """0.2 s from the knees-bent stand, a millimetre in the ground, under moving targets."""
+    qpos, qvel = np.tile(STAND, (N, 1)), np.zeros((N, 35))
+    qpos[:, 2] -= 0.001
+    qvel[:, :3] = np.random.default_rng(1).uniform(-0.2, 0.2, (N, 3))
+    targets = STAND[7:] + np.random.default_rng(2).uniform(-0.2, 0.2, (10, N, 29))
+    sim.reset(EVERYONE, qpos, qvel)
+    plain = [Plain(*state) for state in zip(qpos, qvel, strict=True)]
+    for target in targets:
+        sim.step(target)
+        for env in EVERYONE:
+            plain[env].step(target[env])
+    truth = np.array([robot.data.qpos for robot in plain])
+    off = abs(sim.joint_pos - truth[:, 7:]).max()
+    print(f"joints off by {off:.2e} rad, roots by {abs(sim.root_pos - truth[:, :3]).max():.2e} m")
+    assert np.isfinite(off) and off < bounds.rollout
+    assert abs(truth[:, 7:] - STAND[7:]).max() > 0.05, "premise: they moved"
+
+
+def test_c14_the_step_that_ends_an_episode_tells_of_its_end(backend):
+    """`same_step`: reward, flags and final observation of the old episode, observation of the new.
+
+    The same seeds without autoreset are the truth up to there.
+    """
+    config: dict[str, Any] = dict(episode_s=0.06, config=TrackConfig.preset("clip"))
+    walks = {
+        mode: TrackVectorEnv(N, "walk", backend=backend, autoreset_mode=mode, threads=1, **config)
+        for mode in ("same_step", "disabled")
+    }
+    action = np.full((N, 29), 0.1, np.float32)
+    found = {}
+    for mode, env in walks.items():
+        env.reset(seed=1, options={"frame": np.arange(N) * 20})
+        found[mode] = [env.step(action) for _ in range(3)][-1]
+    obs, reward, terminated, truncated, info = found["same_step"]
+    old, old_reward, old_terminated, old_truncated, old_info = found["disabled"]
+    np.testing.assert_array_equal(reward, old_reward)
+    np.testing.assert_array_equal(terminated, old_terminated)
+    np.testing.assert_array_equal(truncated, old_truncated)
+    assert truncated.all() and set(info["termination"]) == {"time_limit"}
+    np.testing.assert_array_equal(info["final_obs"], old)
+    np.testing.assert_array_equal(info["final_info"]["critic_obs"], old_info["critic_obs"])
+    assert set(info) - set(old_info) == {"final_obs", "_final_obs", "final_info", "_final_info"}
+    task = walks["same_step"].task
+    assert (task.episode_step == 0).all() and (task.frame == 0).all(), "a new episode has begun"
+    # What is seen is the fresh state: on the reference, no action yet.
+    np.testing.assert_allclose(obs[:, 131:], 0.0)
+    np.testing.assert_allclose(obs, standardized(task.clips[0], task.frame, task), atol=5e-5)
+    for env in walks.values():
+        env.close()
+
+
+def test_c15_the_same_run_twice_and_alone_is_the_same(backend, bounds):
+    qpos, qvel = random_states(N, 3, height=0.8)
+    targets = g1.DEFAULT_JOINT_POS + np.random.default_rng(2).uniform(-0.4, 0.4, (8, N, 29))
+    runs = []
+    for count in (N, N, 1):
+        simulator = build(backend, count)
+        simulator.reset(np.arange(count), qpos[:count], qvel[:count])
+        for target in targets:
+            simulator.step(target[:count])
+        runs.append(snapshot(simulator))
+        simulator.close()
+    first, second, alone = runs
+    same = all(np.array_equal(first[name], second[name]) for name in STATE)
+    off = max(abs(first[name][:1] - alone[name]).max() for name in ("joint_pos", "root_pos"))
+    print(f"equal bits in two runs: {same}; alone off by {off:.1e}")
+    if bounds.deterministic:
+        assert same
+        # A batch of one may be summed in another order.
+        assert off < 1e-4
+
+
+def test_c15_world_zero_does_not_feel_the_others(sim, bounds):
+    qpos, qvel = random_states(N, 3, height=0.8)
+    runs = []
+    for other in (0, 1):
+        qpos[1:], qvel[1:] = (part[1:] for part in random_states(N, 10 + other, height=0.8))
+        sim.reset(EVERYONE, qpos, qvel)
+        for _ in range(8):
+            sim.step(np.tile(STAND[7:], (N, 1)))
+        runs.append(snapshot(sim))
+    if not bounds.deterministic:
+        pytest.skip(f"{sim} is not deterministic; see the check before")
+    for name in STATE:
+        np.testing.assert_array_equal(runs[0][name][0], runs[1][name][0], err_msg=name)
+
+
+def test_c15_a_robot_that_diverges_says_so_and_heals(sim, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)  # MuJoCo logs its warning to a file in the working directory
+    qpos, qvel = random_states(N)
+    qvel[2, 0] = np.inf
+    sim.reset(EVERYONE, qpos, qvel)
+    sim.step(qpos[:, 7:])
+    assert sim.diverged().tolist() == [False, False, True, False]
+    qvel[2, 0] = 0.0
+    sim.reset(np.array([2]), qpos[2:3], qvel[2:3])
+    sim.step(qpos[:, 7:])
+    assert not sim.diverged().any() and np.isfinite(sim.body_pos).all()
+
+
+def test_c16_want_of_room_for_contacts_is_told(sim, backend, monkeypatch):
+    """Engines of fixed capacity: eight points of the feet in room for two. Others: never."""
+    qpos = np.tile(STAND, (N, 1))
+    qpos[:, 2] -= 0.003
+    sim.reset(EVERYONE, qpos, np.zeros((N, 35)))
+    sim.step(qpos[:, 7:])
+    assert not sim.overflowed().any()
+    if backend == "mujoco_warp":
+        from bm_envs.backends import mujoco_warp
+
+        monkeypatch.setattr(mujoco_warp, "capacity", lambda *_: (2, 8))
+        qpos[0, 2] = 2.0  # this one touches nothing
+        small = build(backend)
+        small.reset(EVERYONE, qpos, np.zeros((N, 35)))
+        small.step(qpos[:, 7:])
+        assert small.overflowed()[1:].any()
+        small.reset(EVERYONE, qpos + [0, 0, 2, *np.zeros(33)], np.zeros((N, 35)))
+        small.step(qpos[:, 7:])
+        assert not small.overflowed().any(), "a reset forgets"
+        small.close()
+
+
+def test_views_are_read_only(sim):
+    with pytest.raises(ValueError, match="read-only"):
+        sim.body_pos[0, 0, 0] = 1.0
