@@ -38,12 +38,10 @@ class StartSampler:
         self.bin_clip = np.repeat(np.arange(len(clip_frames)), self.clip_bins)
         self.failures = np.zeros(self.num_bins)
         self.visits = np.zeros(self.num_bins)
-        # weights[s, s + u] = decay^u inside a clip
-        self._weights = np.zeros((self.num_bins, self.num_bins))
-        for u in range(kernel):
-            s = np.arange(self.num_bins - u)
-            same = self.bin_clip[s] == self.bin_clip[s + u]
-            self._weights[s[same], s[same] + u] = decay**u
+        # decay^u for bins s and s + u of one clip, else 0: `[S - u]` for each u > 0
+        self._kernel = [
+            decay**u * (self.bin_clip[u:] == self.bin_clip[:-u]) for u in range(1, kernel)
+        ]
 
     def bin_of(self, clip_id: np.ndarray, frame: np.ndarray) -> np.ndarray:
         """Bin of frame `frame [M]` of clip `clip_id [M]`: floor(t B / T), clamped. `[M]`."""
@@ -71,6 +69,13 @@ class StartSampler:
         failures = self.failures[hardest].sum()
         return float(self.visits[hardest].sum() / failures / self.fps) if failures else np.inf
 
+    def _spread(self, value: np.ndarray) -> np.ndarray:
+        """`sum_u decay^u value_{s+u}` inside clips. `[S]`."""
+        spread = value.copy()
+        for u, weight in enumerate(self._kernel, 1):
+            spread[:-u] += weight * value[u:]
+        return spread
+
     def probabilities(self) -> np.ndarray:
         """Probability of starting in each bin. `[S]`."""
         uniform = np.full(self.num_bins, 1.0 / self.num_bins)
@@ -80,9 +85,9 @@ class StartSampler:
             return uniform / uniform.sum()
         value = self.rates() if self.statistic == "rate" else self.failures
         if self.mix == "additive":
-            value = self._weights @ (value + self.uniform_ratio / self.num_bins)
+            value = self._spread(value + self.uniform_ratio / self.num_bins)
             return value / value.sum()
-        value = self._weights @ value
+        value = self._spread(value)
         if value.sum() <= 0:
             return uniform
         return self.uniform_ratio * uniform + (1 - self.uniform_ratio) * value / value.sum()
