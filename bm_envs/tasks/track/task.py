@@ -20,88 +20,11 @@ from bm_envs.motion.clip import Clip
 from bm_envs.motion.sampler import StartSampler
 from bm_envs.observation_terms import CRITIC_TERMS, layout, size
 from bm_envs.robots import g1
-from bm_envs.rotations import (
-    dot,
-    quat_angle,
-    quat_axes,
-    quat_from_euler,
-    quat_mul,
-    quat_rotate_inverse,
-    turn_vectors,
-)
-from bm_envs.tasks.track import rewards, terminations
+from bm_envs.rotations import dot, quat_angle, quat_from_euler, quat_mul, quat_rotate_inverse
+from bm_envs.tasks.track import rewards, terms
 from bm_envs.tasks.track.config import CONTROL_DT, TrackConfig
 from bm_envs.tasks.track.kernel import Kernel
-
-ANCHOR = g1.TRACKED_BODIES.index(g1.ANCHOR_BODY)
-END_EFFECTORS = np.array([g1.TRACKED_BODIES.index(name) for name in g1.END_EFFECTORS])
-FEET = np.array([g1.TRACKED_BODIES.index(name) for name in g1.FOOT_BODIES])
-_TRACKED = np.array([g1.BODY_NAMES.index(name) for name in g1.TRACKED_BODIES])
-K, J = len(g1.TRACKED_BODIES), g1.NUM_JOINTS
-
-
-def _anchor_axes(clip: Clip) -> np.ndarray:
-    """Axes of the clip's anchor as rows, in every frame. `[T, 3, 3]`."""
-    return quat_axes(clip.body_quat_w[:, _TRACKED[ANCHOR]].astype(np.float64))
-
-
-class Reference:
-    """Rows of the reference motion, one per robot, as named views of one gathered array."""
-
-    SIZE = 2 * J + 13 * K + 9
-
-    def __init__(self, num_envs: int) -> None:
-        self.rows = np.zeros((num_envs, self.SIZE), np.float32)
-        self.joint_pos, self.joint_vel = self.rows[:, :J], self.rows[:, J : 2 * J]
-        bodies = self.rows[:, 2 * J :]
-        n = num_envs
-        self.body_pos = bodies[:, : 3 * K].reshape(n, K, 3)
-        self.body_quat = bodies[:, 3 * K : 7 * K].reshape(n, K, 4)
-        self.body_lin_vel = bodies[:, 7 * K : 10 * K].reshape(n, K, 3)
-        self.body_ang_vel = bodies[:, 10 * K : 13 * K].reshape(n, K, 3)
-        self.anchor_axes = bodies[:, 13 * K :].reshape(n, 3, 3)
-
-    @staticmethod
-    def table(clips: Sequence[Clip]) -> np.ndarray:
-        """All frames of all clips, one row a frame in the layout of the views. `[F, SIZE]`."""
-        return np.concatenate([
-            np.concatenate([
-                clip.joint_pos, clip.joint_vel,
-                *(
-                    array[:, _TRACKED].reshape(clip.num_frames, -1)
-                    for array in (
-                        clip.body_pos_w, clip.body_quat_w, clip.body_lin_vel_w, clip.body_ang_vel_w
-                    )
-                ),
-                _anchor_axes(clip).reshape(-1, 9),
-            ], axis=1)
-            for clip in clips
-        ]).astype(np.float32)  # fmt: skip
-
-
-class Shown:
-    """What observations show of the reference, one row per robot."""
-
-    SIZE = 2 * J + 3 + 9
-
-    def __init__(self, num_envs: int) -> None:
-        self.rows = np.zeros((num_envs, self.SIZE), np.float32)
-        self.command = self.rows[:, : 2 * J]
-        self.anchor_pos = self.rows[:, 2 * J : 2 * J + 3]
-        self.anchor_axes = self.rows[:, 2 * J + 3 :].reshape(num_envs, 3, 3)
-
-    @staticmethod
-    def table(clips: Sequence[Clip], lead: int) -> np.ndarray:
-        """For every frame t of every clip what is shown at t: frame t + lead. `[F, SIZE]`."""
-        anchor = _TRACKED[ANCHOR]
-        rows = []
-        for clip in clips:
-            frames = np.minimum(np.arange(clip.num_frames) + lead, clip.num_frames - 1)
-            rows.append(np.concatenate([
-                clip.joint_pos[frames], clip.joint_vel[frames], clip.body_pos_w[frames, anchor],
-                _anchor_axes(clip)[frames].reshape(-1, 9),
-            ], axis=1))  # fmt: skip
-        return np.concatenate(rows).astype(np.float32)
+from bm_envs.tasks.track.rows import ANCHOR, END_EFFECTORS, FEET, J, Reference, Shown
 
 
 @dataclasses.dataclass
@@ -213,8 +136,9 @@ class TrackTask:
         self.disturbance = 1.0
         # Scale of `failure_distance`; a trainer may change it as the policy learns.
         self.leash = 1.0
-        self.reference = Reference(n)  # frame t: what the robot is compared with
-        self._shown = Shown(n)  # frame t + lead
+        # Frame t, with which the robot is compared, and frame t + lead.
+        self.reference = Reference(np.zeros((n, Reference.SIZE), np.float32))
+        self._shown = Shown(np.zeros((n, Shown.SIZE), np.float32))
         # The anchor's place and axes at the last observation, of which targets may be made.
         self._stale_pos = np.zeros((n, 3), np.float32)
         self._stale_axes = np.zeros((n, 3, 3), np.float32)
@@ -226,26 +150,17 @@ class TrackTask:
             reward.anchor_pos_std, reward.anchor_ori_std, reward.body_pos_std, reward.body_ori_std,
             reward.body_lin_vel_std, reward.body_ang_vel_std,
         ], np.float32)  # fmt: skip
-        names = [*rewards.TRACKED, "action_rate", "joint_limit"]
-        names += [] if reward.contact_term == "none" else ["contact"]
+        names, self._options = terms.reward_names(config)
         self._weights = np.array([getattr(reward, k) * CONTROL_DT for k in names], np.float32)
-        self._options = tuple(name for name in rewards.OPTIONAL if getattr(reward, name))
         self._option_weights = np.array(
             [getattr(reward, name) * CONTROL_DT for name in self._options], np.float32
         )
-        names += self._options
-        self._reward_names = tuple(f"reward_{name}" for name in names)
-        rules = {
-            "train": ("anchor_pos", "anchor_ori", "ee_body_pos", "anchor_distance"),
-            "pelvis": ("root_pos", "root_ori"), "none": (),
-        }[config.failure]  # fmt: skip
-        self._rule_names = rules if config.failure_distance is not None else rules[:3]
+        self._reward_names = tuple(f"reward_{name}" for name in (*names, *self._options))
+        self._rule_names = terms.rule_names(config)
 
     def attach(self, simulator: Simulator) -> None:
         """Use this simulator, built from `simulator_config`."""
         self.simulator = simulator
-        others = len(simulator.contact_bodies) - len(g1.FOOT_BODIES)
-        self._penalized, self._feet = slice(0, others), slice(others, None)
         self._kernel = Kernel(self, ANCHOR, END_EFFECTORS) if Kernel.serves(self) else None
 
     def simulator_config(self, threads: int = 0) -> SimulatorConfig:
@@ -291,8 +206,7 @@ class TrackTask:
         self._last_action[env_ids] = 0.0
         self._draw_push_times(env_ids, rng)
 
-        start = Reference(count)
-        start.rows[:] = self._reference_table[self._clip_start[clip_id] + frame]
+        start = Reference(self._reference_table[self._clip_start[clip_id] + frame])
         root_pos, root_quat = start.body_pos[:, 0].copy(), start.body_quat[:, 0].copy()
         lin_vel, ang_vel = start.body_lin_vel[:, 0].copy(), start.body_ang_vel[:, 0].copy()
         joint_pos = start.joint_pos.copy()
@@ -512,32 +426,9 @@ class TrackTask:
 
     def _observations(self, env_ids: np.ndarray | slice) -> tuple[np.ndarray, np.ndarray]:
         """Observations of policy and critic, without noise."""
-        sim, shown = self.simulator, self._shown
-        body_pos, body_axes = sim.body_pos[env_ids], sim.body_axes[env_ids]
-        anchor_pos, anchor_axes = body_pos[:, ANCHOR], body_axes[:, ANCHOR]
-        count = len(body_pos)
-        # One product takes all to the anchor's frame: places and x and y axes of the reference's
-        # anchor and of the robot's bodies. The matrices are copied, since NumPy takes twice the
-        # time for transposed ones.
-        local = np.concatenate([
-            (shown.anchor_pos[env_ids] - anchor_pos)[:, None], body_pos - anchor_pos[:, None],
-            shown.anchor_axes[env_ids, :2], body_axes[:, :, :2].reshape(count, 2 * K, 3),
-        ], axis=1) @ anchor_axes.swapaxes(1, 2).copy()  # fmt: skip
-        pos = local[:, : 1 + K].reshape(count, -1)
-        # Both columns row by row, not one column after the other.
-        ori = local[:, 1 + K :].reshape(count, 1 + K, 2, 3).swapaxes(2, 3).reshape(count, -1)
-        values = {
-            "command": shown.command[env_ids],
-            "motion_anchor_pos_b": pos[:, :3],
-            "motion_anchor_ori_b": ori[:, :6],
-            "body_pos": pos[:, 3:],
-            "body_ori": ori[:, 6:],
-            "base_lin_vel": dot(body_axes[:, 0], sim.root_lin_vel[env_ids, None]),
-            "base_ang_vel": sim.root_ang_vel_b[env_ids],
-            "joint_pos": sim.joint_pos[env_ids] - self.default_joint_pos[env_ids],
-            "joint_vel": sim.joint_vel[env_ids],
-            "actions": self.action[env_ids],
-        }
+        values = terms.observation_values(
+            self.simulator, self._shown, self.action, self.default_joint_pos, env_ids
+        )
         self._remember_anchor(env_ids)
         critic = np.concatenate([values[name] for name in CRITIC_TERMS], axis=1)
         policy = np.concatenate([critic[:, part] for part in self._policy_columns], axis=1)
@@ -551,80 +442,27 @@ class TrackTask:
     def _terms(self) -> tuple[np.ndarray, np.ndarray, list[np.ndarray]]:
         """Reward `[N]`, its signed terms `[N, R]`, and failures by the rules of `_rule_names`."""
         sim, ref = self.simulator, self.reference
-        anchor_pos, anchor_axes = (
+        anchor = (
             (self._stale_pos, self._stale_axes)
             if self.config.stale_targets
             else (sim.body_pos[:, ANCHOR], sim.body_axes[:, ANCHOR])
         )
-        heading = rewards.heading_difference(anchor_axes, ref.anchor_axes)
-        target_pos, target_quat = rewards.anchored_reference(
-            anchor_pos, heading, ref.body_pos, ref.body_quat, ANCHOR
-        )
-        lin_vel, ang_vel = ref.body_lin_vel, ref.body_ang_vel
-        if self.config.rotate_velocity_targets:
-            turn = heading[:, 0]
-            lin_vel, ang_vel = turn_vectors(turn, lin_vel), turn_vectors(turn, ang_vel)
-        config, square_distance, square_angle = (
-            self.config.rewards, rewards.square_distance, rewards.square_angle,
-        )  # fmt: skip
-        values = np.empty((self.num_envs, len(self._weights)), np.float32)
-        values[:, 0] = square_distance(sim.body_pos[:, ANCHOR], ref.body_pos[:, ANCHOR])
-        values[:, 1] = square_angle(sim.body_quat[:, ANCHOR], ref.body_quat[:, ANCHOR])
-        values[:, 2] = square_distance(sim.body_pos, target_pos)
-        values[:, 3] = square_angle(sim.body_quat, target_quat)
-        values[:, 4] = square_distance(sim.body_lin_vel, lin_vel)
-        values[:, 5] = square_distance(sim.body_ang_vel, ang_vel)
-        values[:, :6] = rewards.gaussian(values[:, :6], self._widths)
-        values[:, 6] = rewards.action_rate(self.action, self._last_action)
-        values[:, 7] = rewards.joint_limit(sim.joint_pos, *self._soft_limits)
-        if config.contact_term == "links":
-            force = sim.contact_force[:, self._penalized]
-            values[:, 8] = rewards.contact_count(force, config.contact_threshold)
-        elif config.contact_term == "self":
-            # mjlab counts physics steps; seen here is the last one, taken for all of them.
-            touching = sim.self_contact_force > config.contact_threshold
-            values[:, 8] = touching * self.config.decimation
+        values = np.stack(terms.reward_values(
+            sim, ref, self.config, action=self.action, last_action=self._last_action,
+            anchor=anchor, widths=self._widths, soft_limits=self._soft_limits,
+        ), 1).astype(np.float32)  # fmt: skip
         reward = values @ self._weights
         values *= self._weights
-        return reward, values, self._failures()
+        return reward, values, terms.failures(sim, ref, self.config, self.leash)
 
     def _optional_terms(self) -> np.ndarray:
         """The signed terms of `_options`. `[N, len]`."""
-        sim, threshold = self.simulator, self.config.rewards.contact_threshold
-        terms = {
-            "foot_contact": lambda: rewards.contact_mismatch(
-                sim.contact_force[:, self._feet], self._foot_contact_table[self._row], threshold
-            ),
-            "action_accel": lambda: rewards.action_accel(
-                self.action, self._last_action, self._older_action
-            ),
-            "joint_accel": lambda: rewards.joint_accel(
-                sim.joint_vel, self._last_joint_vel, CONTROL_DT
-            ),
-        }
-        values = np.stack([terms[name]() for name in self._options], 1).astype(np.float32)
-        return values * self._option_weights
-
-    def _failures(self) -> list[np.ndarray]:
-        """By the rules of `_rule_names`, `[N]` each."""
-        sim, ref, config = self.simulator, self.reference, self.config
-        if config.failure == "none":
-            return []
-        body = ANCHOR if config.failure == "train" else 0
-        # Anchored targets have the reference's heights.
-        height_off = terminations.height_off(sim.body_pos, ref.body_pos, config.failure_height)
-        tilt_off = terminations.tilt_off(
-            sim.body_quat[:, body], ref.body_quat[:, body], config.failure_tilt
-        )
-        failures = [height_off[:, body], tilt_off]
-        if config.failure == "train":
-            failures.append(height_off[:, END_EFFECTORS].any(1))
-            if config.failure_distance is not None:
-                failures.append(terminations.distance_off(
-                    sim.body_pos[:, ANCHOR], ref.body_pos[:, ANCHOR],
-                    config.failure_distance * self.leash,
-                ))  # fmt: skip
-        return failures
+        values = terms.optional_values(
+            self.simulator, self.config, self._options,
+            ref_contact=self._foot_contact_table[self._row], last_joint_vel=self._last_joint_vel,
+            actions=(self.action, self._last_action, self._older_action),
+        )  # fmt: skip
+        return np.stack(values, 1).astype(np.float32) * self._option_weights
 
     def _lowest_sole_point(self, env_ids: np.ndarray) -> np.ndarray:
         """Height of the lowest point of the feet, m. `[M]`."""

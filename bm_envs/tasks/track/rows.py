@@ -1,0 +1,83 @@
+"""The reference motion as tables, a row a frame, and a row for every robot of what it needs.
+
+For NumPy and torch alike: the tables are NumPy's, rows are whatever they were gathered into.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from bm_envs.motion.clip import Clip
+from bm_envs.robots import g1
+from bm_envs.rotations import Array, quat_axes
+
+ANCHOR = g1.TRACKED_BODIES.index(g1.ANCHOR_BODY)
+END_EFFECTORS = np.array([g1.TRACKED_BODIES.index(name) for name in g1.END_EFFECTORS])
+FEET = np.array([g1.TRACKED_BODIES.index(name) for name in g1.FOOT_BODIES])
+K, J = len(g1.TRACKED_BODIES), g1.NUM_JOINTS
+_TRACKED = np.array([g1.BODY_NAMES.index(name) for name in g1.TRACKED_BODIES])
+
+
+def _anchor_axes(clip: Clip) -> np.ndarray:
+    """Axes of the clip's anchor as rows, in every frame. `[T, 3, 3]`."""
+    return quat_axes(clip.body_quat_w[:, _TRACKED[ANCHOR]].astype(np.float64))
+
+
+class Reference:
+    """Named views of rows `[N, SIZE]`, one per robot: the frame it is compared with."""
+
+    SIZE = 2 * J + 13 * K + 9
+
+    def __init__(self, rows: Array) -> None:
+        self.rows, n = rows, len(rows)
+        self.joint_pos, self.joint_vel = rows[:, :J], rows[:, J : 2 * J]
+        bodies = rows[:, 2 * J :]
+        self.body_pos = bodies[:, : 3 * K].reshape(n, K, 3)
+        self.body_quat = bodies[:, 3 * K : 7 * K].reshape(n, K, 4)
+        self.body_lin_vel = bodies[:, 7 * K : 10 * K].reshape(n, K, 3)
+        self.body_ang_vel = bodies[:, 10 * K : 13 * K].reshape(n, K, 3)
+        self.anchor_axes = bodies[:, 13 * K :].reshape(n, 3, 3)
+
+    @staticmethod
+    def table(clips: Sequence[Clip]) -> np.ndarray:
+        """All frames of all clips, one row a frame in the layout of the views. `[F, SIZE]`."""
+        return np.concatenate([
+            np.concatenate([
+                clip.joint_pos, clip.joint_vel,
+                *(
+                    array[:, _TRACKED].reshape(clip.num_frames, -1)
+                    for array in (
+                        clip.body_pos_w, clip.body_quat_w, clip.body_lin_vel_w, clip.body_ang_vel_w
+                    )
+                ),
+                _anchor_axes(clip).reshape(-1, 9),
+            ], axis=1)
+            for clip in clips
+        ]).astype(np.float32)  # fmt: skip
+
+
+class Shown:
+    """Named views of rows `[N, SIZE]`, one per robot: what observations show of the reference."""
+
+    SIZE = 2 * J + 3 + 9
+
+    def __init__(self, rows: Array) -> None:
+        self.rows = rows
+        self.command = rows[:, : 2 * J]
+        self.anchor_pos = rows[:, 2 * J : 2 * J + 3]
+        self.anchor_axes = rows[:, 2 * J + 3 :].reshape(len(rows), 3, 3)
+
+    @staticmethod
+    def table(clips: Sequence[Clip], lead: int) -> np.ndarray:
+        """For every frame t of every clip what is shown at t: frame t + lead. `[F, SIZE]`."""
+        anchor = _TRACKED[ANCHOR]
+        rows = []
+        for clip in clips:
+            frames = np.minimum(np.arange(clip.num_frames) + lead, clip.num_frames - 1)
+            rows.append(np.concatenate([
+                clip.joint_pos[frames], clip.joint_vel[frames], clip.body_pos_w[frames, anchor],
+                _anchor_axes(clip)[frames].reshape(-1, 9),
+            ], axis=1))  # fmt: skip
+        return np.concatenate(rows).astype(np.float32)

@@ -1,0 +1,169 @@
+"""What the tracking task computes of all robots at once, for NumPy and torch alike.
+
+`sim` is a `Simulator`, `ref` the reference's rows at the present frame and `shown` those that
+observations show (`rows.Reference`, `rows.Shown`), one of each for every robot. N robots, K tracked
+bodies.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from bm_envs.backends.base import Simulator
+from bm_envs.robots import g1
+from bm_envs.rotations import Array, dot, namespace, turn_vectors
+from bm_envs.tasks.track import rewards, terminations
+from bm_envs.tasks.track.config import CONTROL_DT, TrackConfig
+from bm_envs.tasks.track.rows import ANCHOR, END_EFFECTORS, K, Reference
+
+RULES = {
+    "train": ("anchor_pos", "anchor_ori", "ee_body_pos", "anchor_distance"),
+    "pelvis": ("root_pos", "root_ori"), "none": (),
+}  # fmt: skip
+
+
+def observation_values(
+    sim: Simulator, shown: Any, action: Array, default_joint_pos: Array, rows: Any = slice(None)
+) -> dict[str, Array]:
+    """Every observation term of robots `rows`, without noise. `[M, size]` each."""
+    body_pos, body_axes = sim.body_pos[rows], sim.body_axes[rows]
+    xp = namespace(body_pos)
+    anchor_pos, anchor_axes = body_pos[:, ANCHOR], body_axes[:, ANCHOR]
+    count = len(body_pos)
+    # One product takes all to the anchor's frame: places and x and y axes of the reference's
+    # anchor and of the robot's bodies. The matrices are copied, since NumPy takes twice the time
+    # for transposed ones.
+    into = anchor_axes.swapaxes(1, 2)
+    into = into.copy() if xp is np else into
+    local = xp.concatenate([
+        (shown.anchor_pos[rows] - anchor_pos)[:, None], body_pos - anchor_pos[:, None],
+        shown.anchor_axes[rows, :2], body_axes[:, :, :2].reshape(count, 2 * K, 3),
+    ], 1) @ into  # fmt: skip
+    pos = local[:, : 1 + K].reshape(count, -1)
+    # Both columns row by row, not one column after the other.
+    ori = local[:, 1 + K :].reshape(count, 1 + K, 2, 3).swapaxes(2, 3).reshape(count, -1)
+    return {
+        "command": shown.command[rows],
+        "motion_anchor_pos_b": pos[:, :3],
+        "motion_anchor_ori_b": ori[:, :6],
+        "body_pos": pos[:, 3:],
+        "body_ori": ori[:, 6:],
+        "base_lin_vel": dot(body_axes[:, 0], sim.root_lin_vel[rows][:, None]),
+        "base_ang_vel": sim.root_ang_vel_b[rows],
+        "joint_pos": sim.joint_pos[rows] - default_joint_pos[rows],
+        "joint_vel": sim.joint_vel[rows],
+        "actions": action[rows],
+    }
+
+
+def reward_values(
+    sim: Simulator, ref: Reference, config: TrackConfig, *, action: Array, last_action: Array,
+    anchor: tuple[Array, Array], widths: Array, soft_limits: Sequence[Array],
+) -> list[Array]:  # fmt: skip
+    """The rewards that always count, unweighted, in the order of `reward_names`. `[N]` each.
+
+    Args:
+        sim: the robots.
+        ref: what they are compared with.
+        config: of the task.
+        action: `[N, 29]`, raw, of the step just done.
+        last_action: `[N, 29]`, of the one before.
+        anchor: place `[N, 3]` and axes `[N, 3, 3]` of the robots' anchors, from which the anchored
+            targets are made.
+        widths: `[6]`, of `rewards.TRACKED`.
+        soft_limits: lower and upper, `[29]` each, rad.
+    """
+    settings = config.rewards
+    anchor_pos, anchor_axes = anchor
+    heading = rewards.heading_difference(anchor_axes, ref.anchor_axes)
+    target_pos, target_quat = rewards.anchored_reference(
+        anchor_pos, heading, ref.body_pos, ref.body_quat, ANCHOR
+    )
+    lin_vel, ang_vel = ref.body_lin_vel, ref.body_ang_vel
+    if config.rotate_velocity_targets:
+        turn = heading[:, 0]
+        lin_vel, ang_vel = turn_vectors(turn, lin_vel), turn_vectors(turn, ang_vel)
+    square_distance, square_angle = rewards.square_distance, rewards.square_angle
+    errors = (
+        square_distance(sim.body_pos[:, ANCHOR], ref.body_pos[:, ANCHOR]),
+        square_angle(sim.body_quat[:, ANCHOR], ref.body_quat[:, ANCHOR]),
+        square_distance(sim.body_pos, target_pos), square_angle(sim.body_quat, target_quat),
+        square_distance(sim.body_lin_vel, lin_vel), square_distance(sim.body_ang_vel, ang_vel),
+    )  # fmt: skip
+    values = [rewards.gaussian(square, std) for square, std in zip(errors, widths, strict=True)]
+    values.append(rewards.action_rate(action, last_action))
+    values.append(rewards.joint_limit(sim.joint_pos, *soft_limits))
+    if settings.contact_term == "links":
+        others = len(sim.contact_bodies) - len(g1.FOOT_BODIES)
+        values.append(
+            rewards.contact_count(sim.contact_force[:, :others], settings.contact_threshold)
+        )
+    elif settings.contact_term == "self":
+        # mjlab counts physics steps; seen here is the last one, taken for all of them.
+        touching = sim.self_contact_force > settings.contact_threshold
+        values.append(touching * config.decimation)
+    return values
+
+
+def reward_names(config: TrackConfig) -> tuple[list[str], tuple[str, ...]]:
+    """Of the rewards that always count, and of those that do where they have a weight."""
+    names = [*rewards.TRACKED, "action_rate", "joint_limit"]
+    names += [] if config.rewards.contact_term == "none" else ["contact"]
+    return names, tuple(name for name in rewards.OPTIONAL if getattr(config.rewards, name))
+
+
+def optional_values(
+    sim: Simulator, config: TrackConfig, names: Sequence[str], *, ref_contact: Array,
+    actions: Sequence[Array], last_joint_vel: Array,
+) -> list[Array]:  # fmt: skip
+    """The rewards of these names, unweighted. `[N]` each.
+
+    Args:
+        sim: the robots.
+        config: of the task.
+        names: some of `rewards.OPTIONAL`.
+        ref_contact: `[N, 2]` bool, feet of the reference that are on the ground.
+        actions: of the step just done, of the one before and of that before, `[N, 29]` each.
+        last_joint_vel: `[N, 29]`, before the step.
+    """
+    threshold, feet = config.rewards.contact_threshold, len(g1.FOOT_BODIES)
+    terms = {
+        "foot_contact": lambda: rewards.contact_mismatch(
+            sim.contact_force[:, -feet:], ref_contact, threshold
+        ),
+        "action_accel": lambda: rewards.action_accel(*actions),
+        "joint_accel": lambda: rewards.joint_accel(sim.joint_vel, last_joint_vel, CONTROL_DT),
+    }
+    return [terms[name]() for name in names]
+
+
+def rule_names(config: TrackConfig) -> tuple[str, ...]:
+    """Of the rules by which an episode fails."""
+    names = RULES[config.failure]
+    return names if config.failure_distance is not None else names[:3]
+
+
+def failures(sim: Simulator, ref: Reference, config: TrackConfig, leash: Any) -> list[Array]:
+    """Whether an episode has failed by each of `rule_names`. `[N]` bool each.
+
+    `leash` is a factor of `failure_distance`.
+    """
+    if config.failure == "none":
+        return []
+    body = ANCHOR if config.failure == "train" else 0
+    # Anchored targets have the reference's heights.
+    height_off = terminations.height_off(sim.body_pos, ref.body_pos, config.failure_height)
+    tilt_off = terminations.tilt_off(
+        sim.body_quat[:, body], ref.body_quat[:, body], config.failure_tilt
+    )
+    found = [height_off[:, body], tilt_off]
+    if config.failure == "train":
+        found.append(height_off[:, END_EFFECTORS].any(1))
+        if config.failure_distance is not None:
+            found.append(terminations.distance_off(
+                sim.body_pos[:, ANCHOR], ref.body_pos[:, ANCHOR], config.failure_distance * leash
+            ))  # fmt: skip
+    return found
