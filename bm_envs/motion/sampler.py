@@ -69,6 +69,14 @@ class StartSampler:
         failures = self.failures[hardest].sum()
         return float(self.visits[hardest].sum() / failures / self.fps) if failures else np.inf
 
+    def uniform(self) -> np.ndarray:
+        """Probabilities without regard to failures, or of the uniform share of them. `[S]`."""
+        if self.mode != "uniform":
+            return np.full(self.num_bins, 1.0 / self.num_bins)
+        # Bins hold nearly equal numbers of frames within a clip; between clips they need not.
+        frames = (self.clip_frames / self.clip_bins)[self.bin_clip]
+        return frames / frames.sum()
+
     def _spread(self, value: np.ndarray) -> np.ndarray:
         """`sum_u decay^u value_{s+u}` inside clips. `[S]`."""
         spread = value.copy()
@@ -78,11 +86,9 @@ class StartSampler:
 
     def probabilities(self) -> np.ndarray:
         """Probability of starting in each bin. `[S]`."""
-        uniform = np.full(self.num_bins, 1.0 / self.num_bins)
-        # Bins hold nearly equal numbers of frames within a clip; between clips they need not.
+        uniform = self.uniform()
         if self.mode == "uniform":
-            uniform = (self.clip_frames / self.clip_bins)[self.bin_clip]
-            return uniform / uniform.sum()
+            return uniform
         value = self.rates() if self.statistic == "rate" else self.failures
         if self.mix == "additive":
             value = self._spread(value + self.uniform_ratio / self.num_bins)

@@ -14,8 +14,8 @@ from bm_envs.robots import g1
 from bm_envs.rotations import Array, quat_axes
 
 ANCHOR = g1.TRACKED_BODIES.index(g1.ANCHOR_BODY)
-END_EFFECTORS = np.array([g1.TRACKED_BODIES.index(name) for name in g1.END_EFFECTORS])
-FEET = np.array([g1.TRACKED_BODIES.index(name) for name in g1.FOOT_BODIES])
+END_EFFECTORS = tuple(g1.TRACKED_BODIES.index(name) for name in g1.END_EFFECTORS)
+FEET = tuple(g1.TRACKED_BODIES.index(name) for name in g1.FOOT_BODIES)
 K, J = len(g1.TRACKED_BODIES), g1.NUM_JOINTS
 _TRACKED = np.array([g1.BODY_NAMES.index(name) for name in g1.TRACKED_BODIES])
 

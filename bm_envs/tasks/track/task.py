@@ -20,8 +20,8 @@ from bm_envs.motion.clip import Clip
 from bm_envs.motion.sampler import StartSampler
 from bm_envs.observation_terms import CRITIC_TERMS, layout, size
 from bm_envs.robots import g1
-from bm_envs.rotations import dot, quat_angle, quat_from_euler, quat_mul, quat_rotate_inverse
-from bm_envs.tasks.track import rewards, terms
+from bm_envs.rotations import dot, quat_from_euler, quat_mul, quat_rotate_inverse
+from bm_envs.tasks.track import terms
 from bm_envs.tasks.track.config import CONTROL_DT, TrackConfig
 from bm_envs.tasks.track.kernel import Kernel
 from bm_envs.tasks.track.rows import ANCHOR, END_EFFECTORS, FEET, J, Reference, Shown
@@ -161,7 +161,9 @@ class TrackTask:
     def attach(self, simulator: Simulator) -> None:
         """Use this simulator, built from `simulator_config`."""
         self.simulator = simulator
-        self._kernel = Kernel(self, ANCHOR, END_EFFECTORS) if Kernel.serves(self) else None
+        self._kernel = (
+            Kernel(self, ANCHOR, np.array(END_EFFECTORS)) if Kernel.serves(self) else None
+        )
 
     def simulator_config(self, threads: int = 0) -> SimulatorConfig:
         """What the task needs simulated."""
@@ -332,27 +334,8 @@ class TrackTask:
         return (self.reference.joint_pos - self.nominal_joint_pos) / self.action_scale
 
     def tracking_errors(self) -> dict[str, np.ndarray]:
-        """Errors of the last step, before any reset. `[N]` each, float32.
-
-        Source: definitions of mjlab 1.6.0 `mdp/metrics.py` (mpkpe, r_mpkpe, joint velocity, end
-        effectors); joint position is the mean absolute error over 29 joints.
-        """
-        sim, ref = self.simulator, self.reference
-        heading = rewards.heading_difference(sim.body_axes[:, ANCHOR], ref.anchor_axes)
-        pos, quat = rewards.anchored_reference(
-            sim.body_pos[:, ANCHOR], heading, ref.body_pos, ref.body_quat, ANCHOR
-        )
-        distance = lambda a, b: np.sqrt(((a - b) ** 2).sum(-1))  # noqa: E731
-        ends = END_EFFECTORS
-        velocity_error = ref.joint_vel - sim.joint_vel
-        return {
-            "mpkpe_m": distance(ref.body_pos, sim.body_pos).mean(1),
-            "r_mpkpe_m": distance(pos, sim.body_pos).mean(1),
-            "joint_pos_rad": np.abs(ref.joint_pos - sim.joint_pos).mean(1),
-            "joint_vel_rad_s": np.sqrt((velocity_error**2).mean(1)),
-            "ee_pos_m": distance(pos[:, ends], sim.body_pos[:, ends]).mean(1),
-            "ee_ori_rad": quat_angle(quat[:, ends], sim.body_quat[:, ends]).mean(1),
-        }
+        """See `terms.tracking_errors`: of the last step, before any reset."""
+        return terms.tracking_errors(self.simulator, self.reference)
 
     # --- state ---------------------------------------------------------------------------------
 
@@ -467,8 +450,9 @@ class TrackTask:
     def _lowest_sole_point(self, env_ids: np.ndarray) -> np.ndarray:
         """Height of the lowest point of the feet, m. `[M]`."""
         sim = self.simulator
-        ups = sim.body_axes[env_ids][:, FEET][..., 2]  # by how much each axis of a foot goes up
-        heights = sim.body_pos[env_ids][:, FEET, 2:] + dot(self._sole_points, ups[:, :, None])
+        feet = list(FEET)
+        ups = sim.body_axes[env_ids][:, feet][..., 2]  # by how much each axis of a foot goes up
+        heights = sim.body_pos[env_ids][:, feet, 2:] + dot(self._sole_points, ups[:, :, None])
         return heights.min((1, 2)) - self._sole_radius
 
     def _draw_push_times(self, env_ids: np.ndarray, rng: np.random.Generator) -> None:

@@ -7,6 +7,8 @@ bodies.
 
 from __future__ import annotations
 
+import functools
+import operator
 from collections.abc import Sequence
 from typing import Any
 
@@ -14,7 +16,7 @@ import numpy as np
 
 from bm_envs.backends.base import Simulator
 from bm_envs.robots import g1
-from bm_envs.rotations import Array, dot, namespace, turn_vectors
+from bm_envs.rotations import Array, dot, namespace, quat_angle, turn_vectors
 from bm_envs.tasks.track import rewards, terminations
 from bm_envs.tasks.track.config import CONTROL_DT, TrackConfig
 from bm_envs.tasks.track.rows import ANCHOR, END_EFFECTORS, K, Reference
@@ -161,9 +163,32 @@ def failures(sim: Simulator, ref: Reference, config: TrackConfig, leash: Any) ->
     )
     found = [height_off[:, body], tilt_off]
     if config.failure == "train":
-        found.append(height_off[:, END_EFFECTORS].any(1))
+        # One by one: a list of indices would have to be brought to a GPU in every step.
+        found.append(functools.reduce(operator.or_, (height_off[:, i] for i in END_EFFECTORS)))
         if config.failure_distance is not None:
             found.append(terminations.distance_off(
                 sim.body_pos[:, ANCHOR], ref.body_pos[:, ANCHOR], config.failure_distance * leash
             ))  # fmt: skip
     return found
+
+
+def tracking_errors(sim: Simulator, ref: Reference) -> dict[str, Array]:
+    """Errors of the present states. `[N]` each, float32.
+
+    Source: definitions of mjlab 1.6.0 `mdp/metrics.py` (mpkpe, r_mpkpe, joint velocity, end
+    effectors); joint position is the mean absolute error over 29 joints.
+    """
+    heading = rewards.heading_difference(sim.body_axes[:, ANCHOR], ref.anchor_axes)
+    pos, quat = rewards.anchored_reference(
+        sim.body_pos[:, ANCHOR], heading, ref.body_pos, ref.body_quat, ANCHOR
+    )
+    distance = lambda a, b: ((a - b) ** 2).sum(-1) ** 0.5  # noqa: E731
+    ends = list(END_EFFECTORS)
+    return {
+        "mpkpe_m": distance(ref.body_pos, sim.body_pos).mean(1),
+        "r_mpkpe_m": distance(pos, sim.body_pos).mean(1),
+        "joint_pos_rad": abs(ref.joint_pos - sim.joint_pos).mean(1),
+        "joint_vel_rad_s": ((ref.joint_vel - sim.joint_vel) ** 2).mean(1) ** 0.5,
+        "ee_pos_m": distance(pos[:, ends], sim.body_pos[:, ends]).mean(1),
+        "ee_ori_rad": quat_angle(quat[:, ends], sim.body_quat[:, ends]).mean(1),
+    }
