@@ -4,12 +4,16 @@
     python algos/ppo_track.py --motion 'walk1[5:15]' --seed 2   # a cut of LAFAN1
     python algos/ppo_track.py --preset published --motion walk  # the published recipe
     torchrun --nproc-per-node=4 algos/ppo_track.py --num-envs 64 --threads 1    # data parallel
+    python algos/ppo_track.py --preset gpu --motion dance1      # MuJoCo-Warp on an NVIDIA GPU
 
 An asymmetric actor (160 noisy values) and critic (286 clean ones) learn from N robots in one vector
 environment. The run directory holds `config.json`, `checkpoint.pt` (everything a bit-exact
 `--resume` needs), `policy.onnx` and `policy.json` (what leaves the project), `metrics.jsonl` and
 TensorBoard events. Under `torchrun` every process has N robots of its own; gradients, normalizers
 and statistics of starts are averaged, so that they learn as one process with all the robots does.
+
+With a backend whose arrays are torch's (`mujoco_warp`) everything stays on its device: robots,
+observations, rewards, resets, samples, networks. Evaluation is always by the C engine, another one.
 
 Letters in shapes: N robots, T steps, B = N T samples, O policy and C critic observation, A action.
 
@@ -32,6 +36,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import functools
 import importlib
 import json
 import os
@@ -43,7 +48,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -68,6 +73,7 @@ from bm_envs.robots import g1
 from bm_envs.robots.mjcf import ModelConfig
 from bm_envs.run_files import RunLog, as_arrays, load_checkpoint, save_checkpoint
 from bm_envs.tasks.track.config import CONTROL_DT, RewardConfig, SamplingConfig, TrackConfig
+from bm_envs.tasks.track.device import DeviceTrack
 from bm_envs.tasks.track.task import TrackTask
 
 
@@ -85,7 +91,7 @@ def _laptop_task() -> TrackConfig:
 class Config:
     """Settings of a run. The defaults are for two CPU cores; `--preset published` is for a GPU."""
 
-    preset: Literal["laptop", "published"] = "laptop"
+    preset: Literal["laptop", "published", "gpu"] = "laptop"
     """Which set of values the other flags start from."""
     motion: tuple[str, ...] = ("walk",)
     """Motions: names, files, cuts such as 'walk1[5:15]'. Several: one policy for all."""
@@ -96,7 +102,7 @@ class Config:
     seed: int = 1
     """Seed of everything random."""
     backend: str = "mujoco"
-    """Physics backend."""
+    """Physics backend of training."""
     threads: int = 0
     """CPU threads of physics and learner; 0: all cores this process may use."""
     track: bool = False
@@ -244,7 +250,19 @@ def published() -> Config:
     )  # fmt: skip
 
 
-PRESETS = {"laptop": Config, "published": published}
+def gpu() -> Config:
+    """The laptop's repairs with the published numbers of robots and samples, on MuJoCo-Warp.
+
+    Not tuned: no GPU was at hand when it was written.
+    """
+    return Config(
+        preset="gpu", backend="mujoco_warp", num_envs=4096, num_steps=16,
+        total_timesteps=300_000_000, num_minibatches=4, update_epochs=5, critic_speed=1.0,
+        overlap=False, hidden=(512, 256, 128), eval_every=5_000_000,
+    )  # fmt: skip
+
+
+PRESETS = {"laptop": Config, "published": published, "gpu": gpu}
 
 
 # --- processes ----------------------------------------------------------------------------------
@@ -370,6 +388,13 @@ class Network(nn.Module):
         self.register_buffer("obs_var", torch.ones(sizes[0]))
         self.register_buffer("obs_count", torch.zeros((), dtype=torch.float64))
 
+    def _apply(self, fn: Any, recurse: bool = True) -> Any:
+        """`nn.Module`'s hook of `to` and its like: the reflections go along."""
+        self.mirrors = [(fn(index), fn(sign)) for index, sign in self.mirrors]
+        if self.input_mirror is not None:
+            self.input_mirror = fn(self.input_mirror[0]), fn(self.input_mirror[1])
+        return super()._apply(fn, recurse)
+
     def normalize(self, obs: Tensor) -> Tensor:
         """`[B, O]` -> `[B, O]`."""
         return (obs - self.obs_mean) / (self.obs_var.sqrt() + 0.01)
@@ -439,6 +464,14 @@ class Actor(Network):
         self.log_fresh = 0.5 * float(np.log(1 - config.noise_correlation**2))
         self.residual = config.residual
         self.default_joint_pos, self.action_scale = map(torch.as_tensor, (default_joint_pos, scale))
+
+    def _apply(self, fn: Any, recurse: bool = True) -> Any:
+        """As there: so do the drives."""
+        self.default_joint_pos, self.action_scale = (
+            fn(self.default_joint_pos),
+            fn(self.action_scale),
+        )
+        return super()._apply(fn, recurse)
 
     def symmetrize_gradients(self) -> None:
         """Between `backward` and the optimizer's step."""
@@ -559,23 +592,13 @@ def actor_share(iteration: int, config: Config) -> float:
     return min(max(done - 1.0, 0.0), 1.0)
 
 
-def set_level(task: TrackTask, level: float) -> None:
-    """Set the task to a level of the curriculum, 0 to 1.
-
-    It brings start noise, observation noise and pushes, from nothing to all, and lets the leash
-    (`failure_distance`) out to three times its length: a robot that was pushed off the path must
-    learn to stay up there, too.
-    """
-    task.disturbance = level
-    task.leash = 1 + 2 * level
-
-
 def evaluate(actor: Actor, env: TrackVectorEnv) -> dict[str, float]:
     """The `clip` protocol: every clip once, from its first frame, by the policy's mean.
 
     Returns the share of clips completed, the mean share of a clip survived, and mean errors of the
     frames before a failure, averaged over clips.
     """
+    actor = copy.deepcopy(actor).cpu()
 
     def act(obs: np.ndarray) -> np.ndarray:
         with torch.no_grad():
@@ -595,6 +618,135 @@ def evaluate(actor: Actor, env: TrackVectorEnv) -> dict[str, float]:
     return result
 
 
+# --- robots -------------------------------------------------------------------------------------
+
+
+class Step(NamedTuple):
+    """What a step of all robots tells, on their device."""
+
+    obs: Tensor
+    critic_obs: Tensor
+    reward: Tensor
+    terminated: Tensor
+    truncated: Tensor
+    final_critic_obs: Tensor | None
+    """`[N, C]`, of the episodes that ended; None where none did."""
+    terms: Tensor
+    """`[R]`, means of the signed reward terms."""
+
+
+class HostRobots:
+    """Robots of a vector environment, whose arrays are NumPy's, seen as tensors."""
+
+    device = torch.device("cpu")
+
+    def __init__(self, config: Config, clips: list[Any]) -> None:
+        self.env = TrackVectorEnv(
+            config.num_envs, clips, backend=config.backend, config=config.task,
+            threads=config.threads,
+        )  # fmt: skip
+        self.task, self.sampler = self.env.task, self.env.task.sampler
+        self.term_names = [name[7:] for name in self.task.reward_names]
+
+    def reset(self, seed: int) -> tuple[Tensor, Tensor]:
+        """Begin everywhere; observations of policy and critic."""
+        obs, info = self.env.reset(seed=seed)
+        return torch.from_numpy(obs), torch.from_numpy(info["critic_obs"])
+
+    def spread_ends(self, limit: int) -> None:
+        """Let episodes be up to `limit` steps old, so that not all end in the same step."""
+        self.task.episode_step[:] = self.env.np_random.integers(0, limit, self.env.num_envs)
+
+    def step(self, action: Tensor) -> Step:
+        """Apply raw actions `[N, A]`."""
+        obs, reward, terminated, truncated, info = self.env.step(action.numpy())
+        final = torch.from_numpy(info["final_info"]["critic_obs"]) if truncated.any() else None
+        terms = torch.tensor([info[name].mean() for name in self.task.reward_names])
+        tensor = torch.from_numpy
+        return Step(
+            tensor(obs), tensor(info["critic_obs"]), tensor(reward), tensor(terminated),
+            tensor(truncated), final, terms,
+        )  # fmt: skip
+
+    def set_level(self, level: float) -> None:
+        """Set the task to a level of the curriculum, 0 to 1.
+
+        It brings start noise, observation noise and pushes, from nothing to all, and lets the leash
+        (`failure_distance`) out to three times its length: a robot that was pushed off the path
+        must learn to stay up there, too.
+        """
+        self.task.disturbance = level
+        self.task.leash = 1 + 2 * level
+
+    def read_statistics(self) -> None:
+        """Bring the statistics of starts to `sampler`, where they are always."""
+
+    def errors(self) -> dict[str, Any]:
+        """Tracking errors of the last step. `[N]` each."""
+        return self.task.tracking_errors()
+
+    def get_state(self) -> dict[str, Any]:
+        """For a checkpoint."""
+        state = self.env.get_state()
+        return {**state, "generator": json.dumps(state["generator"])}
+
+    def set_state(self, state: dict[str, Any]) -> None:
+        """What `get_state` returned."""
+        self.env.set_state({**state, "generator": json.loads(state["generator"])})
+
+
+class DeviceRobots:
+    """The same for robots that live on a device, with all that the task does to them."""
+
+    def __init__(self, config: Config, clips: list[Any], seed: int) -> None:
+        self.env = DeviceTrack(
+            config.num_envs, clips, config.task, seed=seed, backend=config.backend
+        )
+        self.device = self.env.device
+        self.task, self.sampler = self.env.task, self.env.task.sampler
+        self.term_names = [name[7:] for name in self.task.reward_names]
+
+    def reset(self, seed: int) -> tuple[Tensor, Tensor]:
+        """See `HostRobots`."""
+        self.env.generator.manual_seed(seed)
+        obs, critic_obs = self.env.reset()
+        return obs.clone(), critic_obs.clone()
+
+    def spread_ends(self, limit: int) -> None:
+        """See `HostRobots`."""
+        age = torch.rand(self.env.num_envs, device=self.device, generator=self.env.generator)
+        self.env.episode_step.copy_((age * limit).long())
+
+    def step(self, action: Tensor) -> Step:
+        """See `HostRobots`. The tensors are overwritten by the next step."""
+        out = self.env.step(action)
+        return Step(
+            out.obs, out.critic_obs, out.reward, out.terminated, out.truncated,
+            out.final_critic_obs, out.values.mean(0),
+        )  # fmt: skip
+
+    def set_level(self, level: float) -> None:
+        """See `HostRobots`."""
+        self.env.disturbance.fill_(level)
+        self.env.leash.fill_(1 + 2 * level)
+
+    def read_statistics(self) -> None:
+        """See `HostRobots`."""
+        self.env.sampler.to_host()
+
+    def errors(self) -> dict[str, Any]:
+        """See `HostRobots`."""
+        return self.env.tracking_errors()
+
+    def get_state(self) -> dict[str, Any]:
+        """See `HostRobots`."""
+        return dict(self.env.get_state())
+
+    def set_state(self, state: dict[str, Any]) -> None:
+        """See `HostRobots`."""
+        self.env.set_state(state)
+
+
 # --- samples and learner --------------------------------------------------------------------------
 
 
@@ -610,60 +762,56 @@ MAX_WEIGHT = 2.0  # of a sample drawn by an older policy: bounds the variance
 class Rollout:
     """The samples of one iteration, `[T, N, ...]`, and what they were drawn from."""
 
-    def __init__(self, config: Config, observation_size: int, critic_size: int) -> None:
+    def __init__(
+        self, config: Config, observation_size: int, critic_size: int,
+        device: torch.device | str = "cpu",
+    ) -> None:  # fmt: skip
         T, N, A = config.num_steps, config.num_envs, g1.NUM_JOINTS  # noqa: N806
-        self.obs = np.zeros((T, N, observation_size), np.float32)
-        self.critic_obs = np.zeros((T + 1, N, critic_size), np.float32)
-        self.mean = np.zeros((T, N, A), np.float32)
-        self.chosen = np.zeros((T, N, A), np.float32)  # the action less the noise carried over
-        self.log_std = np.zeros(A, np.float32)  # of `chosen`
-        self.reward = np.zeros((T, N), np.float32)
-        self.done = np.zeros((T, N), bool)
-        # Episodes cut off by the clip's end or the time limit: step and robot, last observation.
-        self.truncated = np.zeros((0, 2), np.int64)
-        self.final_critic_obs = np.zeros((0, critic_size), np.float32)
-
-    def begin(self, log_std: Tensor) -> None:
-        """Start anew, with samples of this standard deviation."""
-        self.log_std[:] = log_std.numpy()
-        self.truncated, self.final_critic_obs = self.truncated[:0], self.final_critic_obs[:0]
-
-    def add_truncated(self, t: int, truncated: np.ndarray, final_critic_obs: np.ndarray) -> None:
-        """Note the episodes that step `t` truncated, `[N]` bool, of final observations `[N, C]`."""
-        robots = np.flatnonzero(truncated)
-        at = np.stack([np.full_like(robots, t), robots], axis=1)
-        self.truncated = np.concatenate([self.truncated, at])
-        self.final_critic_obs = np.concatenate([self.final_critic_obs, final_critic_obs[robots]])
+        zeros = functools.partial(torch.zeros, device=device)
+        self.obs = zeros(T, N, observation_size)
+        self.critic_obs = zeros(T + 1, N, critic_size)
+        self.mean = zeros(T, N, A)
+        self.chosen = zeros(T, N, A)  # the action less the noise carried over
+        self.log_std = zeros(A)  # of `chosen`
+        self.reward = zeros(T, N)
+        self.done = zeros(T, N, dtype=torch.bool)
+        # Episodes cut off by the clip's end or the time limit, and their last observations.
+        self.truncated = zeros(T, N, dtype=torch.bool)
+        self.final_critic_obs = zeros(T, N, critic_size)
 
     def get_state(self) -> dict[str, np.ndarray]:
         """For a checkpoint."""
-        return dict(vars(self))
+        return {name: value.cpu().numpy() for name, value in vars(self).items()}
 
     def set_state(self, state: dict[str, np.ndarray]) -> None:
         """What `get_state` returned."""
-        vars(self).update(state)
+        for name, value in vars(self).items():
+            value.copy_(torch.from_numpy(state[name]))
 
 
 class Learner:
     """Actor, critic and optimizer: one call of `learn` per rollout."""
 
     def __init__(
-        self, config: Config, task: TrackTask, processes: Processes | None = None
+        self, config: Config, task: TrackTask, processes: Processes | None = None,
+        device: torch.device = torch.device("cpu"),
     ) -> None:  # fmt: skip
-        self.config, self.processes = config, processes or Processes()
+        self.config, self.processes, self.device = config, processes or Processes(), device
         self.actor = Actor(task.observation_size, config, task.nominal_joint_pos, task.action_scale)
         self.critic = Network(
             (task.critic_size, *config.hidden, 1), config.activation, 1.0,
             (as_mirror(mirror_map(CRITIC_TERMS)), UNCHANGED) if config.symmetry else None,
         )  # fmt: skip
+        for network in (self.actor, self.critic):
+            network.to(device)
         self.averaged = copy.deepcopy(self.actor)  # what is evaluated and exported
         groups = [{"params": list(net.parameters())} for net in (self.actor, self.critic)]
         self.optimizer = torch.optim.Adam(groups, eps=1e-5, fused=True)
         self.learning_rate = config.learning_rate
         self.bfloat16 = config.bfloat16 == "on" or (
-            config.bfloat16 == "auto" and has_native_bfloat16()
+            config.bfloat16 == "auto" and (device.type == "cuda" or has_native_bfloat16())
         )
-        self.generator = torch.Generator().manual_seed(config.seed + 1)
+        self.generator = torch.Generator(device).manual_seed(config.seed + 1)
 
     def learn(self, rollout: Rollout, iteration: int) -> dict[str, float]:
         """Improve actor and critic by an iteration's rollout, then fold it into the normalizers.
@@ -674,16 +822,14 @@ class Learner:
         tick = time.perf_counter()
         # Values, bootstrap of truncated (never of terminated) episodes, advantages.
         with torch.no_grad():
-            critic_x = critic.normalize(torch.from_numpy(rollout.critic_obs))
+            critic_x = critic.normalize(rollout.critic_obs)
             values = critic(critic_x).squeeze(-1)
-            rewards = torch.from_numpy(rollout.reward).clone()
-            final = critic.normalize(torch.from_numpy(rollout.final_critic_obs))
-            at = torch.from_numpy(rollout.truncated)
-            rewards[at[:, 0], at[:, 1]] += config.gamma * critic(final).squeeze(-1)
+            rewards, cut = rollout.reward.clone(), rollout.truncated
+            final = critic.normalize(rollout.final_critic_obs[cut])
+            rewards[cut] += config.gamma * critic(final).squeeze(-1)
             advantage = gae(
-                rewards, values[:-1], values[-1], torch.from_numpy(rollout.done), config.gamma,
-                config.gae_lambda,
-            )  # fmt: skip
+                rewards, values[:-1], values[-1], rollout.done, config.gamma, config.gae_lambda
+            )
             value_old = values[:-1].flatten()
             returns = advantage.flatten() + value_old
             explained = 1 - (returns - value_old).var() / (returns.var() + 1e-8)
@@ -693,11 +839,10 @@ class Learner:
             std = (moments[1] - moments[0] ** 2).sqrt()
             advantage = (advantage - moments[0]) / (std + 1e-8)
             critic_x = critic_x[:-1].flatten(0, 1)
-            obs = torch.from_numpy(rollout.obs).flatten(0, 1)
+            obs = rollout.obs.flatten(0, 1)
             actor_x, offset = actor.normalize(obs), actor.offset(obs)
-            chosen = torch.from_numpy(rollout.chosen).flatten(0, 1)
-            mean_old = torch.from_numpy(rollout.mean).flatten(0, 1)
-            log_std_old = torch.from_numpy(rollout.log_std)
+            chosen, mean_old = rollout.chosen.flatten(0, 1), rollout.mean.flatten(0, 1)
+            log_std_old = rollout.log_std
             log_prob_old = log_prob(chosen, mean_old, log_std_old)
             if config.overlap:
                 # The samples are an update old. The clip is about the policy as it is now, and
@@ -764,7 +909,7 @@ class Learner:
                 average.lerp_(present, 1 - config.ema)
         # Only now: before, the samples were seen through the eyes of the policy that drew them.
         actor.update_normalizer(obs, self.processes)
-        critic_obs = torch.from_numpy(rollout.critic_obs[:-1]).flatten(0, 1)
+        critic_obs = rollout.critic_obs[:-1].flatten(0, 1)
         critic.update_normalizer(critic_obs, self.processes)
         for average, present in zip(self.averaged.buffers(), actor.buffers(), strict=True):
             average.copy_(present)
@@ -775,12 +920,12 @@ class Learner:
         }
 
     def _precision(self) -> Any:
-        return torch.autocast("cpu", torch.bfloat16, enabled=self.bfloat16)
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.bfloat16)
 
     def _mini_batches(self, samples: int) -> Sequence[Tensor | slice]:
         if self.config.num_minibatches == 1:
             return [slice(None)]
-        order = torch.randperm(samples, generator=self.generator)
+        order = torch.randperm(samples, generator=self.generator, device=self.device)
         return order.split(samples // self.config.num_minibatches)
 
     def get_state(self) -> dict[str, Any]:
@@ -842,8 +987,9 @@ def main(config: Config) -> None:
         raise ConfigError(
             f"{run_dir} holds a run already: add --resume, or choose another --run-dir."
         )
-    if config.backend != "mujoco":
-        raise ConfigError(f"backend is '{config.backend}': this script trains on 'mujoco' so far.")
+    on_host = config.backend == "mujoco"
+    if not on_host:  # one device does one thing at a time
+        config = dataclasses.replace(config, overlap=False)
     saved = None
     if checkpoint_path.exists():
         saved = load_checkpoint(checkpoint_path, ("task", "actor", "learner", "processes"))
@@ -852,15 +998,16 @@ def main(config: Config) -> None:
     learn_threads = max(1, threads // 2) if config.overlap else threads
     torch.set_num_threads(learn_threads)
     processes = Processes()
+    if processes.count > 1 and not on_host:
+        raise ConfigError(f"backend is '{config.backend}', expected mujoco for several processes.")
     first = processes.rank == 0  # it alone evaluates and writes
     own_seed = config.seed + 10_000 * processes.rank
     torch.manual_seed(config.seed)  # the same initial weights everywhere
-    generator = torch.Generator().manual_seed(own_seed)
 
     # 2. Environments and networks.
-    env = TrackVectorEnv(
-        config.num_envs, clips, backend=config.backend, config=config.task, threads=config.threads
-    )
+    robots = HostRobots(config, clips) if on_host else DeviceRobots(config, clips, own_seed)
+    task, device = robots.task, robots.device
+    generator = torch.Generator(device).manual_seed(own_seed)
     protocol = TrackConfig.preset("clip")
     # Evaluation always has the standard physics steps, whatever training saves on.
     protocol = dataclasses.replace(
@@ -868,11 +1015,10 @@ def main(config: Config) -> None:
         model=dataclasses.replace(config.task.model, physics_dt=protocol.model.physics_dt),
     )  # fmt: skip
     eval_env = TrackVectorEnv(
-        len(clips), clips, backend=config.backend, config=protocol, autoreset_mode="disabled",
-        critic="none", threads=config.threads,
+        len(clips), clips, config=protocol, autoreset_mode="disabled", critic="none",
+        threads=config.threads,
     )  # fmt: skip
-    task = env.task
-    learner = Learner(config, task, processes)
+    learner = Learner(config, task, processes, device)
     if config.start_from is not None and saved is None:
         begin_with(learner, config)
     acting = copy.deepcopy(learner.actor)  # the learner's own may change while this one acts
@@ -884,41 +1030,41 @@ def main(config: Config) -> None:
             f"total_timesteps {config.total_timesteps} is less than one iteration of "
             f"{processes.count} processes, {batch_size}."
         )
-    rollout = Rollout(config, task.observation_size, task.critic_size)
+    rollout = Rollout(config, task.observation_size, task.critic_size, device)
     pending: Rollout | None = None  # collected, not yet learned from
 
     # 3. Start afresh, or from the checkpoint.
     iteration, train_s = 0, 0.0
-    noise = torch.zeros(N, A)
-    episode_return, episode_length = np.zeros(N), np.zeros(N, np.int64)
+    noise = torch.zeros(N, A, device=device)
+    episode_return = torch.zeros(N, dtype=torch.float64, device=device)
+    episode_length = torch.zeros(N, dtype=torch.long, device=device)
     level, commits = 0.0 if config.curriculum else 1.0, []
     evaluation: dict[str, float] = {}
     first_pass: dict[str, float] = {}
     if saved is None:
-        set_level(task, level)
-        obs, info = env.reset(seed=own_seed)
+        robots.set_level(level)
+        obs, obs_critic = robots.reset(own_seed)
         # Else every robot that survives is cut off by the time limit in the same step.
         if config.task.episode_s is not None:
-            limit = round(config.task.episode_s / CONTROL_DT)
-            task.episode_step[:] = env.np_random.integers(0, limit, N)
-        obs_critic = info["critic_obs"]
+            robots.spread_ends(round(config.task.episode_s / CONTROL_DT))
         for network in (learner.actor, learner.averaged):
-            network.update_normalizer(torch.from_numpy(obs), processes)
-        learner.critic.update_normalizer(torch.from_numpy(obs_critic), processes)
+            network.update_normalizer(obs, processes)
+        learner.critic.update_normalizer(obs_critic, processes)
     else:
         if saved["task"] != json.dumps(_identity(config, clips, processes)):
             raise ConfigError(f"{checkpoint_path} is of a run with other settings or motions.")
         learner.set_state(saved)
         own = as_arrays(saved["processes"][processes.rank])
-        env.reset(seed=own_seed)
-        env.set_state({**own["env"], "generator": json.loads(own["generator"])})
-        obs, obs_critic = own["obs"], own["critic_obs"]
+        robots.reset(own_seed)
+        robots.set_state(own["robots"])
         if own["pending"]:
-            pending = Rollout(config, task.observation_size, task.critic_size)
+            pending = Rollout(config, task.observation_size, task.critic_size, device)
             pending.set_state(own["pending"])
         generator.set_state(torch.from_numpy(own["torch_generator"]))
-        noise = torch.from_numpy(own["noise"])
-        episode_return, episode_length = own["episode_return"], own["episode_length"]
+        obs, obs_critic, noise, episode_return, episode_length = (
+            torch.from_numpy(own[name]).to(device)
+            for name in ("obs", "critic_obs", "noise", "episode_return", "episode_length")
+        )
         iteration, train_s = saved["iteration"], saved["train_s"]
         evaluation, level = saved["evaluation"], saved["level"]
         first_pass, commits = saved["first_pass"], saved["commits"]
@@ -957,60 +1103,65 @@ def main(config: Config) -> None:
             learning = background.submit(learner.learn, pending, iteration - 1)
         # 5. Collect.
         tick = time.perf_counter()
-        ended_returns, ended_lengths = [], []
-        failures = 0
-        term_sums: dict[str, float] = {}
         std = acting.log_std.detach().exp()
         fresh_log_std = acting.fresh_log_std().detach()
         fresh_std = fresh_log_std.exp()
-        rollout.begin(fresh_log_std)
+        rollout.log_std.copy_(fresh_log_std)
+        # Of the iteration: failures, episodes that ended, their returns and lengths, reward terms.
+        counts = torch.zeros(4, dtype=torch.float64, device=device)
+        terms = torch.zeros(len(robots.term_names), device=device)
         for t in range(T):
             rollout.obs[t], rollout.critic_obs[t] = obs, obs_critic
             with torch.no_grad():
-                mean = acting.mean(torch.from_numpy(obs))
+                mean = acting.mean(obs)
                 carried = config.noise_correlation * noise
-                chosen = mean + fresh_std * torch.randn(N, A, generator=generator)
+                chosen = mean + fresh_std * torch.randn(N, A, generator=generator, device=device)
                 noise = chosen - mean + carried
-            rollout.mean[t], rollout.chosen[t] = mean.numpy(), chosen.numpy()
-            obs, reward, terminated, truncated, info = env.step((mean + noise).numpy())
-            obs_critic = info["critic_obs"]
-            rollout.reward[t] = reward
-            rollout.done[t] = done = terminated | truncated
-            failures += int(terminated.sum())
+            rollout.mean[t], rollout.chosen[t] = mean, chosen
+            obs, obs_critic, reward, terminated, truncated, final, means = robots.step(mean + noise)
+            done = terminated | truncated
+            rollout.reward[t], rollout.done[t], rollout.truncated[t] = reward, done, truncated
+            if final is not None:
+                rollout.final_critic_obs[t] = final
             episode_return += reward
             episode_length += 1
-            if done.any():
-                noise[torch.from_numpy(done)] = 0.0
-                ended_returns.extend(episode_return[done])
-                ended_lengths.extend(episode_length[done])
-                episode_return[done], episode_length[done] = 0.0, 0
-            if truncated.any():
-                rollout.add_truncated(t, truncated, info["final_info"]["critic_obs"])
-            for key, value in info.items():
-                if key.startswith("reward_"):
-                    term_sums[key[7:]] = term_sums.get(key[7:], 0.0) + float(value.mean())
+            ended = done.double()
+            counts += torch.stack([
+                terminated.sum(), done.sum(), (episode_return * ended).sum(),
+                (episode_length * ended).sum(),
+            ])  # fmt: skip
+            keep = ~done
+            noise *= keep[:, None]
+            episode_return *= keep
+            episode_length *= keep
+            terms += means
         rollout.critic_obs[T] = obs_critic
+        failures, episodes, returns, lengths = counts.tolist()
         collect_s = time.perf_counter() - tick
 
         # 6. What was learned meanwhile acts from now on.
         if config.overlap:
             learned = learning.result() if learning is not None else {}
-            spare = pending or Rollout(config, task.observation_size, task.critic_size)
+            spare = pending or Rollout(config, task.observation_size, task.critic_size, device)
             pending, rollout = rollout, spare
         else:
             learned = learner.learn(rollout, iteration)
         acting.load_state_dict(learner.actor.state_dict())
-        processes.average_statistics(task.sampler.failures, task.sampler.visits)
+        robots.read_statistics()
+        processes.average_statistics(robots.sampler.failures, robots.sampler.visits)
         if config.curriculum:
-            calm = task.sampler.hardest_s() > config.curriculum_s
+            calm = robots.sampler.hardest_s() > config.curriculum_s
             change = config.curriculum_step if calm else -config.curriculum_step
             level = float(np.clip(level + change, 0.0, 1.0))
-            set_level(task, level)
+            robots.set_level(level)
         iteration += 1
         step = iteration * batch_size
 
         # 7. Log, evaluate, save.
-        errors = {f"track/{k}": float(np.nanmean(v)) for k, v in task.tracking_errors().items()}
+        errors = {
+            f"track/{name}": float(np.nanmean(error))
+            for name, error in as_arrays(robots.errors()).items()
+        }
         row = {
             "charts/time_to_failure_s": T * N * CONTROL_DT / max(failures, 1),
             "perf/collect_s": collect_s,
@@ -1019,12 +1170,14 @@ def main(config: Config) -> None:
             **errors,
             "track/action_std": std.mean().item(),
             "track/level": level,
-            **{f"reward/{key}": value / T for key, value in term_sums.items()},
-            **{f"sampling/{key}": value for key, value in task.sampler.metrics().items()},
+            **{
+                f"reward/{k}": v / T for k, v in zip(robots.term_names, terms.tolist(), strict=True)
+            },
+            **{f"sampling/{key}": value for key, value in robots.sampler.metrics().items()},
         }
-        if ended_returns:
-            row["charts/episodic_return"] = float(np.mean(ended_returns))
-            row["charts/episodic_length"] = float(np.mean(ended_lengths))
+        if episodes:
+            row["charts/episodic_return"] = returns / episodes
+            row["charts/episodic_length"] = lengths / episodes
         due = (
             config.eval_every
             and step // config.eval_every > (step - batch_size) // config.eval_every
@@ -1043,13 +1196,11 @@ def main(config: Config) -> None:
         )  # fmt: skip
         if processes.first_says(save):
             last_save = time.perf_counter()
-            env_state = env.get_state()
             states = processes.gather({
-                "generator": json.dumps(env_state.pop("generator")), "env": env_state,
-                "pending": pending.get_state() if pending else {},
-                "torch_generator": generator.get_state().numpy(), "noise": noise.numpy(),
-                "obs": obs, "critic_obs": obs_critic,
-                "episode_return": episode_return, "episode_length": episode_length,
+                "robots": robots.get_state(), "pending": pending.get_state() if pending else {},
+                "torch_generator": generator.get_state().numpy(), "noise": noise.cpu(),
+                "obs": obs.cpu(), "critic_obs": obs_critic.cpu(),
+                "episode_return": episode_return.cpu(), "episode_length": episode_length.cpu(),
             })  # fmt: skip
             if first:
                 save_checkpoint(
@@ -1081,7 +1232,7 @@ def main(config: Config) -> None:
         f"clip protocol: survived {evaluation['survival']:.1%}, mpkpe "
         f"{evaluation['mpkpe_mm']:.0f} mm; results in {run_dir}"
     )
-    env.close()
+    robots.env.close()
     eval_env.close()
 
 
@@ -1180,6 +1331,7 @@ def export(
     first_pass: dict[str, float], env_steps: int, train_s: float, commits: list[str],
 ) -> None:  # fmt: skip
     """Write policy.onnx and policy.json, and the video where asked for."""
+    actor = copy.deepcopy(actor).cpu()
     depth = range(len(actor.layers))
     network = MLP(
         obs_mean=actor.obs_mean.numpy(),

@@ -20,6 +20,7 @@ ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT / "algos"))
 import ppo_track as ppo  # noqa: E402
 
+from bm_envs.motion.library import load_motions  # noqa: E402
 from bm_envs.policy import load_policy, mlp_from_policy  # noqa: E402
 
 SMALL = (
@@ -176,11 +177,13 @@ def test_initial_policy_asks_for_the_reference_pose():
 
 
 def test_curriculum_disturbs_and_lets_the_leash_out():
-    env = ppo.TrackVectorEnv(1, "stand")
+    robots = ppo.HostRobots(
+        ppo.Config(num_envs=1, num_steps=1, total_timesteps=1), load_motions("stand")
+    )
     seen = []
     for level in (0.0, 0.5, 1.0):
-        ppo.set_level(env.task, level)
-        seen.append((env.task.leash, env.task.disturbance))
+        robots.set_level(level)
+        seen.append((robots.task.leash, robots.task.disturbance))
     assert seen == [(1, 0), (2, 0.5), (3, 1)]
 
 
@@ -188,15 +191,18 @@ def filled_rollout(config, task, actor):
     """A rollout of an actor on made-up observations and rewards."""
     rng = np.random.default_rng(0)
     rollout = ppo.Rollout(config, task.observation_size, task.critic_size)
-    rollout.begin(actor.fresh_log_std().detach())
-    for array in (rollout.obs, rollout.critic_obs, rollout.reward):
-        array[:] = rng.normal(size=array.shape)
+    rollout.log_std[:] = actor.fresh_log_std().detach()
+
+    def normal(shape):
+        return torch.from_numpy(rng.normal(size=tuple(shape)))
+
+    for values in (rollout.obs, rollout.critic_obs, rollout.reward):
+        values[:] = normal(values.shape)
     with torch.no_grad():
-        mean = actor.mean(torch.from_numpy(rollout.obs).flatten(0, 1))
-    rollout.mean[:] = mean.numpy().reshape(rollout.mean.shape)
-    noise = rng.normal(size=rollout.mean.shape) * np.exp(rollout.log_std)
-    rollout.chosen[:] = rollout.mean + noise
-    rollout.done[:] = rng.random(rollout.done.shape) < 0.1
+        mean = actor.mean(rollout.obs.flatten(0, 1))
+    rollout.mean[:] = mean.view_as(rollout.mean)
+    rollout.chosen[:] = rollout.mean + normal(rollout.mean.shape) * rollout.log_std.exp()
+    rollout.done[:] = torch.from_numpy(rng.random(tuple(rollout.done.shape)) < 0.1)
     return rollout
 
 
@@ -228,23 +234,21 @@ def test_samples_of_an_older_policy_are_weighted_by_their_likelihood_ratio():
     bias = learner.actor.layers[-1].bias
     bias.data += 0.05 * torch.randn(29)  # the learner moved on meanwhile
     rollout.done[:] = True  # advantage = reward - value, the critic's below
-    rollout.reward[:] = np.random.default_rng(1).normal(size=rollout.reward.shape)
+    rollout.reward[:] = torch.randn(rollout.reward.shape)
     actor, critic = copy.deepcopy(learner.actor), copy.deepcopy(learner.critic)
     gradients = []
     bias.register_hook(lambda gradient: gradients.append(gradient.clone()))
     learner.learn(rollout, iteration=1)
 
     with torch.no_grad():
-        critic_obs = torch.from_numpy(rollout.critic_obs[:-1]).flatten(0, 1)
+        critic_obs = rollout.critic_obs[:-1].flatten(0, 1)
         value = critic(critic.normalize(critic_obs)).squeeze(-1)
-    advantage = torch.from_numpy(rollout.reward).flatten() - value
+    advantage = rollout.reward.flatten() - value
     advantage = (advantage - advantage.mean()) / advantage.std(correction=0)
-    mean = actor.mean(torch.from_numpy(rollout.obs).flatten(0, 1))
+    mean = actor.mean(rollout.obs.flatten(0, 1))
     new = torch.distributions.Normal(mean, actor.log_std.exp())
-    old = torch.distributions.Normal(
-        torch.from_numpy(rollout.mean).flatten(0, 1), torch.from_numpy(rollout.log_std).exp()
-    )
-    chosen = torch.from_numpy(rollout.chosen).flatten(0, 1)
+    old = torch.distributions.Normal(rollout.mean.flatten(0, 1), rollout.log_std.exp())
+    chosen = rollout.chosen.flatten(0, 1)
     log_new = new.log_prob(chosen).sum(-1)
     weight = (log_new - old.log_prob(chosen).sum(-1)).detach().exp().clamp(max=2.0)
     assert weight.std() > 0.1
@@ -327,13 +331,16 @@ def test_run_of_open_length_goes_on_as_the_longer_run(tmp_path):
     np.testing.assert_allclose(steps, 1e-3 / (1 + 0.5 * np.arange(6)))
 
 
-@pytest.mark.parametrize("flag", ["--no-overlap", "--overlap"])
-def test_resume_equals_the_uninterrupted_run_bit_for_bit(tmp_path, flag):
-    train(tmp_path / "whole", flag)
+@pytest.mark.parametrize("flags", ["--no-overlap", "--overlap", "--backend mujoco_warp"])
+def test_resume_equals_the_uninterrupted_run_bit_for_bit(tmp_path, flags):
+    if "warp" in flags:
+        pytest.importorskip("mujoco_warp", reason="needs the extra warp: pip install -e '.[warp]'")
+    flags = flags.split()
+    train(tmp_path / "whole", *flags)
     # Same settings, stopped half way (the schedule of the step size spans the whole run, so that
     # the run is killed and not shortened), as soon as there is a checkpoint.
     process = subprocess.Popen(
-        command(*SMALL, flag, "--run-dir", str(tmp_path / "cut"), "--checkpoint-s", "0"),
+        command(*SMALL, *flags, "--run-dir", str(tmp_path / "cut"), "--checkpoint-s", "0"),
         stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
     )  # fmt: skip
     checkpoint = tmp_path / "cut" / "checkpoint.pt"
@@ -344,7 +351,7 @@ def test_resume_equals_the_uninterrupted_run_bit_for_bit(tmp_path, flag):
     process.wait()
     assert checkpoint.exists()
     reached = torch.load(checkpoint, weights_only=True)["iteration"]
-    train(tmp_path / "cut", flag, "--resume")
+    train(tmp_path / "cut", *flags, "--resume")
     whole, cut = weights(tmp_path / "whole"), weights(tmp_path / "cut")
     assert whole.keys() == cut.keys()
     for key in whole:
@@ -420,8 +427,9 @@ processes = ppo.Processes()
 learner = ppo.Learner(config, task, processes)
 rollout = filled_rollout(config, task, learner.actor)
 mine = slice(None) if processes.count == 1 else slice(8 * processes.rank, 8 * processes.rank + 8)
-for name in ("obs", "critic_obs", "mean", "chosen", "reward", "done"):
-    setattr(rollout, name, getattr(rollout, name)[:, mine])
+for name, values in vars(rollout).items():
+    if name != "log_std":
+        setattr(rollout, name, values[:, mine])
 learner.actor.layers[-1].bias.data += 0.02
 learner.learn(rollout, iteration=1)
 if processes.rank == 0:
@@ -491,7 +499,7 @@ def test_run_directory_and_refusals(tmp_path):
     other = tmp_path / "other"
     for flags, text in (
         (("--motion", "wakl"), "did you mean 'walk'"),
-        (("--backend", "isaaclab"), "this script trains on 'mujoco' so far"),
+        (("--backend", "isaclab"), "Unknown backend 'isaclab'"),
     ):
         done = subprocess.run(
             command(*SMALL, *flags, "--run-dir", str(other)), capture_output=True, text=True

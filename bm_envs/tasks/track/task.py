@@ -155,7 +155,7 @@ class TrackTask:
         self._option_weights = np.array(
             [getattr(reward, name) * CONTROL_DT for name in self._options], np.float32
         )
-        self._reward_names = tuple(f"reward_{name}" for name in (*names, *self._options))
+        self.reward_names = tuple(f"reward_{name}" for name in (*names, *self._options))
         self._rule_names = terms.rule_names(config)
 
     def attach(self, simulator: Simulator) -> None:
@@ -279,7 +279,7 @@ class TrackTask:
         if any_diverged:
             reward[diverged] = values[diverged] = 0.0
         truncated = truncated & ~terminated
-        return StepResult(reward, values, self._reward_names, terminated, truncated, causes)
+        return StepResult(reward, values, self.reward_names, terminated, truncated, causes)
 
     def follow(self, action: np.ndarray) -> None:
         """Take note of a step under raw actions `[N, 29]` that another task did.
