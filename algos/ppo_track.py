@@ -103,6 +103,8 @@ class Config:
     """Seed of everything random."""
     backend: str = "mujoco"
     """Physics backend of training."""
+    device: str | None = None
+    """Of a backend that has a choice, "cpu" or "cuda:0"; None: a GPU where there is one."""
     threads: int = 0
     """CPU threads of physics and learner; 0: all cores this process may use."""
     track: bool = False
@@ -700,8 +702,9 @@ class DeviceRobots:
 
     def __init__(self, config: Config, clips: list[Any], seed: int) -> None:
         self.env = DeviceTrack(
-            config.num_envs, clips, config.task, seed=seed, backend=config.backend
-        )
+            config.num_envs, clips, config.task, seed=seed, backend=config.backend,
+            device=config.device,
+        )  # fmt: skip
         self.device = self.env.device
         self.task, self.sampler = self.env.task, self.env.task.sampler
         self.term_names = [name[7:] for name in self.task.reward_names]

@@ -11,7 +11,7 @@ Without a GPU it runs on Warp's CPU device, slowly: for tests, not for training.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import mujoco
 import mujoco_warp as mjw
@@ -98,6 +98,7 @@ class MujocoWarpSimulator:
         self.contact_force = self._forces[:, : 3 * c].unflatten(1, (c, 3))
         self._self_contact = self._forces[:, 3 * c :]
         self._graph: wp.Graph | None = None
+        self._bare_graph: wp.Graph | None = None
         self._capturing = False
         self._refresh()
         self._forces.zero_()
@@ -130,8 +131,16 @@ class MujocoWarpSimulator:
                 self._physics()
             else:
                 if self._graph is None:
-                    self._graph = self._captured()
+                    self._graph = self._captured(self._physics)
                 wp.capture_launch(self._graph)
+
+    def physics_alone(self, joint_targets: Tensor) -> None:
+        """`step` without what makes the state's derived quantities fresh, to be timed."""
+        self._fields["ctrl"].copy_(joint_targets)
+        with self._on_stream():
+            if self._bare_graph is None:
+                self._bare_graph = self._captured(self._physics_steps)
+            wp.capture_launch(self._bare_graph)
 
     def push(self, env_ids: Tensor, lin_vel: Tensor, ang_vel: Tensor) -> None:
         """See `Simulator.push`."""
@@ -189,7 +198,7 @@ class MujocoWarpSimulator:
 
     def close(self) -> None:
         """See `Simulator.close`."""
-        self._graph = None
+        self._graph = self._bare_graph = None
 
     @contextlib.contextmanager
     def capturing(self) -> Iterator[None]:
@@ -217,11 +226,11 @@ class MujocoWarpSimulator:
         with wp.ScopedStream(stream, sync_enter=False):
             yield
 
-    def _captured(self) -> wp.Graph:
-        """The physics of a control step as a graph."""
+    def _captured(self, what: Callable[[], None]) -> wp.Graph:
+        """The kernels that `what` launches, as a graph."""
         self._physics_warm_up()
         with wp.ScopedCapture(device=self._warp_device) as capture:
-            self._physics()
+            what()
         assert capture.graph is not None
         return capture.graph
 
@@ -234,9 +243,12 @@ class MujocoWarpSimulator:
 
     def _physics(self) -> None:
         """The physics steps of a control step, and what describes the state after them."""
+        self._physics_steps()
+        self._kinematics()
+
+    def _physics_steps(self) -> None:
         for _ in range(self.config.decimation):
             mjw.step(self._model, self._data)
-        self._kinematics()
 
     def _kinematics(self) -> None:
         """Derived quantities of the present state. The engine leaves them a step behind."""

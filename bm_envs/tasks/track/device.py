@@ -10,6 +10,7 @@ Episodes end and begin in the same step, as with `autoreset_mode="same_step"`.
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import operator
 from collections.abc import Sequence
@@ -121,13 +122,15 @@ class DeviceTrack:
     Attributes:
         task: tables and names; what it holds of robots is not used.
         sampler: of start frames.
+        action: raw, of the last step, `[N, 29]`.
+        default_joint_pos: rad, `[N, 29]`; `scale [29]`, rad per unit of action.
         disturbance: scale of noise and pushes, a tensor without axes; `leash`: that of
             `failure_distance`. A trainer may fill them.
     """
 
     def __init__(
         self, num_envs: int, clips: Sequence[Clip], config: TrackConfig, *, seed: int,
-        backend: str = "mujoco_warp",
+        backend: str = "mujoco_warp", device: str | None = None,
     ) -> None:  # fmt: skip
         """Robots in no particular state; call `reset` first.
 
@@ -136,16 +139,17 @@ class DeviceTrack:
             BackendUnavailable: as `make_simulator`.
         """
         self.task = task = TrackTask(clips, config, num_envs)
-        sim: Simulator = make_simulator(backend, task.simulator_config())
+        settings = dataclasses.replace(task.simulator_config(), device=device)
+        sim: Simulator = make_simulator(backend, settings)
         if not isinstance(sim.root_pos, Tensor):
             raise ConfigError(f"backend is '{backend}', expected one whose arrays are torch's.")
         self.simulator, self.config, self.num_envs = sim, config, num_envs
-        self.device = device = sim.root_pos.device
-        self.generator = torch.Generator(device).manual_seed(seed)
-        self.sampler = DeviceSampler(task, device)
+        self.device = on = sim.root_pos.device
+        self.generator = torch.Generator(on).manual_seed(seed)
+        self.sampler = DeviceSampler(task, on)
 
         def constant(values: np.ndarray | float, dtype: torch.dtype = torch.float32) -> Tensor:
-            return torch.as_tensor(values, device=device).to(dtype)
+            return torch.as_tensor(values, device=on).to(dtype)
 
         self._reference_table = constant(task._reference_table)
         self._shown_table = constant(task._shown_table)
@@ -153,7 +157,7 @@ class DeviceTrack:
         self._clip_start = constant(task._clip_start, torch.long)
         self._clip_frames = constant(task.clip_frames, torch.long)
         self._default = constant(task.nominal_joint_pos)
-        self._scale = constant(task.action_scale)
+        self.scale = constant(task.action_scale)
         self._soft_limits = [constant(limit) for limit in task._soft_limits]
         self._start_range = constant(task._start_range)
         self._sole_points = constant(task._sole_points)
@@ -173,7 +177,7 @@ class DeviceTrack:
         n = num_envs
 
         def zeros(*shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
-            return torch.zeros(n, *shape, dtype=dtype, device=device)
+            return torch.zeros(n, *shape, dtype=dtype, device=on)
 
         self.disturbance, self.leash = constant(1.0), constant(1.0)
         self.clip_id, self.frame, self.episode_step, self._next_push, self._row = (
@@ -182,9 +186,9 @@ class DeviceTrack:
         self.action, self._last_action, self._older_action = (zeros(J) for _ in range(3))
         self._last_joint_vel, self.default_joint_pos = zeros(J), zeros(J)
         longest = config.randomize.action_delay if config.randomization else 0
-        self._sent = torch.zeros(longest + 1, n, J, device=device)
+        self._sent = torch.zeros(longest + 1, n, J, device=on)
         self.action_delay = zeros(dtype=torch.long)
-        self._everyone = torch.arange(n, device=device)
+        self._everyone = torch.arange(n, device=on)
         self.reference = Reference(zeros(Reference.SIZE))
         self._shown = Shown(zeros(Shown.SIZE))
         self._stale_pos, self._stale_axes = zeros(3), zeros(3, 3)
@@ -283,7 +287,7 @@ class DeviceTrack:
         self._last_joint_vel.copy_(sim.joint_vel)
         self._last_action.copy_(self.action)
         self.action.copy_(self._action_in)
-        sim.step(self._delayed(self.default_joint_pos + self._scale * self.action))
+        sim.step(self._delayed(self.default_joint_pos + self.scale * self.action))
         self.frame += 1
         self.episode_step += 1
         self._gather()
