@@ -13,15 +13,16 @@ ROOT = Path(__file__).resolve().parent.parent
 SCRIPT = ROOT / "benchmarks" / "gpu.py"
 
 
-def run(*arguments):
+def run(*arguments, cwd=ROOT):
     return subprocess.run(
-        [sys.executable, str(SCRIPT), *arguments], capture_output=True, text=True, timeout=900
-    )
+        [sys.executable, str(SCRIPT), *arguments],
+        capture_output=True, text=True, timeout=900, cwd=cwd,
+    )  # fmt: skip
 
 
 def test_it_measures_and_its_file_is_a_result(tmp_path):
     pytest.importorskip("mujoco_warp", reason="needs the extra warp: pip install -e '.[warp]'")
-    done = run("--device", "cpu", "--quick", "--json", str(tmp_path / "gpu.json"))
+    done = run("--device", "cpu", "--quick", "--json", "gpu.json", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     result = read_result(tmp_path / "gpu.json")
     rows = {row["what"]: row for row in result.rows}
