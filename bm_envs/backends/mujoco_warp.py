@@ -79,8 +79,7 @@ class MujocoWarpSimulator:
             name: wp.to_torch(getattr(self._model, name)) for name in _RANDOMIZED_FIELDS
         }
         feet = [model.body(name).id for name in g1.FOOT_BODIES]
-        self._foot_geoms = torch.as_tensor(np.flatnonzero(np.isin(model.geom_bodyid, feet)))
-        self._foot_geoms = self._foot_geoms.to(self.device)
+        self._foot_geoms = np.flatnonzero(np.isin(model.geom_bodyid, feet)).tolist()
         self._torso = model.body(g1.ANCHOR_BODY).id
         self._nominal_torso_com = self._randomized["body_ipos"][0, self._torso].clone()
         self._qpos, self._qvel = self._fields["qpos"], self._fields["qvel"]
@@ -156,8 +155,8 @@ class MujocoWarpSimulator:
         """See `Simulator.randomize`; constants derived from the CoM keep their nominal values."""
         if foot_friction is not None:
             friction = self._randomized["geom_friction"]
-            for geom in range(len(self._foot_geoms)):
-                self._put(friction[:, self._foot_geoms[geom], 0], env_ids, foot_friction)
+            for geom in self._foot_geoms:
+                self._put(friction[:, geom, 0], env_ids, foot_friction)
         if torso_com_offset is not None:
             com = self._randomized["body_ipos"][:, self._torso]
             self._put(com, env_ids, self._nominal_torso_com + torso_com_offset)
@@ -202,7 +201,7 @@ class MujocoWarpSimulator:
 
     @contextlib.contextmanager
     def capturing(self) -> Iterator[None]:
-        """Inside a `torch.cuda.graph`: let it record this simulator's kernels, too."""
+        """Inside a `torch.cuda.graph` of mode "thread_local": let it record our kernels, too."""
         with self._on_stream():
             stream = wp.get_stream(self._warp_device)
             wp.capture_begin(stream=stream, external=True)
@@ -218,7 +217,8 @@ class MujocoWarpSimulator:
     @contextlib.contextmanager
     def _on_stream(self) -> Iterator[None]:
         """Launch Warp's kernels in order with torch's: on torch's stream."""
-        if not self._warp_device.is_cuda:
+        # Warp knows a capture by its stream's object, so that there must not be a second one.
+        if self._capturing or not self._warp_device.is_cuda:
             with wp.ScopedDevice(self._warp_device):
                 yield
             return
@@ -271,17 +271,17 @@ class MujocoWarpSimulator:
 
     def _put(self, target: Tensor, env_ids: Tensor, value: Tensor | float) -> None:
         """Write into the rows of `target [N, ...]` that `env_ids` names."""
-        value = torch.as_tensor(value, dtype=target.dtype, device=self.device)
         if env_ids.dtype is not torch.bool:
-            target[env_ids] = value
+            target[env_ids] = value.to(target.dtype) if isinstance(value, Tensor) else value
             return
+        # A number stays a number: brought to a GPU first, it would have to be waited for.
         mask = env_ids.view(-1, *[1] * (target.ndim - 1))
         target.copy_(torch.where(mask, value, target))
 
     def _add(self, target: Tensor, env_ids: Tensor, value: Tensor) -> None:
         """Add to the rows of `target [N, ...]` that `env_ids` names."""
         rows = target if env_ids.dtype is torch.bool else target[env_ids]
-        self._put(target, env_ids, rows + torch.as_tensor(value, device=self.device))
+        self._put(target, env_ids, rows + value)
 
 
 def capacity(model: mujoco.MjModel, self_collision: bool) -> tuple[int, int]:

@@ -276,7 +276,8 @@ class DeviceTrack:
         """`_step` as a CUDA graph."""
         graph = torch.cuda.CUDAGraph()
         graph.register_generator_state(self.generator)
-        with torch.cuda.graph(graph), self.simulator.capturing():  # type: ignore[attr-defined]
+        capture = torch.cuda.graph(graph, capture_error_mode="thread_local")
+        with capture, self.simulator.capturing():  # type: ignore[attr-defined]
             self._step()
         return graph
 
