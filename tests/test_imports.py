@@ -13,8 +13,12 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 SCRIPT_FOLDERS = ("algos", "benchmarks", "tools")
-# Engines, imported when asked for, and the extras that bring their packages.
-ENGINES = {"backends.mujoco_warp": "warp", "backends.mujoco_warp_kernels": "warp"}
+# Imported when asked for, and the extras that bring their packages.
+ENGINES = {
+    "backends.mujoco_warp": "warp",
+    "backends.mujoco_warp_kernels": "warp",
+    "tasks.track.device": "warp",
+}
 
 # Module of bm_envs (with all that is inside it) -> modules of bm_envs it may import. A module may
 # import others of its own package, but for `backends`, where each engine stands alone. `cli` is
