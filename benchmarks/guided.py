@@ -104,7 +104,7 @@ class Config:
     expert: Annotated[bool, FlagCreatePairsOff] = False
     """The policy is a tracker, which follows a clip made of the task's commands."""
     seed: int = 0
-    """Of starts, noise, pushes, goals and obstacles. Settings were chosen on seeds from 2000 on."""
+    """Of starts, noise, pushes, goals and obstacles. Settings were chosen on seeds from 1000 on."""
     sampler: str = "full"
     """`full` (20 calls a tick), `rolling` (15), or a number of DDIM calls."""
     delay: Literal[0, 1] = 0
