@@ -192,6 +192,11 @@ def video_of(result: Path, motion: str, out: Path) -> str | None:
     return None
 
 
+def driven(row: dict[str, Any]) -> str:
+    """The policy, and the engine that it was evaluated in where that is not the usual one."""
+    return row["policy"] + (f" ({row['backend']})" if row["backend"] != "mujoco" else "")
+
+
 def track_table(title: str, rows: Iterable[Entry], note: str = "") -> Table:
     """Rows of `track` files."""
     table = Table(title, TRACK_HEAD, note=note)
@@ -199,7 +204,7 @@ def track_table(title: str, rows: Iterable[Entry], note: str = "") -> Table:
         row = entry.row
         steps, wall = row["train_env_steps"], row["train_wall_s"]
         table.add(
-            row["motion"], row["protocol"], row["policy"], share(row["success"]),
+            row["motion"], row["protocol"], driven(row), share(row["success"]),
             bounds(row["success_ci95"]),
             Cell(f"{row['survival_s']:.2f} of {row['clip_s']:.2f}",
                  row["survival_s"] / row["clip_s"]),
@@ -457,7 +462,7 @@ def bars(motion: str, rows: Sequence[Entry]) -> str:
     ]
     for i, entry in enumerate(rows):
         row, top = entry.row, i * LINE
-        name = f"{row['policy']}, {row['protocol']}"
+        name = f"{driven(row)}, {row['protocol']}"
         name = name if len(name) <= 34 else name[:33] + "\u2026"
         survived = WIDTH * min(1.0, row["survival_s"] / row["clip_s"])
         low, high = (LABEL + WIDTH * end for end in row["success_ci95"])

@@ -464,3 +464,8 @@ def test_another_version_of_the_motion_is_told():
 )
 def test_a_flag_of_a_command(command, expected):
     assert leaderboard.option(command, "--policy") == expected
+
+
+def test_another_engine_is_named_beside_the_policy():
+    assert leaderboard.driven({"policy": "walk", "backend": "mujoco"}) == "walk"
+    assert leaderboard.driven({"policy": "walk", "backend": "isaaclab"}) == "walk (isaaclab)"
