@@ -228,6 +228,8 @@ def full_state(sim: Simulator) -> tuple[Array, Array]:
 _BACKENDS = {
     "mujoco": ("bm_envs.backends.mujoco_cpu", "MujocoSimulator", None),
     "mujoco_warp": ("bm_envs.backends.mujoco_warp", "MujocoWarpSimulator", "warp"),
+    "isaaclab": ("bm_envs.backends.isaaclab", "IsaacLabNewtonSimulator", "isaaclab"),
+    "isaaclab_physx": ("bm_envs.backends.isaaclab_physx", "IsaacLabPhysxSimulator", "isaaclab"),
 }
 
 
