@@ -4,6 +4,9 @@ The solver gets the settings of our MuJoCo model and takes all but one: its tole
 than 1e-6, the precision of float32.
 """
 
+# Isaac Lab has an environment of its own; elsewhere its names are of any type.
+# pyright: reportMissingImports=false
+
 from __future__ import annotations
 
 from typing import Any

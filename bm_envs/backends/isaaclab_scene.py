@@ -9,6 +9,9 @@ subtracted and no digits are lost to it.
 Isaac Lab has one simulation a process. Another can be made once the first is closed.
 """
 
+# Isaac Lab has an environment of its own; elsewhere its names are of any type.
+# pyright: reportMissingImports=false
+
 from __future__ import annotations
 
 import tempfile
@@ -23,12 +26,15 @@ from isaaclab.assets import ArticulationCfg, AssetBaseCfg
 from isaaclab.scene import InteractiveScene, InteractiveSceneCfg
 from isaaclab.sensors import ContactSensorCfg
 from isaaclab.sim import SimulationCfg, SimulationContext, UsdFileCfg
+from isaaclab.utils.timer import Timer
 from torch import Tensor
 
 from bm_envs.backends.base import SimulatorConfig
 from bm_envs.errors import BackendUnavailable, ConfigError
 from bm_envs.robots import g1, mjcf, usd
 from bm_envs.rotations import quat_axes, quat_rotate, quat_rotate_inverse
+
+Timer.enable_display_output = False  # a line for each stage of building, otherwise
 
 # Where a robot is before its first reset: in the air, so that nothing touches anything yet.
 _SPAWN_HEIGHT = 2.0
@@ -321,7 +327,7 @@ def _scene(config: SimulatorConfig, folder: Path) -> InteractiveSceneCfg:
             # Drives inside the solver, damped implicitly, as MuJoCo's are.
             "drives": ImplicitActuatorCfg(
                 joint_names_expr=[".*"], stiffness=by_name(stiffness), damping=by_name(damping),
-                armature=by_name(g1.ARMATURE), effort_limit_sim=by_name(g1.EFFORT_LIMIT),
+                armature=by_name(g1.ARMATURE), joint_effort_limit=by_name(g1.EFFORT_LIMIT),
                 friction=0.0,
             )
         },

@@ -21,6 +21,8 @@ HOW = {
     "isaaclab": "tools/isaaclab_env runs/isaaclab",
     "isaaclab_physx": "tools/isaaclab_env runs/isaaclab --physx",
 }
+# Isaac Lab has one simulation a process: the next can be made once the last is closed.
+ONE_AT_A_TIME = ("isaaclab", "isaaclab_physx")
 
 
 @dataclass(frozen=True)

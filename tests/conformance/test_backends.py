@@ -7,12 +7,13 @@ seen through their NumPy side, whatever their own arrays are.
 
 from __future__ import annotations
 
+import importlib
 from typing import Any
 
 import numpy as np
 import pytest
 
-from bm_envs.backends.base import SimulatorConfig, full_state
+from bm_envs.backends.base import Simulator, SimulatorConfig, full_state
 from bm_envs.backends.host import make_host_simulator
 from bm_envs.envs import TrackVectorEnv
 from bm_envs.motion.library import load_motion
@@ -20,6 +21,7 @@ from bm_envs.robots import g1, mjcf
 from bm_envs.robots.kinematics import link_states
 from bm_envs.tasks.track.config import TrackConfig
 from bm_envs.tasks.track.task import TrackTask
+from tests.conformance.conftest import ONE_AT_A_TIME
 from tests.conformance.plain import STAND, WEIGHT, Plain, random_states
 
 N = 4
@@ -32,25 +34,42 @@ STATE = (
 )  # fmt: skip
 
 
+# By backend: a simulator of N robots under standard settings, which every test resets.
+_shared: dict[str, Simulator] = {}
+
+
+def close_shared(backend):
+    if backend in _shared:
+        _shared.pop(backend).close()
+
+
+def make_room(backend):
+    """Before another simulator is made: an engine that has one a process gives up the shared."""
+    if backend in ONE_AT_A_TIME:
+        close_shared(backend)
+
+
 def build(backend, count=N, **config):
+    make_room(backend)
     return make_host_simulator(backend, SimulatorConfig(count, **config))
 
 
 @pytest.fixture(scope="session")
-def shared(backend):
-    """A simulator of N robots under standard settings, which every test resets."""
-    simulator = build(backend)
-    yield simulator
-    simulator.close()
+def session(backend):
+    yield
+    close_shared(backend)
 
 
 @pytest.fixture
-def sim(shared):
-    shared.randomize(
+def sim(backend, session):
+    if backend not in _shared:
+        _shared[backend] = build(backend)
+    simulator = _shared[backend]
+    simulator.randomize(
         EVERYONE, foot_friction=np.full(N, mjcf.FOOT_FRICTION), torso_com_offset=np.zeros((N, 3))
     )
-    shared.reset(EVERYONE, np.tile(STAND, (N, 1)), np.zeros((N, 35)))
-    return shared
+    simulator.reset(EVERYONE, np.tile(STAND, (N, 1)), np.zeros((N, 35)))
+    return simulator
 
 
 def snapshot(sim):
@@ -431,15 +450,14 @@ def test_c14_the_step_that_ends_an_episode_tells_of_its_end(backend):
     The same seeds without autoreset are the truth up to there.
     """
     config: dict[str, Any] = dict(episode_s=0.06, config=TrackConfig.preset("clip"))
-    walks = {
-        mode: TrackVectorEnv(N, "walk", backend=backend, autoreset_mode=mode, threads=1, **config)
-        for mode in ("same_step", "disabled")
-    }
     action = np.full((N, 29), 0.1, np.float32)
-    found = {}
-    for mode, env in walks.items():
+    found, tasks = {}, {}
+    make_room(backend)
+    for mode in ("same_step", "disabled"):
+        env = TrackVectorEnv(N, "walk", backend=backend, autoreset_mode=mode, threads=1, **config)
         env.reset(seed=1, options={"frame": np.arange(N) * 20})
-        found[mode] = [env.step(action) for _ in range(3)][-1]
+        found[mode], tasks[mode] = [env.step(action) for _ in range(3)][-1], env.task
+        env.close()
     obs, reward, terminated, truncated, info = found["same_step"]
     old, old_reward, old_terminated, old_truncated, old_info = found["disabled"]
     np.testing.assert_array_equal(reward, old_reward)
@@ -449,13 +467,11 @@ def test_c14_the_step_that_ends_an_episode_tells_of_its_end(backend):
     np.testing.assert_array_equal(info["final_obs"], old)
     np.testing.assert_array_equal(info["final_info"]["critic_obs"], old_info["critic_obs"])
     assert set(info) - set(old_info) == {"final_obs", "_final_obs", "final_info", "_final_info"}
-    task = walks["same_step"].task
+    task = tasks["same_step"]
     assert (task.episode_step == 0).all() and (task.frame == 0).all(), "a new episode has begun"
     # What is seen is the fresh state: on the reference, no action yet.
     np.testing.assert_allclose(obs[:, 131:], 0.0)
     np.testing.assert_allclose(obs, standardized(task.clips[0], task.frame, task), atol=5e-5)
-    for env in walks.values():
-        env.close()
 
 
 def test_c15_the_same_run_twice_and_alone_is_the_same(backend, bounds):
@@ -514,10 +530,9 @@ def test_c16_want_of_room_for_contacts_is_told(sim, backend, monkeypatch):
     sim.reset(EVERYONE, qpos, np.zeros((N, 35)))
     sim.step(qpos[:, 7:])
     assert not sim.overflowed().any()
-    if backend == "mujoco_warp":
-        from bm_envs.backends import mujoco_warp
-
-        monkeypatch.setattr(mujoco_warp, "capacity", lambda *_: (2, 8))
+    if backend in ("mujoco_warp", "isaaclab"):
+        engine = importlib.import_module(f"bm_envs.backends.{backend}")
+        monkeypatch.setattr(engine, "capacity", lambda *_: (2, 8))
         qpos[0, 2] = 2.0  # this one touches nothing
         small = build(backend)
         small.reset(EVERYONE, qpos, np.zeros((N, 35)))
