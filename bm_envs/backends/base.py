@@ -250,7 +250,8 @@ def make_simulator(backend: str, config: SimulatorConfig) -> Simulator:
     try:
         simulator = getattr(importlib.import_module(module), name)
     except ModuleNotFoundError as error:
+        package = str(error.name).partition(".")[0]
         raise BackendUnavailable(
-            f"backend='{backend}' needs the package {error.name}: pip install 'bm-envs[{extra}]'."
+            f"backend='{backend}' needs the package {package}: pip install 'bm-envs[{extra}]'."
         ) from error
     return simulator(config)

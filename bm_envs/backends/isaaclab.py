@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 import warp as wp
-from isaaclab.physics import PhysicsEvent
+from isaaclab.physics import PhysicsCfg, PhysicsEvent
 from isaaclab_newton.physics import (
     MJWarpSolverCfg,
     NewtonBuilderCfg,
@@ -51,7 +51,7 @@ class IsaacLabNewtonSimulator(IsaacLabSimulator):
         """See `Simulator.overflowed`."""
         return (self._overflow & _NO_ROOM) != 0
 
-    def _physics(self) -> Any:
+    def _physics(self) -> PhysicsCfg:
         model = self.config.model
         contacts, rows = capacity(mjcf.compile_model(model), model.self_collision)
         return NewtonCfg(
@@ -81,6 +81,9 @@ class IsaacLabNewtonSimulator(IsaacLabSimulator):
         )
         both, one = int(JointTargetMode.POSITION_VELOCITY), int(JointTargetMode.POSITION)
         builder.joint_target_mode[:] = [one if m == both else m for m in builder.joint_target_mode]
+
+    def _sensed_bodies(self) -> list[str]:
+        return self._sensor.sensor_names
 
     def _friction(self) -> tuple[Tensor, list[int]]:
         """The engine's own coefficients of all shapes `[N, S]`, and which of them are feet."""

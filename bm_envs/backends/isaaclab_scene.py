@@ -2,9 +2,8 @@
 
 Written for Isaac Lab 3.0.0 without Isaac Sim. What differs from our conventions is translated here
 and nowhere else: quaternions are x, y, z, w there; an attribute that does not say `link` may be the
-centre of mass's; joints and bodies have an order of the engine's own. All robots stand at the
-world's origin (their spacing is zero): each is in a world of its own, so no origin has to be
-subtracted and no digits are lost to it.
+centre of mass's; joints and bodies have an order of the engine's own; a robot has an origin of its
+own in the engine's world.
 
 Isaac Lab has one simulation a process. Another can be made once the first is closed.
 """
@@ -23,6 +22,7 @@ import torch
 import warp as wp
 from isaaclab.actuators import ImplicitActuatorCfg
 from isaaclab.assets import ArticulationCfg, AssetBaseCfg
+from isaaclab.physics import PhysicsCfg
 from isaaclab.scene import InteractiveScene, InteractiveSceneCfg
 from isaaclab.sensors import ContactSensorCfg
 from isaaclab.sim import SimulationCfg, SimulationContext, UsdFileCfg
@@ -48,6 +48,8 @@ class IsaacLabSimulator:
     subclass is an engine: `_physics`, foot friction, and what its solver keeps from step to step.
     """
 
+    _spacing = 0.0  # m, between the robots' origins: with zero no digits are lost to them
+
     def __init__(self, config: SimulatorConfig) -> None:
         if config.model.self_collision:
             # Isaac Lab's sensor tells net forces on bodies, not which two links touch.
@@ -70,7 +72,7 @@ class IsaacLabSimulator:
                 )
             )  # fmt: skip
             with tempfile.TemporaryDirectory() as folder:
-                self._scene: Any = InteractiveScene(_scene(config, Path(folder)))
+                self._scene: Any = InteractiveScene(_scene(config, self._spacing, Path(folder)))
                 self._before_start()
                 self._sim.reset()
         except BaseException:
@@ -78,12 +80,14 @@ class IsaacLabSimulator:
             raise
         self._robot: Any = self._scene["robot"]
         self._sensor: Any = self._scene["contact"]
+        self._origins: Tensor = self._scene.env_origins
         # Isaac Lab's order -> ours, and back; each checked to hold every name once.
         self._joints = self._index(g1.order_map(self._robot.joint_names, g1.JOINT_NAMES))
         self._their_joints = self._index(g1.order_map(g1.JOINT_NAMES, self._robot.joint_names))
         self._bodies = self._index(g1.order_map(self._robot.body_names, config.bodies))
         self._all_bodies = self._index(g1.order_map(self._robot.body_names, g1.BODY_NAMES))
-        self._sensed = self._index(g1.order_map(self._sensor.sensor_names, self.contact_bodies))
+        self._sensed = self._index(g1.order_map(self._sensed_bodies(), self.contact_bodies))
+        self._root = self._robot.body_names.index(g1.ROOT_BODY)
         self._torso = self._robot.body_names.index(g1.ANCHOR_BODY)
         self._nominal_torso_com = self._torso_com().clone()
 
@@ -102,11 +106,7 @@ class IsaacLabSimulator:
         mask, qpos, qvel = self._everyone(env_ids, qpos, qvel)
         ang_vel = quat_rotate(qpos[:, 3:7], qvel[:, 3:6])
         self._write_root(mask, qpos[:, :3], qpos[:, 3:7], qvel[:, :3], ang_vel)
-        self._robot.write_joint_state_to_sim_mask(
-            position=qpos[:, 7:][:, self._their_joints].contiguous(),
-            velocity=qvel[:, 6:][:, self._their_joints].contiguous(),
-            env_mask=wp.from_torch(mask),
-        )
+        self._write_joints(mask, qpos[:, 7:], qvel[:, 6:])
         self._forget(mask)
         self.contact_force.masked_fill_(mask[:, None, None], 0.0)
         self._refresh()
@@ -212,12 +212,16 @@ class IsaacLabSimulator:
 
     # --- an engine's ----------------------------------------------------------------------------
 
-    def _physics(self) -> Any:
+    def _physics(self) -> PhysicsCfg:
         """Isaac Lab's configuration of the engine."""
         raise NotImplementedError
 
     def _before_start(self) -> None:
         """Between the scene's making and the engine's."""
+
+    def _sensed_bodies(self) -> list[str]:
+        """Names of the contact sensor's bodies, in its order."""
+        raise NotImplementedError
 
     def _foot_friction(self) -> Tensor:
         """The sliding coefficient between feet and ground. `[N]`."""
@@ -248,14 +252,14 @@ class IsaacLabSimulator:
         """Bring every property up to date; Isaac Lab runs the kinematics that are missing."""
         data = self._robot.data
         root, bodies = data.root_link_pose_w.torch, data.body_link_pose_w.torch[:, self._bodies]
-        self.root_pos.copy_(root[:, :3])
+        self.root_pos.copy_(root[:, :3] - self._origins)
         self.root_quat.copy_(root[:, 3:][:, _WXYZ])
         linear, angular = self._root_velocity()
         self.root_lin_vel.copy_(linear)
         self.root_ang_vel_b.copy_(quat_rotate_inverse(self.root_quat, angular))
         self.joint_pos.copy_(data.joint_pos.torch[:, self._joints])
         self.joint_vel.copy_(data.joint_vel.torch[:, self._joints])
-        self.body_pos.copy_(bodies[..., :3])
+        self.body_pos.copy_(bodies[..., :3] - self._origins[:, None])
         self.body_quat.copy_(bodies[..., 3:][..., _WXYZ])
         self.body_axes.copy_(quat_axes(self.body_quat))
         velocities = data.body_link_vel_w.torch[:, self._bodies]
@@ -263,8 +267,13 @@ class IsaacLabSimulator:
         self.body_ang_vel.copy_(velocities[..., 3:])
 
     def _root_velocity(self) -> tuple[Tensor, Tensor]:
-        """Of the pelvis origin, linear and angular, world axes. `[N, 3]` each."""
-        velocity = self._robot.data.root_link_vel_w.torch
+        """Of the pelvis origin, linear and angular, world axes. `[N, 3]` each.
+
+        Isaac Lab's own attribute for it is at times what was last written and at times computed
+        from the centre of mass; the link's is always computed, so that its bits depend on the
+        engine's state alone.
+        """
+        velocity = self._robot.data.body_link_vel_w.torch[:, self._root]
         return velocity[:, :3], velocity[:, 3:]
 
     def _write_root(
@@ -273,13 +282,22 @@ class IsaacLabSimulator:
         """Of the robots in `mask [N]`, in world axes, rows of all N."""
         velocity = lin_vel.clone(), ang_vel.clone()  # a pose that is written may change them
         self._robot.write_root_link_pose_to_sim_mask(
-            root_pose=torch.cat([pos, quat[:, _XYZW]], 1), env_mask=wp.from_torch(mask)
+            root_pose=torch.cat([pos + self._origins, quat[:, _XYZW]], 1),
+            env_mask=wp.from_torch(mask),
         )
         self._write_root_velocity(mask, *velocity)
 
     def _write_root_velocity(self, mask: Tensor, lin_vel: Tensor, ang_vel: Tensor) -> None:
         self._robot.write_root_link_velocity_to_sim_mask(
             root_velocity=torch.cat([lin_vel, ang_vel], 1), env_mask=wp.from_torch(mask)
+        )
+
+    def _write_joints(self, mask: Tensor, pos: Tensor, vel: Tensor) -> None:
+        """Of the robots in `mask [N]`, in our order, rows of all N."""
+        self._robot.write_joint_state_to_sim_mask(
+            position=pos[:, self._their_joints].contiguous(),
+            velocity=vel[:, self._their_joints].contiguous(),
+            env_mask=wp.from_torch(mask),
         )
 
     def _everyone(self, env_ids: Tensor, *values: Tensor) -> tuple[Tensor, ...]:
@@ -306,7 +324,7 @@ class IsaacLabSimulator:
         return torch.as_tensor(order, device=self.device)
 
 
-def _scene(config: SimulatorConfig, folder: Path) -> InteractiveSceneCfg:
+def _scene(config: SimulatorConfig, spacing: float, folder: Path) -> InteractiveSceneCfg:
     """The robot N times, the ground and the contact sensor; their USD files go into `folder`."""
     robot, ground = folder / "g1.usda", folder / "ground.usda"
     robot.write_text(usd.build_usd(config.model))
@@ -317,7 +335,7 @@ def _scene(config: SimulatorConfig, folder: Path) -> InteractiveSceneCfg:
     def by_name(values: Any) -> dict[str, float]:
         return dict(zip(g1.JOINT_NAMES, map(float, values), strict=True))
 
-    scene: Any = InteractiveSceneCfg(num_envs=config.num_envs, env_spacing=0.0)
+    scene: Any = InteractiveSceneCfg(num_envs=config.num_envs, env_spacing=spacing)
     scene.ground = AssetBaseCfg(prim_path="/World/ground", spawn=UsdFileCfg(usd_path=str(ground)))
     scene.robot = ArticulationCfg(
         prim_path="{ENV_REGEX_NS}/Robot",

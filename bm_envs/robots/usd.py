@@ -2,8 +2,8 @@
 
 `build_usd` returns the robot and `build_ground` the plane it stands on, as USD's text form: the
 same bodies, joints, shapes and contact rules as `bm_envs.robots.mjcf` writes for MuJoCo. Attributes
-`physics:` are read by every engine; `mjc:` carries what only MuJoCo's solver has (Newton reads it),
-`physxArticulation:` and `newton:` the switch for self-collision.
+`physics:` are read by every engine; `mjc:` and `newton:` carry what only MuJoCo's solver has
+(Newton reads them), `physx...:` what only PhysX has.
 
 Not converted from the MJCF: the converter that Isaac Lab names needs an environment of its own,
 whose pins exclude Isaac Lab's, and writes one fixed file, where the shapes here depend on
@@ -64,19 +64,25 @@ def build_ground() -> str:
 def _link(
     body: g1.Body, pos: np.ndarray, quat: np.ndarray, geoms: Sequence[g1.Geom], config: ModelConfig
 ) -> str:
-    apis = ["PhysicsRigidBodyAPI", "PhysicsMassAPI"]
+    apis = ["PhysicsRigidBodyAPI", "PhysicsMassAPI", "PhysxRigidBodyAPI"]
     lines = [
         *_pose(pos, quat),
         f"float physics:mass = {body.mass!r}",
         f"point3f physics:centerOfMass = {_tuple(body.inertial_pos)}",
         f"float3 physics:diagonalInertia = {_tuple(body.diag_inertia)}",
         f"quatf physics:principalAxes = {_tuple(_unit(body.inertial_quat))}",
+        # PhysX damps turning bodies, unless it is told.
+        "float physxRigidBody:linearDamping = 0",
+        "float physxRigidBody:angularDamping = 0",
     ]
     if body.name == g1.ROOT_BODY:
-        apis.append("PhysicsArticulationRootAPI")
+        apis += ["PhysicsArticulationRootAPI", "PhysxArticulationAPI"]
         enabled = int(config.self_collision)
         lines.append(f"bool newton:selfCollisionEnabled = {enabled}")
         lines.append(f"bool physxArticulation:enabledSelfCollisions = {enabled}")
+        # Source: whole_body_tracking : robots/g1.py.
+        lines.append("int physxArticulation:solverPositionIterationCount = 8")
+        lines.append("int physxArticulation:solverVelocityIterationCount = 4")
     excluded = [other for first, other in g1.CONTACT_EXCLUSIONS if first == body.name]
     if excluded:
         apis.append("PhysicsFilteredPairsAPI")
@@ -173,8 +179,11 @@ def _material(name: str, friction: float) -> str:
             f"float physics:staticFriction = {friction!r}",
             f"float physics:dynamicFriction = {friction!r}",
             "float physics:restitution = 0",
+            # PhysX: with the ground's 1 the product is the robot's own.
+            'uniform token physxMaterial:frictionCombineMode = "multiply"',
         ],
         "PhysicsMaterialAPI",
+        "PhysxMaterialAPI",
     )
 
 

@@ -34,34 +34,39 @@ STATE = (
 )  # fmt: skip
 
 
-# By backend: a simulator of N robots under standard settings, which every test resets.
+# Simulators that were built: the one that tests share, and of engines that have one a process
+# whatever a failed test has left open.
 _shared: dict[str, Simulator] = {}
-
-
-def close_shared(backend):
-    if backend in _shared:
-        _shared.pop(backend).close()
+_built: list[Simulator] = []
 
 
 def make_room(backend):
-    """Before another simulator is made: an engine that has one a process gives up the shared."""
+    """Before another simulator is made: an engine that has one a process gives up the last."""
     if backend in ONE_AT_A_TIME:
-        close_shared(backend)
+        _shared.pop(backend, None)
+        while _built:
+            _built.pop().close()
 
 
 def build(backend, count=N, **config):
     make_room(backend)
-    return make_host_simulator(backend, SimulatorConfig(count, **config))
+    simulator = make_host_simulator(backend, SimulatorConfig(count, **config))
+    if backend in ONE_AT_A_TIME:
+        _built.append(simulator)
+    return simulator
 
 
 @pytest.fixture(scope="session")
 def session(backend):
     yield
-    close_shared(backend)
+    make_room(backend)
+    if backend in _shared:
+        _shared.pop(backend).close()
 
 
 @pytest.fixture
 def sim(backend, session):
+    """A simulator of N robots under standard settings, which every test resets."""
     if backend not in _shared:
         _shared[backend] = build(backend)
     simulator = _shared[backend]
@@ -165,7 +170,7 @@ def test_c04_what_is_written_is_read_and_the_others_stay(sim, bounds):
     assert not sim.contact_force.any(), "nothing has been solved yet"
 
 
-def test_c04_a_saved_state_goes_on_as_it_would_have(sim):
+def test_c04_a_saved_state_goes_on_as_it_would_have(sim, bounds):
     sim.reset(EVERYONE, *random_states(N, 7, height=0.8))
     targets = g1.DEFAULT_JOINT_POS + np.random.default_rng(0).uniform(-0.3, 0.3, (6, N, 29))
     for target in targets[:3]:
@@ -177,8 +182,13 @@ def test_c04_a_saved_state_goes_on_as_it_would_have(sim):
         for target in targets[3:]:
             sim.step(target)
         runs.append(snapshot(sim))
-    for name in STATE:
-        np.testing.assert_array_equal(runs[0][name], runs[1][name], err_msg=name)
+    if bounds.deterministic:
+        for name in STATE:
+            np.testing.assert_array_equal(runs[0][name], runs[1][name], err_msg=name)
+    for name in ("root_pos", "joint_pos"):
+        off = abs(runs[0][name] - runs[1][name]).max()
+        print(f"{name} off by {off:.1e}")
+        assert off < 1e-3
 
 
 def test_c04_lifted_robots_are_higher_and_nothing_else(sim, bounds):
@@ -353,14 +363,16 @@ def test_c10_randomized_figures_are_held_and_do_not_add_up(sim):
             np.testing.assert_array_equal(values[rest], before[name][rest], err_msg=name)
 
 
-def test_c10_a_shifted_torso_tips_the_robot(sim):
+def test_c10_a_shifted_torso_tips_the_robot(sim, bounds):
     forward = np.array([0.2, -0.2, 0.0, 0.0])
     sim.randomize(EVERYONE, torso_com_offset=np.stack([forward, 0 * forward, 0 * forward], 1))
     sim.reset(EVERYONE, np.tile(STAND, (N, 1)), np.zeros((N, 35)))
     for _ in range(20):
         sim.step(np.tile(STAND[7:], (N, 1)))
     assert sim.root_ang_vel_b[0, 1] > sim.root_ang_vel_b[1, 1] + 0.1
-    np.testing.assert_array_equal(sim.root_ang_vel_b[2], sim.root_ang_vel_b[3])
+    # Two that were not shifted: the same, and for an engine of other bits nearly so.
+    apart = abs(sim.root_ang_vel_b[2] - sim.root_ang_vel_b[3]).max()
+    assert apart <= (0.0 if bounds.deterministic else 0.02)
 
 
 # --- C11, C12: what the task sees -----------------------------------------------------------------
