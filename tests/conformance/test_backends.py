@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from bm_envs.backends.base import Simulator, SimulatorConfig, full_state
-from bm_envs.backends.host import make_host_simulator
+from bm_envs.backends.host import HostSimulator, make_host_simulator
 from bm_envs.envs import TrackVectorEnv
 from bm_envs.motion.library import load_motion
 from bm_envs.robots import g1, mjcf
@@ -199,6 +199,39 @@ def test_c04_lifted_robots_are_higher_and_nothing_else(sim, bounds):
     qpos[ids, 2] += height
     for env in EVERYONE:
         assert_links(sim, env, Plain(qpos[env], qvel[env]).links(), bounds)
+
+
+def test_c04_a_mask_names_robots_as_indices_do(sim, bounds):
+    """Engines whose arrays are torch's: indices with values of those, a mask with values of all."""
+    if not isinstance(sim, HostSimulator):
+        pytest.skip("its arrays are NumPy's, and robots are named by indices alone")
+    import torch
+
+    engine = sim.engine
+    device = getattr(engine, "device")  # noqa: B009 (not of the protocol)
+    rows = torch.tensor([1, 3], device=device)
+    mask = torch.isin(torch.arange(N, device=device), rows)
+    values = np.random.default_rng(0).uniform(0.1, 0.4, (N, 3))
+    shift, height, states = [
+        torch.tensor(part, dtype=torch.float32, device=device)
+        for part in (values, values[:, 0], np.concatenate(random_states(N, 8, height=0.8), 1))
+    ]
+    found = []
+    for names, of in ((rows, lambda part: part[rows]), (mask, lambda part: part)):
+        sim.randomize(EVERYONE, torso_com_offset=np.zeros((N, 3)))
+        sim.reset(EVERYONE, *random_states(N, 7, height=0.8))
+        engine.randomize(names, foot_friction=of(height), torso_com_offset=of(0.1 * shift))
+        engine.reset(names, of(states[:, :36]), of(states[:, 36:]))
+        engine.lift(names, of(height))
+        engine.push(names, of(shift), of(shift))
+        sim.step(np.tile(STAND[7:], (N, 1)))  # which brings NumPy's side up to date, too
+        found.append(snapshot(sim))
+    for name in STATE if bounds.deterministic else ("root_pos", "root_quat", "joint_pos"):
+        tolerance = 0.0 if bounds.deterministic else 1e-4
+        np.testing.assert_allclose(
+            found[0][name], found[1][name], atol=tolerance, rtol=0, err_msg=name
+        )
+    assert abs(found[0]["joint_pos"][1] - states[1, 7:36].cpu().numpy()).max() < 0.3, "premise"
 
 
 # --- C5, C6: motion without contact ---------------------------------------------------------------
