@@ -40,6 +40,8 @@ _FOOT_SHAPES = {geom.name for geom in (*g1.FOOT_SPHERES, *g1.FOOT_CAPSULES)}
 class IsaacLabNewtonSimulator(IsaacLabSimulator):
     """See `bm_envs.backends.base.Simulator`."""
 
+    _tells_self_contact = True
+
     def __init__(self, config: SimulatorConfig) -> None:
         super().__init__(config)
         solver: Any = NewtonManager._solver  # Isaac Lab has no public way to it
@@ -102,6 +104,23 @@ class IsaacLabNewtonSimulator(IsaacLabSimulator):
         values, feet = self._friction()
         values[:, feet] = friction[:, None]
         NewtonManager.add_model_change(ModelFlags.SHAPE_PROPERTIES)
+
+    def _strongest_self_contact(self) -> Tensor:
+        shapes, contacts = NewtonManager.get_model(), NewtonManager.get_contacts()
+        first, second, count, force = (
+            wp.to_torch(array)
+            for array in (
+                contacts.rigid_contact_shape0, contacts.rigid_contact_shape1,
+                contacts.rigid_contact_count, contacts.force,
+            )
+        )  # fmt: skip
+        body, world = wp.to_torch(shapes.shape_body), wp.to_torch(shapes.shape_world)
+        # The arrays have room for more contacts than there are; what is behind them is old.
+        live = torch.arange(len(first), device=self.device) < count
+        live &= (body[first] >= 0) & (body[second] >= 0)  # the ground is no body
+        strength = torch.where(live, force[: len(first), :3].norm(dim=1), 0.0)
+        robots = torch.where(live, world[first], 0).long()
+        return self._zeros(self.num_envs).scatter_reduce_(0, robots, strength, "amax")
 
     def _forget(self, mask: Tensor) -> None:
         # The solver's warm start is cleared by Isaac Lab, of every robot that was written to.

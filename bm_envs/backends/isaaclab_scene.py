@@ -49,11 +49,12 @@ class IsaacLabSimulator:
     """
 
     _spacing = 0.0  # m, between the robots' origins: with zero no digits are lost to them
+    _tells_self_contact = False
 
     def __init__(self, config: SimulatorConfig) -> None:
-        if config.model.self_collision:
+        if config.model.self_collision and not self._tells_self_contact:
             # Isaac Lab's sensor tells net forces on bodies, not which two links touch.
-            raise ConfigError("self_collision is True, expected False with Isaac Lab's engines.")
+            raise ConfigError("self_collision is True, expected False with PhysX in Isaac Lab.")
         if SimulationContext.instance() is not None:
             raise BackendUnavailable(
                 "Isaac Lab has one simulation a process: close the one there is, or start another "
@@ -109,6 +110,7 @@ class IsaacLabSimulator:
         self._write_joints(mask, qpos[:, 7:], qvel[:, 6:])
         self._forget(mask)
         self.contact_force.masked_fill_(mask[:, None, None], 0.0)
+        self.self_contact_force.masked_fill_(mask, 0.0)
         self._refresh()
 
     def lift(self, env_ids: Tensor, height: Tensor) -> None:
@@ -130,6 +132,8 @@ class IsaacLabSimulator:
             self._sim.step(render=False)
         self._scene.update(self.config.control_dt)
         self.contact_force.copy_(self._sensor.data.net_forces_w.torch[:, self._sensed])
+        if self.config.model.self_collision:
+            self.self_contact_force.copy_(self._strongest_self_contact())
         self._refresh()
 
     def push(self, env_ids: Tensor, lin_vel: Tensor, ang_vel: Tensor) -> None:
@@ -191,7 +195,8 @@ class IsaacLabSimulator:
         """See `Simulator.get_state`."""
         state = {
             "foot_friction": self._foot_friction(), "torso_com": self._torso_com(),
-            "contact_force": self.contact_force, **self._kept(),
+            "contact_force": self.contact_force, "self_contact_force": self.self_contact_force,
+            **self._kept(),
         }  # fmt: skip
         return {name: value.cpu().numpy().copy() for name, value in state.items()}
 
@@ -201,7 +206,8 @@ class IsaacLabSimulator:
         self._set_foot_friction(tensors["foot_friction"])
         self._robot.set_coms_index(coms=tensors["torso_com"][:, None], body_ids=[self._torso])
         self._put_back(tensors)
-        self.contact_force.copy_(tensors["contact_force"])
+        for name in ("contact_force", "self_contact_force"):
+            getattr(self, name).copy_(tensors[name])
         self._refresh()
 
     def close(self) -> None:
@@ -234,6 +240,10 @@ class IsaacLabSimulator:
     def _torso_com(self) -> Tensor:
         """The torso's centre of mass in the form `set_coms_index` takes, place first. `[N, 3+]`."""
         return self._robot.data.body_com_pos_b.torch[:, self._torso]
+
+    def _strongest_self_contact(self) -> Tensor:
+        """See `Simulator.self_contact_force`."""
+        raise NotImplementedError
 
     def _forget(self, mask: Tensor) -> None:
         """After a reset of `mask [N]`: clear what the engine keeps from step to step."""

@@ -10,12 +10,14 @@ from __future__ import annotations
 import importlib
 from typing import Any
 
+import mujoco
 import numpy as np
 import pytest
 
 from bm_envs.backends.base import Simulator, SimulatorConfig, full_state
 from bm_envs.backends.host import HostSimulator, make_host_simulator
 from bm_envs.envs import TrackVectorEnv
+from bm_envs.errors import ConfigError
 from bm_envs.motion.library import load_motion
 from bm_envs.robots import g1, mjcf
 from bm_envs.robots.kinematics import link_states
@@ -351,6 +353,36 @@ def test_c08_friction_is_the_coefficient_that_was_set(sim, bounds):
     total = np.sum(forces, 0)
     ratio = np.linalg.norm(total[:, :2], axis=1) / abs(total[:, 2])
     np.testing.assert_allclose(ratio, friction, rtol=bounds.friction)
+
+
+def test_c08_links_that_touch_are_told_with_the_strongest_force(backend):
+    """Hands brought together in front of the body, and a robot that does not touch itself."""
+    model = mjcf.ModelConfig(self_collision=True)
+    try:
+        simulator = build(backend, 2, decimation=1, model=model)
+    except ConfigError as error:
+        pytest.skip(str(error))
+    qpos = np.tile(STAND, (2, 1))
+    qpos[:, 2] = 3.0
+    for side, sign in (("left", 1.0), ("right", -1.0)):
+        qpos[0, 7 + g1.JOINT_NAMES.index(f"{side}_shoulder_yaw_joint")] = -1.2 * sign
+        qpos[0, 7 + g1.JOINT_NAMES.index(f"{side}_shoulder_roll_joint")] = -0.1 * sign
+    # Not the same on both sides: where capsules touch on a line, rounding decides the point.
+    qpos[0, 7:] += np.random.default_rng(0).uniform(-0.2, 0.2, 29)
+    qpos = qpos.astype(np.float32).astype(float)
+    compiled = mjcf.compile_model(model, contacts=True)
+    data = mujoco.MjData(compiled)
+    data.qpos, data.ctrl = qpos[0], qpos[0, 7:]
+    simulator.reset(np.arange(2), qpos, np.zeros((2, 35)))
+    assert not simulator.self_contact_force.any(), "nothing has been solved yet"
+    for _ in range(4):
+        simulator.step(qpos[:, 7:])
+        mujoco.mj_step(compiled, data)
+        wanted = np.linalg.norm(data.sensor("contact:self").data)
+        assert wanted > 10, "premise: they touch"
+        # Of depths of millimetres, from places in float32.
+        np.testing.assert_allclose(simulator.self_contact_force, [wanted, 0], rtol=1e-3)
+    simulator.close()
 
 
 # --- C9, C10: disturbance -------------------------------------------------------------------------
