@@ -32,7 +32,7 @@ from torch import Tensor
 from bm_envs.backends.base import SimulatorConfig
 from bm_envs.errors import BackendUnavailable, ConfigError
 from bm_envs.robots import g1, mjcf, usd
-from bm_envs.rotations import quat_axes, quat_rotate, quat_rotate_inverse
+from bm_envs.rotations import quat_axes, quat_normalize, quat_rotate, quat_rotate_inverse
 
 Timer.enable_display_output = False  # a line for each stage of building, otherwise
 
@@ -105,8 +105,9 @@ class IsaacLabSimulator:
     def reset(self, env_ids: Tensor, qpos: Tensor, qvel: Tensor) -> None:
         """See `Simulator.reset`."""
         mask, qpos, qvel = self._everyone(env_ids, qpos, qvel)
-        ang_vel = quat_rotate(qpos[:, 3:7], qvel[:, 3:6])
-        self._write_root(mask, qpos[:, :3], qpos[:, 3:7], qvel[:, :3], ang_vel)
+        quat = quat_normalize(qpos[:, 3:7])  # MuJoCo does it itself
+        ang_vel = quat_rotate(quat, qvel[:, 3:6])
+        self._write_root(mask, qpos[:, :3], quat, qvel[:, :3], ang_vel)
         self._write_joints(mask, qpos[:, 7:], qvel[:, 6:])
         self._forget(mask)
         self.contact_force.masked_fill_(mask[:, None, None], 0.0)
