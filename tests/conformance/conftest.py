@@ -8,13 +8,15 @@ the command that would run it.
 from __future__ import annotations
 
 import importlib.util
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import pytest
 
-from bm_envs.backends.base import SimulatorConfig, backend_names
+from bm_envs.backends.base import Simulator, SimulatorConfig, backend_names
 from bm_envs.backends.host import make_host_simulator
 from bm_envs.errors import BackendUnavailable
+from tests.conformance.shared import close_shared, make_room, shared_simulator
 
 HOW = {
     "mujoco": "pip install -e '.[dev]'",
@@ -22,8 +24,6 @@ HOW = {
     "isaaclab": "tools/isaaclab_env runs/isaaclab",
     "isaaclab_physx": "tools/isaaclab_env runs/isaaclab --physx",
 }
-# Isaac Lab has one simulation a process: the next can be made once the last is closed.
-ONE_AT_A_TIME = ("isaaclab", "isaaclab_physx")
 
 
 @dataclass(frozen=True)
@@ -78,6 +78,25 @@ def _ignore_pinned() -> None:
         return make(self, dtype, shape, strides, device, False)
 
     array._init_new = unpinned
+
+
+@pytest.fixture(autouse=True)
+def room(request: pytest.FixtureRequest) -> None:
+    """For a test that makes simulators of its own."""
+    if "backend" in request.fixturenames and "shared" not in request.fixturenames:
+        make_room(request.getfixturevalue("backend"))
+
+
+@pytest.fixture(scope="session")
+def session(backend: str) -> Iterator[None]:
+    yield
+    close_shared(backend)
+
+
+@pytest.fixture
+def shared(backend: str, session: None) -> Simulator:
+    """A simulator of N robots under standard settings, of which tests use the same."""
+    return shared_simulator(backend)
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:

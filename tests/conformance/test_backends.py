@@ -14,7 +14,7 @@ import mujoco
 import numpy as np
 import pytest
 
-from bm_envs.backends.base import Simulator, SimulatorConfig, full_state
+from bm_envs.backends.base import SimulatorConfig, full_state
 from bm_envs.backends.host import HostSimulator, make_host_simulator
 from bm_envs.envs import TrackVectorEnv
 from bm_envs.errors import ConfigError
@@ -23,10 +23,9 @@ from bm_envs.robots import g1, mjcf
 from bm_envs.robots.kinematics import link_states
 from bm_envs.tasks.track.config import TrackConfig
 from bm_envs.tasks.track.task import TrackTask
-from tests.conformance.conftest import ONE_AT_A_TIME
 from tests.conformance.plain import STAND, WEIGHT, Plain, random_states
+from tests.conformance.shared import N, make_room
 
-N = 4
 EVERYONE = np.arange(N)
 FEET = [g1.TRACKED_BODIES.index(name) for name in g1.FOOT_BODIES]
 LINKS = ("body_pos", "body_quat", "body_axes", "body_lin_vel", "body_ang_vel")
@@ -36,47 +35,18 @@ STATE = (
 )  # fmt: skip
 
 
-# Simulators that were built: the one that tests share, and of engines that have one a process
-# whatever a failed test has left open.
-_shared: dict[str, Simulator] = {}
-_built: list[Simulator] = []
-
-
-def make_room(backend):
-    """Before another simulator is made: an engine that has one a process gives up the last."""
-    if backend in ONE_AT_A_TIME:
-        _shared.pop(backend, None)
-        while _built:
-            _built.pop().close()
-
-
 def build(backend, count=N, **config):
     make_room(backend)
-    simulator = make_host_simulator(backend, SimulatorConfig(count, **config))
-    if backend in ONE_AT_A_TIME:
-        _built.append(simulator)
-    return simulator
-
-
-@pytest.fixture(scope="session")
-def session(backend):
-    yield
-    make_room(backend)
-    if backend in _shared:
-        _shared.pop(backend).close()
+    return make_host_simulator(backend, SimulatorConfig(count, **config))
 
 
 @pytest.fixture
-def sim(backend, session):
-    """A simulator of N robots under standard settings, which every test resets."""
-    if backend not in _shared:
-        _shared[backend] = build(backend)
-    simulator = _shared[backend]
-    simulator.randomize(
+def sim(shared):
+    shared.randomize(
         EVERYONE, foot_friction=np.full(N, mjcf.FOOT_FRICTION), torso_com_offset=np.zeros((N, 3))
     )
-    simulator.reset(EVERYONE, np.tile(STAND, (N, 1)), np.zeros((N, 35)))
-    return simulator
+    shared.reset(EVERYONE, np.tile(STAND, (N, 1)), np.zeros((N, 35)))
+    return shared
 
 
 def snapshot(sim):
@@ -529,7 +499,6 @@ def test_c14_the_step_that_ends_an_episode_tells_of_its_end(backend):
     config: dict[str, Any] = dict(episode_s=0.06, config=TrackConfig.preset("clip"))
     action = np.full((N, 29), 0.1, np.float32)
     found, tasks = {}, {}
-    make_room(backend)
     for mode in ("same_step", "disabled"):
         env = TrackVectorEnv(N, "walk", backend=backend, autoreset_mode=mode, threads=1, **config)
         env.reset(seed=1, options={"frame": np.arange(N) * 20})
