@@ -17,7 +17,14 @@ SCRIPT_FOLDERS = ("algos", "benchmarks", "tools")
 ENGINES = {
     "backends.mujoco_warp": "warp",
     "backends.mujoco_warp_kernels": "warp",
+    "backends.isaaclab": "isaaclab",
+    "backends.isaaclab_physx": "isaaclab",
+    "backends.isaaclab_scene": "isaaclab",
     "tasks.track.device": "warp",
+}
+# What a distribution brings beside its own name: packages of its wheel, and those that it pins.
+BRINGS = {
+    "isaaclab": {"isaaclab_newton", "isaaclab_ov", "mujoco_warp", "newton", "torch", "warp"},
 }
 
 # Module of bm_envs (with all that is inside it) -> modules of bm_envs it may import. A module may
@@ -185,7 +192,8 @@ def third_party(path, *, eager):
     for name in imports(ast.parse(path.read_text()), eager=eager):
         first = name.partition(".")[0]
         if first not in sys.stdlib_module_names and first not in local:
-            found.append((first, distributions(provided.get(first, [first]))))
+            bringers = {name for name, packages in BRINGS.items() if first in packages}
+            found.append((first, distributions(provided.get(first, [first])) | bringers))
     return found
 
 

@@ -228,6 +228,8 @@ def full_state(sim: Simulator) -> tuple[Array, Array]:
 _BACKENDS = {
     "mujoco": ("bm_envs.backends.mujoco_cpu", "MujocoSimulator", None),
     "mujoco_warp": ("bm_envs.backends.mujoco_warp", "MujocoWarpSimulator", "warp"),
+    "isaaclab": ("bm_envs.backends.isaaclab", "IsaacLabNewtonSimulator", "isaaclab"),
+    "isaaclab_physx": ("bm_envs.backends.isaaclab_physx", "IsaacLabPhysxSimulator", "isaaclab"),
 }
 
 
@@ -248,7 +250,8 @@ def make_simulator(backend: str, config: SimulatorConfig) -> Simulator:
     try:
         simulator = getattr(importlib.import_module(module), name)
     except ModuleNotFoundError as error:
+        package = str(error.name).partition(".")[0]
         raise BackendUnavailable(
-            f"backend='{backend}' needs the package {error.name}: pip install 'bm-envs[{extra}]'."
+            f"backend='{backend}' needs the package {package}: pip install 'bm-envs[{extra}]'."
         ) from error
     return simulator(config)

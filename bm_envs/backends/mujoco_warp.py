@@ -24,7 +24,7 @@ from bm_envs.backends.base import SimulatorConfig
 from bm_envs.backends.mujoco_warp_kernels import links
 from bm_envs.errors import BackendUnavailable
 from bm_envs.robots import g1, mjcf
-from bm_envs.robots.mjcf import model_figures
+from bm_envs.robots.mjcf import capacity, model_figures
 from bm_envs.rotations import quat_rotate_inverse
 
 # A line for each of a hundred kernels, otherwise.
@@ -34,8 +34,6 @@ if hasattr(wp, "LOG_WARNING"):
 # What a continued simulation needs; the solver begins with the last step's accelerations.
 _STATE_FIELDS = ("time", "qpos", "qvel", "qacc_warmstart", "ctrl")
 _RANDOMIZED_FIELDS = ("geom_friction", "body_ipos")
-# With self-collision the pairs of links that touch at once are bounded by this, per world.
-_SELF_CONTACTS = 32
 
 
 class MujocoWarpSimulator:
@@ -282,19 +280,6 @@ class MujocoWarpSimulator:
         """Add to the rows of `target [N, ...]` that `env_ids` names."""
         rows = target if env_ids.dtype is torch.bool else target[env_ids]
         self._put(target, env_ids, rows + value)
-
-
-def capacity(model: mujoco.MjModel, self_collision: bool) -> tuple[int, int]:
-    """Contacts and constraint rows of a world that can be active at once.
-
-    A sphere meets the ground in one point, a capsule in two; a point has four rows (a pyramid of
-    friction), a joint at its limit one.
-    """
-    kinds = model.geom_type[model.geom_bodyid > 0]
-    points = int((kinds == mujoco.mjtGeom.mjGEOM_SPHERE).sum())
-    points += 2 * int((kinds == mujoco.mjtGeom.mjGEOM_CAPSULE).sum())
-    own = _SELF_CONTACTS if self_collision else 0
-    return points + own, 4 * points + own + int(model.jnt_limited.sum())
 
 
 def _device(name: str | None) -> wp.Device:

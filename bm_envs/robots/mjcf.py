@@ -31,6 +31,8 @@ from bm_envs.robots import g1
 FOOT_FRICTION = 0.6
 VISUAL_GROUP = 2
 COLLISION_GROUP = 3
+# With self-collision the pairs of links that touch at once are bounded by this.
+_SELF_CONTACTS = 32
 
 
 @dataclass(frozen=True)
@@ -186,6 +188,19 @@ def compile_model(
 ) -> mujoco.MjModel:
     """The compiled model of `build_mjcf`, with the poses of `g1.POSES` as keyframes."""
     return mujoco.MjModel.from_xml_string(build_mjcf(config, tracked, contacts=contacts))
+
+
+def capacity(model: mujoco.MjModel, self_collision: bool) -> tuple[int, int]:
+    """Contacts and constraint rows of a robot that can be active at once.
+
+    A sphere meets the ground in one point, a capsule in two; a point has four rows (a pyramid of
+    friction), a joint at its limit one.
+    """
+    kinds = model.geom_type[model.geom_bodyid > 0]
+    points = int((kinds == mujoco.mjtGeom.mjGEOM_SPHERE).sum())
+    points += 2 * int((kinds == mujoco.mjtGeom.mjGEOM_CAPSULE).sum())
+    own = _SELF_CONTACTS if self_collision else 0
+    return points + own, 4 * points + own + int(model.jnt_limited.sum())
 
 
 def model_figures(

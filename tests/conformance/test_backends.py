@@ -7,22 +7,25 @@ seen through their NumPy side, whatever their own arrays are.
 
 from __future__ import annotations
 
+import importlib
 from typing import Any
 
+import mujoco
 import numpy as np
 import pytest
 
 from bm_envs.backends.base import SimulatorConfig, full_state
-from bm_envs.backends.host import make_host_simulator
+from bm_envs.backends.host import HostSimulator, make_host_simulator
 from bm_envs.envs import TrackVectorEnv
+from bm_envs.errors import ConfigError
 from bm_envs.motion.library import load_motion
 from bm_envs.robots import g1, mjcf
 from bm_envs.robots.kinematics import link_states
 from bm_envs.tasks.track.config import TrackConfig
 from bm_envs.tasks.track.task import TrackTask
 from tests.conformance.plain import STAND, WEIGHT, Plain, random_states
+from tests.conformance.shared import N, make_room
 
-N = 4
 EVERYONE = np.arange(N)
 FEET = [g1.TRACKED_BODIES.index(name) for name in g1.FOOT_BODIES]
 LINKS = ("body_pos", "body_quat", "body_axes", "body_lin_vel", "body_ang_vel")
@@ -33,15 +36,8 @@ STATE = (
 
 
 def build(backend, count=N, **config):
+    make_room(backend)
     return make_host_simulator(backend, SimulatorConfig(count, **config))
-
-
-@pytest.fixture(scope="session")
-def shared(backend):
-    """A simulator of N robots under standard settings, which every test resets."""
-    simulator = build(backend)
-    yield simulator
-    simulator.close()
 
 
 @pytest.fixture
@@ -146,7 +142,7 @@ def test_c04_what_is_written_is_read_and_the_others_stay(sim, bounds):
     assert not sim.contact_force.any(), "nothing has been solved yet"
 
 
-def test_c04_a_saved_state_goes_on_as_it_would_have(sim):
+def test_c04_a_saved_state_goes_on_as_it_would_have(sim, bounds):
     sim.reset(EVERYONE, *random_states(N, 7, height=0.8))
     targets = g1.DEFAULT_JOINT_POS + np.random.default_rng(0).uniform(-0.3, 0.3, (6, N, 29))
     for target in targets[:3]:
@@ -158,8 +154,13 @@ def test_c04_a_saved_state_goes_on_as_it_would_have(sim):
         for target in targets[3:]:
             sim.step(target)
         runs.append(snapshot(sim))
-    for name in STATE:
-        np.testing.assert_array_equal(runs[0][name], runs[1][name], err_msg=name)
+    if bounds.deterministic:
+        for name in STATE:
+            np.testing.assert_array_equal(runs[0][name], runs[1][name], err_msg=name)
+    for name in ("root_pos", "joint_pos"):
+        off = abs(runs[0][name] - runs[1][name]).max()
+        print(f"{name} off by {off:.1e}")
+        assert off < 1e-3
 
 
 def test_c04_lifted_robots_are_higher_and_nothing_else(sim, bounds):
@@ -170,6 +171,39 @@ def test_c04_lifted_robots_are_higher_and_nothing_else(sim, bounds):
     qpos[ids, 2] += height
     for env in EVERYONE:
         assert_links(sim, env, Plain(qpos[env], qvel[env]).links(), bounds)
+
+
+def test_c04_a_mask_names_robots_as_indices_do(sim, bounds):
+    """Engines whose arrays are torch's: indices with values of those, a mask with values of all."""
+    if not isinstance(sim, HostSimulator):
+        pytest.skip("its arrays are NumPy's, and robots are named by indices alone")
+    import torch
+
+    engine = sim.engine
+    device = getattr(engine, "device")  # noqa: B009 (not of the protocol)
+    rows = torch.tensor([1, 3], device=device)
+    mask = torch.isin(torch.arange(N, device=device), rows)
+    values = np.random.default_rng(0).uniform(0.1, 0.4, (N, 3))
+    shift, height, states = [
+        torch.tensor(part, dtype=torch.float32, device=device)
+        for part in (values, values[:, 0], np.concatenate(random_states(N, 8, height=0.8), 1))
+    ]
+    found = []
+    for names, of in ((rows, lambda part: part[rows]), (mask, lambda part: part)):
+        sim.randomize(EVERYONE, torso_com_offset=np.zeros((N, 3)))
+        sim.reset(EVERYONE, *random_states(N, 7, height=0.8))
+        engine.randomize(names, foot_friction=of(height), torso_com_offset=of(0.1 * shift))
+        engine.reset(names, of(states[:, :36]), of(states[:, 36:]))
+        engine.lift(names, of(height))
+        engine.push(names, of(shift), of(shift))
+        sim.step(np.tile(STAND[7:], (N, 1)))  # which brings NumPy's side up to date, too
+        found.append(snapshot(sim))
+    for name in STATE if bounds.deterministic else ("root_pos", "root_quat", "joint_pos"):
+        tolerance = 0.0 if bounds.deterministic else 1e-4
+        np.testing.assert_allclose(
+            found[0][name], found[1][name], atol=tolerance, rtol=0, err_msg=name
+        )
+    assert abs(found[0]["joint_pos"][1] - states[1, 7:36].cpu().numpy()).max() < 0.3, "premise"
 
 
 # --- C5, C6: motion without contact ---------------------------------------------------------------
@@ -291,6 +325,36 @@ def test_c08_friction_is_the_coefficient_that_was_set(sim, bounds):
     np.testing.assert_allclose(ratio, friction, rtol=bounds.friction)
 
 
+def test_c08_links_that_touch_are_told_with_the_strongest_force(backend):
+    """Hands brought together in front of the body, and a robot that does not touch itself."""
+    model = mjcf.ModelConfig(self_collision=True)
+    try:
+        simulator = build(backend, 2, decimation=1, model=model)
+    except ConfigError as error:
+        pytest.skip(str(error))
+    qpos = np.tile(STAND, (2, 1))
+    qpos[:, 2] = 3.0
+    for side, sign in (("left", 1.0), ("right", -1.0)):
+        qpos[0, 7 + g1.JOINT_NAMES.index(f"{side}_shoulder_yaw_joint")] = -1.2 * sign
+        qpos[0, 7 + g1.JOINT_NAMES.index(f"{side}_shoulder_roll_joint")] = -0.1 * sign
+    # Not the same on both sides: where capsules touch on a line, rounding decides the point.
+    qpos[0, 7:] += np.random.default_rng(0).uniform(-0.2, 0.2, 29)
+    qpos = qpos.astype(np.float32).astype(float)
+    compiled = mjcf.compile_model(model, contacts=True)
+    data = mujoco.MjData(compiled)
+    data.qpos, data.ctrl = qpos[0], qpos[0, 7:]
+    simulator.reset(np.arange(2), qpos, np.zeros((2, 35)))
+    assert not simulator.self_contact_force.any(), "nothing has been solved yet"
+    for _ in range(4):
+        simulator.step(qpos[:, 7:])
+        mujoco.mj_step(compiled, data)
+        wanted = np.linalg.norm(data.sensor("contact:self").data)
+        assert wanted > 10, "premise: they touch"
+        # Of depths of millimetres, from places in float32.
+        np.testing.assert_allclose(simulator.self_contact_force, [wanted, 0], rtol=1e-3)
+    simulator.close()
+
+
 # --- C9, C10: disturbance -------------------------------------------------------------------------
 
 
@@ -334,14 +398,16 @@ def test_c10_randomized_figures_are_held_and_do_not_add_up(sim):
             np.testing.assert_array_equal(values[rest], before[name][rest], err_msg=name)
 
 
-def test_c10_a_shifted_torso_tips_the_robot(sim):
+def test_c10_a_shifted_torso_tips_the_robot(sim, bounds):
     forward = np.array([0.2, -0.2, 0.0, 0.0])
     sim.randomize(EVERYONE, torso_com_offset=np.stack([forward, 0 * forward, 0 * forward], 1))
     sim.reset(EVERYONE, np.tile(STAND, (N, 1)), np.zeros((N, 35)))
     for _ in range(20):
         sim.step(np.tile(STAND[7:], (N, 1)))
     assert sim.root_ang_vel_b[0, 1] > sim.root_ang_vel_b[1, 1] + 0.1
-    np.testing.assert_array_equal(sim.root_ang_vel_b[2], sim.root_ang_vel_b[3])
+    # Two that were not shifted: the same, and for an engine of other bits nearly so.
+    apart = abs(sim.root_ang_vel_b[2] - sim.root_ang_vel_b[3]).max()
+    assert apart <= (0.0 if bounds.deterministic else 0.02)
 
 
 # --- C11, C12: what the task sees -----------------------------------------------------------------
@@ -431,15 +497,13 @@ def test_c14_the_step_that_ends_an_episode_tells_of_its_end(backend):
     The same seeds without autoreset are the truth up to there.
     """
     config: dict[str, Any] = dict(episode_s=0.06, config=TrackConfig.preset("clip"))
-    walks = {
-        mode: TrackVectorEnv(N, "walk", backend=backend, autoreset_mode=mode, threads=1, **config)
-        for mode in ("same_step", "disabled")
-    }
     action = np.full((N, 29), 0.1, np.float32)
-    found = {}
-    for mode, env in walks.items():
+    found, tasks = {}, {}
+    for mode in ("same_step", "disabled"):
+        env = TrackVectorEnv(N, "walk", backend=backend, autoreset_mode=mode, threads=1, **config)
         env.reset(seed=1, options={"frame": np.arange(N) * 20})
-        found[mode] = [env.step(action) for _ in range(3)][-1]
+        found[mode], tasks[mode] = [env.step(action) for _ in range(3)][-1], env.task
+        env.close()
     obs, reward, terminated, truncated, info = found["same_step"]
     old, old_reward, old_terminated, old_truncated, old_info = found["disabled"]
     np.testing.assert_array_equal(reward, old_reward)
@@ -449,13 +513,11 @@ def test_c14_the_step_that_ends_an_episode_tells_of_its_end(backend):
     np.testing.assert_array_equal(info["final_obs"], old)
     np.testing.assert_array_equal(info["final_info"]["critic_obs"], old_info["critic_obs"])
     assert set(info) - set(old_info) == {"final_obs", "_final_obs", "final_info", "_final_info"}
-    task = walks["same_step"].task
+    task = tasks["same_step"]
     assert (task.episode_step == 0).all() and (task.frame == 0).all(), "a new episode has begun"
     # What is seen is the fresh state: on the reference, no action yet.
     np.testing.assert_allclose(obs[:, 131:], 0.0)
     np.testing.assert_allclose(obs, standardized(task.clips[0], task.frame, task), atol=5e-5)
-    for env in walks.values():
-        env.close()
 
 
 def test_c15_the_same_run_twice_and_alone_is_the_same(backend, bounds):
@@ -514,10 +576,9 @@ def test_c16_want_of_room_for_contacts_is_told(sim, backend, monkeypatch):
     sim.reset(EVERYONE, qpos, np.zeros((N, 35)))
     sim.step(qpos[:, 7:])
     assert not sim.overflowed().any()
-    if backend == "mujoco_warp":
-        from bm_envs.backends import mujoco_warp
-
-        monkeypatch.setattr(mujoco_warp, "capacity", lambda *_: (2, 8))
+    if backend in ("mujoco_warp", "isaaclab"):
+        engine = importlib.import_module(f"bm_envs.backends.{backend}")
+        monkeypatch.setattr(engine, "capacity", lambda *_: (2, 8))
         qpos[0, 2] = 2.0  # this one touches nothing
         small = build(backend)
         small.reset(EVERYONE, qpos, np.zeros((N, 35)))

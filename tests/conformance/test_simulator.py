@@ -1,4 +1,4 @@
-"""The Simulator protocol, as a test of every backend that is present.
+"""The Simulator protocol, as a test of the backend `mujoco`.
 
 The truth is analytic (free fall, momentum), or a plain loop over `mujoco.mj_step` on the same
 model.
@@ -18,6 +18,13 @@ from bm_envs.robots import g1, mjcf
 N = 6
 STAND = np.concatenate([[0, 0, g1.POSES["KNEES_BENT"].root_height, 1, 0, 0, 0],
                         g1.DEFAULT_JOINT_POS])  # fmt: skip
+
+
+@pytest.fixture(autouse=True)
+def asked_for(request):
+    named = request.config.getoption("--backend")
+    if named and "mujoco" not in named:
+        pytest.skip("these are of the backend mujoco, and --backend names others")
 
 
 @pytest.fixture

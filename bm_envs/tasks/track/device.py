@@ -199,6 +199,8 @@ class DeviceTrack:
             truncated=zeros(dtype=torch.bool), final_critic_obs=zeros(task.critic_size),
         )  # fmt: skip
         self._graph: torch.cuda.CUDAGraph | None = None
+        # Isaac Lab captures its physics itself, and not into a graph of ours.
+        self._can_capture = self.device.type == "cuda" and hasattr(self.simulator, "capturing")
         self._steps = 0
 
     # --- what users call ------------------------------------------------------------------------
@@ -219,7 +221,7 @@ class DeviceTrack:
     def step(self, action: Tensor) -> DeviceStep:
         """Apply raw actions `[N, 29]` to all robots, and begin anew with those that have ended."""
         self._action_in.copy_(action)
-        if self._graph is None and self.device.type == "cuda" and self._steps >= WARM_UP:
+        if self._graph is None and self._can_capture and self._steps >= WARM_UP:
             self._graph = self._captured()
         if self._graph is None:
             self._step()
