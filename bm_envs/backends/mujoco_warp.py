@@ -33,6 +33,10 @@ if hasattr(wp, "LOG_WARNING"):
 
 # What a continued simulation needs; the solver begins with the last step's accelerations.
 _STATE_FIELDS = ("time", "qpos", "qvel", "qacc_warmstart", "ctrl")
+# Bits of the engine's flag that tell of missing room; others tell that a solver ran out of steps.
+_NO_ROOM = int(
+    mjw.OverflowType.ALL & ~(mjw.OverflowType.ITERATIONS | mjw.OverflowType.LS_ITERATIONS)
+)
 _RANDOMIZED_FIELDS = ("geom_friction", "body_ipos")
 
 
@@ -166,7 +170,7 @@ class MujocoWarpSimulator:
 
     def overflowed(self) -> Tensor:
         """See `Simulator.overflowed`."""
-        return self._overflow != 0
+        return (self._overflow & _NO_ROOM) != 0
 
     def read_model(self) -> dict[str, np.ndarray]:
         """See `Simulator.read_model`."""

@@ -590,6 +590,17 @@ def test_c16_want_of_room_for_contacts_is_told(sim, backend, monkeypatch):
         small.close()
 
 
+def test_c16_a_solver_that_runs_out_of_steps_is_no_want_of_room(backend):
+    simulator = build(backend, model=mjcf.ModelConfig(iterations=1, ls_iterations=1))
+    qpos = np.tile(STAND, (N, 1))
+    qpos[:, 2] -= 0.003
+    simulator.reset(EVERYONE, qpos, np.zeros((N, 35)))
+    for _ in range(5):
+        simulator.step(qpos[:, 7:])
+    assert not simulator.overflowed().any()
+    simulator.close()
+
+
 def test_views_are_read_only(sim):
     with pytest.raises(ValueError, match="read-only"):
         sim.body_pos[0, 0, 0] = 1.0
