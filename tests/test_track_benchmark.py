@@ -249,7 +249,7 @@ def test_a_policy_without_its_motion_finds_it_by_name(tmp_path):
 def test_without_a_policy_a_suite_takes_those_that_ship(monkeypatch):
     names = {"stand": "stand", "turn_left": None, "walk": "walk"}
     assert track.shipped_for(("walk", "side_left", "no_such")) == {
-        "walk": "walk", "side_left": "walks", "no_such": None,
+        "walk": "walk", "side_left": "builtin", "no_such": None,
     }  # fmt: skip
     monkeypatch.setattr(track, "shipped_for", lambda motions: names)
     monkeypatch.setattr(track, "load_policy", lambda name: name)
