@@ -89,7 +89,7 @@ def _laptop_task() -> TrackConfig:
 
 @dataclass(frozen=True)
 class Config:
-    """Settings of a run. The defaults are for two CPU cores; `--preset published` is for a GPU."""
+    """Settings of a run. The defaults are for two CPU cores; the other presets are for a GPU."""
 
     preset: Literal["laptop", "published", "gpu"] = "laptop"
     """Which set of values the other flags start from."""
@@ -594,6 +594,14 @@ def actor_share(iteration: int, config: Config) -> float:
     return min(max(done - 1.0, 0.0), 1.0)
 
 
+def leash(level: float) -> float:
+    """Factor of `failure_distance` at a level of the curriculum, 0 to 1.
+
+    Three at the end: a robot that was pushed off the path must learn to stay up there, too.
+    """
+    return 1 + 2 * level
+
+
 def evaluate(actor: Actor, env: TrackVectorEnv) -> dict[str, float]:
     """The `clip` protocol: every clip once, from its first frame, by the policy's mean.
 
@@ -674,11 +682,9 @@ class HostRobots:
         """Set the task to a level of the curriculum, 0 to 1.
 
         It brings start noise, observation noise and pushes, from nothing to all, and lets the leash
-        (`failure_distance`) out to three times its length: a robot that was pushed off the path
-        must learn to stay up there, too.
+        (`failure_distance`) out.
         """
-        self.task.disturbance = level
-        self.task.leash = 1 + 2 * level
+        self.task.disturbance, self.task.leash = level, leash(level)
 
     def read_statistics(self) -> None:
         """Bring the statistics of starts to `sampler`, where they are always."""
@@ -712,8 +718,7 @@ class DeviceRobots:
     def reset(self, seed: int) -> tuple[Tensor, Tensor]:
         """See `HostRobots`."""
         self.env.generator.manual_seed(seed)
-        obs, critic_obs = self.env.reset()
-        return obs.clone(), critic_obs.clone()
+        return self.env.reset()
 
     def spread_ends(self, limit: int) -> None:
         """See `HostRobots`."""
@@ -731,7 +736,7 @@ class DeviceRobots:
     def set_level(self, level: float) -> None:
         """See `HostRobots`."""
         self.env.disturbance.fill_(level)
-        self.env.leash.fill_(1 + 2 * level)
+        self.env.leash.fill_(leash(level))
 
     def read_statistics(self) -> None:
         """See `HostRobots`."""

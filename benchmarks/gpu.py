@@ -48,6 +48,7 @@ from bm_envs.tasks.track.config import SamplingConfig, TrackConfig
 BACKEND = "mujoco_warp"
 WINDOW, WINDOWS = 10, 3  # control steps from a recorded state; recordings one after the other
 WARM_UP = 50  # control steps, so that falls and resets have begun, and the graph is captured
+NUM_STEPS = 16  # a robot and iteration of the training script
 ACTION_NOISE = 0.1  # raw action, about the reference
 SCRIPTS = Path(__file__).parent.parent
 
@@ -197,7 +198,7 @@ def ppo(config: Config, num_envs: int) -> Sample:
         with tempfile.TemporaryDirectory() as folder:
             # The script is given steps, not seconds; the first iterations warm up.
             iterations = 30 if seconds >= 0.5 else 4
-            batch = num_envs * 16
+            batch = num_envs * NUM_STEPS
             rows = train(
                 config, Path(folder), config.motion, "--num-envs", str(num_envs),
                 "--total-timesteps", str(iterations * batch), "--eval-every", "0",
@@ -217,8 +218,9 @@ def train(config: Config, run_dir: Path, motion: str, *flags: str) -> list[dict[
     """
     script = SCRIPTS / "algos" / "ppo_track.py"
     command = [
-        sys.executable, str(script), "--preset", "gpu", "--motion", motion, "--num-steps", "16",
-        "--run-dir", str(run_dir), "--no-motion", *flags, *config.ppo_flags.split(),
+        sys.executable, str(script), "--preset", "gpu", "--motion", motion,
+        "--num-steps", str(NUM_STEPS), "--run-dir", str(run_dir), "--no-motion", *flags,
+        *config.ppo_flags.split(),
     ]  # fmt: skip
     if config.device is not None:
         command += ["--device", config.device]
@@ -280,10 +282,10 @@ def learn(config: Config) -> None:
         count = 4 if config.quick else 4096
         rows = train(
             config, Path(folder), config.train, *num_envs, "--eval-every", "0",
-            "--total-timesteps", str(count * 16 * (4 if config.quick else 20)),
+            "--total-timesteps", str(count * NUM_STEPS * (4 if config.quick else 20)),
         )  # fmt: skip
     speed = (rows[-2]["step"] - rows[1]["step"]) / (rows[-2]["train_s"] - rows[1]["train_s"])
-    steps = max(int(speed * config.train_s), count * 16)
+    steps = max(int(speed * config.train_s), count * NUM_STEPS)
     print(f"{speed:,.0f} steps/s: {steps:,} steps in {config.train_s:g} s", flush=True)
     train(config, config.run_dir, config.train, *num_envs, "--total-timesteps", str(steps))
     command = [

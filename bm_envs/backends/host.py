@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 
 from bm_envs.backends.base import Array, Simulator, SimulatorConfig, make_simulator
@@ -123,8 +121,7 @@ class HostSimulator:
         array = np.asarray(array)
         if array.dtype.kind == "f":
             array = np.asarray(array, np.float32)
-        device: Any = getattr(self.engine, "device")  # noqa: B009 (not of the protocol)
-        return torch.from_numpy(np.ascontiguousarray(array)).to(device)
+        return torch.from_numpy(np.ascontiguousarray(array)).to(self.engine.root_pos.device)
 
     def _refresh(self) -> None:
         for name, array in self._copied:

@@ -44,11 +44,7 @@ class MujocoSimulator:
         # A robot that diverges must say so: by default the engine would silently put it back to
         # its default pose.
         model.opt.disableflags |= int(mujoco.mjtDisableBit.mjDSBL_AUTORESET)
-        if config.stiffness is not None:
-            model.actuator_gainprm[:, 0] = config.stiffness
-            model.actuator_biasprm[:, 1] = -np.asarray(config.stiffness)
-        if config.damping is not None:
-            model.actuator_biasprm[:, 2] = -np.asarray(config.damping)
+        mjcf.set_gains(model, config.stiffness, config.damping)
 
         self._batch = Batch(
             model, config.num_envs, min(config.threads, config.num_envs), persistent=True
@@ -61,10 +57,7 @@ class MujocoSimulator:
         self._axes = (9 * bodies[:, None] + np.arange(9).reshape(3, 3).T.ravel()).ravel()
         self._xmat = bind("xmat").reshape(config.num_envs, -1)
         self._fields = {name: bind(name) for name in _STATE_FIELDS}
-        self._foot_geoms = np.array([
-            i for i in range(model.ngeom)
-            if model.geom(i).bodyid[0] in [model.body(name).id for name in g1.FOOT_BODIES]
-        ])  # fmt: skip
+        self._foot_geoms = mjcf.foot_geoms(model)
         self._torso = model.body(g1.ANCHOR_BODY).id
         self._nominal_torso_com = model.body_ipos[self._torso].copy()
         self._randomized: dict[str, np.ndarray] = {}

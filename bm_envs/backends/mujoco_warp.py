@@ -54,11 +54,7 @@ class MujocoWarpSimulator:
         self._warp_device = _device(config.device)
         self.device = torch.device(wp.device_to_torch(self._warp_device))
         self.model = model = mjcf.compile_model(config.model, contacts=True)
-        if config.stiffness is not None:
-            model.actuator_gainprm[:, 0] = config.stiffness
-            model.actuator_biasprm[:, 1] = -np.asarray(config.stiffness)
-        if config.damping is not None:
-            model.actuator_biasprm[:, 2] = -np.asarray(config.damping)
+        mjcf.set_gains(model, config.stiffness, config.damping)
         contacts, rows = capacity(model, config.model.self_collision)
         data = mujoco.MjData(model)
         mujoco.mj_resetDataKeyframe(model, data, 0)
@@ -80,8 +76,7 @@ class MujocoWarpSimulator:
         self._randomized = {
             name: wp.to_torch(getattr(self._model, name)) for name in _RANDOMIZED_FIELDS
         }
-        feet = [model.body(name).id for name in g1.FOOT_BODIES]
-        self._foot_geoms = np.flatnonzero(np.isin(model.geom_bodyid, feet)).tolist()
+        self._foot_geoms = mjcf.foot_geoms(model).tolist()
         self._torso = model.body(g1.ANCHOR_BODY).id
         self._nominal_torso_com = self._randomized["body_ipos"][0, self._torso].clone()
         self._qpos, self._qvel = self._fields["qpos"], self._fields["qvel"]

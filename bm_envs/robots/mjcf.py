@@ -203,6 +203,23 @@ def capacity(model: mujoco.MjModel, self_collision: bool) -> tuple[int, int]:
     return points + own, 4 * points + own + int(model.jnt_limited.sum())
 
 
+def set_gains(
+    model: mujoco.MjModel, stiffness: Sequence[float] | None, damping: Sequence[float] | None
+) -> None:
+    """Replace the drives' gains, `[29]` each; None leaves the table's."""
+    if stiffness is not None:
+        model.actuator_gainprm[:, 0] = stiffness
+        model.actuator_biasprm[:, 1] = -np.asarray(stiffness)
+    if damping is not None:
+        model.actuator_biasprm[:, 2] = -np.asarray(damping)
+
+
+def foot_geoms(model: mujoco.MjModel) -> np.ndarray:
+    """Indices of the shapes of both feet."""
+    feet = [model.body(name).id for name in g1.FOOT_BODIES]
+    return np.flatnonzero(np.isin(model.geom_bodyid, feet))
+
+
 def model_figures(
     model: mujoco.MjModel, num_envs: int, **fields: np.ndarray
 ) -> dict[str, np.ndarray]:
@@ -219,8 +236,6 @@ def model_figures(
         rows = np.asarray(fields[name] if name in fields else getattr(model, name)[None])
         return np.array(np.broadcast_to(rows, (num_envs, *rows.shape[1:])), np.float64)
 
-    feet = [model.body(name).id for name in g1.FOOT_BODIES]
-    foot = int(np.flatnonzero(np.isin(model.geom_bodyid, feet))[0])
     return {
         "body_mass": held("body_mass")[:, 1:],  # without the world
         "body_com": held("body_ipos")[:, 1:],
@@ -230,7 +245,7 @@ def model_figures(
         "stiffness": held("actuator_gainprm")[..., 0],
         "damping": -held("actuator_biasprm")[..., 2],
         "effort_limit": held("actuator_forcerange")[..., 1],
-        "foot_friction": held("geom_friction")[:, foot, 0],
+        "foot_friction": held("geom_friction")[:, foot_geoms(model)[0], 0],
     }
 
 

@@ -6,7 +6,6 @@ model.
 
 import sys
 
-import mujoco
 import numpy as np
 import pytest
 from scipy.spatial.transform import Rotation
@@ -14,10 +13,10 @@ from scipy.spatial.transform import Rotation
 from bm_envs.backends.base import SimulatorConfig, make_simulator
 from bm_envs.errors import BackendUnavailable, ConfigError
 from bm_envs.robots import g1, mjcf
+from tests.conformance.plain import STAND, Plain
+from tests.conformance.plain import random_states as states_anywhere
 
 N = 6
-STAND = np.concatenate([[0, 0, g1.POSES["KNEES_BENT"].root_height, 1, 0, 0, 0],
-                        g1.DEFAULT_JOINT_POS])  # fmt: skip
 
 
 @pytest.fixture(autouse=True)
@@ -35,52 +34,33 @@ def sim():
 
 
 def random_states(seed=0, height=1.5):
-    rng = np.random.default_rng(seed)
-    qpos = np.tile(STAND, (N, 1))
-    qpos[:, :2] += rng.uniform(-3, 3, (N, 2))
-    qpos[:, 2] = height
-    quat = rng.normal(size=(N, 4))
-    qpos[:, 3:7] = quat / np.linalg.norm(quat, axis=1, keepdims=True)
-    qpos[:, 7:] += rng.uniform(-0.3, 0.3, (N, 29))
-    return qpos, rng.normal(size=(N, 35))
+    """With quaternions of unit length in float64, as the comparison to the bit wants them."""
+    qpos, qvel = states_anywhere(N, seed, height)
+    qpos[:, 3:7] /= np.linalg.norm(qpos[:, 3:7], axis=1, keepdims=True)
+    return qpos, qvel
 
 
-def plain(qpos, qvel, targets, substeps, decimation=4):
-    """The same robot in a loop of `mj_step`, then everything recomputed by `mj_forward`."""
-    model = mjcf.compile_model(tracked=g1.TRACKED_BODIES)
-    data = mujoco.MjData(model)
-    data.qpos, data.qvel = qpos, qvel
+def plain(qpos, qvel, targets=()):
+    """The same robot in a loop of `mj_step`."""
+    robot = Plain(qpos, qvel)
     for target in targets:
-        data.ctrl = target
-        for _ in range(substeps):
-            mujoco.mj_step(model, data)
-    mujoco.mj_forward(model, data)
-    return model, data
+        robot.step(target)
+    return robot
 
 
-def body_velocity(model, data, name):
-    out = np.empty(6)
-    body = model.body(name).id
-    mujoco.mj_objectVelocity(model, data, mujoco.mjtObj.mjOBJ_XBODY, body, out, 0)
-    return out[3:], out[:3]
-
-
-def assert_equals_plain(sim, env, model, data):
+def assert_equals_plain(sim, env, robot):
     # Same C code on the same float64 numbers; the views are rounded to float32 once.
-    ids = [model.body(name).id for name in g1.TRACKED_BODIES]
-    np.testing.assert_array_equal(sim.body_pos[env], data.xpos[ids].astype(np.float32))
+    data, links = robot.data, robot.links()
+    np.testing.assert_array_equal(sim.body_pos[env], links["body_pos"].astype(np.float32))
     np.testing.assert_array_equal(sim.joint_pos[env], data.qpos[7:].astype(np.float32))
     np.testing.assert_array_equal(sim.joint_vel[env], data.qvel[6:].astype(np.float32))
     np.testing.assert_array_equal(sim.root_ang_vel_b[env], data.qvel[3:6].astype(np.float32))
-    for k, name in enumerate(g1.TRACKED_BODIES):
-        linear, angular = body_velocity(model, data, name)
-        # The sensor adds the same products in another order: a few float32 roundings at ~10 m/s.
-        np.testing.assert_allclose(sim.body_lin_vel[env, k], linear, atol=1e-5)
-        np.testing.assert_allclose(sim.body_ang_vel[env, k], angular, atol=1e-5)
-        dot = abs(np.dot(sim.body_quat[env, k], data.xquat[ids[k]]))
-        assert dot == pytest.approx(1.0, abs=1e-6)
-        axes = data.xmat[ids[k]].reshape(3, 3).T.astype(np.float32)
-        np.testing.assert_array_equal(sim.body_axes[env, k], axes)
+    # The sensor adds the same products in another order: a few float32 roundings at ~10 m/s.
+    np.testing.assert_allclose(sim.body_lin_vel[env], links["body_lin_vel"], atol=1e-5)
+    np.testing.assert_allclose(sim.body_ang_vel[env], links["body_ang_vel"], atol=1e-5)
+    dots = abs((sim.body_quat[env] * links["body_quat"]).sum(1))
+    np.testing.assert_allclose(dots, 1.0, rtol=0, atol=1e-6)
+    np.testing.assert_array_equal(sim.body_axes[env], links["body_axes"].astype(np.float32))
 
 
 def test_reset_is_fresh_and_leaves_the_others_alone(sim):
@@ -88,7 +68,7 @@ def test_reset_is_fresh_and_leaves_the_others_alone(sim):
     everyone = np.arange(N)
     sim.reset(everyone, qpos, qvel)
     for env in everyone:
-        assert_equals_plain(sim, env, *plain(qpos[env], qvel[env], [], 0))
+        assert_equals_plain(sim, env, plain(qpos[env], qvel[env]))
     before = [np.array(v) for v in (sim.body_pos, sim.body_lin_vel, sim.joint_pos, sim.root_quat)]
     some = np.array([1, 4])
     sim.reset(some, *(array[some] for array in random_states(1)))
@@ -106,15 +86,14 @@ def test_lift_is_a_start_from_higher_up(sim):
     sim.lift(ids, height)
     qpos[ids, 2] += height
     for env in range(N):
-        _, data = plain(qpos[env], qvel[env], [], 0)
-        tracked = [data.model.body(name).id for name in g1.TRACKED_BODIES]
+        truth = plain(qpos[env], qvel[env]).links()["body_pos"]
         # A float32 sum of heights near 1 m.
-        np.testing.assert_allclose(sim.body_pos[env], data.xpos[tracked], atol=2e-7)
+        np.testing.assert_allclose(sim.body_pos[env], truth, atol=2e-7)
     targets = np.tile(g1.DEFAULT_JOINT_POS, (2, N, 1))
     for target in targets:
         sim.step(target)
     for env in range(N):
-        assert_equals_plain(sim, env, *plain(qpos[env], qvel[env], targets[:, env], 4))
+        assert_equals_plain(sim, env, plain(qpos[env], qvel[env], targets[:, env]))
 
 
 def test_step_equals_a_plain_loop_and_is_fresh(sim):
@@ -124,7 +103,7 @@ def test_step_equals_a_plain_loop_and_is_fresh(sim):
     for target in targets:
         sim.step(target)
     for env in range(N):
-        assert_equals_plain(sim, env, *plain(qpos[env], qvel[env], targets[:, env], 4))
+        assert_equals_plain(sim, env, plain(qpos[env], qvel[env], targets[:, env]))
 
 
 def test_one_robot_equals_a_row_of_many(sim):
@@ -164,13 +143,7 @@ def test_pd_step_response_of_a_wrist_is_the_overdamped_oscillator():
     qpos[2] = 10.0
     simulator.reset(np.arange(1), qpos[None], np.zeros((1, 35)))
     j = g1.JOINT_NAMES.index("left_wrist_yaw_joint")
-    model, data = plain(qpos, np.zeros(35), [], 0)
-    # Effective inertia seen by the joint with everything else free: 1 / (M^-1)_jj.
-    unit = np.zeros((1, model.nv))
-    unit[0, 6 + j] = 1.0
-    response = np.zeros((1, model.nv))
-    mujoco.mj_solveM(model, data, response, unit)
-    effective = 1.0 / response[0, 6 + j]
+    effective = plain(qpos, np.zeros(35)).effective_inertia(6 + j)
     target = qpos[7:].copy()
     target[j] += 0.2
     times, angles = [], []
@@ -203,7 +176,7 @@ def test_push_adds_world_velocities_and_is_fresh(sim):
         velocity[:3] += lin
         rotation = Rotation.from_quat(qpos[env, [4, 5, 6, 3]])
         velocity[3:6] += rotation.inv().apply(ang)  # MuJoCo's is in the root's own axes
-        assert_equals_plain(sim, env, *plain(qpos[env], velocity, [], 0))
+        assert_equals_plain(sim, env, plain(qpos[env], velocity))
 
 
 def test_friction_decides_whether_a_sliding_robot_stops():

@@ -319,12 +319,11 @@ class DeviceTrack:
 
         done = terminated | truncated
         self._push(~done)
-        obs, critic = self._observe()
-        out.final_critic_obs.copy_(critic)
+        out.final_critic_obs.copy_(self._critic_obs())
         self._reset(done)
-        fresh_obs, fresh_critic = self._observe()
-        out.obs.copy_(torch.where(done[:, None], fresh_obs, obs))
-        out.critic_obs.copy_(torch.where(done[:, None], fresh_critic, critic))
+        obs, critic = self._observe()  # which of robots that go on is what it was
+        out.obs.copy_(obs)
+        out.critic_obs.copy_(critic)
 
     def _reset(self, mask: Tensor) -> None:
         """Begin episodes of the robots that `mask [N]` names."""
@@ -368,17 +367,21 @@ class DeviceTrack:
 
     def _observe(self) -> tuple[Tensor, Tensor]:
         """Observations of policy, with noise where configured, and critic; finite in any case."""
-        values = terms.observation_values(
-            self.simulator, self._shown, self.action, self.default_joint_pos
-        )
-        critic = torch.cat([values[name] for name in CRITIC_TERMS], 1)
-        critic = critic.nan_to_num(nan=0.0, posinf=0.0, neginf=0.0)
+        critic = self._critic_obs()
         policy = torch.cat([critic[:, part] for part in self.task._policy_columns], 1)
         if self.config.noise:
             half = self.disturbance * self._noise_half
             policy[:, self.task._noisy] += half * self._symmetric(self.num_envs, len(half))
         self._remember_anchor(None)
         return policy, critic
+
+    def _critic_obs(self) -> Tensor:
+        """What the critic sees of the present states, finite in any case. `[N, C]`."""
+        values = terms.observation_values(
+            self.simulator, self._shown, self.action, self.default_joint_pos
+        )
+        critic = torch.cat([values[name] for name in CRITIC_TERMS], 1)
+        return critic.nan_to_num(nan=0.0, posinf=0.0, neginf=0.0)
 
     def _push(self, allowed: Tensor) -> None:
         """Shove the robots whose time has come and which are `allowed [N]`."""
