@@ -138,13 +138,19 @@ def write_json(path: str | Path, value: Any) -> None:
         temporary.write_text(text + "\n")
 
 
-def versions() -> dict[str, str]:
-    """Versions of Python and of the packages that decide a result, where installed."""
-    found = {"python": platform.python_version()}
-    for package in ("bm-envs", "mujoco", "numpy", "gymnasium", "torch", "onnxruntime"):
+def package_versions(*packages: str) -> dict[str, str]:
+    """Versions of those packages that are installed."""
+    found = {}
+    for package in packages:
         with contextlib.suppress(importlib.metadata.PackageNotFoundError):
             found[package] = importlib.metadata.version(package)
     return found
+
+
+def versions() -> dict[str, str]:
+    """Versions of Python and of the packages that decide a result, where installed."""
+    packages = ("bm-envs", "mujoco", "numpy", "gymnasium", "torch", "onnxruntime")
+    return {"python": platform.python_version(), **package_versions(*packages)}
 
 
 def machine() -> dict[str, Any]:

@@ -451,6 +451,20 @@ REFERENCE: Rules = {
 }
 
 
+CONFORMANCE: Rules = {
+    "backend": text(null=True),
+    "test": text(),
+    "outcome": text("passed", "skipped", "failed"),
+    "reason": Rule("a text", lambda v: isinstance(v, str)),
+    "seconds": number(0),
+}
+
+
+def _conformance(row: dict[str, Any], settings: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    if (row["outcome"] == "passed") != (row["reason"] == ""):
+        yield "reason", "a reason where the test did not pass, and none where it did"
+
+
 def _reference(row: dict[str, Any], settings: dict[str, Any]) -> Iterator[tuple[str, str]]:
     if sorted(row["worst_s"]) != sorted(row["flags"]):
         yield "worst_s", "a time for each of the flags"
@@ -479,6 +493,7 @@ KINDS: dict[str, Kind] = {
     "sweep": Kind(SWEEP, _learning),
     "physics_accuracy": Kind(PHYSICS),
     "reference": Kind(REFERENCE, _reference),
+    "conformance": Kind(CONFORMANCE, _conformance),
 }
 
 

@@ -36,6 +36,12 @@ GOOD = {
         "link_depth_m": -0.035, "root_speed_m_s": 0.8, "root_turn_rad_s": 0.0, "floating_s": 0.0,
         "flags": ["joint speed"], "worst_s": {"joint speed": 3.2},
     }]),
+    "conformance": result("conformance", [
+        {"backend": "mujoco", "test": "test_backends.py test_c05", "outcome": "passed",
+         "reason": "", "seconds": 0.4},
+        {"backend": None, "test": "test_backends.py test_c16", "outcome": "skipped",
+         "reason": "no room of its own", "seconds": 0.0},
+    ]),
 }  # fmt: skip
 
 
@@ -222,6 +228,8 @@ def test_traces_of_track_are_checked():
         ("reference", "flags", "none", "expected a list of some of: joint limits, joint speed,"),
         ("reference", "flags", ["slow"], "expected a list of some of: joint limits, joint speed,"),
         ("reference", "flags", [], "expected a time for each of the flags."),
+        ("conformance", "outcome", "skipped", "a reason where the test did not pass"),
+        ("conformance", "outcome", "fine", "expected 'passed' or 'skipped' or 'failed'."),
     ],
 )  # fmt: skip
 def test_rows_of_other_kinds_are_checked(kind, field, new, sentence):
