@@ -16,6 +16,7 @@ import pytest
 from bm_envs.backends.base import Simulator, SimulatorConfig, backend_names
 from bm_envs.backends.host import make_host_simulator
 from bm_envs.errors import BackendUnavailable
+from tests.conformance.physx_cpu import ignore_pinned
 from tests.conformance.shared import close_shared, make_room, shared_simulator
 
 HOW = {
@@ -58,28 +59,6 @@ BOUNDS = {
 }
 
 
-def _ignore_pinned() -> None:
-    """Let Isaac Lab's PhysX side run without a GPU: for tests only.
-
-    It asks Warp for arrays in memory pinned for a GPU, whatever the device, and without a driver
-    there is none. Warp's own constructor then has to be told not to. Its name is private, and known
-    for warp-lang 1.17; where it has moved, PhysX is not tested without a GPU.
-    """
-    import warp as wp
-    from warp._src.types import array
-
-    if wp.is_cuda_available():
-        return
-    if not hasattr(array, "_init_new"):
-        pytest.skip(f"no GPU, and Warp {wp.__version__} is not the one this knows to do without")
-    make = array._init_new
-
-    def unpinned(self, dtype, shape, strides, device, pinned):
-        return make(self, dtype, shape, strides, device, False)
-
-    array._init_new = unpinned
-
-
 @pytest.fixture(autouse=True)
 def room(request: pytest.FixtureRequest) -> None:
     """For a test that makes simulators of its own."""
@@ -115,7 +94,7 @@ def backend(request: pytest.FixtureRequest) -> str:
     if name not in _absent:
         try:
             if name == "isaaclab_physx" and importlib.util.find_spec("isaaclab_ov"):
-                _ignore_pinned()
+                ignore_pinned()
             make_host_simulator(name, SimulatorConfig(1)).close()
             _absent[name] = ""
         except BackendUnavailable as error:
