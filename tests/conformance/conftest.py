@@ -46,7 +46,8 @@ class Bounds:
     friction: float = 0.05
     """Share of the coefficient."""
     deterministic: bool = True
-    """Whether a simulation has the same bits when run again."""
+    """Whether robots that are put back into a state go on with the same bits. (Where not, contacts
+    of before are remembered; a simulation made anew repeats itself all the same: check C15.)"""
 
 
 # PhysX integrates in finer steps, so that a fall is nearer to the parabola than MuJoCo's by up to
