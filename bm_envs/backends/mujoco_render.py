@@ -16,6 +16,7 @@ antialiasing, 0.05 s also without shadows.
 from __future__ import annotations
 
 import atexit
+import contextlib
 import ctypes
 import functools
 import importlib
@@ -24,7 +25,7 @@ import os
 import sys
 import threading
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -181,7 +182,7 @@ class OffscreenRenderer:
         context, self._context = self._context, None
         mjr, self._mjr = self._mjr, None
         if mjr is not None:
-            with context.as_current():
+            with _current(context):
                 mjr.free()
         if context is not None:
             context.free()
@@ -410,6 +411,17 @@ def _camera_id(model: mujoco.MjModel, camera: str | int | None) -> int | None:
     if not 0 <= camera < len(names):
         raise ConfigError(f"camera is {camera}, expected -1 to {len(names) - 1}.")
     return int(camera)
+
+
+@contextlib.contextmanager
+def _current(context: Any) -> Iterator[None]:
+    """The context is current inside; MuJoCo 4 gives way to the one before again, 3.12 does not."""
+    if hasattr(context, "as_current"):
+        with context.as_current():
+            yield
+    else:
+        context.make_current()
+        yield
 
 
 def _open_context(model: mujoco.MjModel, width: int, height: int) -> tuple[Any, Any]:

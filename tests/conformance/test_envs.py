@@ -36,6 +36,21 @@ def test_a_single_environment_has_the_spaces_and_info_of_any_other(backend, boun
     env.close()
 
 
+def test_any_engines_robot_is_drawn(backend):
+    """By MuJoCo's renderer, from the state; Isaac Lab brings an older one."""
+    env = gymnasium.make("BMTrack-G1-v0", backend=backend, render_mode="rgb_array")
+    pictures = []
+    for frame in (0, 400):
+        env.reset(seed=0, options={"frame": frame})
+        try:
+            pictures.append(env.render())
+        except BackendUnavailable as error:
+            pytest.skip(str(error))
+    assert pictures[0].shape == (480, 640, 3) and pictures[0].std() > 10
+    assert (pictures[0] != pictures[1]).any()
+    env.close()
+
+
 def test_a_guided_environment_runs(backend):
     env = gymnasium.make_vec("BMGuided-G1-Joystick-v0", num_envs=2, backend=backend)
     obs, info = env.reset(seed=[3, 4])
