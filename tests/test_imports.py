@@ -1,6 +1,7 @@
 """Imports point one way, declared packages are the ones used, and `import bm_envs` stays light."""
 
 import ast
+import functools
 import importlib.metadata
 import importlib.util
 import re
@@ -182,9 +183,12 @@ def distributions(requirements):
     return {re.sub(r"[-_.]+", "-", re.match(r"[\w.-]+", line)[0]).lower() for line in requirements}
 
 
+provided_by = functools.cache(importlib.metadata.packages_distributions)  # reads every package
+
+
 def third_party(path, *, eager):
     """`(import name, distributions that provide it)` of what a file imports from outside."""
-    provided = importlib.metadata.packages_distributions()
+    provided = provided_by()
     local = {
         "bm_envs",
         "tests",

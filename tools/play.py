@@ -827,7 +827,7 @@ class PageWindow:
             values = [float(first.value), float(second.value)]
             if event.client is not None and np.isfinite(values).all():  # else by `tell`
                 clipped = np.clip(values, [first.min, second.min], [first.max, second.max])
-                self._wanted.append((what, *map(float, clipped)))
+                self._wanted.append((what, float(clipped[0]), float(clipped[1])))
 
         first.on_update(moved)
         second.on_update(moved)

@@ -54,6 +54,7 @@ REST_S = 0.5  # between the end of a motion and its next beginning
 TOUCH_N = 1.0  # force on a foot from which on it touches the floor; the robot weighs 330 N
 PAGE_FPS = 30  # pictures a second on the page
 TOLD_S = 0.12  # between two updates of the numbers on the page
+WORST_JOINTS = 5  # that are told one by one
 SPEEDS = ("0.1", "0.25", "0.5", "1", "2")
 
 
@@ -514,32 +515,32 @@ class Stage:
 
 
 def error_table(take: Take, seconds: float) -> str:
-    """The errors of a moment as HTML: means, then each tracked link and the three worst joints."""
+    """The errors of a moment as HTML: means, each tracked link, and the joints furthest off."""
     if take.body_m is None or take.joint_rad is None:
         return web.table([("", "no policy: nothing to compare")])
     frame = frame_at(seconds, take.clip, len(take.body_m))
     body_mm, joint = take.body_m[frame] * 1000, take.joint_rad[frame]
-    rows = [
+    means = [
         ("key points", f"{body_mm.mean():.0f} mm on average"),
         ("joints", f"{joint.mean():.3f} rad on average"),
     ]
-    worst = [
-        (f"{i + 1}. joint", f"{g1.JOINT_NAMES[j].removesuffix('_joint')} {joint[j]:.2f} rad")
-        for i, j in enumerate(np.argsort(-joint)[:3])
-    ]
-    scale = max(100.0, float(body_mm.max()))
-    bars = "".join(
-        "<tr><td style='color:#868e96;padding-right:0.6em'>"
-        f"{html.escape(name.removesuffix('_link'))}</td>"
-        f"<td style='width:90px'><div style='height:7px;width:{100 * value / scale:.0f}%;"
-        f"background:#1073e6'></div></td><td style='text-align:right'>{value:.0f} mm</td></tr>"
+    links = [
+        (name.removesuffix("_link"), value / max(100.0, float(body_mm.max())), f"{value:.0f} mm")
         for name, value in zip(g1.TRACKED_BODIES, body_mm, strict=True)
+    ]
+    worst = [
+        (g1.JOINT_NAMES[j].removesuffix("_joint"), min(joint[j], 1.0), f"{joint[j]:.2f} rad")
+        for j in np.argsort(-joint)[:WORST_JOINTS]
+    ]
+    bars = "".join(
+        f"<tr><td style='color:#868e96'>{html.escape(name)}</td><td style='width:90px'><div style='"
+        f"height:7px;width:{100 * share:.0f}%;background:{colour}'></div></td>"
+        f"<td style='text-align:right'>{value}</td></tr>"
+        for rows, colour in ((links, "#1073e6"), (worst, "#7950f2"))
+        for name, share, value in rows
     )
-    return (
-        web.table([*rows, *worst])
-        + "<table style='font-size:0.75em;margin:0.2em 0.95em;line-height:1.3'>"
-        + f"{bars}</table>"
-    )
+    style = "font-size:0.75em;margin:0.2em 0.95em;line-height:1.3;border-spacing:0.4em 0"
+    return web.table(means) + f"<table style='{style}'>{bars}</table>"
 
 
 def serve(config: Config, model: ModelConfig) -> None:

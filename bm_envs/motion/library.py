@@ -232,8 +232,10 @@ def _own_files(known: set[str], sets: Sequence[PublicSet]) -> list[MotionInfo]:
     infos = []
     for place, folders, files in os.walk(folder):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
-        for file in sorted(files):
-            path = Path(place, file)
+        # Of two files of a name the NPZ comes first, as when it is loaded.
+        for path in sorted(
+            (Path(place, file) for file in files), key=lambda p: (p.stem, p.suffix != ".npz")
+        ):
             name = path.relative_to(folder).with_suffix("").as_posix()
             if path.suffix not in (".npz", ".csv") or name in known or name in of_sets:
                 continue
@@ -248,7 +250,7 @@ def _own_files(known: set[str], sets: Sequence[PublicSet]) -> list[MotionInfo]:
                 infos.append(
                     MotionInfo(name, DATA_DIR_VARIABLE, fps, frames, licence or "yours", source)
                 )
-                known.add(name)  # of two files of a name the NPZ, as when it is loaded
+                known.add(name)
     return infos
 
 
