@@ -478,7 +478,7 @@ class PageGamepad:
             )
 
         @text.on_update
-        def _(event: Any) -> None:
+        async def _(event: Any) -> None:
             self._state = parse_gamepad(text.value)
 
         @page.server.on_client_disconnect

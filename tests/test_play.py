@@ -654,7 +654,7 @@ def test_a_goal_is_put_somewhere_on_a_page(paged):
     game.tick()
     assert game.task.goal[0, 0] == 2.5
     # Shift and a click: a ray from (1, 1, 2) of the scene down to its ground at (3, 0).
-    on.step()
+    on.window.page.follow = False  # so that the scene stays where it is meanwhile
     away = -on.window.page.server.scene.get_handle_by_name("/world").position[:2]
     way = np.array([2.0, -1.0, -2.0]) / 3
     client.send(

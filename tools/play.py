@@ -789,6 +789,7 @@ class PageWindow:
         gui, press = page.server.gui, self._pressed.append
         self._told = gui.add_html("")
         self._sliders: dict[str, tuple[Any, Any]] = {}
+        self._shown: dict[str, tuple[float, ...]] = {}  # what the sliders were last told
         if task == "joystick":
             with gui.add_folder("command"):
                 self._pair(
@@ -823,7 +824,7 @@ class PageWindow:
         )
         self._sliders[what] = first, second
 
-        def moved(event: Any) -> None:
+        async def moved(event: Any) -> None:  # as such it reads what was sent, and no later value
             values = [float(first.value), float(second.value)]
             if event.client is not None and np.isfinite(values).all():  # else by `tell`
                 clipped = np.clip(values, [first.min, second.min], [first.max, second.max])
@@ -874,7 +875,9 @@ class PageWindow:
             self._pause.label = label
         for what, (first, second) in self._sliders.items():
             values = self._place if what == "goal" else self._target[[0, 2]]
-            if values is not None and not self._wanted:
+            # Only what changed: else a slider that is being moved would be set back.
+            if values is not None and tuple(values) != self._shown.get(what):
+                self._shown[what] = tuple(values)
                 first.value, second.value = (
                     min(max(round(float(value), 2), slider.min), slider.max)
                     for value, slider in zip(values, (first, second), strict=True)

@@ -416,18 +416,19 @@ class Stage:
         with gui.add_folder("errors"):
             self._plot, self._errors = gui.add_html(""), gui.add_html("")
 
+        # Asynchronous ones read what was sent, and no value that was written since.
         @self._motion.on_update
-        def _(event: Any) -> None:
+        async def _(event: Any) -> None:
             if event.client is not None:
                 ask("motion", self._motion.value)
 
         @self._time.on_update
-        def _(event: Any) -> None:
+        async def _(event: Any) -> None:
             if event.client is not None:  # else it was moved by the playhead
                 ask("seek", float(self._time.value))
 
         @self._steps.on_click
-        def _(event: Any) -> None:
+        async def _(event: Any) -> None:
             value = self._steps.value
             ask("restart", None) if value == "start" else ask("step", int(value))
 
