@@ -1,6 +1,7 @@
 """Imports point one way, declared packages are the ones used, and `import bm_envs` stays light."""
 
 import ast
+import functools
 import importlib.metadata
 import importlib.util
 import re
@@ -25,6 +26,7 @@ ENGINES = {
 # What a distribution brings beside its own name: packages of its wheel, and those that it pins.
 BRINGS = {
     "isaaclab": {"isaaclab_newton", "isaaclab_ov", "mujoco_warp", "newton", "torch", "warp"},
+    "viser": {"msgspec", "websockets", "zstandard"},  # which it requires; pinned with it
 }
 
 # Module of bm_envs (with all that is inside it) -> modules of bm_envs it may import. A module may
@@ -59,6 +61,7 @@ MAY_IMPORT = {
     "envs": {"backends", "errors", "motion", "observation_terms", "robots", "rotations", "tasks"},
     "evaluation": {"envs", "errors", "motion", "policy", "robots", "tasks"},
     "results": {"errors", "evaluation", "motion", "tasks"},
+    "web": {"backends.mujoco_render", "errors", "robots", "rotations"},
     "__init__": {"envs", "errors", "motion", "tasks"},
 }
 
@@ -147,6 +150,8 @@ def test_the_package_imports_one_way():
         ("policy", "tasks.track.config"),
         ("errors", "robots"),
         ("envs", "evaluation"),
+        ("web", "backends.mujoco_cpu"),
+        ("web", "envs"),
     ],
 )
 def test_the_table_forbids(module, imported):
@@ -178,9 +183,12 @@ def distributions(requirements):
     return {re.sub(r"[-_.]+", "-", re.match(r"[\w.-]+", line)[0]).lower() for line in requirements}
 
 
+provided_by = functools.cache(importlib.metadata.packages_distributions)  # reads every package
+
+
 def third_party(path, *, eager):
     """`(import name, distributions that provide it)` of what a file imports from outside."""
-    provided = importlib.metadata.packages_distributions()
+    provided = provided_by()
     local = {
         "bm_envs",
         "tests",
@@ -221,7 +229,7 @@ def test_declared_packages_are_the_ones_imported():
 def test_importing_the_package_is_light():
     heavy = (
         "torch", "huggingface_hub", "onnx", "onnxruntime", "tensorboard", "scipy", "av", "imageio",
-        "moviepy", "tyro", "mujoco_warp", "isaaclab", "wandb",
+        "moviepy", "tyro", "mujoco_warp", "isaaclab", "wandb", "viser",
     )  # fmt: skip
     assert importlib.util.find_spec("torch"), "premise: what must stay out could come in"
     code = f"import bm_envs, sys; print([name for name in {heavy} if name in sys.modules])"

@@ -265,6 +265,32 @@ def test_the_list_says_where_each_is(world, tmp_path):
     }
 
 
+def test_the_list_has_the_users_own_files(world, tmp_path):
+    data = tmp_path / "data"
+    save_npz(motion_samples.clip(name="x", frames=51), data / "mine.npz")
+    (data / "sub" / ".hidden").mkdir(parents=True)
+    text = motion_samples.csv_text(frames=31)
+    (data / "sub" / "dance.csv").write_text(text)
+    (data / "sub" / "ragged.csv").write_text(text.rstrip("\n"))  # no newline at its end
+    (data / "mine.csv").write_text(text)  # `mine` is the NPZ
+    for junk in ("sub/.hidden/a.csv", "march.csv"):  # out of sight; the package's wins
+        (data / junk).write_text(text)
+    (data / "sub" / "table.csv").write_text("a,b\n1,2\n")
+    (data / "sub" / "bad.npz").write_bytes(b"PK")
+    np.savez(data / "sub" / "other.npz", fps=50.0, angles=np.zeros((3, 29)))
+    np.savez(data / "sub" / "pickled.npz", fps=50.0, joint_pos=np.array([object()]))
+    own = {i.name: i for i in list_motions(world)[4:]}
+    found = {name: (i.where, i.fps, i.frames, i.licence) for name, i in own.items()}
+    assert found == {
+        "mine": ("BM_DATA_DIR", 50.0, 51, motion_samples.clip().licence),
+        "sub/dance": ("BM_DATA_DIR", 30.0, 31, "yours"),
+        "sub/ragged": ("BM_DATA_DIR", 30.0, 31, "yours"),
+    }
+    for name, info in own.items():
+        clip = load_motion(name, sets=world)
+        assert clip.duration_s == pytest.approx((info.frames - 1) / info.fps, abs=0.04), name
+
+
 def test_the_clips_of_the_package_load_under_their_names():
     files = sorted(library.BUILTIN_DIR.glob("*.npz"))
     if not files:
@@ -284,3 +310,6 @@ def test_lafan1_from_the_data_folder(data_dir, monkeypatch):
     infos = [info for info in list_motions() if info.where == "BM_DATA_DIR"]
     # 264,705 frames in the 40 files of LAFAN1, 7,342 in the 7 of G1 Moves, as their readme counts.
     assert [sum(i.frames or 0 for i in infos if i.fps == fps) for fps in (30, 60)] == [264705, 7342]
+    monkeypatch.delenv("BM_DATA_DIR")  # and what is told without the files is the same
+    told = {i.name: i.frames for i in list_motions() if i.where in ("Hub", "not here")}
+    assert told == {i.name: i.frames for i in infos if i.name in told} and len(told) == 47

@@ -12,9 +12,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 from diffusion import Model, still
+from scipy.spatial.transform import Rotation
 
 from bm_envs.envs import GuidedVectorEnv
 from bm_envs.errors import BMError, ConfigError
+from bm_envs.motion.library import load_motion
 from bm_envs.policy import load_policy
 from bm_envs.robots import g1
 from bm_envs.tasks.guided.config import JoystickConfig
@@ -116,6 +118,52 @@ def test_keys_move_a_goal_as_the_viewer_sees_it(azimuth, key, way):
     keyboard = pressed(key)
     np.testing.assert_allclose(keyboard.take_shift(azimuth), way, atol=1e-15)
     assert keyboard.take_shift(azimuth).tolist() == [0, 0]
+
+
+def test_a_stick_is_a_command_and_moves_the_goal():
+    keyboard = play.Keyboard()
+    keyboard.gamepad(((0.1, 0.1), 0))  # sticks do not rest at zero
+    assert keyboard.target.tolist() == [0, 0, 0] and not keyboard.shift.any()
+    keyboard.gamepad(((0.5, -1.0), 0))  # to the front, and half to the right
+    np.testing.assert_allclose(keyboard.target, [0.6, 0, -0.25])
+    keyboard.gamepad(((0.0, 1.0), 0))
+    np.testing.assert_allclose(keyboard.target, [-0.3, 0, 0])
+    # 1 m/s for a control step of 0.02 s each, ahead and back again, and 0.5 m/s to the right.
+    np.testing.assert_allclose(keyboard.take_shift(0.0), [0.0, -0.01], atol=1e-15)
+    keyboard.gamepad(((0.0, 0.0), 0))
+    assert keyboard.target.tolist() == [0, 0, 0]
+    keyboard.press(UP)
+    for _ in range(3):
+        keyboard.gamepad(None)
+        keyboard.gamepad(((0.0, 0.0), 0))
+    assert keyboard.target.tolist() == [0.1, 0, 0]  # what keys ask for stays
+    keyboard.gamepad(((0.0, -1.0), 0))
+    keyboard.gamepad(None)  # it is gone
+    assert keyboard.target.tolist() == [0, 0, 0]
+
+
+def test_a_button_of_a_gamepad_is_pressed_once():
+    keyboard, rest = play.Keyboard(), (0.0, 0.0)
+    for buttons in (0b0001, 0b0001, 0b0101):
+        keyboard.gamepad((rest, buttons))
+    assert keyboard.asked == {"push"} and keyboard.paused
+    keyboard.gamepad((rest, 0b0001))
+    keyboard.gamepad((rest, 0b1110))
+    assert keyboard.asked == {"push", "stop", "reset"} and not keyboard.paused
+
+
+def test_the_windows_gamepad_is_the_first_that_glfw_knows(monkeypatch):
+    import glfw
+
+    buttons = [0] * 15
+    buttons[glfw.GAMEPAD_BUTTON_A] = buttons[glfw.GAMEPAD_BUTTON_Y] = 1
+    buttons[glfw.GAMEPAD_BUTTON_LEFT_BUMPER] = 1  # means nothing
+    state = types.SimpleNamespace(axes=[0.25, -0.5, 0.9, 0.9, -1, -1], buttons=buttons)
+    monkeypatch.setattr(glfw, "joystick_is_gamepad", lambda number: number == 2)
+    monkeypatch.setattr(glfw, "get_gamepad_state", lambda number: state)
+    assert play.read_gamepad() == ((0.25, -0.5), 0b1001)
+    monkeypatch.setattr(glfw, "joystick_is_gamepad", lambda number: False)
+    assert play.read_gamepad() is None
 
 
 def test_what_was_asked_for_is_taken_once():
@@ -428,6 +476,195 @@ def test_equal_seeds_are_equal_plays(model):
     assert abs(end(2) - first).max() > 0.1
 
 
+# --- a tracker -----------------------------------------------------------------------------------
+
+
+def track(motion="stand[0:0.4]", script=(), **settings):
+    said = []
+    config = play.Config(policy="walk", task="track", **{**SMALL, **settings})
+    clip = load_motion(motion)
+    return play.Tracking(load_policy("walk"), clip, config, script, report=said.append), said
+
+
+def test_a_tracker_follows_its_motion_over_and_over():
+    game, said = track()
+    for tick in range(20):
+        qpos, ghost, _ = game.scene()
+        np.testing.assert_allclose(ghost[7:], game.clip.joint_pos[tick], atol=1e-6)
+        np.testing.assert_allclose(ghost[:3], game.clip.body_pos_w[tick, 0], atol=1e-6)
+        assert np.linalg.norm(qpos[:3] - ghost[:3]) < 0.1 and not said
+        game.tick()
+    assert said == ["   0.40 s  begins again"]
+    np.testing.assert_allclose(game.scene()[0][7:], game.clip.joint_pos[0], atol=2e-3)
+    game.tick()
+    rows = dict(game.rows(1.0))
+    assert rows["motion"] == "0.0 of 0.4 s" and rows["falls"] == "0" and rows["time"] == "0.4 s"
+    assert re.fullmatch(r"\d+ mm off", rows["key points"])
+    assert game.feet().all() and game.goal() is None
+    game.close()
+
+
+def test_a_tracker_is_pushed_where_the_script_says():
+    game, said = track("stand[0:2]", [play.Event(0.04, "push", (0.8, 90.0))])
+    for _ in range(2):
+        game.tick()
+    before = game.simulator.root_lin_vel[0].copy()
+    yaw = Rotation.from_quat(game.simulator.root_quat[0], scalar_first=True).as_euler("ZYX")[0]
+    game.tick()
+    jump = game.simulator.root_lin_vel[0] - before
+    ahead = jump[:2] @ (np.cos(yaw), np.sin(yaw))
+    left = jump[:2] @ (-np.sin(yaw), np.cos(yaw))
+    # Less what a step of physics takes or adds.
+    assert left == pytest.approx(0.8, abs=0.2) and abs(ahead) < 0.3
+    assert said == ["   0.04 s  pushed: 0.80 m/s, +90 degrees left of its heading"]
+    game.keyboard.push_speed = 0.3
+    game.keyboard.press(ord("P"))
+    game.keyboard.press(ord(" "))  # means nothing to it
+    game.tick()
+    assert re.fullmatch(r" +0\.06 s  pushed: 0\.30 m/s, .*", said[-1]) and not game.keyboard.asked
+
+
+def test_a_tracker_that_falls_lies_for_a_second_and_begins_again():
+    game, said = track("stand", [play.Event(0.0, "push", (6.0, 0.0))])
+    while not game.falls:
+        game.tick()
+        assert game.ticks < 500, "premise: nobody stands that"
+    fell = game.ticks
+    for _ in range(50):
+        assert said[1:] == [f"{fell / 50:7.2f} s  fell"]
+        game.tick()
+    assert said[2] == f"{fell / 50 + 1:7.2f} s  begins again" and game.env.task.frame[0] == 0
+    assert game.simulator.root_pos[0, 2] > 0.7
+
+
+def test_a_trackers_file_is_told_from_a_diffusion_models(tmp_path):
+    assert play.is_tracker("walk") and not play.is_tracker("guided_body_pos")
+    assert not play.is_tracker("hub:owner/name") and not play.is_tracker("no_such_model")
+    shipped = ROOT / "bm_envs/assets/policies"
+    assert play.is_tracker(str(shipped / "walk.onnx"))
+    assert not play.is_tracker(str(shipped / "guided_body_pos"))
+    assert not play.is_tracker(str(shipped / "guided_body_pos/denoiser.onnx"))
+    shutil.copy(shipped / "walk.onnx", tmp_path / "policy.onnx")
+    assert play.is_tracker(str(tmp_path))
+    (tmp_path / "bad.onnx").write_bytes(b"no model")
+    assert error_line(play.is_tracker, str(tmp_path / "bad.onnx")).startswith(
+        f"{tmp_path / 'bad.onnx'}: not a readable ONNX model"
+    )
+
+
+def test_a_tracker_in_pictures(tmp_path, opengl, capsys):
+    pytest.importorskip("imageio.v3", reason="imageio (extra viz) is not installed")
+    strip = tmp_path / "a.png"
+    settings = dict(motion="stand[0:1]", seconds=0.1, strip_frames=2)
+    play.main(play.Config(policy="walk", strip=strip, **settings, **SMALL))
+    first, *_ = capsys.readouterr().out.splitlines()
+    assert first == ("policy walk, motion stand[0:1] (1.00 s, Apache-2.0), backend mujoco, seed 0")
+    assert strip.exists()
+
+
+# --- the page ------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def paged(model):
+    """A robot, its page, and somebody who looks at it."""
+    pytest.importorskip("viser", reason="the package viser (extra web) is not installed")
+    from page_client import Client
+
+    made = []
+
+    def page_of(task):
+        game, said = make(model, task) if task != "track" else track("stand[0:2]")
+        window = play.PageWindow(play.web.Page(port=0), task)
+        client = Client(window.page)
+        made.extend((client, window, game))
+
+        def step():
+            for key in window.keys():
+                game.keyboard.press(key)
+            window.drive(game)
+            window.sync(*game.scene())
+            window.tell(game.rows(1.0))
+
+        step()
+        return types.SimpleNamespace(
+            game=game, said=said, window=window, client=client, step=step,
+            until=lambda condition: client.until(condition, step),
+        )  # fmt: skip
+
+    yield page_of
+    for thing in made:
+        thing.close()
+
+
+def test_sliders_keys_and_gamepad_drive_on_a_page(paged):
+    on = paged("joystick")
+    game, client = on.game, on.client
+    client.set("forward, m/s", 0.4)
+    on.until(lambda: game.keyboard.target.tolist() == [0.4, 0, 0])
+    client.set("turn, rad/s", 0.25)
+    on.until(lambda: game.keyboard.target.tolist() == [0.4, 0, 0.25])
+    client.set("forward, m/s", 99.0)  # more than the slider can
+    on.until(lambda: game.keyboard.target[0] == 0.6)
+    client.key("Back")
+    on.until(lambda: game.keyboard.target[0] == 0.5)
+    on.until(lambda: client.value("forward, m/s") == 0.5)  # the slider follows
+    client.press("Stop")
+    on.until(lambda: not game.keyboard.target.any() and client.value("turn, rad/s") == 0)
+    client.set("stick, buttons", "0.00 -1.00 1", "Text")
+    on.until(lambda: game.keyboard.target[0] == 0.6 and "push" in game.keyboard.asked)
+    client.set("stick, buttons", "nonsense", "Text")
+    on.until(lambda: not game.keyboard.target.any())
+    client.set("stick, buttons", "0.00 -1.00 0", "Text")
+    on.until(lambda: game.keyboard.target[0] == 0.6)
+    client.close()  # with the stick held
+    on.until(lambda: not game.keyboard.target.any())
+
+
+def test_push_pause_and_reset_on_a_page(paged):
+    on = paged("track")
+    game, client = on.game, on.client
+    client.set("push, m/s", 0.2)
+    on.until(lambda: game.keyboard.push_speed == 0.2)
+    client.set("push, m/s", 1e9)  # more than the slider can
+    client.press("Push")
+    on.until(lambda: "push" in game.keyboard.asked)
+    assert game.keyboard.push_speed == 0.2
+    client.press("Pause")
+    on.until(lambda: game.keyboard.paused and "Go on" in client.labels())
+    client.press("Begin again")
+    on.until(lambda: "reset" in game.keyboard.asked)
+    client.key("Pause")
+    on.until(lambda: not game.keyboard.paused and "Pause" in client.labels())
+    game.tick()
+    assert [line[11:].partition(":")[0] for line in on.said] == ["begins again", "pushed"]
+    on.until(lambda: "real time" in client.html() and "1.00 x" in client.html())
+    assert not {"Stop", "stick, buttons", "forward, m/s"} & client.labels()
+    assert on.window.page.server.scene.get_handle_by_name("/world/ghost").visible
+
+
+def test_a_goal_is_put_somewhere_on_a_page(paged):
+    on = paged("waypoint")
+    game, client = on.game, on.client
+    for _ in range(6):
+        game.tick()
+    on.until(lambda: client.value("x, m") == pytest.approx(game.task.goal[0, 0], abs=0.006))
+    client.set("x, m", 2.5)
+    on.until(lambda: game._goal is not None and game._goal[0] == 2.5)
+    game.tick()
+    assert game.task.goal[0, 0] == 2.5
+    # Shift and a click: a ray from (1, 1, 2) of the scene down to its ground at (3, 0).
+    on.window.page.follow = False  # so that the scene stays where it is meanwhile
+    away = -on.window.page.server.scene.get_handle_by_name("/world").position[:2]
+    way = np.array([2.0, -1.0, -2.0]) / 3
+    client.send(
+        "ScenePointerMessage", event_type="click", ray_origin=[1.0, 1.0, 2.0],
+        ray_direction=way.tolist(), screen_pos=[[0.5, 0.5]], modifier="shift",
+    )  # fmt: skip
+    on.until(lambda: game._goal[1] == pytest.approx(away[1], abs=1e-4))
+    np.testing.assert_allclose(game._goal, away + (3, 0), atol=1e-4)
+
+
 # --- pictures ------------------------------------------------------------------------------------
 
 
@@ -507,7 +744,10 @@ class Clockwork:
             yield self._keys.pop(due)
 
     def scene(self):
-        return np.zeros(36), play.Decor()
+        return np.zeros(36), None, play.Decor()
+
+    def drive(self, game):
+        assert game is self
 
     def rows(self, factor):
         return [("real time", factor)]
@@ -637,6 +877,14 @@ print("told", bool(told), "keys", "none" if x is None else got)
             dict(video=Path("a.mp4"), width=63),
             "width and height are 63 and 480, expected even numbers for a video.",
         ),
+        (
+            dict(strip=Path("a.png"), web=True),
+            "web is given with video or strip, expected either.",
+        ),
+        (
+            dict(motion="walk", task="joystick"),
+            "motion is 'walk', but task 'joystick' takes none.",
+        ),
         (dict(distance=0.0), "distance is 0.0, expected 0.5 to 50 m."),
         (dict(azimuth=float("inf")), "azimuth is inf, expected degrees."),
         (dict(strength=-1.0), "strength is -1.0, expected 0 or more."),
@@ -658,7 +906,10 @@ def test_what_cannot_be_played_is_one_sentence(tmp_path, monkeypatch):
     monkeypatch.setattr(play, "has_display", lambda: False)
     assert error_line(play.main, play.Config(policy="x")) == (
         "There is no display to open a window on (neither DISPLAY nor WAYLAND_DISPLAY is set); "
-        "draw without one: --video out.mp4 or --strip out.png."
+        "play in the browser with --web, or draw: --video out.mp4 or --strip out.png."
+    )
+    assert error_line(play.main, play.Config(policy="x", web=True, port=-1)) == (
+        "port is -1, expected 0 (any that is free) to 65535."
     )
     strip = tmp_path / "a.png"
     missing = play.Config(policy="x", strip=strip, script=tmp_path / "none.txt")
@@ -671,6 +922,13 @@ def test_what_cannot_be_played_is_one_sentence(tmp_path, monkeypatch):
         "Unknown diffusion model 'no_such_model'"
     )
     assert not strip.exists()
+
+
+def test_without_viser_it_is_one_sentence(monkeypatch):
+    monkeypatch.setitem(sys.modules, "viser", None)
+    monkeypatch.setattr(play, "load_model", lambda *args, **kwargs: pytest.fail("not yet"))
+    text = error_line(play.main, play.Config(policy="x", web=True))
+    assert text == "A page needs the package viser: pip install 'bm-envs[web]'."
 
 
 @pytest.mark.parametrize(

@@ -13,9 +13,11 @@ import pytest
 from policy_files import isaac_spec, make_clip, make_mlp
 
 from bm_envs.errors import BMError, ConfigError, MotionError, PolicyError
+from bm_envs.motion.clip import clip_from_states
 from bm_envs.motion.library import list_motions, load_motion
 from bm_envs.observation_terms import NO_STATE_ESTIMATION_TERMS
 from bm_envs.policy import PolicySpec, load_policy, write_onnx
+from bm_envs.robots import g1
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT / "benchmarks"), str(ROOT / "tools")]
@@ -71,7 +73,8 @@ def test_the_list_has_every_motion(capsys):
     replay.main(replay.Config(list=True))
     head, *rows = capsys.readouterr().out.splitlines()
     assert head.split() == ["motion", "seconds", "fps", "where", "licence", "source"]
-    assert [row.split()[0] for row in rows] == [info.name for info in list_motions()]
+    families = ["walk_mix_N", "walk_on_N"]  # made when asked for
+    assert [row.split()[0] for row in rows] == [info.name for info in list_motions()] + families
     walk = next(row for row in rows if row.startswith("walk ")).split()
     clip = load_motion("walk")
     assert walk[1:5] == [f"{clip.duration_s:.2f}", "50", "package", clip.licence]
@@ -291,6 +294,160 @@ def test_a_video_without_av_is_one_sentence(tmp_path, monkeypatch):
     assert not list(tmp_path.iterdir())
 
 
+# --- the page ------------------------------------------------------------------------------------
+
+
+def test_a_playhead_plays_over_and_over():
+    head = replay.Playhead(1.0)
+    head.advance(0.4)
+    head.speed = 0.5
+    head.advance(0.4)
+    assert head.seconds == pytest.approx(0.6)
+    head.advance(9.0)
+    assert head.seconds == 1.0  # the end is shown, and then for half a second
+    head.advance(0.4)
+    assert head.seconds == 1.0
+    head.advance(0.2)
+    assert head.seconds == 0.0
+    head.step(0.02)
+    head.advance(5.0)
+    assert head.seconds == 0.02 and not head.playing
+    for asked, got in ((-3.0, 0.0), (7.0, 1.0), (0.3, 0.3), (float("nan"), 0.3)):
+        head.seek(asked)
+        assert head.seconds == got
+
+
+def test_the_errors_of_a_moment_are_those_of_the_run(follower):
+    """The page's errors come from forward kinematics, the run's from the engine (float32)."""
+    take = replay.make_take(replay.Config(motion="stand[0:0.8]", policy=str(follower)))
+    assert take.rollout is not None and take.rollout.reached == 40
+    assert take.body_m.shape == (41, 14) and take.joint_rad.shape == (41, 29)
+    errors = take.rollout.errors
+    assert take.body_m[1:].mean() == pytest.approx(errors["mpkpe_m"], rel=1e-3)
+    assert take.joint_rad[1:].mean() == pytest.approx(errors["joint_pos_rad"], rel=1e-3)
+    assert take.rollout.contact.shape == (41, 2)
+    assert take.rollout.contact.all() and take.clip.foot_contact.all()  # it stands
+    text = replay.error_table(take, 0.4)
+    worst = g1.JOINT_NAMES[take.joint_rad[20].argmax()].removesuffix("_joint")
+    assert f"{take.body_m[20].mean() * 1000:.0f} mm on average" in text and worst in text
+    assert all(name.removesuffix("_link") in text for name in g1.TRACKED_BODIES)
+
+
+def test_feet_in_the_air_do_not_touch(tmp_path):
+    """Dropped from 0.3 m a robot falls for 0.2 s, whatever its policy does."""
+    clip = make_clip(20)
+    lifted = clip_from_states(
+        "lifted", 50.0, clip.body_pos_w[:, 0] + (0, 0, 0.3), clip.body_quat_w[:, 0],
+        clip.joint_pos, source="test", licence="test",
+    )  # fmt: skip
+    write_onnx(tmp_path / "p.onnx", make_mlp(160, hidden=(4,)), PolicySpec.for_g1(), lifted)
+    rollout = replay.run_policy(load_policy(tmp_path / "p.onnx"), lifted, replay.Config())
+    assert not rollout.contact[:8].any()
+
+
+@pytest.fixture
+def stage(follower, monkeypatch):
+    """A page with a policy's run, and somebody who looks at it."""
+    pytest.importorskip("viser", reason="the package viser (extra web) is not installed")
+    from page_client import Client
+
+    monkeypatch.delenv("BM_DATA_DIR", raising=False)
+    config = replay.Config(motion="stand[0:0.8]", policy=str(follower), web=True, port=0)
+    with replay.web.Page(port=0) as page:
+        found = replay.Stage(page, config)
+        found.client = Client(page)
+        yield found
+        found.client.close()
+
+
+def test_the_page_is_played_scrubbed_and_slowed(stage):
+    client, head = stage.client, stage.playhead
+    stage.step(0.1)
+    assert head.seconds == pytest.approx(0.1) and head.playing
+    client.press("Pause")
+    client.until(lambda: not head.playing, lambda: stage.step(0.0))
+    client.set("time, s", 0.4)
+    client.until(lambda: head.seconds == 0.4, lambda: stage.step(0.0))
+    robot = stage.page.server.scene.get_handle_by_name("/world/robot/pelvis")
+    np.testing.assert_allclose(robot.position, stage.take.rollout.qpos[20, :3])
+    ghost = stage.page.server.scene.get_handle_by_name("/world/ghost/pelvis")
+    np.testing.assert_allclose(ghost.position, stage.take.reference[20, :3])
+    client.set("frames", "+10", "ButtonGroup")
+    client.until(lambda: head.seconds == pytest.approx(0.6), lambda: stage.step(1.0))
+    client.until(lambda: client.value("time, s") == 0.6, lambda: stage.step(0.0))
+    client.key("A frame back")
+    client.until(lambda: head.seconds == pytest.approx(0.58), lambda: stage.step(0.0))
+    client.key("To the start")
+    client.until(lambda: head.seconds == 0, lambda: stage.step(0.0))
+    client.set("speed", "0.25")
+    client.key("Play or pause")
+    client.until(lambda: head.playing and head.speed == 0.25, lambda: stage.step(0.0))
+    stage.step(0.4)
+    assert head.seconds == pytest.approx(0.1)
+    assert {"Pause", "motion", "reference", "contacts", "follow"} <= client.labels()
+
+
+def test_the_page_shows_and_hides(stage):
+    scene, client = stage.page.server.scene, stage.client
+    ghost = scene.get_handle_by_name("/world/ghost")
+    patch = scene.get_handle_by_name("/world/robot_left_ankle_roll_link_on_floor")
+    stage.step(0.1)
+    assert ghost.visible and patch.visible
+    client.set("reference", False)
+    client.until(lambda: not ghost.visible, lambda: stage.step(0.0))
+    client.set("contacts", False)
+    client.until(lambda: not patch.visible, lambda: stage.step(0.0))
+    client.set("follow", False)
+    client.until(lambda: not stage.page.follow, lambda: stage.step(0.0))
+
+
+def test_another_motion_is_chosen_on_the_page(stage, capsys):
+    client = stage.client
+    stage.step(0.1)
+    client.until(lambda: "survived 0.80 of 0.80 s" in client.html(), lambda: stage.step(0.0))
+    stage.config = replay.replace(stage.config, show="reference")  # no run of many seconds
+    client.set("motion", "turn_left")
+    client.until(lambda: stage.take.clip.name == "turn_left", lambda: stage.step(0.0))
+    assert stage.playhead.seconds == 0 and stage.playhead.duration_s == stage.take.clip.duration_s
+    client.until(lambda: "no policy: nothing to compare" in client.html(), lambda: stage.step(0.0))
+    assert "motion turn_left (" in capsys.readouterr().out
+    # Only what is offered: a page takes no paths from whoever speaks its protocol.
+    for name in ("../secret.npz", "walk[0:1]"):
+        client.set("motion", name)
+    client.set("motion", "stand[0:0.8]")
+    client.until(lambda: stage.take.clip.name == "stand[0:0.8]", lambda: stage.step(0.0))
+    assert "secret" not in capsys.readouterr().out
+
+
+def test_a_motion_that_cannot_be_loaded_leaves_the_last(stage, monkeypatch):
+    def fail(name):
+        raise MotionError(f"{name}: is damaged.")
+
+    monkeypatch.setattr(replay.library, "load_motion", fail)
+    stage.client.set("motion", "walk")
+    stage.client.until(lambda: "walk: is damaged." in stage.client.html(), lambda: stage.step(0.0))
+    assert stage.take.clip.name == "stand[0:0.8]"
+
+
+def test_the_command_serves_until_it_is_interrupted(monkeypatch, capsys):
+    pytest.importorskip("viser", reason="the package viser (extra web) is not installed")
+    steps = []
+
+    def sleep(seconds):
+        steps.append(seconds)
+        if len(steps) == 3:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(replay.time, "sleep", sleep)
+    monkeypatch.setattr(replay, "has_display", lambda: False)
+    with pytest.raises(KeyboardInterrupt):
+        replay.main(replay.Config(motion="stand[0:1]", show="reference", web=True, port=0))
+    first, second = capsys.readouterr().out.splitlines()
+    assert first == "motion stand[0:1] (1.00 s, Apache-2.0), no policy"
+    port = int(re.fullmatch(r"page on http://127\.0\.0\.1:(\d+) \(Ctrl-C ends it\)", second)[1])
+    replay.web.check(port)  # it is free again
+
+
 # --- bad input -----------------------------------------------------------------------------------
 
 
@@ -302,6 +459,10 @@ def test_a_video_without_av_is_one_sentence(tmp_path, monkeypatch):
         (dict(seconds=0.0), "seconds is 0.0, expected more than 0."),
         (dict(seconds=float("nan")), "seconds is nan, expected more than 0."),
         (dict(video=Path("a.gif")), "a.gif: the name of a video must end in .mp4."),
+        (
+            dict(video=Path("a.mp4"), web=True),
+            "web and video are both given, expected one of them.",
+        ),
         (
             dict(video=Path("a.mp4"), width=63),
             "width and height are 63 and 480, expected even numbers for a video.",
@@ -320,7 +481,7 @@ def test_what_cannot_be_shown_is_one_sentence(tmp_path, no_display):
     video = tmp_path / "out.mp4"
     assert shown(motion="stand") == (
         "There is no display to open a window on (neither DISPLAY nor WAYLAND_DISPLAY is set); "
-        "write a video with --video out.mp4."
+        "look at it in the browser with --web, or write a video with --video out.mp4."
     )
     assert shown(video=video) == (
         "No motion to show, name one with --motion; --list tells those known."
@@ -329,11 +490,23 @@ def test_what_cannot_be_shown_is_one_sentence(tmp_path, no_display):
         "show is 'policy', expected a policy to show; name it with --policy."
     )
     assert shown(video=video, motion="stnad").startswith("Unknown motion 'stnad'; did you mean")
+    assert shown(web=True, port=70000, motion="stand") == (
+        "port is 70000, expected 0 (any that is free) to 65535."
+    )
+    assert shown(web=True, port=0, motion="stnad").startswith(
+        "Unknown motion 'stnad'; did you mean"
+    )
     (tmp_path / "folder.mp4").mkdir()
     assert shown(video=tmp_path / "folder.mp4", motion="stand").endswith(
         "is a folder, expected the name of a file for --video."
     )
     assert not video.exists()
+
+
+def test_without_viser_it_is_one_sentence(monkeypatch):
+    monkeypatch.setitem(sys.modules, "viser", None)
+    text = error_line(replay.main, replay.Config(motion="stand", web=True, port=0))
+    assert text == "A page needs the package viser: pip install 'bm-envs[web]'."
 
 
 def test_the_command_ends_with_2_and_one_line():

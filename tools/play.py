@@ -1,7 +1,9 @@
-"""Drive a diffusion model: keys or a script say what is wanted, and the model walks.
+"""Drive a diffusion model, or push a tracker: in a window, on a page, or by a script.
 
     python tools/play.py --policy guided_body_pos --task joystick       # a window
+    python tools/play.py --policy guided_body_pos --task waypoint --web   # a page (extra web)
     python tools/play.py --policy guided_body_pos --task obstacle
+    python tools/play.py --policy walk                                  # a tracker: task track
     python tools/play.py --policy guided_body_pos --task joystick --video out.mp4 --strip out.png
 
     arrows or I K J L  joystick: faster forward, slower and backward, turn left, turn right;
@@ -10,11 +12,21 @@
     P                  a push of 0.5 m/s in a drawn direction
     R                  begin again
     Enter              pause, and go on
+    gamepad            left stick: forward, backward, turn, or move the goal; A push, B stop,
+                       X pause, Y begin again
+
+The page (http://127.0.0.1:8080, on this machine alone; `--port` for another) has sliders for
+command and goal and buttons for the rest. Its keys are the letters, space and Enter; the arrows
+turn the view. Shift and a click on the ground put the goal there. A gamepad is read by the browser;
+in the window it is read by GLFW, if that knows the gamepad.
 
 The robot starts in a frame of a walk, and the model walks on unguided for 1 s before time counts.
 It is guided as in `benchmarks/guided.py`, by fewer calls of the network; where those are too slow
 for real time, it all runs slower and nothing is skipped. After a fall (pelvis below 0.4 m or tilted
 by more than 60 degrees) it begins again, with the last command or goal.
+
+A tracker follows its motion, over and over, with the reference as a ghost; after a fall (pelvis
+0.3 m below the reference's) it begins again.
 
 `--video` and `--strip` need no display. Then a script drives: one line for each thing that happens,
 with its second; without one, joystick plays its benchmark's commands and the other tasks go to the
@@ -43,7 +55,8 @@ import mujoco
 import numpy as np
 from tyro.conf import FlagCreatePairsOff
 
-from bm_envs import cli
+from bm_envs import cli, evaluation, web
+from bm_envs.backends.base import Simulator
 from bm_envs.backends.mujoco_render import (
     FAR_VIEW,
     Decor,
@@ -52,10 +65,15 @@ from bm_envs.backends.mujoco_render import (
     View,
     has_display,
 )
-from bm_envs.envs import GuidedVectorEnv
+from bm_envs.envs import GuidedVectorEnv, TrackVectorEnv
 from bm_envs.errors import ConfigError, unknown_name
+from bm_envs.motion import library
+from bm_envs.motion.clip import Clip
+from bm_envs.policy import Policy, load_policy, read_onnx, shipped_policies
+from bm_envs.robots import g1
 from bm_envs.robots.mjcf import ModelConfig
 from bm_envs.rotations import quat_yaw
+from bm_envs.tasks.guided import model as model_files
 from bm_envs.tasks.guided.config import (
     CompositionConfig,
     JoystickConfig,
@@ -71,8 +89,9 @@ from bm_envs.tasks.guided.protocols import (
 )
 from bm_envs.tasks.guided.steering import Pilot, Steering, steering_for
 from bm_envs.tasks.track.config import CONTROL_DT, ActuationConfig
+from bm_envs.web import DEFAULT_PORT
 
-Task = Literal["joystick", "waypoint", "obstacle", "walk_perturb", "composition"]
+Task = Literal["joystick", "waypoint", "obstacle", "walk_perturb", "composition", "track"]
 START_MOTIONS = ("walk",)
 WARM_UP_S = 1.0
 DAY = 24 * 3600.0  # s; the time after which even this play ends an episode
@@ -82,6 +101,7 @@ DEFAULT_SECONDS = 12.0  # of pictures; four commands of the joystick benchmark
 COMPOSITION_SECONDS = CompositionConfig.episode_s
 CAMERA_LAG = 0.3  # s, time constant of the following camera
 CATCH_UP_S = 0.1  # s behind real time that are caught up; what is more is lost
+TOUCH_N = 1.0  # force on a foot from which on it touches the floor; the robot weighs 330 N
 
 # --- what is wanted: keys and scripts -------------------------------------------------------------
 
@@ -94,6 +114,9 @@ KEYS = {
 # The ranges of commands are those that the joystick task draws from: `tasks/guided/config.py`.
 FORWARD, TURN = JoystickConfig.random_forward, JoystickConfig.random_yaw_rate
 FORWARD_STEP, TURN_STEP, GOAL_STEP = 0.1, 0.25, 0.25  # m/s, rad/s, m; of one press
+GOAL_SPEED = 1.0  # m/s, of the goal under a stick held all the way
+DEAD_ZONE = 0.15  # share of a stick's way that means nothing: sticks do not rest at zero
+PAD_KEYS = (ord("P"), ord(" "), 257, ord("R"))  # what the buttons A, B, X, Y are pressed for
 # m/s and rad/s in a second: half a second from no turn to the sharpest, one to the fastest walk.
 RAMP = np.array([0.6, 0.6, 1.0])
 
@@ -107,6 +130,7 @@ class Keyboard:
         shift: how far the goal is to move, m, away from the viewer and to the left. `[2]`.
         asked: those of `stop`, `push` and `reset` that are not done yet.
         paused: whether time stands still.
+        push_speed: of a push that is asked for, m/s.
     """
 
     def __init__(self) -> None:
@@ -114,6 +138,8 @@ class Keyboard:
         self.shift = np.zeros(2)
         self.asked: set[str] = set()
         self.paused = False
+        self.push_speed = PUSH_SPEED
+        self._held, self._buttons = False, 0
 
     def press(self, key: int) -> None:
         """A key went down, or repeats. Keys that mean nothing are passed over."""
@@ -132,6 +158,25 @@ class Keyboard:
             self.asked.add(name)
             if name == "stop":
                 self.target[:] = 0.0
+
+    def gamepad(self, state: tuple[tuple[float, float], int] | None) -> None:
+        """What a gamepad does in a control step: stick, right and down in [-1, 1], and buttons.
+
+        The buttons A, B, X and Y are bits 0 to 3. None: there is none (any more).
+        """
+        (right, down), buttons = state or ((0.0, 0.0), 0)
+        held = math.hypot(right, down) > DEAD_ZONE
+        if held:
+            ahead = -down
+            self.target[:] = ahead * FORWARD[1] if ahead > 0 else -ahead * FORWARD[0], 0.0, 0.0
+            self.target[2] = -right * TURN[1]
+            self.shift += GOAL_SPEED * CONTROL_DT * np.array([ahead, -right])
+        elif self._held:  # let go of
+            self.target[:] = 0.0
+        for number, key in enumerate(PAD_KEYS):
+            if buttons & ~self._buttons & 1 << number:
+                self.press(key)
+        self._held, self._buttons = held, buttons
 
     def ramp(self) -> np.ndarray:
         """The command of the coming control step, nearer to the target. `[3]`, a copy."""
@@ -247,12 +292,18 @@ def default_script(task: str, seconds: float) -> list[Event]:
 
 @dataclass(frozen=True)
 class Config:
-    """Drive a diffusion model, by keys in a window or by a script into pictures."""
+    """Drive a diffusion model or push a tracker, in a window, on a page, or by a script."""
 
     policy: str
     """A run directory, an ONNX file, a shipped model's name, or hub:OWNER/NAME[@REVISION]."""
-    task: Task = "joystick"
-    """What the model is to do."""
+    task: Task | None = None
+    """What it is to do; none: `track` of a tracker, else `joystick`."""
+    motion: str | None = None
+    """Of a tracker: a name, file or cut such as 'walk1[5:15]'; none: the motion it was made for."""
+    port: int = DEFAULT_PORT
+    """Of the page; 0: any that is free."""
+    web: Annotated[bool, FlagCreatePairsOff] = False
+    """Serve a page on loopback in place of opening a window."""
     video: Path | None = None
     """MP4 to write in place of opening a window."""
     strip: Path | None = None
@@ -292,6 +343,10 @@ class Config:
     """Folder with the maker's meshes of the G1; none: BM_DATA_DIR/g1_meshes, else plain shapes."""
 
     def __post_init__(self) -> None:
+        if self.web and not self.in_window:
+            raise ConfigError("web is given with video or strip, expected either.")
+        if self.motion is not None and self.task not in (None, "track"):
+            raise ConfigError(f"motion is '{self.motion}', but task '{self.task}' takes none.")
         if self.seconds is not None and not 0 < self.seconds <= DAY:
             raise ConfigError(f"seconds is {self.seconds}, expected more than 0, a day at most.")
         if not 1 <= self.fps <= 50:
@@ -339,8 +394,8 @@ class Config:
 # --- the robot ------------------------------------------------------------------------------------
 
 
-class Play:
-    """One robot, the model that controls it, and what is wanted of it.
+class Game:
+    """One robot that is controlled, and what is wanted of it.
 
     Attributes:
         keyboard: what keys ask for; a script presses it, too.
@@ -350,37 +405,22 @@ class Play:
     """
 
     def __init__(
-        self, model: GuidedModel, config: Config, script: Iterable[Event] = (), *,
-        report: Callable[[str], None] = print,
+        self, config: Config, script: Iterable[Event], report: Callable[[str], None]
     ) -> None:  # fmt: skip
-        """A robot that has been put into its start; `report` gets a line for what happens to it."""
-        self.config, self._model, self._report = config, model, report
+        self.config, self._report = config, report
         self._script = deque(script)
         self.keyboard = Keyboard()
-        drives = {name: tuple(values) for name, values in model.drives.items()}
-        settings: dict[str, Any] = dict(
-            warm_up_s=WARM_UP_S, start_motions=START_MOTIONS, actuation=ActuationConfig(**drives),
-        )  # fmt: skip
-        if config.task != "composition":
-            settings["episode_s"] = DAY
-        if config.task == "joystick":
-            settings["segment_s"] = DAY  # one command, which keys and scripts change
-        self.env = GuidedVectorEnv(
-            1, config.task, config=config_class(config.task)(**settings), backend=config.backend,
-            autoreset_mode="disabled", threads=1,
-        )  # fmt: skip
-        self.task = self.env.task
-        self._controller = Controller(model, 1, seed=config.seed, method=config.method)
-        self._pilot = Pilot(self.task, model, steering_for(model, config.steering, config.strength))
         self._rng = np.random.default_rng(config.seed)
         self._goal: np.ndarray | None = None  # asked for by keys or script; else the task's own
         self._pushes: list[tuple[float, float]] = []  # of the coming step: m/s, deg
-        self.ticks = -self.task.config.warm_up_steps
-        self.falls = 0
+        self.ticks, self.falls = 0, 0
         self.tick_s: deque[float] = deque(maxlen=SECOND)
-        self._motion: deque[np.ndarray] = deque(maxlen=SECOND)
         self._said = (self.ticks, "")
-        self._restart(config.seed)
+        self._fell_at: int | None = None
+
+    @property
+    def simulator(self) -> Simulator:
+        raise NotImplementedError
 
     @property
     def time_s(self) -> float:
@@ -395,7 +435,140 @@ class Play:
             self._restart()
             self._say("begins again")
         if self.keyboard.take("push"):
-            self._pushes.append((PUSH_SPEED, self._rng.uniform(-180.0, 180.0)))
+            self._pushes.append((self.keyboard.push_speed, self._rng.uniform(-180.0, 180.0)))
+        self._step(azimuth)
+        self.tick_s.append(time.perf_counter() - began)
+
+    def scene(self) -> tuple[np.ndarray, np.ndarray | None, Decor]:
+        """The configurations of robot and ghost `[36]`, and what is drawn beside them."""
+        raise NotImplementedError
+
+    def rows(self, factor: float) -> list[tuple[str, str]]:
+        """What is told beside the picture, each with its name; `factor` is that of real time."""
+        rows = [("time", f"{self.time_s:.1f} s"), *self._figures()]
+        rows.append(("real time", f"{factor:.2f} x"))
+        rows.append(("falls", str(self.falls)))
+        since, text = self._said
+        if text and self.ticks - since < 3 * SECOND:
+            rows.append(("", text))
+        return rows
+
+    def feet(self) -> np.ndarray:
+        """Whether the left and the right foot press on the floor. `[2]`."""
+        return np.linalg.norm(self.simulator.contact_force[0, -2:], axis=-1) > TOUCH_N
+
+    def factor(self) -> float:
+        """Of real time that ticks alone would run at, drawing apart."""
+        return CONTROL_DT / max(float(np.mean(self.tick_s)), 1e-9) if self.tick_s else 0.0
+
+    def want_goal(self, x: float, y: float) -> None:
+        """Ask for another place, world, m; tasks without one do not look."""
+        self._goal = np.array([x, y])
+
+    def goal(self) -> np.ndarray | None:
+        """The place that can be moved, and is there. `[2]`."""
+        return None
+
+    def close(self) -> None:
+        """Free the engine's resources."""
+        raise NotImplementedError
+
+    def _step(self, azimuth: float) -> None:
+        raise NotImplementedError
+
+    def _restart(self, seed: int | None = None) -> None:
+        raise NotImplementedError
+
+    def _figures(self) -> list[tuple[str, str]]:
+        return []
+
+    def _qpos(self) -> np.ndarray:
+        sim = self.simulator
+        return np.concatenate([sim.root_pos[0], sim.root_quat[0], sim.joint_pos[0]]).astype(float)
+
+    def _play_event(self, event: Event) -> None:
+        if event.what == "command":
+            self.keyboard.jump(event.values)
+        elif event.what == "goal":
+            self.want_goal(*event.values)
+        elif event.what == "push":
+            self._pushes.append((event.values[0], event.values[1]))
+        else:
+            self.keyboard.asked.add(event.what)
+
+    def _push(self, speed: float, direction: float) -> None:
+        """By `speed`, m/s, towards `direction`, deg to the left of the heading."""
+        angle = float(quat_yaw(self.simulator.root_quat)[0]) + math.radians(direction)
+        velocity = speed * np.array([[math.cos(angle), math.sin(angle), 0.0]])
+        self.simulator.push(np.array([0]), velocity, np.zeros((1, 3)))
+        self._say(f"pushed: {speed:.2f} m/s, {direction:+.0f} degrees left of its heading")
+
+    def _lie(self, fell: bool, over: bool) -> None:
+        """Tell of a fall, and begin again a second after it, or where `over`."""
+        if fell and self._fell_at is None:
+            self._fell_at, self.falls = self.ticks, self.falls + 1
+            self._say("fell")
+        lain = self._fell_at is not None and self.ticks - self._fell_at >= SECOND
+        if lain or over or self.simulator.diverged()[0]:
+            self._restart()
+            self._say("begins again")
+
+    def _say(self, text: str) -> None:
+        self._said = (self.ticks, text)
+        self._report(f"{self.time_s:7.2f} s  {text}")
+
+
+class Play(Game):
+    """A diffusion model that is guided."""
+
+    def __init__(
+        self, model: GuidedModel, config: Config, script: Iterable[Event] = (), *,
+        report: Callable[[str], None] = print,
+    ) -> None:  # fmt: skip
+        """A robot that has been put into its start; `report` gets a line for what happens to it."""
+        super().__init__(config, script, report)
+        task = config.task or "joystick"
+        self._model = model
+        drives = {name: tuple(values) for name, values in model.drives.items()}
+        settings: dict[str, Any] = dict(
+            warm_up_s=WARM_UP_S, start_motions=START_MOTIONS, actuation=ActuationConfig(**drives),
+        )  # fmt: skip
+        if task != "composition":
+            settings["episode_s"] = DAY
+        if task == "joystick":
+            settings["segment_s"] = DAY  # one command, which keys and scripts change
+        self.env = GuidedVectorEnv(
+            1, task, config=config_class(task)(**settings), backend=config.backend,
+            autoreset_mode="disabled", threads=1,
+        )  # fmt: skip
+        self.task = self.env.task
+        self._controller = Controller(model, 1, seed=config.seed, method=config.method)
+        self._pilot = Pilot(self.task, model, steering_for(model, config.steering, config.strength))
+        self.ticks = -self.task.config.warm_up_steps
+        self._said = (self.ticks, "")
+        self._motion: deque[np.ndarray] = deque(maxlen=SECOND)
+        self._restart(config.seed)
+
+    @property
+    def simulator(self) -> Simulator:
+        return self.task.simulator
+
+    def scene(self) -> tuple[np.ndarray, None, Decor]:
+        """See `Game.scene`."""
+        return self._qpos(), None, Decor(**self.task.shown(0))
+
+    def goal(self) -> np.ndarray | None:
+        """See `Game.goal`."""
+        task = self.task
+        if not isinstance(task, WaypointTask) or isinstance(task, CompositionTask):
+            return None
+        return task.goal[0] if np.isfinite(task.goal).all() else None
+
+    def close(self) -> None:
+        """See `Game.close`."""
+        self.env.close()
+
+    def _step(self, azimuth: float) -> None:
         self._want(azimuth)
         self._controller.guide = self._pilot.guide()
         action = self._controller.act(self.task.robots.states())
@@ -407,18 +580,10 @@ class Play:
         self.ticks += 1
         self._motion.append(self._velocity())
         self._look(figures, bool(truncated[0]))
-        self.tick_s.append(time.perf_counter() - began)
 
-    def scene(self) -> tuple[np.ndarray, Decor]:
-        """The robot's configuration `[36]`, and what is drawn beside it."""
-        sim = self.task.simulator
-        qpos = np.concatenate([sim.root_pos[0], sim.root_quat[0], sim.joint_pos[0]]).astype(float)
-        return qpos, Decor(**self.task.shown(0))
-
-    def rows(self, factor: float) -> list[tuple[str, str]]:
-        """What is told beside the picture, each with its name; `factor` is that of real time."""
+    def _figures(self) -> list[tuple[str, str]]:
         task = self.task
-        rows = [("time", f"{self.time_s:.1f} s")]
+        rows: list[tuple[str, str]] = []
         if task.clock[0] < 0:
             rows.append(("wanted", "nothing yet: warm-up"))
         elif isinstance(task, CommandedTask) and not self._on_way():
@@ -429,38 +594,14 @@ class Play:
             away = np.linalg.norm(task.goal[0] - task.simulator.root_pos[0, :2])
             rows.append(("goal", f"{away:.2f} m away"))
         forward, _, rate = np.mean(self._motion, 0) if self._motion else np.zeros(3)
-        rows.append(("measured", f"{forward:+.2f} m/s, {rate:+.2f} rad/s"))
-        rows.append(("real time", f"{factor:.2f} x"))
-        rows.append(("falls", str(self.falls)))
-        since, text = self._said
-        if text and self.ticks - since < 3 * SECOND:
-            rows.append(("", text))
-        return rows
-
-    def factor(self) -> float:
-        """Of real time that ticks alone would run at, drawing apart."""
-        return CONTROL_DT / max(float(np.mean(self.tick_s)), 1e-9) if self.tick_s else 0.0
-
-    def close(self) -> None:
-        """Free the engine's resources."""
-        self.env.close()
+        return [*rows, ("measured", f"{forward:+.2f} m/s, {rate:+.2f} rad/s")]
 
     def _restart(self, seed: int | None = None) -> None:
         self.env.reset(seed=seed)
         self._controller.reset(self.task.robots.states())
         self._motion.clear()
-        self._fell_at: int | None = None
+        self._fell_at = None
         self._had: set[str] = set()  # what happened to this goal and was told
-
-    def _play_event(self, event: Event) -> None:
-        if event.what == "command":
-            self.keyboard.jump(event.values)
-        elif event.what == "goal":
-            self._goal = np.array(event.values)
-        elif event.what == "push":
-            self._pushes.append((event.values[0], event.values[1]))
-        else:
-            self.keyboard.asked.add(event.what)
 
     def _want(self, azimuth: float) -> None:
         """Tell the task."""
@@ -474,12 +615,6 @@ class Play:
                 self._goal = task.goal[0] + keys.take_shift(azimuth)
             if self._goal is not None:
                 task.set_goal(self._goal)
-
-    def _push(self, speed: float, direction: float) -> None:
-        """By `speed`, m/s, towards `direction`, deg to the left of the heading."""
-        angle = quat_yaw(self.task.simulator.root_quat) + math.radians(direction)
-        self.task.robots.push(np.array([speed]), angle)
-        self._say(f"pushed: {speed:.2f} m/s, {direction:+.0f} degrees left of its heading")
 
     def _on_way(self) -> bool:
         """Whether it is in the last phase of a composition."""
@@ -496,22 +631,69 @@ class Play:
             self._had.discard("arrival")  # the goal was moved
         self._once("arrival", arrived, "at the goal")
         self._once("touch", bool(np.any(figures.get("touched", False))), "touches an obstacle")
-        if figures["fell_strict"][0] and self._fell_at is None:
-            self._fell_at, self.falls = self.ticks, self.falls + 1
-            self._say("fell")
-        lain = self._fell_at is not None and self.ticks - self._fell_at >= SECOND
-        if lain or over or self.task.simulator.diverged()[0]:
-            self._restart()
-            self._say("begins again")
+        self._lie(bool(figures["fell_strict"][0]), over)
 
     def _once(self, name: str, happens: bool, text: str) -> None:
         if happens and name not in self._had:
             self._had.add(name)
             self._say(text)
 
-    def _say(self, text: str) -> None:
-        self._said = (self.ticks, text)
-        self._report(f"{self.time_s:7.2f} s  {text}")
+
+class Tracking(Game):
+    """A tracker that follows a motion over and over, undisturbed but for pushes."""
+
+    def __init__(
+        self, policy: Policy, clip: Clip, config: Config, script: Iterable[Event] = (), *,
+        report: Callable[[str], None] = print,
+    ) -> None:  # fmt: skip
+        """A robot at the motion's start; `report` gets a line for what happens to it."""
+        super().__init__(config, script, report)
+        self.clip = clip
+        task = evaluation.protocol_task(policy, "clip", failure_rules=False)
+        self.env = TrackVectorEnv(
+            1, clip, config=task, backend=config.backend, autoreset_mode="disabled",
+            critic="none", threads=1,
+        )  # fmt: skip
+        self._act = evaluation.in_project_order(policy)
+        root = g1.BODY_NAMES.index(g1.ROOT_BODY)
+        self._reference = np.concatenate(
+            [clip.body_pos_w[:, root], clip.body_quat_w[:, root], clip.joint_pos], axis=1
+        ).astype(float)
+        self._restart(config.seed)
+
+    @property
+    def simulator(self) -> Simulator:
+        return self.env.simulator
+
+    def scene(self) -> tuple[np.ndarray, np.ndarray, Decor]:
+        """See `Game.scene`; the ghost is the reference."""
+        return self._qpos(), self._reference[self.env.task.frame[0]], Decor()
+
+    def close(self) -> None:
+        """See `Game.close`."""
+        self.env.close()
+
+    def _step(self, azimuth: float) -> None:
+        action = self._act(self._obs)
+        for push in self._pushes:  # now, so that they come unseen
+            self._push(*push)
+        self._pushes.clear()
+        self.keyboard.asked.discard("stop")  # which it cannot
+        self._obs, _, terminated, truncated, _ = self.env.step(action)
+        self.ticks += 1
+        self._lie(bool(evaluation.has_fallen(self.env)[0]), bool((terminated | truncated)[0]))
+
+    def _figures(self) -> list[tuple[str, str]]:
+        frame, errors = int(self.env.task.frame[0]), self.env.task.tracking_errors()
+        return [
+            ("motion", f"{frame / self.clip.fps:.1f} of {self.clip.duration_s:.1f} s"),
+            ("key points", f"{errors['mpkpe_m'][0] * 1000:.0f} mm off"),
+            ("joints", f"{errors['joint_pos_rad'][0]:.3f} rad off"),
+        ]
+
+    def _restart(self, seed: int | None = None) -> None:
+        self._obs, _ = self.env.reset(seed=seed)
+        self._fell_at = None
 
 
 # --- in a window ----------------------------------------------------------------------------------
@@ -535,6 +717,10 @@ class Window(HumanViewer):
     def azimuth(self) -> float:
         """Where the viewer looks over the ground, deg."""
         return float(self._handle.cam.azimuth)
+
+    def drive(self, play: Game) -> None:
+        """What is asked for by other means than keys."""
+        play.keyboard.gamepad(read_gamepad())
 
     def keys(self) -> Iterator[int]:
         """Keys that were pressed and not yet read."""
@@ -572,14 +758,145 @@ class Window(HumanViewer):
         super().sync(qpos, ghost_qpos, decor)
 
 
-def watch(play: Play, window: Window) -> None:
-    """Play in a window, in real time or slower, until it is shut or the time is over."""
+def read_gamepad() -> tuple[tuple[float, float], int] | None:
+    """The first gamepad that GLFW knows, as `Keyboard.gamepad` takes it; None: there is none."""
+    import glfw
+
+    for number in range(glfw.JOYSTICK_LAST + 1):
+        state = glfw.get_gamepad_state(number) if glfw.joystick_is_gamepad(number) else None
+        if state:
+            x, y = state.axes[glfw.GAMEPAD_AXIS_LEFT_X], state.axes[glfw.GAMEPAD_AXIS_LEFT_Y]
+            names = (glfw.GAMEPAD_BUTTON_A, glfw.GAMEPAD_BUTTON_B, glfw.GAMEPAD_BUTTON_X,
+                     glfw.GAMEPAD_BUTTON_Y)  # fmt: skip
+            return (x, y), sum(1 << i for i, name in enumerate(names) if state.buttons[name])
+    return None
+
+
+# --- on a page ------------------------------------------------------------------------------------
+
+
+class PageWindow:
+    """The page in the window's place: sliders, buttons and keys.
+
+    What people do there arrives in viser's threads; `keys` and `drive` take it to the robot.
+    """
+
+    def __init__(self, page: web.Page, task: Task) -> None:
+        self.page = page
+        self._pressed: deque[int] = deque()
+        self._wanted: deque[tuple[str, float, float]] = deque()
+        self._feet = np.zeros(2, bool)
+        gui, press = page.server.gui, self._pressed.append
+        self._told = gui.add_html("")
+        self._sliders: dict[str, tuple[Any, Any]] = {}
+        self._shown: dict[str, tuple[float, ...]] = {}  # what the sliders were last told
+        if task == "joystick":
+            with gui.add_folder("command"):
+                self._pair(
+                    "command", ("forward, m/s", *FORWARD, 0.05), ("turn, rad/s", *TURN, 0.05)
+                )
+        elif task in ("waypoint", "obstacle"):
+            with gui.add_folder("goal"):
+                self._pair("goal", ("x, m", -10.0, 10.0, 0.05), ("y, m", -10.0, 10.0, 0.05))
+            page.on_ground(lambda x, y: self._wanted.append(("goal", x, y)))
+        self._strength = gui.add_slider("push, m/s", 0.0, 2.0, 0.05, PUSH_SPEED)
+        names = [("Push", "P", ord("P")), ("Pause", "enter", 257), ("Begin again", "R", ord("R"))]
+        if task not in ("track", "walk_perturb", "composition"):
+            names.insert(1, ("Stop", "space", ord(" ")))
+        for label, key, code in names:
+            button = gui.add_button(label, hint=f"Key: {key}")
+            button.on_click(lambda event, code=code: press(code))
+            if label == "Pause":
+                self._pause = button
+            gui.add_command(label, hotkey=key).on_trigger(lambda event, code=code: press(code))
+        self._gamepad = None
+        if self._sliders:
+            self._gamepad = web.PageGamepad(page)
+            for label, key in (("Ahead", "I"), ("Back", "K"), ("Left", "J"), ("Right", "L")):
+                command = gui.add_command(label, hotkey=key)
+                command.on_trigger(lambda event, code=ord(key): press(code))
+
+    def _pair(self, what: str, *settings: tuple[str, float, float, float]) -> None:
+        """Two sliders that ask for something together."""
+        gui = self.page.server.gui
+        first, second = (
+            gui.add_slider(label, low, high, step, 0.0) for label, low, high, step in settings
+        )
+        self._sliders[what] = first, second
+
+        async def moved(event: Any) -> None:  # as such it reads what was sent, and no later value
+            values = [float(first.value), float(second.value)]
+            if event.client is not None and np.isfinite(values).all():  # else by `tell`
+                clipped = np.clip(values, [first.min, second.min], [first.max, second.max])
+                self._wanted.append((what, float(clipped[0]), float(clipped[1])))
+
+        first.on_update(moved)
+        second.on_update(moved)
+
+    @property
+    def azimuth(self) -> float:
+        """Where the viewer looks over the ground, deg."""
+        return self.page.azimuth
+
+    def is_running(self) -> bool:
+        return True
+
+    def keys(self) -> Iterator[int]:
+        """Keys and buttons that were pressed and not yet read."""
+        while self._pressed:
+            yield self._pressed.popleft()
+
+    def drive(self, play: Game) -> None:
+        """What is asked for by other means than keys."""
+        while self._wanted:
+            what, first, second = self._wanted.popleft()
+            if what == "goal":
+                play.want_goal(first, second)
+            else:
+                play.keyboard.target[:] = first, 0.0, second
+        speed = float(self._strength.value)
+        if 0 <= speed <= self._strength.max:
+            play.keyboard.push_speed = speed
+        if self._gamepad is not None:
+            play.keyboard.gamepad(self._gamepad.read())
+        self._feet = play.feet()
+        self._place = play.goal()
+        self._target = play.keyboard.target.copy()
+        self._paused = play.keyboard.paused
+
+    def sync(self, qpos: np.ndarray, ghost: np.ndarray | None, decor: Decor) -> None:
+        self.page.show(qpos, ghost, decor, feet=tuple(self._feet))
+
+    def tell(self, rows: Sequence[tuple[str, str]]) -> None:
+        """Show names and values, and move the sliders to what is wanted."""
+        self._told.content = web.table(rows)
+        label = "Go on" if self._paused else "Pause"
+        if self._pause.label != label:
+            self._pause.label = label
+        for what, (first, second) in self._sliders.items():
+            values = self._place if what == "goal" else self._target[[0, 2]]
+            # Only what changed: else a slider that is being moved would be set back.
+            if values is not None and tuple(values) != self._shown.get(what):
+                self._shown[what] = tuple(values)
+                first.value, second.value = (
+                    min(max(round(float(value), 2), slider.min), slider.max)
+                    for value, slider in zip(values, (first, second), strict=True)
+                )
+
+    def close(self) -> None:
+        """Stop serving."""
+        self.page.close()
+
+
+def watch(play: Game, window: Window | PageWindow) -> None:
+    """Play in a window or on a page, in real time or slower, until it is shut or time is over."""
     config, keyboard = play.config, play.keyboard
     due, drawn, told = time.perf_counter(), -math.inf, -math.inf
     ended: deque[float] = deque(maxlen=SECOND + 1)  # when the last ticks did
     while window.is_running() and play.time_s < config.duration_s:
         for key in window.keys():
             keyboard.press(key)
+        window.drive(play)
         if keyboard.paused:
             ended.clear()
         else:
@@ -588,7 +905,7 @@ def watch(play: Play, window: Window) -> None:
         now = time.perf_counter()
         if now - drawn >= 1 / config.fps - 0.5 * CONTROL_DT:
             drawn = now
-            window.sync(*_scene(play))
+            window.sync(*play.scene())
         if now - told >= 0.2:
             told = now
             wall = ended[-1] - ended[0] if len(ended) > 1 else math.inf
@@ -602,15 +919,10 @@ def watch(play: Play, window: Window) -> None:
         time.sleep(max(due - now, 0.0))
 
 
-def _scene(play: Play) -> tuple[np.ndarray, None, Decor]:
-    qpos, decor = play.scene()
-    return qpos, None, decor
-
-
 # --- into files -----------------------------------------------------------------------------------
 
 
-def record(play: Play, model: ModelConfig) -> None:
+def record(play: Game, model: ModelConfig) -> None:
     """Play without a window, into a video, a strip or both."""
     config = play.config
     total = round(config.duration_s / CONTROL_DT)
@@ -636,7 +948,7 @@ def record(play: Play, model: ModelConfig) -> None:
                     and tick * config.fps * CONTROL_DT >= made
                 )
                 if in_video or tick in in_strip:
-                    picture = renderer.render(*_scene(play))
+                    picture = renderer.render(*play.scene())
                     strip.extend([picture] * in_strip.count(tick))
                     if in_video:
                         made += 1
@@ -700,34 +1012,75 @@ def write_strip(path: Path, pictures: Sequence[np.ndarray]) -> None:
         imageio.imwrite(temporary, np.concatenate(parts, 1), extension=".png")
 
 
+def is_tracker(reference: str) -> bool:
+    """Whether it is a tracker's file and not a diffusion model's; of the Hub's: no."""
+    path = Path(reference)
+    if path.is_dir():
+        return (path / "policy.onnx").is_file() and not (path / model_files.FILE).is_file()
+    if path.is_file():
+        entries = {entry.key: entry.value for entry in read_onnx(path).metadata_props}
+        return entries.get("format") != model_files.FORMAT
+    return reference in shipped_policies()
+
+
+def make_game(config: Config, script: Sequence[Event]) -> Game:
+    """Load what is to be played, and say so."""
+    if config.task == "track":
+        policy = load_policy(config.policy)
+        clip = (
+            library.load_motion(config.motion)
+            if config.motion
+            else evaluation.motions_of(policy)[0]
+        )
+        print(
+            f"policy {policy.name}, motion {clip.name} ({clip.duration_s:.2f} s, {clip.licence}), "
+            f"backend {config.backend}, seed {config.seed}",
+            flush=True,
+        )
+        return Tracking(policy, clip, config, script)
+    model = load_model(config.policy, threads=config.threads or cli.available_cores())
+    print(
+        f"model {model.name} ({model.representation.name}), task {config.task}, sampler "
+        f"{config.sampler}, backend {config.backend}, seed {config.seed}",
+        flush=True,
+    )
+    return Play(model, config, script)
+
+
 def main(config: Config) -> None:
-    """Open the window, or write the pictures."""
-    if config.in_window and not has_display():
+    """Open the window, serve the page, or write the pictures."""
+    if config.in_window and not config.web and not has_display():
         raise ConfigError(
             "There is no display to open a window on (neither DISPLAY nor WAYLAND_DISPLAY is set); "
-            "draw without one: --video out.mp4 or --strip out.png."
+            "play in the browser with --web, or draw: --video out.mp4 or --strip out.png."
         )
     for flag, path in (("video", config.video), ("strip", config.strip)):
         if path is not None and path.is_dir():
             raise ConfigError(f"{path} is a folder, expected the name of a file for --{flag}.")
+    if config.task is None:
+        tracker = config.motion is not None or is_tracker(config.policy)
+        config = dataclasses.replace(config, task="track" if tracker else "joystick")
+    task: Task = config.task or "joystick"
     script: list[Event] = []
     if config.script is not None:
         try:
             text = config.script.read_text(encoding="utf-8")
         except (OSError, UnicodeDecodeError) as error:
             raise ConfigError(f"{config.script}: cannot be read ({error}).") from error
-        script = parse_script(text, str(config.script), config.task)
+        script = parse_script(text, str(config.script), task)
     elif not config.in_window:
-        script = default_script(config.task, config.duration_s)
-    model = load_model(config.policy, threads=config.threads or cli.available_cores())
-    print(
-        f"model {model.name} ({model.representation.name}), task {config.task}, sampler "
-        f"{config.sampler}, backend {config.backend}, seed {config.seed}"
-    )
+        script = default_script(task, config.duration_s)
     look = ModelConfig(visuals=True, mesh_dir=config.mesh_dir)
-    play = Play(model, config, script)
+    if config.web:
+        web.check(config.port)  # before the network is loaded
+    play = make_game(config, script)
     try:
-        if config.in_window:
+        if config.web:
+            page = web.Page(look, port=config.port, title="bm-envs play", view=config.view)
+            with contextlib.closing(PageWindow(page, task)) as window:
+                print(f"page on {page.url} (Ctrl-C ends it)", flush=True)
+                watch(play, window)
+        elif config.in_window:
             with contextlib.closing(Window(look, config.view)) as window:
                 watch(play, window)
         else:

@@ -1,6 +1,7 @@
-"""Look at a motion, at a policy that follows it, or at both, in a window or as an MP4.
+"""Look at a motion, at a policy that follows it, or at both: in a window, on a page, as an MP4.
 
     python tools/replay.py --motion walk                       # a window
+    python tools/replay.py --motion walk --web                 # a page for the browser (extra web)
     python tools/replay.py --motion walk --video walk.mp4      # no display needed
     python tools/replay.py --motion 'dance1[10:20]' --policy runs/dance1__ppo_track__1 --video d.mp4
     python tools/replay.py --list
@@ -12,34 +13,49 @@ The policy runs once, before anything is drawn, as in the `clip` protocol of `be
 (or its `robust` one, a single episode), but a failure does not end it: the robot is seen falling.
 What is printed follows the protocol: the failure is the first frame with the pelvis off by more
 than 0.25 m in height or 0.8 in tilt, and the errors are means over the frames before it.
+
+The page is on this machine alone (http://127.0.0.1:8080; another with `--port`), until Ctrl-C. It
+offers the motions that are on this machine, and has the errors of each link and joint and the feet
+that touch the floor: of the policy's robot as the physics has it, of the reference as the motion
+says it.
 """
 
 from __future__ import annotations
 
+import html
+import queue
 import re
 import sys
 import time
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import numpy as np
 from tyro.conf import FlagCreatePairsOff
 
-from bm_envs import cli, evaluation
+from bm_envs import cli, evaluation, web
 from bm_envs.backends.mujoco_render import HumanViewer, OffscreenRenderer, has_display
 from bm_envs.envs import TrackVectorEnv
-from bm_envs.errors import ConfigError, PolicyError
-from bm_envs.motion import library
+from bm_envs.errors import BMError, ConfigError, PolicyError
+from bm_envs.motion import library, procedural
 from bm_envs.motion.clip import Clip
 from bm_envs.policy import Policy, load_policy, shipped_policies
-from bm_envs.robots import g1
+from bm_envs.robots import g1, kinematics
 from bm_envs.robots.mjcf import ModelConfig
 from bm_envs.tasks.track.config import CONTROL_DT
+from bm_envs.web import DEFAULT_PORT
 
 ROOT = g1.BODY_NAMES.index(g1.ROOT_BODY)
+TRACKED = [g1.BODY_NAMES.index(name) for name in g1.TRACKED_BODIES]
 CAMERA_LAG = 0.3  # s, time constant of the following camera
+REST_S = 0.5  # between the end of a motion and its next beginning
+TOUCH_N = 1.0  # force on a foot from which on it touches the floor; the robot weighs 330 N
+PAGE_FPS = 30  # pictures a second on the page
+TOLD_S = 0.12  # between two updates of the numbers on the page
+WORST_JOINTS = 5  # that are told one by one
+SPEEDS = ("0.1", "0.25", "0.5", "1", "2")
 
 
 @dataclass(frozen=True)
@@ -58,6 +74,10 @@ class Config:
     """Second of the motion to begin with; the policy starts there, too."""
     seconds: float | None = None
     """Seconds to show; none: to the end of the motion."""
+    web: Annotated[bool, FlagCreatePairsOff] = False
+    """Serve a page on loopback in place of opening a window."""
+    port: int = DEFAULT_PORT
+    """Of the page; 0: any that is free."""
     list: Annotated[bool, FlagCreatePairsOff] = False
     """List every motion that is known by name, and end."""
     protocol: Literal["clip", "robust"] = "clip"
@@ -88,6 +108,8 @@ class Config:
             raise ConfigError(f"seconds is {self.seconds}, expected more than 0.")
         if not 1 <= self.fps <= 50:
             raise ConfigError(f"fps is {self.fps}, expected 1 to 50.")
+        if self.web and self.video is not None:
+            raise ConfigError("web and video are both given, expected one of them.")
         if self.video is not None and self.video.suffix.lower() != ".mp4":
             raise ConfigError(f"{self.video}: the name of a video must end in .mp4.")
         if self.video is not None and (self.width % 2 or self.height % 2):
@@ -107,15 +129,22 @@ class Rollout:
     """Steps before the failure; T - 1 without one."""
     errors: dict[str, float]
     """Mean tracking errors of the frames before the failure; empty without one."""
+    contact: np.ndarray = field(default_factory=lambda: np.zeros((0, 2), bool))
+    """`[R, 2]`, whether the left and the right foot press on the floor."""
 
 
 def motion_table() -> str:
-    """Every motion that is known by name, aligned."""
+    """Every motion that is known by name, aligned; the families that are made when asked for."""
     head = ("motion", "seconds", "fps", "where", "licence", "source")
     lines: list[tuple[str, ...]] = [head]
-    for info in library.list_motions():
+    infos = library.list_motions()
+    for info in infos:
         seconds = "-" if info.frames is None else f"{(info.frames - 1) / info.fps:.2f}"
         lines.append((info.name, seconds, f"{info.fps:g}", info.where, info.licence, info.source))
+    for family in ("walk_mix", "walk_on"):
+        what = f"drawn anew for each number N = 0, 1, ... ({procedural.__name__})"
+        at_least = f"{procedural.MIX_S:g} +"
+        lines.append((f"{family}_N", at_least, "50", "made", procedural.LICENCE, what))
     return cli.aligned(lines)
 
 
@@ -166,11 +195,13 @@ def run_policy(policy: Policy, clip: Clip, config: Config) -> Rollout:
     sim = env.simulator
     act = evaluation.in_project_order(policy)
     qpos: list[np.ndarray] = []
+    contact: list[np.ndarray] = []
 
     def record(present: np.ndarray) -> None:
         if present[0]:  # else it has diverged: there is nothing to draw
             state = np.concatenate([sim.root_pos[0], sim.root_quat[0], sim.joint_pos[0]])
             qpos.append(state.astype(float))
+            contact.append(np.linalg.norm(sim.contact_force[0, -2:], axis=-1) > TOUCH_N)
 
     try:
         found = evaluation.run_episodes(
@@ -180,7 +211,9 @@ def run_policy(policy: Policy, clip: Clip, config: Config) -> Rollout:
         env.close()
     reached = int(found.reached[0])
     errors = {name: float(value[0]) for name, value in found.errors.items()} if reached else {}
-    return Rollout(np.stack(qpos), reached, errors)
+    if len(contact) > 1:
+        contact[0] = contact[1]  # no physics has run at the reset
+    return Rollout(np.stack(qpos), reached, errors, np.stack(contact))
 
 
 def reference_qpos(clip: Clip) -> np.ndarray:
@@ -249,9 +282,279 @@ def watch(
     with HumanViewer(model) as viewer:
         started = time.perf_counter()
         while viewer.is_running():
-            seconds = (time.perf_counter() - started) % (clip.duration_s + 0.5)
+            seconds = (time.perf_counter() - started) % (clip.duration_s + REST_S)
             viewer.sync(*shown_at(seconds, clip, reference, rollout, show))
             time.sleep(1 / clip.fps)
+
+
+# --- on a page ------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Take:
+    """What is looked at: a motion and, if there is a policy, its run."""
+
+    clip: Clip
+    reference: np.ndarray
+    """`[T, 36]`."""
+    policy: Policy | None
+    rollout: Rollout | None
+    body_m: np.ndarray | None
+    """`[R, 14]`, how far the tracked links are from the reference's, m."""
+    joint_rad: np.ndarray | None
+    """`[R, 29]`, how far the joints are."""
+
+
+def make_take(config: Config) -> Take:
+    """Load the motion and run the policy."""
+    policy = choose_policy(config)
+    clip = choose_clip(config, policy)
+    followed = f"policy {policy.name}" if policy is not None else "no policy"
+    print(f"motion {clip.name} ({clip.duration_s:.2f} s, {clip.licence}), {followed}", flush=True)
+    reference = reference_qpos(clip)
+    if policy is None:
+        return Take(clip, reference, None, None, None, None)
+    rollout = run_policy(policy, clip, config)
+    print(describe(rollout, clip), flush=True)
+    qpos = rollout.qpos
+    links = kinematics.link_poses(qpos[:, :3], qpos[:, 3:7], qpos[:, 7:]).pos
+    body_m = np.linalg.norm(links[:, TRACKED] - clip.body_pos_w[: len(qpos), TRACKED], axis=-1)
+    joint_rad = abs(qpos[:, 7:] - clip.joint_pos[: len(qpos)])
+    return Take(clip, reference, policy, rollout, body_m, joint_rad)
+
+
+class Playhead:
+    """Where in a motion of `duration_s` the page is; it plays over and over, with rests."""
+
+    def __init__(self, duration_s: float) -> None:
+        self.duration_s, self.seconds = duration_s, 0.0
+        self.speed, self.playing = 1.0, True
+        self._rested_s = 0.0
+
+    def advance(self, wall_s: float) -> None:
+        """Time goes by."""
+        if not self.playing:
+            return
+        if self.seconds < self.duration_s:
+            self.seconds = min(self.seconds + wall_s * self.speed, self.duration_s)
+            self._rested_s = 0.0
+        else:
+            self._rested_s += wall_s
+            if self._rested_s >= REST_S:
+                self.seconds = 0.0
+
+    def step(self, seconds: float) -> None:
+        """Stand still, so much further on or back."""
+        self.playing = False
+        self.seek(self.seconds + seconds)
+
+    def seek(self, seconds: float) -> None:
+        """On from there."""
+        if not np.isfinite(seconds):
+            return
+        self.seconds, self._rested_s = min(max(seconds, 0.0), self.duration_s), 0.0
+
+
+def nearby_motions() -> list[str]:
+    """Names of the motions that are on this machine."""
+    return [i.name for i in library.list_motions() if i.where in ("package", "BM_DATA_DIR")]
+
+
+class Stage:
+    """The page's panel, and what it shows.
+
+    What people do there arrives in viser's threads; they queue it, and `step` does it.
+    """
+
+    def __init__(self, page: web.Page, config: Config) -> None:
+        self.page, self.config = page, config
+        self._asked: queue.SimpleQueue[tuple[str, Any]] = queue.SimpleQueue()
+        self._told_at = -1.0
+        self.take = make_take(config)
+        self.playhead = Playhead(self.take.clip.duration_s)
+        self._build()
+        self._present()
+
+    def step(self, wall_s: float) -> None:
+        """Do what was asked for, let time go by, draw."""
+        while not self._asked.empty():
+            what, value = self._asked.get()
+            if what == "motion" and value in self._motion.options:
+                self._change(value)
+            elif what == "toggle":
+                self.playhead.playing = not self.playhead.playing
+            elif what == "seek":
+                self.playhead.seek(value)
+            elif what == "step":
+                self.playhead.step(value / self.take.clip.fps)
+            elif what == "restart":
+                self.playhead.seek(0.0)
+        if self._speed.value in SPEEDS:
+            self.playhead.speed = float(self._speed.value)
+        self.page.follow = self._follow.value
+        self.playhead.advance(wall_s)
+        self._draw()
+
+    # --- parts ---------------------------------------------------------------------------------
+
+    def _build(self) -> None:
+        gui, ask = self.page.server.gui, self._ask
+        names = nearby_motions()
+        self._first = shown = self.config.motion or self.take.clip.name
+        self._motion = gui.add_dropdown(
+            "motion", list(dict.fromkeys([shown, *names])), initial_value=shown
+        )
+        self._about = gui.add_html("")
+        self._time = gui.add_slider("time, s", 0.0, 1.0, 0.02, 0.0)
+        self._toggle = gui.add_button("Pause", icon="player-pause", hint="Space")
+        self._steps = gui.add_button_group("frames", ("-10", "-1", "+1", "+10", "start"))
+        self._speed = gui.add_dropdown("speed", SPEEDS, initial_value="1")
+        with gui.add_folder("show"):
+            self._ghost = gui.add_checkbox("reference", True)
+            self._contacts = gui.add_checkbox("contacts", True)
+            self._follow = gui.add_checkbox("follow", True)
+        with gui.add_folder("errors"):
+            self._plot, self._errors = gui.add_html(""), gui.add_html("")
+
+        # Asynchronous ones read what was sent, and no value that was written since.
+        @self._motion.on_update
+        async def _(event: Any) -> None:
+            if event.client is not None:
+                ask("motion", self._motion.value)
+
+        @self._time.on_update
+        async def _(event: Any) -> None:
+            if event.client is not None:  # else it was moved by the playhead
+                ask("seek", float(self._time.value))
+
+        @self._steps.on_click
+        async def _(event: Any) -> None:
+            value = self._steps.value
+            ask("restart", None) if value == "start" else ask("step", int(value))
+
+        self._toggle.on_click(lambda event: ask("toggle", None))
+        for label, key, what, value in (
+            ("Play or pause", "space", "toggle", None), ("A frame back", "J", "step", -1),
+            ("A frame on", "L", "step", 1), ("To the start", "home", "restart", None),
+        ):  # fmt: skip
+            command = gui.add_command(label, hotkey=key)
+            command.on_trigger(lambda event, what=what, value=value: ask(what, value))
+
+    def _ask(self, what: str, value: Any) -> None:
+        self._asked.put((what, value))
+
+    def _change(self, motion: str) -> None:
+        """Another motion, with the policy of the command line or the one that ships for it."""
+        self._about.content = web.table([("", f"loading {motion} ...")])
+        self.page.server.flush()
+        try:
+            # A cut of the command line belongs to its own motion.
+            other = replace(self.config, motion=motion, start=0.0, seconds=None)
+            self.take = make_take(self.config if motion == self._first else other)
+        except BMError as error:
+            self._about.content = web.table([("not shown", str(error))])
+            return
+        self.playhead = Playhead(self.take.clip.duration_s)
+        self._present()
+
+    def _present(self) -> None:
+        """Tell what is shown."""
+        take, clip = self.take, self.take.clip
+        rows = [
+            ("length", f"{clip.duration_s:.2f} s, {clip.fps:g} fps"),
+            ("licence", clip.licence), ("source", clip.source),
+        ]  # fmt: skip
+        if take.policy is not None and take.rollout is not None:
+            survived = describe(take.rollout, clip).partition(",")[0]
+            rows += [("policy", take.policy.name), ("", survived)]
+        else:
+            rows.append(("policy", "none: the motion alone"))
+        self._about.content = web.table(rows)
+        self._time.max = round(clip.duration_s, 2)
+        self._ghost.disabled = take.rollout is None
+        self._told_at = -1.0
+
+    def _draw(self) -> None:
+        take, seconds = self.take, self.playhead.seconds
+        show = self.config.show
+        if show == "both" and not self._ghost.value:
+            show = "policy"
+        robot, ghost = shown_at(seconds, take.clip, take.reference, take.rollout, show)
+        wanted = take.clip.foot_contact[frame_at(seconds, take.clip, take.clip.num_frames)]
+        feet = wanted
+        if take.rollout is not None:
+            feet = take.rollout.contact[frame_at(seconds, take.clip, len(take.rollout.contact))]
+        none = (False, False)
+        self.page.show(
+            robot, ghost, feet=feet if self._contacts.value else none,
+            ghost_feet=wanted if self._contacts.value else none,
+        )  # fmt: skip
+        now = time.perf_counter()
+        if now - self._told_at >= TOLD_S:
+            self._told_at = now
+            self._tell(seconds)
+
+    def _tell(self, seconds: float) -> None:
+        """Numbers, curve and buttons."""
+        take, playing = self.take, self.playhead.playing
+        self._time.value = round(seconds, 2)
+        label = "Pause" if playing else "Play"
+        if self._toggle.label != label:
+            self._toggle.label = label
+            self._toggle.icon = "player-pause" if playing else "player-play"
+        clip = take.clip
+        bars = [("ref L", "#0a963c", clip.foot_contact[:, 0]),
+                ("ref R", "#0a963c", clip.foot_contact[:, 1])]  # fmt: skip
+        curve = None
+        if take.rollout is not None and take.body_m is not None:
+            bars = [("L", "#ff8c00", take.rollout.contact[:, 0]), bars[0],
+                    ("R", "#ff8c00", take.rollout.contact[:, 1]), bars[1]]  # fmt: skip
+            curve = take.body_m.mean(1) * 1000
+        times = np.arange(clip.num_frames) / clip.fps
+        self._plot.content = web.timeline(times, curve, bars, seconds, "mm")
+        self._errors.content = error_table(take, seconds)
+
+
+def error_table(take: Take, seconds: float) -> str:
+    """The errors of a moment as HTML: means, each tracked link, and the joints furthest off."""
+    if take.body_m is None or take.joint_rad is None:
+        return web.table([("", "no policy: nothing to compare")])
+    frame = frame_at(seconds, take.clip, len(take.body_m))
+    body_mm, joint = take.body_m[frame] * 1000, take.joint_rad[frame]
+    means = [
+        ("key points", f"{body_mm.mean():.0f} mm on average"),
+        ("joints", f"{joint.mean():.3f} rad on average"),
+    ]
+    links = [
+        (name.removesuffix("_link"), value / max(100.0, float(body_mm.max())), f"{value:.0f} mm")
+        for name, value in zip(g1.TRACKED_BODIES, body_mm, strict=True)
+    ]
+    worst = [
+        (g1.JOINT_NAMES[j].removesuffix("_joint"), min(joint[j], 1.0), f"{joint[j]:.2f} rad")
+        for j in np.argsort(-joint)[:WORST_JOINTS]
+    ]
+    bars = "".join(
+        f"<tr><td style='color:#868e96'>{html.escape(name)}</td><td style='width:90px'><div style='"
+        f"height:7px;width:{100 * share:.0f}%;background:{colour}'></div></td>"
+        f"<td style='text-align:right'>{value}</td></tr>"
+        for rows, colour in ((links, "#1073e6"), (worst, "#7950f2"))
+        for name, share, value in rows
+    )
+    style = "font-size:0.75em;margin:0.2em 0.95em;line-height:1.3;border-spacing:0.4em 0"
+    return web.table(means) + f"<table style='{style}'>{bars}</table>"
+
+
+def serve(config: Config, model: ModelConfig) -> None:
+    """Show on a page until Ctrl-C."""
+    with web.Page(model, port=config.port, title="bm-envs replay") as page:
+        stage = Stage(page, config)
+        print(f"page on {page.url} (Ctrl-C ends it)", flush=True)
+        before = time.perf_counter()
+        while True:
+            time.sleep(1 / PAGE_FPS)
+            now = time.perf_counter()
+            stage.step(now - before)
+            before = now
 
 
 def main(config: Config) -> None:
@@ -259,23 +562,19 @@ def main(config: Config) -> None:
     if config.list:
         print(motion_table())
         return
-    if config.video is None and not has_display():
+    if config.video is None and not config.web and not has_display():
         raise ConfigError(
             "There is no display to open a window on (neither DISPLAY nor WAYLAND_DISPLAY is set); "
-            "write a video with --video out.mp4."
+            "look at it in the browser with --web, or write a video with --video out.mp4."
         )
     if config.video is not None and config.video.is_dir():
         raise ConfigError(f"{config.video} is a folder, expected the name of a file for --video.")
-    policy = choose_policy(config)
-    clip = choose_clip(config, policy)
-    followed = f"policy {policy.name}" if policy is not None else "no policy"
-    print(f"motion {clip.name} ({clip.duration_s:.2f} s, {clip.licence}), {followed}")
-    rollout = None
-    if policy is not None:
-        rollout = run_policy(policy, clip, config)
-        print(describe(rollout, clip))
-    reference = reference_qpos(clip)
     model = ModelConfig(feet=config.feet, visuals=True, mesh_dir=config.mesh_dir)
+    if config.web:
+        serve(config, model)
+        return
+    take = make_take(config)
+    clip, reference, rollout = take.clip, take.reference, take.rollout
     if config.video is None:
         watch(model, clip, reference, rollout, config.show)
         return

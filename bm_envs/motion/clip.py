@@ -24,6 +24,7 @@ import math
 import os
 import zipfile
 import zlib
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -375,12 +376,26 @@ def _kinematics_error(
     return float(distance[frame, body]), g1.BODY_NAMES[body], int(frames[frame])
 
 
-def _read_members(path: Path) -> dict[str, np.ndarray]:
+def read_head(path: Path) -> tuple[float, int, str, str] | None:
+    """Rate, frames, source and licence of a motion file, for lists; None where it is none."""
+    try:
+        members = _read_members(path, ("fps", "joint_pos", "source", "licence"))
+    except MotionError:
+        return None
+    if "fps" not in members or "joint_pos" not in members:
+        return None
+    source, licence = (str(members.get(key, "")) for key in ("source", "licence"))
+    return float(members["fps"].reshape(())), len(members["joint_pos"]), source, licence
+
+
+def _read_members(
+    path: Path,
+    known: Sequence[str] = ("fps", *ARRAY_SHAPES, "foot_contact", *_NAME_KEYS, *_TEXT_KEYS),
+) -> dict[str, np.ndarray]:
     """The arrays under the keys we know. Sizes are checked before memory is taken; no code runs."""
     if not os.path.isfile(path):  # unlike Path.is_file, False and no error for a hopeless name
         problem = "is not a file" if os.path.exists(path) else "does not exist"
         raise MotionError(f"{path}: {problem}, expected a .npz file.")
-    known = ("fps", *ARRAY_SHAPES, "foot_contact", *_NAME_KEYS, *_TEXT_KEYS)
     members: dict[str, np.ndarray] = {}
     try:
         with zipfile.ZipFile(path) as archive:

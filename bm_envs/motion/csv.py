@@ -96,6 +96,20 @@ def read_csv(
     )
 
 
+def count_frames(path: Path) -> int | None:
+    """Rows of a CSV whose first is a motion's, for lists; None where it is none."""
+    try:
+        with path.open("rb") as stream:
+            first = stream.readline(MAX_LINE)
+            _parse(f"{path}: line 1", first.decode("ascii"))
+            count, ended = 1, True
+            while block := stream.read(1 << 20):
+                count, ended = count + block.count(b"\n"), block.endswith(b"\n")
+    except (OSError, UnicodeDecodeError, MotionError):
+        return None
+    return count + (not ended)
+
+
 def _resample(
     rows: np.ndarray, position: np.ndarray, interpolation: Interpolation
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

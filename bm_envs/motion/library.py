@@ -21,14 +21,14 @@ import difflib
 import os
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from bm_envs.cli import file_sha256
 from bm_envs.errors import MotionError
 from bm_envs.motion import hub
-from bm_envs.motion.clip import Clip, load_npz
-from bm_envs.motion.csv import read_csv
+from bm_envs.motion.clip import Clip, load_npz, read_head
+from bm_envs.motion.csv import count_frames, read_csv
 from bm_envs.robots import g1
 
 BUILTIN_DIR = Path(__file__).resolve().parent.parent / "assets" / "motions"
@@ -52,6 +52,8 @@ class PublicSet:
     """File stem to the CSV's digest."""
     hub_folder: str | None = None
     """Folder in the Hub dataset `hub.LAFAN1_REPO`; None: not there."""
+    frames: Mapping[str, int] = field(default_factory=dict)
+    """Frames of the CSV by its stem without the subject, where they are known without the file."""
 
     def names(self) -> list[str]:
         return [self.prefix + stem for stem in self.sha256]
@@ -108,6 +110,17 @@ G1_MOVES_SHA256 = {
     "M_Move19": "be9487e0570b6b72d64ab15c389f65d5ffb5c6fd597fbd603489632cf6d8932a",
     "M_ShortMove13": "e248743962dae507a4d0f659bac67a793c08f696c301a232eefec86bb8363caa",
 }
+# Lines of the published files; all subjects of a motion were recorded together.
+LAFAN1_FRAMES = {
+    "dance1": 3945, "dance2": 6771, "fallAndGetUp1": 5047, "fallAndGetUp2": 4918,
+    "fallAndGetUp3": 3066, "fight1": 7347, "fightAndSports1": 7355, "jumps1": 7334, "run1": 7135,
+    "run2": 7345, "sprint1": 8194, "walk1": 7840, "walk2": 7146, "walk3": 7399, "walk4": 4918,
+}  # fmt: skip
+G1_MOVES_FRAMES = {
+    "B_CrazyChopsKarate": 1452, "J_Dance17_Shuffle": 1922, "J_Dance20_DWG": 938,
+    "J_ShortDance13_SingleLadies": 842, "J_ShortDance16_JazzWalk": 637, "M_Move19": 1012,
+    "M_ShortMove13": 539,
+}  # fmt: skip
 LAFAN1 = PublicSet(
     folder="lafan1_g1",
     prefix="",
@@ -116,6 +129,7 @@ LAFAN1 = PublicSet(
     licence="CC BY-NC-ND 4.0",
     sha256=LAFAN1_SHA256,
     hub_folder=hub.LAFAN1_FOLDER,
+    frames=LAFAN1_FRAMES,
 )
 G1_MOVES = PublicSet(
     folder="g1_moves",
@@ -124,6 +138,7 @@ G1_MOVES = PublicSet(
     source="G1 Moves (Mitch Chaiet / Experiential Technologies), commit 130ed88",
     licence="CC BY 4.0",
     sha256=G1_MOVES_SHA256,
+    frames=G1_MOVES_FRAMES,
 )
 PUBLIC_SETS = (LAFAN1, G1_MOVES)
 
@@ -138,7 +153,7 @@ class MotionInfo:
     fps: float
     """Frames per second of the stored file."""
     frames: int | None
-    """Frames of the stored file; None when it is not on this machine."""
+    """Frames of the stored file; None where that takes the file, which is not on this machine."""
     licence: str
     source: str
 
@@ -186,7 +201,11 @@ def load_motions(motion: str | Path | Clip | Sequence[str | Path | Clip]) -> lis
 
 
 def list_motions(sets: Sequence[PublicSet] = PUBLIC_SETS) -> list[MotionInfo]:
-    """The package's motions and those of the public sets, each with where it would come from."""
+    """What is known by name: the package's, the public sets', and other files of BM_DATA_DIR.
+
+    Each with where it would come from; nothing is fetched, and of files no more is read than tells
+    whether they hold a motion of the G1. What is made when asked for is not listed.
+    """
     infos = []
     for path in _builtin_files():
         clip = load_npz(path)
@@ -197,8 +216,41 @@ def list_motions(sets: Sequence[PublicSet] = PUBLIC_SETS) -> list[MotionInfo]:
         for name, stem in zip(public.names(), public.sha256, strict=True):
             path = _in_data_dir(f"{public.folder}/{stem}.csv")
             where = DATA_DIR_VARIABLE if path else "Hub" if public.hub_folder else "not here"
-            frames = path.read_bytes().count(b"\n") if path else None
+            frames = public.frames.get(re.sub(r"_subject\d+$", "", stem))
+            if path:
+                frames = path.read_bytes().count(b"\n")
             infos.append(MotionInfo(name, where, public.fps, frames, public.licence, public.source))
+    return infos + _own_files({info.name for info in infos}, sets)
+
+
+def _own_files(known: set[str], sets: Sequence[PublicSet]) -> list[MotionInfo]:
+    """The user's own motions in BM_DATA_DIR."""
+    folder = os.environ.get(DATA_DIR_VARIABLE)
+    if not folder:
+        return []
+    of_sets = {f"{public.folder}/{stem}" for public in sets for stem in public.sha256}
+    infos = []
+    for place, folders, files in os.walk(folder):
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        # Of two files of a name the NPZ comes first, as when it is loaded.
+        for path in sorted(
+            (Path(place, file) for file in files), key=lambda p: (p.stem, p.suffix != ".npz")
+        ):
+            name = path.relative_to(folder).with_suffix("").as_posix()
+            if path.suffix not in (".npz", ".csv") or name in known or name in of_sets:
+                continue
+            if path.suffix == ".npz":
+                head = read_head(path)
+            else:
+                frames = count_frames(path)
+                fps = next((p.fps for p in sets if p.prefix and name.startswith(p.prefix)), CSV_FPS)
+                head = None if frames is None else (fps, frames, "", "")
+            if head is not None:
+                fps, frames, source, licence = head
+                infos.append(
+                    MotionInfo(name, DATA_DIR_VARIABLE, fps, frames, licence or "yours", source)
+                )
+                known.add(name)
     return infos
 
 
