@@ -483,6 +483,11 @@ class TrackEnv(_SingleEnv):
     or a diverged simulation; `info["termination"]` names the rule. Truncation: the clip's last
     frame, or `episode_s` seconds.
 
+    ## Info
+    `clip` and `frame`: the motion's name and the reference's present frame. `critic_obs`: see
+    above. Of the step just done: `reward_<term>`, signed and weighted; their sum is the reward.
+    `termination` where an episode has ended: by which rule.
+
     ## Arguments
     `motion`: a name, a path, a `Clip`, or a list of those. `preset`: see `TrackConfig.preset`.
     `overrides`: nested mapping of changed settings. `config`: a whole `TrackConfig` in their place.

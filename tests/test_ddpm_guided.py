@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from metric_pages import check_metrics
 from threadpoolctl import threadpool_info, threadpool_limits
 
 from bm_envs.envs import TrackVectorEnv
@@ -274,6 +275,7 @@ def test_a_run_learns_and_writes_its_files(run):
     record = json.loads((run / "policy.json").read_text())
     assert record["representation"] == "body_pos" and record["training"]["steps"] == 12
     assert record["data"][0]["clips"][0]["name"] == "walk"
+    check_metrics("ddpm_guided", run)
     assert not [p for p in run.iterdir() if p.suffix == ".npz"]
 
 

@@ -12,6 +12,7 @@ import numpy as np
 import onnx
 import pytest
 import torch
+from metric_pages import check_metrics
 from policy_files import make_mlp
 from scipy.spatial.transform import Rotation
 
@@ -581,6 +582,7 @@ def test_run_directory_holds_what_it_says(whole):
     last = rows_of(folder)[-1]
     terms = [value for key, value in last.items() if key.startswith("reward/")]
     assert len(terms) == 12 and last["step"] == 768 and "eval/segments" in last
+    check_metrics("ppo_guided", folder)
 
 
 @pytest.mark.parametrize("name", TASKS)

@@ -15,6 +15,7 @@ import av
 import numpy as np
 import pytest
 import torch
+from metric_pages import check_metrics
 
 ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT / "algos"))
@@ -486,6 +487,7 @@ def test_run_directory_and_refusals(tmp_path):
     assert last["step"] == 384 and 0 <= last["eval/survival"] <= 1
     config = json.loads((run_dir / "config.json").read_text())
     assert config["exp_name"] == "ppo_track" and config["num_envs"] == 8
+    check_metrics("ppo_track", run_dir)
 
     for arguments, text in (
         (SMALL, "holds a run already: add --resume"),

@@ -1,0 +1,113 @@
+"""What MkDocs adds to the pages: tables from the code, formulas, and pages that live elsewhere.
+
+- `<!-- name arguments -->` with the name of a table in `site_tables.py` becomes that table.
+- Formulas in TeX, `$..$` and `$$..$$`, become MathML, which browsers draw without a script, in a
+  font that comes with the package ziamath: nothing is fetched from other hosts.
+- The notebook is a page as well, and so are the texts in the repository's root. Links to those work
+  in both places.
+- A page that `mkdocs.yml` does not name is put under "More".
+"""
+
+from __future__ import annotations
+
+import html
+import importlib.resources
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import site_tables
+from latex2mathml.converter import convert
+from mkdocs.config.defaults import MkDocsConfig
+from mkdocs.exceptions import PluginError
+from mkdocs.structure.files import File, Files
+from mkdocs.structure.pages import Page
+
+ROOT = Path(__file__).resolve().parent.parent
+NOTEBOOK = "quickstart.ipynb"
+MATH_FONT = "stylesheets/STIXTwoMath-Regular.ttf"  # named in site.css
+# Texts in the root, and what they are called in the site.
+ELSEWHERE = {
+    "README.md": "index.md",
+    "CONTRIBUTING.md": "contributing.md",
+    "CHANGELOG.md": "changelog.md",
+    "THIRD_PARTY_NOTICES.md": "third_party_notices.md",
+    "LICENSE": "LICENSE.txt",
+}
+
+
+def on_config(config: MkDocsConfig) -> None:
+    """Put pages that are in the folder, and not in the navigation, at its end."""
+    docs = Path(config.docs_dir)
+    pages = sorted(path.relative_to(docs).as_posix() for path in docs.rglob("*.md"))
+    named = set(_leaves(config.nav))
+    if further := [page for page in pages if page not in named]:
+        config.nav = [*(config.nav or []), {"More": further}]
+
+
+def on_files(files: Files, config: MkDocsConfig) -> Files:
+    """Add the notebook as a page, the texts of the root, and the font of the formulas."""
+    page = notebook_page((Path(config.docs_dir) / NOTEBOOK).read_text())
+    files.append(File.generated(config, NOTEBOOK.replace(".ipynb", ".md"), content=page))
+    for name, page in ELSEWHERE.items():
+        files.append(File.generated(config, page, content=here((ROOT / name).read_text())))
+    font = importlib.resources.files("ziamath") / "fonts" / Path(MATH_FONT).name
+    files.append(File.generated(config, MATH_FONT, content=font.read_bytes()))
+    return files
+
+
+def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Files) -> str:
+    """Fill in tables, and turn links out of the folder into links to the site's own pages."""
+    try:
+        return site_tables.fill(there(markdown, page.file.src_uri.count("/")))
+    except (KeyError, ValueError, OSError) as error:
+        raise PluginError(f"{page.file.src_uri}: {error}") from error
+
+
+def on_page_content(content: str, **_: Any) -> str:
+    """Formulas as MathML."""
+    return re.sub(
+        r'<(span|div) class="arithmatex">(\\[\[(])(.*?)\\[\])]</\1>',
+        lambda found: _formula(found[3], "block" if found[1] == "div" else "inline"),
+        content,
+        flags=re.S,
+    )
+
+
+def notebook_page(text: str) -> str:
+    """A notebook as Markdown: its texts as they are, its code in fences, no outputs."""
+    parts = [f"!!! note\n    This page is a notebook, [{NOTEBOOK}]({NOTEBOOK}): run it."]
+    for cell in json.loads(text)["cells"]:
+        source = "".join(cell["source"])
+        parts.append(source if cell["cell_type"] == "markdown" else f"```python\n{source}\n```")
+    parts[:2] = parts[1::-1]  # the title stands first
+    return "\n\n".join(parts) + "\n"
+
+
+def here(markdown: str) -> str:
+    """A text of the root as a page: links into `docs/`, and to other texts of the root."""
+    markdown = re.sub(r"\]\(docs/", "](", markdown)
+    for name, page in ELSEWHERE.items():
+        markdown = markdown.replace(f"]({name})", f"]({page})")
+    return markdown
+
+
+def there(markdown: str, depth: int = 0) -> str:
+    """A page `depth` folders below `docs/`, whose links to texts of the root become the site's."""
+    for name, page in ELSEWHERE.items():
+        up = "../" * depth
+        markdown = markdown.replace(f"]({up}../{name}", f"]({up}{page}")
+    return markdown
+
+
+def _formula(tex: str, display: str) -> str:
+    return convert(html.unescape(tex.strip()), display=display)
+
+
+def _leaves(nav: Any) -> list[str]:
+    """Pages of a navigation."""
+    if isinstance(nav, str):
+        return [nav]
+    items = nav.values() if isinstance(nav, dict) else nav or []
+    return [leaf for item in items for leaf in _leaves(item)]

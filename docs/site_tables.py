@@ -1,0 +1,509 @@
+"""Tables of the site, made from the code when it is built.
+
+In a page, `<!-- environment BMTrack-G1-v0 -->` becomes what `environment("BMTrack-G1-v0")` returns,
+and likewise for the other names in `TABLES`. Texts are the docstrings of the code, figures the
+values of its configurations, and result files are read as they are: nothing is written twice.
+"""
+
+from __future__ import annotations
+
+import ast
+import dataclasses
+import functools
+import inspect
+import json
+import re
+import shlex
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import gymnasium
+import numpy as np
+
+import bm_envs  # noqa: F401  (registers the environments)
+from bm_envs import observation_terms
+from bm_envs.envs import GuidedEnv, TrackEnv
+from bm_envs.motion import clip, library
+from bm_envs.observation_terms import CRITIC_TERMS, ObsTerm
+from bm_envs.robots import g1
+from bm_envs.robots.mjcf import ModelConfig
+from bm_envs.tasks.guided import sampler
+from bm_envs.tasks.guided.observations import ABSENT, NEAREST
+from bm_envs.tasks.guided.representation import REPRESENTATIONS
+from bm_envs.tasks.track import rewards, terms
+from bm_envs.tasks.track.config import CONTROL_DT, TrackConfig
+
+ROOT = Path(__file__).resolve().parent.parent
+MARKER = re.compile(r"^<!-- (\w+)((?: \S+)*) -->$", re.M)
+# What the rules of `terms.RULES` and the causes that every environment knows mean; in braces
+# settings of the environment's configuration.
+CAUSES = {
+    "anchor_pos": "the torso's height is off by more than {failure_height} m",
+    "anchor_ori": "the torso's tilt is off by more than {failure_tilt}, as z of gravity's unit "
+    "vector in its axes",
+    "ee_body_pos": "the height of a foot or hand is off by more than {failure_height} m",
+    "anchor_distance": "the torso is further than `failure_distance` from its place, horizontally",
+    "diverged": "the simulation has diverged",
+    "fall": 'a fall by the criterion `fall`, "{fall}"',
+    "clip_end": "the clip's last frame",
+    "time_limit": "{episode_s} s are over",
+}
+TRUNCATIONS = ("clip_end", "time_limit")
+
+
+def fill(markdown: str) -> str:
+    """The page with every marker replaced by its table.
+
+    Raises:
+        ValueError: a marker names no table.
+    """
+
+    def table(found: re.Match[str]) -> str:
+        name, arguments = found[1], found[2].split()
+        if name not in TABLES:
+            raise ValueError(f"no table '{name}', expected one of {', '.join(TABLES)}")
+        return TABLES[name](*arguments)
+
+    return MARKER.sub(table, markdown)
+
+
+# --- environments ---------------------------------------------------------------------------------
+
+
+def environment(name: str) -> str:
+    """The specification of an environment: spaces, rewards, start, ends, info, arguments."""
+    env = gymnasium.make(name).unwrapped
+    try:
+        if isinstance(env, TrackEnv):
+            return _track(env)
+        assert isinstance(env, GuidedEnv)
+        return _guided(env)
+    finally:
+        env.close()
+
+
+def _track(env: TrackEnv) -> str:
+    config, text = env.config, _sections(TrackEnv)
+    names = config.observations
+    noise = dataclasses.asdict(config.noise_level)
+    critic = [observation_terms.TERMS[term] for term in CRITIC_TERMS]
+    return _page({
+        "Action space": text["Action Space"],
+        "Observation space": [
+            f"`{_box(env.observation_space)}`. Noise is the half-width of a uniform error on each "
+            "number, drawn anew every step.",
+            _observations([observation_terms.TERMS[term] for term in names], noise),
+            f"The critic's observation, {env.task.critic_size} values without noise, is "
+            '`info["critic_obs"]`, or the entry `critic` of a dictionary observation with '
+            '`critic="dict"`:',
+            _observations(critic, None),
+        ],
+        "Rewards": [text["Rewards"], _track_rewards(config)],
+        "Start": [text["Starting State"], settings("bm_envs/tasks/track/config.py", "ResetConfig")],
+        "Episode end": _ends(env),
+        "Disturbances": [
+            "Domain randomization of the robot (`randomize`):",
+            settings("bm_envs/tasks/track/config.py", "RandomizationConfig"),
+            "Pushes (`push`):",
+            settings("bm_envs/tasks/track/config.py", "PushConfig"),
+            "Each is on in the presets `train`, `published` and `robust`, and off in `clip`.",
+        ],
+        "Info": _info(env, text["Info"]),
+        "Arguments": [_arguments(type(env)), text["Arguments"]],
+        "Settings": [
+            "Those of `overrides` and of `TrackConfig`; groups that have no table on this page are "
+            "in `bm_envs/tasks/track/config.py`.",
+            settings("bm_envs/tasks/track/config.py", "TrackConfig"),
+            "Where episodes start (`start`):",
+            settings("bm_envs/tasks/track/config.py", "SamplingConfig"),
+        ],
+        "Versions": text["Version History"],
+    })  # fmt: skip
+
+
+def _track_rewards(config: TrackConfig) -> str:
+    values = config.rewards
+    doc = {item.name: item.text for item in _fields_of(type(values))}
+    rows = []
+    for name in (*rewards.TRACKED, "action_rate", "joint_limit", "contact", *rewards.OPTIONAL):
+        width = getattr(values, f"{name}_std", None)
+        unit = doc.get(f"{name}_std", "").rstrip(".")
+        weight = getattr(values, name)
+        rows.append([
+            f"`{name}`", _number(weight) if weight else "off",
+            "-" if width is None else f"{_number(width)} {unit}", doc[name],
+        ])  # fmt: skip
+    return _table(["term", "weight, 1/s", "width", "what"], rows)
+
+
+def _guided(env: GuidedEnv) -> str:
+    text = _sections(GuidedEnv)
+    module = inspect.getsourcefile(type(env.config))
+    assert module is not None
+    path = Path(module).resolve().relative_to(ROOT).as_posix()
+    weights = env.config.rewards
+    return _page({
+        "Action space": text["Action Space"],
+        "Observation space": [
+            f"`{_box(env.observation_space)}`. {_before_table(text['Observation Space'])}",
+            _observations(env.task.terms, None),
+            f"Where there are fewer than {NEAREST} obstacles, {ABSENT} stands for the others."
+            if "obstacles" in env.task.observation_layout
+            else "",
+        ],
+        "Rewards": [
+            text["Rewards"],
+            _table(["term", "weight"], [
+                [f"`{name}`", _number(value)] for name, value in dataclasses.asdict(weights).items()
+            ]),
+        ],
+        "Start": text["Starting State"],
+        "Episode end": [text["Episode End"], *_ends(env)],
+        "Info": _info(env, text["Info"]),
+        "Arguments": [_arguments(type(env)), text["Arguments"]],
+        "Settings": [
+            f"Those of `overrides` and of `{type(env.config).__name__}`.",
+            settings(path, type(env.config).__name__),
+        ],
+        "Versions": text["Version History"],
+    })  # fmt: skip
+
+
+def _observations(shown: Sequence[ObsTerm], noise: dict[str, float] | None) -> str:
+    """Where each term stands; with `noise`, half-widths by name, a column of it."""
+    rows, start = [], 0
+    for term in shown:
+        row = [f"{start}:{start + term.size}", f"`{term.name}`", str(term.size), term.frame]
+        row += [term.unit, term.meaning]
+        if noise is not None:
+            row.append(_number(noise[term.name]) if term.name in noise else "-")
+        rows.append(row)
+        start += term.size
+    heads = ["index", "term", "size", "frame", "unit", "what"]
+    return _table([*heads, "noise"] if noise is not None else heads, rows)
+
+
+def _ends(env: TrackEnv | GuidedEnv) -> list[str]:
+    """The rules that end an episode, found by a step that asks each of them."""
+    env.reset(seed=0)
+    causes = env.task.step(np.zeros((1, g1.NUM_JOINTS), np.float32)).causes
+    figures = {name: _number(value) for name, value in vars(env.config).items()}
+    rows = [
+        [f"`{name}`", "truncation" if name in TRUNCATIONS else "termination",
+         CAUSES[name].format(**figures)]
+        for name in causes
+    ]  # fmt: skip
+    parts = [_table(['`info["termination"]`', "kind", "when"], rows)]
+    if isinstance(env, TrackEnv):
+        rule, pelvis = terms.RULES["train"][-1], ", ".join(f"`{n}`" for n in terms.RULES["pelvis"])
+        parts.append(
+            f"With `failure_distance` there is a rule more, `{rule}`: {CAUSES[rule]}. With "
+            f'`failure="pelvis"`, as in the evaluation protocols, the rules are {pelvis}: height '
+            f"and tilt of the pelvis."
+        )
+    return parts
+
+
+def _info(env: TrackEnv | GuidedEnv, text: str) -> list[str]:
+    """Keys of `info`, found by a step."""
+    env.reset(seed=0)
+    info = env.step(np.zeros(g1.NUM_JOINTS, np.float32))[-1]
+    rows = [[f"`{name}`", _kind(value)] for name, value in info.items()]
+    rows.append(["`termination`", "str"])
+    return [text, _table(["key", "of a single environment"], rows)]
+
+
+def _kind(value: Any) -> str:
+    if isinstance(value, np.ndarray):
+        return f"{value.dtype} [{', '.join(map(str, value.shape))}]"
+    return type(value).__name__
+
+
+def _arguments(env: type) -> str:
+    """Keywords of `gymnasium.make`, with their values if nothing else is said."""
+    rows = [
+        [f"`{item.name}`", f"`{item.annotation}`", f"`{item.default!r}`"]
+        for item in list(inspect.signature(env).parameters.values())
+    ]
+    return _table(["argument", "type", "default"], rows)
+
+
+def _sections(env: type) -> dict[str, str]:
+    """Sections of an environment's docstring."""
+    parts = re.split(r"^## (.+)\n", inspect.getdoc(env) or "", flags=re.M)
+    return dict(zip(parts[1::2], (part.strip() for part in parts[2::2]), strict=True))
+
+
+def _before_table(text: str) -> str:
+    """A docstring's section up to its table, without the space's own line."""
+    text = re.split(r"^\|", text, flags=re.M)[0]
+    return re.sub(r"^`Box.*?`, ", "", text).strip()
+
+
+def _box(space: Any) -> str:
+    return f"Box(-inf, inf, {space.shape})" if not space.is_bounded() else str(space)
+
+
+# --- dataclasses ----------------------------------------------------------------------------------
+
+
+@dataclasses.dataclass(frozen=True)
+class Field:
+    """A field of a dataclass as it is written: names, source text, docstring."""
+
+    name: str
+    annotation: str
+    default: str
+    text: str
+
+
+def settings(path: str, name: str) -> str:
+    """Fields of the dataclass `name` in the file `path`, which is read and not imported."""
+    fields = class_fields(path, name)
+    flags = not path.startswith("bm_envs")
+    rows = [
+        [f"`{_flag(item.name) if flags else item.name}`", _default(item), item.text]
+        for item in fields
+    ]
+    return _table(["flag" if flags else "setting", "default", "what"], rows)
+
+
+@functools.cache
+def class_fields(path: str, name: str) -> list[Field]:
+    """See `settings`; fields of classes that it derives from in the same file come first.
+
+    Raises:
+        ValueError: no such class there.
+    """
+    classes = {
+        node.name: node
+        for node in ast.parse((ROOT / path).read_text()).body
+        if isinstance(node, ast.ClassDef)
+    }
+    if name not in classes:
+        raise ValueError(f"{path} has no class {name}")
+    node = classes[name]
+    found: dict[str, Field] = {}
+    for base in reversed(node.bases):
+        if isinstance(base, ast.Name) and base.id in classes:
+            found |= {item.name: item for item in class_fields(path, base.id)}
+    for statement, following in zip(node.body, [*node.body[1:], None], strict=True):
+        if not isinstance(statement, ast.AnnAssign) or not isinstance(statement.target, ast.Name):
+            continue
+        annotation = ast.unparse(statement.annotation)
+        if annotation.startswith("ClassVar"):
+            continue
+        text = ""
+        if isinstance(following, ast.Expr) and isinstance(following.value, ast.Constant):
+            text = " ".join(str(following.value.value).split())
+        default = "" if statement.value is None else ast.unparse(statement.value)
+        previous = found.get(statement.target.id)
+        found[statement.target.id] = Field(
+            statement.target.id, annotation, default, text or (previous.text if previous else "")
+        )
+    return list(found.values())
+
+
+def _fields_of(kind: type) -> list[Field]:
+    source = inspect.getsourcefile(kind)
+    assert source is not None
+    return class_fields(Path(source).resolve().relative_to(ROOT).as_posix(), kind.__name__)
+
+
+def _flag(name: str) -> str:
+    return "--" + name.replace("_", "-")
+
+
+def _default(item: Field) -> str:
+    """The default's source, or what has to be given."""
+    group = re.fullmatch(r"field\(default_factory=(\w+)\)", item.default)
+    if group:
+        return f"`{group[1]}()`"
+    return f"`{item.default}`" if item.default else "required"
+
+
+# --- files ----------------------------------------------------------------------------------------
+
+
+def motion_file() -> str:
+    """Arrays of a motion's NPZ."""
+    doc = {item.name: item.text for item in _fields_of(clip.Clip)}
+    rows = [["`fps`", "[1]", doc["fps"]]]
+    for name, shape in clip.ARRAY_SHAPES.items():
+        text = doc[name].partition("`, ")[2] or doc[name]
+        rows.append([f"`{name}`", f"[T, {', '.join(map(str, shape))}]", text])
+    rows += [
+        ["`foot_contact`", "[T, 2]", doc["foot_contact"].partition("` ")[2]],
+        ["`joint_names`", f"[{g1.NUM_JOINTS}]", "their order in the above"],
+        ["`body_names`", f"[{g1.NUM_BODIES}]", "likewise"],
+        ["`velocity_point`", "text", f"`{clip.VELOCITY_POINT}`: where linear velocities are taken"],
+        ["`name`, `source`, `licence`", "text", "what it is, and under which terms"],
+    ]  # fmt: skip
+    return _table(["key", "shape", "what"], rows)
+
+
+def motion_names() -> str:
+    """How motions are named: the table in `motion/library.py`."""
+    return "\n".join(
+        line for line in (library.__doc__ or "").splitlines() if line.startswith("|")
+    ).replace("| given | found |", "| `--motion` | found |")
+
+
+def figures() -> str:
+    """Sizes and times that the method's description speaks of."""
+    future = sampler.LENGTH - sampler.PAST
+    rows = [
+        ["control step", f"{CONTROL_DT} s", "`CONTROL_DT` in `bm_envs/tasks/track/config.py`"],
+        ["physics step", f"{ModelConfig().physics_dt} s", "`bm_envs/robots/mjcf.py`"],
+        ["joints", str(g1.NUM_JOINTS), "`bm_envs/robots/g1.py`"],
+        ["tracked bodies", str(len(g1.TRACKED_BODIES)), "`bm_envs/robots/g1.py`"],
+        ["steps of a window: known, future", f"{sampler.PAST}, {future}", _SAMPLER],
+        ["noise levels K, and calls of full sampling", str(sampler.K), _SAMPLER],
+        *(
+            [f"features of a state, {name}", str(item.size), _REPRESENTATION]
+            for name, item in REPRESENTATIONS.items()
+        ),
+    ]  # fmt: skip
+    return _table(["figure", "value", "where"], rows)
+
+
+_SAMPLER = "`bm_envs/tasks/guided/sampler.py`"
+_REPRESENTATION = "`bm_envs/tasks/guided/representation.py`"
+
+
+def joints() -> str:
+    """The robot's joints and drives."""
+    rows = [
+        [
+            str(number), f"`{joint.name}`", _number(joint.range[0]), _number(joint.range[1]),
+            _number(g1.DEFAULT_JOINT_POS[number]), _number(joint.stiffness), _number(joint.damping),
+            _number(joint.effort_limit), _number(joint.action_scale),
+        ]
+        for number, joint in enumerate(g1.JOINTS)
+    ]  # fmt: skip
+    return _table(
+        ["#", "joint", "from, rad", "to, rad", "default, rad", "stiffness, N m/rad",
+         "damping, N m s/rad", "effort, N m", "action scale, rad"],
+        rows,
+    )  # fmt: skip
+
+
+def results(*names: str) -> str:
+    """Rows of result files in `benchmarks/results`, with the command that made each file."""
+    parts = []
+    for name in names:
+        file = json.loads((ROOT / "benchmarks" / "results" / f"{name}.json").read_text())
+        kind = file["kind"]
+        if kind not in _RESULTS:
+            raise ValueError(f"{name}.json is of kind '{kind}', expected {', '.join(_RESULTS)}")
+        heads, row = _RESULTS[kind]
+        parts += [
+            f"`benchmarks/results/{name}.json`, made by",
+            f"```sh\n{_shown_command(file['command'])}\n```",
+            _table(heads, [row(item) for item in file["rows"]]),
+        ]
+    return "\n\n".join(parts)
+
+
+def _shown_command(command: str) -> str:
+    """As it was given, on lines of a page's width."""
+    lines = [""]
+    for word in map(shlex.quote, shlex.split(command)):
+        if len(lines[-1]) + len(word) > 90:
+            lines.append("   ")
+        lines[-1] += f" {word}" if lines[-1] else word
+    return " \\\n".join(lines)
+
+
+def _track_row(row: dict[str, Any]) -> list[str]:
+    low, high = (f"{100 * value:.0f}" for value in row["success_ci95"])
+    success = f"{round(row['success'] * row['episodes'])} of {row['episodes']}"
+    if row["episodes"] > 1:
+        success += f" ({low} to {high} %)"
+    return [
+        f"`{row['motion']}`", row["protocol"], success,
+        f"{row['survival_s']:.2f} of {row['clip_s']:.2f}", f"{row['mpkpe_mm']:.0f}",
+        f"{row['r_mpkpe_mm']:.0f}", f"{row['joint_pos_rad']:.3f}",
+    ]  # fmt: skip
+
+
+def _learning_row(row: dict[str, Any]) -> list[str]:
+    passed = row["first_pass"]
+    return [
+        f"`{row['motion']}`", row["variant"], str(row["seed"]), f"{row['env_steps'] / 1e6:.1f}",
+        f"{row['wall_s'] / 60:.1f}",
+        f"{passed['env_steps'] / 1e6:.1f}, {passed['wall_s'] / 60:.1f}" if passed else "no",
+    ]  # fmt: skip
+
+
+def _guided_row(row: dict[str, Any]) -> list[str]:
+    low, high = (f"{100 * value:.1f}" for value in row["ci95"])
+    return [
+        f"`{row['policy']}`", row["task"], f"{row['successes']} of {row['trials']}",
+        f"{low} to {high} %", f"{row['mean_speed']:.2f}", str(row["sampler"] or "-"),
+    ]  # fmt: skip
+
+
+def _gate_row(row: dict[str, Any]) -> list[str]:
+    passed = {True: "passed", False: "failed", None: "measured"}[row["passed"]]
+    threshold = "-" if row["threshold"] is None else _number(row["threshold"])
+    return [row["gate"], row["title"], _number(row["value"]), threshold, row["unit"], passed]
+
+
+_RESULTS: dict[str, tuple[list[str], Callable[[dict[str, Any]], list[str]]]] = {
+    "track": (
+        ["motion", "protocol", "completed (95 % interval)", "survived, s", "global, mm",
+         "relative, mm", "joints, rad"],
+        _track_row,
+    ),
+    "learning": (
+        ["motion", "variant", "seed", "million steps", "minutes",
+         "first completed after, million steps and minutes"],
+        _learning_row,
+    ),
+    "guided": (
+        ["policy", "task", "successes", "95 % interval", "mean speed, m/s", "sampler"], _guided_row,
+    ),
+    "gates": (["gate", "what", "value", "threshold", "unit", ""], _gate_row),
+}  # fmt: skip
+
+
+# --- Markdown -------------------------------------------------------------------------------------
+
+
+def _page(sections: dict[str, str | list[str]]) -> str:
+    parts = []
+    for title, content in sections.items():
+        content = [content] if isinstance(content, str) else content
+        parts += [f"## {title}", *(part for part in content if part)]
+    return "\n\n".join(parts)
+
+
+def _table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    lines = [heads, ["---"] * len(heads), *rows]
+    return "\n".join("| " + " | ".join(map(_cell, line)) + " |" for line in lines)
+
+
+def _cell(text: str) -> str:
+    """One line, with its bars escaped outside of code."""
+    parts = re.split(r"(`[^`]*`)", " ".join(text.split()))
+    return "".join(part if part.startswith("`") else part.replace("|", r"\|") for part in parts)
+
+
+def _number(value: Any) -> str:
+    """A figure as people write it; anything else as it is."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return str(value)
+    return f"{value:.4g}"
+
+
+TABLES: dict[str, Callable[..., str]] = {
+    "environment": environment,
+    "settings": settings,
+    "results": results,
+    "figures": figures,
+    "joints": joints,
+    "motion_file": motion_file,
+    "motion_names": motion_names,
+}
