@@ -146,7 +146,7 @@ def _guided(env: GuidedEnv) -> str:
     return _page({
         "Action space": text["Action Space"],
         "Observation space": [
-            f"`{_box(env.observation_space)}`. {_before_table(text['Observation Space'])}",
+            f"`{_box(env.observation_space)}`, {_before_table(text['Observation Space'])}",
             _observations(env.task.terms, None),
             f"Where there are fewer than {NEAREST} obstacles, {ABSENT} stands for the others."
             if "obstacles" in env.task.observation_layout
