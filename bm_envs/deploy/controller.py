@@ -71,7 +71,7 @@ class Sensors:
 
 @dataclass(frozen=True, eq=False)
 class Command:
-    """What each motor does until the next command: torque `kp (target - q) - kd qdot`. `[29]`."""
+    """What motors do until the next command: torque `kp (target - q) - kd qdot + torque`. `[29]`."""
 
     joint_pos: np.ndarray
     """Target, rad."""
@@ -79,6 +79,8 @@ class Command:
     """kp, N m/rad."""
     damping: np.ndarray
     """kd, N m s/rad."""
+    torque: np.ndarray = field(default_factory=lambda: np.zeros(g1.NUM_JOINTS))
+    """N m; no policy of this family sets it."""
 
 
 def damped() -> Command:
@@ -95,8 +97,9 @@ class ControllerConfig:
     legs, as on a robot."""
     stand_s: float = 2.0
     """Seconds of standing up before the motion, two thirds of them moving; 0: none."""
-    at_end: Literal["hold", "stand"] = "hold"
-    """At the motion's end: the policy holds its last pose, or drives return to the default pose."""
+    at_end: Literal["stand", "hold"] = "stand"
+    """At the motion's end: return to the default pose without the policy, or let the policy hold the
+    motion's last pose, which not every policy can."""
     end_s: float | None = 2.0
     """Seconds of that; none: until something stops it."""
     lead: Literal[0, 1] = 1
@@ -107,7 +110,7 @@ class ControllerConfig:
     """Stop when a joint is beyond its range by more than this, rad."""
 
     def __post_init__(self) -> None:
-        for name, choices in (("state", ("true", "estimated")), ("at_end", ("hold", "stand"))):
+        for name, choices in (("state", ("true", "estimated")), ("at_end", ("stand", "hold"))):
             if getattr(self, name) not in choices:
                 raise ConfigError(
                     f"{name} is '{getattr(self, name)}', expected '{choices[0]}' or '{choices[1]}'."
@@ -282,15 +285,20 @@ class Controller:
         if self.phase in ("stand", "run", "end") and (danger := self._danger(sensors)):
             self.stop(danger)
         elapsed = sensors.time_s - self._began
+        due = sensors.time_s >= self._next - 1e-6
         if self.phase == "stand" and elapsed >= self.config.stand_s:
             self._enter("run", sensors)
-        elif self.phase == "end" and self.config.end_s is not None and elapsed > self.config.end_s:
+            due = True
+        elif self.phase == "run" and due and self.frame == self.motion.frames - 1:
+            self._enter("end", sensors)
+            elapsed = 0.0
+        if self.phase == "end" and self.config.end_s is not None and elapsed >= self.config.end_s:
             self.phase = "done"
         if self.phase == "stand":
             self.command = self._ramp(elapsed / self.config.stand_s)
         elif self.phase == "end" and self.config.at_end == "stand":
             self.command = self._ramp(elapsed / RETURN_S)
-        elif self.phase in ("run", "end") and sensors.time_s >= self._next - 1e-6:
+        elif self.phase in ("run", "end") and due:
             self._act(sensors)
         return self.command
 
@@ -376,8 +384,6 @@ class Controller:
         if sensors.time_s > self._next:  # lost time is not made up for: the motion just goes on
             self.late += 1
             self._next = sensors.time_s + CONTROL_DT
-        if self.phase == "run" and self.frame >= self.motion.frames:
-            self._enter("end", sensors)
 
     def _finite(self, sensors: Sensors) -> bool:
         values = [sensors.quat, sensors.gyro, sensors.accel, sensors.joint_pos, sensors.joint_vel]

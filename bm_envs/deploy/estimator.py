@@ -16,9 +16,10 @@ from bm_envs.robots import g1
 
 GRAVITY = np.array([0.0, 0.0, -9.81])
 IMU_POS = np.array(next(site.pos for site in g1.SITES if site.name == "imu_in_pelvis"))
-# Both ours, chosen on the built-in clip `walk_to_stand`, on which nothing is reported.
-VELOCITY_S, HEIGHT_S = 0.03, 0.05  # s, time constants towards what the legs tell
-POINT_M, FOOT_M = 0.004, 0.02  # m, by which the lowest point of a foot, and foot, are preferred
+# All ours, chosen on the built-in clip `walk_to_stand`, of which nothing is reported.
+VELOCITY_S, HEIGHT_S = 0.06, 0.05  # s, time constants towards what the legs tell
+POINT_M, FOOT_M = 0.004, 0.01  # m, by which the lowest point of a foot, and foot, are preferred
+SLIP_M_S, LEAST_TRUST = 0.3, 0.02  # how far off a foot's word may be, and what is left of it then
 # m/s^2 of upward specific force at the base: below the first the robot falls freely (a jump), from
 # the second on the legs are trusted in full.
 FREE_FALL, CARRIED = 2.0, 6.0
@@ -61,18 +62,23 @@ class BaseEstimator:
         matrix = rot.quat_to_matrix(quat)
         to_imu = matrix @ rot.cross(gyro, IMU_POS)  # velocity of the inertial unit about the origin
         heights, speeds = self._legs(quat, gyro, joint_pos, joint_vel)
-        share = np.exp(-(heights.max() - heights) / FOOT_M)  # the foot further below carries
-        share /= share.sum()
-        height, speed = share @ heights, share @ speeds + to_imu
-        if self._imu_vel is None:
-            self._imu_vel, self.pos[2] = speed, height
         specific = matrix @ accel
-        carried = np.clip((specific[2] - FREE_FALL) / (CARRIED - FREE_FALL), 0.0, 1.0)
+        speeds = speeds + to_imu
+        share = np.exp(-(heights.max() - heights) / FOOT_M)  # the foot further below carries
+        if self._imu_vel is None:
+            self._imu_vel, self.pos[2] = share @ speeds / share.sum(), share @ heights / share.sum()
         velocity = self._imu_vel + (specific + GRAVITY) * dt
-        velocity = velocity + carried * (1 - np.exp(-dt / VELOCITY_S)) * (speed - velocity)
+        # A foot that would have the base jump to another speed is one that moves: it is in the air.
+        odd = ((speeds - velocity) ** 2).sum(axis=1)
+        share = share * np.maximum(np.exp(-0.5 * odd / SLIP_M_S**2), LEAST_TRUST)
+        carried = np.clip((specific[2] - FREE_FALL) / (CARRIED - FREE_FALL), 0.0, 1.0)
+        trust = carried * min(share.sum(), 1.0)
+        share /= share.sum()
+        height = share @ heights
+        velocity = velocity + trust * (1 - np.exp(-dt / VELOCITY_S)) * (share @ speeds - velocity)
         self._imu_vel, self.lin_vel = velocity, velocity - to_imu
         self.pos = self.pos + self.lin_vel * dt
-        self.pos[2] += carried * (1 - np.exp(-dt / HEIGHT_S)) * (height - self.pos[2])
+        self.pos[2] += trust * (1 - np.exp(-dt / HEIGHT_S)) * (height - self.pos[2])
 
     def _legs(
         self, quat: np.ndarray, gyro: np.ndarray, joint_pos: np.ndarray, joint_vel: np.ndarray

@@ -168,12 +168,12 @@ class SimulatedRobot:
         return bool(warned or not np.isfinite(self.data.qpos).all())
 
     def _set_motors(self, command: Command) -> None:
-        """The motors' law, torque + kp (target - q) - kd qdot, as MuJoCo's affine actuator.
+        """The motors' law, kp (target - q) - kd qdot + torque, as MuJoCo's affine actuator.
 
         Inside the engine it is integrated implicitly, so that it does not ring at 500 Hz.
         """
         self.model.actuator_gainprm[:, 0] = command.stiffness
-        self.model.actuator_biasprm[:, 0] = 0.0
+        self.model.actuator_biasprm[:, 0] = command.torque
         self.model.actuator_biasprm[:, 1] = -command.stiffness
         self.model.actuator_biasprm[:, 2] = -command.damping
         self.data.ctrl[:] = command.joint_pos
