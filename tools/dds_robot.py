@@ -4,13 +4,14 @@
     python tools/dds_robot.py --domain 7 --lockstep --drop 0.1 --late 0.1 --late-ms 10
 
 It stands in its default pose and hangs there until the first command comes; from then on physics
-run, in real time, or with `--lockstep` as fast as a controller answers. It sends a state every 2 ms.
-When commands stop for `--watchdog-ms` its motors are damped until they come again. It ends when they
-have stopped for `--idle-s`, or with Ctrl-C: exit status 0 if it was upright when motors last held
-something, 1 if it had fallen, 2 if no command came at all.
+run, in real time, or with `--lockstep` as fast as a controller answers. A state is sent every 2 ms.
+When commands stop for `--watchdog-ms` its motors are damped until they come again. It ends when
+they have stopped for `--idle-s`, or with Ctrl-C: exit status 0 if it was upright when motors last
+held something, 1 if it had fallen, 2 if no command came at all.
 
-The network's faults can be had on purpose: `--drop` loses a share of the messages in both directions,
-`--late` holds a share of the states back by `--late-ms`, so that later ones overtake them.
+The network's faults can be had on purpose: `--drop` loses a share of the messages in both
+directions, `--late` holds a share of the states back by `--late-ms`, so that later ones overtake
+them.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ from tyro.conf import FlagCreatePairsOff, arg
 
 from bm_envs import cli
 from bm_envs.deploy.controller import damped
-from bm_envs.deploy.robot import SENSOR_DT, RobotConfig, SimulatedRobot
+from bm_envs.deploy.robot import RobotConfig, SimulatedRobot
 from bm_envs.errors import BackendUnavailable, ConfigError
 from bm_envs.robots import g1
 
@@ -46,7 +47,8 @@ class Config:
     interface: str = "lo"
     """Network interface; lo stays on this machine."""
     domain: int = 7
-    """DDS domain. 0 is that of real robots: not the default, so that nobody talks to the wrong one."""
+    """DDS domain. 0 is that of real robots: not the default, so that nobody talks to the wrong
+    one."""
     robot: Annotated[RobotConfig, arg(name="")] = field(default_factory=RobotConfig)
     """The robot."""
     seed: int = 0
@@ -157,7 +159,8 @@ def serve(robot: SimulatedRobot, unitree: Any, bus: Any, config: Config) -> Repo
                 report.damped += 1
                 robot.apply(damped())
                 print(
-                    f"{robot.time_s:.2f} s: no command for {config.watchdog_ms:g} ms, motors damped",
+                    f"{robot.time_s:.2f} s: no command for {config.watchdog_ms:g} ms, "
+                    "motors damped",
                     flush=True,
                 )
             robot.step()

@@ -1,15 +1,15 @@
 """Control a G1 by a policy over Unitree's low-level DDS topics.
 
-    python tools/dds_robot.py --interface lo --domain 7              # a robot in MuJoCo, or a real one
-    python tools/deploy.py walk --interface lo --domain 7            # dry run: publishes nothing
-    python tools/deploy.py walk --interface lo --domain 7 --motors
+    python tools/dds_robot.py --domain 7                # a robot in MuJoCo, in another terminal
+    python tools/deploy.py walk --domain 7              # dry run: publishes nothing
+    python tools/deploy.py walk --domain 7 --motors
 
 Without `--motors` it reads states, runs the policy on them and prints what it would ask for, and
 publishes nothing. With `--motors` it stands up into the policy's default pose, follows the motion
-once and returns to standing until something stops it: Ctrl-C, the remote's B or select, `--end-s`, a
-tilt, a joint beyond its range, a number that is not finite, or states that no longer come. Motors are
-then damped, and so they are when this program fails in any way that it can still notice; a robot
-that nobody holds sinks to the ground.
+once and returns to standing until something stops it: Ctrl-C, the remote's B or select, `--end-s`,
+a tilt, a joint beyond its range, a number that is not finite, or states that no longer come. Motors
+are then damped, and so they are when this program fails in any way that it can still notice; a
+robot that nobody holds sinks to the ground.
 
 Exit status: 0 when it came to its end, 1 when it was stopped for safety, 2 when it could not begin.
 Read docs/deployment.md before a real robot is switched on. Nothing here has run on one yet.
@@ -58,7 +58,8 @@ class Config:
     domain: int = 0
     """DDS domain; a robot's is 0."""
     motion: str | None = None
-    """Name, file or cut such as 'walk1[5:15]'; none: the one inside the policy, or that it names."""
+    """Name, file or cut such as 'walk1[5:15]'; none: the one inside the policy, or that it
+    names."""
     controller: Annotated[ControllerConfig, arg(name="")] = field(default_factory=_settings)
     """What it does before, after and instead of the motion."""
     clock: Literal["host", "tick"] = "host"
@@ -78,7 +79,9 @@ class Config:
             raise ConfigError("state is 'true', expected 'estimated': a robot tells no position.")
         for name in ("patience_s", "lost_s"):
             if not 0 < getattr(self, name) <= 600:
-                raise ConfigError(f"{name} is {getattr(self, name)}, expected more than 0, up to 600 s.")
+                raise ConfigError(
+                    f"{name} is {getattr(self, name)}, expected more than 0, up to 600 s."
+                )
 
 
 @dataclass

@@ -34,7 +34,7 @@ from bm_envs.deploy.controller import Alignment, Controller, ControllerConfig, M
 from bm_envs.deploy.robot import SENSOR_DT, RobotConfig, SimulatedRobot
 from bm_envs.errors import ConfigError
 from bm_envs.policy import CONTROL_DT, Policy, load_policy
-from bm_envs.robots import g1, mjcf
+from bm_envs.robots import mjcf
 
 MAX_HEIGHT, MAX_TILT = 0.25, 0.8  # of the pelvis from its reference: m, projected gravity
 LOW = 0.4  # m, pelvis height of a robot that has fallen while it should stand
@@ -48,7 +48,8 @@ class Config:
     policy: Positional[Annotated[str, arg(metavar="POLICY")]]
     """A run directory, an ONNX file, a shipped policy's name, or hub:OWNER/NAME[@REVISION]."""
     motion: str | None = None
-    """Name, file or cut such as 'walk1[5:15]'; none: the one inside the policy, or that it names."""
+    """Name, file or cut such as 'walk1[5:15]'; none: the one inside the policy, or that it
+    names."""
     start: Literal["stand", "reference"] = "stand"
     """Stand in the default pose at first, or begin in the motion's first frame with its speed (for
     motions that do not begin standing; there is no standing up then)."""
@@ -109,7 +110,8 @@ class Run:
     qpos: list[np.ndarray]
     """`[36]` each, the robot at every control step, standing and lying included."""
     ghost: list[np.ndarray | None]
-    """`[36]` each, the reference at the same times, in the robot's world; None outside the motion."""
+    """`[36]` each, the reference at the same times, in the robot's world; None outside the
+    motion."""
 
 
 class Figures:
@@ -121,7 +123,13 @@ class Figures:
         self._bodies = [model.body(name).id for name in spec.body_names]
         self._anchor = model.body(spec.anchor_body_name).id
         self._to_robot = spec.action_index()
+        self._began = np.zeros(3)
         self.rows: list[dict[str, float]] = []
+
+    def begin(self, robot: SimulatedRobot, state: str) -> None:
+        """The robot is where it begins, which an estimate takes for the origin."""
+        if state == "estimated":
+            self._began = np.append(robot.data.qpos[:2], 0.0)
 
     def add(self, frame: int, robot: SimulatedRobot, controller: Controller) -> None:
         """Compare with a frame of the motion."""
@@ -142,11 +150,13 @@ class Figures:
         joints = self._motion.joints(frame)[0][self._to_robot]
         self.rows.append({
             "joint_pos_rad": float(np.abs(data.qpos[7:] - joints).mean()),
-            "mpkpe_mm": off(world), "r_mpkpe_mm": off(near),
+            "mpkpe_mm": off(Alignment(world.matrix, world.offset + self._began)), "r_mpkpe_mm": off(near),
             "base_vel_error_m_s": float(
                 np.linalg.norm(controller.base_lin_vel - robot.data.qvel[:3])
             ),
-            "base_pos_error_m": float(np.linalg.norm(controller.base_pos - robot.data.qpos[:3])),
+            "base_pos_error_m": float(
+                np.linalg.norm(controller.base_pos + self._began - robot.data.qpos[:3])
+            ),
             "action_ms": 1e3 * controller.action_s,
         })  # fmt: skip
 
@@ -166,6 +176,7 @@ def run(policy: Policy, motion: Motion, config: Config, seed: int) -> Run:
         robot.stand(np.array(policy.spec.in_project_order("default_joint_pos")))
     controller = Controller(policy, motion, settings)
     figures = Figures(policy, motion, robot.model)
+    figures.begin(robot, settings.state)
     qpos: list[np.ndarray] = []
     ghost: list[np.ndarray | None] = []
     failure, failed_in, survived, left = "", "", 0, round(LIE_S / SENSOR_DT)
@@ -238,8 +249,8 @@ def describe(found: Run, motion: Motion) -> str:
     if found.figures:
         text += (
             f"; joints off by {found.figures['joint_pos_rad']:.4f} rad, key points by "
-            f"{found.figures['mpkpe_mm']:.0f} mm ({found.figures['r_mpkpe_mm']:.0f} mm once laid on "
-            f"each other), action in {found.figures['action_ms']:.2f} ms"
+            f"{found.figures['mpkpe_mm']:.0f} mm ({found.figures['r_mpkpe_mm']:.0f} mm once laid "
+            f"on each other), action in {found.figures['action_ms']:.2f} ms"
         )
     return text
 
@@ -259,7 +270,7 @@ def row_of(config: Config, policy: Policy, motion: Motion, runs: list[Run]) -> d
         "trials": len(runs), "survived": survived,
         "survived_s": float(np.mean([found.survived_s for found in runs])),
         "clip_s": motion.duration_s,
-        "failures": sorted({f"{found.failed_in}: {found.failure}" for found in runs if found.failure}),
+        "failures": sorted({f"{bad.failed_in}: {bad.failure}" for bad in runs if bad.failure}),
     }  # fmt: skip
     for name in (
         "joint_pos_rad", "mpkpe_mm", "r_mpkpe_mm", "base_vel_error_m_s", "base_pos_error_m",

@@ -5,8 +5,8 @@ action scale, observation terms, anchor body, motion. It knows no simulator and 
 is used for forward kinematics. `docs/policy_files.md` has the formulas.
 
 It stands up (joints move to the motion's first pose, with stiff gains), runs the policy, and at the
-motion's end holds the last pose with the policy or returns to standing. What looks dangerous ends all
-of it: motors are damped from then on.
+motion's end holds the last pose with the policy or returns to standing. What looks dangerous ends
+all of it: motors are damped from then on.
 
 On order of joints: readings and commands are in the order of the G1's table, which is the robot's
 motor order; the policy's values are in its own, `joint_names`.
@@ -71,7 +71,7 @@ class Sensors:
 
 @dataclass(frozen=True, eq=False)
 class Command:
-    """What motors do until the next command: torque `kp (target - q) - kd qdot + torque`. `[29]`."""
+    """What motors do until the next command: `kp (target - q) - kd qdot + torque`. `[29]`."""
 
     joint_pos: np.ndarray
     """Target, rad."""
@@ -98,8 +98,8 @@ class ControllerConfig:
     stand_s: float = 2.0
     """Seconds of standing up before the motion, two thirds of them moving; 0: none."""
     at_end: Literal["stand", "hold"] = "stand"
-    """At the motion's end: return to the default pose without the policy, or let the policy hold the
-    motion's last pose, which not every policy can."""
+    """At the motion's end: return to the default pose without the policy, or let the policy hold
+    the motion's last pose, which not every policy can."""
     end_s: float | None = 2.0
     """Seconds of that; none: until something stops it."""
     lead: Literal[0, 1] = 1
@@ -122,7 +122,9 @@ class ControllerConfig:
         if self.lead not in (0, 1):
             raise ConfigError(f"lead is {self.lead}, expected 0 or 1.")
         if not 0 < self.max_tilt_deg <= 180:
-            raise ConfigError(f"max_tilt_deg is {self.max_tilt_deg}, expected more than 0, up to 180.")
+            raise ConfigError(
+                f"max_tilt_deg is {self.max_tilt_deg}, expected more than 0, up to 180."
+            )
         if not 0 <= self.joint_margin <= 10:
             raise ConfigError(f"joint_margin is {self.joint_margin}, expected 0 to 10 rad.")
 
@@ -136,7 +138,7 @@ class Motion:
     """
 
     def __init__(self, policy: Policy, motion: str | None = None) -> None:
-        """The motion `motion` of the library, else the one inside the policy, else the one it names.
+        """The library's `motion`; None: the one inside the policy, else the one it names.
 
         Raises:
             PolicyError: the policy names none, or one whose content has changed.

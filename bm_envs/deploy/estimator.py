@@ -2,8 +2,8 @@
 
 A complementary filter: the accelerometer tells fast changes of velocity, the legs slow ones, since
 the lowest point of a foot that carries the robot is at rest for a moment. Heights follow from the
-legs as well; the horizontal place is the integral of the velocity and drifts. The ground is taken to
-be flat and level at height 0, and the orientation is the inertial unit's own.
+legs as well; the horizontal place is the integral of the velocity and drifts. The ground is taken
+to be flat and level at height 0, and the orientation is the inertial unit's own.
 """
 
 from __future__ import annotations
@@ -38,7 +38,10 @@ class BaseEstimator:
         self._model, self._data = model, mujoco.MjData(model)
         self._feet = [model.body(name).id for name in g1.FOOT_BODIES]
         self._soles = np.array(
-            [[geom.start for geom in g1.FOOT_SPHERES if geom.body == name] for name in g1.FOOT_BODIES]
+            [
+                [geom.start for geom in g1.FOOT_SPHERES if geom.body == name]
+                for name in g1.FOOT_BODIES
+            ]
         )
         self._soles[..., 2] = g1.SOLE_HEIGHT
         self.pos, self.lin_vel = np.zeros(3), np.zeros(3)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections import deque
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import mujoco
 import numpy as np
@@ -64,7 +64,9 @@ class RobotConfig:
             )
         for name in ("friction", "effort_scale"):
             if not 0 < getattr(self, name) <= 10:
-                raise ConfigError(f"{name} is {getattr(self, name)}, expected more than 0, up to 10.")
+                raise ConfigError(
+                    f"{name} is {getattr(self, name)}, expected more than 0, up to 10."
+                )
         for name in ("command_ms", "sensor_ms"):
             if not 0 <= getattr(self, name) <= 500:
                 raise ConfigError(f"{name} is {getattr(self, name)}, expected 0 to 500 ms.")
@@ -129,7 +131,7 @@ class SimulatedRobot:
         self._read()
 
     def stand(self, joint_pos: np.ndarray) -> None:
-        """Put it upright at the origin with its lowest sole on the ground. `joint_pos` `[29]`, rad."""
+        """Put it upright at the origin, soles on the ground. `joint_pos` `[29]`, rad."""
         self.reset(np.concatenate([(0, 0, 1, 1, 0, 0, 0), joint_pos]))
         geoms = mjcf.foot_geoms(self.model)
         bottom = self.data.geom_xpos[geoms, 2] - self.model.geom_size[geoms, 0]
@@ -180,8 +182,8 @@ class SimulatedRobot:
 
     def _read(self) -> None:
         data, noise = self.data, self.config.noise
-        values = {
-            "gyro": data.qvel[3:6], "accel": data.sensordata[:3],  # the accelerometer is a step late
+        values: dict[str, Any] = {
+            "gyro": data.qvel[3:6], "accel": data.sensordata[:3],  # of one physics step ago
             "joint_pos": data.qpos[7:], "joint_vel": data.qvel[6:], "base_pos": data.qpos[:3],
             "base_lin_vel": data.qvel[:3],
         }  # fmt: skip

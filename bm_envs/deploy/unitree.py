@@ -6,7 +6,9 @@ facts of unitreerobotics/unitree_sdk2_python (`idl/unitree_hg`, `utils/crc.py`);
 Nothing here has spoken to a robot yet.
 """
 
-# No `from __future__ import annotations` here: the package reads the types of the fields.
+# No `from __future__ import annotations` here: the package reads the types of the fields. Those of
+# arrays say nothing to a type checker.
+# pyright: reportArgumentType=false, reportGeneralTypeIssues=false, reportIndexIssue=false
 import socket
 import time
 import zlib
@@ -15,7 +17,14 @@ from typing import Any, TypeVar
 
 import numpy as np
 from cyclonedds import idl
-from cyclonedds.core import DDSException, InstanceState, ReadCondition, SampleState, ViewState, WaitSet
+from cyclonedds.core import (
+    DDSException,
+    InstanceState,
+    ReadCondition,
+    SampleState,
+    ViewState,
+    WaitSet,
+)
 from cyclonedds.domain import Domain, DomainParticipant
 from cyclonedds.idl import annotations, types
 from cyclonedds.pub import DataWriter
@@ -154,7 +163,7 @@ def crc32_mpeg2(data: bytes) -> int:
 
 
 def check_sum(message: LowCmd_ | LowState_) -> int:
-    """What `crc` should be: over the structure's 32-bit words but the last, each highest byte first."""
+    """What `crc` should be: of all 32-bit words but the last, highest byte first."""
     if isinstance(message, LowCmd_):
         record: Any = np.zeros((), LOW_CMD)
         record["modes"] = message.mode_pr, message.mode_machine
@@ -282,7 +291,7 @@ class Bus:
             )
         if not 0 <= domain <= MAX_DOMAIN:
             raise ConfigError(f"domain is {domain}, expected 0 to {MAX_DOMAIN}.")
-        # Given here, so that neither CYCLONEDDS_URI nor a default sends a robot's commands elsewhere.
+        # Given here, so that neither CYCLONEDDS_URI nor a default sends commands elsewhere.
         settings = (
             '<CycloneDDS><Domain Id="any"><General><Interfaces>'
             f'<NetworkInterface name="{interface}"/>'
