@@ -137,7 +137,8 @@ class Figures:
         data.qpos[:] = robot.data.qpos
         mujoco.mj_kinematics(self._model, data)
         points = data.xpos[self._bodies]
-        world = controller.alignment
+        told = controller.alignment
+        world = Alignment(told.matrix, told.offset + self._began)
         near = Alignment.of(
             data.xpos[self._anchor], data.xmat[self._anchor].reshape(3, 3),
             *self._motion.anchor(frame),
@@ -150,7 +151,7 @@ class Figures:
         joints = self._motion.joints(frame)[0][self._to_robot]
         self.rows.append({
             "joint_pos_rad": float(np.abs(data.qpos[7:] - joints).mean()),
-            "mpkpe_mm": off(Alignment(world.matrix, world.offset + self._began)), "r_mpkpe_mm": off(near),
+            "mpkpe_mm": off(world), "r_mpkpe_mm": off(near),
             "base_vel_error_m_s": float(
                 np.linalg.norm(controller.base_lin_vel - robot.data.qvel[:3])
             ),

@@ -195,9 +195,6 @@ class SimulatedRobot:
             }
             turn = noise * NOISE["orientation"] * self._rng.uniform(-1, 1, 3)
             quat = rot.quat_mul(quat, rot.quat_from_axis_angle(turn))
-        self._readings.append(
-            Sensors(
-                time_s=self.time_s, quat=rot.quat_normalize(quat),
-                **{name: np.array(value) for name, value in values.items()},
-            )
-        )  # fmt: skip
+        # Copies: the engine writes the next state where this one stands.
+        copies: dict[str, Any] = {name: np.array(value) for name, value in values.items()}
+        self._readings.append(Sensors(time_s=self.time_s, quat=rot.quat_normalize(quat), **copies))
