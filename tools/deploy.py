@@ -124,6 +124,14 @@ def drive(
             f"No robot: nothing came on {unitree.LOW_STATE_TOPIC} within {config.patience_s:g} s "
             f"(interface {config.interface}, domain {config.domain})."
         )
+    began = time.monotonic()
+    while commands is not None and not commands.is_heard:
+        if time.monotonic() - began > config.patience_s:
+            raise ConfigError(
+                f"No robot listens on {unitree.LOW_CMD_TOPIC} within {config.patience_s:g} s, "
+                "though one tells its state."
+            )
+        message = states.take(0.02) or message
     mode_machine, tick = message.mode_machine, message.tick
     print(f"robot found, mode_machine {mode_machine}", flush=True)
     said = -np.inf

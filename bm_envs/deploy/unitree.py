@@ -321,6 +321,11 @@ class Writer:
     def write(self, message: LowCmd_ | LowState_) -> None:
         self._writer.write(message)
 
+    @property
+    def is_heard(self) -> bool:
+        """Whether somebody reads the topic; what is written before is lost."""
+        return bool(self._writer.get_matched_subscriptions())
+
 
 class Reader:
     """Takes the newest message of a topic.
