@@ -470,6 +470,39 @@ def _reference(row: dict[str, Any], settings: dict[str, Any]) -> Iterator[tuple[
         yield "worst_s", "a time for each of the flags"
 
 
+SIM2SIM: Rules = {
+    "policy": text(),
+    "motion": text(),
+    "physics_hz": whole(1),
+    "state": text("true", "estimated"),
+    "command_ms": number(0),
+    "sensor_ms": number(0),
+    "noise": number(0),
+    "effort_scale": number(0, above=True),
+    "trials": whole(1),
+    "survived": whole(),
+    "survived_s": number(0),
+    "clip_s": number(0, above=True),
+    "failures": listing(),
+    "joint_pos_rad": number(0, null=True),
+    "mpkpe_mm": number(0, null=True),
+    "r_mpkpe_mm": number(0, null=True),
+    "policy_sha256": SHA256_RULE,
+    "command": HEADER["command"],
+}
+
+
+def _sim2sim(row: dict[str, Any], settings: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    if row["survived"] > row["trials"]:
+        yield "survived", f"at most the {row['trials']} trials"
+    if row["survived_s"] > row["clip_s"] + ROUNDING:
+        yield "survived_s", f"at most clip_s, {row['clip_s']:g}"
+    if row["survived"] == row["trials"] and row["survived_s"] < row["clip_s"] - ROUNDING:
+        yield "survived_s", f"clip_s, {row['clip_s']:g}, where every trial survived"
+    if (row["survived"] == row["trials"]) != (row["failures"] == []):
+        yield "failures", "one or more where a trial failed, and none elsewhere"
+
+
 def _nothing(row: dict[str, Any], settings: dict[str, Any]) -> Iterator[tuple[str, str]]:
     yield from ()
 
@@ -494,6 +527,7 @@ KINDS: dict[str, Kind] = {
     "physics_accuracy": Kind(PHYSICS),
     "reference": Kind(REFERENCE, _reference),
     "conformance": Kind(CONFORMANCE, _conformance),
+    "sim2sim": Kind(SIM2SIM, _sim2sim),
 }
 
 

@@ -21,6 +21,7 @@ ENGINES = {
     "backends.isaaclab": "isaaclab",
     "backends.isaaclab_physx": "isaaclab",
     "backends.isaaclab_scene": "isaaclab",
+    "deploy.unitree": "dds",
     "tasks.track.device": "warp",
 }
 # What a distribution brings beside its own name: packages of its wheel, and those that it pins.
@@ -44,6 +45,8 @@ MAY_IMPORT = {
     "observation_terms": {"robots"},
     "motion": {"cli", "errors", "hub", "robots", "rotations"},
     "policy": {"cli", "errors", "hub", "motion", "observation_terms", "robots", "rotations"},
+    # A second implementation of the control loop: nothing of `tasks` and `backends`.
+    "deploy": {"cli", "errors", "motion", "policy", "robots", "rotations"},
     "backends": {"backends.base", "backends.host", "errors", "native", "robots", "rotations"},
     "run_files": {"cli", "errors"},
     "tasks": {
@@ -148,6 +151,8 @@ def test_the_package_imports_one_way():
         ("backends.base", "backends.mujoco_cpu"),
         ("tasks.track.task", "backends.mujoco_cpu"),
         ("policy", "tasks.track.config"),
+        ("deploy.controller", "tasks.track.config"),
+        ("deploy.robot", "backends.mujoco_cpu"),
         ("errors", "robots"),
         ("envs", "evaluation"),
         ("web", "backends.mujoco_cpu"),
@@ -229,7 +234,7 @@ def test_declared_packages_are_the_ones_imported():
 def test_importing_the_package_is_light():
     heavy = (
         "torch", "huggingface_hub", "onnx", "onnxruntime", "tensorboard", "scipy", "av", "imageio",
-        "moviepy", "tyro", "mujoco_warp", "isaaclab", "wandb", "viser",
+        "moviepy", "tyro", "mujoco_warp", "isaaclab", "wandb", "viser", "cyclonedds", "roslibpy",
     )  # fmt: skip
     assert importlib.util.find_spec("torch"), "premise: what must stay out could come in"
     code = f"import bm_envs, sys; print([name for name in {heavy} if name in sys.modules])"

@@ -1,0 +1,112 @@
+"""What physics rate, delay, sensor noise and an estimated state cost a policy outside training.
+
+    python benchmarks/sim2sim.py walk --json out.json
+    python benchmarks/sim2sim.py walk other.onnx --quick
+
+For each policy `tools/sim2sim.py` is run at 500, 1000 and 2000 Hz, with commands delayed by 0, 10
+and 20 ms, with the true and the estimated state; then at 1000 Hz with noisy sensors, an estimated
+state and the same delays, in `--trials` trials. A row is one such command's, and has it.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import shlex
+import subprocess
+import sys
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+from tyro.conf import FlagCreatePairsOff, Positional, arg
+
+from bm_envs import cli
+from bm_envs.errors import ConfigError
+
+TOOL = Path("tools") / "sim2sim.py"
+ROOT = Path(__file__).resolve().parent.parent
+RATES, DELAYS_MS, STATES = (500, 1000, 2000), (0, 10, 20), ("true", "estimated")
+
+
+@dataclass(frozen=True)
+class Config:
+    """Measure what a robot has and training has not, in MuJoCo."""
+
+    policies: Positional[tuple[Annotated[str, arg(metavar="POLICY")], ...]]
+    """As tools/sim2sim.py takes them."""
+    json: Path | None = None
+    """File to write the rows to."""
+    trials: int = 5
+    """Of each row with noise."""
+    flags: str = ""
+    """Further flags for every run, in one word: --flags='--start reference'."""
+    seed: int = 0
+    """Of the first trial's noise."""
+    quick: Annotated[bool, FlagCreatePairsOff] = False
+    """1000 Hz alone, the true state, and no noise."""
+
+    def __post_init__(self) -> None:
+        if not self.policies:
+            raise ConfigError("No policy, expected one or more.")
+        if self.trials < 1:
+            raise ConfigError(f"trials is {self.trials}, expected 1 or more.")
+
+
+def settings(config: Config) -> list[list[str]]:
+    """Flags of each row of a policy."""
+    rates, states = ((1000,), ("true",)) if config.quick else (RATES, STATES)
+    plain = [
+        ["--physics-hz", str(rate), "--state", state, "--command-ms", str(delay)]
+        for state, rate, delay in itertools.product(states, rates, DELAYS_MS)
+    ]
+    noisy = [
+        [
+            "--physics-hz", "1000", "--state", "estimated", "--command-ms", str(delay),
+            "--noise", "1", "--trials", str(config.trials), "--seed", str(config.seed),
+        ]
+        for delay in DELAYS_MS
+    ]  # fmt: skip
+    return plain if config.quick else plain + noisy
+
+
+def measure(arguments: list[str], folder: Path) -> dict[str, Any]:
+    """One row, of one command."""
+    path = folder / "row.json"
+    path.unlink(missing_ok=True)
+    done = subprocess.run(
+        [sys.executable, str(ROOT / TOOL), *arguments, "--json", str(path)],
+        capture_output=True, text=True,
+    )  # fmt: skip
+    if not path.is_file():  # else it ran; 1 says that a trial failed, which is a figure
+        lines = done.stderr.strip().splitlines() or ["no message"]
+        raise ConfigError(f"{TOOL} failed: {lines[-1].removeprefix('error: ')}")
+    (row,) = json.loads(path.read_text())["rows"]
+    return row | {"command": shlex.join(["python", TOOL.as_posix(), *arguments])}
+
+
+def main(config: Config) -> None:
+    """Measure everything; rows are printed as they come."""
+    rows = []
+    with tempfile.TemporaryDirectory() as folder:
+        for policy in config.policies:
+            for flags in settings(config):
+                row = measure([policy, *flags, *shlex.split(config.flags)], Path(folder))
+                rows.append(row)
+                error = row["joint_pos_rad"]
+                print(
+                    f"{row['policy']}: {row['physics_hz']} Hz, {row['state']}, "
+                    f"{row['command_ms']:g} ms, noise {row['noise']:g}: {row['survived']} of "
+                    f"{row['trials']} survived, {row['survived_s']:.2f} of {row['clip_s']:.2f} s, "
+                    f"joints off by {'-' if error is None else format(error, '.4f')} rad",
+                    flush=True,
+                )
+    if config.json is not None:
+        result = cli.json_result("sim2sim", seed=config.seed, rows=rows)
+        cli.write_json(config.json, result | {"settings": {"quick": config.quick}})
+        print(f"rows in {config.json}")
+
+
+if __name__ == "__main__":
+    cli.run(main, Config)

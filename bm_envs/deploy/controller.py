@@ -1,0 +1,415 @@
+"""The controller of a tracking policy: sensor readings in, motor commands out.
+
+Everything it knows of the policy stands in the policy's file: joint order, gains, default pose,
+action scale, observation terms, anchor body, motion. It knows no simulator and no transport; MuJoCo
+is used for forward kinematics. `docs/policy_files.md` has the formulas.
+
+It stands up (joints move to the motion's first pose, with stiff gains), runs the policy, and at the
+motion's end holds the last pose with the policy or returns to standing. What looks dangerous ends
+all of it: motors are damped from then on.
+
+On order of joints: readings and commands are in the order of the G1's table, which is the robot's
+motor order; the policy's values are in its own, `joint_names`.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field
+from typing import Literal
+
+import mujoco
+import numpy as np
+
+from bm_envs import rotations as rot
+from bm_envs.deploy.estimator import BaseEstimator
+from bm_envs.errors import ConfigError, PolicyError
+from bm_envs.motion import library, procedural
+from bm_envs.policy import CONTROL_DT, Policy, motion_tables
+from bm_envs.robots import g1, mjcf
+
+# Gains for standing without a policy, by a joint name's stem: N m/rad, N m s/rad.
+# Source: HybridRobotics/motion_tracking_controller, the standby controller of its G1 configuration.
+STANDBY_GAINS = {
+    "hip_pitch": (350, 5), "hip_roll": (200, 5), "hip_yaw": (200, 5), "knee": (300, 10),
+    "ankle_pitch": (300, 5), "ankle_roll": (150, 5), "waist": (200, 5), "": (40, 3),
+}  # fmt: skip
+_GAINS = np.array(
+    [
+        next(gains for stem, gains in STANDBY_GAINS.items() if stem in name)
+        for name in g1.JOINT_NAMES
+    ],
+    float,
+)
+STANDBY_STIFFNESS, STANDBY_DAMPING = _GAINS.T
+RETURN_S = 2.0  # s of returning to the default pose
+
+
+@dataclass(frozen=True, eq=False)
+class Sensors:
+    """One reading. Joints in the robot's order."""
+
+    time_s: float
+    """s, of whatever clock; only differences count."""
+    quat: np.ndarray
+    """`[4]` w x y z, orientation of the pelvis in the world."""
+    gyro: np.ndarray
+    """`[3]`, pelvis axes, rad/s."""
+    accel: np.ndarray
+    """`[3]`, pelvis axes, m/s^2, at `imu_in_pelvis`; at rest it points up."""
+    joint_pos: np.ndarray
+    """`[29]`, rad."""
+    joint_vel: np.ndarray
+    """`[29]`, rad/s."""
+    base_pos: np.ndarray | None = None
+    """`[3]`, world, m, pelvis origin, from a simulator or motion capture; a robot has none."""
+    base_lin_vel: np.ndarray | None = None
+    """`[3]`, world axes, m/s."""
+    stop: bool = False
+    """Somebody pressed the button."""
+
+
+@dataclass(frozen=True, eq=False)
+class Command:
+    """What motors do until the next command: `kp (target - q) - kd qdot + torque`. `[29]`."""
+
+    joint_pos: np.ndarray
+    """Target, rad."""
+    stiffness: np.ndarray
+    """kp, N m/rad."""
+    damping: np.ndarray
+    """kd, N m s/rad."""
+    torque: np.ndarray = field(default_factory=lambda: np.zeros(g1.NUM_JOINTS))
+    """N m; no policy of this family sets it."""
+
+
+def damped() -> Command:
+    """No motor holds anything, all resist motion: the robot sinks slowly."""
+    return Command(np.zeros(g1.NUM_JOINTS), np.zeros(g1.NUM_JOINTS), STANDBY_DAMPING)
+
+
+@dataclass(frozen=True)
+class ControllerConfig:
+    """What the controller does before, after and instead of the motion."""
+
+    state: Literal["true", "estimated"] = "true"
+    """Base position and velocity: as the simulator tells them, or estimated from inertial unit and
+    legs, as on a robot."""
+    stand_s: float = 2.0
+    """Seconds of standing up before the motion, two thirds of them moving; 0: none."""
+    at_end: Literal["stand", "hold"] = "stand"
+    """At the motion's end: return to the default pose without the policy, or let the policy hold
+    the motion's last pose, which not every policy can."""
+    end_s: float | None = 2.0
+    """Seconds of that; none: until something stops it."""
+    lead: Literal[0, 1] = 1
+    """Frames by which the reference that the policy sees is ahead of the robot."""
+    max_tilt_deg: float = 60.0
+    """Stop when the anchor body's tilt is off the reference's by more than this."""
+    joint_margin: float = 0.15
+    """Stop when a joint is beyond its range by more than this, rad."""
+
+    def __post_init__(self) -> None:
+        for name, choices in (("state", ("true", "estimated")), ("at_end", ("stand", "hold"))):
+            if getattr(self, name) not in choices:
+                raise ConfigError(
+                    f"{name} is '{getattr(self, name)}', expected '{choices[0]}' or '{choices[1]}'."
+                )
+        for name, limit in (("stand_s", 60.0), ("end_s", 3600.0)):
+            value = getattr(self, name)
+            if value is not None and not 0 <= value <= limit:
+                raise ConfigError(f"{name} is {value}, expected 0 to {limit:g} s.")
+        if self.lead not in (0, 1):
+            raise ConfigError(f"lead is {self.lead}, expected 0 or 1.")
+        if not 0 < self.max_tilt_deg <= 180:
+            raise ConfigError(
+                f"max_tilt_deg is {self.max_tilt_deg}, expected more than 0, up to 180."
+            )
+        if not 0 <= self.joint_margin <= 10:
+            raise ConfigError(f"joint_margin is {self.joint_margin}, expected 0 to 10 rad.")
+
+
+class Motion:
+    """The reference, frame by frame, as policy files hold it: joints in the policy's order.
+
+    Attributes:
+        name: of the motion.
+        frames: how many.
+    """
+
+    def __init__(self, policy: Policy, motion: str | None = None) -> None:
+        """The library's `motion`; None: the one inside the policy, else the one it names.
+
+        Raises:
+            PolicyError: the policy names none, or one whose content has changed.
+        """
+        extra = policy.spec.extra
+        named = [(extra.get("motion_name"), extra.get("motion_sha256"))]
+        if motion is None and policy.motion is not None:
+            self.name, tables = extra.get("motion_name", policy.name), policy.motion
+        else:
+            if motion is None and named[0][0] is None:
+                told = list((policy.info or {}).get("motions", []))
+                named = [(entry["name"], entry["sha256"]) for entry in told]
+                if len(named) != 1:
+                    raise PolicyError(
+                        f"{policy.path}: holds no motion and names {len(named)}; name one with "
+                        "--motion."
+                    )
+            clip = library.load_motion(motion or str(named[0][0]))
+            digest = None if motion else named[0][1]
+            # A clip that is drawn when asked for differs in last digits between processors.
+            if digest not in (None, clip.sha256()) and not procedural.is_drawn(clip.name):
+                raise PolicyError(
+                    f"{policy.path}: was made for another version of motion '{clip.name}'; give "
+                    "--motion."
+                )
+            self.name, tables = clip.name, motion_tables(clip, policy.spec)
+        self._tables = tables
+        self.frames = len(tables["joint_pos"])
+        bodies = policy.spec.body_names
+        self._anchor = bodies.index(policy.spec.anchor_body_name)
+        if g1.ROOT_BODY not in bodies:
+            raise PolicyError(f"{policy.path}: body_names lacks '{g1.ROOT_BODY}'.")
+        self._root = bodies.index(g1.ROOT_BODY)
+        self._to_robot = policy.spec.action_index()
+
+    @property
+    def duration_s(self) -> float:
+        return (self.frames - 1) * CONTROL_DT
+
+    def joints(self, frame: int) -> tuple[np.ndarray, np.ndarray]:
+        """Positions and velocities `[29]` in the policy's order; at rest beyond the last frame."""
+        last = min(frame, self.frames - 1)
+        speed = self._tables["joint_vel"][last]
+        return self._tables["joint_pos"][last], speed if frame == last else np.zeros_like(speed)
+
+    def anchor(self, frame: int) -> tuple[np.ndarray, np.ndarray]:
+        """Position `[3]` and rotation matrix `[3, 3]` of the anchor body, in the motion's world."""
+        last = min(frame, self.frames - 1)
+        quat = self._tables["body_quat_w"][last, self._anchor].astype(float)
+        pos = self._tables["body_pos_w"][last, self._anchor].astype(float)
+        return pos, rot.quat_to_matrix(rot.quat_normalize(quat))
+
+    def body_pos(self, frame: int) -> np.ndarray:
+        """Positions of `body_names`, in the motion's world. `[K, 3]`."""
+        return self._tables["body_pos_w"][min(frame, self.frames - 1)].astype(float)
+
+    def root(self, frame: int) -> tuple[np.ndarray, np.ndarray]:
+        """The robot in this frame, in its own joint order: `qpos [36]` and `qvel [35]`."""
+        last = min(frame, self.frames - 1)
+        place = {
+            name: self._tables[name][last, self._root].astype(float)
+            for name in ("body_pos_w", "body_quat_w", "body_lin_vel_w", "body_ang_vel_w")
+        }
+        quat = rot.quat_normalize(place["body_quat_w"])
+        turning = rot.quat_rotate_inverse(quat, place["body_ang_vel_w"])
+        pos, vel = self.joints(frame)
+        return (
+            np.concatenate([place["body_pos_w"], quat, pos[self._to_robot]]),
+            np.concatenate([place["body_lin_vel_w"], turning, vel[self._to_robot]]),
+        )
+
+
+@dataclass
+class Alignment:
+    """Where the motion's world lies in the robot's: turned about the vertical, then moved level.
+
+    Heights are left alone, because the floor is at 0 in both.
+    """
+
+    matrix: np.ndarray = field(default_factory=lambda: np.eye(3))
+    offset: np.ndarray = field(default_factory=lambda: np.zeros(3))
+
+    @classmethod
+    def of(
+        cls, robot_pos: np.ndarray, robot_matrix: np.ndarray, pos: np.ndarray, matrix: np.ndarray
+    ) -> Alignment:
+        """The one that takes a body of the motion to where the robot's is, level and in heading."""
+        turn = robot_matrix @ matrix.T
+        # The heading of a rotation: that of its x axis over the ground.
+        angle = np.arctan2(turn[1, 0] - turn[0, 1], turn[0, 0] + turn[1, 1])
+        heading = rot.quat_to_matrix(np.array([np.cos(angle / 2), 0, 0, np.sin(angle / 2)]))
+        offset = robot_pos - heading @ pos
+        offset[2] = 0.0
+        return cls(heading, offset)
+
+
+class Controller:
+    """One policy at work.
+
+    Attributes:
+        phase: `stand`, `run`, `end`, `damping`; `done` when there is nothing left to do.
+        frame: of the motion, at which the robot is or should be.
+        reason: why motors are damped; empty while they are not.
+        alignment: of the motion's world, fixed when the policy takes over.
+        base_pos, base_lin_vel: what it takes for true, `[3]`.
+        action_s: time of the last call of the policy, observation and all, s.
+        late: control steps that came more than a whole step late.
+    """
+
+    def __init__(
+        self, policy: Policy, motion: Motion, config: ControllerConfig = ControllerConfig()
+    ) -> None:
+        spec = policy.spec
+        self.policy, self.motion, self.config = policy, motion, config
+        self._to_policy = g1.order_map(g1.JOINT_NAMES, spec.joint_names)
+        self._to_robot = spec.action_index()
+        self._default = np.array(spec.default_joint_pos)
+        self._scale = np.array(spec.action_scale)
+        self._stiffness = np.array(spec.in_project_order("joint_stiffness"))
+        self._damping = np.array(spec.in_project_order("joint_damping"))
+        self._model = mjcf.compile_model()  # for kinematics: what is where
+        self._data = mujoco.MjData(self._model)
+        self._anchor = self._model.body(spec.anchor_body_name).id
+        self._estimator = BaseEstimator(self._model)
+        self._action = np.zeros(g1.NUM_JOINTS, np.float32)
+        self.phase: Literal["stand", "run", "end", "damping", "done"] = "stand"
+        self.frame, self.late, self.action_s, self.reason = 0, 0, 0.0, ""
+        self.alignment = Alignment()
+        self.base_pos, self.base_lin_vel = np.zeros(3), np.zeros(3)
+        self._time: float | None = None
+        self._began = self._next = 0.0
+        self._from = np.zeros(g1.NUM_JOINTS)
+        self.command = damped()
+
+    def step(self, sensors: Sensors) -> Command:
+        """The command for a reading; call it for every reading there is, not only at 50 Hz."""
+        first = self._time is None
+        dt = 0.0 if self._time is None else sensors.time_s - self._time
+        self._time = sensors.time_s
+        if not self._finite(sensors):
+            self.stop("a reading of the sensors is not a finite number")
+            return self.command
+        self._locate(sensors, dt)
+        if first:
+            self._enter("stand" if self.config.stand_s else "run", sensors)
+        if self.phase in ("stand", "run", "end") and (danger := self._danger(sensors)):
+            self.stop(danger)
+        elapsed = sensors.time_s - self._began
+        due = sensors.time_s >= self._next - 1e-6
+        if self.phase == "stand" and elapsed >= self.config.stand_s:
+            self._enter("run", sensors)
+            due = True
+        elif self.phase == "run" and due and self.frame == self.motion.frames - 1:
+            self._enter("end", sensors)
+            elapsed = 0.0
+        if self.phase == "end" and self.config.end_s is not None and elapsed >= self.config.end_s:
+            self.phase = "done"
+        if self.phase == "stand":
+            self.command = self._ramp(elapsed / self.config.stand_s)
+        elif self.phase == "end" and self.config.at_end == "stand":
+            self.command = self._ramp(elapsed / RETURN_S)
+        elif self.phase in ("run", "end") and due:
+            self._act(sensors)
+        return self.command
+
+    def stop(self, reason: str) -> None:
+        """Damp the motors, for good."""
+        if self.phase != "damping":
+            self.phase, self.reason, self.command = "damping", reason, damped()
+
+    def observe(self, sensors: Sensors, frame: int) -> np.ndarray:
+        """The policy's observation when it is shown a frame of the motion. `[O]` float32."""
+        shown = frame + self.config.lead
+        ref_joint_pos, ref_joint_vel = self.motion.joints(shown)
+        ref_pos, ref_matrix = self._aligned_anchor(shown)
+        anchor_pos, anchor_matrix = self._anchor_pose(sensors)
+        relative = anchor_matrix.T @ ref_matrix
+        terms = {
+            "command": np.concatenate([ref_joint_pos, ref_joint_vel]),
+            "motion_anchor_pos_b": anchor_matrix.T @ (ref_pos - anchor_pos),
+            "motion_anchor_ori_b": relative[:, :2].ravel(),
+            "base_lin_vel": rot.quat_rotate_inverse(sensors.quat, self.base_lin_vel),
+            "base_ang_vel": sensors.gyro,
+            "joint_pos": sensors.joint_pos[self._to_policy] - self._default,
+            "joint_vel": sensors.joint_vel[self._to_policy],
+            "actions": self._action,
+        }
+        names = self.policy.spec.observation_names
+        return np.concatenate([terms[name] for name in names]).astype(np.float32)
+
+    # --- the pieces, in the order of a step ---
+
+    def _locate(self, sensors: Sensors, dt: float) -> None:
+        if self.config.state == "true":
+            if sensors.base_pos is None or sensors.base_lin_vel is None:
+                raise ConfigError("state is 'true', but this robot tells no position; estimate it.")
+            self.base_pos, self.base_lin_vel = sensors.base_pos, sensors.base_lin_vel
+            return
+        self._estimator.update(
+            sensors.quat, sensors.gyro, sensors.accel, sensors.joint_pos, sensors.joint_vel, dt
+        )
+        self.base_pos, self.base_lin_vel = self._estimator.pos, self._estimator.lin_vel
+
+    def _anchor_pose(self, sensors: Sensors) -> tuple[np.ndarray, np.ndarray]:
+        """Position and rotation matrix of the robot's anchor body, by forward kinematics."""
+        data = self._data
+        data.qpos[:3], data.qpos[3:7], data.qpos[7:] = (
+            self.base_pos, sensors.quat, sensors.joint_pos,
+        )  # fmt: skip
+        mujoco.mj_kinematics(self._model, data)
+        return data.xpos[self._anchor].copy(), data.xmat[self._anchor].reshape(3, 3).copy()
+
+    def _aligned_anchor(self, frame: int) -> tuple[np.ndarray, np.ndarray]:
+        pos, matrix = self.motion.anchor(frame)
+        turn = self.alignment.matrix
+        return turn @ pos + self.alignment.offset, turn @ matrix
+
+    def _enter(self, phase: Literal["stand", "run", "end"], sensors: Sensors) -> None:
+        self.phase, self._began = phase, sensors.time_s
+        self._from = sensors.joint_pos
+        if phase == "run":
+            self._next = sensors.time_s
+            self.alignment = Alignment.of(*self._anchor_pose(sensors), *self.motion.anchor(0))
+
+    def _ramp(self, share: float) -> Command:
+        """To the default pose with the standby gains, there after two thirds of the time."""
+        share = min(1.5 * share, 1.0)
+        share = share * share * (3 - 2 * share)  # begins and ends at rest
+        target = self._from + share * (self._default[self._to_robot] - self._from)
+        return Command(target, STANDBY_STIFFNESS, STANDBY_DAMPING)
+
+    def _act(self, sensors: Sensors) -> None:
+        """One control step of the policy."""
+        began = time.perf_counter()
+        action = self.policy(self.observe(sensors, self.frame)[None])[0]
+        self.action_s = time.perf_counter() - began
+        if not np.isfinite(action).all():
+            self.stop("the policy's action is not finite")
+            return
+        self._action = action
+        target = (self._default + self._scale * action)[self._to_robot]
+        self.command = Command(target, self._stiffness, self._damping)
+        self.frame += 1
+        self._next += CONTROL_DT
+        if sensors.time_s > self._next:  # lost time is not made up for: the motion just goes on
+            self.late += 1
+            self._next = sensors.time_s + CONTROL_DT
+
+    def _finite(self, sensors: Sensors) -> bool:
+        values = [sensors.quat, sensors.gyro, sensors.accel, sensors.joint_pos, sensors.joint_vel]
+        values += [x for x in (sensors.base_pos, sensors.base_lin_vel) if x is not None]
+        return bool(np.isfinite(np.concatenate(values)).all())
+
+    def _danger(self, sensors: Sensors) -> str:
+        """Why to stop, or nothing."""
+        if sensors.stop:
+            return "the stop button was pressed"
+        # Directions of up, seen from the anchor body: they differ by the tilt, not by the heading.
+        up = self._anchor_pose(sensors)[1][2]
+        wanted = np.array([0.0, 0.0, 1.0])
+        if self.phase == "run" or self.config.at_end == "hold" and self.phase == "end":
+            wanted = self.motion.anchor(self.frame)[1][2]
+        tilt = np.degrees(np.arctan2(np.linalg.norm(rot.cross(up, wanted)), up @ wanted))
+        if tilt > self.config.max_tilt_deg:
+            return f"tilted by {tilt:.0f} degrees, at most {self.config.max_tilt_deg:g} are allowed"
+        low, high = g1.JOINT_RANGE.T
+        beyond = np.maximum(low - sensors.joint_pos, sensors.joint_pos - high)
+        worst = int(beyond.argmax())
+        if beyond[worst] > self.config.joint_margin:
+            return (
+                f"{g1.JOINT_NAMES[worst]} is at {sensors.joint_pos[worst]:.2f} rad, "
+                f"{beyond[worst]:.2f} rad beyond its range"
+            )
+        return ""

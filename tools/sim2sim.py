@@ -1,0 +1,349 @@
+"""Run a policy as a robot would, in MuJoCo, from what its file says of itself.
+
+    python tools/sim2sim.py walk
+    python tools/sim2sim.py policy.onnx --physics-hz 2000 --state estimated --noise 1 --trials 10
+    python tools/sim2sim.py policy.onnx --command-ms 20 --video out.mp4
+
+The robot stands up into the policy's default pose, follows the motion once and returns to standing.
+Nothing of the training environments runs: the control loop is `bm_envs/deploy/controller.py`, the
+robot `bm_envs/deploy/robot.py`, so a mistake made twice is the only one that goes unseen. Unlike in
+training, drives are computed at the physics rate, feet are capsules, links collide with each other,
+and commands and readings can be late, noisy or replaced by an estimate.
+
+A run is `survived S of T s`, T being the motion's length. It has failed when the pelvis is off its
+reference by more than 0.25 m in height or 0.8 in tilt (as in `benchmarks/track.py`), when it is
+below 0.4 m before or after the motion, or when the controller stops for safety. Then the exit
+status is 1. `docs/deployment.md` describes the settings and what they cost.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import mujoco
+import numpy as np
+from tyro.conf import FlagCreatePairsOff, Positional, arg
+
+from bm_envs import cli
+from bm_envs import rotations as rot
+from bm_envs.deploy.controller import Alignment, Controller, ControllerConfig, Motion
+from bm_envs.deploy.robot import SENSOR_DT, RobotConfig, SimulatedRobot
+from bm_envs.errors import ConfigError
+from bm_envs.policy import CONTROL_DT, Policy, load_policy
+from bm_envs.robots import mjcf
+
+MAX_HEIGHT, MAX_TILT = 0.25, 0.8  # of the pelvis from its reference: m, projected gravity
+LOW = 0.4  # m, pelvis height of a robot that has fallen while it should stand
+LIE_S = 1.5  # s that a robot that was stopped is still simulated
+
+
+@dataclass(frozen=True)
+class Config:
+    """Run a policy as a robot would, and say whether it survives."""
+
+    policy: Positional[Annotated[str, arg(metavar="POLICY")]]
+    """A run directory, an ONNX file, a shipped policy's name, or hub:OWNER/NAME[@REVISION]."""
+    motion: str | None = None
+    """Name, file or cut such as 'walk1[5:15]'; none: the one inside the policy, or that it
+    names."""
+    start: Literal["stand", "reference"] = "stand"
+    """Stand in the default pose at first, or begin in the motion's first frame with its speed (for
+    motions that do not begin standing; there is no standing up then)."""
+    robot: Annotated[RobotConfig, arg(name="")] = field(default_factory=RobotConfig)
+    """The robot."""
+    controller: Annotated[ControllerConfig, arg(name="")] = field(default_factory=ControllerConfig)
+    """The controller."""
+    seed: int = 0
+    """Of the first trial's sensor noise; each trial has the next."""
+    trials: int = 1
+    """Runs; without noise they are all the same."""
+    json: Path | None = None
+    """File to write figures to."""
+    video: Path | None = None
+    """MP4 of the first trial, with the reference as a ghost."""
+    width: int = 640
+    """Width of the video, pixels; even."""
+    height: int = 480
+    """Height of the video, pixels; even."""
+    fps: int = 25
+    """Pictures per second of the video, at most 50."""
+    fast: Annotated[bool, FlagCreatePairsOff] = False
+    """Leave shadows and smooth edges out of the video."""
+    policy_config: Path | None = None
+    """JSON with the metadata that the policy file lacks; keys as in the ONNX metadata."""
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.trials <= 10_000:
+            raise ConfigError(f"trials is {self.trials}, expected 1 to 10000.")
+        if self.controller.end_s is None:
+            raise ConfigError("end_s is none, expected seconds: a simulation has to end.")
+        if not 1 <= self.fps <= 50:
+            raise ConfigError(f"fps is {self.fps}, expected 1 to 50.")
+        if self.video is not None and self.video.suffix.lower() != ".mp4":
+            raise ConfigError(f"{self.video}: the name of a video must end in .mp4.")
+        if self.video is not None and (self.width % 2 or self.height % 2):
+            raise ConfigError(
+                f"width and height are {self.width} and {self.height}, expected even numbers for a "
+                "video."
+            )
+        for flag, path in (("video", self.video), ("json", self.json)):
+            if path is not None and path.is_dir():
+                raise ConfigError(f"{path} is a folder, expected the name of a file for --{flag}.")
+
+
+@dataclass(frozen=True)
+class Run:
+    """What one robot did."""
+
+    survived_s: float
+    """Seconds of the motion before it failed."""
+    failure: str
+    """Why, or nothing."""
+    failed_in: str
+    """`stand`, `run` or `end`, or nothing."""
+    figures: dict[str, float]
+    """Means over the frames of the motion that were survived; empty where there are none."""
+    qpos: list[np.ndarray]
+    """`[36]` each, the robot at every control step, standing and lying included."""
+    ghost: list[np.ndarray | None]
+    """`[36]` each, the reference at the same times, in the robot's world; None outside the
+    motion."""
+
+
+class Figures:
+    """Errors of the robot, as it truly is, from the reference."""
+
+    def __init__(self, policy: Policy, motion: Motion, model: mujoco.MjModel) -> None:
+        spec = policy.spec
+        self._motion, self._model, self._data = motion, model, mujoco.MjData(model)
+        self._bodies = [model.body(name).id for name in spec.body_names]
+        self._anchor = model.body(spec.anchor_body_name).id
+        self._to_robot = spec.action_index()
+        self._began = np.zeros(3)
+        self.rows: list[dict[str, float]] = []
+
+    def begin(self, robot: SimulatedRobot, state: str) -> None:
+        """The robot is where it begins, which an estimate takes for the origin."""
+        if state == "estimated":
+            self._began = np.append(robot.data.qpos[:2], 0.0)
+
+    def add(self, frame: int, robot: SimulatedRobot, controller: Controller) -> None:
+        """Compare with a frame of the motion."""
+        data = self._data
+        data.qpos[:] = robot.data.qpos
+        mujoco.mj_kinematics(self._model, data)
+        points = data.xpos[self._bodies]
+        told = controller.alignment
+        world = Alignment(told.matrix, told.offset + self._began)
+        near = Alignment.of(
+            data.xpos[self._anchor], data.xmat[self._anchor].reshape(3, 3),
+            *self._motion.anchor(frame),
+        )  # fmt: skip
+
+        def off(where: Alignment) -> float:
+            reference = self._motion.body_pos(frame) @ where.matrix.T + where.offset
+            return 1e3 * float(np.linalg.norm(points - reference, axis=1).mean())
+
+        joints = self._motion.joints(frame)[0][self._to_robot]
+        self.rows.append({
+            "joint_pos_rad": float(np.abs(data.qpos[7:] - joints).mean()),
+            "mpkpe_mm": off(world), "r_mpkpe_mm": off(near),
+            "base_vel_error_m_s": float(
+                np.linalg.norm(controller.base_lin_vel - robot.data.qvel[:3])
+            ),
+            "base_pos_error_m": float(
+                np.linalg.norm(controller.base_pos + self._began - robot.data.qpos[:3])
+            ),
+            "action_ms": 1e3 * controller.action_s,
+        })  # fmt: skip
+
+    def means(self) -> dict[str, float]:
+        if not self.rows:
+            return {}
+        return {name: float(np.mean([row[name] for row in self.rows])) for name in self.rows[0]}
+
+
+def run(policy: Policy, motion: Motion, config: Config, seed: int) -> Run:
+    """One robot, from standing up to the end."""
+    robot = SimulatedRobot(config.robot, seed=seed)
+    settings = config.controller
+    if config.start == "reference":
+        robot.reset(*motion.root(0))
+    else:
+        robot.stand(np.array(policy.spec.in_project_order("default_joint_pos")))
+    controller = Controller(policy, motion, settings)
+    figures = Figures(policy, motion, robot.model)
+    figures.begin(robot, settings.state)
+    qpos: list[np.ndarray] = []
+    ghost: list[np.ndarray | None] = []
+    failure, failed_in, survived, left = "", "", 0, round(LIE_S / SENSOR_DT)
+    every = round(CONTROL_DT / SENSOR_DT)
+    tick = 0
+    while controller.phase != "done" and left > 0:
+        phase, frame = controller.phase, controller.frame
+        robot.apply(controller.step(robot.sense()))
+        acted = controller.frame > frame or controller.phase == "end" != phase
+        running = phase == "run" or controller.phase == "run"
+        if not failure:
+            pelvis = robot.data.qpos[2]
+            if controller.reason:
+                failure = controller.reason
+            elif robot.diverged():
+                failure = "the simulation diverged"
+            elif running and acted and is_off(robot, motion, frame):
+                failure = "off its reference"
+            elif not running and pelvis < LOW:
+                failure = f"fell (pelvis at {pelvis:.2f} m)"
+            if failure:
+                failed_in = "run" if running else "end" if frame else "stand"
+            elif running and acted and frame:
+                survived = frame
+                figures.add(frame, robot, controller)
+        left -= controller.phase == "damping"
+        if tick % every == 0:
+            qpos.append(robot.data.qpos.copy())
+            ghost.append(aligned_root(controller, motion) if running else None)
+        if robot.diverged():
+            break
+        robot.step()
+        tick += 1
+    means = figures.means()
+    if means:
+        means["saturated"] = robot.saturated / max(robot.motor_steps, 1)
+        means["late"] = controller.late
+    return Run(survived * CONTROL_DT, failure, failed_in, means, qpos, ghost)
+
+
+def is_off(robot: SimulatedRobot, motion: Motion, frame: int) -> bool:
+    """The rule of `benchmarks/track.py`; neither height nor tilt depends on the alignment."""
+    reference, _ = motion.root(frame)
+    down = np.array([0.0, 0.0, -1.0])
+    tilt = (
+        rot.quat_rotate_inverse(robot.data.qpos[3:7], down)[2]
+        - rot.quat_rotate_inverse(reference[3:7], down)[2]
+    )
+    height = robot.data.qpos[2] - reference[2]
+    return not (abs(height) <= MAX_HEIGHT and abs(tilt) <= MAX_TILT)
+
+
+def aligned_root(controller: Controller, motion: Motion) -> np.ndarray:
+    """The reference in the robot's world. `[36]`."""
+    qpos, _ = motion.root(controller.frame)
+    where = controller.alignment
+    quat = np.empty(4)
+    mujoco.mju_mat2Quat(quat, where.matrix.ravel())
+    return np.concatenate(
+        [where.matrix @ qpos[:3] + where.offset, rot.quat_mul(quat, qpos[3:7]), qpos[7:]]
+    )
+
+
+def describe(found: Run, motion: Motion) -> str:
+    """One line."""
+    text = f"survived {found.survived_s:.2f} of {motion.duration_s:.2f} s"
+    if found.failure:
+        where = {"stand": "while standing up", "run": "in the motion", "end": "after the motion"}
+        text += f": stopped {where[found.failed_in]}, {found.failure}"
+    if found.figures:
+        text += (
+            f"; joints off by {found.figures['joint_pos_rad']:.4f} rad, key points by "
+            f"{found.figures['mpkpe_mm']:.0f} mm ({found.figures['r_mpkpe_mm']:.0f} mm once laid "
+            f"on each other), action in {found.figures['action_ms']:.2f} ms"
+        )
+    return text
+
+
+def row_of(config: Config, policy: Policy, motion: Motion, runs: list[Run]) -> dict[str, Any]:
+    """A result file's row; errors are means over trials that have any."""
+    survived = sum(not found.failure for found in runs)
+    names = [found.figures for found in runs if found.figures]
+    robot = config.robot
+    row: dict[str, Any] = {
+        "policy": policy.name, "motion": motion.name, "physics_hz": robot.physics_hz,
+        "state": config.controller.state, "command_ms": robot.command_ms,
+        "sensor_ms": robot.sensor_ms, "noise": robot.noise, "effort_scale": robot.effort_scale,
+        "feet": robot.feet, "self_collision": robot.self_collision, "contact_s": robot.contact_s,
+        "friction": robot.friction, "start": config.start, "at_end": config.controller.at_end,
+        "end_s": config.controller.end_s, "lead": config.controller.lead,
+        "trials": len(runs), "survived": survived,
+        "survived_s": float(np.mean([found.survived_s for found in runs])),
+        "clip_s": motion.duration_s,
+        "failures": sorted({f"{bad.failed_in}: {bad.failure}" for bad in runs if bad.failure}),
+    }  # fmt: skip
+    for name in (
+        "joint_pos_rad", "mpkpe_mm", "r_mpkpe_mm", "base_vel_error_m_s", "base_pos_error_m",
+        "saturated", "action_ms",
+    ):  # fmt: skip
+        row[name] = float(np.mean([figures[name] for figures in names])) if names else None
+    return row | {"policy_sha256": policy.sha256, "command": cli.command_line()}
+
+
+def write_video(path: Path, found: Run, config: Config) -> None:
+    """The run as an MP4."""
+    try:
+        import av
+    except ImportError as error:
+        raise ConfigError("A video needs the package av: pip install 'bm-envs[viz]'.") from error
+    # Drawing is the one thing taken from the environments' side, and it comes after the run.
+    from bm_envs.backends.mujoco_render import OffscreenRenderer
+
+    times = np.arange(0, len(found.qpos) * CONTROL_DT, 1 / config.fps)
+    frames = np.minimum(np.round(times / CONTROL_DT).astype(int), len(found.qpos) - 1)
+    model = mjcf.ModelConfig(feet=config.robot.feet, visuals=True)
+
+    def pictures() -> Iterator[np.ndarray]:
+        with OffscreenRenderer(
+            model, width=config.width, height=config.height, smoothing=0.9,
+            antialias=not config.fast, shadows=not config.fast,
+        ) as renderer:  # fmt: skip
+            for frame in frames:
+                yield renderer.render(found.qpos[frame], found.ghost[frame])
+
+    codec = "libx264" if "libx264" in av.codecs_available else "mpeg4"
+    with cli.atomic_path(path) as temporary, av.open(str(temporary), "w", format="mp4") as file:
+        stream: Any = file.add_stream(codec, rate=config.fps)
+        stream.width, stream.height, stream.pix_fmt = config.width, config.height, "yuv420p"
+        for picture in pictures():
+            file.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
+        file.mux(stream.encode())
+    print(f"video in {path} ({len(frames)} pictures)")
+
+
+def main(config: Config) -> int:
+    """Run every trial; 1 if one has failed."""
+    if config.start == "reference" and config.controller.stand_s:
+        settings = {**vars(config.controller), "stand_s": 0.0}
+        config = Config(**{**vars(config), "controller": ControllerConfig(**settings)})
+    policy = load_policy(config.policy, config=config.policy_config)
+    motion = Motion(policy, config.motion)
+    robot = config.robot
+    print(
+        f"policy {policy.name}, motion {motion.name} ({motion.duration_s:.2f} s), physics "
+        f"{robot.physics_hz} Hz, state {config.controller.state}, delay {robot.command_ms:g} ms of "
+        f"commands and {robot.sensor_ms:g} ms of readings, noise {robot.noise:g}"
+    )
+    runs = []
+    began = time.perf_counter()
+    for trial in range(config.trials):
+        found = run(policy, motion, config, config.seed + trial)
+        runs.append(found)
+        print(describe(found, motion), flush=True)
+    survived = sum(not found.failure for found in runs)
+    if config.trials > 1:
+        print(f"{survived} of {config.trials} trials survived")
+    seconds = sum(len(found.qpos) for found in runs) * CONTROL_DT
+    print(f"{seconds / (time.perf_counter() - began):.1f} x real time")
+    if config.json is not None:
+        rows = [row_of(config, policy, motion, runs)]
+        cli.write_json(config.json, cli.json_result("sim2sim", seed=config.seed, rows=rows))
+        print(f"figures in {config.json}")
+    if config.video is not None:
+        write_video(config.video, runs[0], config)
+    return int(survived < config.trials)
+
+
+if __name__ == "__main__":
+    cli.run(main, Config)
