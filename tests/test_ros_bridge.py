@@ -13,10 +13,10 @@ import numpy as np
 import pytest
 
 pytest.importorskip("roslibpy")
-websockets_server = pytest.importorskip("websockets.sync.server")
-
 from bm_envs.motion.library import load_motion
 from bm_envs.robots import g1
+
+websockets_server = pytest.importorskip("websockets.sync.server")
 
 ROOT = Path(__file__).resolve().parent.parent
 BRIDGE = ROOT / "tools" / "ros_bridge.py"
