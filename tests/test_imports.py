@@ -21,6 +21,7 @@ ENGINES = {
     "backends.isaaclab_physx": "isaaclab",
     "backends.isaaclab_scene": "isaaclab",
     "tasks.track.device": "warp",
+    "training": "train",
 }
 # What a distribution brings beside its own name: packages of its wheel, and those that it pins.
 BRINGS = {
@@ -59,6 +60,18 @@ MAY_IMPORT = {
     "envs": {"backends", "errors", "motion", "observation_terms", "robots", "rotations", "tasks"},
     "evaluation": {"envs", "errors", "motion", "policy", "robots", "tasks"},
     "results": {"errors", "evaluation", "motion", "tasks"},
+    "training": {
+        "backends.base",
+        "cli",
+        "envs",
+        "errors",
+        "evaluation",
+        "observation_terms",
+        "policy",
+        "robots",
+        "run_files",
+        "tasks",
+    },
     "__init__": {"envs", "errors", "motion", "tasks"},
 }
 
