@@ -20,6 +20,7 @@ Logged (metrics.jsonl and TensorBoard; means over the iteration), beside those o
 that have nothing of PPO in them:
 
     perf/collect_s, perf/model_s, perf/policy_s      seconds of the iteration's three parts
+    perf/cpu_s                                       processor seconds of this process
     losses/model, losses/policy                      see `WorldModel.loss`, `tracking_loss`
     losses/model_norm, losses/policy_norm            gradients' norms before they are bounded
     model/first_<state>, model/last_<state>          mean error after one step, and after K steps
@@ -54,6 +55,7 @@ from bm_envs.robots.mjcf import ModelConfig
 from bm_envs.rotations import quat_normalize, quat_to_matrix
 from bm_envs.run_files import as_arrays, load_checkpoint, save_checkpoint
 from bm_envs.tasks.track.config import CONTROL_DT, RewardConfig, SamplingConfig, TrackConfig
+from bm_envs.tasks.track.rewards import TRACKED
 from bm_envs.tasks.track.rows import ANCHOR, Reference
 from bm_envs.tasks.track.task import TrackTask
 from bm_envs.training import (
@@ -167,7 +169,7 @@ class Config:
     state_clip: float = 0.0
     """Bound of the gradient that one imagined step hands to the one before it, per roll-out; 0: no
     bound."""
-    ema: float = 0.99
+    ema: float = 0.95
     """Averaging of the policy's weights per update; the average is evaluated and exported."""
     max_grad_norm: float = 1.0
     """Bound of a gradient's norm."""
@@ -288,8 +290,49 @@ def path_to(body: str) -> list[str]:
     return path
 
 
+class Compose(torch.autograd.Function):
+    """Products of rigid transforms, `[M, 3, 4, B]` each: first the second one, then the first.
+
+    The batch is the last axis, along which the processor's vectors run: a third of the time of
+    batched products of small matrices, derivative included.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, first: Tensor, second: Tensor) -> Tensor:
+        """Rotations multiply; places are turned by the first rotation, and shifted."""
+        ctx.save_for_backward(first, second)
+        out = first[:, :, 0, None] * second[:, None, 0]
+        out.addcmul_(first[:, :, 1, None], second[:, None, 1])
+        out.addcmul_(first[:, :, 2, None], second[:, None, 2])
+        out[:, :, 3] += first[:, :, 3]
+        return out
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor]:
+        """See `torch.autograd.Function`."""
+        (gradient,) = gradients
+        first, second = ctx.saved_tensors
+        by_first = torch.empty_like(gradient)
+        turn = by_first[:, :, :3]
+        torch.mul(gradient[:, :, 0, None], second[:, None, :, 0], out=turn)
+        for j in (1, 2, 3):
+            turn.addcmul_(gradient[:, :, j, None], second[:, None, :, j])
+        by_first[:, :, 3] = gradient[:, :, 3]
+        by_second = first[:, 0, :3, None] * gradient[:, 0, None]
+        for i in (1, 2):
+            by_second.addcmul_(first[:, i, :3, None], gradient[:, i, None])
+        return by_first, by_second
+
+
+def compose(first: Tensor, second: Tensor) -> Tensor:
+    """See `Compose`."""
+    product = Compose.apply(first, second)
+    assert isinstance(product, Tensor)
+    return product
+
+
 class Kinematics(nn.Module):
-    """Differentiable forward kinematics from the pelvis to some links, all of a depth at once."""
+    """Differentiable forward kinematics of some links, all of a depth at once."""
 
     parts: Tensor
     joints: Tensor
@@ -300,34 +343,38 @@ class Kinematics(nn.Module):
         paths = {name: path_to(name) for name in g1.BODY_NAMES[1:]}
         needed = {link for body in bodies if body in paths for link in paths[body]}
         order = sorted(needed, key=lambda name: len(paths[name]))
-        levels = [
-            [n for n in order if len(paths[n]) == d + 1] for d in range(len(paths[order[-1]]))
-        ]
+        depths = range(1, len(paths[order[-1]]) + 1)
+        levels = [[name for name in order if len(paths[name]) == depth] for depth in depths]
         self.sizes = [len(level) for level in levels]
         before = [g1.ROOT_BODY]
         for d, level in enumerate(levels):
-            parents = [before.index(([g1.ROOT_BODY] + paths[name])[-2]) for name in level]
+            parents = [before.index([g1.ROOT_BODY, *paths[name]][-2]) for name in level]
             self.register_buffer(f"parents{d}", torch.tensor(parents), persistent=False)
             before = level
-        joints, parts = joint_transforms(order)
-        place = [([g1.ROOT_BODY] + order).index(name) for name in bodies]
-        self.register_buffer("joints", torch.tensor(joints), persistent=False)
+        place = [[g1.ROOT_BODY, *order].index(name) for name in bodies]
         self.register_buffer("picked", torch.tensor(place), persistent=False)
-        self.register_buffer(
-            "parts", torch.tensor(parts, dtype=torch.float32)[:, :, None], persistent=False
-        )
+        joints, parts = joint_transforms(order)
+        self.register_buffer("joints", torch.tensor(joints), persistent=False)
+        self.register_buffer("parts", _as_parts(parts), persistent=False)
 
-    def forward(self, joint_pos: Tensor) -> Tensor:
-        """Transforms from the links to the pelvis at joint positions `[B, 29]`. `[M, B, 4, 4]`."""
-        q = joint_pos.index_select(1, self.joints).T[..., None, None]
+    def forward(self, root: Tensor, joint_pos: Tensor) -> Tensor:
+        """Links in the world, `[M, 3, 4, B]`, of pelves `root [3, 4, B]` and joints `[B, 29]`."""
         # Cut in pieces once: the derivative of each cut alone would be a tensor of the whole size.
-        own = (self.parts[0] + q.sin() * self.parts[1] + q.cos() * self.parts[2]).split(self.sizes)
-        eye = torch.eye(4, device=q.device, dtype=q.dtype)
-        found = [eye.expand(1, len(joint_pos), 4, 4)]
+        own = _own_transforms(self.parts, joint_pos, self.joints).split(self.sizes)
+        found = [root[None]]
         for d, level in enumerate(own):
             parents = self.get_buffer(f"parents{d}")
-            found.append(found[-1].index_select(0, parents) @ level)
+            found.append(compose(found[-1].index_select(0, parents), level))
         return torch.cat(found).index_select(0, self.picked)
+
+
+def _as_parts(parts: np.ndarray) -> Tensor:
+    return torch.tensor(parts, dtype=torch.float32)[:, :, :3, :, None]
+
+
+def _own_transforms(parts: Tensor, joint_pos: Tensor, joints: Tensor) -> Tensor:
+    q = joint_pos.T.index_select(0, joints)[:, None, None]
+    return parts[0] + q.sin() * parts[1] + q.cos() * parts[2]
 
 
 class Near(NamedTuple):
@@ -335,12 +382,10 @@ class Near(NamedTuple):
 
     lin: Tensor
     """`[B, 3]`, of the pelvis, m/s."""
-    pos: Tensor
-    """`[3, B, 3]`, m, from the pelvis's origin."""
-    rot: Tensor
-    """`[3, B, 3, 3]`, from the link's axes."""
+    links: Tensor
+    """`[3, 3, 4, B]`, from torso and feet to the pelvis."""
     moved: Tensor
-    """`[3, B, 3]`, m/s, mean velocity in a control step in which joints keep theirs."""
+    """`[3, 3, B]`, m/s, mean velocities in a control step in which joints keep theirs."""
 
 
 NEAR_BODIES = (g1.ANCHOR_BODY, *g1.FOOT_BODIES)
@@ -360,17 +405,13 @@ class NearKinematics(nn.Module):
         order = [chain[2 * pair + k] for k in (0, 1) for pair in range(3) for chain in padded]
         joints, parts = joint_transforms(order)
         self.register_buffer("joints", torch.tensor(joints), persistent=False)
-        self.register_buffer(
-            "parts", torch.tensor(parts, dtype=torch.float32)[:, :, None], persistent=False
-        )
+        self.register_buffer("parts", _as_parts(parts), persistent=False)
 
     def forward(self, joint_pos: Tensor) -> Tensor:
-        """Transforms from the links to the pelvis at joint positions `[B, 29]`. `[3, B, 4, 4]`."""
-        q = joint_pos.index_select(1, self.joints).T[..., None, None]
-        own = self.parts[0] + q.sin() * self.parts[1] + q.cos() * self.parts[2]
-        first, second = own.view(2, 3, 3, *own.shape[1:]).unbind(0)
-        one, two, three = (first @ second).unbind(0)
-        return one @ two @ three
+        """From the links to the pelvis at joint positions `[B, 29]`. `[3, 3, 4, B]`."""
+        own = _own_transforms(self.parts, joint_pos, self.joints)
+        one, two, three = compose(*own.chunk(2)).chunk(3)
+        return compose(compose(one, two), three)
 
 
 # --- world model --------------------------------------------------------------------------------
@@ -473,25 +514,23 @@ class WorldModel(nn.Module):
         """What both the model's inputs and observations are made of."""
         batch = len(state.pos)
         soon = state.joint_pos + CONTROL_DT * state.joint_vel
-        links = self.kinematics(torch.cat([state.joint_pos, soon]))
+        now, then = self.kinematics(torch.cat([state.joint_pos, soon])).split(batch, -1)
         lin = (state.lin[:, None] @ state.rot)[:, 0]
-        now, then = links[..., :3, 3].split(batch, 1)
-        swept = torch.linalg.cross(state.ang.expand(3, batch, 3), now)
-        return Near(
-            lin, now, links[:, :batch, :3, :3], lin + swept + (then - now) * (1 / CONTROL_DT)
-        )
+        place, ang = now[:, :, 3], state.ang.T.expand(3, 3, batch)
+        swept = torch.linalg.cross(ang, place, dim=1)
+        return Near(lin, now, lin.T + swept + (then[:, :, 3] - place) * (1 / CONTROL_DT))
 
     def inputs(self, state: State, near: Near, target: Tensor) -> Tensor:
         """What the network sees of states and joint targets `[B, 29]`, rad. `[B, D]`."""
         up = state.rot[:, 2]
         # Heights of the corners: of the foot's origin, and along what is up in the foot's axes.
-        feet = (near.pos[1:] * up).sum(-1) + (state.pos[:, 2] - SOLE_RADIUS)
-        height = feet[..., None] + (up[:, None] @ near.rot[1:])[..., 0, :] @ SOLE.to(up).T
-        height = height.transpose(0, 1).flatten(1)
+        feet = (near.links[1:] * up.T[:, None]).sum(1)  # [2, 4, B]
+        height = SOLE.to(up) @ feet[:, :3] + (feet[:, 3:] + (state.pos[:, 2] - SOLE_RADIUS))
+        height = height.flatten(0, 1).T
         return torch.cat([
             state.pos[:, 2:], up, near.lin, state.ang, state.joint_pos, state.joint_vel,
             target - state.joint_pos, height, torch.sigmoid(height * (-1 / CONTACT_DEPTH)),
-            near.moved[1:].transpose(0, 1).flatten(1),
+            near.moved[1:].flatten(0, 1).T,
         ], 1)  # fmt: skip
 
     def rates(self, state: State, following: State) -> Tensor:
@@ -820,9 +859,20 @@ class Goals:
         self.table = torch.as_tensor(task._reference_table).to(device)
         self.lead = task.config.lead
 
+        body_quat = Reference(self.table).body_quat
+        links = torch.cat(
+            [quat_to_matrix(body_quat), Reference(self.table).body_pos[..., None]], -1
+        )
+        self.links = links.flatten(1).T.contiguous()  # `[M 3 4, F]`
+
     def at(self, rows: Tensor, last_rows: Tensor) -> Reference:
         """Rows `[B]`, held at the clips' last frames."""
         return Reference(self.table[torch.minimum(rows, last_rows)])
+
+    def links_at(self, rows: Tensor, last_rows: Tensor) -> Tensor:
+        """The tracked links there, in the world. `[M, 3, 4, B]`."""
+        picked = self.links.index_select(1, torch.minimum(rows, last_rows))
+        return picked.view(-1, 3, 4, len(rows))
 
 
 def observation(
@@ -839,8 +889,8 @@ def observation(
         action: `[B, 29]`, the last one.
         default_joint_pos: `[B, 29]`, rad.
     """
-    rot = state.rot @ near.rot[0]
-    pos = state.pos + (state.rot @ near.pos[0][..., None])[..., 0]
+    torso = state.rot @ near.links[0].permute(2, 0, 1)
+    rot, pos = torso[..., :3], state.pos + torso[..., 3]
     away = ((shown.body_pos[:, ANCHOR] - pos)[:, None] @ rot)[:, 0]
     turn = rot.mT @ shown.anchor_axes.mT
     values = {
@@ -856,8 +906,55 @@ def observation(
     return torch.cat([values[name]() for name in names], 1)
 
 
+class SquareErrors(torch.autograd.Function):
+    """Of links `[M, 3, 4, H + 1, B]` less goals, the squares of `rewards.TRACKED`. `[6, H, B]`.
+
+    With its own derivative, since those of cuts through so large a tensor would take most of the
+    time of an update.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, error: Tensor) -> Tensor:
+        """See `tracking_loss`."""
+        ctx.save_for_backward(error)
+        change = (error[:, :, :, 1:] - error[:, :, :, :-1]) * (1 / CONTROL_DT)
+        error = error[:, :, :, 1:]
+        place, turn = error[:, :, 3], error[:, :, :3]
+        turns = 0.5 * turn.square().sum((1, 2))
+        return torch.stack([
+            place[ANCHOR].square().sum(0),
+            turns[ANCHOR],
+            (place - place[ANCHOR]).square().sum(1).mean(0),
+            turns.mean(0),
+            change[:, :, 3].square().sum(1).mean(0),
+            0.5 * change[:, :, :3].square().sum((1, 2)).mean(0),
+        ])  # fmt: skip
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> Tensor:
+        """See `torch.autograd.Function`."""
+        (by,) = gradients
+        (error,) = ctx.saved_tensors
+        share = 1 / len(error)
+        result = torch.empty_like(error)
+        change = error[:, :, :, 1:] - error[:, :, :, :-1]
+        change[:, :, 3] *= by[4] * (2 * share / CONTROL_DT**2)
+        change[:, :, :3] *= by[5] * (share / CONTROL_DT**2)
+        result[:, :, :, 0] = 0.0
+        result[:, :, :, 1:] = change
+        result[:, :, :, :-1] -= change
+        here, error = result[:, :, :, 1:], error[:, :, :, 1:]
+        place = error[:, :, 3]
+        here[:, :, :3].addcmul_(error[:, :, :3], by[3] * share)
+        here[ANCHOR, :, :3].addcmul_(error[ANCHOR, :, :3], by[1])
+        own = (place - place[ANCHOR]) * (by[2] * (2 * share))
+        here[:, :, 3] += own
+        here[ANCHOR, :, 3] += 2 * place[ANCHOR] * by[0] - own.sum(0)
+        return result
+
+
 def tracking_loss(
-    state: State, links: Tensor, goal: Reference, batch: int, rewards: RewardConfig
+    links: Tensor, goal: Tensor, batch: int, rewards: RewardConfig
 ) -> tuple[Tensor, Tensor]:
     """How far robots are from the reference over H steps, by the task's six tracking rewards.
 
@@ -865,11 +962,11 @@ def tracking_loss(
     which the reward is `w_i exp(-e_i^2 / s_i^2)`: near the reference the two have one slope, and
     far from it, where the reward has none, this grows with the distance. Positions of links are
     relative to the anchor, in world axes; errors of velocities are the changes of errors of places
-    from step to step.
+    from step to step. Of a rotation the square is |R - R_ref|^2 / 2 = 2 (1 - cos angle).
 
     Args:
-        state: of H + 1 steps of B robots, the first where they start, `[(H + 1) B, ...]`.
-        links: of `Kinematics`, the tracked ones, `[M, (H + 1) B, 4, 4]`.
+        links: tracked ones, in the world, over H + 1 steps of B robots, the first where they start:
+            `[M, 3, 4, (H + 1) B]`.
         goal: what they are compared with, likewise.
         batch: B.
         rewards: weights and widths.
@@ -877,28 +974,14 @@ def tracking_loss(
     Returns:
         The loss and the squared distance of the anchor, m^2, of the H steps, `[H B]` each.
     """
-    here = state.rot @ links[..., :3, :]  # `[M, .., 3, 4]`, rotation and place from the pelvis
-    place = (here[..., 3] + state.pos).transpose(0, 1) - goal.body_pos
-    # |R - R_ref|^2 is 4 (1 - cos angle), twice the angle's square where that is small.
-    turn = (here[..., :3].transpose(0, 1) - quat_to_matrix(goal.body_quat)).flatten(2)
-    moved, swung = (
-        ((error[batch:] - error[:-batch]) / CONTROL_DT).square().sum(-1) for error in (place, turn)
-    )
-    place, turn = place[batch:], 0.5 * turn[batch:].square().sum(-1)
-    anchor = place[:, ANCHOR]
-    squares = {
-        "anchor_pos": anchor.square().sum(-1),
-        "anchor_ori": turn[:, ANCHOR],
-        "body_pos": (place - anchor[:, None]).square().sum(-1).mean(-1),
-        "body_ori": turn.mean(-1),
-        "body_lin_vel": moved.mean(-1),
-        "body_ang_vel": 0.5 * swung.mean(-1),
-    }
-    loss = torch.zeros_like(anchor[:, 0])
-    for name, square in squares.items():
-        weight, width = getattr(rewards, name), getattr(rewards, f"{name}_std")
-        loss = loss + weight * 2 * ((1 + square / width**2).sqrt() - 1)
-    return loss, squares["anchor_pos"].detach()
+    error = (links - goal).view(*links.shape[:3], -1, batch)
+    squares = SquareErrors.apply(error)
+    assert isinstance(squares, Tensor)
+    widths = [getattr(rewards, f"{name}_std") for name in TRACKED]
+    weights = squares.new_tensor([2 * getattr(rewards, name) for name in TRACKED])
+    scaled = squares / squares.new_tensor(widths)[:, None, None] ** 2
+    loss = weights @ ((1 + scaled).sqrt() - 1).flatten(1)
+    return loss, squares[0].detach().flatten()
 
 
 class Imagination(nn.Module):
@@ -960,9 +1043,9 @@ class Imagination(nn.Module):
         rows = torch.cat([row + h for h in range(horizon + 1)])
         ends = last.repeat(horizon + 1)
         counted = (rows <= ends).float()[len(row) :]
-        goal = self.goals.at(rows, ends)
-        links = self.links(every.joint_pos)
-        cost, distance = tracking_loss(every, links, goal, len(row), rewards)
+        root = torch.cat([every.rot, every.pos[..., None]], -1).permute(1, 2, 0).contiguous()
+        links = self.links(root, every.joint_pos)
+        cost, distance = tracking_loss(links, self.goals.links_at(rows, ends), len(row), rewards)
         joint_pos = every.joint_pos[len(row) :]
         outside = (joint_pos - joint_pos.clamp(self.soft_low, self.soft_high)).abs()
         cost = cost - rewards.joint_limit * outside.sum(1)
@@ -1272,6 +1355,7 @@ def main(config: Config) -> None:
         }
         row = {
             **collected,
+            "perf/cpu_s": time.process_time(),
             "charts/learning_rate": learning_rate,
             **modelled,
             **learned,

@@ -27,7 +27,6 @@ from bm_envs.policy import load_policy  # noqa: E402
 from bm_envs.robots import g1, kinematics  # noqa: E402
 from bm_envs.tasks.track import rewards  # noqa: E402
 from bm_envs.tasks.track.config import RandomizationConfig, TrackConfig  # noqa: E402
-from bm_envs.tasks.track.rows import ANCHOR  # noqa: E402
 
 SMALL = (
     "--motion stand --num-envs 8 --num-steps 8 --total-timesteps 384 --eval-every 128 --hidden 32 "
@@ -60,6 +59,10 @@ def some_states(count, seed=0):
     return qpos, rng.normal(size=(count, 35)) * 2
 
 
+def world_root(state):
+    return torch.cat([state.rot, state.pos[..., None]], -1).permute(1, 2, 0)
+
+
 def as_state(qpos, qvel):
     return wm.State.of(torch.from_numpy(qpos).float(), torch.from_numpy(qvel).float())
 
@@ -74,20 +77,33 @@ def test_kinematics_are_those_of_the_tables_in_numpy():
         qpos[:, :3], qpos[:, 3:7], qpos[:, 7:], qvel[:, :3], root.apply(qvel[:, 3:6]), qvel[:, 6:]
     )
     state = as_state(qpos, qvel)
-    near = wm.WorldModel(wm.Config()).near(state)
-    links = wm.Kinematics(g1.TRACKED_BODIES)(state.joint_pos)
-    to_world = root.as_matrix()[:, None]
-    for bodies, place, turn in (
-        (g1.TRACKED_BODIES, links[..., :3, 3], links[..., :3, :3]),
-        (wm.NEAR_BODIES, near.pos, near.rot),
-    ):
+    near = wm.WorldModel(wm.Config()).near(state).links
+    links = wm.Kinematics(g1.TRACKED_BODIES)(world_root(state), state.joint_pos)
+    in_world = wm.compose(world_root(state).expand(3, 3, 4, 50), near)
+    for bodies, found in ((g1.TRACKED_BODIES, links), (wm.NEAR_BODIES, in_world)):
         picked = [g1.BODY_NAMES.index(name) for name in bodies]
-        pos = qpos[:, None, :3] + np.einsum("bmij,mbj->bmi", to_world, place.numpy())
+        found = found.permute(3, 0, 1, 2).numpy()
         # float32 through ten links: 1e-7 of a metre each.
-        np.testing.assert_allclose(pos, expected.pos[:, picked], atol=2e-6)
-        rot = (to_world @ turn.numpy().swapaxes(0, 1)).reshape(-1, 3, 3)
+        np.testing.assert_allclose(found[..., 3], expected.pos[:, picked], atol=2e-6)
         quats = expected.quat[:, picked][..., [1, 2, 3, 0]].reshape(-1, 4)
-        np.testing.assert_allclose(rot, Rotation.from_quat(quats).as_matrix(), atol=2e-6)
+        turns = Rotation.from_quat(quats).as_matrix().reshape(50, -1, 3, 3)
+        np.testing.assert_allclose(found[..., :3], turns, atol=2e-6)
+
+
+def test_products_of_transforms_are_those_of_matrices_and_so_is_their_gradient():
+    generator = torch.Generator().manual_seed(0)
+    first, second = (
+        torch.randn(2, 3, 4, 5, generator=generator, dtype=torch.float64, requires_grad=True)
+        for _ in range(2)
+    )
+    last = torch.tensor([0.0, 0.0, 0.0, 1.0], dtype=torch.float64)
+    square = [
+        torch.cat([v.detach().permute(0, 3, 1, 2), last.expand(2, 5, 1, 4)], 2)
+        for v in (first, second)
+    ]
+    expected = (square[0] @ square[1])[:, :, :3].permute(0, 2, 3, 1)
+    torch.testing.assert_close(wm.compose(first, second), expected)
+    assert torch.autograd.gradcheck(wm.compose, (first, second))
 
 
 def test_links_move_as_they_do_at_low_speed():
@@ -100,7 +116,7 @@ def test_links_move_as_they_do_at_low_speed():
     )
     moved = wm.WorldModel(wm.Config()).near(as_state(qpos, qvel)).moved.numpy()
     picked = [g1.BODY_NAMES.index(name) for name in wm.NEAR_BODIES]
-    found = np.einsum("bij,mbj->bmi", root.as_matrix(), moved)
+    found = np.einsum("bij,mjb->bmi", root.as_matrix(), moved)
     # Joints turn by up to 1e-3 rad a step, feet are 0.8 m away: 1e-6 m in 0.02 s, and float32
     # places (1e-7 m) over the same time.
     np.testing.assert_allclose(found, expected.lin_vel[:, picked], atol=3e-4)
@@ -379,6 +395,12 @@ def test_a_buffer_goes_on_from_its_state():
 # --- loss and gradient ----------------------------------------------------------------------------
 
 
+def test_the_derivative_of_the_squares_is_that_of_finite_differences():
+    generator = torch.Generator().manual_seed(0)
+    error = torch.randn(14, 3, 4, 3, 2, generator=generator, dtype=torch.float64)
+    assert torch.autograd.gradcheck(wm.SquareErrors.apply, error.requires_grad_())
+
+
 def on_the_reference(motion, frames, batch):
     """States of the reference itself over some frames, flat, and what they are compared with."""
     clip = load_motions(motion)[0]
@@ -392,13 +414,17 @@ def on_the_reference(motion, frames, batch):
         [clip.body_pos_w[pick, 0], clip.body_quat_w[pick, 0], clip.joint_pos[pick]], 1
     )
     qvel = np.zeros((len(pick), 35))
-    return as_state(qpos, qvel), goals.at(rows, torch.full_like(rows, clip.num_frames - 1))
+    return as_state(qpos, qvel), goals.links_at(rows, torch.full_like(rows, clip.num_frames - 1))
 
 
 def test_the_tracking_loss_is_zero_on_the_reference_and_has_the_rewards_slope():
     state, goal = on_the_reference("walk", 4, 5)
-    links = wm.Kinematics(g1.TRACKED_BODIES)
-    loss, distance = wm.tracking_loss(state, links(state.joint_pos), goal, 5, wm.RewardConfig())
+    kinematics_of = wm.Kinematics(g1.TRACKED_BODIES)
+
+    def links(state):
+        return kinematics_of(world_root(state), state.joint_pos)
+
+    loss, distance = wm.tracking_loss(links(state), goal, 5, wm.RewardConfig())
     assert loss.shape == (15,)
     # float32 positions are right to 1e-6 m, velocities to 1e-6 / 0.02 s: squared below 1e-7.
     assert loss.max() < 1e-5 and distance.max() < 1e-9
@@ -406,7 +432,7 @@ def test_the_tracking_loss_is_zero_on_the_reference_and_has_the_rewards_slope():
     for name, shift in (("anchor_pos", 0.03), ("body_pos", 0.0)):
         settings = wm.RewardConfig(**{**weights, name: 1.0})
         moved = state._replace(pos=state.pos + torch.tensor([shift or 0.05, 0.0, 0.0]))
-        loss, distance = wm.tracking_loss(moved, links(state.joint_pos), goal, 5, settings)
+        loss, distance = wm.tracking_loss(links(moved), goal, 5, settings)
         if name == "body_pos":  # is relative to the anchor
             assert loss.max() < 1e-6
             continue
@@ -421,9 +447,9 @@ def test_turned_links_cost_what_the_task_takes_off():
     angle = 0.05
     turn = torch.from_numpy(Rotation.from_rotvec([0.0, angle, 0.0]).as_matrix()).float()
     moved = state._replace(rot=turn @ state.rot)
-    links = wm.Kinematics(g1.TRACKED_BODIES)(state.joint_pos)
+    links = wm.Kinematics(g1.TRACKED_BODIES)(world_root(moved), state.joint_pos)
     settings = wm.RewardConfig(**{**dict.fromkeys(rewards.TRACKED, 0.0), "body_ori": 1.0})
-    loss, _ = wm.tracking_loss(moved, links, goal, 5, settings)
+    loss, _ = wm.tracking_loss(links, goal, 5, settings)
     expected = 1 - np.exp(-((angle / settings.body_ori_std) ** 2))
     np.testing.assert_allclose(loss.numpy(), expected, atol=2e-4)  # fourth powers, as above
 
@@ -452,7 +478,8 @@ def imagined(clip="walk", horizon=4, **changes):
     learner = wm.PolicyLearner(config, env.task, torch.device("cpu"))
     env.close()
     imagination = learner.imagination.double()
-    imagination.goals.table = imagination.goals.table.double()
+    goals = imagination.goals
+    goals.table, goals.links = goals.table.double(), goals.links.double()
     policy = learner.actor.double()
     for layer in policy.layers:
         layer.weight.data = 0.1 * torch.randn_like(layer.weight)
@@ -692,10 +719,3 @@ def test_the_average_follows_the_policy():
     assert not torch.equal(learner.actor.layers[0].weight, before.layers[0].weight)
     robots.env.close()
     env.close()
-
-
-def test_the_anchor_is_the_first_of_what_is_near():
-    model = wm.WorldModel(wm.Config())
-    state = as_state(*some_states(3))
-    links = wm.Kinematics(g1.TRACKED_BODIES)(state.joint_pos)
-    torch.testing.assert_close(model.near(state).pos[0], links[ANCHOR, :, :3, 3])
