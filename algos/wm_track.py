@@ -159,6 +159,11 @@ class Config:
     """Imagined roll-outs per update of the policy."""
     policy_horizon: int = 16
     """Steps of an imagined roll-out, H."""
+    recovery: float = 1.5
+    """1/s, see `tracking_loss`."""
+    recent: int = 20_000
+    """Control steps, over all robots, of whose states imagination starts: the last ones. Of older
+    ones many are where the policy does not come any more."""
     imagined_noise: float = 0.1
     """Standard deviation of the raw action's noise in imagination."""
     learning_rate: float = 1e-3
@@ -575,7 +580,7 @@ class WorldModel(nn.Module):
         x = self.network.normalize(self.inputs(state, near, target)).clamp(-10, 10)
         with torch.autocast(x.device.type, torch.bfloat16, enabled=self.rounded):
             y = self.network(x) + self.linear(x)
-        return self.integrate(state, y.float() * self.scale)
+        return self.integrate(state, y.to(x.dtype) * self.scale)
 
     @torch.no_grad()
     def update_normalizer(self, state: State, target: Tensor, following: State) -> None:
@@ -693,9 +698,18 @@ class Buffer:
         self.target[slot], self.done[slot] = target, done
         self.written += 1
 
-    def draw(self, shape: Sequence[int], ahead: int, generator: torch.Generator) -> Tensor:
-        """Places `[*shape, 2]` (slot, robot) of which the next `ahead` steps are held, too."""
-        held = min(self.written, self.length)
+    def draw(
+        self,
+        shape: Sequence[int],
+        ahead: int,
+        generator: torch.Generator,
+        newest: int = sys.maxsize,
+    ) -> Tensor:
+        """Places `[*shape, 2]` (slot, robot) of which the next `ahead` steps are held, too.
+
+        Of the `newest` slots alone.
+        """
+        held = min(self.written, self.length, newest)
         span = held - ahead
         assert span > 0
         draw = torch.rand(*shape, 2, generator=generator, device=self.done.device)
@@ -704,9 +718,11 @@ class Buffer:
         robot = (draw[..., 1] * self.robots).long().clamp(max=self.robots - 1)
         return torch.stack([slot, robot], -1)
 
-    def starts(self, shape: Sequence[int], generator: torch.Generator) -> Starts:
-        """States drawn evenly."""
-        slot, robot = self.draw(shape, 0, generator).unbind(-1)
+    def starts(
+        self, shape: Sequence[int], generator: torch.Generator, newest: int = sys.maxsize
+    ) -> Starts:
+        """States drawn evenly of the `newest` slots."""
+        slot, robot = self.draw(shape, 0, generator, newest).unbind(-1)
         return Starts(*(getattr(self, name)[slot, robot] for name in Starts._fields))
 
     def windows(
@@ -914,10 +930,12 @@ class SquareErrors(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx: Any, error: Tensor) -> Tensor:
+    def forward(ctx: Any, error: Tensor, recovery: float) -> Tensor:
         """See `tracking_loss`."""
         ctx.save_for_backward(error)
+        ctx.recovery = recovery
         change = (error[:, :, :, 1:] - error[:, :, :, :-1]) * (1 / CONTROL_DT)
+        change[:, :, 3] += recovery * error[ANCHOR, :, 3, :-1]
         error = error[:, :, :, 1:]
         place, turn = error[:, :, 3], error[:, :, :3]
         turns = 0.5 * turn.square().sum((1, 2))
@@ -931,18 +949,21 @@ class SquareErrors(torch.autograd.Function):
         ])  # fmt: skip
 
     @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> Tensor:
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
         """See `torch.autograd.Function`."""
         (by,) = gradients
         (error,) = ctx.saved_tensors
         share = 1 / len(error)
         result = torch.empty_like(error)
         change = error[:, :, :, 1:] - error[:, :, :, :-1]
+        pull = ctx.recovery * CONTROL_DT
+        change[:, :, 3] += pull * error[ANCHOR, :, 3, :-1]
         change[:, :, 3] *= by[4] * (2 * share / CONTROL_DT**2)
         change[:, :, :3] *= by[5] * (share / CONTROL_DT**2)
         result[:, :, :, 0] = 0.0
         result[:, :, :, 1:] = change
         result[:, :, :, :-1] -= change
+        result[ANCHOR, :, 3, :-1] += pull * change[:, :, 3].sum(0)
         here, error = result[:, :, :, 1:], error[:, :, :, 1:]
         place = error[:, :, 3]
         here[:, :, :3].addcmul_(error[:, :, :3], by[3] * share)
@@ -950,11 +971,11 @@ class SquareErrors(torch.autograd.Function):
         own = (place - place[ANCHOR]) * (by[2] * (2 * share))
         here[:, :, 3] += own
         here[ANCHOR, :, 3] += 2 * place[ANCHOR] * by[0] - own.sum(0)
-        return result
+        return result, None
 
 
 def tracking_loss(
-    links: Tensor, goal: Tensor, batch: int, rewards: RewardConfig
+    links: Tensor, goal: Tensor, batch: int, rewards: RewardConfig, recovery: float = 0.0
 ) -> tuple[Tensor, Tensor]:
     """How far robots are from the reference over H steps, by the task's six tracking rewards.
 
@@ -962,7 +983,9 @@ def tracking_loss(
     which the reward is `w_i exp(-e_i^2 / s_i^2)`: near the reference the two have one slope, and
     far from it, where the reward has none, this grows with the distance. Positions of links are
     relative to the anchor, in world axes; errors of velocities are the changes of errors of places
-    from step to step. Of a rotation the square is |R - R_ref|^2 / 2 = 2 (1 - cos angle).
+    from step to step. What the velocities are compared with is the reference's, and towards it by
+    `recovery` times the anchor's distance: else it would never pay within half a second to hurry
+    after it. Of a rotation the square is |R - R_ref|^2 / 2 = 2 (1 - cos angle).
 
     Args:
         links: tracked ones, in the world, over H + 1 steps of B robots, the first where they start:
@@ -970,12 +993,13 @@ def tracking_loss(
         goal: what they are compared with, likewise.
         batch: B.
         rewards: weights and widths.
+        recovery: 1/s.
 
     Returns:
         The loss and the squared distance of the anchor, m^2, of the H steps, `[H B]` each.
     """
     error = (links - goal).view(*links.shape[:3], -1, batch)
-    squares = SquareErrors.apply(error)
+    squares = SquareErrors.apply(error, recovery)
     assert isinstance(squares, Tensor)
     widths = [getattr(rewards, f"{name}_std") for name in TRACKED]
     weights = squares.new_tensor([2 * getattr(rewards, name) for name in TRACKED])
@@ -1032,7 +1056,7 @@ class Imagination(nn.Module):
             x = policy.normalize(obs)
             with torch.autocast(device.type, torch.bfloat16, enabled=model.rounded):
                 mean = policy(x)
-            action = mean.float() + policy.offset(obs)
+            action = mean.to(obs.dtype) + policy.offset(obs)
             actions.append(action)
             action = action + draw[h]
             state = model(state, near, starts.default_joint_pos + policy.action_scale * action)
@@ -1045,7 +1069,9 @@ class Imagination(nn.Module):
         counted = (rows <= ends).float()[len(row) :]
         root = torch.cat([every.rot, every.pos[..., None]], -1).permute(1, 2, 0).contiguous()
         links = self.links(root, every.joint_pos)
-        cost, distance = tracking_loss(links, self.goals.links_at(rows, ends), len(row), rewards)
+        cost, distance = tracking_loss(
+            links, self.goals.links_at(rows, ends), len(row), rewards, config.recovery
+        )
         joint_pos = every.joint_pos[len(row) :]
         outside = (joint_pos - joint_pos.clamp(self.soft_low, self.soft_high)).abs()
         cost = cost - rewards.joint_limit * outside.sum(1)
@@ -1259,7 +1285,9 @@ def main(config: Config) -> None:
     policy, dynamics = PolicyLearner(config, task, device), ModelLearner(config, device)
     if config.start_from is not None and saved is None:
         begin_with((policy.actor, policy.averaged), config)
-    acting, model = copy.deepcopy(policy.actor), copy.deepcopy(dynamics.model)
+    acting = copy.deepcopy(policy.actor)
+    # What the policy learns in while the model goes on learning; needs no derivatives of its own.
+    model = copy.deepcopy(dynamics.model).requires_grad_(False)
     dynamics.model.rounded = model.rounded = config.bfloat16 == "on" or (
         config.bfloat16 == "auto" and (device.type == "cuda" or has_native_bfloat16())
     )
@@ -1319,7 +1347,10 @@ def main(config: Config) -> None:
         learning: Future[dict[str, float]] | None = None
         learned: dict[str, float] = {}
         if iteration >= config.warmup_iterations and config.policy_updates:
-            starts = buffer.starts((config.policy_updates, config.policy_batch), dynamics.generator)
+            starts = buffer.starts(
+                (config.policy_updates, config.policy_batch), dynamics.generator,
+                max(1, config.recent // N),
+            )  # fmt: skip
             job = (model, starts, level, learning_rate)
             if overlap:
                 learning = background.submit(policy.learn, *job)
