@@ -49,7 +49,7 @@ from bm_envs import cli
 from bm_envs.envs import TrackVectorEnv
 from bm_envs.errors import ConfigError
 from bm_envs.motion.library import load_motions
-from bm_envs.observation_terms import layout
+from bm_envs.observation_terms import layout, mirror_map
 from bm_envs.robots import g1
 from bm_envs.robots.mjcf import ModelConfig
 from bm_envs.rotations import quat_normalize, quat_to_matrix
@@ -59,6 +59,7 @@ from bm_envs.tasks.track.rewards import TRACKED
 from bm_envs.tasks.track.rows import ANCHOR, Reference
 from bm_envs.tasks.track.task import TrackTask
 from bm_envs.training import (
+    UNCHANGED,
     DeviceRobots,
     HostRobots,
     Logger,
@@ -81,7 +82,7 @@ J = g1.NUM_JOINTS
 def _laptop_task() -> TrackConfig:
     return TrackConfig(
         episode_s=3.0,
-        start=SamplingConfig(mode="adaptive"),
+        start=SamplingConfig(mode="adaptive", alpha=0.005),
         failure_distance=0.3,
         rewards=RewardConfig(body_lin_vel=2.0, body_lin_vel_std=0.5),
         model=ModelConfig(physics_dt=0.01), decimation=2,
@@ -120,7 +121,7 @@ class Config:
     start_from: str | None = None
     """A policy to go on from (run directory, file or shipped name): its network becomes the
     policy. It must have these hidden layers, observations and drives."""
-    total_timesteps: int = 400_000
+    total_timesteps: int = 200_000
     """Control steps over all robots."""
     num_envs: int = 64
     """Robots, N."""
@@ -136,13 +137,13 @@ class Config:
     """Control steps in the replay buffer, over all robots."""
     warmup_iterations: int = 16
     """Iterations at the start in which the model learns alone."""
-    action_noise: float = 0.3
+    action_noise: float = 0.2
     """Standard deviation of the raw action's noise, the mean over robots: the first robot has none,
     the last twice as much, so that the model sees the policy's own states and what is around."""
     noise_correlation: float = 0.75
     """Correlation of a robot's action noise from step to step."""
 
-    model_updates: int = 4
+    model_updates: int = 8
     """Updates of the model per iteration."""
     model_batch: int = 256
     """Windows per update of the model."""
@@ -150,15 +151,23 @@ class Config:
     """Steps of a window, K."""
     model_hidden: tuple[int, ...] = (256, 256)
     """Hidden layers of the model."""
-    model_learning_rate: float = 1e-3
+    model_learning_rate: float = 2e-3
     """Step size of the model."""
 
     policy_updates: int = 4
     """Updates of the policy per iteration."""
-    policy_batch: int = 256
+    policy_batch: int = 128
     """Imagined roll-outs per update of the policy."""
-    policy_horizon: int = 16
+    policy_horizon: int = 32
     """Steps of an imagined roll-out, H."""
+    critic: bool = False
+    """Whether a critic tells what comes after the horizon: falls begin earlier than they show."""
+    discount: float = 0.97
+    """Of the cost, per control step, where there is a critic."""
+    gae_lambda: float = 0.95
+    """Lambda of the returns that the critic is fitted to."""
+    critic_ema: float = 0.95
+    """Averaging of the critic's weights per update; it is fitted to the average's values."""
     recovery: float = 1.5
     """1/s, see `tracking_loss`."""
     recent: int = 20_000
@@ -166,15 +175,15 @@ class Config:
     ones many are where the policy does not come any more."""
     imagined_noise: float = 0.1
     """Standard deviation of the raw action's noise in imagination."""
-    learning_rate: float = 1e-3
+    learning_rate: float = 3e-3
     """Step size of the policy at the start."""
-    final_learning_rate: float = 1e-4
+    final_learning_rate: float = 1e-3
     """Step sizes at the end of the run over those at the start times `learning_rate`: an
     exponential schedule for both networks."""
     state_clip: float = 0.0
     """Bound of the gradient that one imagined step hands to the one before it, per roll-out; 0: no
     bound."""
-    ema: float = 0.95
+    ema: float = 0.97
     """Averaging of the policy's weights per update; the average is evaluated and exported."""
     max_grad_norm: float = 1.0
     """Bound of a gradient's norm."""
@@ -1008,6 +1017,44 @@ def tracking_loss(
     return loss, squares[0].detach().flatten()
 
 
+class Dream(NamedTuple):
+    """An imagined roll-out of B robots over H steps."""
+
+    cost: Tensor
+    """`[H, B]`, of the state after each step."""
+    counted: Tensor
+    """`[H, B]`, 1 up to the clip's end, then 0."""
+    seen: Tensor
+    """`[H + 1, B, O]`, observations without noise, as the policy normalizes them."""
+    distance: Tensor
+    """`[H, B]`, m, of the anchor."""
+
+
+def lambda_returns(
+    cost: Tensor, counted: Tensor, value: Tensor, discount: float, lam: float
+) -> Tensor:
+    """Mean discounted costs that the states before each step should be worth. `[H, B]`.
+
+    `G_h = (1 - g) c_h + g ((1 - l) V_{h+1} + l G_{h+1})`, `G_H = V_H`; behind a clip's end nothing
+    changes any more, so that the state is worth what the last cost is.
+
+    Args:
+        cost: `[H, B]`, of the state after each step.
+        counted: `[H, B]`, see `Dream`.
+        value: `[H + 1, B]`, of the states before each step, and of the last.
+        discount: g.
+        lam: l.
+    """
+    returns, running = torch.empty_like(cost), value[-1]
+    for h in reversed(range(len(cost))):
+        ahead = (1 - lam) * value[h + 1] + lam * running
+        inside = counted[h + 1] if h + 1 < len(cost) else counted[h]
+        ahead = torch.where(inside > 0, ahead, cost[h])
+        running = (1 - discount) * cost[h] + discount * ahead
+        returns[h] = running
+    return returns
+
+
 class Imagination(nn.Module):
     """Roll-outs of a policy in a world model, and what they cost."""
 
@@ -1033,27 +1080,28 @@ class Imagination(nn.Module):
     def forward(
         self, policy: TrackingPolicy, model: WorldModel, starts: Starts, level: float,
         generator: torch.Generator,
-    ) -> tuple[Tensor, dict[str, Tensor]]:  # fmt: skip
-        """The mean cost of a step over H steps from `starts`, and what is logged of it.
-
-        Frames behind a clip's end do not count.
-        """
+    ) -> Dream:  # fmt: skip
+        """H steps from `starts`, with noise of the action, and of observations by `level`."""
         config, horizon = self.config, self.config.policy_horizon
         rewards = config.task.rewards
         state = State.of(starts.qpos, starts.qvel)
         action, row, last = starts.last_action, starts.row.long(), starts.last_row.long()
         device = row.device
-        states, actions = [state], [action]
+        states, actions, seen = [state], [action], []
         draw = torch.randn(horizon, *action.shape, generator=generator, device=device)
         draw = draw * config.imagined_noise
-        for h in range(horizon):
+        for h in range(horizon + 1):
             shown = self.goals.at(row + h + self.goals.lead, last)
             near = model.near(state)
             obs = observation(self.names, state, near, shown, action, starts.default_joint_pos)
+            x = policy.normalize(obs)
+            seen.append(x)
+            if h == horizon:
+                break
             if level > 0:
                 uniform = torch.rand(obs.shape, generator=generator, device=device)
                 obs = obs + (2 * uniform - 1) * (level * self.noise)
-            x = policy.normalize(obs)
+                x = policy.normalize(obs)
             with torch.autocast(device.type, torch.bfloat16, enabled=model.rounded):
                 mean = policy(x)
             action = mean.to(obs.dtype) + policy.offset(obs)
@@ -1079,9 +1127,10 @@ class Imagination(nn.Module):
             [(b - a).square().sum(1) for a, b in zip(actions, actions[1:], strict=False)]
         )
         cost = cost - rewards.action_rate * change
-        total = counted.sum().clamp(min=1)
-        logged = distance.sqrt().view(horizon, -1)[-1].mean()
-        return (cost * counted).sum() / total, {"imagined/pos_m": logged}
+        shape = (horizon, len(row))
+        return Dream(
+            cost.view(shape), counted.view(shape), torch.stack(seen), distance.sqrt().view(shape)
+        )
 
 
 # --- learners -----------------------------------------------------------------------------------
@@ -1138,6 +1187,12 @@ class Optimizer:
             part.load_state_dict(saved)
 
 
+@torch.no_grad()
+def _follow(average: Network, present: Network, decay: float) -> None:
+    for mean, value in zip(average.parameters(), present.parameters(), strict=True):
+        mean.lerp_(value, 1 - decay)
+
+
 def _means(sums: list[dict[str, Tensor]]) -> dict[str, float]:
     return {k: torch.stack([row[k] for row in sums]).mean().item() for k in (sums or [{}])[0]}
 
@@ -1190,7 +1245,7 @@ class ModelLearner:
 
 
 class PolicyLearner:
-    """The policy, its average and its optimizer."""
+    """The policy, its average, the critic of what comes after the horizon, and their optimizers."""
 
     def __init__(self, config: Config, task: TrackTask, device: torch.device) -> None:
         self.config = config
@@ -1200,7 +1255,45 @@ class PolicyLearner:
         self.averaged = copy.deepcopy(self.actor)  # what is evaluated and exported
         self.imagination = Imagination(config, task, Goals(task, device)).to(device)
         self.optimizer = Optimizer([self.actor], config)
+        mirrors = (as_mirror(mirror_map(config.task.observations)), UNCHANGED)
+        self.critic = Network(
+            (task.observation_size, *config.hidden, 1), "elu", 1.0,
+            mirrors if config.symmetry else None,
+        ).to(device)  # fmt: skip
+        self.target = copy.deepcopy(self.critic)  # its average, to which it is fitted
+        self.critic_optimizer = Optimizer([self.critic], config)
         self.generator = torch.Generator(device).manual_seed(config.seed + 1)
+
+    def objective(self, dream: Dream, model: WorldModel) -> Tensor:
+        """What the policy makes small: the mean discounted cost, with the critic's for the end."""
+        config, horizon = self.config, len(dream.cost)
+        if not config.critic:
+            return (dream.cost * dream.counted).sum() / dream.counted.sum().clamp(min=1)
+        discount = config.discount
+        weights = (1 - discount) * discount ** torch.arange(horizon).to(dream.cost)
+        value = self.worth(self.critic, dream.seen[-1], model)
+        total = weights @ (dream.cost * dream.counted)
+        return (total + discount**horizon * value * dream.counted[-1]).mean()
+
+    def worth(self, critic: Network, seen: Tensor, model: WorldModel) -> Tensor:
+        """`[..., O]` normalized -> `[...]`."""
+        with torch.autocast(seen.device.type, torch.bfloat16, enabled=model.rounded):
+            value = critic(seen)
+        return value.to(seen.dtype).squeeze(-1)
+
+    def judge(self, dream: Dream, model: WorldModel, learning_rate: float) -> Tensor:
+        """Fit the critic to a roll-out; its loss, in squares of the cost."""
+        config, seen = self.config, dream.seen.detach()
+        with torch.no_grad():
+            value = self.worth(self.target, seen, model)
+            wanted = lambda_returns(
+                dream.cost, dream.counted, value, config.discount, config.gae_lambda
+            )
+        error = (self.worth(self.critic, seen[:-1], model) - wanted) * dream.counted
+        loss = (error * error).mean()
+        self.critic_optimizer.step(loss, learning_rate)
+        _follow(self.target, self.critic, config.critic_ema)
+        return loss.detach()
 
     def learn(
         self, model: WorldModel, starts: Starts, level: float, learning_rate: float
@@ -1208,16 +1301,16 @@ class PolicyLearner:
         """An update from each of `starts [U, B, ...]`; what is logged of them."""
         tick, told = time.perf_counter(), []
         for update in zip(*starts, strict=True):
-            loss, logged = self.imagination(
-                self.actor, model, Starts(*update), level, self.generator
-            )
-            norm = self.optimizer.step(loss, learning_rate)
-            told.append({"losses/policy": loss.detach(), "losses/policy_norm": norm, **logged})
-            with torch.no_grad():
-                for average, present in zip(
-                    self.averaged.parameters(), self.actor.parameters(), strict=True
-                ):
-                    average.lerp_(present, 1 - self.config.ema)
+            dream = self.imagination(self.actor, model, Starts(*update), level, self.generator)
+            norm = self.optimizer.step(self.objective(dream, model), learning_rate)
+            _follow(self.averaged, self.actor, self.config.ema)
+            row = {
+                "losses/policy": (dream.cost * dream.counted).mean().detach(),
+                "losses/policy_norm": norm, "imagined/pos_m": dream.distance[-1].mean(),
+            }  # fmt: skip
+            if self.config.critic:
+                row["losses/critic"] = self.judge(dream, model, learning_rate)
+            told.append(row)
         return {"perf/policy_s": time.perf_counter() - tick, **_means(told)}
 
     def update_normalizer(self, obs: Tensor) -> None:
@@ -1230,7 +1323,9 @@ class PolicyLearner:
         """For a checkpoint."""
         return {
             "actor": self.averaged.state_dict(), "learner": self.actor.state_dict(),
-            "optimizer": self.optimizer.get_state(),
+            "optimizer": self.optimizer.get_state(), "critic": self.critic.state_dict(),
+            "target": self.target.state_dict(),
+            "critic_optimizer": self.critic_optimizer.get_state(),
             "learner_generator": self.generator.get_state(),
         }  # fmt: skip
 
@@ -1239,6 +1334,9 @@ class PolicyLearner:
         self.averaged.load_state_dict(state["actor"])
         self.actor.load_state_dict(state["learner"])
         self.optimizer.set_state(state["optimizer"])
+        self.critic.load_state_dict(state["critic"])
+        self.target.load_state_dict(state["target"])
+        self.critic_optimizer.set_state(state["critic_optimizer"])
         self.generator.set_state(state["learner_generator"])
 
 

@@ -492,10 +492,13 @@ def imagined(clip="walk", horizon=4, **changes):
         torch.full((6,), 52),
     )  # fmt: skip
 
+    learner.critic.double()
+    generator = torch.Generator()
+
     def loss(model=None):
-        return imagination(
-            policy, model or Linear(near), starts, 0.0, torch.Generator().manual_seed(0)
-        )[0]
+        model = model or Linear(near)
+        dream = imagination(policy, model, starts, 0.0, generator.manual_seed(0))
+        return learner.objective(dream, model)
 
     return policy, loss
 
