@@ -2,7 +2,7 @@
 
     python algos/wm_track.py --motion walk                      # two CPU cores, the built-in walk
     python algos/wm_track.py --motion 'walk1[5:15]' --seed 2    # a cut of LAFAN1
-    python algos/wm_track.py --preset gpu --motion lafan1   # MuJoCo-Warp on an NVIDIA GPU
+    python algos/wm_track.py --preset gpu --suite lafan1-40     # MuJoCo-Warp on an NVIDIA GPU
 
 The family of SuperTrack (Fussell, Bergamin, Holden 2021) and SuperMimic (arXiv 2610.28480): N
 robots fill a replay buffer with short noisy roll-outs; a world model learns from it what a control
@@ -48,6 +48,7 @@ from torch import Tensor, nn
 from bm_envs import cli
 from bm_envs.envs import TrackVectorEnv
 from bm_envs.errors import ConfigError
+from bm_envs.motion import suites
 from bm_envs.motion.library import load_motions
 from bm_envs.observation_terms import layout, mirror_map
 from bm_envs.robots import g1
@@ -97,6 +98,8 @@ class Config:
     """Which set of values the other flags start from."""
     motion: tuple[str, ...] = ("walk",)
     """Motions: names, files, cuts such as 'walk1[5:15]'. Several: one policy for all."""
+    suite: suites.Suite | None = None
+    """All motions of a suite in their place."""
     run_dir: Path | None = None
     """Where the run is kept; default runs/<motion>__wm_track__<seed>."""
     resume: bool = False
@@ -1346,6 +1349,8 @@ class PolicyLearner:
 def main(config: Config) -> None:
     """Train, evaluate, export."""
     # 1. Everything that can be refused is refused here, before a file is made.
+    if config.suite is not None:
+        config = dataclasses.replace(config, motion=suites.motions(config.suite))
     clips = load_motions(config.motion)
     name = "+".join(clip.name for clip in clips[:3]) + ("+..." if len(clips) > 3 else "")
     run_dir = config.run_dir or Path("runs") / f"{name}__wm_track__{config.seed}".replace("/", "_")

@@ -450,6 +450,13 @@ REFERENCE: Rules = {
     "worst_s": numbers(),
 }
 
+WORLD_MODEL: Rules = {
+    "step": whole(1),
+    "count": whole(1),
+    "model": numbers(),
+    "coasting": numbers(),
+}
+
 
 def _reference(row: dict[str, Any], settings: dict[str, Any]) -> Iterator[tuple[str, str]]:
     if sorted(row["worst_s"]) != sorted(row["flags"]):
@@ -479,6 +486,7 @@ KINDS: dict[str, Kind] = {
     "sweep": Kind(SWEEP, _learning),
     "physics_accuracy": Kind(PHYSICS),
     "reference": Kind(REFERENCE, _reference),
+    "world_model": Kind(WORLD_MODEL),
 }
 
 

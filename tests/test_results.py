@@ -36,6 +36,9 @@ GOOD = {
         "link_depth_m": -0.035, "root_speed_m_s": 0.8, "root_turn_rad_s": 0.0, "floating_s": 0.0,
         "flags": ["joint speed"], "worst_s": {"joint speed": 3.2},
     }]),
+    "world_model": result("world_model", [{
+        "step": 1, "count": 640, "model": {"pos_mm": 1.1}, "coasting": {"pos_mm": 3.0},
+    }]),
 }  # fmt: skip
 
 
@@ -222,6 +225,8 @@ def test_traces_of_track_are_checked():
         ("reference", "flags", "none", "expected a list of some of: joint limits, joint speed,"),
         ("reference", "flags", ["slow"], "expected a list of some of: joint limits, joint speed,"),
         ("reference", "flags", [], "expected a time for each of the flags."),
+        ("world_model", "step", 0, "expected a whole number of 1 or more."),
+        ("world_model", "model", {"pos_mm": "far"}, "expected an object of numbers"),
     ],
 )  # fmt: skip
 def test_rows_of_other_kinds_are_checked(kind, field, new, sentence):

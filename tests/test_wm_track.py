@@ -685,13 +685,13 @@ def test_a_run_goes_on_from_a_policy(tmp_path, whole):
 
 def test_one_policy_for_clips_on_a_device_learns_as_one_command(tmp_path):
     pytest.importorskip("mujoco_warp", reason="needs the extra warp: pip install -e '.[warp]'")
-    flags = "--preset gpu --motion stand reach --device cpu --num-steps 4 --total-timesteps 96"
+    flags = "--preset gpu --motion stand walk --device cpu --num-steps 4 --total-timesteps 96"
     flags += " --model-updates 2 --policy-updates 2"
     train(tmp_path / "run", *flags.split())
     last = json.loads((tmp_path / "run" / "metrics.jsonl").read_text().splitlines()[-1])
     assert last["step"] == 96 and last["losses/policy"] > 0
     described = json.loads((tmp_path / "run" / "policy.json").read_text())
-    assert [motion["name"] for motion in described["motions"]] == ["stand", "reach"]
+    assert [motion["name"] for motion in described["motions"]] == ["stand", "walk"]
 
 
 def test_hidden_weights_learn_by_muon_on_request(tmp_path):
@@ -751,3 +751,44 @@ def test_the_average_follows_the_policy():
     assert not torch.equal(learner.actor.layers[0].weight, before.layers[0].weight)
     robots.env.close()
     env.close()
+
+
+# --- error growth ---------------------------------------------------------------------------------
+
+
+def growth(run, tmp_path, *arguments):
+    return subprocess.run(
+        command("--run", str(run), "--json", str(tmp_path / "out.json"), "--num-envs", "4",
+                "--roll-out", "12", *arguments, script="benchmarks/world_model.py"),
+        capture_output=True, text=True,
+    )  # fmt: skip
+
+
+def test_errors_of_a_runs_model_over_the_horizon(tmp_path, whole):
+    pytest.importorskip("matplotlib", reason="needs the extra viz")
+    done = growth(whole[0], tmp_path, "--steps", "4", "--plot", str(tmp_path / "out.png"))
+    assert done.returncode == 0, done.stderr
+    result = json.loads((tmp_path / "out.json").read_text())
+    assert result["kind"] == "world_model" and (tmp_path / "out.png").stat().st_size > 1000
+    rows = result["rows"]
+    assert [row["step"] for row in rows] == [1, 2, 3, 4]
+    assert rows[0]["count"] == 4 * 8  # every state with four steps behind it; nobody has failed yet
+    for who in ("model", "coasting"):
+        assert 0 < rows[0][who]["pos_mm"] < rows[3][who]["pos_mm"]
+    # From the same true state: a step at rest's velocities bends the joints by next to nothing.
+    assert rows[0]["coasting"]["joint_pos_rad"] < 0.1
+
+
+def test_refusals_of_the_error_growth(tmp_path, whole):
+    done = growth(whole[0], tmp_path, "--steps", "12")
+    assert done.returncode == 2 and "roll_out is 12, expected more than steps, 12" in done.stderr
+    other = tmp_path / "run"
+    other.mkdir()
+    record = json.loads((whole[0] / "config.json").read_text())
+    (other / "config.json").write_text(json.dumps(record | {"exp_name": "ppo_track"}))
+    done = growth(other, tmp_path, "--steps", "4")
+    assert done.returncode == 2 and "is no run of wm_track.py, but of ppo_track" in done.stderr
+    (other / "config.json").write_text(json.dumps(record))
+    done = growth(other, tmp_path, "--steps", "4")
+    assert done.returncode == 2 and "not a readable checkpoint" in done.stderr
+    assert not (tmp_path / "out.json").exists()
