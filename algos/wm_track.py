@@ -181,8 +181,7 @@ class Config:
     learning_rate: float = 3e-3
     """Step size of the policy at the start."""
     final_learning_rate: float = 1e-3
-    """Step sizes at the end of the run over those at the start times `learning_rate`: an
-    exponential schedule for both networks."""
+    """The same at the end of the run, by an exponential schedule. The model's falls alike."""
     state_clip: float = 0.0
     """Bound of the gradient that one imagined step hands to the one before it, per roll-out; 0: no
     bound."""
@@ -225,6 +224,9 @@ class Config:
         ):  # fmt: skip
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name} is {getattr(self, name)}, expected 1 or more.")
+        for name in ("learning_rate", "final_learning_rate", "model_learning_rate"):
+            if not getattr(self, name) > 0:
+                raise ConfigError(f"{name} is {getattr(self, name)}, expected a positive number.")
         batch = self.num_envs * self.num_steps
         if self.total_timesteps < batch:
             raise ConfigError(
@@ -261,8 +263,9 @@ def gpu() -> Config:
     return Config(
         preset="gpu", backend="mujoco_warp", num_envs=2048, num_steps=4, capacity=2_000_000,
         total_timesteps=60_000_000, model_updates=1, policy_updates=1, model_batch=4096,
-        policy_batch=4096, policy_horizon=24, model_hidden=(1024, 1024), hidden=(1024, 512, 256),
-        learning_rate=3e-4, model_learning_rate=3e-4, eval_every=2_000_000, overlap=False,
+        policy_batch=4096, model_hidden=(1024, 1024), hidden=(1024, 512, 256), recent=500_000,
+        learning_rate=3e-4, final_learning_rate=1e-4, model_learning_rate=3e-4,
+        eval_every=10_000_000, checkpoint_s=300.0, overlap=False,
     )  # fmt: skip
 
 

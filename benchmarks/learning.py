@@ -180,9 +180,9 @@ def main(config: Config) -> None:
             passed = row["first_pass"]
             print(
                 f"{motion}  {variant}  seed {seed}: survived {row['clip']['survival']:.0%}, "
-                + (f"passed after {passed['env_steps'] / 1e6:.1f} M steps, "
+                + (f"passed after {passed['env_steps'] / 1e6:.2f} M steps, "
                    f"{passed['wall_s'] / 60:.1f} min" if passed else "not passed")
-                + f" ({row['env_steps'] / 1e6:.1f} M, {row['wall_s'] / 60:.1f} min)",
+                + f" ({row['env_steps'] / 1e6:.2f} M, {row['wall_s'] / 60:.1f} min)",
                 flush=True,
             )  # fmt: skip
             finished = [rows[i] for i in sorted(rows)]

@@ -711,6 +711,7 @@ def test_refusals(tmp_path, whole):
         ({"num_envs": 0}, "num_envs is 0, expected 1 or more."),
         ({"total_timesteps": 5}, "total_timesteps 5 is less than one iteration"),
         ({"capacity": 640}, "10 steps of each robot, expected num_steps + model_horizon + 1 = 17"),
+        ({"learning_rate": 0.0}, "learning_rate is 0.0, expected a positive number."),
         ({"noise_correlation": 1.0}, "noise_correlation is 1.0, expected a number in [0, 1)."),
         ({"model_hidden": (33,)}, "model_hidden is (33,), expected even numbers"),
         ({"task": TrackConfig(randomize=RandomizationConfig(action_delay=1))},
