@@ -37,44 +37,47 @@ from __future__ import annotations
 import copy
 import dataclasses
 import functools
-import importlib
 import json
 import os
-import subprocess
 import sys
 import time
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
-from itertools import pairwise
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 import numpy as np
 import torch
-import torch.distributed as dist
 from torch import Tensor, nn
 
 from bm_envs import cli
 from bm_envs.envs import TrackVectorEnv
 from bm_envs.errors import ConfigError
-from bm_envs.evaluation import run_episodes
 from bm_envs.motion.library import load_motions
 from bm_envs.observation_terms import CRITIC_TERMS, mirror_map
-from bm_envs.policy import (
-    MLP,
-    PolicySpec,
-    load_policy,
-    mlp_from_policy,
-    write_onnx,
-    write_policy_json,
-)
 from bm_envs.robots import g1
 from bm_envs.robots.mjcf import ModelConfig
-from bm_envs.run_files import RunLog, as_arrays, load_checkpoint, save_checkpoint
+from bm_envs.run_files import as_arrays, load_checkpoint, save_checkpoint
 from bm_envs.tasks.track.config import CONTROL_DT, RewardConfig, SamplingConfig, TrackConfig
-from bm_envs.tasks.track.device import DeviceTrack
 from bm_envs.tasks.track.task import TrackTask
+from bm_envs.training import (
+    UNCHANGED,
+    DeviceRobots,
+    HostRobots,
+    Logger,
+    Network,
+    Processes,
+    TrackingPolicy,
+    as_mirror,
+    begin_with,
+    config_record,
+    evaluate,
+    export,
+    gradient_of,
+    has_native_bfloat16,
+    identity,
+)
 
 
 def _laptop_task() -> TrackConfig:
@@ -267,252 +270,28 @@ def gpu() -> Config:
 PRESETS = {"laptop": Config, "published": published, "gpu": gpu}
 
 
-# --- processes ----------------------------------------------------------------------------------
+# --- policy -------------------------------------------------------------------------------------
 
 
-class Processes:
-    """The processes of a `torchrun`, of which this is one; without it, this one alone."""
-
-    def __init__(self) -> None:
-        self.rank = int(os.environ.get("RANK", 0))
-        self.count = int(os.environ.get("WORLD_SIZE", 1))
-        self._learning: Any = None
-        if self.count > 1:
-            dist.init_process_group("gloo")
-            # The learner talks from a thread of its own; two threads must not share a group.
-            self._learning = dist.new_group()
-
-    def average(self, *tensors: Tensor) -> None:
-        """Replace the learner's tensors by their means over the processes, in one message."""
-        self._average(self._learning, tensors)
-
-    def average_statistics(self, *arrays: np.ndarray) -> None:
-        """The same for arrays of the collecting thread."""
-        self._average(None, [torch.from_numpy(array) for array in arrays])
-
-    def _average(self, group: Any, tensors: Sequence[Tensor]) -> None:
-        if self.count == 1:
-            return
-        message = torch.cat([tensor.flatten() for tensor in tensors])
-        dist.all_reduce(message, group=group)
-        message /= self.count
-        sizes = [tensor.numel() for tensor in tensors]
-        for tensor, value in zip(tensors, message.split(sizes), strict=True):
-            tensor.copy_(value.view_as(tensor))
-
-    def first_says(self, value: Any) -> Any:
-        """What the first process holds for `value`."""
-        if self.count == 1:
-            return value
-        message = [value]
-        dist.broadcast_object_list(message)
-        return message[0]
-
-    def gather(self, value: Any) -> list[Any]:
-        """`value` of all processes in order, for the first; an empty list for the others."""
-        if self.count == 1:
-            return [value]
-        values = [None] * self.count if self.rank == 0 else None
-        dist.gather_object(value, values)
-        return values or []
-
-    def close(self) -> None:
-        """Leave together."""
-        if self.count > 1:
-            dist.barrier()
-            dist.destroy_process_group()
-
-
-# --- networks -----------------------------------------------------------------------------------
-
-
-Mirror = tuple[Tensor, Tensor]  # index and sign, `[D]` each, of a left-right reflection
-UNCHANGED: Mirror = (torch.zeros(1, dtype=torch.long), torch.ones(1))  # a value has no sides
-
-
-def as_mirror(pair: tuple[np.ndarray, np.ndarray]) -> Mirror:
-    """The result of a `mirror_map` as tensors."""
-    return torch.as_tensor(pair[0]), torch.as_tensor(pair[1], dtype=torch.float32)
-
-
-def reflected(x: Tensor, mirror: Mirror) -> Tensor:
-    """`[..., D]` seen in the mirror."""
-    return x[..., mirror[0]] * mirror[1]
-
-
-def layer_mirror(before: Mirror, after: Mirror) -> Mirror:
-    """Of a layer's flattened weight `[after, before]`, whose input and output are reflected."""
-    index = after[0][:, None] * len(before[0]) + before[0]
-    return index.flatten(), (after[1][:, None] * before[1]).flatten()
-
-
-class Network(nn.Module):
-    """An MLP behind a running normalizer, `y = (x - mean) / (std + 0.01)`.
-
-    The normalizer's statistics are buffers, so checkpoint and ONNX carry them. Source of the 0.01:
-    rsl_rl's EmpiricalNormalization.
-
-    With `mirrors`, the reflections of input and output, the network is left-right symmetric: its
-    output for a reflected input is the reflected output. The units of a hidden layer are pairs that
-    a reflection swaps, so that it remains a plain MLP; `symmetrize` holds the weights (and, while
-    they learn, their gradients) to it.
-    """
-
-    obs_mean: Tensor
-    obs_var: Tensor
-    obs_count: Tensor
-
-    def __init__(
-        self, sizes: tuple[int, ...], activation: str, last_gain: float,
-        mirrors: tuple[Mirror, Mirror] | None = None,
-    ) -> None:  # fmt: skip
-        super().__init__()
-        layers = [nn.Linear(a, b) for a, b in zip(sizes[:-1], sizes[1:], strict=True)]
-        for layer in layers:
-            nn.init.orthogonal_(layer.weight, 2**0.5 if layer is not layers[-1] else last_gain)
-            nn.init.zeros_(layer.bias)
-        self.layers = nn.ModuleList(layers)
-        self.activation = {"elu": nn.functional.elu, "relu": torch.relu, "tanh": torch.tanh}[
-            activation
-        ]
-        self.input_mirror: Mirror | None = None
-        self.mirrors: list[Mirror] = []  # of flattened weights and biases
-        if mirrors is not None:
-            self.input_mirror = mirrors[0]
-            swaps = [(torch.arange(n).roll(n // 2), torch.ones(n)) for n in sizes[1:-1]]
-            units = [mirrors[0], *swaps, mirrors[1]]
-            for before, after in pairwise(units):  # of weight and bias
-                self.mirrors += [layer_mirror(before, after), after]
-            for layer in layers:  # the mean of two independent weights has half their variance
-                layer.weight.data *= 2**0.5
-            self.symmetrize([value.data for value in self.layers.parameters()])
-        self.register_buffer("obs_mean", torch.zeros(sizes[0]))
-        self.register_buffer("obs_var", torch.ones(sizes[0]))
-        self.register_buffer("obs_count", torch.zeros((), dtype=torch.float64))
-
-    def _apply(self, fn: Any, recurse: bool = True) -> Any:
-        """`nn.Module`'s hook of `to` and its like: the reflections go along."""
-        self.mirrors = [(fn(index), fn(sign)) for index, sign in self.mirrors]
-        if self.input_mirror is not None:
-            self.input_mirror = fn(self.input_mirror[0]), fn(self.input_mirror[1])
-        return super()._apply(fn, recurse)
-
-    def normalize(self, obs: Tensor) -> Tensor:
-        """`[B, O]` -> `[B, O]`."""
-        return (obs - self.obs_mean) / (self.obs_var.sqrt() + 0.01)
-
-    def forward(self, normalized: Tensor) -> Tensor:
-        """`[B, O]` normalized -> `[B, out]`."""
-        x = normalized
-        for layer in self.layers[:-1]:
-            x = self.activation(layer(x))
-        return self.layers[-1](x)
-
-    @torch.no_grad()
-    def symmetrize(self, values: Sequence[Tensor]) -> None:
-        """Replace the layers' weights and biases, or their gradients, by the symmetric part."""
-        for value, mirror in zip(values, self.mirrors, strict=True):
-            value.copy_((value + reflected(value.flatten(), mirror).view_as(value)) / 2)
-
-    def symmetrize_gradients(self) -> None:
-        """Between `backward` and the optimizer's step."""
-        self.symmetrize([_gradient(value) for value in self.layers.parameters()])
-
-    @torch.no_grad()
-    def update_normalizer(self, obs: Tensor, processes: Processes | None = None) -> None:
-        """Fold `[B, O]` of every process into mean and variance (Chan et al.'s pairwise update)."""
-        count, batch_mean = obs.shape[0], obs.mean(0)
-        deviation = obs - batch_mean
-        batch_var = (deviation * deviation).mean(0)  # several times as fast as `var`
-        if self.input_mirror is not None:  # the samples' reflections count as well
-            index, sign = self.input_mirror
-            count, seen, mirrored = 2 * count, batch_mean, batch_mean[index] * sign
-            batch_mean = (seen + mirrored) / 2
-            batch_var = (batch_var + batch_var[index]) / 2 + ((seen - mirrored) / 2) ** 2
-        if processes is not None and processes.count > 1:
-            count, own_mean = count * processes.count, batch_mean.clone()
-            processes.average(batch_mean)
-            batch_var += (own_mean - batch_mean) ** 2
-            processes.average(batch_var)
-        total = self.obs_count + count
-        delta = batch_mean - self.obs_mean
-        share = (count / total).float()
-        self.obs_mean += delta * share
-        self.obs_var += share * (batch_var - self.obs_var + delta * delta * (1 - share))
-        self.obs_count.copy_(total)
-
-
-START_COUNT = 10_000_000  # observations that a policy's normalizer stands for when one goes on
-
-
-def _gradient(value: Tensor) -> Tensor:
-    assert value.grad is not None
-    return value.grad
-
-
-class Actor(Network):
-    """Gaussian policy with one standard deviation per joint; its mean may ride on the reference."""
+class Actor(TrackingPolicy):
+    """Gaussian policy with one standard deviation per joint."""
 
     def __init__(
         self, obs_size: int, config: Config, default_joint_pos: np.ndarray, scale: np.ndarray
     ) -> None:
-        joints = as_mirror(g1.mirror_map())
-        mirrors = (as_mirror(mirror_map(config.task.observations)), joints)
-        super().__init__(
-            (obs_size, *config.hidden, g1.NUM_JOINTS), config.activation, 0.01,
-            mirrors if config.symmetry else None,
-        )  # fmt: skip
+        super().__init__(obs_size, config, default_joint_pos, scale)
         self.log_std = nn.Parameter(torch.full((g1.NUM_JOINTS,), float(np.log(config.init_std))))
         self.log_fresh = 0.5 * float(np.log(1 - config.noise_correlation**2))
-        self.residual = config.residual
-        self.default_joint_pos, self.action_scale = map(torch.as_tensor, (default_joint_pos, scale))
-
-    def _apply(self, fn: Any, recurse: bool = True) -> Any:
-        """As there: so do the drives."""
-        self.default_joint_pos, self.action_scale = (
-            fn(self.default_joint_pos),
-            fn(self.action_scale),
-        )
-        return super()._apply(fn, recurse)
 
     def symmetrize_gradients(self) -> None:
         """Between `backward` and the optimizer's step."""
         super().symmetrize_gradients()
-        gradient = _gradient(self.log_std)
+        gradient = gradient_of(self.log_std)
         gradient.copy_((gradient + gradient[self.mirrors[-1][0]]) / 2)
 
     def fresh_log_std(self) -> Tensor:
         """Of the action, given the noise carried over from the last step. `[A]`."""
         return self.log_std + self.log_fresh
-
-    def offset(self, obs: Tensor) -> Tensor | float:
-        """What the reference adds to the mean: `(q_ref - q0) / scale`; q_ref is `obs[:, :29]`."""
-        if not self.residual:
-            return 0.0
-        return (obs[:, : g1.NUM_JOINTS] - self.default_joint_pos) / self.action_scale
-
-    @torch.no_grad()
-    def load(self, mlp: MLP) -> None:
-        """Take over the network of a policy."""
-        depth = range(len(self.layers))
-        own = [tuple(self.get_parameter(f"layers.{i}.weight").shape) for i in depth]
-        found = [weight.shape for weight in mlp.weights]
-        residual = mlp.residual_offset is not None
-        if found != own or residual != self.residual:
-            raise ConfigError(
-                f"Its layers are {found}{' with' if residual else ' without'} the reference's pose "
-                f"added, expected {own}{' with' if self.residual else ' without'}."
-            )
-        for i, (weight, bias) in enumerate(zip(mlp.weights, mlp.biases, strict=True)):
-            self.get_parameter(f"layers.{i}.weight").copy_(torch.tensor(weight))
-            self.get_parameter(f"layers.{i}.bias").copy_(torch.tensor(bias))
-        self.obs_mean.copy_(torch.tensor(mlp.obs_mean))
-        self.obs_var.copy_(torch.tensor(mlp.obs_scale - 0.01) ** 2)
-        self.obs_count.fill_(START_COUNT)
-
-    def mean(self, obs: Tensor) -> Tensor:
-        """Deterministic action for raw observations. `[B, O]` -> `[B, A]`."""
-        return self(self.normalize(obs)) + self.offset(obs)
 
 
 # --- mathematics --------------------------------------------------------------------------------
@@ -594,174 +373,7 @@ def actor_share(iteration: int, config: Config) -> float:
     return min(max(done - 1.0, 0.0), 1.0)
 
 
-def leash(level: float) -> float:
-    """Factor of `failure_distance` at a level of the curriculum, 0 to 1.
-
-    Three at the end: a robot that was pushed off the path must learn to stay up there, too.
-    """
-    return 1 + 2 * level
-
-
-def evaluate(actor: Actor, env: TrackVectorEnv) -> dict[str, float]:
-    """The `clip` protocol: every clip once, from its first frame, by the policy's mean.
-
-    Returns the share of clips completed, the mean share of a clip survived, and mean errors of the
-    frames before a failure, averaged over clips.
-    """
-    actor = copy.deepcopy(actor).cpu()
-
-    def act(obs: np.ndarray) -> np.ndarray:
-        with torch.no_grad():
-            return actor.mean(torch.from_numpy(obs)).numpy()
-
-    episodes = run_episodes(act, env)
-    result = {
-        "success": float(episodes.completed.mean()),
-        "survival": float((episodes.reached / (env.task.clip_frames - 1)).mean()),
-        "survival_s": float(episodes.reached.mean() * CONTROL_DT),
-    }
-    for name, error in episodes.errors.items():
-        in_mm = name.endswith("_m")
-        # A clip failed in its first step has no error.
-        value = float(np.nanmean(error)) if np.isfinite(error).any() else 0.0
-        result[f"{name}m" if in_mm else name] = value * (1000 if in_mm else 1)
-    return result
-
-
-# --- robots -------------------------------------------------------------------------------------
-
-
-class Step(NamedTuple):
-    """What a step of all robots tells, on their device."""
-
-    obs: Tensor
-    critic_obs: Tensor
-    reward: Tensor
-    terminated: Tensor
-    truncated: Tensor
-    final_critic_obs: Tensor | None
-    """`[N, C]`, of the episodes that ended; None where none did."""
-    terms: Tensor
-    """`[R]`, means of the signed reward terms."""
-
-
-class HostRobots:
-    """Robots of a vector environment, whose arrays are NumPy's, seen as tensors."""
-
-    device = torch.device("cpu")
-
-    def __init__(self, config: Config, clips: list[Any]) -> None:
-        self.env = TrackVectorEnv(
-            config.num_envs, clips, backend=config.backend, config=config.task,
-            threads=config.threads,
-        )  # fmt: skip
-        self.task, self.sampler = self.env.task, self.env.task.sampler
-        self.term_names = [name[7:] for name in self.task.reward_names]
-
-    def reset(self, seed: int) -> tuple[Tensor, Tensor]:
-        """Begin everywhere; observations of policy and critic."""
-        obs, info = self.env.reset(seed=seed)
-        return torch.from_numpy(obs), torch.from_numpy(info["critic_obs"])
-
-    def spread_ends(self, limit: int) -> None:
-        """Let episodes be up to `limit` steps old, so that not all end in the same step."""
-        self.task.episode_step[:] = self.env.np_random.integers(0, limit, self.env.num_envs)
-
-    def step(self, action: Tensor) -> Step:
-        """Apply raw actions `[N, A]`."""
-        obs, reward, terminated, truncated, info = self.env.step(action.numpy())
-        final = torch.from_numpy(info["final_info"]["critic_obs"]) if truncated.any() else None
-        terms = torch.tensor([info[name].mean() for name in self.task.reward_names])
-        tensor = torch.from_numpy
-        return Step(
-            tensor(obs), tensor(info["critic_obs"]), tensor(reward), tensor(terminated),
-            tensor(truncated), final, terms,
-        )  # fmt: skip
-
-    def set_level(self, level: float) -> None:
-        """Set the task to a level of the curriculum, 0 to 1.
-
-        It brings start noise, observation noise and pushes, from nothing to all, and lets the leash
-        (`failure_distance`) out.
-        """
-        self.task.disturbance, self.task.leash = level, leash(level)
-
-    def read_statistics(self) -> None:
-        """Bring the statistics of starts to `sampler`, where they are always."""
-
-    def errors(self) -> dict[str, Any]:
-        """Tracking errors of the last step. `[N]` each."""
-        return self.task.tracking_errors()
-
-    def get_state(self) -> dict[str, Any]:
-        """For a checkpoint."""
-        state = self.env.get_state()
-        return {**state, "generator": json.dumps(state["generator"])}
-
-    def set_state(self, state: dict[str, Any]) -> None:
-        """What `get_state` returned."""
-        self.env.set_state({**state, "generator": json.loads(state["generator"])})
-
-
-class DeviceRobots:
-    """The same for robots that live on a device, with all that the task does to them."""
-
-    def __init__(self, config: Config, clips: list[Any], seed: int) -> None:
-        self.env = DeviceTrack(
-            config.num_envs, clips, config.task, seed=seed, backend=config.backend,
-            device=config.device,
-        )  # fmt: skip
-        self.device = self.env.device
-        self.task, self.sampler = self.env.task, self.env.task.sampler
-        self.term_names = [name[7:] for name in self.task.reward_names]
-
-    def reset(self, seed: int) -> tuple[Tensor, Tensor]:
-        """See `HostRobots`."""
-        self.env.generator.manual_seed(seed)
-        return self.env.reset()
-
-    def spread_ends(self, limit: int) -> None:
-        """See `HostRobots`."""
-        age = torch.rand(self.env.num_envs, device=self.device, generator=self.env.generator)
-        self.env.episode_step.copy_((age * limit).long())
-
-    def step(self, action: Tensor) -> Step:
-        """See `HostRobots`. The tensors are overwritten by the next step."""
-        out = self.env.step(action)
-        return Step(
-            out.obs, out.critic_obs, out.reward, out.terminated, out.truncated,
-            out.final_critic_obs, out.values.mean(0),
-        )  # fmt: skip
-
-    def set_level(self, level: float) -> None:
-        """See `HostRobots`."""
-        self.env.disturbance.fill_(level)
-        self.env.leash.fill_(leash(level))
-
-    def read_statistics(self) -> None:
-        """See `HostRobots`."""
-        self.env.sampler.to_host()
-
-    def errors(self) -> dict[str, Any]:
-        """See `HostRobots`."""
-        return self.env.tracking_errors()
-
-    def get_state(self) -> dict[str, Any]:
-        """See `HostRobots`."""
-        return dict(self.env.get_state())
-
-    def set_state(self, state: dict[str, Any]) -> None:
-        """See `HostRobots`."""
-        self.env.set_state(state)
-
-
 # --- samples and learner --------------------------------------------------------------------------
-
-
-def has_native_bfloat16() -> bool:
-    """Whether the processor multiplies bfloat16 itself."""
-    capabilities = getattr(torch.cpu, "get_capabilities", dict)()  # torch 2.10 and newer
-    return any(capabilities.get(name, False) for name in ("avx512_bf16", "amx_bf16", "bf16"))
 
 
 MAX_WEIGHT = 2.0  # of a sample drawn by an older policy: bounds the variance
@@ -898,7 +510,7 @@ class Learner:
                 self.optimizer.zero_grad()
                 loss.backward()
                 self.processes.average(*(
-                    _gradient(value) for value in (*actor.parameters(), *critic.parameters())
+                    gradient_of(value) for value in (*actor.parameters(), *critic.parameters())
                 ))  # fmt: skip
                 if config.symmetry:
                     actor.symmetrize_gradients()
@@ -954,30 +566,6 @@ class Learner:
         self.learning_rate = state["learning_rate"]
 
 
-def begin_with(learner: Learner, config: Config) -> None:
-    """Make the policy `config.start_from` the learner's actor."""
-    assert config.start_from is not None
-    policy = load_policy(config.start_from)
-    own = spec_of(config)
-    for name in (
-        "joint_names", "observation_names", "default_joint_pos", "action_scale", "joint_stiffness",
-        "joint_damping",
-    ):  # fmt: skip
-        values = [getattr(spec, name) for spec in (own, policy.spec)]
-        # Figures of a file are written with some eight digits.
-        if "names" not in name and len(values[0]) == len(values[1]):
-            same = np.allclose(*values, rtol=1e-6)
-        else:
-            same = values[0] == values[1]
-        if not same:
-            raise ConfigError(f"{policy.path}: its {name} are not this run's.")
-    try:
-        for actor in (learner.actor, learner.averaged):
-            actor.load(mlp_from_policy(policy.path))
-    except ConfigError as error:
-        raise ConfigError(f"{policy.path}: {error}") from None
-
-
 # --- training -----------------------------------------------------------------------------------
 
 
@@ -1028,7 +616,7 @@ def main(config: Config) -> None:
     )  # fmt: skip
     learner = Learner(config, task, processes, device)
     if config.start_from is not None and saved is None:
-        begin_with(learner, config)
+        begin_with((learner.actor, learner.averaged), config)
     acting = copy.deepcopy(learner.actor)  # the learner's own may change while this one acts
     T, N, A = config.num_steps, config.num_envs, g1.NUM_JOINTS  # noqa: N806
     batch_size = T * N * processes.count
@@ -1059,7 +647,7 @@ def main(config: Config) -> None:
             network.update_normalizer(obs, processes)
         learner.critic.update_normalizer(obs_critic, processes)
     else:
-        if saved["task"] != json.dumps(_identity(config, clips, processes)):
+        if saved["task"] != json.dumps(identity(config, clips, processes)):
             raise ConfigError(f"{checkpoint_path} is of a run with other settings or motions.")
         learner.set_state(saved)
         own = as_arrays(saved["processes"][processes.rank])
@@ -1082,9 +670,10 @@ def main(config: Config) -> None:
         commits.append(commit)
     log: Logger | None = None
     if first:
-        log = Logger(run_dir, config, iteration, batch_size, num_iterations * batch_size)
+        record = config_record(config, "ppo_track")
+        log = Logger(run_dir, config, record, iteration * batch_size, num_iterations * batch_size)
         if saved is None:
-            cli.write_json(run_dir / "config.json", _config_record(config))
+            cli.write_json(run_dir / "config.json", record)
         print(
             f"motion {name} ({sum(clip.duration_s for clip in clips):.1f} s), backend "
             f"{config.backend}, {processes.count} x {N} robots, {threads} threads each, "
@@ -1214,7 +803,7 @@ def main(config: Config) -> None:
                 save_checkpoint(
                     checkpoint_path,
                     {
-                        "task": json.dumps(_identity(config, clips, processes)),
+                        "task": json.dumps(identity(config, clips, processes)),
                         "iteration": iteration, "train_s": train_s, "env_steps": step,
                         "level": level, "commits": commits, "evaluation": evaluation,
                         "first_pass": first_pass, **learner.get_state(), "processes": states,
@@ -1228,8 +817,8 @@ def main(config: Config) -> None:
 
     # 8. What leaves the project.
     export(
-        run_dir, config, learner.averaged, clips, evaluation, first_pass, iteration * batch_size,
-        train_s, commits,
+        run_dir, config, learner.averaged, clips, "ppo_track", evaluation, first_pass,
+        iteration * batch_size, train_s, commits,
     )  # fmt: skip
     if first_pass:
         print(
@@ -1252,122 +841,6 @@ def _stand_back(threads: int) -> None:
     torch.set_num_threads(threads)
     if sys.platform == "linux":  # where a thread has a priority of its own
         os.nice(LEARNER_NICE)
-
-
-def _identity(config: Config, clips: list[Any], processes: Processes) -> dict[str, Any]:
-    """What must be equal for a checkpoint to go on as if nothing had happened."""
-    free = ("run_dir", "resume", "total_timesteps", "checkpoint_s", "track", "wandb_project_name",
-            "capture_video", "no_motion", "stop_when_passed", "threads")  # fmt: skip
-    values = {k: v for k, v in dataclasses.asdict(config).items() if k not in free}
-    return json.loads(json.dumps(values, default=str)) | {
-        "clips": [clip.sha256() for clip in clips], "processes": processes.count
-    }  # fmt: skip
-
-
-def _config_record(config: Config) -> dict[str, Any]:
-    values = json.loads(json.dumps(dataclasses.asdict(config), default=str))
-    for name in ("run_dir", "resume"):
-        values.pop(name)
-    return {
-        "exp_name": "ppo_track", "env_id": "BMTrack-G1-v0", **values,
-        "network": {"residual": config.residual, "activation": config.activation},
-        "versions": cli.versions(), "commit": cli.commit(), "machine": cli.machine(),
-    }  # fmt: skip
-
-
-class Logger:
-    """metrics.jsonl, TensorBoard, the progress bar, and W&B on request."""
-
-    def __init__(
-        self, run_dir: Path, config: Config, iteration: int, batch_size: int, total: int
-    ) -> None:  # fmt: skip
-        from tqdm import tqdm
-
-        step = iteration * batch_size
-        self._log = RunLog(run_dir, step)
-        self._bar = tqdm(total=total, initial=step, unit="step", unit_scale=True, smoothing=0.1)
-        self._first = step, None
-        self._wandb = None
-        if config.track:
-            try:
-                wandb: Any = importlib.import_module("wandb")
-            except ModuleNotFoundError:
-                raise ConfigError("--track needs the package wandb: pip install wandb.") from None
-            self._wandb = wandb.init(
-                project=config.wandb_project_name, name=run_dir.name, config=_config_record(config)
-            )
-
-    def write(
-        self, step: int, iteration: int, train_s: float, row: dict[str, float],
-        evaluation: dict[str, float],
-    ) -> None:  # fmt: skip
-        """One iteration's numbers."""
-        if self._first[1] is None:  # the first iteration warms up and is not timed
-            self._first = step, train_s
-        elif train_s > self._first[1]:
-            row["charts/SPS"] = (step - self._first[0]) / (train_s - self._first[1])
-        self._log.write(step, row, iteration=iteration, train_s=round(train_s, 2))
-        if self._wandb is not None:
-            self._wandb.log(row, step=step)
-        self._bar.set_postfix({
-            "length": f"{row.get('charts/episodic_length', float('nan')):.0f}",
-            "error_mm": f"{row['track/r_mpkpe_m'] * 1000:.0f}",
-            "clip": f"{evaluation['survival']:.0%}" if evaluation else "-",
-        }, refresh=False)  # fmt: skip
-        self._bar.update(step - self._bar.n)
-
-    def close(self) -> None:
-        """Flush and close everything."""
-        self._bar.close()
-        self._log.close()
-        if self._wandb is not None:
-            self._wandb.finish()
-
-
-def spec_of(config: Config, run_path: str = "none") -> PolicySpec:
-    """What a policy of this run sees and drives."""
-    drive = config.task.actuation
-    return PolicySpec.for_g1(
-        config.task.observations, default_joint_pos=drive.default_joint_pos,
-        action_scale=drive.action_scale, stiffness=drive.stiffness, damping=drive.damping,
-        run_path=run_path,
-    )  # fmt: skip
-
-
-def export(
-    run_dir: Path, config: Config, actor: Actor, clips: list[Any], evaluation: dict[str, float],
-    first_pass: dict[str, float], env_steps: int, train_s: float, commits: list[str],
-) -> None:  # fmt: skip
-    """Write policy.onnx and policy.json, and the video where asked for."""
-    actor = copy.deepcopy(actor).cpu()
-    depth = range(len(actor.layers))
-    network = MLP(
-        obs_mean=actor.obs_mean.numpy(),
-        obs_scale=actor.obs_var.sqrt().numpy() + 0.01,
-        weights=tuple(actor.get_parameter(f"layers.{i}.weight").detach().numpy() for i in depth),
-        biases=tuple(actor.get_parameter(f"layers.{i}.bias").detach().numpy() for i in depth),
-        activation=config.activation,
-        residual_offset=actor.default_joint_pos.numpy() if config.residual else None,
-        residual_scale=actor.action_scale.numpy() if config.residual else None,
-    )
-    spec = spec_of(config, run_dir.name)
-    clip = clips[0] if len(clips) == 1 else None  # the graph has room for one motion
-    embed = clip is not None and not config.no_motion
-    write_onnx(run_dir / "policy.onnx", network, spec, clip, embed_motion=embed)
-    write_policy_json(
-        run_dir / "policy.json", spec, onnx_file=run_dir / "policy.onnx", motions=clips,
-        embedded=embed, training={
-            "algorithm": "ppo_track", "env_steps": env_steps, "wall_s": round(train_s, 1),
-            "seed": config.seed, "num_envs": config.num_envs, "first_pass": first_pass,
-            "clip_protocol": evaluation, "commit": ", ".join(commits) or None,
-            "machine": cli.machine(),
-        },
-    )  # fmt: skip
-    if config.capture_video:
-        replay = Path(__file__).parent.parent / "tools" / "replay.py"
-        command = [sys.executable, str(replay), "--motion", config.motion[0]]
-        command += ["--policy", str(run_dir), "--video", str(run_dir / "video.mp4")]
-        subprocess.run(command, check=False)
 
 
 if __name__ == "__main__":

@@ -1,9 +1,11 @@
-r"""How fast `algos/ppo_track.py` learns: motions x variants of its recipe x seeds, one run each.
+r"""How fast a script of `algos/` learns to track: motions x variants of its recipe x seeds.
 
     python benchmarks/learning.py --motion 'walk1[5:15]' 'dance1[0:10]' 'run1[20:30]' \
         --flags='--stop-when-passed' --json benchmarks/results/lafan1.json
     python benchmarks/learning.py --motion walk --variants all \
         --flags='--total-timesteps 1000000' --json benchmarks/results/choices.json
+    python benchmarks/learning.py --algorithm wm_track --motion walk 'walk1[5:15]' 'dance1[0:10]' \
+        --flags='--stop-when-passed' --json benchmarks/results/world_model.json
 
 Every variant but the first changes one choice. A run that is finished in `--run-dir` is not run
 again, and one that was cut short goes on. A row of the result holds, for one run:
@@ -11,6 +13,8 @@ again, and one that was cut short goes on. A row of the result holds, for one ru
     env_steps, wall_s     control steps over all robots, seconds of training
     first_pass            steps and seconds at the first evaluation that completed the clip by the
                           `clip` protocol; null when there was none
+    cpu_s                 processor seconds of the training up to there, where it tells them: what
+                          they would be on cores of its own, if run with one thread in one go
     clip                  figures of the final policy by the `clip` protocol
     time_to_failure_s     robot seconds per failure in the run's last tenth, and reward_per_step:
                           under training conditions, which differ between some variants
@@ -30,7 +34,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Lock
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import numpy as np
 from tyro.conf import arg
@@ -39,7 +43,7 @@ from bm_envs import cli
 from bm_envs.errors import BMError, ConfigError, unknown_name
 from bm_envs.policy import read_run_config, training_figures
 
-VARIANTS: dict[str, tuple[str, ...]] = {
+PPO_VARIANTS: dict[str, tuple[str, ...]] = {
     "default": (),
     "no residual, unit noise": ("--no-residual", "--init-std", "1.0"),
     "initial noise 0.3": ("--init-std", "0.3"),
@@ -71,6 +75,22 @@ VARIANTS: dict[str, tuple[str, ...]] = {
     "5 ms physics": ("--task.model.physics-dt", "0.005", "--task.decimation", "4"),
     "512-256-128": ("--hidden", "512", "256", "128"),
 }  # fmt: skip
+MODEL_VARIANTS: dict[str, tuple[str, ...]] = {
+    "default": (),
+    "16 imagined steps": ("--policy-horizon", "16", "--policy-batch", "256"),
+    "16 imagined steps and a critic": (
+        "--policy-horizon", "16", "--policy-batch", "256", "--critic",
+    ),
+    "24 imagined steps": ("--policy-horizon", "24", "--policy-batch", "170"),
+    "48 imagined steps": ("--policy-horizon", "48", "--policy-batch", "86"),
+    "critic": ("--critic",),
+    "no recovery": ("--recovery", "0"),
+    "half as many updates of the model": ("--model-updates", "4"),
+    "no symmetry": ("--no-symmetry",),
+    "Muon": ("--muon",),
+    "states of the whole buffer": ("--recent", "100000"),
+}  # fmt: skip
+VARIANTS = {"ppo_track": PPO_VARIANTS, "wm_track": MODEL_VARIANTS}
 
 
 @dataclass(frozen=True)
@@ -79,6 +99,8 @@ class Config:
 
     json: Path
     """Result file."""
+    algorithm: Literal["ppo_track", "wm_track"] = "ppo_track"
+    """The script."""
     motion: tuple[str, ...] = ("walk",)
     """Motions to train on, a policy each."""
     variants: tuple[str, ...] = ("default",)
@@ -94,8 +116,9 @@ class Config:
 
     def __post_init__(self) -> None:
         for name in self.variants:
-            if name not in VARIANTS and name != "all":
-                raise ConfigError(unknown_name("variant", name, (*VARIANTS, "all")))
+            known = (*VARIANTS[self.algorithm], "all")
+            if name not in known:
+                raise ConfigError(unknown_name("variant", name, known))
         cores = cli.available_cores()
         if not 1 <= self.jobs <= cores:
             raise ConfigError(f"jobs is {self.jobs}, expected 1 to {cores}, the cores there are.")
@@ -108,8 +131,11 @@ def summary(run: Path) -> dict[str, Any]:
     reward = [sum(v for k, v in row.items() if k.startswith("reward/")) for row in last]
     # The mean of times is ruled by lucky iterations; failures per second add up.
     failures = np.mean([1 / row["charts/time_to_failure_s"] for row in last])
+    passed = [row["perf/cpu_s"] for row in rows if row.get("eval/success") == 1.0
+              and "perf/cpu_s" in row]  # fmt: skip
     return {
         **training_figures(run),
+        **({"cpu_s": passed[0]} if passed else {}),
         "time_to_failure_s": float(1 / failures),
         "reward_per_step": float(np.mean(reward)),
         "level": rows[-1]["track/level"],
@@ -119,8 +145,11 @@ def summary(run: Path) -> dict[str, Any]:
 
 def main(config: Config) -> None:
     """Run what is missing, collect everything."""
-    script = Path(__file__).parent.parent / "algos" / "ppo_track.py"
-    variants = tuple(VARIANTS) if "all" in config.variants else config.variants
+    script = Path(__file__).parent.parent / "algos" / f"{config.algorithm}.py"
+    known = VARIANTS[config.algorithm]
+    variants = tuple(known) if "all" in config.variants else config.variants
+    # Runs of `ppo_track` stand where they did when there was no other.
+    folder = config.run_dir / ("" if config.algorithm == "ppo_track" else config.algorithm)
     grid = [(m, v, s) for m in config.motion for v in variants for s in config.seeds]
     threads = cli.available_cores() // config.jobs
     rows: dict[int, dict[str, Any]] = {}
@@ -128,8 +157,8 @@ def main(config: Config) -> None:
 
     def train(index: int) -> None:
         motion, variant, seed = grid[index]
-        run = config.run_dir / motion / re.sub("[^a-z0-9.-]+", "_", variant) / str(seed)
-        flags = [*config.flags.split(), *VARIANTS[variant]]
+        run = folder / motion / re.sub("[^a-z0-9.-]+", "_", variant) / str(seed)
+        flags = [*config.flags.split(), *known[variant]]
         if not (run / "policy.json").exists():  # the last file a run writes
             command = [
                 sys.executable, str(script), "--motion", motion, "--seed", str(seed),
@@ -142,16 +171,18 @@ def main(config: Config) -> None:
             if done.returncode:
                 said = (done.stderr.strip() or "nothing").splitlines()[-1]
                 raise BMError(f"The run of {motion}, '{variant}', seed {seed} failed: {said}")
-        row = {"motion": motion, "variant": variant, "flags": flags, "seed": seed,
-               "jobs": config.jobs, **summary(run)}  # fmt: skip
+        row = {
+            "algorithm": config.algorithm, "motion": motion, "variant": variant, "flags": flags,
+            "seed": seed, "jobs": config.jobs, **summary(run),
+        }  # fmt: skip
         with reporting:
             rows[index] = row
             passed = row["first_pass"]
             print(
                 f"{motion}  {variant}  seed {seed}: survived {row['clip']['survival']:.0%}, "
-                + (f"passed after {passed['env_steps'] / 1e6:.1f} M steps, "
+                + (f"passed after {passed['env_steps'] / 1e6:.2f} M steps, "
                    f"{passed['wall_s'] / 60:.1f} min" if passed else "not passed")
-                + f" ({row['env_steps'] / 1e6:.1f} M, {row['wall_s'] / 60:.1f} min)",
+                + f" ({row['env_steps'] / 1e6:.2f} M, {row['wall_s'] / 60:.1f} min)",
                 flush=True,
             )  # fmt: skip
             finished = [rows[i] for i in sorted(rows)]

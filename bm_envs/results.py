@@ -450,6 +450,13 @@ REFERENCE: Rules = {
     "worst_s": numbers(),
 }
 
+WORLD_MODEL: Rules = {
+    "step": whole(1),
+    "count": whole(1),
+    "model": numbers(),
+    "coasting": numbers(),
+}
+
 
 CONFORMANCE: Rules = {
     "backend": text(null=True),
@@ -528,6 +535,7 @@ KINDS: dict[str, Kind] = {
     "reference": Kind(REFERENCE, _reference),
     "conformance": Kind(CONFORMANCE, _conformance),
     "sim2sim": Kind(SIM2SIM, _sim2sim),
+    "world_model": Kind(WORLD_MODEL),
 }
 
 

@@ -23,6 +23,7 @@ ENGINES = {
     "backends.isaaclab_scene": "isaaclab",
     "deploy.unitree": "dds",
     "tasks.track.device": "warp",
+    "training": "train",
 }
 # What a distribution brings beside its own name: packages of its wheel, and those that it pins.
 BRINGS = {
@@ -65,6 +66,18 @@ MAY_IMPORT = {
     "evaluation": {"envs", "errors", "motion", "policy", "robots", "tasks"},
     "results": {"errors", "evaluation", "motion", "tasks"},
     "web": {"backends.mujoco_render", "errors", "robots", "rotations"},
+    "training": {
+        "backends.base",
+        "cli",
+        "envs",
+        "errors",
+        "evaluation",
+        "observation_terms",
+        "policy",
+        "robots",
+        "run_files",
+        "tasks",
+    },
     "__init__": {"envs", "errors", "motion", "tasks"},
 }
 

@@ -48,6 +48,22 @@ def test_grid_of_runs_fills_one_file_and_finished_runs_stay(tmp_path):
     assert [row["reward_per_step"] for row in again] == [row["reward_per_step"] for row in rows]
 
 
+def test_the_other_script_runs_in_a_folder_of_its_own(tmp_path):
+    flags = (
+        "--num-envs 8 --num-steps 8 --total-timesteps 192 --hidden 32 --model-hidden 32 "
+        "--warmup-iterations 1 --model-batch 16 --model-horizon 3 --policy-batch 16 --capacity 256"
+    )
+    arguments = "--algorithm wm_track --motion stand --seeds 1 --variants".split()
+    done = run(tmp_path, *arguments, "critic", flags=flags)
+    assert done.returncode == 0, done.stderr
+    (row,) = json.loads((tmp_path / "out.json").read_text())["rows"]
+    assert row["algorithm"] == "wm_track" and row["flags"][-1] == "--critic"
+    assert row["env_steps"] == 192 and row["reward_per_step"] > 0
+    assert (tmp_path / "runs" / "wm_track" / "stand" / "critic" / "1" / "policy.json").exists()
+    done = run(tmp_path, *arguments, "no residual, unit noise", flags=flags)
+    assert done.returncode == 2 and "Unknown variant 'no residual, unit noise'" in done.stderr
+
+
 def test_bad_requests_are_one_sentence(tmp_path):
     done = run(tmp_path, "--variants", "no symetry")
     assert done.returncode == 2 and "'no symetry'" in done.stderr

@@ -545,7 +545,7 @@ def test_a_run_goes_on_from_a_policy(tmp_path):
 def test_the_actor_begins_as_the_policy_that_it_goes_on_from():
     config = ppo.Config(start_from="walks")
     learner = ppo.Learner(config, ppo.TrackVectorEnv(1, "stand").task)
-    ppo.begin_with(learner, config)
+    ppo.begin_with((learner.actor, learner.averaged), config)
     mlp = mlp_from_policy(ROOT / "bm_envs" / "assets" / "policies" / "walks.onnx")
     noise = np.random.default_rng(0).normal(size=(50, 160))
     obs = (mlp.obs_mean + mlp.obs_scale * noise).astype(np.float32)

@@ -42,6 +42,9 @@ GOOD = {
         {"backend": None, "test": "test_backends.py test_c16", "outcome": "skipped",
          "reason": "no room of its own", "seconds": 0.0},
     ]),
+    "world_model": result("world_model", [{
+        "step": 1, "count": 640, "model": {"pos_mm": 1.1}, "coasting": {"pos_mm": 3.0},
+    }]),
 }  # fmt: skip
 
 
@@ -230,6 +233,8 @@ def test_traces_of_track_are_checked():
         ("reference", "flags", [], "expected a time for each of the flags."),
         ("conformance", "outcome", "skipped", "a reason where the test did not pass"),
         ("conformance", "outcome", "fine", "expected 'passed' or 'skipped' or 'failed'."),
+        ("world_model", "step", 0, "expected a whole number of 1 or more."),
+        ("world_model", "model", {"pos_mm": "far"}, "expected an object of numbers"),
     ],
 )  # fmt: skip
 def test_rows_of_other_kinds_are_checked(kind, field, new, sentence):

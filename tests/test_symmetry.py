@@ -24,6 +24,8 @@ from bm_envs.tasks.track.config import TrackConfig
 sys.path.insert(0, str(Path(__file__).parent.parent / "algos"))
 import ppo_track as ppo  # noqa: E402
 
+from bm_envs import training  # noqa: E402
+
 
 def mirrored_state(qpos, qvel):
     """The state reflected in the world's x-z plane, from how vectors and rotations reflect."""
@@ -97,7 +99,10 @@ def test_symmetric_policy_acts_mirrored_on_the_mirrored_and_learns_so():
     assert (after - before).abs().mean() > 0.1
     # float32 sums of some hundred terms, and twenty steps of rounding.
     torch.testing.assert_close(
-        actor.mean(ppo.reflected(obs, seen)), ppo.reflected(after, joints), atol=1e-4, rtol=1e-3
+        actor.mean(training.reflected(obs, seen)),
+        training.reflected(after, joints),
+        atol=1e-4,
+        rtol=1e-3,
     )
     torch.testing.assert_close(actor.log_std, actor.log_std[joints[0]], atol=1e-6, rtol=0)
 
@@ -110,7 +115,7 @@ def test_symmetric_critic_values_the_mirrored_alike():
     critic.update_normalizer(obs)
     assert critic(critic.normalize(obs)).std() > 0.1
     torch.testing.assert_close(
-        critic(critic.normalize(ppo.reflected(obs, seen))), critic(critic.normalize(obs)),
+        critic(critic.normalize(training.reflected(obs, seen))), critic(critic.normalize(obs)),
         atol=1e-5, rtol=1e-4,
     )  # fmt: skip
 

@@ -1,0 +1,1551 @@
+"""Train a Unitree G1 to track motion through a learned model of its dynamics.
+
+    python algos/wm_track.py --motion walk                      # two CPU cores, the built-in walk
+    python algos/wm_track.py --motion 'walk1[5:15]' --seed 2    # a cut of LAFAN1
+    python algos/wm_track.py --preset gpu --suite lafan1-40     # MuJoCo-Warp on an NVIDIA GPU
+
+The family of SuperTrack (Fussell, Bergamin, Holden 2021) and SuperMimic (arXiv 2610.28480): N
+robots fill a replay buffer with short noisy roll-outs; a world model learns from it what a control
+step does; the policy learns in imagination, by the gradient of the tracking error through roll-outs
+of policy and model. `docs/world_model.md` has the method in equations and what was measured.
+
+The policy, its 160 observations, its evaluation, the run directory and the exported file are
+those of `ppo_track.py`. It sees its own place against the reference (`motion_anchor_pos_b`),
+without which it could not correct a drift; nothing beyond the published layout is needed.
+
+Letters in shapes: N robots, T steps, B samples, K steps of a model's window, H imagined steps,
+J = 29 joints and actions, O observation, M links.
+
+Logged (metrics.jsonl and TensorBoard; means over the iteration), beside those of `ppo_track.py`
+that have nothing of PPO in them:
+
+    perf/collect_s, perf/model_s, perf/policy_s      seconds of the iteration's three parts
+    perf/cpu_s                                       processor seconds of this process
+    losses/model, losses/policy                      see `WorldModel.loss`, `tracking_loss`
+    losses/model_norm, losses/policy_norm            gradients' norms before they are bounded
+    model/first_<state>, model/last_<state>          mean error after one step, and after K steps
+    imagined/pos_m                                   mean distance of the anchor after H steps
+"""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import json
+import math
+import sys
+import time
+from collections.abc import Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from bm_envs import cli
+from bm_envs.envs import TrackVectorEnv
+from bm_envs.errors import ConfigError
+from bm_envs.motion import suites
+from bm_envs.motion.library import load_motions
+from bm_envs.observation_terms import layout, mirror_map
+from bm_envs.robots import g1
+from bm_envs.robots.mjcf import ModelConfig
+from bm_envs.rotations import quat_normalize, quat_to_matrix
+from bm_envs.run_files import as_arrays, load_checkpoint, save_checkpoint
+from bm_envs.tasks.track.config import CONTROL_DT, RewardConfig, SamplingConfig, TrackConfig
+from bm_envs.tasks.track.rewards import TRACKED
+from bm_envs.tasks.track.rows import ANCHOR, Reference
+from bm_envs.tasks.track.task import TrackTask
+from bm_envs.training import (
+    UNCHANGED,
+    DeviceRobots,
+    HostRobots,
+    Logger,
+    Mirror,
+    Network,
+    Processes,
+    TrackingPolicy,
+    as_mirror,
+    begin_with,
+    config_record,
+    evaluate,
+    export,
+    has_native_bfloat16,
+    identity,
+)
+
+J = g1.NUM_JOINTS
+
+
+def _laptop_task() -> TrackConfig:
+    return TrackConfig(
+        episode_s=3.0,
+        start=SamplingConfig(mode="adaptive", alpha=0.005),
+        failure_distance=0.3,
+        rewards=RewardConfig(body_lin_vel=2.0, body_lin_vel_std=0.5),
+        model=ModelConfig(physics_dt=0.01), decimation=2,
+    )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Config:
+    """Settings of a run. The defaults are for two CPU cores; `gpu` is for one GPU."""
+
+    preset: Literal["laptop", "gpu"] = "laptop"
+    """Which set of values the other flags start from."""
+    motion: tuple[str, ...] = ("walk",)
+    """Motions: names, files, cuts such as 'walk1[5:15]'. Several: one policy for all."""
+    suite: suites.Suite | None = None
+    """All motions of a suite in their place."""
+    run_dir: Path | None = None
+    """Where the run is kept; default runs/<motion>__wm_track__<seed>."""
+    resume: bool = False
+    """Go on from the run directory's checkpoint, with the numbers the run would have had."""
+    seed: int = 1
+    """Seed of everything random."""
+    backend: str = "mujoco"
+    """Physics backend of training."""
+    device: str | None = None
+    """Of a backend that has a choice, "cpu" or "cuda:0"; None: a GPU where there is one."""
+    threads: int = 0
+    """CPU threads of physics and learner; 0: all cores this process may use."""
+    track: bool = False
+    """Log to Weights & Biases as well (needs the package wandb)."""
+    wandb_project_name: str = "bm-envs"
+    """Project of the Weights & Biases run."""
+    capture_video: bool = False
+    """Write video.mp4 of the final policy (needs the extra `viz`)."""
+    no_motion: bool = False
+    """Leave the reference motion out of policy.onnx (for motions that may not be passed on)."""
+
+    start_from: str | None = None
+    """A policy to go on from (run directory, file or shipped name): its network becomes the
+    policy. It must have these hidden layers, observations and drives."""
+    total_timesteps: int = 200_000
+    """Control steps over all robots."""
+    num_envs: int = 64
+    """Robots, N."""
+    num_steps: int = 8
+    """Steps per robot and iteration, T."""
+    eval_every: int = 10_000
+    """Control steps between evaluations by the `clip` protocol; 0: only at the end."""
+    stop_when_passed: bool = False
+    """End training at the first evaluation in which every clip is completed."""
+    checkpoint_s: float = 30.0
+    """Seconds between checkpoints (the first follows the first iteration)."""
+    capacity: int = 100_000
+    """Control steps in the replay buffer, over all robots."""
+    warmup_iterations: int = 16
+    """Iterations at the start in which the model learns alone."""
+    action_noise: float = 0.2
+    """Standard deviation of the raw action's noise, the mean over robots: the first robot has none,
+    the last twice as much, so that the model sees the policy's own states and what is around."""
+    noise_correlation: float = 0.75
+    """Correlation of a robot's action noise from step to step."""
+
+    model_updates: int = 8
+    """Updates of the model per iteration."""
+    model_batch: int = 256
+    """Windows per update of the model."""
+    model_horizon: int = 8
+    """Steps of a window, K."""
+    model_hidden: tuple[int, ...] = (256, 256)
+    """Hidden layers of the model."""
+    model_learning_rate: float = 2e-3
+    """Step size of the model."""
+
+    policy_updates: int = 4
+    """Updates of the policy per iteration."""
+    policy_batch: int = 128
+    """Imagined roll-outs per update of the policy."""
+    policy_horizon: int = 32
+    """Steps of an imagined roll-out, H."""
+    critic: bool = False
+    """Whether a critic tells what comes after the horizon: falls begin earlier than they show."""
+    discount: float = 0.97
+    """Of the cost, per control step, where there is a critic."""
+    gae_lambda: float = 0.95
+    """Lambda of the returns that the critic is fitted to."""
+    critic_ema: float = 0.95
+    """Averaging of the critic's weights per update; it is fitted to the average's values."""
+    recovery: float = 1.5
+    """1/s, see `tracking_loss`."""
+    recent: int = 20_000
+    """Control steps, over all robots, of whose states imagination starts: the last ones. Of older
+    ones many are where the policy does not come any more."""
+    imagined_noise: float = 0.1
+    """Standard deviation of the raw action's noise in imagination."""
+    learning_rate: float = 3e-3
+    """Step size of the policy at the start."""
+    final_learning_rate: float = 1e-3
+    """The same at the end of the run, by an exponential schedule. The model's falls alike."""
+    state_clip: float = 0.0
+    """Bound of the gradient that one imagined step hands to the one before it, per roll-out; 0: no
+    bound."""
+    ema: float = 0.97
+    """Averaging of the policy's weights per update; the average is evaluated and exported."""
+    max_grad_norm: float = 1.0
+    """Bound of a gradient's norm."""
+    muon: bool = False
+    """Hidden weight matrices learn by Muon in place of Adam (needs PyTorch 2.9)."""
+    curriculum: bool = True
+    """Raise the difficulty (`set_level`) from 0 to 1 as the policy learns to stay up, as
+    `ppo_track.py` does."""
+    curriculum_s: float = 5.0
+    """s."""
+    curriculum_step: float = 0.002
+    """Change of the level per iteration."""
+    bfloat16: Literal["auto", "on", "off"] = "auto"
+    """Matrix products of both networks under bfloat16 autocast; `auto`: where the processor has
+    instructions for it. Kinematics, integration and losses are float32 always."""
+    overlap: bool = True
+    """Let the policy learn in a second thread while robots move and the model learns. The numbers
+    are the same without."""
+
+    hidden: tuple[int, ...] = (256, 128)
+    """Hidden layers of the policy."""
+    activation: Literal["elu", "relu", "tanh"] = "elu"
+    """Nonlinearity of the policy."""
+    residual: bool = True
+    """Add the reference pose to the mean: (ref_joint_pos - q0) / action_scale + net(obs)."""
+    symmetry: bool = True
+    """Left-right symmetric networks, the model's too."""
+
+    task: TrackConfig = field(default_factory=_laptop_task)
+    """The task, as in `ppo_track.py`; weights and widths of its tracking rewards are the loss's."""
+
+    def __post_init__(self) -> None:
+        for name in (
+            "num_envs", "num_steps", "model_batch", "model_horizon", "policy_batch",
+            "policy_horizon",
+        ):  # fmt: skip
+            if getattr(self, name) < 1:
+                raise ConfigError(f"{name} is {getattr(self, name)}, expected 1 or more.")
+        for name in ("learning_rate", "final_learning_rate", "model_learning_rate"):
+            if not getattr(self, name) > 0:
+                raise ConfigError(f"{name} is {getattr(self, name)}, expected a positive number.")
+        batch = self.num_envs * self.num_steps
+        if self.total_timesteps < batch:
+            raise ConfigError(
+                f"total_timesteps {self.total_timesteps} is less than one iteration of num_envs * "
+                f"num_steps = {batch}."
+            )
+        rows = self.capacity // self.num_envs
+        if rows < self.num_steps + self.model_horizon + 1:
+            raise ConfigError(
+                f"capacity {self.capacity} is {rows} steps of each robot, expected num_steps + "
+                f"model_horizon + 1 = {self.num_steps + self.model_horizon + 1} or more."
+            )
+        if not 0.0 <= self.noise_correlation < 1.0:
+            raise ConfigError(
+                f"noise_correlation is {self.noise_correlation}, expected a number in [0, 1)."
+            )
+        for name in ("hidden", "model_hidden"):
+            if self.symmetry and any(width % 2 for width in getattr(self, name)):
+                raise ConfigError(
+                    f"{name} is {getattr(self, name)}, expected even numbers: with symmetry units "
+                    "are pairs."
+                )
+        if self.task.randomize.action_delay:
+            raise ConfigError(
+                f"task.randomize.action_delay is {self.task.randomize.action_delay}, expected 0: "
+                "the model is told the targets that arrive."
+            )
+        if self.muon and not hasattr(torch.optim, "Muon"):
+            raise ConfigError("muon needs PyTorch 2.9 or newer: pip install -U torch.")
+
+
+def gpu() -> Config:
+    """One policy for many clips on a GPU: sizes of the published followers. Not tuned."""
+    return Config(
+        preset="gpu", backend="mujoco_warp", num_envs=2048, num_steps=4, capacity=2_000_000,
+        total_timesteps=60_000_000, model_updates=1, policy_updates=1, model_batch=4096,
+        policy_batch=4096, model_hidden=(1024, 1024), hidden=(1024, 512, 256), recent=500_000,
+        learning_rate=3e-4, final_learning_rate=1e-4, model_learning_rate=3e-4,
+        eval_every=10_000_000, checkpoint_s=300.0, overlap=False,
+    )  # fmt: skip
+
+
+PRESETS = {"laptop": Config, "gpu": gpu}
+
+
+# --- kinematics ---------------------------------------------------------------------------------
+
+
+def joint_transforms(bodies: Sequence[str | None]) -> tuple[list[int], np.ndarray]:
+    """Of links in their parents, as functions of a joint: `P0 + sin(q) P1 + cos(q) P2`.
+
+    The rotation is `F Exp(q a) = F (I + A^2) + sin(q) F A - cos(q) F A^2` with F the link's fixed
+    rotation and A the cross product with the joint's axis a. None stands for no motion at all.
+
+    Returns:
+        The joints' numbers, and `P [3, M, 4, 4]`.
+    """
+    table = {body.name: body for body in g1.BODIES}
+    joint_of = {joint.body: i for i, joint in enumerate(g1.JOINTS)}
+    joints, parts = [], np.zeros((3, len(bodies), 4, 4))
+    parts[0] = np.eye(4)
+    for i, name in enumerate(bodies):
+        joints.append(0 if name is None else joint_of[name])
+        if name is None:
+            continue
+        fixed = quat_to_matrix(quat_normalize(np.array(table[name].quat, np.float64)))
+        axis = np.array(g1.JOINTS[joints[-1]].axis, np.float64)
+        cross = np.cross(axis, np.eye(3)).T
+        turns = fixed @ (np.eye(3) + cross @ cross), fixed @ cross, -fixed @ cross @ cross
+        parts[:, i, :3, :3] = turns
+        parts[0, i, :3, 3] = table[name].pos
+    return joints, parts
+
+
+def path_to(body: str) -> list[str]:
+    """Links from the pelvis, itself left out, to `body`."""
+    parent = {body.name: body.parent for body in g1.BODIES}
+    path = [body]
+    while parent[path[0]] != g1.ROOT_BODY:
+        path.insert(0, parent[path[0]])
+    return path
+
+
+class Compose(torch.autograd.Function):
+    """Products of rigid transforms, `[M, 3, 4, B]` each: first the second one, then the first.
+
+    The batch is the last axis, along which the processor's vectors run: a third of the time of
+    batched products of small matrices, derivative included.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, first: Tensor, second: Tensor) -> Tensor:
+        """Rotations multiply; places are turned by the first rotation, and shifted."""
+        ctx.save_for_backward(first, second)
+        out = first[:, :, 0, None] * second[:, None, 0]
+        out.addcmul_(first[:, :, 1, None], second[:, None, 1])
+        out.addcmul_(first[:, :, 2, None], second[:, None, 2])
+        out[:, :, 3] += first[:, :, 3]
+        return out
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor]:
+        """See `torch.autograd.Function`."""
+        (gradient,) = gradients
+        first, second = ctx.saved_tensors
+        by_first = torch.empty_like(gradient)
+        turn = by_first[:, :, :3]
+        torch.mul(gradient[:, :, 0, None], second[:, None, :, 0], out=turn)
+        for j in (1, 2, 3):
+            turn.addcmul_(gradient[:, :, j, None], second[:, None, :, j])
+        by_first[:, :, 3] = gradient[:, :, 3]
+        by_second = first[:, 0, :3, None] * gradient[:, 0, None]
+        for i in (1, 2):
+            by_second.addcmul_(first[:, i, :3, None], gradient[:, i, None])
+        return by_first, by_second
+
+
+def compose(first: Tensor, second: Tensor) -> Tensor:
+    """See `Compose`."""
+    product = Compose.apply(first, second)
+    assert isinstance(product, Tensor)
+    return product
+
+
+class Kinematics(nn.Module):
+    """Differentiable forward kinematics of some links, all of a depth at once."""
+
+    parts: Tensor
+    joints: Tensor
+    picked: Tensor
+
+    def __init__(self, bodies: Sequence[str]) -> None:
+        super().__init__()
+        paths = {name: path_to(name) for name in g1.BODY_NAMES[1:]}
+        needed = {link for body in bodies if body in paths for link in paths[body]}
+        order = sorted(needed, key=lambda name: len(paths[name]))
+        depths = range(1, len(paths[order[-1]]) + 1)
+        levels = [[name for name in order if len(paths[name]) == depth] for depth in depths]
+        self.sizes = [len(level) for level in levels]
+        before = [g1.ROOT_BODY]
+        for d, level in enumerate(levels):
+            parents = [before.index([g1.ROOT_BODY, *paths[name]][-2]) for name in level]
+            self.register_buffer(f"parents{d}", torch.tensor(parents), persistent=False)
+            before = level
+        place = [[g1.ROOT_BODY, *order].index(name) for name in bodies]
+        self.register_buffer("picked", torch.tensor(place), persistent=False)
+        joints, parts = joint_transforms(order)
+        self.register_buffer("joints", torch.tensor(joints), persistent=False)
+        self.register_buffer("parts", _as_parts(parts), persistent=False)
+
+    def forward(self, root: Tensor, joint_pos: Tensor) -> Tensor:
+        """Links in the world, `[M, 3, 4, B]`, of pelves `root [3, 4, B]` and joints `[B, 29]`."""
+        # Cut in pieces once: the derivative of each cut alone would be a tensor of the whole size.
+        own = _own_transforms(self.parts, joint_pos, self.joints).split(self.sizes)
+        found = [root[None]]
+        for d, level in enumerate(own):
+            parents = self.get_buffer(f"parents{d}")
+            found.append(compose(found[-1].index_select(0, parents), level))
+        return torch.cat(found).index_select(0, self.picked)
+
+
+def _as_parts(parts: np.ndarray) -> Tensor:
+    return torch.tensor(parts, dtype=torch.float32)[:, :, :3, :, None]
+
+
+def _own_transforms(parts: Tensor, joint_pos: Tensor, joints: Tensor) -> Tensor:
+    q = joint_pos.T.index_select(0, joints)[:, None, None]
+    return parts[0] + q.sin() * parts[1] + q.cos() * parts[2]
+
+
+class Near(NamedTuple):
+    """The pelvis, torso and both feet in the pelvis's axes, of which all that acts is made."""
+
+    lin: Tensor
+    """`[B, 3]`, of the pelvis, m/s."""
+    links: Tensor
+    """`[3, 3, 4, B]`, from torso and feet to the pelvis."""
+    moved: Tensor
+    """`[3, 3, B]`, m/s, mean velocities in a control step in which joints keep theirs."""
+
+
+NEAR_BODIES = (g1.ANCHOR_BODY, *g1.FOOT_BODIES)
+
+
+class NearKinematics(nn.Module):
+    """Torso and feet alone, three chains of up to six joints, by products of pairs of joints."""
+
+    parts: Tensor
+    joints: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        paths = [path_to(body) for body in NEAR_BODIES]
+        padded = [[*path, *[None] * (6 - len(path))] for path in paths]
+        # Of a pair the first and the second link, pairs, chains.
+        order = [chain[2 * pair + k] for k in (0, 1) for pair in range(3) for chain in padded]
+        joints, parts = joint_transforms(order)
+        self.register_buffer("joints", torch.tensor(joints), persistent=False)
+        self.register_buffer("parts", _as_parts(parts), persistent=False)
+
+    def forward(self, joint_pos: Tensor) -> Tensor:
+        """From the links to the pelvis at joint positions `[B, 29]`. `[3, 3, 4, B]`."""
+        own = _own_transforms(self.parts, joint_pos, self.joints)
+        one, two, three = compose(*own.chunk(2)).chunk(3)
+        return compose(compose(one, two), three)
+
+
+# --- world model --------------------------------------------------------------------------------
+
+
+class State(NamedTuple):
+    """States of B robots."""
+
+    pos: Tensor
+    """`[B, 3]`, pelvis, world, m."""
+    rot: Tensor
+    """`[B, 3, 3]`, pelvis to world."""
+    lin: Tensor
+    """`[B, 3]`, of the pelvis's origin, world axes, m/s."""
+    ang: Tensor
+    """`[B, 3]`, pelvis axes, rad/s."""
+    joint_pos: Tensor
+    """`[B, 29]`, rad."""
+    joint_vel: Tensor
+    """`[B, 29]`, rad/s."""
+
+    @staticmethod
+    def of(qpos: Tensor, qvel: Tensor) -> State:
+        """From the engine's `qpos [B, 36]` and `qvel [B, 35]`."""
+        rot = quat_to_matrix(qpos[:, 3:7])
+        return State(qpos[:, :3], rot, qvel[:, :3], qvel[:, 3:6], qpos[:, 7:], qvel[:, 6:])
+
+
+# The corners of a sole in its link's axes, the same on both feet. [4, 3]
+SOLE = torch.tensor([geom.start for geom in g1.FOOT_SPHERES[:4]])
+SOLE_RADIUS = g1.FOOT_SPHERES[0].radius
+CONTACT_DEPTH = 0.01  # m, over which a sole's corner goes from free to loaded, as the model sees it
+
+
+# From a vector to the nine numbers of its cross product's matrix.
+_CROSS = torch.tensor(np.cross(np.eye(3)[:, None], np.eye(3)).swapaxes(1, 2).reshape(3, 9))
+
+
+def turned(rot: Tensor, vector: Tensor) -> Tensor:
+    """`rot Exp(vector)` of `[B, 3, 3]` and small rotation vectors `[B, 3]`, rad, by the series.
+
+    Up to the fourth order: 3e-6 off for the 0.2 rad that 10 rad/s are in a step.
+    """
+    square = (vector * vector).sum(-1)[:, None, None]
+    cross = (vector @ _CROSS.to(vector)).view(-1, 3, 3)
+    change = cross * (1 - square / 6) + (cross @ cross) * (0.5 - square / 24)
+    return rot + rot @ change
+
+
+def _repeat(pattern: Sequence[float], times: int) -> list[float]:
+    return list(pattern) * times
+
+
+class WorldModel(nn.Module):
+    """What a control step does to a robot: a network that gives accelerations, and integration.
+
+    All is in the pelvis's axes, without x, y and heading. Inputs: height; gravity's direction;
+    velocities of the pelvis; joints' positions and velocities, and how far their targets are; of
+    the feet, heights of the soles' corners, how much each is in reach of the ground, velocities.
+    Outputs: changes of the pelvis's velocities and of the joints', and three corrections of the
+    mean velocities by which places move, since a control step hides several physics steps.
+
+    A linear layer runs beside the network: the drives are linear, and are learned at once.
+    """
+
+    scale: Tensor
+    count: Tensor
+
+    def __init__(self, config: Config) -> None:
+        super().__init__()
+        self.kinematics = NearKinematics()
+        vector, axial = (1.0, -1.0, 1.0), (-1.0, 1.0, -1.0)
+        index, sign = g1.mirror_map()
+        corners = np.array([5, 4, 7, 6, 1, 0, 3, 2])  # other foot, other edge
+        feet = np.array([3, 4, 5, 0, 1, 2])
+        inputs = [
+            (np.arange(1), [1.0]), (np.arange(3), vector), (np.arange(3), vector),
+            (np.arange(3), axial), (index, sign), (index, sign), (index, sign),
+            (corners, _repeat([1.0], 8)), (corners, _repeat([1.0], 8)),
+            (feet, _repeat(vector, 2)),
+        ]  # fmt: skip
+        joined = _joined_mirror(inputs)
+        outputs = _joined_mirror([
+            (np.arange(3), vector), (np.arange(3), axial), (index, sign),
+            (np.arange(3), vector), (np.arange(3), axial), (index, sign),
+        ])  # fmt: skip
+        mirrors = (joined, outputs) if config.symmetry else None
+        sizes = (len(joined[0]), *config.model_hidden, len(outputs[0]))
+        self.network = Network(sizes, "elu", 0.01, mirrors)
+        self.linear = Network((sizes[0], sizes[-1]), "elu", 0.01, mirrors)
+        self.register_buffer("scale", torch.ones(sizes[-1]))
+        self.register_buffer("count", torch.zeros((), dtype=torch.float64))
+        # Share of the velocity after a control step in the mean one of its n physics steps, each
+        # of which moves by the velocity after it: with even accelerations (n + 1) / 2n.
+        n = config.task.decimation
+        self.late = (n + 1) / (2 * n)
+        self.rounded = False  # whether the products are of bfloat16
+
+    def near(self, state: State) -> Near:
+        """What both the model's inputs and observations are made of."""
+        batch = len(state.pos)
+        soon = state.joint_pos + CONTROL_DT * state.joint_vel
+        now, then = self.kinematics(torch.cat([state.joint_pos, soon])).split(batch, -1)
+        lin = (state.lin[:, None] @ state.rot)[:, 0]
+        place, ang = now[:, :, 3], state.ang.T.expand(3, 3, batch)
+        swept = torch.linalg.cross(ang, place, dim=1)
+        return Near(lin, now, lin.T + swept + (then[:, :, 3] - place) * (1 / CONTROL_DT))
+
+    def inputs(self, state: State, near: Near, target: Tensor) -> Tensor:
+        """What the network sees of states and joint targets `[B, 29]`, rad. `[B, D]`."""
+        up = state.rot[:, 2]
+        # Heights of the corners: of the foot's origin, and along what is up in the foot's axes.
+        feet = (near.links[1:] * up.T[:, None]).sum(1)  # [2, 4, B]
+        height = SOLE.to(up) @ feet[:, :3] + (feet[:, 3:] + (state.pos[:, 2] - SOLE_RADIUS))
+        height = height.flatten(0, 1).T
+        return torch.cat([
+            state.pos[:, 2:], up, near.lin, state.ang, state.joint_pos, state.joint_vel,
+            target - state.joint_pos, height, torch.sigmoid(height * (-1 / CONTACT_DEPTH)),
+            near.moved[1:].flatten(0, 1).T,
+        ], 1)  # fmt: skip
+
+    def rates(self, state: State, following: State) -> Tensor:
+        """Of true states, one step apart, what the network should put out. `[B, 70]`."""
+        moved = (following.pos - state.pos) / CONTROL_DT
+        turn = state.rot.mT @ following.rot
+        # Small turns: the skew part is sin(angle) times the axis, within 1e-3 of the vector.
+        turned = 0.5 / CONTROL_DT * torch.stack([
+            turn[:, 2, 1] - turn[:, 1, 2], turn[:, 0, 2] - turn[:, 2, 0],
+            turn[:, 1, 0] - turn[:, 0, 1],
+        ], 1)  # fmt: skip
+        bent = (following.joint_pos - state.joint_pos) / CONTROL_DT
+
+        def between(first: Tensor, second: Tensor) -> Tensor:
+            return self.late * second + (1 - self.late) * first
+
+        to_local = lambda v: (v[:, None] @ state.rot)[:, 0]  # noqa: E731
+        return torch.cat([
+            to_local(following.lin - state.lin), following.ang - state.ang,
+            following.joint_vel - state.joint_vel,
+            to_local(moved - between(state.lin, following.lin)),
+            turned - between(state.ang, following.ang),
+            bent - between(state.joint_vel, following.joint_vel),
+        ], 1)  # fmt: skip
+
+    def integrate(self, state: State, rates: Tensor) -> State:
+        """The state after a control step in which velocities changed by `rates [B, 70]`."""
+        dlin, dang, djoint, plin, pang, pjoint = rates.split((3, 3, J, 3, 3, J), 1)
+        late = self.late
+        dlin, plin = (torch.stack([dlin, plin], 1) @ state.rot.mT).unbind(1)
+        return State(
+            state.pos + CONTROL_DT * (state.lin + late * dlin + plin),
+            turned(state.rot, CONTROL_DT * (state.ang + late * dang + pang)),
+            state.lin + dlin,
+            state.ang + dang,
+            state.joint_pos + CONTROL_DT * (state.joint_vel + late * djoint + pjoint),
+            state.joint_vel + djoint,
+        )
+
+    def forward(self, state: State, near: Near, target: Tensor) -> State:
+        """The state after a control step with joint targets `[B, 29]`, rad."""
+        x = self.network.normalize(self.inputs(state, near, target)).clamp(-10, 10)
+        with torch.autocast(x.device.type, torch.bfloat16, enabled=self.rounded):
+            y = self.network(x) + self.linear(x)
+        return self.integrate(state, y.to(x.dtype) * self.scale)
+
+    @torch.no_grad()
+    def update_normalizer(self, state: State, target: Tensor, following: State) -> None:
+        """Fold true transitions into the scales of inputs and outputs."""
+        self.network.update_normalizer(self.inputs(state, self.near(state), target))
+        rates = self.rates(state, following)
+        # The median of a batch is not moved by the few robots that are pushed.
+        square = (rates * rates).clamp(max=25 * (rates * rates).median(0).values + 1e-8).mean(0)
+        if self.network.mirrors:
+            square = 0.5 * (square + square[self.network.mirrors[-1][0]])
+        share = (len(rates) / (self.count + len(rates))).float()
+        self.scale.copy_((self.scale**2).lerp(square, share).sqrt() + 1e-6)
+        self.count += len(rates)
+
+    def errors(self, state: State, truth: State) -> Tensor:
+        """Differences of states in units of a step's change, `[B, 76]`."""
+        lin, ang, joint = self.scale.split((3, 3, J, 3 + 3 + J))[:3]
+        dt = CONTROL_DT
+        # A small turn of the difference r changes the nine numbers by 2 |r|^2 in squares.
+        units = torch.cat([
+            (dt * lin.mean()).expand(3), (dt * ang.mean() / 4.5**0.5).expand(9),
+            lin.mean().expand(3), ang, dt * joint, joint,
+        ])  # fmt: skip
+        difference = [(a - b).flatten(1) for a, b in zip(state, truth, strict=True)]
+        return torch.cat(difference, 1) / units
+
+    def loss(
+        self, states: Sequence[State], targets: Tensor, valid: Tensor
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """Of K steps from true states, by the recorded targets: how far off the model gets.
+
+        The mean over the six parts of a state, and over the numbers of each, of
+        `sqrt(1 + e^2) - 1` with e in units of what a step changes: of robots that are pushed or hit
+        something the outlier counts by its size and not by its square.
+
+        Args:
+            states: K + 1 true states.
+            targets: `[K, B, 29]`, rad.
+            valid: `[K, B]`, 1 until the episode's end, then 0.
+
+        Returns:
+            The loss, and mean errors after the first and the last step, in SI units.
+        """
+        state, found = states[0], []
+        for target in targets:
+            state = self(state, self.near(state), target)
+            found.append(state)
+        every, truth = (
+            State(*(torch.cat(parts) for parts in zip(*some, strict=True)))
+            for some in (found, states[1:])
+        )
+        error = self.errors(every, truth)
+        weight = valid.flatten() / valid.sum().clamp(min=1)
+        cost = ((1 + error * error).sqrt() - 1) @ _PER_NUMBER.to(error)
+        told: dict[str, Tensor] = {}
+        with torch.no_grad():
+            for k, name in ((0, "first"), (len(targets) - 1, "last")):
+                alive = valid[k] / valid[k].sum().clamp(min=1)
+                for key in ("pos", "lin", "joint_pos", "joint_vel"):
+                    off = (getattr(found[k], key) - getattr(states[k + 1], key)).abs().mean(1)
+                    told[f"{name}_{key}"] = (off * alive).sum()
+        return (cost * weight).sum(), told
+
+
+# Weights of a state's numbers: the six parts count alike. [76]
+_PARTS = (3, 9, 3, 3, J, J)
+_PER_NUMBER = torch.cat([torch.full((n,), 1 / (n * len(_PARTS))) for n in _PARTS])
+
+
+def _joined_mirror(parts: Sequence[tuple[np.ndarray, Any]]) -> Mirror:
+    """The reflection of values that stand one after another."""
+    index, sign, start = [], [], 0
+    for part, part_sign in parts:
+        index.append(part + start)
+        sign.append(np.asarray(part_sign))
+        start += len(part)
+    return as_mirror((np.concatenate(index), np.concatenate(sign)))
+
+
+# --- replay buffer ------------------------------------------------------------------------------
+
+
+class Starts(NamedTuple):
+    """States of which imagination starts. `[..., D]` each, any leading axes."""
+
+    qpos: Tensor
+    qvel: Tensor
+    last_action: Tensor
+    default_joint_pos: Tensor
+    row: Tensor
+    last_row: Tensor
+
+
+class Buffer:
+    """The last control steps of N robots, `[L, N, ...]`, a ring in time.
+
+    A slot holds the state before a step, what was done, and whether the episode ended by it.
+    """
+
+    def __init__(self, length: int, robots: int, device: torch.device) -> None:
+        def zeros(*shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
+            return torch.zeros(length, robots, *shape, dtype=dtype, device=device)
+
+        self.length, self.robots, self.written = length, robots, 0
+        self.qpos, self.qvel = zeros(36), zeros(35)
+        self.last_action, self.target, self.default_joint_pos = zeros(J), zeros(J), zeros(J)
+        self.row, self.last_row = zeros(dtype=torch.int32), zeros(dtype=torch.int32)
+        self.done = zeros(dtype=torch.bool)
+
+    def add(self, starts: Starts, target: Tensor, done: Tensor) -> None:
+        """One step of all robots."""
+        slot = self.written % self.length
+        for name, value in zip(Starts._fields, starts, strict=True):
+            getattr(self, name)[slot] = value
+        self.target[slot], self.done[slot] = target, done
+        self.written += 1
+
+    def draw(
+        self,
+        shape: Sequence[int],
+        ahead: int,
+        generator: torch.Generator,
+        newest: int = sys.maxsize,
+    ) -> Tensor:
+        """Places `[*shape, 2]` (slot, robot) of which the next `ahead` steps are held, too.
+
+        Of the `newest` slots alone.
+        """
+        held = min(self.written, self.length, newest)
+        span = held - ahead
+        assert span > 0
+        draw = torch.rand(*shape, 2, generator=generator, device=self.done.device)
+        age = (draw[..., 0] * span).long().clamp(max=span - 1)
+        slot = (self.written - held + age) % self.length
+        robot = (draw[..., 1] * self.robots).long().clamp(max=self.robots - 1)
+        return torch.stack([slot, robot], -1)
+
+    def starts(
+        self, shape: Sequence[int], generator: torch.Generator, newest: int = sys.maxsize
+    ) -> Starts:
+        """States drawn evenly of the `newest` slots."""
+        slot, robot = self.draw(shape, 0, generator, newest).unbind(-1)
+        return Starts(*(getattr(self, name)[slot, robot] for name in Starts._fields))
+
+    def windows(
+        self, batch: int, steps: int, generator: torch.Generator
+    ) -> tuple[list[State], Tensor, Tensor]:
+        """`windows_at` places drawn evenly."""
+        slot, robot = self.draw((batch,), steps, generator).unbind(-1)
+        return self.windows_at(slot, robot, steps)
+
+    def windows_at(
+        self, slot: Tensor, robot: Tensor, steps: int
+    ) -> tuple[list[State], Tensor, Tensor]:
+        """`steps + 1` states in a row from each place, targets `[K, B, 29]`, valid `[K, B]`."""
+        slots = [(slot + k) % self.length for k in range(steps + 1)]
+        states = [State.of(self.qpos[s, robot], self.qvel[s, robot]) for s in slots]
+        targets = torch.stack([self.target[s, robot] for s in slots[:-1]])
+        alive = torch.stack([~self.done[s, robot] for s in slots[:-1]])
+        return states, targets, alive.cumprod(0).float()
+
+    def get_state(self) -> dict[str, Any]:
+        """For a checkpoint: what is held."""
+        held = min(self.written, self.length)
+        values = {k: v[:held].cpu().numpy() for k, v in vars(self).items() if isinstance(v, Tensor)}
+        return {"written": self.written, **values}
+
+    def set_state(self, state: dict[str, Any]) -> None:
+        """What `get_state` returned."""
+        self.written = state["written"]
+        for name, value in vars(self).items():
+            if isinstance(value, Tensor):
+                value[: len(state[name])] = torch.from_numpy(state[name])
+
+
+# --- collection ---------------------------------------------------------------------------------
+
+
+class Collector:
+    """Robots under a policy with noise, and the buffer that they fill.
+
+    The noise of a robot lasts from step to step; the first robot has none, the last twice the mean.
+    """
+
+    def __init__(self, config: Config, robots: HostRobots | DeviceRobots, seed: int) -> None:
+        self.config, self.robots = config, robots
+        self.device = device = robots.device
+        self.generator = torch.Generator(device).manual_seed(seed)
+        n = config.num_envs
+        self.spread = torch.linspace(0, 2 * config.action_noise, n, device=device)[:, None]
+        self.obs, _ = robots.reset(seed)
+        self.noise, self.last_action = (torch.zeros(n, J, device=device) for _ in range(2))
+        self.episode_return = torch.zeros(n, dtype=torch.float64, device=device)
+        self.episode_length = torch.zeros(n, dtype=torch.long, device=device)
+
+    @torch.no_grad()
+    def run(
+        self, policy: TrackingPolicy, buffer: Buffer, steps: int
+    ) -> tuple[Tensor, dict[str, float]]:
+        """Some steps of all robots; the observations `[T N, O]`, and what is logged."""
+        config, robots, tick = self.config, self.robots, time.perf_counter()
+        fresh = math.sqrt(1 - config.noise_correlation**2)
+        # Failures, episodes that ended, their returns and lengths; reward terms.
+        counts = torch.zeros(4, dtype=torch.float64, device=self.device)
+        terms = torch.zeros(len(robots.term_names), device=self.device)
+        seen = []
+        for _ in range(steps):
+            seen.append(self.obs.clone())
+            draw = torch.randn(self.noise.shape, generator=self.generator, device=self.device)
+            self.noise = config.noise_correlation * self.noise + fresh * self.spread * draw
+            action = policy.mean(self.obs) + self.noise
+            default = robots.default_joint_pos().clone()
+            before = Starts(*robots.state(), self.last_action, default, *robots.rows())
+            self.obs, _, reward, terminated, truncated, _, means = robots.step(action)
+            done = terminated | truncated
+            buffer.add(before, default + policy.action_scale * action, done)
+            self.episode_return += reward
+            self.episode_length += 1
+            ended = done.double()
+            counts += torch.stack([
+                terminated.sum(), done.sum(), (self.episode_return * ended).sum(),
+                (self.episode_length * ended).sum(),
+            ])  # fmt: skip
+            keep = ~done
+            self.noise = self.noise * keep[:, None]
+            self.last_action = action * keep[:, None]
+            self.episode_return *= keep
+            self.episode_length *= keep
+            terms += means
+        failures, episodes, returns, lengths = counts.tolist()
+        told = {
+            "charts/time_to_failure_s": steps * len(self.noise) * CONTROL_DT / max(failures, 1),
+            "perf/collect_s": time.perf_counter() - tick,
+            **{
+                f"reward/{name}": value / steps
+                for name, value in zip(robots.term_names, terms.tolist(), strict=True)
+            },
+        }
+        if episodes:
+            told["charts/episodic_return"] = returns / episodes
+            told["charts/episodic_length"] = lengths / episodes
+        return torch.cat(seen), told
+
+    _STATE = ("obs", "noise", "last_action", "episode_return", "episode_length")
+
+    def get_state(self) -> dict[str, Any]:
+        """For a checkpoint."""
+        own = {name: getattr(self, name).cpu() for name in self._STATE}
+        return {**own, "env": self.robots.get_state(), "generator": self.generator.get_state()}
+
+    def set_state(self, state: dict[str, Any]) -> None:
+        """What `get_state` returned, or a checkpoint holds of it."""
+        self.robots.set_state(as_arrays(state["env"]))
+        for name in self._STATE:
+            setattr(self, name, state[name].to(self.device))
+        self.generator.set_state(state["generator"])
+
+
+# --- imagination --------------------------------------------------------------------------------
+
+
+class BoundGradient(torch.autograd.Function):
+    """The identity, behind which each row's gradient has at most a given norm."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, bound: float) -> Tensor:
+        """`[B, D]` -> `[B, D]`."""
+        ctx.bound = bound
+        return x.view_as(x)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
+        """See `torch.autograd.Function`."""
+        (gradient,) = gradients
+        norm = gradient.norm(dim=1, keepdim=True)
+        return gradient * (ctx.bound / norm.clamp(min=ctx.bound)), None
+
+
+def bounded(state: State, bound: float) -> State:
+    """The same state, of which the step before gets a gradient of norm `bound` at most."""
+    sizes = [value[0].numel() for value in state]
+    flat = torch.cat([value.flatten(1) for value in state], 1)
+    flat = BoundGradient.apply(flat, bound)
+    parts = flat.split(sizes, 1)  # type: ignore[union-attr]
+    return State(*(part.view_as(value) for part, value in zip(parts, state, strict=True)))
+
+
+class Goals:
+    """The reference motion for imagination: what is shown, and what robots are compared with."""
+
+    def __init__(self, task: TrackTask, device: torch.device) -> None:
+        self.table = torch.as_tensor(task._reference_table).to(device)
+        self.lead = task.config.lead
+
+        body_quat = Reference(self.table).body_quat
+        links = torch.cat(
+            [quat_to_matrix(body_quat), Reference(self.table).body_pos[..., None]], -1
+        )
+        self.links = links.flatten(1).T.contiguous()  # `[M 3 4, F]`
+
+    def at(self, rows: Tensor, last_rows: Tensor) -> Reference:
+        """Rows `[B]`, held at the clips' last frames."""
+        return Reference(self.table[torch.minimum(rows, last_rows)])
+
+    def links_at(self, rows: Tensor, last_rows: Tensor) -> Tensor:
+        """The tracked links there, in the world. `[M, 3, 4, B]`."""
+        picked = self.links.index_select(1, torch.minimum(rows, last_rows))
+        return picked.view(-1, 3, 4, len(rows))
+
+
+def observation(
+    names: Sequence[str], state: State, near: Near, shown: Reference, action: Tensor,
+    default_joint_pos: Tensor,
+) -> Tensor:  # fmt: skip
+    """The task's observation of the terms `names`, see `observation_terms.TERMS`. `[B, O]`.
+
+    Args:
+        names: terms, in order.
+        state: of the robots.
+        near: of the same states.
+        shown: the reference's frame.
+        action: `[B, 29]`, the last one.
+        default_joint_pos: `[B, 29]`, rad.
+    """
+    torso = state.rot @ near.links[0].permute(2, 0, 1)
+    rot, pos = torso[..., :3], state.pos + torso[..., 3]
+    away = ((shown.body_pos[:, ANCHOR] - pos)[:, None] @ rot)[:, 0]
+    turn = rot.mT @ shown.anchor_axes.mT
+    values = {
+        "command": lambda: torch.cat([shown.joint_pos, shown.joint_vel], 1),
+        "motion_anchor_pos_b": lambda: away,
+        "motion_anchor_ori_b": lambda: turn[:, :, :2].flatten(1),
+        "base_lin_vel": lambda: near.lin,
+        "base_ang_vel": lambda: state.ang,
+        "joint_pos": lambda: state.joint_pos - default_joint_pos,
+        "joint_vel": lambda: state.joint_vel,
+        "actions": lambda: action,
+    }
+    return torch.cat([values[name]() for name in names], 1)
+
+
+class SquareErrors(torch.autograd.Function):
+    """Of links `[M, 3, 4, H + 1, B]` less goals, the squares of `rewards.TRACKED`. `[6, H, B]`.
+
+    With its own derivative, since those of cuts through so large a tensor would take most of the
+    time of an update.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, error: Tensor, recovery: float) -> Tensor:
+        """See `tracking_loss`."""
+        ctx.save_for_backward(error)
+        ctx.recovery = recovery
+        change = (error[:, :, :, 1:] - error[:, :, :, :-1]) * (1 / CONTROL_DT)
+        change[:, :, 3] += recovery * error[ANCHOR, :, 3, :-1]
+        error = error[:, :, :, 1:]
+        place, turn = error[:, :, 3], error[:, :, :3]
+        turns = 0.5 * turn.square().sum((1, 2))
+        return torch.stack([
+            place[ANCHOR].square().sum(0),
+            turns[ANCHOR],
+            (place - place[ANCHOR]).square().sum(1).mean(0),
+            turns.mean(0),
+            change[:, :, 3].square().sum(1).mean(0),
+            0.5 * change[:, :, :3].square().sum((1, 2)).mean(0),
+        ])  # fmt: skip
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
+        """See `torch.autograd.Function`."""
+        (by,) = gradients
+        (error,) = ctx.saved_tensors
+        share = 1 / len(error)
+        result = torch.empty_like(error)
+        change = error[:, :, :, 1:] - error[:, :, :, :-1]
+        pull = ctx.recovery * CONTROL_DT
+        change[:, :, 3] += pull * error[ANCHOR, :, 3, :-1]
+        change[:, :, 3] *= by[4] * (2 * share / CONTROL_DT**2)
+        change[:, :, :3] *= by[5] * (share / CONTROL_DT**2)
+        result[:, :, :, 0] = 0.0
+        result[:, :, :, 1:] = change
+        result[:, :, :, :-1] -= change
+        result[ANCHOR, :, 3, :-1] += pull * change[:, :, 3].sum(0)
+        here, error = result[:, :, :, 1:], error[:, :, :, 1:]
+        place = error[:, :, 3]
+        here[:, :, :3].addcmul_(error[:, :, :3], by[3] * share)
+        here[ANCHOR, :, :3].addcmul_(error[ANCHOR, :, :3], by[1])
+        own = (place - place[ANCHOR]) * (by[2] * (2 * share))
+        here[:, :, 3] += own
+        here[ANCHOR, :, 3] += 2 * place[ANCHOR] * by[0] - own.sum(0)
+        return result, None
+
+
+def tracking_loss(
+    links: Tensor, goal: Tensor, batch: int, rewards: RewardConfig, recovery: float = 0.0
+) -> tuple[Tensor, Tensor]:
+    """How far robots are from the reference over H steps, by the task's six tracking rewards.
+
+    `sum_i w_i 2 (sqrt(1 + e_i^2 / s_i^2) - 1)`, e_i^2 the mean over links of the squared error of
+    which the reward is `w_i exp(-e_i^2 / s_i^2)`: near the reference the two have one slope, and
+    far from it, where the reward has none, this grows with the distance. Positions of links are
+    relative to the anchor, in world axes; errors of velocities are the changes of errors of places
+    from step to step. What the velocities are compared with is the reference's, and towards it by
+    `recovery` times the anchor's distance: else it would never pay within half a second to hurry
+    after it. Of a rotation the square is |R - R_ref|^2 / 2 = 2 (1 - cos angle).
+
+    Args:
+        links: tracked ones, in the world, over H + 1 steps of B robots, the first where they start:
+            `[M, 3, 4, (H + 1) B]`.
+        goal: what they are compared with, likewise.
+        batch: B.
+        rewards: weights and widths.
+        recovery: 1/s.
+
+    Returns:
+        The loss and the squared distance of the anchor, m^2, of the H steps, `[H B]` each.
+    """
+    error = (links - goal).view(*links.shape[:3], -1, batch)
+    squares = SquareErrors.apply(error, recovery)
+    assert isinstance(squares, Tensor)
+    widths = [getattr(rewards, f"{name}_std") for name in TRACKED]
+    weights = squares.new_tensor([2 * getattr(rewards, name) for name in TRACKED])
+    scaled = squares / squares.new_tensor(widths)[:, None, None] ** 2
+    loss = weights @ ((1 + scaled).sqrt() - 1).flatten(1)
+    return loss, squares[0].detach().flatten()
+
+
+class Dream(NamedTuple):
+    """An imagined roll-out of B robots over H steps."""
+
+    cost: Tensor
+    """`[H, B]`, of the state after each step."""
+    counted: Tensor
+    """`[H, B]`, 1 up to the clip's end, then 0."""
+    seen: Tensor
+    """`[H + 1, B, O]`, observations without noise, as the policy normalizes them."""
+    distance: Tensor
+    """`[H, B]`, m, of the anchor."""
+
+
+def lambda_returns(
+    cost: Tensor, counted: Tensor, value: Tensor, discount: float, lam: float
+) -> Tensor:
+    """Mean discounted costs that the states before each step should be worth. `[H, B]`.
+
+    `G_h = (1 - g) c_h + g ((1 - l) V_{h+1} + l G_{h+1})`, `G_H = V_H`; behind a clip's end nothing
+    changes any more, so that the state is worth what the last cost is.
+
+    Args:
+        cost: `[H, B]`, of the state after each step.
+        counted: `[H, B]`, see `Dream`.
+        value: `[H + 1, B]`, of the states before each step, and of the last.
+        discount: g.
+        lam: l.
+    """
+    returns, running = torch.empty_like(cost), value[-1]
+    for h in reversed(range(len(cost))):
+        ahead = (1 - lam) * value[h + 1] + lam * running
+        inside = counted[h + 1] if h + 1 < len(cost) else counted[h]
+        ahead = torch.where(inside > 0, ahead, cost[h])
+        running = (1 - discount) * cost[h] + discount * ahead
+        returns[h] = running
+    return returns
+
+
+class Imagination(nn.Module):
+    """Roll-outs of a policy in a world model, and what they cost."""
+
+    soft_low: Tensor
+    soft_high: Tensor
+    noise: Tensor
+
+    def __init__(self, config: Config, task: TrackTask, goals: Goals) -> None:
+        super().__init__()
+        self.config, self.goals = config, goals
+        self.names = config.task.observations
+        self.links = Kinematics(g1.TRACKED_BODIES)
+        low, high = g1.soft_joint_range().T.astype(np.float32)
+        self.register_buffer("soft_low", torch.from_numpy(low.copy()))
+        self.register_buffer("soft_high", torch.from_numpy(high.copy()))
+        noise = torch.zeros(task.observation_size)
+        places = layout(self.names)
+        for name, level in dataclasses.asdict(config.task.noise_level).items():
+            if name in places and config.task.noise:
+                noise[places[name]] = level
+        self.register_buffer("noise", noise)
+
+    def forward(
+        self, policy: TrackingPolicy, model: WorldModel, starts: Starts, level: float,
+        generator: torch.Generator,
+    ) -> Dream:  # fmt: skip
+        """H steps from `starts`, with noise of the action, and of observations by `level`."""
+        config, horizon = self.config, self.config.policy_horizon
+        rewards = config.task.rewards
+        state = State.of(starts.qpos, starts.qvel)
+        action, row, last = starts.last_action, starts.row.long(), starts.last_row.long()
+        device = row.device
+        states, actions, seen = [state], [action], []
+        draw = torch.randn(horizon, *action.shape, generator=generator, device=device)
+        draw = draw * config.imagined_noise
+        for h in range(horizon + 1):
+            shown = self.goals.at(row + h + self.goals.lead, last)
+            near = model.near(state)
+            obs = observation(self.names, state, near, shown, action, starts.default_joint_pos)
+            x = policy.normalize(obs)
+            seen.append(x)
+            if h == horizon:
+                break
+            if level > 0:
+                uniform = torch.rand(obs.shape, generator=generator, device=device)
+                obs = obs + (2 * uniform - 1) * (level * self.noise)
+                x = policy.normalize(obs)
+            with torch.autocast(device.type, torch.bfloat16, enabled=model.rounded):
+                mean = policy(x)
+            action = mean.to(obs.dtype) + policy.offset(obs)
+            actions.append(action)
+            action = action + draw[h]
+            state = model(state, near, starts.default_joint_pos + policy.action_scale * action)
+            if config.state_clip:
+                state = bounded(state, config.state_clip)
+            states.append(state)
+        every = State(*(torch.cat(values) for values in zip(*states, strict=True)))
+        rows = torch.cat([row + h for h in range(horizon + 1)])
+        ends = last.repeat(horizon + 1)
+        counted = (rows <= ends).float()[len(row) :]
+        root = torch.cat([every.rot, every.pos[..., None]], -1).permute(1, 2, 0).contiguous()
+        links = self.links(root, every.joint_pos)
+        cost, distance = tracking_loss(
+            links, self.goals.links_at(rows, ends), len(row), rewards, config.recovery
+        )
+        joint_pos = every.joint_pos[len(row) :]
+        outside = (joint_pos - joint_pos.clamp(self.soft_low, self.soft_high)).abs()
+        cost = cost - rewards.joint_limit * outside.sum(1)
+        change = torch.cat(
+            [(b - a).square().sum(1) for a, b in zip(actions, actions[1:], strict=False)]
+        )
+        cost = cost - rewards.action_rate * change
+        shape = (horizon, len(row))
+        return Dream(
+            cost.view(shape), counted.view(shape), torch.stack(seen), distance.sqrt().view(shape)
+        )
+
+
+# --- learners -----------------------------------------------------------------------------------
+
+
+class Optimizer:
+    """Adam; with `muon`, Muon for weights between hidden layers. Bounds and symmetry beforehand."""
+
+    def __init__(self, networks: Sequence[Network], config: Config) -> None:
+        self.networks, self.config = networks, config
+        self.parameters = [p for network in networks for p in network.parameters()]
+        hidden = []
+        if config.muon:
+            hidden = [
+                network.get_parameter(f"layers.{i}.weight")
+                for network in networks
+                for i in range(1, len(network.layers) - 1)
+            ]
+        ids = {id(p) for p in hidden}
+        rest = [p for p in self.parameters if id(p) not in ids]
+        self.parts: list[Any] = [torch.optim.Adam(rest, eps=1e-5, fused=True)]
+        if hidden:
+            self.parts.append(
+                torch.optim.Muon(hidden, weight_decay=0.0, adjust_lr_fn="match_rms_adamw")
+            )  # type: ignore[attr-defined]
+
+    def step(self, loss: Tensor, learning_rate: float) -> Tensor:
+        """Descend; the gradient's norm."""
+        for part in self.parts:
+            part.zero_grad()
+            for group in part.param_groups:
+                group["lr"] = learning_rate
+        loss.backward()
+        for network in self.networks:
+            if network.mirrors:
+                network.symmetrize_gradients()
+        norm = nn.utils.clip_grad_norm_(self.parameters, self.config.max_grad_norm)
+        if norm.isfinite():
+            for part in self.parts:
+                part.step()
+        if self.config.muon:  # whose products are of low precision
+            for network in self.networks:
+                if network.mirrors:
+                    network.symmetrize([value.data for value in network.layers.parameters()])
+        return norm
+
+    def get_state(self) -> list[Any]:
+        """For a checkpoint."""
+        return [part.state_dict() for part in self.parts]
+
+    def set_state(self, state: list[Any]) -> None:
+        """What `get_state` returned."""
+        for part, saved in zip(self.parts, state, strict=True):
+            part.load_state_dict(saved)
+
+
+@torch.no_grad()
+def _follow(average: Network, present: Network, decay: float) -> None:
+    for mean, value in zip(average.parameters(), present.parameters(), strict=True):
+        mean.lerp_(value, 1 - decay)
+
+
+def _means(sums: list[dict[str, Tensor]]) -> dict[str, float]:
+    return {k: torch.stack([row[k] for row in sums]).mean().item() for k in (sums or [{}])[0]}
+
+
+class ModelLearner:
+    """World model and its optimizer."""
+
+    def __init__(self, config: Config, device: torch.device) -> None:
+        self.config = config
+        self.model = WorldModel(config).to(device)
+        self.optimizer = Optimizer([self.model.network, self.model.linear], config)
+        self.generator = torch.Generator(device).manual_seed(config.seed + 2)
+
+    def update_normalizer(self, buffer: Buffer, steps: int) -> None:
+        """Fold in the transitions of which the newest states are the ends of the last `steps`."""
+        length = buffer.length
+        slot = torch.tensor([(buffer.written - 2 - t) % length for t in range(steps)])
+        slot = slot.repeat_interleave(buffer.robots).to(buffer.done.device)
+        robot = torch.arange(buffer.robots, device=slot.device).repeat(steps)
+        going = ~buffer.done[slot, robot]
+        (before, after), targets, _ = buffer.windows_at(slot[going], robot[going], 1)
+        self.model.update_normalizer(before, targets[0], after)
+
+    def learn(self, buffer: Buffer, learning_rate: float) -> dict[str, float]:
+        """Some updates; what is logged of them."""
+        config, tick = self.config, time.perf_counter()
+        told = []
+        for _ in range(config.model_updates):
+            windows = buffer.windows(config.model_batch, config.model_horizon, self.generator)
+            loss, errors = self.model.loss(*windows)
+            norm = self.optimizer.step(loss, learning_rate)
+            told.append({
+                "losses/model": loss.detach(), "losses/model_norm": norm,
+                **{f"model/{k}": v for k, v in errors.items()},
+            })  # fmt: skip
+        return {"perf/model_s": time.perf_counter() - tick, **_means(told)}
+
+    def get_state(self) -> dict[str, Any]:
+        """For a checkpoint."""
+        return {
+            "model": self.model.state_dict(), "model_optimizer": self.optimizer.get_state(),
+            "model_generator": self.generator.get_state(),
+        }  # fmt: skip
+
+    def set_state(self, state: dict[str, Any]) -> None:
+        """What `get_state` returned."""
+        self.model.load_state_dict(state["model"])
+        self.optimizer.set_state(state["model_optimizer"])
+        self.generator.set_state(state["model_generator"])
+
+
+class PolicyLearner:
+    """The policy, its average, the critic of what comes after the horizon, and their optimizers."""
+
+    def __init__(self, config: Config, task: TrackTask, device: torch.device) -> None:
+        self.config = config
+        self.actor = TrackingPolicy(
+            task.observation_size, config, task.nominal_joint_pos, task.action_scale
+        ).to(device)
+        self.averaged = copy.deepcopy(self.actor)  # what is evaluated and exported
+        self.imagination = Imagination(config, task, Goals(task, device)).to(device)
+        self.optimizer = Optimizer([self.actor], config)
+        mirrors = (as_mirror(mirror_map(config.task.observations)), UNCHANGED)
+        self.critic = Network(
+            (task.observation_size, *config.hidden, 1), "elu", 1.0,
+            mirrors if config.symmetry else None,
+        ).to(device)  # fmt: skip
+        self.target = copy.deepcopy(self.critic)  # its average, to which it is fitted
+        self.critic_optimizer = Optimizer([self.critic], config)
+        self.generator = torch.Generator(device).manual_seed(config.seed + 1)
+
+    def objective(self, dream: Dream, model: WorldModel) -> Tensor:
+        """What the policy makes small: the mean discounted cost, with the critic's for the end."""
+        config, horizon = self.config, len(dream.cost)
+        if not config.critic:
+            return (dream.cost * dream.counted).sum() / dream.counted.sum().clamp(min=1)
+        discount = config.discount
+        weights = (1 - discount) * discount ** torch.arange(horizon).to(dream.cost)
+        value = self.worth(self.critic, dream.seen[-1], model)
+        total = weights @ (dream.cost * dream.counted)
+        return (total + discount**horizon * value * dream.counted[-1]).mean()
+
+    def worth(self, critic: Network, seen: Tensor, model: WorldModel) -> Tensor:
+        """`[..., O]` normalized -> `[...]`."""
+        with torch.autocast(seen.device.type, torch.bfloat16, enabled=model.rounded):
+            value = critic(seen)
+        return value.to(seen.dtype).squeeze(-1)
+
+    def judge(self, dream: Dream, model: WorldModel, learning_rate: float) -> Tensor:
+        """Fit the critic to a roll-out; its loss, in squares of the cost."""
+        config, seen = self.config, dream.seen.detach()
+        with torch.no_grad():
+            value = self.worth(self.target, seen, model)
+            wanted = lambda_returns(
+                dream.cost, dream.counted, value, config.discount, config.gae_lambda
+            )
+        error = (self.worth(self.critic, seen[:-1], model) - wanted) * dream.counted
+        loss = (error * error).mean()
+        self.critic_optimizer.step(loss, learning_rate)
+        _follow(self.target, self.critic, config.critic_ema)
+        return loss.detach()
+
+    def learn(
+        self, model: WorldModel, starts: Starts, level: float, learning_rate: float
+    ) -> dict[str, float]:
+        """An update from each of `starts [U, B, ...]`; what is logged of them."""
+        tick, told = time.perf_counter(), []
+        for update in zip(*starts, strict=True):
+            dream = self.imagination(self.actor, model, Starts(*update), level, self.generator)
+            norm = self.optimizer.step(self.objective(dream, model), learning_rate)
+            _follow(self.averaged, self.actor, self.config.ema)
+            row = {
+                "losses/policy": (dream.cost * dream.counted).mean().detach(),
+                "losses/policy_norm": norm, "imagined/pos_m": dream.distance[-1].mean(),
+            }  # fmt: skip
+            if self.config.critic:
+                row["losses/critic"] = self.judge(dream, model, learning_rate)
+            told.append(row)
+        return {"perf/policy_s": time.perf_counter() - tick, **_means(told)}
+
+    def update_normalizer(self, obs: Tensor) -> None:
+        """Fold in observations `[B, O]` of real robots."""
+        self.actor.update_normalizer(obs)
+        for average, present in zip(self.averaged.buffers(), self.actor.buffers(), strict=True):
+            average.copy_(present)
+
+    def get_state(self) -> dict[str, Any]:
+        """For a checkpoint."""
+        return {
+            "actor": self.averaged.state_dict(), "learner": self.actor.state_dict(),
+            "optimizer": self.optimizer.get_state(), "critic": self.critic.state_dict(),
+            "target": self.target.state_dict(),
+            "critic_optimizer": self.critic_optimizer.get_state(),
+            "learner_generator": self.generator.get_state(),
+        }  # fmt: skip
+
+    def set_state(self, state: dict[str, Any]) -> None:
+        """What `get_state` returned."""
+        self.averaged.load_state_dict(state["actor"])
+        self.actor.load_state_dict(state["learner"])
+        self.optimizer.set_state(state["optimizer"])
+        self.critic.load_state_dict(state["critic"])
+        self.target.load_state_dict(state["target"])
+        self.critic_optimizer.set_state(state["critic_optimizer"])
+        self.generator.set_state(state["learner_generator"])
+
+
+# --- training -----------------------------------------------------------------------------------
+
+
+def main(config: Config) -> None:
+    """Train, evaluate, export."""
+    # 1. Everything that can be refused is refused here, before a file is made.
+    if config.suite is not None:
+        config = dataclasses.replace(config, motion=suites.motions(config.suite))
+    clips = load_motions(config.motion)
+    name = "+".join(clip.name for clip in clips[:3]) + ("+..." if len(clips) > 3 else "")
+    run_dir = config.run_dir or Path("runs") / f"{name}__wm_track__{config.seed}".replace("/", "_")
+    checkpoint_path = run_dir / "checkpoint.pt"
+    if checkpoint_path.exists() and not config.resume:
+        raise ConfigError(
+            f"{run_dir} holds a run already: add --resume, or choose another --run-dir."
+        )
+    saved = None
+    if checkpoint_path.exists():
+        saved = load_checkpoint(checkpoint_path, ("task", "actor", "model", "buffer", "robots"))
+    on_host = config.backend == "mujoco"
+    threads = config.threads or cli.available_cores()
+    overlap = config.overlap and on_host and threads > 1
+    learn_threads = max(1, threads // 2) if overlap else threads
+    torch.set_num_threads(learn_threads)
+    torch.manual_seed(config.seed)
+
+    # 2. Environments and networks.
+    processes = Processes()
+    if processes.count > 1:
+        raise ConfigError("wm_track runs in one process, torchrun started several.")
+    robots = HostRobots(config, clips) if on_host else DeviceRobots(config, clips, config.seed)
+    task, device = robots.task, robots.device
+    protocol = TrackConfig.preset("clip")
+    # Evaluation always has the standard physics steps, whatever training saves on.
+    protocol = dataclasses.replace(
+        protocol, observations=config.task.observations, actuation=config.task.actuation,
+        model=dataclasses.replace(config.task.model, physics_dt=protocol.model.physics_dt),
+    )  # fmt: skip
+    eval_env = TrackVectorEnv(
+        len(clips), clips, config=protocol, autoreset_mode="disabled", critic="none",
+        threads=config.threads,
+    )  # fmt: skip
+    policy, dynamics = PolicyLearner(config, task, device), ModelLearner(config, device)
+    if config.start_from is not None and saved is None:
+        begin_with((policy.actor, policy.averaged), config)
+    acting = copy.deepcopy(policy.actor)
+    # What the policy learns in while the model goes on learning; needs no derivatives of its own.
+    model = copy.deepcopy(dynamics.model).requires_grad_(False)
+    dynamics.model.rounded = model.rounded = config.bfloat16 == "on" or (
+        config.bfloat16 == "auto" and (device.type == "cuda" or has_native_bfloat16())
+    )
+    T, N = config.num_steps, config.num_envs  # noqa: N806
+    batch_size = T * N
+    num_iterations = config.total_timesteps // batch_size
+    buffer = Buffer(config.capacity // N, N, device)
+    # 3. Start afresh, or from the checkpoint.
+    iteration, train_s = 0, 0.0
+    level, commits = 0.0 if config.curriculum else 1.0, []
+    evaluation: dict[str, float] = {}
+    first_pass: dict[str, float] = {}
+    robots.set_level(level)
+    collector = Collector(config, robots, config.seed)
+    if saved is None:
+        # Else every robot that survives is cut off by the time limit in the same step.
+        if config.task.episode_s is not None:
+            robots.spread_ends(round(config.task.episode_s / CONTROL_DT))
+        policy.update_normalizer(collector.obs)
+    else:
+        if saved["task"] != json.dumps(identity(config, clips, processes)):
+            raise ConfigError(f"{checkpoint_path} is of a run with other settings or motions.")
+        policy.set_state(saved)
+        dynamics.set_state(saved)
+        buffer.set_state(as_arrays(saved["buffer"]))
+        collector.set_state(saved["robots"])
+        iteration, train_s = saved["iteration"], saved["train_s"]
+        evaluation, level = saved["evaluation"], saved["level"]
+        first_pass, commits = saved["first_pass"], saved["commits"]
+    acting.load_state_dict(policy.actor.state_dict())
+    model.load_state_dict(dynamics.model.state_dict())
+    # Every state of the source that had a part in the weights.
+    if (commit := cli.commit()) is not None and commit not in commits:
+        commits.append(commit)
+    record = config_record(config, "wm_track")
+    log = Logger(run_dir, config, record, iteration * batch_size, num_iterations * batch_size)
+    if saved is None:
+        cli.write_json(run_dir / "config.json", record)
+    print(
+        f"motion {name} ({sum(clip.duration_s for clip in clips):.1f} s), backend "
+        f"{config.backend}, {N} robots, {threads} threads, {config.total_timesteps:,} steps -> "
+        f"{run_dir}"
+    )
+
+    last_save = -np.inf
+    started = time.perf_counter() - train_s
+    stop = False
+    if overlap:
+        # Python's threads take turns: by default after 5 ms, many kernels of the learner.
+        sys.setswitchinterval(0.0005)
+    background = ThreadPoolExecutor(1, initializer=torch.set_num_threads, initargs=(learn_threads,))
+    while iteration < num_iterations and not stop:
+        decay = (config.final_learning_rate / config.learning_rate) ** (iteration / num_iterations)
+        learning_rate = config.learning_rate * decay
+
+        # 4. The policy learns in the model as it is, from states of the buffer as it is.
+        learning: Future[dict[str, float]] | None = None
+        learned: dict[str, float] = {}
+        if iteration >= config.warmup_iterations and config.policy_updates:
+            starts = buffer.starts(
+                (config.policy_updates, config.policy_batch), dynamics.generator,
+                max(1, config.recent // N),
+            )  # fmt: skip
+            job = (model, starts, level, learning_rate)
+            if overlap:
+                learning = background.submit(policy.learn, *job)
+            else:
+                learned = policy.learn(*job)
+
+        # 5. Robots move, with noise.
+        seen, collected = collector.run(acting, buffer, T)
+
+        # 6. The model learns of all that the buffer holds.
+        modelled: dict[str, float] = {}
+        if buffer.written > max(T, config.model_horizon):
+            dynamics.update_normalizer(buffer, T)
+            modelled = dynamics.learn(buffer, config.model_learning_rate * decay)
+        if learning is not None:
+            learned = learning.result()
+        policy.update_normalizer(seen)
+        acting.load_state_dict(policy.actor.state_dict())
+        model.load_state_dict(dynamics.model.state_dict())
+        robots.read_statistics()
+        if config.curriculum:
+            calm = robots.sampler.hardest_s() > config.curriculum_s
+            change = config.curriculum_step if calm else -config.curriculum_step
+            level = float(np.clip(level + change, 0.0, 1.0))
+            robots.set_level(level)
+        iteration += 1
+        step = iteration * batch_size
+
+        # 7. Log, evaluate, save.
+        errors = {
+            f"track/{name}": float(np.nanmean(error))
+            for name, error in as_arrays(robots.errors()).items()
+        }
+        row = {
+            **collected,
+            "perf/cpu_s": time.process_time(),
+            "charts/learning_rate": learning_rate,
+            **modelled,
+            **learned,
+            **errors,
+            "track/level": level,
+            **{f"sampling/{key}": value for key, value in robots.sampler.metrics().items()},
+        }
+        due = (
+            config.eval_every
+            and step // config.eval_every > (step - batch_size) // config.eval_every
+        )
+        if due or iteration == num_iterations:
+            evaluation = evaluate(policy.averaged, eval_env)
+            row |= {f"eval/{key}": value for key, value in evaluation.items()}
+        train_s = time.perf_counter() - started
+        if evaluation.get("success") == 1.0 and not first_pass:
+            first_pass = {"env_steps": step, "wall_s": train_s}
+        stop = config.stop_when_passed and bool(first_pass)
+        log.write(step, iteration, train_s, row, evaluation)
+        if time.perf_counter() - last_save > config.checkpoint_s or stop or iteration in (
+            1, num_iterations
+        ):  # fmt: skip
+            last_save = time.perf_counter()
+            save_checkpoint(
+                checkpoint_path,
+                {
+                    "task": json.dumps(identity(config, clips, processes)),
+                    "iteration": iteration, "train_s": train_s, "env_steps": step,
+                    "level": level, "commits": commits, "evaluation": evaluation,
+                    "first_pass": first_pass, **policy.get_state(), **dynamics.get_state(),
+                    "buffer": buffer.get_state(), "robots": collector.get_state(),
+                },
+            )  # fmt: skip
+    background.shutdown()
+    log.close()
+
+    # 8. What leaves the project.
+    export(
+        run_dir, config, policy.averaged, clips, "wm_track", evaluation, first_pass,
+        iteration * batch_size, train_s, commits,
+    )  # fmt: skip
+    if first_pass:
+        print(
+            f"completed by the clip protocol after {first_pass['env_steps']:,} steps, "
+            f"{first_pass['wall_s'] / 60:.1f} min"
+        )
+    print(
+        f"clip protocol: survived {evaluation['survival']:.1%}, mpkpe "
+        f"{evaluation['mpkpe_mm']:.0f} mm; results in {run_dir}"
+    )
+    robots.env.close()
+    eval_env.close()
+
+
+if __name__ == "__main__":
+    cli.run(main, Config, presets=PRESETS)

@@ -1,0 +1,192 @@
+r"""How far the world model of a run of `algos/wm_track.py` gets, against the engine.
+
+    python benchmarks/world_model.py --run runs/walk__wm_track__1 --json out.json --plot out.png
+
+The run's final policy drives N robots in the run's own training task, with the run's action noise,
+from a seed that training has not seen. From every state along the way the model then plays the next
+steps by the recorded targets, and is compared with what the engine did: `model`. Beside it stands
+what moves on with the present velocities: `coasting`. A row of the result holds, for each:
+
+    step                  control steps of 20 ms since the true state
+    count                 roll-outs whose episode lasted as long
+    pos_mm, rot_deg       mean error of the pelvis's place and orientation
+    lin_m_s, ang_rad_s    of its velocities
+    joint_pos_rad, joint_vel_rad_s    mean absolute error of a joint
+
+`--plot` (extra `viz`) draws place and joints over the steps.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from bm_envs import cli
+from bm_envs.errors import BMError, ConfigError, PolicyError
+from bm_envs.motion.library import load_motions
+from bm_envs.policy import read_run_config
+from bm_envs.run_files import load_checkpoint
+from bm_envs.tasks.track.config import TrackConfig, with_changes
+
+
+@dataclass(frozen=True)
+class Config:
+    """Compare a world model with the engine on held-out roll-outs."""
+
+    run: Path
+    """The run: a folder with checkpoint.pt and config.json."""
+    json: Path
+    """Result file."""
+    plot: Path | None = None
+    """Picture to draw, .png or .svg."""
+    steps: int = 32
+    """Steps that the model plays."""
+    num_envs: int = 64
+    """Robots."""
+    roll_out: int = 100
+    """Control steps that they are driven."""
+    seed: int = 1000
+    """Of the roll-outs."""
+
+    def __post_init__(self) -> None:
+        for name in ("steps", "num_envs"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"{name} is {getattr(self, name)}, expected 1 or more.")
+        if self.roll_out <= self.steps:
+            raise ConfigError(
+                f"roll_out is {self.roll_out}, expected more than steps, {self.steps}."
+            )
+
+
+def trainer() -> Any:
+    """`algos/wm_track.py` as a module: scripts are not a package."""
+    path = Path(__file__).parent.parent / "algos" / "wm_track.py"
+    spec = importlib.util.spec_from_file_location("wm_track", path)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules["wm_track"] = module  # dataclasses look their module up
+    spec.loader.exec_module(module)
+    return module
+
+
+def restored(wm: Any, run: Path) -> tuple[Any, dict[str, Any], list[Any]]:
+    """The run's configuration, checkpoint and motions.
+
+    Raises:
+        PolicyError: it is another script's run, or not one.
+    """
+    record = read_run_config(run)
+    if record.get("exp_name") != "wm_track":
+        raise PolicyError(f"{run}: is no run of wm_track.py, but of {record.get('exp_name')}.")
+    saved = load_checkpoint(run / "checkpoint.pt", ("actor", "model"))
+    names = ("action_noise", "noise_correlation", "hidden", "activation", "residual", "symmetry",
+             "model_hidden")  # fmt: skip
+    changes = {name: record[name] for name in names}
+    task = with_changes(TrackConfig(), record["task"], "task.")
+    config = with_changes(wm.Config(), changes | {"task": task}, "")
+    return config, saved, load_motions(record["motion"])
+
+
+def roll_outs(wm: Any, config: Config, run: Any, saved: dict[str, Any], clips: list[Any]) -> Any:
+    """A buffer with the policy's own states, and its world model."""
+    settings = wm.dataclasses.replace(run, num_envs=config.num_envs, threads=1)
+    robots = wm.HostRobots(settings, clips)
+    robots.set_level(0.0)
+    device = robots.device
+    learner = wm.PolicyLearner(settings, robots.task, device)
+    learner.actor.load_state_dict(saved["actor"])
+    model = wm.WorldModel(settings)
+    model.load_state_dict(saved["model"])
+    buffer = wm.Buffer(config.roll_out, config.num_envs, device)
+    collector = wm.Collector(settings, robots, config.seed)
+    collector.run(learner.actor, buffer, config.roll_out)
+    robots.env.close()
+    return buffer, model
+
+
+def errors(state: Any, truth: Any, alive: torch.Tensor) -> dict[str, float]:
+    """Mean errors of the roll-outs that go on."""
+
+    def mean(value: torch.Tensor) -> float:
+        return value[alive].mean().item()
+
+    # |R - R'|^2 = 4 (1 - cos angle) = 8 sin^2(angle / 2).
+    chord = (state.rot - truth.rot).flatten(1).norm(dim=1)
+    angle = 2 * torch.asin((chord / 8**0.5).clamp(max=1.0))
+    return {
+        "pos_mm": 1000 * mean((state.pos - truth.pos).norm(dim=1)),
+        "rot_deg": mean(torch.rad2deg(angle)),
+        "lin_m_s": mean((state.lin - truth.lin).norm(dim=1)),
+        "ang_rad_s": mean((state.ang - truth.ang).norm(dim=1)),
+        "joint_pos_rad": mean((state.joint_pos - truth.joint_pos).abs().mean(1)),
+        "joint_vel_rad_s": mean((state.joint_vel - truth.joint_vel).abs().mean(1)),
+    }
+
+
+@torch.no_grad()
+def growth(model: Any, buffer: Any, steps: int) -> list[dict[str, Any]]:
+    """Errors after each of `steps` steps, from every state that has as many behind it."""
+    robots = torch.arange(buffer.robots).repeat(buffer.length - steps)
+    begin = torch.arange(buffer.length - steps).repeat_interleave(buffer.robots)
+    states, targets, valid = buffer.windows_at(begin, robots, steps)
+    found = coasting = states[0]
+    rows = []
+    for step, (target, truth) in enumerate(zip(targets, states[1:], strict=True), 1):
+        found = model(found, model.near(found), target)
+        coasting = model.integrate(coasting, torch.zeros(len(begin), len(model.scale)))
+        alive = valid[step - 1] > 0
+        if not alive.any():
+            break
+        rows.append({
+            "step": step, "count": int(alive.sum()), "model": errors(found, truth, alive),
+            "coasting": errors(coasting, truth, alive),
+        })  # fmt: skip
+    return rows
+
+
+def draw(path: Path, rows: list[dict[str, Any]], title: str) -> None:
+    """Errors over the steps."""
+    try:
+        from matplotlib.figure import Figure
+    except ModuleNotFoundError:
+        raise BMError("--plot needs the package matplotlib: pip install 'bm-envs[viz]'.") from None
+    figure = Figure(figsize=(9, 3.2), layout="constrained")
+    ms = 20 * np.array([row["step"] for row in rows])
+    panels = (("pos_mm", "pelvis, mm"), ("rot_deg", "pelvis, degrees"),
+              ("joint_pos_rad", "joints, rad"))  # fmt: skip
+    for axes, (key, label) in zip(figure.subplots(1, 3), panels, strict=True):
+        for who in ("model", "coasting"):
+            axes.plot(ms, [row[who][key] for row in rows], label=who)
+        axes.set(xlabel="ms", ylabel=label, yscale="log")
+    figure.axes[0].legend()
+    figure.suptitle(title)
+    with cli.atomic_path(path) as temporary:
+        figure.savefig(temporary, dpi=110)
+
+
+def main(config: Config) -> None:
+    """Drive, predict, compare."""
+    wm = trainer()
+    run, saved, clips = restored(wm, config.run)
+    buffer, model = roll_outs(wm, config, run, saved, clips)
+    rows = growth(model, buffer, config.steps)
+    cli.write_json(config.json, cli.json_result("world_model", seed=config.seed, rows=rows))
+    for row in rows:
+        if row["step"] in (1, 2, 4, 8, 16, 32):
+            said = ", ".join(f"{key} {value:.3g}" for key, value in row["model"].items())
+            print(f"{row['step']:3} steps: {said} (coasting {row['coasting']['pos_mm']:.3g} mm)")
+    if config.plot is not None:
+        draw(
+            config.plot, rows, f"{' '.join(clip.name for clip in clips)}: error of the world model"
+        )
+    print(f"results in {config.json}")
+
+
+if __name__ == "__main__":
+    cli.run(main, Config)
