@@ -3,8 +3,8 @@
 A row is a frame: root position x y z (m), root quaternion **x y z w**, 29 joint angles (rad) in the
 project's order; no header. The rate is not in the file.
 
-`clip_from_rows` resamples to the control rate (`bm_envs/motion/resample.py`) as
-`whole_body_tracking : scripts/csv_to_npz.py` does: output times strictly before the last input frame
+`clip_from_rows` resamples to the control rate by `bm_envs/motion/resample.py`, as
+`whole_body_tracking : scripts/csv_to_npz.py` does: output times strictly before the last frame
 (so that frame is normally not sampled, also at equal rates), linear interpolation of positions and
 joints, shortest-arc slerp of the root; or, ours, a cubic spline.
 """
