@@ -43,6 +43,8 @@ knee turns without bound for a little height."""
 SMOOTHING = 2
 """Half width, in frames at 50 Hz, of the window over joints and pelvis: 5 frames, which leaves a
 wave of 5 Hz 0.87 of its height and takes jitter of single frames."""
+MAX_SPEED = 0.7
+"""Largest joint speed, as a share of the motor's limit, that smoothing leaves."""
 FIRST_ITERATIONS, ITERATIONS = 200, 6
 """Steps of the first frame, from the default pose, and of the others, from the frame before."""
 
@@ -100,6 +102,8 @@ class Targets:
     """`[T, 2, 3]`, unit vectors from shoulder to elbow."""
     forearm: np.ndarray
     """`[T, 2, 3]`, from elbow to wrist."""
+    hand: np.ndarray
+    """`[T, 2, 3]`, from wrist to fingers."""
 
 
 def targets(body: Body) -> Targets:
@@ -152,6 +156,7 @@ def targets(body: Body) -> Targets:
         foot_contact=feet.contact,
         upper_arm=directions("shoulder", "elbow"),
         forearm=directions("elbow", "wrist"),
+        hand=rot.quat_rotate(heading, body.hand),
     )
 
 
@@ -206,11 +211,23 @@ class Weights:
     foot_quat: float = 2.0
     elbow_pos: float = 3.0
     wrist_pos: float = 3.0
+    hand: float = 0.2
     posture: float = 0.02
     """Of a joint's distance from the default pose, or from the smoothed motion."""
-    wrist_posture: float = 1.0
-    """The same of the wrists, of which nothing is asked."""
+    wrist_posture: float = 0.05
+    """The same of the wrists' joints, of which little is asked."""
+    inertia: float = 0.03
+    """Of a joint's way from the frame before: it matters where the arm points along an axis of the
+    shoulder, and a small change of direction takes a large one of the joints."""
     damping: float = 1e-3
+
+
+STAY = Weights(
+    pelvis_pos=10.0, pelvis_quat=10.0, torso_quat=0.0, elbow_pos=0.0, wrist_pos=0.0, hand=0.0,
+    posture=1.0, wrist_posture=1.0, inertia=0.0,
+)  # fmt: skip
+"""Costs of the second solution: as little as possible away from the smoothed first one, but the
+feet in their places."""
 
 
 def solve(wanted: Targets, weights: Weights = Weights()) -> np.ndarray:
@@ -221,29 +238,47 @@ def solve(wanted: Targets, weights: Weights = Weights()) -> np.ndarray:
     """
     qpos = _track(wanted, weights, None)
     smoothed = np.column_stack([
-        *(smooth(column, SMOOTHING) for column in qpos[:, :3].T),
+        _smoothed(qpos[:, :3], SMOOTHING),
         _smooth_quats(qpos[:, 3:7], SMOOTHING),
-        *(smooth(column, SMOOTHING) for column in qpos[:, 7:].T),
+        _slowed(_smoothed(qpos[:, 7:], SMOOTHING), wanted.fps),
     ])  # fmt: skip
-    near = replace(
-        wanted, pelvis_pos=smoothed[:, :3], pelvis_quat=smoothed[:, 3:7],
-        torso_quat=wanted.torso_quat,
-    )  # fmt: skip
-    stay = replace(
-        weights, pelvis_pos=10.0, pelvis_quat=10.0, torso_quat=0.0, elbow_pos=0.0, wrist_pos=0.0,
-        posture=1.0, wrist_posture=1.0,
-    )  # fmt: skip
-    qpos = _track(near, stay, smoothed)
+    near = replace(wanted, pelvis_pos=smoothed[:, :3], pelvis_quat=smoothed[:, 3:7])
+    qpos = _track(near, STAY, smoothed)
     low, high = g1.JOINT_RANGE.T
     # The solver keeps to the limits to rounding; a stored joint is exactly within them.
     qpos[:, 7:] = np.clip(qpos[:, 7:], low, high)
     return qpos
 
 
+def _smoothed(columns: np.ndarray, half_width: int) -> np.ndarray:
+    return np.column_stack([smooth(column, half_width) for column in columns.T])
+
+
+def _slowed(joint_pos: np.ndarray, fps: float) -> np.ndarray:
+    """`joint_pos [T, 29]` smoothed further where a joint is faster than its motor allows.
+
+    An arm that passes sideways over the horizontal has to turn its shoulder pitch by half a
+    revolution; the way there and back is given the frames around it.
+    """
+    result = joint_pos.copy()
+    for _ in range(200):
+        ratio = np.abs(np.diff(result, axis=0)) * fps / g1.VELOCITY_LIMIT
+        fast = (ratio > MAX_SPEED).any(axis=0)
+        if not fast.any():
+            break
+        for joint in np.flatnonzero(fast):
+            near = np.zeros(len(result))
+            near[1:] = ratio[:, joint] > MAX_SPEED
+            share = np.minimum(1.0, 6.0 * smooth(near, 6))
+            column = result[:, joint]
+            result[:, joint] = column + share * (smooth(column, 3) - column)
+    return result
+
+
 def _smooth_quats(quat: np.ndarray, half_width: int) -> np.ndarray:
     flips = np.where((quat[1:] * quat[:-1]).sum(axis=1) < 0, -1.0, 1.0)
     even = quat * np.concatenate([[1.0], np.cumprod(flips)])[:, None]
-    return rot.quat_normalize(np.column_stack([smooth(column, half_width) for column in even.T]))
+    return rot.quat_normalize(_smoothed(even, half_width))
 
 
 def _mink() -> Any:
@@ -273,18 +308,31 @@ def _track(wanted: Targets, weights: Weights, near: np.ndarray | None) -> np.nda
     pelvis = task("pelvis", weights.pelvis_pos, weights.pelvis_quat)
     torso = task("torso_link", 0.0, weights.torso_quat)
     feet = [task(f"{side}_ankle_roll_link", weights.foot_pos, weights.foot_quat) for side in SIDES]
-    elbows = [task(f"{side}_elbow_link", weights.elbow_pos, 0.0) for side in SIDES]
-    wrists = [task(f"{side}_wrist_yaw_link", weights.wrist_pos, 0.0) for side in SIDES]
+
+    def arm_task(body: str, position: float) -> Any:
+        # Relative to the torso: an arm out of reach shall not pull the body after it.
+        return mink.RelativeFrameTask(body, "body", "torso_link", "body", position, 0.0)
+
+    elbows = [arm_task(f"{side}_elbow_link", weights.elbow_pos) for side in SIDES]
+    wrists = [arm_task(f"{side}_wrist_yaw_link", weights.wrist_pos) for side in SIDES]
+    hands = [
+        mink.AxisAlignTask(f"{side}_wrist_yaw_link", "body", (1.0, 0.0, 0.0), weights.hand)
+        for side in SIDES
+    ]
     shoulders = [model.body(f"{side}_shoulder_roll_link").id for side in SIDES]
+    trunk = model.body("torso_link").id
     is_wrist = np.array(["wrist" in name for name in g1.JOINT_NAMES])
     posture = mink.PostureTask(
         model,
         cost=np.r_[np.zeros(6), np.where(is_wrist, weights.wrist_posture, weights.posture)],
     )
     posture.set_target(np.r_[qpos[:7], np.where(is_wrist, 0.0, g1.DEFAULT_JOINT_POS)])
+    inertia = mink.PostureTask(
+        model, cost=np.r_[np.zeros(6), np.full(g1.NUM_JOINTS, weights.inertia)]
+    )
     tasks = [pelvis, torso, *feet, posture]
-    if weights.elbow_pos or weights.wrist_pos:
-        tasks += [*elbows, *wrists]
+    if near is None:
+        tasks += [*elbows, *wrists, *hands]
     limits = [mink.ConfigurationLimit(model)]
 
     def pose(pos: np.ndarray, quat: np.ndarray = np.array([1.0, 0, 0, 0])) -> Any:
@@ -296,19 +344,26 @@ def _track(wanted: Targets, weights: Weights, near: np.ndarray | None) -> np.nda
         torso.set_target(pose(np.zeros(3), wanted.torso_quat[t]))
         for side in range(2):
             feet[side].set_target(pose(wanted.foot_pos[t, side], wanted.foot_quat[t, side]))
+            hands[side].set_target(wanted.hand[t, side])
         if near is not None:
             posture.set_target(near[t])
             configuration.update(near[t])
+        elif t > 0:
+            inertia.set_target(result[t - 1])
+        followed = [*tasks, inertia] if near is None and t > 0 else tasks
         for _ in range(FIRST_ITERATIONS if t == 0 else ITERATIONS):
+            data = configuration.data
             for side in range(2):
-                # The arms follow the shoulders that the torso has by now.
-                elbow = robot.upper_arm * wanted.upper_arm[t, side]
-                elbow = configuration.data.xpos[shoulders[side]] + elbow
-                elbows[side].set_target(pose(elbow))
-                wrists[side].set_target(pose(elbow + robot.forearm * wanted.forearm[t, side]))
+                # Directions hold in the world, from the shoulder that the torso has by now.
+                elbow = data.xpos[shoulders[side]] - data.xpos[trunk]
+                elbow = elbow + robot.upper_arm * wanted.upper_arm[t, side]
+                wrist = elbow + robot.forearm * wanted.forearm[t, side]
+                to_torso = data.xmat[trunk].reshape(3, 3).T
+                elbows[side].set_target(pose(to_torso @ elbow))
+                wrists[side].set_target(pose(to_torso @ wrist))
             try:
                 step = mink.solve_ik(
-                    configuration, tasks, 1.0, solver="daqp", damping=weights.damping, limits=limits
+                    configuration, followed, 1.0, solver="daqp", damping=weights.damping, limits=limits
                 )
             except mink.MinkError as error:
                 raise MotionError(

@@ -202,6 +202,9 @@ class Body:
     torso_quat: np.ndarray
     """`[T, 4]`: up from the middle of the hips to the neck, left as the chest has it. A spine that
     bends is one direction so, as the robot's rigid torso over its waist is."""
+    hand: np.ndarray
+    """`[T, 2, 3]`, unit vectors of the left and right hand: at rest a hand goes on where its
+    forearm points, which needs no finger in the skeleton."""
     ankle_height: float
     """Of an ankle over the floor while the foot stands."""
     toe_height: float
@@ -255,6 +258,10 @@ def body_motion(person: PersonMotion, mapping: Mapping, up: Up = "auto") -> Body
     )
     trunk = pos["neck"] - (pos["left_hip"] + pos["right_hip"]) / 2
     torso = frame_quat(up=trunk, left=rot.quat_rotate(chest, np.array([0.0, 1.0, 0.0])))
+    hand = np.stack([
+        rot.quat_rotate(rot.quat_mul(turn, world_quat[:, index[f"{side}_wrist"]]), way)
+        for side, way in zip(SIDES, _rest_hands(person, index), strict=True)
+    ], axis=1)  # fmt: skip
     ankle, toe = (
         float(np.percentile(
             np.minimum(*(pos[f"{side}_{part}"][:, 2] for side in SIDES)), FLOOR_PERCENTILE
@@ -265,7 +272,14 @@ def body_motion(person: PersonMotion, mapping: Mapping, up: Up = "auto") -> Body
     floor = toe - TOE_SHARE * max(0.0, ankle - toe)
     for value in pos.values():
         value[:, 2] -= floor
-    return Body(person.fps, pos, pelvis, torso, ankle - floor, toe - floor)
+    return Body(person.fps, pos, pelvis, torso, hand, ankle - floor, toe - floor)
+
+
+def _rest_hands(person: PersonMotion, index: dict[str, int]) -> np.ndarray:
+    """`[2, 3]`: unit vectors from elbow to wrist in the rest pose."""
+    rest = person.rest_pos()
+    way = np.stack([rest[index[f"{s}_wrist"]] - rest[index[f"{s}_elbow"]] for s in SIDES])
+    return way / np.linalg.norm(way, axis=-1, keepdims=True)
 
 
 def frame_quat(*, up: np.ndarray, left: np.ndarray) -> np.ndarray:
