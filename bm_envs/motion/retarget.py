@@ -104,6 +104,15 @@ class Targets:
     """`[T, 2, 3]`, from elbow to wrist."""
     hand: np.ndarray
     """`[T, 2, 3]`, from wrist to fingers."""
+    leg: np.ndarray
+    """`[T, 2, 3]`, the person's from hip to ankle; for comparison, nothing follows it."""
+
+    @property
+    def arm(self) -> np.ndarray:
+        """`[T, 2, 3]`: from shoulder to wrist, the person's arm with the robot's lengths."""
+        robot = robot_lengths()
+        way = robot.upper_arm * self.upper_arm + robot.forearm * self.forearm
+        return way / np.linalg.norm(way, axis=-1, keepdims=True)
 
 
 def targets(body: Body) -> Targets:
@@ -157,6 +166,7 @@ def targets(body: Body) -> Targets:
         upper_arm=directions("shoulder", "elbow"),
         forearm=directions("elbow", "wrist"),
         hand=rot.quat_rotate(heading, body.hand),
+        leg=directions("hip", "ankle"),
     )
 
 
