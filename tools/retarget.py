@@ -4,11 +4,11 @@
     python tools/retarget.py IN.bvh OUT.npz --mapping my_skeleton.json
     python tools/retarget.py IN.npz OUT.npz --skeleton my_body.json
 
-Skeletons of LAFAN1, CMU and FAIR are told by their joints' names; `bm_envs/motion/skeletons.py` has
-what a mapping file holds, `bm_envs/motion/amass.py` what a skeleton file holds. What is written is a
-motion as any other (`--motion OUT.npz` of every command). What is printed says how well it follows
-the person, with a warning for each figure beyond its bound (`bm_envs/motion/fidelity.py`); whether a
-robot can follow it in turn, `tools/check_reference.py` says. Needs the extra `retarget`.
+Skeletons of LAFAN1, CMU and FAIR are told by their joints' names; `bm_envs/motion/skeletons.py`
+has what a mapping file holds, `bm_envs/motion/amass.py` what a skeleton file holds. What is written
+is a motion as any other (`--motion OUT.npz` of every command). What is printed says how well it
+follows the person, with a warning for each figure beyond its bound (`bm_envs/motion/fidelity.py`);
+whether a robot can follow it in turn, `tools/check_reference.py` says. Needs the extra `retarget`.
 """
 
 from __future__ import annotations

@@ -25,7 +25,7 @@ from bm_envs.motion.bvh import PersonMotion
 from bm_envs.motion.clip import MAX_FRAMES
 from bm_envs.motion.skeletons import numbers, read_json
 
-# The body's joints and their parents. Source: the documentation of SMPL (Loper et al. 2015, fig. 3).
+# The body's joints and their parents. Source: SMPL (Loper et al. 2015).
 JOINTS: tuple[tuple[str, int], ...] = (
     ("pelvis", -1), ("left_hip", 0), ("right_hip", 0), ("spine1", 0), ("left_knee", 1),
     ("right_knee", 2), ("spine2", 3), ("left_ankle", 4), ("right_ankle", 5), ("spine3", 6),

@@ -167,8 +167,9 @@ class _Lines:
                     if line.strip():
                         yield line.strip()
         except UnicodeDecodeError as error:
-            raise MotionError(f"{self.path}: holds bytes that are not text, expected a BVH file.") \
-                from error
+            raise MotionError(
+                f"{self.path}: holds bytes that are not text, expected a BVH file."
+            ) from error
         except OSError as error:
             raise MotionError(f"{self.path}: cannot be read ({error.strerror}).") from error
 
@@ -176,9 +177,7 @@ class _Lines:
         """The next line, or an error that says what should have come."""
         line = next(self._lines, None)
         if line is None:
-            raise MotionError(
-                f"{self.path}: ends after line {self.number}, expected {expected}."
-            )
+            raise MotionError(f"{self.path}: ends after line {self.number}, expected {expected}.")
         return line
 
     def rest(self):
@@ -236,15 +235,15 @@ def _read_hierarchy(lines: _Lines) -> list[_Joint]:
             if not name:
                 raise lines.error(f"has {word} without a name")
             if (word == "ROOT") == bool(joints):
-                raise lines.error(
-                    f"has {_shown(line)}, expected one ROOT, which holds all others"
-                )
+                raise lines.error(f"has {_shown(line)}, expected one ROOT, which holds all others")
             if word == "JOINT" and (not open_joints or open_joints[-1] < 0):
                 raise lines.error(f"has joint {_shown(name)} outside of a joint's braces")
             if name in names:
                 raise lines.error(f"has joint {_shown(name)} for the second time")
             if len(joints) == MAX_JOINTS:
-                raise lines.error(f"has joint number {MAX_JOINTS + 1}, and {MAX_JOINTS} are the limit")
+                raise lines.error(
+                    f"has joint number {MAX_JOINTS + 1}, and {MAX_JOINTS} are the limit"
+                )
             names.add(name)
             joints.append(_Joint(name, open_joints[-1] if open_joints else -1))
             opening = len(joints) - 1
@@ -320,9 +319,7 @@ def _read_frames(lines: _Lines, columns: int) -> tuple[float, np.ndarray]:
         if len(rows) == frames:
             raise lines.error(f"comes after the {frames} frames that 'Frames:' counts")
         if len(words) != columns:
-            raise lines.error(
-                f"has {len(words)} values, expected {columns}: one for each channel"
-            )
+            raise lines.error(f"has {len(words)} values, expected {columns}: one for each channel")
         rows.append(_numbers(lines, words, "values"))
     if len(rows) < frames:
         raise MotionError(

@@ -344,13 +344,13 @@ def _order_of(
         else f"forward kinematics fits neither order ({min(errors.values()):.3g} m off at best,"
         f" expected at most {KINEMATICS_TOLERANCE} m)"
     )
+    if order is None and len(fitting) == 1:
+        return choices[fitting[0]]
     if order is None:
-        if len(fitting) != 1:
-            raise MotionError(
-                f"{where}: has no joint_names and body_names, and the order of its values does not"
-                f" show: {finding}."
-            )
-        (order,) = fitting
+        raise MotionError(
+            f"{where}: has no joint_names and body_names, and the order of its values does not"
+            f" show: {finding}."
+        )
     if order not in fitting:
         raise MotionError(
             f"{where}: body_pos_w is {errors[order]:.3g} m from forward kinematics of joint_pos in"

@@ -17,7 +17,9 @@ from bm_envs.motion.skeletons import SIDES
 from bm_envs.robots import g1, kinematics
 
 SLIDE = 0.05  # m/s of a standing foot, in the mean: a centimetre in a step of 0.2 s
-PENETRATION = 0.01  # m of a sole under the floor; the feet's capsules of other models differ by 5 mm
+PENETRATION = (
+    0.01  # m of a sole under the floor; the feet's capsules of other models differ by 5 mm
+)
 DIRECTION = 10.0  # degrees of an arm or leg off the person's, in the mean; the wider stance costs 4
 
 
@@ -53,9 +55,7 @@ class Fidelity:
         if self.limit_excess_rad > 0:
             found.append(f"A joint is {self.limit_excess_rad:.3f} rad beyond its range.")
         if self.foot_slide_m_s > SLIDE:
-            found.append(
-                f"Standing feet slide at {self.foot_slide_m_s:.3f} m/s, over {SLIDE} m/s."
-            )
+            found.append(f"Standing feet slide at {self.foot_slide_m_s:.3f} m/s, over {SLIDE} m/s.")
         if self.penetration_m > PENETRATION:
             found.append(
                 f"A sole is {1000 * self.penetration_m:.0f} mm under the floor, over"

@@ -32,7 +32,7 @@ MAX_DRIFT = 0.06
 MIN_FRAMES = 4
 """Shortest stance, and shortest gap in one, in frames at 50 Hz."""
 MAX_YAW = 0.26
-"""rad (15 degrees) of turning in a stance that count as noise; beyond, the foot turns on its toe."""
+"""rad (15 degrees) of turning in a stance that count as noise; beyond, a foot turns on its toe."""
 
 _CENTERS = np.array([g.start for g in g1.FOOT_SPHERES if g.body == g1.FOOT_BODIES[0]])
 _RADIUS = g1.FOOT_SPHERES[0].radius

@@ -4,7 +4,7 @@
 |---|---|---|
 | `.npz` | whole_body_tracking, mjlab, ours | `fps, joint_pos, ..., body_ang_vel_w` (`clip.py`) |
 | `.npz` | ProtoMotions (PyRoki) | `base_frame_pos, base_frame_wxyz, joint_angles`, no rate |
-| `.pkl` | KungfuBot/PBHC, ASAP, HuB | joblib: clip name to `{root_trans_offset, root_rot, dof, fps}` |
+| `.pkl` | KungfuBot/PBHC, ASAP, HuB | joblib: name to `{root_trans_offset, root_rot, dof, fps}` |
 | `.pkl` | GMR | `{fps, root_pos, root_rot, dof_pos}` |
 | `.csv` | Unitree, GMR | rows of root and joints (`csv.py`) |
 

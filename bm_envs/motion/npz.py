@@ -8,11 +8,13 @@ import zipfile
 import zlib
 from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 
 from bm_envs.errors import MotionError
 
+T = TypeVar("T")
 Check = Callable[[str, str, tuple[int, ...], np.dtype], None]
 """Called with the file, the key, the shape and the type before memory is taken; raises if they
 are not as wanted."""
@@ -42,7 +44,7 @@ def read_arrays(path: Path, known: Iterable[str], check: Check) -> dict[str, np.
     return _in_archive(path, read)
 
 
-def _in_archive(path: Path, read: Callable[[zipfile.ZipFile], object]):
+def _in_archive(path: Path, read: Callable[[zipfile.ZipFile], T]) -> T:
     if not os.path.isfile(path):  # unlike Path.is_file, False and no error for a hopeless name
         problem = "is not a file" if os.path.exists(path) else "does not exist"
         raise MotionError(f"{path}: {problem}, expected a .npz file.")

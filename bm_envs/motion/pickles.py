@@ -1,8 +1,8 @@
 """Pickle and joblib files of arrays and plain values, read without running what is in them.
 
-A pickle is a program: unpickling calls whatever functions it names. Here it can name only what NumPy
-and joblib write for an array, and what is called is a stand-in of this module that makes an array
-and nothing else. Any other name is refused, so a file with a class in it is, too.
+A pickle is a program: unpickling calls whatever functions it names. Here it can name only what
+NumPy and joblib write for an array, and what is called is a stand-in of this module that makes an
+array and nothing else. Any other name is refused, so a file with a class in it is, too.
 
 joblib writes an array as a small description (`NumpyArrayWrapper`) with the bytes behind it in the
 same stream, and may compress the whole. Source: `joblib : joblib/numpy_pickle.py`.
@@ -17,6 +17,7 @@ import math
 import os
 import pickle
 import re
+import struct
 import zlib
 from collections.abc import Callable
 from pathlib import Path
@@ -44,6 +45,7 @@ def read_pickle(path: str | Path) -> Any:
     except (
         pickle.UnpicklingError, EOFError, ValueError, TypeError, KeyError, IndexError,
         AttributeError, OverflowError, MemoryError, AssertionError, RecursionError, ImportError,
+        struct.error,
     ) as error:  # fmt: skip
         reason = str(error).splitlines()[0][:80] if str(error) else type(error).__name__
         raise MotionError(f"{path}: is no readable pickle or joblib file ({reason}).") from error
@@ -78,7 +80,7 @@ def _unpacked(path: Path) -> bytes:
             unpack = zlib.decompressobj(32 + zlib.MAX_WBITS)
         elif raw[:3] == b"BZh":
             unpack = bz2.BZ2Decompressor()
-        elif raw[:6] == b"\xfd7zXZ\x00" or raw[:5] == b"\x5d\x00\x00\x80\x00":
+        elif raw[:6] == b"\xfd7zXZ\x00" or raw[:3] == b"\x5d\x00\x00":
             unpack = lzma.LZMADecompressor()
         if unpack is not None:
             raw = unpack.decompress(raw, MAX_BYTES + 1)
@@ -179,8 +181,11 @@ for _core in ("numpy.core", "numpy._core"):
 
 
 # The pure-Python class, as joblib's own: the C one does not let an array be read in between.
-class _Unpickler(pickle._Unpickler):  # type: ignore[misc,name-defined]
-    dispatch = dict(pickle._Unpickler.dispatch)  # type: ignore[attr-defined]
+_PythonUnpickler: Any = pickle._Unpickler  # type: ignore[attr-defined]
+
+
+class _Unpickler(_PythonUnpickler):
+    dispatch = dict(_PythonUnpickler.dispatch)
 
     def __init__(self, where: str, content: bytes) -> None:
         self._where = where

@@ -46,7 +46,9 @@ wave of 5 Hz 0.87 of its height and takes jitter of single frames."""
 MAX_SPEED = 0.7
 """Largest joint speed, as a share of the motor's limit, that smoothing leaves."""
 FIRST_ITERATIONS, ITERATIONS = 200, 6
-"""Steps of the first frame, from the default pose, and of the others, from the frame before."""
+"""Most steps of the first frame, from the default pose, and of the others, each from the last."""
+STEP = 1e-4
+"""m or rad: a smaller step is the last one of a frame."""
 
 
 @dataclass(frozen=True)
@@ -135,7 +137,8 @@ def targets(body: Body) -> Targets:
     person_width = np.linalg.norm(pos["left_hip"] - pos["right_hip"], axis=1).mean()
     widen = (robot.hip_width - person_width) / 2
     ankle = np.stack([
-        pos[f"{side}_ankle"] + sign * widen * left for side, sign in zip(SIDES, (1, -1), strict=True)
+        pos[f"{side}_ankle"] + sign * widen * left
+        for side, sign in zip(SIDES, (1, -1), strict=True)
     ], axis=1)  # fmt: skip
 
     def both(part: str) -> np.ndarray:
@@ -246,14 +249,14 @@ def solve(wanted: Targets, weights: Weights = Weights()) -> np.ndarray:
     Raises:
         MotionError: the package mink is not installed, or its solver found no step.
     """
-    qpos = _track(wanted, weights, None)
+    qpos = track(wanted, weights)
     smoothed = np.column_stack([
         _smoothed(qpos[:, :3], SMOOTHING),
         _smooth_quats(qpos[:, 3:7], SMOOTHING),
         _slowed(_smoothed(qpos[:, 7:], SMOOTHING), wanted.fps),
     ])  # fmt: skip
     near = replace(wanted, pelvis_pos=smoothed[:, :3], pelvis_quat=smoothed[:, 3:7])
-    qpos = _track(near, STAY, smoothed)
+    qpos = track(near, STAY, smoothed)
     low, high = g1.JOINT_RANGE.T
     # The solver keeps to the limits to rounding; a stored joint is exactly within them.
     qpos[:, 7:] = np.clip(qpos[:, 7:], low, high)
@@ -301,8 +304,14 @@ def _mink() -> Any:
     return mink
 
 
-def _track(wanted: Targets, weights: Weights, near: np.ndarray | None) -> np.ndarray:
-    """One pass over all frames; `near [T, 36]` is what the posture keeps to, if given."""
+def track(wanted: Targets, weights: Weights, near: np.ndarray | None = None) -> np.ndarray:
+    """`qpos [T, 36]` of one pass over all frames, each from the one before.
+
+    Args:
+        wanted: where the links should be.
+        weights: at what cost they are not.
+        near: `[T, 36]`, a solution to stay near; then nothing is asked of the arms.
+    """
     mink = _mink()
     model = mjcf.compile_model(mjcf.ModelConfig())
     robot = robot_lengths()
@@ -373,14 +382,19 @@ def _track(wanted: Targets, weights: Weights, near: np.ndarray | None) -> np.nda
                 wrists[side].set_target(pose(to_torso @ wrist))
             try:
                 step = mink.solve_ik(
-                    configuration, followed, 1.0, solver="daqp", damping=weights.damping, limits=limits
+                    configuration,
+                    followed,
+                    1.0,
+                    solver="daqp",
+                    damping=weights.damping,
+                    limits=limits,
                 )
             except mink.MinkError as error:
                 raise MotionError(
                     f"Frame {t} ({t / wanted.fps:.2f} s) has no inverse kinematics ({error})."
                 ) from error
             configuration.integrate_inplace(step, 1.0)
-            if np.abs(step).max() < 1e-4:
+            if np.abs(step).max() < STEP:
                 break
         result[t] = configuration.q
     return result

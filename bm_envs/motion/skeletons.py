@@ -73,7 +73,7 @@ def _mapping(
     marks: tuple[str, ...] = (),
 ) -> Mapping:
     """A mapping from lists of names; `*` in them stands for the side."""
-    joints = dict(zip(("pelvis", "chest", "neck"), trunk.split(), strict=True))
+    joints: dict[str, str] = dict(zip(PARTS[:3], trunk.split(), strict=True))
     for side, spelling in zip(SIDES, sides, strict=True):
         for limb, joint in zip(LIMBS, f"{legs} {arms}".split(), strict=True):
             joints[f"{side}_{limb}"] = joint.replace("*", spelling)
