@@ -336,8 +336,12 @@ def _order_of(
         )
         for choice in ("mujoco", "isaac")
     }
-    errors = {choice: _kinematics_error(arrays, *maps)[0] for choice, maps in choices.items()}
-    fitting = [choice for choice, error in errors.items() if error <= KINEMATICS_TOLERANCE]
+    errors: dict[g1.Order, float] = {
+        choice: _kinematics_error(arrays, *maps)[0] for choice, maps in choices.items()
+    }
+    fitting: list[g1.Order] = [
+        choice for choice, error in errors.items() if error <= KINEMATICS_TOLERANCE
+    ]
     finding = (
         f"forward kinematics fits order='{fitting[0]}'"
         if fitting
