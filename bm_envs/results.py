@@ -524,6 +524,38 @@ class Kind:
     """None: a file may do without settings."""
 
 
+RETARGET: Rules = {
+    "motion": text(),
+    "skeleton": text(),
+    "frames": whole(3),
+    "clip_s": number(0, above=True),
+    "cpu_s": number(0),
+    "frames_per_s": number(0, above=True),
+    "limit_excess_rad": number(0),
+    "foot_contact_share": number(0, 1),
+    "foot_slide_m_s": number(0),
+    "foot_slide_worst_m_s": number(0),
+    "penetration_m": number(0),
+    **{
+        f"{limb}_direction{which}_deg": number(0, 180)
+        for limb in ("arm", "leg") for which in ("", "_worst")
+    },
+    "warnings": listing(),
+    "joint_difference_rad": numbers(required=False),
+}  # fmt: skip
+RETARGET_SOLVERS: Rules = {
+    "solver": text("mink", "newton"),
+    "motion": text(),
+    "frames": whole(3),
+    "cpu_s": number(0),
+    "frames_per_s": number(0, above=True),
+    "cost": number(0),
+    "arm_direction_deg": number(0, 180),
+    "foot_error_m": number(0),
+    "joint_speed_ratio": number(0),
+    "limit_excess_rad": number(0),
+}
+
 KINDS: dict[str, Kind] = {
     "track": Kind(TRACK, _track, TRACK_SETTINGS),
     "guided": Kind(GUIDED, _guided),
@@ -536,6 +568,8 @@ KINDS: dict[str, Kind] = {
     "conformance": Kind(CONFORMANCE, _conformance),
     "sim2sim": Kind(SIM2SIM, _sim2sim),
     "world_model": Kind(WORLD_MODEL),
+    "retarget": Kind(RETARGET),
+    "retarget_solvers": Kind(RETARGET_SOLVERS),
 }
 
 

@@ -207,6 +207,27 @@ def quat_to_matrix(q: Array) -> Array:
     return rows.reshape(rows.shape[:-1] + (3, 3))
 
 
+def quat_from_matrix(matrix: Array) -> Array:
+    """The rotation as a quaternion with w >= 0. `[..., 3, 3]` -> `[..., 4]`; NumPy only.
+
+    Four times the outer product of the quaternion with itself is linear in the matrix; of its rows
+    the one with the largest diagonal is free of cancellation.
+    """
+    m = np.asarray(matrix)
+    xx, yy, zz = m[..., 0, 0], m[..., 1, 1], m[..., 2, 2]
+    wx, wy, wz = (m[..., k, j] - m[..., j, k] for j, k in ((1, 2), (2, 0), (0, 1)))
+    xy, yz, zx = (m[..., j, k] + m[..., k, j] for j, k in ((0, 1), (1, 2), (2, 0)))
+    outer = np.stack([
+        _stack([1 + xx + yy + zz, wx, wy, wz]),
+        _stack([wx, 1 + xx - yy - zz, xy, zx]),
+        _stack([wy, xy, 1 - xx + yy - zz, yz]),
+        _stack([wz, zx, yz, 1 - xx - yy + zz]),
+    ], -2)  # fmt: skip
+    largest = np.diagonal(outer, axis1=-2, axis2=-1).argmax(-1)
+    q = np.take_along_axis(outer, largest[..., None, None], -2)[..., 0, :]
+    return quat_normalize(np.where(q[..., :1] < 0, -q, q))
+
+
 def quat_axes(q: Array) -> Array:
     """The rotated frame's axes x, y, z, one a row: the matrix transposed. `[..., 3, 3]`.
 

@@ -131,15 +131,15 @@ def test_a_csv_path_is_30_fps_unless_told(world):
     assert load_motion("a.csv", sets=world, input_fps=60).num_frames == 50
 
 
-def test_the_order_of_an_npz_without_names_can_be_told(world):
+def test_the_order_of_an_npz_without_names_is_found_or_checked(world):
     save_npz(motion_samples.clip(), Path("a.npz"), order="isaac")
     with np.load("a.npz") as archive:
         bare = {key: archive[key] for key in archive.files if not key.endswith("_names")}
     np.savez("bare.npz", **bare)
     for text in ("bare.npz", "bare.npz[0:1]"):
         with pytest.raises(MotionError, match="forward kinematics fits order='isaac'"):
-            load_motion(text)
-        clip = load_motion(text, order="isaac")
+            load_motion(text, order="mujoco")
+        clip = load_motion(text)
         frames = clip.num_frames
         np.testing.assert_array_equal(clip.joint_pos, motion_samples.clip().joint_pos[:frames])
 
@@ -176,11 +176,14 @@ def test_cuts(world):
         ("nul\0", f"Unknown motion 'nul\\x00'; {LIST}"),
         ("none.npz", "none.npz: does not exist, expected a .npz file."),
         ("none.csv[0:1]", "none.csv: does not exist, expected a .csv file."),
-        ("note.bvh", "note.bvh: ends in '.bvh', expected a motion in .npz or .csv."),
+        ("note.txt", "note.txt: ends in '.txt', expected a motion in .npz, .csv, .pkl."),
+        ("man.bvh", "man.bvh: is the motion of a person, expected one of the robot:"
+         " tools/retarget.py makes it."),
     ],
 )  # fmt: skip
 def test_what_is_wrong_is_said_in_one_sentence(world, motion, sentence):
-    Path("note.bvh").write_text("HIERARCHY")
+    Path("man.bvh").write_text("HIERARCHY")
+    Path("note.txt").write_text("no motion")
     with pytest.raises(MotionError) as caught:
         load_motion(motion, sets=world)
     assert str(caught.value) == sentence

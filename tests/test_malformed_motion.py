@@ -199,8 +199,9 @@ def test_npz_names(good_arrays, refused):
         (other,) = set(NAME_KEYS) - {key}
         text = refused("names.npz", packed(without(good_arrays, key)))
         assert f"holds {other} but not {key}, expected both or neither" in text
-    bare = packed(without(good_arrays, *NAME_KEYS))
-    assert "must be told with order='mujoco' or order='isaac'" in refused("bare.npz", bare)
+    zero = {"joint_pos": np.roll(good_arrays["joint_pos"], 1, axis=1)}
+    bare = packed(without(good_arrays | zero, *NAME_KEYS))
+    assert "and the order of its values does not show" in refused("bare.npz", bare)
 
 
 def test_npz_of_another_robot_or_point(good_arrays, refused):

@@ -45,6 +45,19 @@ GOOD = {
     "world_model": result("world_model", [{
         "step": 1, "count": 640, "model": {"pos_mm": 1.1}, "coasting": {"pos_mm": 3.0},
     }]),
+    "retarget": result("retarget", [{
+        "motion": "jacks", "skeleton": "CMU", "frames": 207, "clip_s": 4.12, "cpu_s": 0.7,
+        "frames_per_s": 303.1, "limit_excess_rad": 0.0, "foot_contact_share": 0.49,
+        "foot_slide_m_s": 0.005, "foot_slide_worst_m_s": 0.02, "penetration_m": 0.0017,
+        "arm_direction_deg": 0.6, "arm_direction_worst_deg": 1.5, "leg_direction_deg": 0.8,
+        "leg_direction_worst_deg": 1.6, "warnings": [], "compared_with": "dance1",
+        "joint_difference_rad": {"left_knee_joint": 0.1}, "mean_difference_rad": 0.1,
+    }]),
+    "retarget_solvers": result("retarget_solvers", [{
+        "solver": "mink", "motion": "jacks", "frames": 207, "cpu_s": 0.6, "frames_per_s": 346.0,
+        "cost": 0.0014, "arm_direction_deg": 0.09, "foot_error_m": 0.0017,
+        "joint_speed_ratio": 2.0, "limit_excess_rad": 0.0,
+    }]),
 }  # fmt: skip
 
 

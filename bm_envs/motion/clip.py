@@ -6,10 +6,10 @@ tools and mjlab's read it, and adds what those files leave out: `joint_names`, `
 `foot_contact [T, 2]`, `velocity_point`, `name`, `source`, `licence`.
 Source: `whole_body_tracking : scripts/csv_to_npz.py`.
 
-Order. A file of Isaac Lab is breadth first, one of MuJoCo depth first, and without names nothing in
-it tells which. So values are mapped to the project's order by the names in the file; a file without
-names is read only when the caller tells its order; and either way the link positions are compared
-with forward kinematics of the joint angles, which no wrong order survives.
+Order. A file of Isaac Lab is breadth first, one of MuJoCo depth first, and without names no key
+says which. So values are mapped to the project's order by the names in the file, or, without names,
+in the one order in which the link positions are those that forward kinematics finds for the joint
+angles. No wrong order survives that comparison, which is made with names, too.
 
 Velocities are of link *origins*. Isaac Lab's files store the centre of mass's instead, but their
 pelvis entry is the finite difference of the pelvis *origin*, written into the centre-of-mass slot.
@@ -21,10 +21,6 @@ from __future__ import annotations
 
 import hashlib
 import math
-import os
-import zipfile
-import zlib
-from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -34,6 +30,7 @@ import numpy as np
 from bm_envs import rotations as rot
 from bm_envs.cli import atomic_path
 from bm_envs.errors import MotionError
+from bm_envs.motion import npz
 from bm_envs.robots import g1, kinematics
 
 ARRAY_SHAPES: dict[str, tuple[int, ...]] = {
@@ -255,7 +252,7 @@ def load_npz(path: str | Path, *, order: g1.Order | None = None) -> Clip:
 
     Args:
         path: the file.
-        order: order of the values in a file without names; a file's own names go before it.
+        order: order that the values of a file without names must have; None: the one that fits.
 
     Raises:
         MotionError: one sentence that names the file, what is wrong in it and what was expected.
@@ -339,18 +336,24 @@ def _order_of(
         )
         for choice in ("mujoco", "isaac")
     }
-    errors = {choice: _kinematics_error(arrays, *maps)[0] for choice, maps in choices.items()}
-    fitting = [choice for choice, error in errors.items() if error <= KINEMATICS_TOLERANCE]
+    errors: dict[g1.Order, float] = {
+        choice: _kinematics_error(arrays, *maps)[0] for choice, maps in choices.items()
+    }
+    fitting: list[g1.Order] = [
+        choice for choice, error in errors.items() if error <= KINEMATICS_TOLERANCE
+    ]
     finding = (
         f"forward kinematics fits order='{fitting[0]}'"
         if fitting
         else f"forward kinematics fits neither order ({min(errors.values()):.3g} m off at best,"
         f" expected at most {KINEMATICS_TOLERANCE} m)"
     )
+    if order is None and len(fitting) == 1:
+        return choices[fitting[0]]
     if order is None:
         raise MotionError(
-            f"{where}: has no joint_names and body_names, so the order of its values must be told"
-            f" with order='mujoco' or order='isaac'; {finding}."
+            f"{where}: has no joint_names and body_names, and the order of its values does not"
+            f" show: {finding}."
         )
     if order not in fitting:
         raise MotionError(
@@ -379,7 +382,7 @@ def _kinematics_error(
 def read_head(path: Path) -> tuple[float, int, str, str] | None:
     """Rate, frames, source and licence of a motion file, for lists; None where it is none."""
     try:
-        members = _read_members(path, ("fps", "joint_pos", "source", "licence"))
+        members = npz.read_arrays(path, ("fps", "joint_pos", "source", "licence"), _check_member)
     except MotionError:
         return None
     if "fps" not in members or "joint_pos" not in members:
@@ -388,85 +391,30 @@ def read_head(path: Path) -> tuple[float, int, str, str] | None:
     return float(members["fps"].reshape(())), len(members["joint_pos"]), source, licence
 
 
-def _read_members(
-    path: Path,
-    known: Sequence[str] = ("fps", *ARRAY_SHAPES, "foot_contact", *_NAME_KEYS, *_TEXT_KEYS),
-) -> dict[str, np.ndarray]:
-    """The arrays under the keys we know. Sizes are checked before memory is taken; no code runs."""
-    if not os.path.isfile(path):  # unlike Path.is_file, False and no error for a hopeless name
-        problem = "is not a file" if os.path.exists(path) else "does not exist"
-        raise MotionError(f"{path}: {problem}, expected a .npz file.")
-    members: dict[str, np.ndarray] = {}
-    try:
-        with zipfile.ZipFile(path) as archive:
-            present = set(archive.namelist())
-            for key in known:
-                if f"{key}.npy" in present:
-                    members[key] = _read_array(
-                        f"{path}", key, archive, archive.getinfo(f"{key}.npy")
-                    )
-    except MotionError:
-        raise
-    except (
-        OSError,
-        zipfile.BadZipFile,
-        zlib.error,
-        EOFError,
-        ValueError,
-        NotImplementedError,
-    ) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise MotionError(f"{path}: is not a readable .npz file ({reason}).") from error
-    return members
+def _read_members(path: Path) -> dict[str, np.ndarray]:
+    """The arrays under the keys we know."""
+    known = ("fps", *ARRAY_SHAPES, "foot_contact", *_NAME_KEYS, *_TEXT_KEYS)
+    return npz.read_arrays(path, known, _check_member)
 
 
-def _read_array(
-    where: str, key: str, archive: zipfile.ZipFile, info: zipfile.ZipInfo
-) -> np.ndarray:
-    if info.flag_bits & 1 or info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+def _check_member(where: str, key: str, shape: tuple[int, ...], dtype: np.dtype) -> None:
+    if key in ARRAY_SHAPES or key == "foot_contact":
+        _check_shape(where, key, shape, ARRAY_SHAPES.get(key, (2,)))
+    elif key in _NAME_KEYS:
+        count = len(_NAME_KEYS[key])
+        if dtype.kind != "U" or shape != (count,) or dtype.itemsize > 1024:
+            raise MotionError(
+                f"{where}: {key} has type {dtype} and shape {shape}, expected {count} names."
+            )
+    elif key in _TEXT_KEYS:
+        if dtype.kind != "U" or shape != () or dtype.itemsize > 65536:
+            raise MotionError(
+                f"{where}: {key} has type {dtype} and shape {shape}, expected one text."
+            )
+    elif dtype.kind not in "fiu" or shape not in ((), (1,)):
         raise MotionError(
-            f"{where}: {key} is encrypted or packed in an unusual way, expected a plain .npz file."
+            f"{where}: {key} has type {dtype} and shape {shape}, expected one number."
         )
-    with archive.open(info) as stream:
-        version = np.lib.format.read_magic(stream)  # type: ignore[arg-type]
-        readers = {
-            (1, 0): np.lib.format.read_array_header_1_0,
-            (2, 0): np.lib.format.read_array_header_2_0,
-        }
-        if version not in readers:
-            raise MotionError(
-                f"{where}: {key} is in format {version}, expected 1.0 or 2.0 of .npy."
-            )
-        shape, fortran, dtype = readers[version](stream)
-        if dtype.hasobject:
-            raise MotionError(
-                f"{where}: {key} holds pickled Python objects, which are never loaded;"
-                " expected a plain array."
-            )
-        if key in ARRAY_SHAPES or key == "foot_contact":
-            _check_shape(where, key, shape, ARRAY_SHAPES.get(key, (2,)))
-        elif key in _NAME_KEYS:
-            count = len(_NAME_KEYS[key])
-            if dtype.kind != "U" or shape != (count,) or dtype.itemsize > 1024:
-                raise MotionError(
-                    f"{where}: {key} has type {dtype} and shape {shape}, expected {count} names."
-                )
-        elif key in _TEXT_KEYS:
-            if dtype.kind != "U" or shape != () or dtype.itemsize > 65536:
-                raise MotionError(
-                    f"{where}: {key} has type {dtype} and shape {shape}, expected one text."
-                )
-        elif dtype.kind not in "fiu" or shape not in ((), (1,)):
-            raise MotionError(
-                f"{where}: {key} has type {dtype} and shape {shape}, expected one number."
-            )
-        size = math.prod(shape) * dtype.itemsize
-        held = info.file_size - stream.tell()
-        if held != size:
-            raise MotionError(
-                f"{where}: {key} needs {size} bytes for shape {shape} but holds {held}."
-            )
-        return np.frombuffer(stream.read(), dtype).reshape(shape, order="F" if fortran else "C")
 
 
 def _check_order(where: str, order: str) -> None:

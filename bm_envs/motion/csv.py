@@ -3,37 +3,35 @@
 A row is a frame: root position x y z (m), root quaternion **x y z w**, 29 joint angles (rad) in the
 project's order; no header. The rate is not in the file.
 
-Resampling follows `whole_body_tracking : scripts/csv_to_npz.py`: output times `k / output_fps`
-strictly before the last input frame (so that frame is normally not sampled, also at equal rates),
-linear interpolation of positions and joints, shortest-arc slerp of the root. One thing differs: the
-published script takes its times from a float32 `arange`, which for some lengths adds or drops a
-sample at the end; here they are exact fractions.
-
-`interpolation="cubic"` is ours. Linear interpolation of 30 Hz makes velocities a staircase; a
-Catmull-Rom spline through the same frames has continuous ones, and may overshoot their range a
-little. The root's quaternion components go through the same spline and are normalised.
+`clip_from_rows` resamples to the control rate by `bm_envs/motion/resample.py`, as
+`whole_body_tracking : scripts/csv_to_npz.py` does: output times strictly before the last frame
+(so that frame is normally not sampled, also at equal rates), linear interpolation of positions and
+joints, shortest-arc slerp of the root; or, ours, a cubic spline.
 """
 
 from __future__ import annotations
 
 import math
 import os
-from fractions import Fraction
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 
 from bm_envs import rotations as rot
 from bm_envs.errors import MotionError
 from bm_envs.motion.clip import MAX_FRAMES, Clip, clip_from_states
+from bm_envs.motion.resample import (
+    Interpolation,
+    frame_count,
+    frame_positions,
+    interpolate,
+    interpolate_quats,
+)
 from bm_envs.robots import g1
 
 COLUMNS = 3 + 4 + g1.NUM_JOINTS
 MAX_LINE = 4096
 """Characters in a row (the published files have under 400); bounds the file's size too."""
-
-Interpolation = Literal["linear", "cubic"]
 
 
 def read_csv(
@@ -63,9 +61,7 @@ def read_csv(
         MotionError: one sentence with the file, the line, what is wrong and what was expected.
     """
     path, where = Path(path), str(path)
-    for key, fps in (("input_fps", input_fps), ("output_fps", output_fps)):
-        if not (math.isfinite(fps) and fps > 0):
-            raise MotionError(f"{where}: {key} is {fps}, expected a positive number.")
+    check_rates(where, input_fps, output_fps)
     rows = _read_rows(path)
     if frame_range is not None:
         first, last = frame_range
@@ -75,24 +71,55 @@ def read_csv(
                 f" 1 and {len(rows)}."
             )
         rows = rows[first - 1 : last]
-    # Times are exact fractions of an input frame: 5 * 30 / 50 is frame 3 and not 2.9999.
-    step = Fraction(input_fps) / Fraction(output_fps)
-    frames = math.ceil((len(rows) - 1) / step)
+    return clip_from_rows(
+        where, rows, input_fps=input_fps, output_fps=output_fps, interpolation=interpolation,
+        name=name or path.stem, source=source or path.name, licence=licence,
+    )  # fmt: skip
+
+
+def check_rates(where: str, input_fps: float, output_fps: float) -> None:
+    """Refuse rates that are no positive numbers."""
+    for key, fps in (("input_fps", input_fps), ("output_fps", output_fps)):
+        if not (math.isfinite(fps) and fps > 0):
+            raise MotionError(f"{where}: {key} is {fps}, expected a positive number.")
+
+
+def clip_from_rows(
+    where: str,
+    rows: np.ndarray,
+    *,
+    input_fps: float,
+    output_fps: float,
+    interpolation: Interpolation,
+    name: str,
+    source: str,
+    licence: str,
+) -> Clip:
+    """A clip from rows as a CSV has them, resampled; arguments as in `read_csv`.
+
+    Args:
+        where: what errors name.
+        rows: `[N, 36]`: root position, root quaternion x y z w of any length but zero, joints.
+        input_fps: the rows' frames per second.
+        output_fps: the clip's.
+        interpolation: between the rows.
+        name: the clip's name.
+        source: where it is from.
+        licence: its licence.
+    """
+    check_rates(where, input_fps, output_fps)
+    frames = frame_count(len(rows), input_fps, output_fps)
     if not 3 <= frames <= MAX_FRAMES:
         raise MotionError(
             f"{where}: {len(rows)} rows at {input_fps:g} fps make {frames} frames at {output_fps:g}"
             f" fps, expected 3 to {MAX_FRAMES}."
         )
-    position = np.array([float(k * step) for k in range(frames)])
-    root_pos, root_quat, joint_pos = _resample(rows, position, interpolation)
+    position = frame_positions(len(rows), input_fps, output_fps)
+    values = interpolate(np.delete(rows, range(3, 7), axis=1), position, interpolation)
+    quat = rot.quat_normalize(rows[:, [6, 3, 4, 5]])
+    root_quat = interpolate_quats(quat, position, interpolation)
     return clip_from_states(
-        name or path.stem,
-        output_fps,
-        root_pos,
-        root_quat,
-        joint_pos,
-        source=source or path.name,
-        licence=licence,
+        name, output_fps, values[:, :3], root_quat, values[:, 3:], source=source, licence=licence
     )
 
 
@@ -108,43 +135,6 @@ def count_frames(path: Path) -> int | None:
     except (OSError, UnicodeDecodeError, MotionError):
         return None
     return count + (not ended)
-
-
-def _resample(
-    rows: np.ndarray, position: np.ndarray, interpolation: Interpolation
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Root position, root quaternion (w x y z), joints at fractional row numbers `position [T]`."""
-    quat = rot.quat_normalize(rows[:, [6, 3, 4, 5]])
-    linear = np.delete(rows, range(3, 7), axis=1)
-    before = np.floor(position).astype(int)
-    after = np.minimum(before + 1, len(rows) - 1)
-    blend = position - before
-    if interpolation == "linear":
-        values = linear[before] + blend[:, None] * (linear[after] - linear[before])
-        root_quat = rot.quat_slerp(quat[before], quat[after], blend)
-    elif interpolation == "cubic":
-        # q and -q are one rotation: neighbours must have the sign that makes them close.
-        flips = np.where((quat[1:] * quat[:-1]).sum(axis=1) < 0, -1.0, 1.0)
-        quat[1:] *= np.cumprod(flips)[:, None]
-        values = _catmull_rom(linear, before, after, blend)
-        root_quat = rot.quat_normalize(_catmull_rom(quat, before, after, blend))
-    else:
-        raise MotionError(f"interpolation is {interpolation!r}, expected 'linear' or 'cubic'.")
-    return values[:, :3], root_quat, values[:, 3:]
-
-
-def _catmull_rom(
-    x: np.ndarray, before: np.ndarray, after: np.ndarray, blend: np.ndarray
-) -> np.ndarray:
-    """Cubic Hermite spline through the rows of `x` with central differences as tangents."""
-    slope = np.gradient(x, axis=0)
-    t = blend[:, None]
-    return (
-        (2 * t**3 - 3 * t**2 + 1) * x[before]
-        + (t**3 - 2 * t**2 + t) * slope[before]
-        + (3 * t**2 - 2 * t**3) * x[after]
-        + (t**3 - t**2) * slope[after]
-    )
 
 
 def _read_rows(path: Path) -> np.ndarray:

@@ -7,8 +7,8 @@
 | `walk_on_0`, `walk_on_1`, ... | the same, never standing |
 | `dance1_subject2`, `dance1` | LAFAN1 retargeted to the G1: `BM_DATA_DIR/lafan1_g1`, then the Hub |
 | `g1_moves/M_Move19` | G1 Moves: `BM_DATA_DIR/g1_moves` |
-| any other `NAME` | `BM_DATA_DIR/NAME.npz` or `BM_DATA_DIR/NAME.csv` |
-| `some/file.npz`, `some/file.csv` | the file; an existing file wins over a name |
+| any other `NAME` | `BM_DATA_DIR/NAME.npz`, `.csv` or `.pkl` |
+| `some/file.npz`, `.csv`, `.pkl`, `.pkl#NAME` | the file (`formats.py`); it wins over a name |
 
 A LAFAN1 name without its subject is the lowest-numbered subject there is. `NAME[10:20]` keeps
 seconds 10 to 20 of any of them, and either end may be left out. Files of the two public sets are
@@ -26,7 +26,7 @@ from pathlib import Path
 
 from bm_envs.cli import file_sha256
 from bm_envs.errors import MotionError
-from bm_envs.motion import hub
+from bm_envs.motion import formats, hub
 from bm_envs.motion.clip import Clip, load_npz, read_head
 from bm_envs.motion.csv import count_frames, read_csv
 from bm_envs.robots import g1
@@ -170,8 +170,8 @@ def load_motion(
     Args:
         motion: a name or a path as in the table above, with a cut `[start:end]` in seconds if
             wanted. A clip is returned as it is.
-        input_fps: rate of a CSV that is not of a public set; None: 30.
-        order: order of the values in an NPZ without names, as in `load_npz`.
+        input_fps: rate of a file that has none and is not of a public set; None: 30.
+        order: order that an NPZ without names must have, as in `load_npz`.
         sets: the public sets whose names are known.
 
     Raises:
@@ -181,7 +181,7 @@ def load_motion(
         return motion
     text = os.fspath(motion)
     if _is_file(text):  # also a file whose name looks like a cut
-        return _load_file(Path(text), input_fps or CSV_FPS, order)
+        return formats.read_file(text, input_fps=input_fps or CSV_FPS, order=order)
     cut = re.fullmatch(r"(.+)\[(.*)\]", text, re.DOTALL)
     if not cut:
         return _load_whole(text, input_fps, order, sets)
@@ -193,11 +193,17 @@ def load_motion(
 
 
 def load_motions(motion: str | Path | Clip | Sequence[str | Path | Clip]) -> list[Clip]:
-    """Load one motion or several, in the order given."""
+    """Load one motion or several, in the order given; of a .pkl file, all clips in it."""
     several = [motion] if isinstance(motion, str | Path | Clip) else list(motion)
     if not several:
         raise MotionError("The list of motions is empty, expected one name or path at least.")
-    return [load_motion(item) for item in several]
+    clips = []
+    for item in several:
+        if not isinstance(item, Clip) and Path(item).suffix == ".pkl" and os.path.isfile(item):
+            clips += [load_motion(f"{item}#{name}") for name in formats.clip_names(item)]
+        else:
+            clips.append(load_motion(item))
+    return clips
 
 
 def list_motions(sets: Sequence[PublicSet] = PUBLIC_SETS) -> list[MotionInfo]:
@@ -274,20 +280,12 @@ def _in_data_dir(relative: str) -> Path | None:
     return path if os.path.isfile(path) else None
 
 
-def _load_file(path: Path, csv_fps: float, order: g1.Order | None) -> Clip:
-    if path.suffix == ".npz":
-        return load_npz(path, order=order)
-    if path.suffix == ".csv":
-        return read_csv(path, input_fps=csv_fps)
-    raise MotionError(f"{path}: ends in '{path.suffix}', expected a motion in .npz or .csv.")
-
-
 def _load_whole(
     name: str, input_fps: float | None, order: g1.Order | None, sets: Sequence[PublicSet]
 ) -> Clip:
     """The motion `name` without a cut."""
-    if _is_file(name) or name.endswith((".npz", ".csv")):
-        return _load_file(Path(name), input_fps or CSV_FPS, order)
+    if _is_file(name) or name.endswith(formats.SUFFIXES) or formats.is_in_pickle(name):
+        return formats.read_file(name, input_fps=input_fps or CSV_FPS, order=order)
     builtin = {path.stem: path for path in _builtin_files()}
     if name in builtin:
         return load_npz(builtin[name])
@@ -300,10 +298,10 @@ def _load_whole(
         stem = short.get(name, name).removeprefix(public.prefix)
         if public.prefix + stem == short.get(name, name) and stem in public.sha256:
             return _load_public(public, stem)
-    for suffix in (".npz", ".csv"):
+    for suffix in formats.SUFFIXES:
         if path := _in_data_dir(name + suffix):
             fps = next((p.fps for p in sets if p.prefix and name.startswith(p.prefix)), CSV_FPS)
-            return _load_file(path, input_fps or fps, order)
+            return formats.read_file(path, input_fps=input_fps or fps, order=order)
     known = [*builtin, *(known for public in sets for known in public.names())]
     close = difflib.get_close_matches(name, [*known, *short], n=1)
     hint = f" did you mean '{close[0]}'?" if close else ""

@@ -1,0 +1,98 @@
+"""Arrays out of NPZ files that somebody else wrote: no code runs, no header claims the memory."""
+
+from __future__ import annotations
+
+import math
+import os
+import zipfile
+import zlib
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import TypeVar
+
+import numpy as np
+
+from bm_envs.errors import MotionError
+
+T = TypeVar("T")
+Check = Callable[[str, str, tuple[int, ...], np.dtype], None]
+"""Called with the file, the key, the shape and the type before memory is taken; raises if they
+are not as wanted."""
+
+
+def keys(path: Path) -> frozenset[str]:
+    """The names of the arrays in the file."""
+    return _in_archive(path, lambda archive: frozenset(
+        name.removesuffix(".npy") for name in archive.namelist() if name.endswith(".npy")
+    ))  # fmt: skip
+
+
+def read_arrays(path: Path, known: Iterable[str], check: Check) -> dict[str, np.ndarray]:
+    """Those of the arrays `known` that are in the file.
+
+    Raises:
+        MotionError: one sentence that names the file, the array, what came and what was expected.
+    """
+
+    def read(archive: zipfile.ZipFile) -> dict[str, np.ndarray]:
+        present = set(archive.namelist())
+        return {
+            key: _read_array(f"{path}", key, archive, archive.getinfo(f"{key}.npy"), check)
+            for key in known if f"{key}.npy" in present
+        }  # fmt: skip
+
+    return _in_archive(path, read)
+
+
+def _in_archive(path: Path, read: Callable[[zipfile.ZipFile], T]) -> T:
+    if not os.path.isfile(path):  # unlike Path.is_file, False and no error for a hopeless name
+        problem = "is not a file" if os.path.exists(path) else "does not exist"
+        raise MotionError(f"{path}: {problem}, expected a .npz file.")
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return read(archive)
+    except MotionError:
+        raise
+    except (
+        OSError,
+        zipfile.BadZipFile,
+        zlib.error,
+        EOFError,
+        ValueError,
+        NotImplementedError,
+    ) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise MotionError(f"{path}: is not a readable .npz file ({reason}).") from error
+
+
+def _read_array(
+    where: str, key: str, archive: zipfile.ZipFile, info: zipfile.ZipInfo, check: Check
+) -> np.ndarray:
+    if info.flag_bits & 1 or info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+        raise MotionError(
+            f"{where}: {key} is encrypted or packed in an unusual way, expected a plain .npz file."
+        )
+    with archive.open(info) as stream:
+        version = np.lib.format.read_magic(stream)  # type: ignore[arg-type]
+        readers = {
+            (1, 0): np.lib.format.read_array_header_1_0,
+            (2, 0): np.lib.format.read_array_header_2_0,
+        }
+        if version not in readers:
+            raise MotionError(
+                f"{where}: {key} is in format {version}, expected 1.0 or 2.0 of .npy."
+            )
+        shape, fortran, dtype = readers[version](stream)
+        if dtype.hasobject:
+            raise MotionError(
+                f"{where}: {key} holds pickled Python objects, which are never loaded;"
+                " expected a plain array."
+            )
+        check(where, key, shape, dtype)
+        size = math.prod(shape) * dtype.itemsize
+        held = info.file_size - stream.tell()
+        if held != size:
+            raise MotionError(
+                f"{where}: {key} needs {size} bytes for shape {shape} but holds {held}."
+            )
+        return np.frombuffer(stream.read(), dtype).reshape(shape, order="F" if fortran else "C")
