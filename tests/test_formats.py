@@ -360,6 +360,13 @@ def test_every_cut_of_a_file(tmp_path):
             assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize("head", [b"\x78\x9c", b"\x1f\x8b", b"BZh9", b"\xfd7zXZ\x00", b"]\x00\x00"])
+def test_what_only_looks_compressed(tmp_path, head):
+    (tmp_path / "a.pkl").write_bytes(head + bytes(range(1, 80)))
+    with pytest.raises(MotionError, match=r"a.pkl: (cannot be read \(|its compressed content is)"):
+        load_motion(tmp_path / "a.pkl")
+
+
 def test_a_small_file_of_much_content(tmp_path, monkeypatch):
     monkeypatch.setattr(pickles, "MAX_BYTES", 100_000)
     for pack in (zlib.compress, gzip.compress, bz2.compress):

@@ -113,3 +113,14 @@ def test_float32_stays_float32(convert):
         rot.quat_from_axis_angle(q[..., 1:]), rot.quat_angle(q, q),
     ):  # fmt: skip
         assert "float32" in str(value.dtype)
+
+
+def test_a_matrix_back_to_its_quaternion():
+    """Also at half turns about each axis, where three of the four usual formulas divide by zero."""
+    half = np.array([[0.0, 1, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1], [1, 0, 0, 0]])
+    near = half + 1e-9 * RNG.normal(size=(4, 4))
+    q = np.concatenate([random_quats(), half, near / np.linalg.norm(near, axis=1, keepdims=True)])
+    found = rot.quat_from_matrix(scipy(q).as_matrix())
+    assert same_rotation(found, q) < TOL and (found[:, 0] >= 0).all()
+    shaped = rot.quat_from_matrix(scipy(q[:6]).as_matrix().reshape(2, 3, 3, 3))
+    np.testing.assert_array_equal(shaped.reshape(6, 4), found[:6])

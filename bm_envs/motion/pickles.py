@@ -10,9 +10,7 @@ same stream, and may compress the whole. Source: `joblib : joblib/numpy_pickle.p
 
 from __future__ import annotations
 
-import bz2
 import io
-import lzma
 import math
 import os
 import pickle
@@ -26,6 +24,11 @@ from typing import Any
 import numpy as np
 
 from bm_envs.errors import MotionError
+
+try:
+    from lzma import LZMAError
+except ImportError:  # of the standard library, and still missing where Python was built without
+    LZMAError = OSError
 
 MAX_BYTES = 2**30
 """Largest content taken, unpacked: a day of motion at 50 Hz is a tenth of it."""
@@ -75,22 +78,31 @@ def _unpacked(path: Path) -> bytes:
         if path.stat().st_size > MAX_BYTES:
             raise too_big
         raw = path.read_bytes()
-        unpack: Any = None
-        if raw[:2] == b"\x1f\x8b" or (raw[:1] == b"\x78" and raw[1:2] in b"\x01\x5e\x9c\xda"):
-            unpack = zlib.decompressobj(32 + zlib.MAX_WBITS)
-        elif raw[:3] == b"BZh":
-            unpack = bz2.BZ2Decompressor()
-        elif raw[:6] == b"\xfd7zXZ\x00" or raw[:3] == b"\x5d\x00\x00":
-            unpack = lzma.LZMADecompressor()
+        unpack = _decompressor(raw)
         if unpack is not None:
             raw = unpack.decompress(raw, MAX_BYTES + 1)
             if len(raw) > MAX_BYTES:
                 raise too_big
             if not unpack.eof:
                 raise MotionError(f"{path}: its compressed content is cut off.")
-    except (OSError, zlib.error, lzma.LZMAError, EOFError) as error:
+    except (OSError, zlib.error, EOFError, ImportError, LZMAError) as error:
         raise MotionError(f"{path}: cannot be read ({error}).") from error
     return raw
+
+
+def _decompressor(raw: bytes) -> Any:
+    """What unpacks the content, told by its first bytes; None: it is not packed."""
+    if raw[:2] == b"\x1f\x8b" or (raw[:1] == b"\x78" and raw[1:2] in b"\x01\x5e\x9c\xda"):
+        return zlib.decompressobj(32 + zlib.MAX_WBITS)
+    if raw[:3] == b"BZh":
+        import bz2  # which may be missing likewise
+
+        return bz2.BZ2Decompressor()
+    if raw[:6] == b"\xfd7zXZ\x00" or raw[:3] == b"\x5d\x00\x00":
+        import lzma
+
+        return lzma.LZMADecompressor()
+    return None
 
 
 class _Type:
