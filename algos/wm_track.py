@@ -176,6 +176,9 @@ class Config:
     recent: int = 20_000
     """Control steps, over all robots, of whose states imagination starts: the last ones. Of older
     ones many are where the policy does not come any more."""
+    after_end: float = 0.0
+    """Weight of imagined frames behind a clip's end, where the reference stays as it was at last:
+    else nothing tells the last half second that a robot is about to fall."""
     imagined_noise: float = 0.1
     """Standard deviation of the raw action's noise in imagination."""
     learning_rate: float = 3e-3
@@ -1029,7 +1032,7 @@ class Dream(NamedTuple):
     cost: Tensor
     """`[H, B]`, of the state after each step."""
     counted: Tensor
-    """`[H, B]`, 1 up to the clip's end, then 0."""
+    """`[H, B]`, 1 up to the clip's end, then `after_end`."""
     seen: Tensor
     """`[H + 1, B, O]`, observations without noise, as the policy normalizes them."""
     distance: Tensor
@@ -1120,7 +1123,7 @@ class Imagination(nn.Module):
         every = State(*(torch.cat(values) for values in zip(*states, strict=True)))
         rows = torch.cat([row + h for h in range(horizon + 1)])
         ends = last.repeat(horizon + 1)
-        counted = (rows <= ends).float()[len(row) :]
+        counted = torch.where(rows <= ends, 1.0, config.after_end)[len(row) :]
         root = torch.cat([every.rot, every.pos[..., None]], -1).permute(1, 2, 0).contiguous()
         links = self.links(root, every.joint_pos)
         cost, distance = tracking_loss(
