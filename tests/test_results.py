@@ -36,6 +36,13 @@ GOOD = {
         "link_depth_m": -0.035, "root_speed_m_s": 0.8, "root_turn_rad_s": 0.0, "floating_s": 0.0,
         "flags": ["joint speed"], "worst_s": {"joint speed": 3.2},
     }]),
+    "sim2sim": result("sim2sim", [{
+        "policy": "walk", "motion": "walk", "physics_hz": 1000, "state": "estimated",
+        "command_ms": 10.0, "sensor_ms": 0.0, "noise": 1.0, "effort_scale": 1.0, "trials": 5,
+        "survived": 4, "survived_s": 24.1, "clip_s": 24.5, "failures": ["run: off its reference"],
+        "joint_pos_rad": 0.08, "mpkpe_mm": 100.0, "r_mpkpe_mm": 33.0, "policy_sha256": "0" * 64,
+        "command": "python tools/sim2sim.py walk --noise 1",
+    }]),
 }  # fmt: skip
 
 
@@ -219,6 +226,13 @@ def test_traces_of_track_are_checked():
         ("learning", "machine", {"processor": "x"}, "row 1: machine.cores is null, expected"),
         ("sweep", "error", ..., "row 1: env_steps is null, expected there, in a row without"),
         ("physics_accuracy", "physics_dt", 0, "expected a number above 0."),
+        ("sim2sim", "physics_hz", 0, "expected a whole number of 1 or more."),
+        ("sim2sim", "state", "guessed", "expected 'true' or 'estimated'."),
+        ("sim2sim", "survived", 6, "survived is 6, expected at most the 5 trials."),
+        ("sim2sim", "survived", 5, "expected clip_s, 24.5, where every trial survived."),
+        ("sim2sim", "survived_s", 25.0, "survived_s is 25.0, expected at most clip_s, 24.5."),
+        ("sim2sim", "failures", [], "expected one or more where a trial failed, and none else"),
+        ("sim2sim", "command", "sim2sim walk", "expected a command that starts with 'python '."),
         ("reference", "flags", "none", "expected a list of some of: joint limits, joint speed,"),
         ("reference", "flags", ["slow"], "expected a list of some of: joint limits, joint speed,"),
         ("reference", "flags", [], "expected a time for each of the flags."),
