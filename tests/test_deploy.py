@@ -247,6 +247,26 @@ def test_standing_up_begins_where_the_robot_is_and_ends_in_the_default_pose():
     assert speed == pytest.approx(1.5 * 0.3 / 2.0, rel=1e-3)
 
 
+def test_the_return_begins_with_the_policys_torque_and_keeps_its_speed():
+    driver = controller(motion="stand[0:1]", end_s=3.0)
+    driver.policy.action = np.linspace(-1, 2, 29).astype(np.float32)
+    there = g1.DEFAULT_JOINT_POS + np.linspace(-0.2, 0.1, 29)
+    there[18] += 1.2  # an elbow far away
+    moving = np.linspace(-1, 1, 29)
+    found = phases(driver, 3.5, lambda command: {"joint_pos": there, "joint_vel": moving})
+    first = next(i for i, (_, phase, _) in enumerate(found) if phase == "end")
+
+    def torque(command):
+        return command.stiffness * (command.joint_pos - there) - command.damping * moving
+
+    np.testing.assert_allclose(torque(found[first][2]), torque(found[first - 1][2]), atol=1e-9)
+    targets = np.array([command.joint_pos for _, phase, command in found if phase == "end"])
+    speed = np.abs(np.diff(targets, axis=0)).max(axis=0) / SENSOR_DT
+    # 3 rad/s where a third of a second would be too short a time, and never more.
+    assert speed.max() == pytest.approx(3.0, rel=1e-3) and (speed < 2.0).any()
+    np.testing.assert_allclose(targets[-1], g1.DEFAULT_JOINT_POS)
+
+
 def test_holding_the_end_shows_the_last_pose_at_rest():
     driver = controller(motion="walk[4:5]", at_end="hold", end_s=1.0)
     qpos, _ = driver.motion.root(0)

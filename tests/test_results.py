@@ -57,6 +57,12 @@ GOOD = {
         "solver": "mink", "motion": "jacks", "frames": 207, "cpu_s": 0.6, "frames_per_s": 346.0,
         "cost": 0.0014, "arm_direction_deg": 0.09, "foot_error_m": 0.0017,
         "joint_speed_ratio": 2.0, "limit_excess_rad": 0.0,
+    "sim2sim": result("sim2sim", [{
+        "policy": "walk", "motion": "walk", "physics_hz": 1000, "state": "estimated",
+        "command_ms": 10.0, "sensor_ms": 0.0, "noise": 1.0, "effort_scale": 1.0, "trials": 5,
+        "survived": 4, "survived_s": 24.1, "clip_s": 24.5, "failures": ["run: off its reference"],
+        "joint_pos_rad": 0.08, "mpkpe_mm": 100.0, "r_mpkpe_mm": 33.0, "policy_sha256": "0" * 64,
+        "command": "python tools/sim2sim.py walk --noise 1",
     }]),
 }  # fmt: skip
 
@@ -241,6 +247,13 @@ def test_traces_of_track_are_checked():
         ("learning", "machine", {"processor": "x"}, "row 1: machine.cores is null, expected"),
         ("sweep", "error", ..., "row 1: env_steps is null, expected there, in a row without"),
         ("physics_accuracy", "physics_dt", 0, "expected a number above 0."),
+        ("sim2sim", "physics_hz", 0, "expected a whole number of 1 or more."),
+        ("sim2sim", "state", "guessed", "expected 'true' or 'estimated'."),
+        ("sim2sim", "survived", 6, "survived is 6, expected at most the 5 trials."),
+        ("sim2sim", "survived", 5, "expected clip_s, 24.5, where every trial survived."),
+        ("sim2sim", "survived_s", 25.0, "survived_s is 25.0, expected at most clip_s, 24.5."),
+        ("sim2sim", "failures", [], "expected one or more where a trial failed, and none else"),
+        ("sim2sim", "command", "sim2sim walk", "expected a command that starts with 'python '."),
         ("reference", "flags", "none", "expected a list of some of: joint limits, joint speed,"),
         ("reference", "flags", ["slow"], "expected a list of some of: joint limits, joint speed,"),
         ("reference", "flags", [], "expected a time for each of the flags."),

@@ -13,10 +13,13 @@ import numpy as np
 import pytest
 
 pytest.importorskip("roslibpy")
+pytest.importorskip("websockets")
+
+from websockets.exceptions import ConnectionClosed
+from websockets.sync.server import serve
+
 from bm_envs.motion.library import load_motion
 from bm_envs.robots import g1
-
-websockets_server = pytest.importorskip("websockets.sync.server")
 
 ROOT = Path(__file__).resolve().parent.parent
 BRIDGE = ROOT / "tools" / "ros_bridge.py"
@@ -30,7 +33,7 @@ class Server:
         self.messages, self.advertised = {}, {}
         self.commands = []  # to send to whoever subscribes, one after each joint state
         self._hang_up_after = hang_up_after
-        self._server = websockets_server.serve(self._talk, "127.0.0.1", 0)
+        self._server = serve(self._talk, "127.0.0.1", 0)
         self.port = self._server.socket.getsockname()[1]
         self._thread = threading.Thread(target=self._server.serve_forever, daemon=True)
         self._thread.start()
@@ -43,8 +46,6 @@ class Server:
         self._thread.join(60)
 
     def _talk(self, connection):
-        from websockets.exceptions import ConnectionClosed
-
         subscribed = None
         try:
             for text in connection:
