@@ -57,6 +57,7 @@ GOOD = {
         "solver": "mink", "motion": "jacks", "frames": 207, "cpu_s": 0.6, "frames_per_s": 346.0,
         "cost": 0.0014, "arm_direction_deg": 0.09, "foot_error_m": 0.0017,
         "joint_speed_ratio": 2.0, "limit_excess_rad": 0.0,
+    }]),
     "sim2sim": result("sim2sim", [{
         "policy": "walk", "motion": "walk", "physics_hz": 1000, "state": "estimated",
         "command_ms": 10.0, "sensor_ms": 0.0, "noise": 1.0, "effort_scale": 1.0, "trials": 5,
