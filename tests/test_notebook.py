@@ -58,6 +58,7 @@ def test_its_links_lead_to_pages(notebook):
 @pytest.mark.slow
 def test_it_runs_from_top_to_bottom(notebook, tmp_path, monkeypatch, opengl):
     monkeypatch.setenv("BM_NOTEBOOK_QUICK", "1")
+    monkeypatch.delenv("MPLBACKEND", raising=False)  # the notebook's own shows pictures
     monkeypatch.delenv("PYTEST_CURRENT_TEST", raising=False)  # with it, kernels capture no commands
     run(notebook, tmp_path)
     printed = "".join(

@@ -384,7 +384,8 @@ def test_the_page_is_played_scrubbed_and_slowed(stage):
     client.until(lambda: head.playing and head.speed == 0.25, lambda: stage.step(0.0))
     stage.step(0.4)
     assert head.seconds == pytest.approx(0.1)
-    assert {"Pause", "motion", "reference", "contacts", "follow"} <= client.labels()
+    shown = {"Pause", "motion", "reference", "contacts", "follow"}
+    client.until(lambda: shown <= client.labels())
 
 
 def test_the_page_shows_and_hides(stage):
