@@ -80,7 +80,7 @@ def measure(arguments: list[str], folder: Path) -> dict[str, Any]:
         capture_output=True, text=True,
     )  # fmt: skip
     if not path.is_file():  # else it ran; 1 says that a trial failed, which is a figure
-        lines = done.stderr.strip().splitlines() or ["no message"]
+        lines = done.stderr.strip().splitlines() or [f"exit status {done.returncode}"]
         raise ConfigError(f"{TOOL} failed: {lines[-1].removeprefix('error: ')}")
     (row,) = json.loads(path.read_text())["rows"]
     return row | {"command": shlex.join(["python", TOOL.as_posix(), *arguments])}
