@@ -36,6 +36,7 @@ DEFAULT_PORT = 8080
 FIELD_OF_VIEW = 42.0  # degrees up and down, that of the model's own view
 FOLLOW = 0.2  # share of its way to the robot that the point looked at goes at each picture
 GHOST_OPACITY = 0.28
+TOUCH_N = 1.0  # force on a foot from which on it touches the floor; the robot weighs 330 N
 CONTACT_RGB, GHOST_CONTACT_RGB = (255, 140, 0), (10, 150, 60)
 PATH_RGB, ARROW_RGB = (242, 204, 26), (230, 90, 13)
 GOAL_RGB, OBSTACLE_RGB = (204, 26, 115), (115, 51, 153)
@@ -291,6 +292,15 @@ class Page:
                     "/world/path", np.stack([points[:-1], points[1:]], 1), PATH_RGB, thickness=0.02
                 )
             ]
+
+
+def feet_touch(contact_force: np.ndarray) -> np.ndarray:
+    """Whether the left and the right foot press on the floor. `[2]`.
+
+    Args:
+        contact_force: `[M, 3]`, N, of one robot of a `Simulator`, whose last two links are feet.
+    """
+    return np.linalg.norm(contact_force[-2:], axis=-1) > TOUCH_N
 
 
 def check(port: int) -> Any:

@@ -14,6 +14,7 @@ import pytest
 from diffusion import Model, still
 from scipy.spatial.transform import Rotation
 
+from bm_envs import cli
 from bm_envs.envs import GuidedVectorEnv
 from bm_envs.errors import BMError, ConfigError
 from bm_envs.motion.library import load_motion
@@ -705,7 +706,7 @@ def test_pictures_can_be_made_again(model, tmp_path, opengl, monkeypatch):
 def test_files_without_their_packages_are_one_sentence(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "av", None)
     monkeypatch.setitem(sys.modules, "imageio.v3", None)
-    assert error_line(play.write_video, tmp_path / "a.mp4", [], 5) == (
+    assert error_line(cli.write_video, tmp_path / "a.mp4", [], 5) == (
         "A video needs the package av: pip install 'bm-envs[viz]'."
     )
     assert error_line(play.write_strip, tmp_path / "a.png", [np.zeros((8, 8, 3))]) == (

@@ -12,6 +12,7 @@ import oracles
 import pytest
 from policy_files import isaac_spec, make_clip, make_mlp
 
+from bm_envs import cli
 from bm_envs.errors import BMError, ConfigError, MotionError, PolicyError
 from bm_envs.motion.clip import clip_from_states
 from bm_envs.motion.library import list_motions, load_motion
@@ -266,7 +267,7 @@ def test_a_video_follows_what_is_drawn(tmp_path):
     pytest.importorskip("av", reason="the package av (extra viz) is not installed")
     colours = [(200, 40, 40), (40, 200, 40), (40, 40, 200)]
     drawn = [np.full((32, 48, 3), colour, np.uint8) for colour in colours]
-    replay.write_video(tmp_path / "c.mp4", drawn, 5, len(drawn))
+    cli.write_video(tmp_path / "c.mp4", drawn, 5, len(drawn))
     pictures, _ = decoded(tmp_path / "c.mp4")
     for got, colour in zip(pictures, colours, strict=True):
         assert np.abs(got.astype(int) - colour).max() < 12
@@ -282,14 +283,14 @@ def test_a_failed_video_leaves_the_old_one(tmp_path):
         raise RuntimeError("no more")
 
     with pytest.raises(RuntimeError, match="no more"):
-        replay.write_video(path, pictures(), 5, 2)
+        cli.write_video(path, pictures(), 5, 2)
     assert path.read_bytes() == b"old"
     assert list(tmp_path.iterdir()) == [path]
 
 
 def test_a_video_without_av_is_one_sentence(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "av", None)
-    text = error_line(replay.write_video, tmp_path / "out.mp4", [], 5, 0)
+    text = error_line(cli.write_video, tmp_path / "out.mp4", [], 5, 0)
     assert text == "A video needs the package av: pip install 'bm-envs[viz]'."
     assert not list(tmp_path.iterdir())
 
@@ -385,7 +386,7 @@ def test_the_page_is_played_scrubbed_and_slowed(stage):
     stage.step(0.4)
     assert head.seconds == pytest.approx(0.1)
     shown = {"Pause", "motion", "reference", "contacts", "follow"}
-    client.until(lambda: shown <= client.labels())
+    client.until(lambda: shown <= client.labels(), lambda: stage.step(0.0))
 
 
 def test_the_page_shows_and_hides(stage):

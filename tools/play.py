@@ -89,7 +89,7 @@ from bm_envs.tasks.guided.protocols import (
 )
 from bm_envs.tasks.guided.steering import Pilot, Steering, steering_for
 from bm_envs.tasks.track.config import CONTROL_DT, ActuationConfig
-from bm_envs.web import DEFAULT_PORT
+from bm_envs.web import DEFAULT_PORT, feet_touch
 
 Task = Literal["joystick", "waypoint", "obstacle", "walk_perturb", "composition", "track"]
 START_MOTIONS = ("walk",)
@@ -101,7 +101,6 @@ DEFAULT_SECONDS = 12.0  # of pictures; four commands of the joystick benchmark
 COMPOSITION_SECONDS = CompositionConfig.episode_s
 CAMERA_LAG = 0.3  # s, time constant of the following camera
 CATCH_UP_S = 0.1  # s behind real time that are caught up; what is more is lost
-TOUCH_N = 1.0  # force on a foot from which on it touches the floor; the robot weighs 330 N
 
 # --- what is wanted: keys and scripts -------------------------------------------------------------
 
@@ -455,7 +454,7 @@ class Game:
 
     def feet(self) -> np.ndarray:
         """Whether the left and the right foot press on the floor. `[2]`."""
-        return np.linalg.norm(self.simulator.contact_force[0, -2:], axis=-1) > TOUCH_N
+        return feet_touch(self.simulator.contact_force[0])
 
     def factor(self) -> float:
         """Of real time that ticks alone would run at, drawing apart."""
@@ -961,7 +960,7 @@ def record(play: Game, model: ModelConfig) -> None:
                     print(", ".join(" ".join(row).strip() for row in play.rows(play.factor())))
 
     if config.video is not None:
-        codec = write_video(config.video, pictures(), config.fps)
+        codec = cli.write_video(config.video, pictures(), config.fps)
     else:
         codec = ""
         for _ in pictures():
@@ -975,27 +974,6 @@ def record(play: Game, model: ModelConfig) -> None:
         write_strip(config.strip, strip)
         seconds = ", ".join(f"{tick * CONTROL_DT:g}" for tick in in_strip)
         print(f"strip in {config.strip} (at {seconds} s)")
-
-
-def write_video(path: Path, pictures: Iterable[np.ndarray], fps: int) -> str:
-    """Write pictures `[H, W, 3]` uint8 as an MP4; returns the codec's name."""
-    try:
-        import av
-    except ImportError as error:
-        raise ConfigError("A video needs the package av: pip install 'bm-envs[viz]'.") from error
-    # Browsers play H.264; a build of FFmpeg without its encoder still has the older MPEG-4.
-    codec = "libx264" if "libx264" in av.codecs_available else "mpeg4"
-    with cli.atomic_path(path) as temporary, av.open(str(temporary), "w", format="mp4") as file:
-        stream: Any = None
-        for picture in pictures:
-            if stream is None:
-                stream = file.add_stream(codec, rate=fps)
-                stream.height, stream.width = picture.shape[:2]
-                stream.pix_fmt = "yuv420p"
-                stream.options = {"crf": "20"} if codec == "libx264" else {"qscale": "3"}
-            file.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
-        file.mux(stream.encode())
-    return codec
 
 
 def write_strip(path: Path, pictures: Sequence[np.ndarray]) -> None:

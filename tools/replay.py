@@ -25,9 +25,8 @@ from __future__ import annotations
 import html
 import queue
 import re
-import sys
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -45,13 +44,12 @@ from bm_envs.policy import Policy, load_policy, shipped_policies
 from bm_envs.robots import g1, kinematics
 from bm_envs.robots.mjcf import ModelConfig
 from bm_envs.tasks.track.config import CONTROL_DT
-from bm_envs.web import DEFAULT_PORT
+from bm_envs.web import DEFAULT_PORT, feet_touch
 
 ROOT = g1.BODY_NAMES.index(g1.ROOT_BODY)
 TRACKED = [g1.BODY_NAMES.index(name) for name in g1.TRACKED_BODIES]
 CAMERA_LAG = 0.3  # s, time constant of the following camera
 REST_S = 0.5  # between the end of a motion and its next beginning
-TOUCH_N = 1.0  # force on a foot from which on it touches the floor; the robot weighs 330 N
 PAGE_FPS = 30  # pictures a second on the page
 TOLD_S = 0.12  # between two updates of the numbers on the page
 WORST_JOINTS = 5  # that are told one by one
@@ -201,7 +199,7 @@ def run_policy(policy: Policy, clip: Clip, config: Config) -> Rollout:
         if present[0]:  # else it has diverged: there is nothing to draw
             state = np.concatenate([sim.root_pos[0], sim.root_quat[0], sim.joint_pos[0]])
             qpos.append(state.astype(float))
-            contact.append(np.linalg.norm(sim.contact_force[0, -2:], axis=-1) > TOUCH_N)
+            contact.append(feet_touch(sim.contact_force[0]))
 
     try:
         found = evaluation.run_episodes(
@@ -237,31 +235,6 @@ def describe(rollout: Rollout, clip: Clip) -> str:
 def frame_at(seconds: float, clip: Clip, frames: int) -> int:
     """The frame nearest to a time, among the first `frames`."""
     return min(round(seconds * clip.fps), frames - 1)
-
-
-def write_video(path: Path, pictures: Iterable[np.ndarray], fps: int, total: int) -> str:
-    """Write pictures `[H, W, 3]` uint8 as an MP4; returns the codec's name."""
-    try:
-        import av
-    except ImportError as error:
-        raise ConfigError("A video needs the package av: pip install 'bm-envs[viz]'.") from error
-    # Browsers play H.264; a build of FFmpeg without its encoder still has the older MPEG-4.
-    codec = "libx264" if "libx264" in av.codecs_available else "mpeg4"
-    with cli.atomic_path(path) as temporary, av.open(str(temporary), "w", format="mp4") as file:
-        stream: Any = None
-        for count, picture in enumerate(pictures, start=1):
-            if stream is None:
-                stream = file.add_stream(codec, rate=fps)
-                stream.height, stream.width = picture.shape[:2]
-                stream.pix_fmt = "yuv420p"
-                stream.options = {"crf": "20"} if codec == "libx264" else {"qscale": "3"}
-            file.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
-            if sys.stderr.isatty():
-                print(f"\r{count} of {total} pictures", end="", file=sys.stderr, flush=True)
-        file.mux(stream.encode())
-    if sys.stderr.isatty():
-        print("\r" + " " * 40, end="\r", file=sys.stderr)
-    return codec
 
 
 def shown_at(
@@ -592,7 +565,7 @@ def main(config: Config) -> None:
                     *shown_at(index / config.fps, clip, reference, rollout, config.show)
                 )
 
-    codec = write_video(config.video, pictures(), config.fps, total)
+    codec = cli.write_video(config.video, pictures(), config.fps, total)
     print(f"video in {config.video} ({total} pictures, {total / config.fps:.2f} s, {codec})")
 
 

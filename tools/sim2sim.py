@@ -18,6 +18,7 @@ status is 1. `docs/deployment.md` describes the settings and what they cost.
 
 from __future__ import annotations
 
+import dataclasses
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -281,42 +282,25 @@ def row_of(config: Config, policy: Policy, motion: Motion, runs: list[Run]) -> d
     return row | {"policy_sha256": policy.sha256, "command": cli.command_line()}
 
 
-def write_video(path: Path, found: Run, config: Config) -> None:
-    """The run as an MP4."""
-    try:
-        import av
-    except ImportError as error:
-        raise ConfigError("A video needs the package av: pip install 'bm-envs[viz]'.") from error
+def pictures(found: Run, frames: np.ndarray, config: Config) -> Iterator[np.ndarray]:
+    """The run at these control steps, drawn, with the reference as a ghost."""
     # Drawing is the one thing taken from the environments' side, and it comes after the run.
     from bm_envs.backends.mujoco_render import OffscreenRenderer
 
-    times = np.arange(0, len(found.qpos) * CONTROL_DT, 1 / config.fps)
-    frames = np.minimum(np.round(times / CONTROL_DT).astype(int), len(found.qpos) - 1)
     model = mjcf.ModelConfig(feet=config.robot.feet, visuals=True)
-
-    def pictures() -> Iterator[np.ndarray]:
-        with OffscreenRenderer(
-            model, width=config.width, height=config.height, smoothing=0.9,
-            antialias=not config.fast, shadows=not config.fast,
-        ) as renderer:  # fmt: skip
-            for frame in frames:
-                yield renderer.render(found.qpos[frame], found.ghost[frame])
-
-    codec = "libx264" if "libx264" in av.codecs_available else "mpeg4"
-    with cli.atomic_path(path) as temporary, av.open(str(temporary), "w", format="mp4") as file:
-        stream: Any = file.add_stream(codec, rate=config.fps)
-        stream.width, stream.height, stream.pix_fmt = config.width, config.height, "yuv420p"
-        for picture in pictures():
-            file.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
-        file.mux(stream.encode())
-    print(f"video in {path} ({len(frames)} pictures)")
+    with OffscreenRenderer(
+        model, width=config.width, height=config.height, smoothing=0.9,
+        antialias=not config.fast, shadows=not config.fast,
+    ) as renderer:  # fmt: skip
+        for frame in frames:
+            yield renderer.render(found.qpos[frame], found.ghost[frame])
 
 
 def main(config: Config) -> int:
     """Run every trial; 1 if one has failed."""
     if config.start == "reference" and config.controller.stand_s:
-        settings = {**vars(config.controller), "stand_s": 0.0}
-        config = Config(**{**vars(config), "controller": ControllerConfig(**settings)})
+        controller = dataclasses.replace(config.controller, stand_s=0.0)
+        config = dataclasses.replace(config, controller=controller)
     policy = load_policy(config.policy, config=config.policy_config)
     motion = Motion(policy, config.motion)
     robot = config.robot
@@ -341,7 +325,10 @@ def main(config: Config) -> int:
         cli.write_json(config.json, cli.json_result("sim2sim", seed=config.seed, rows=rows))
         print(f"figures in {config.json}")
     if config.video is not None:
-        write_video(config.video, runs[0], config)
+        times = np.arange(0, len(runs[0].qpos) * CONTROL_DT, 1 / config.fps)
+        frames = np.minimum(np.round(times / CONTROL_DT).astype(int), len(runs[0].qpos) - 1)
+        cli.write_video(config.video, pictures(runs[0], frames, config), config.fps)
+        print(f"video in {config.video} ({len(frames)} pictures)")
     return int(survived < config.trials)
 
 
