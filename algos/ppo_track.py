@@ -52,14 +52,12 @@ import torch
 from torch import Tensor, nn
 
 from bm_envs import cli
-from bm_envs.envs import TrackVectorEnv
 from bm_envs.errors import ConfigError
 from bm_envs.motion.library import load_motions
 from bm_envs.observation_terms import CRITIC_TERMS, mirror_map
 from bm_envs.robots import g1
-from bm_envs.robots.mjcf import ModelConfig
 from bm_envs.run_files import as_arrays, load_checkpoint, save_checkpoint
-from bm_envs.tasks.track.config import CONTROL_DT, RewardConfig, SamplingConfig, TrackConfig
+from bm_envs.tasks.track.config import CONTROL_DT, TrackConfig
 from bm_envs.tasks.track.task import TrackTask
 from bm_envs.training import (
     UNCHANGED,
@@ -73,21 +71,15 @@ from bm_envs.training import (
     begin_with,
     config_record,
     evaluate,
+    evaluation_env,
     export,
     gradient_of,
     has_native_bfloat16,
     identity,
+    laptop_task,
+    mean_errors,
+    next_level,
 )
-
-
-def _laptop_task() -> TrackConfig:
-    return TrackConfig(
-        episode_s=3.0,
-        start=SamplingConfig(mode="adaptive"),
-        failure_distance=0.3,
-        rewards=RewardConfig(body_lin_vel=2.0, body_lin_vel_std=0.5),
-        model=ModelConfig(physics_dt=0.01), decimation=2,
-    )  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -211,7 +203,7 @@ class Config:
     symmetry: bool = True
     """Left-right symmetric networks: what is learned on one side holds on the other at once."""
 
-    task: TrackConfig = field(default_factory=_laptop_task)
+    task: TrackConfig = field(default_factory=laptop_task)
     """The task. By default training has adaptive starts and short episodes, ends them 0.3 m off the
     path, pays twice for velocities and more strictly, and has physics steps of 10 ms at half of the
     standard's cost; evaluation always has the standard 5 ms."""
@@ -604,16 +596,7 @@ def main(config: Config) -> None:
     robots = HostRobots(config, clips) if on_host else DeviceRobots(config, clips, own_seed)
     task, device = robots.task, robots.device
     generator = torch.Generator(device).manual_seed(own_seed)
-    protocol = TrackConfig.preset("clip")
-    # Evaluation always has the standard physics steps, whatever training saves on.
-    protocol = dataclasses.replace(
-        protocol, observations=config.task.observations, actuation=config.task.actuation,
-        model=dataclasses.replace(config.task.model, physics_dt=protocol.model.physics_dt),
-    )  # fmt: skip
-    eval_env = TrackVectorEnv(
-        len(clips), clips, config=protocol, autoreset_mode="disabled", critic="none",
-        threads=config.threads,
-    )  # fmt: skip
+    eval_env = evaluation_env(config, clips)
     learner = Learner(config, task, processes, device)
     if config.start_from is not None and saved is None:
         begin_with((learner.actor, learner.averaged), config)
@@ -747,24 +730,18 @@ def main(config: Config) -> None:
         robots.read_statistics()
         processes.average_statistics(robots.sampler.failures, robots.sampler.visits)
         if config.curriculum:
-            calm = robots.sampler.hardest_s() > config.curriculum_s
-            change = config.curriculum_step if calm else -config.curriculum_step
-            level = float(np.clip(level + change, 0.0, 1.0))
+            level = next_level(level, robots.sampler.hardest_s(), config)
             robots.set_level(level)
         iteration += 1
         step = iteration * batch_size
 
         # 7. Log, evaluate, save.
-        errors = {
-            f"track/{name}": float(np.nanmean(error))
-            for name, error in as_arrays(robots.errors()).items()
-        }
         row = {
             "charts/time_to_failure_s": T * N * CONTROL_DT / max(failures, 1),
             "perf/collect_s": collect_s,
             "charts/learning_rate": learner.learning_rate,
             **learned,
-            **errors,
+            **mean_errors(robots),
             "track/action_std": std.mean().item(),
             "track/level": level,
             **{

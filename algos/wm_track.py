@@ -46,13 +46,11 @@ import torch
 from torch import Tensor, nn
 
 from bm_envs import cli
-from bm_envs.envs import TrackVectorEnv
 from bm_envs.errors import ConfigError
 from bm_envs.motion import suites
 from bm_envs.motion.library import load_motions
 from bm_envs.observation_terms import layout, mirror_map
 from bm_envs.robots import g1
-from bm_envs.robots.mjcf import ModelConfig
 from bm_envs.rotations import quat_normalize, quat_to_matrix
 from bm_envs.run_files import as_arrays, load_checkpoint, save_checkpoint
 from bm_envs.tasks.track.config import CONTROL_DT, RewardConfig, SamplingConfig, TrackConfig
@@ -72,22 +70,20 @@ from bm_envs.training import (
     begin_with,
     config_record,
     evaluate,
+    evaluation_env,
     export,
     has_native_bfloat16,
     identity,
+    laptop_task,
+    mean_errors,
+    next_level,
 )
 
 J = g1.NUM_JOINTS
 
 
-def _laptop_task() -> TrackConfig:
-    return TrackConfig(
-        episode_s=3.0,
-        start=SamplingConfig(mode="adaptive", alpha=0.005),
-        failure_distance=0.3,
-        rewards=RewardConfig(body_lin_vel=2.0, body_lin_vel_std=0.5),
-        model=ModelConfig(physics_dt=0.01), decimation=2,
-    )  # fmt: skip
+def _task() -> TrackConfig:
+    return dataclasses.replace(laptop_task(), start=SamplingConfig(mode="adaptive", alpha=0.005))
 
 
 @dataclass(frozen=True)
@@ -217,7 +213,7 @@ class Config:
     symmetry: bool = True
     """Left-right symmetric networks, the model's too."""
 
-    task: TrackConfig = field(default_factory=_laptop_task)
+    task: TrackConfig = field(default_factory=_task)
     """The task, as in `ppo_track.py`; weights and widths of its tracking rewards are the loss's."""
 
     def __post_init__(self) -> None:
@@ -1381,16 +1377,7 @@ def main(config: Config) -> None:
         raise ConfigError("wm_track runs in one process, torchrun started several.")
     robots = HostRobots(config, clips) if on_host else DeviceRobots(config, clips, config.seed)
     task, device = robots.task, robots.device
-    protocol = TrackConfig.preset("clip")
-    # Evaluation always has the standard physics steps, whatever training saves on.
-    protocol = dataclasses.replace(
-        protocol, observations=config.task.observations, actuation=config.task.actuation,
-        model=dataclasses.replace(config.task.model, physics_dt=protocol.model.physics_dt),
-    )  # fmt: skip
-    eval_env = TrackVectorEnv(
-        len(clips), clips, config=protocol, autoreset_mode="disabled", critic="none",
-        threads=config.threads,
-    )  # fmt: skip
+    eval_env = evaluation_env(config, clips)
     policy, dynamics = PolicyLearner(config, task, device), ModelLearner(config, device)
     if config.start_from is not None and saved is None:
         begin_with((policy.actor, policy.averaged), config)
@@ -1481,25 +1468,19 @@ def main(config: Config) -> None:
         model.load_state_dict(dynamics.model.state_dict())
         robots.read_statistics()
         if config.curriculum:
-            calm = robots.sampler.hardest_s() > config.curriculum_s
-            change = config.curriculum_step if calm else -config.curriculum_step
-            level = float(np.clip(level + change, 0.0, 1.0))
+            level = next_level(level, robots.sampler.hardest_s(), config)
             robots.set_level(level)
         iteration += 1
         step = iteration * batch_size
 
         # 7. Log, evaluate, save.
-        errors = {
-            f"track/{name}": float(np.nanmean(error))
-            for name, error in as_arrays(robots.errors()).items()
-        }
         row = {
             **collected,
             "perf/cpu_s": time.process_time(),
             "charts/learning_rate": learning_rate,
             **modelled,
             **learned,
-            **errors,
+            **mean_errors(robots),
             "track/level": level,
             **{f"sampling/{key}": value for key, value in robots.sampler.metrics().items()},
         }

@@ -2,7 +2,7 @@
 
 `algos/ppo_track.py` and `algos/wm_track.py` differ in how they learn; the policy, the robots that
 it drives, how it is judged and what leaves a run are the same and stand here. Needs the extra
-`train`.
+`train`. (Scripts import nothing from each other, and the environments nothing of this.)
 
 `config` below is a script's `Config`; of its fields those of `ppo_track.Config` by the same names
 are read.
@@ -44,8 +44,9 @@ from bm_envs.policy import (
     write_policy_json,
 )
 from bm_envs.robots import g1
-from bm_envs.run_files import RunLog
-from bm_envs.tasks.track.config import CONTROL_DT
+from bm_envs.robots.mjcf import ModelConfig
+from bm_envs.run_files import RunLog, as_arrays
+from bm_envs.tasks.track.config import CONTROL_DT, RewardConfig, SamplingConfig, TrackConfig
 from bm_envs.tasks.track.device import DeviceTrack
 
 # --- processes ----------------------------------------------------------------------------------
@@ -293,6 +294,34 @@ def leash(level: float) -> float:
     return 1 + 2 * level
 
 
+def next_level(level: float, hardest_s: float, config: Any) -> float:
+    """The curriculum's level after an iteration: up while robots stay up, else down.
+
+    Args:
+        level: the present one, 0 to 1.
+        hardest_s: robot seconds per failure in the hardest tenth of the clips.
+        config: its `curriculum_s` is what `hardest_s` has to exceed, its `curriculum_step` the way.
+    """
+    change = config.curriculum_step if hardest_s > config.curriculum_s else -config.curriculum_step
+    return float(np.clip(level + change, 0.0, 1.0))
+
+
+def evaluation_env(config: Any, clips: list[Any]) -> TrackVectorEnv:
+    """One robot a clip under the `clip` protocol, which sees and is driven as in training.
+
+    It always has the standard physics steps, whatever training saves on.
+    """
+    protocol = TrackConfig.preset("clip")
+    protocol = dataclasses.replace(
+        protocol, observations=config.task.observations, actuation=config.task.actuation,
+        model=dataclasses.replace(config.task.model, physics_dt=protocol.model.physics_dt),
+    )  # fmt: skip
+    return TrackVectorEnv(
+        len(clips), clips, config=protocol, autoreset_mode="disabled", critic="none",
+        threads=config.threads,
+    )  # fmt: skip
+
+
 def evaluate(actor: TrackingPolicy, env: TrackVectorEnv) -> dict[str, float]:
     """The `clip` protocol: every clip once, from its first frame, by the policy's mean.
 
@@ -334,6 +363,17 @@ class Step(NamedTuple):
     """`[N, C]`, of the episodes that ended; None where none did."""
     terms: Tensor
     """`[R]`, means of the signed reward terms."""
+
+
+def laptop_task() -> TrackConfig:
+    """The task of training on two CPU cores; `docs/training.md` has the reasons."""
+    return TrackConfig(
+        episode_s=3.0,
+        start=SamplingConfig(mode="adaptive"),
+        failure_distance=0.3,
+        rewards=RewardConfig(body_lin_vel=2.0, body_lin_vel_std=0.5),
+        model=ModelConfig(physics_dt=0.01), decimation=2,
+    )  # fmt: skip
 
 
 class HostRobots:
@@ -473,6 +513,14 @@ class DeviceRobots:
     def set_state(self, state: dict[str, Any]) -> None:
         """See `HostRobots`."""
         self.env.set_state(state)
+
+
+def mean_errors(robots: HostRobots | DeviceRobots) -> dict[str, float]:
+    """Tracking errors of the last step, means over robots, as they are logged."""
+    return {
+        f"track/{name}": float(np.nanmean(error))
+        for name, error in as_arrays(robots.errors()).items()
+    }
 
 
 def has_native_bfloat16() -> bool:
