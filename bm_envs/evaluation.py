@@ -16,9 +16,8 @@ from gymnasium.vector import AutoresetMode
 
 from bm_envs.envs import TrackVectorEnv
 from bm_envs.errors import ConfigError, PolicyError
-from bm_envs.motion import library, procedural
 from bm_envs.motion.clip import Clip
-from bm_envs.policy import Policy
+from bm_envs.policy import Policy, named_clip, named_motions
 from bm_envs.robots import g1
 from bm_envs.tasks.track import terminations
 from bm_envs.tasks.track.config import ActuationConfig, TrackConfig
@@ -165,25 +164,10 @@ def motions_of(policy: Policy) -> list[Clip]:
     """
     if policy.motion is not None:
         return [policy.embedded_clip()]
-    extra = policy.spec.extra
-    named = list((policy.info or {}).get("motions", []))
-    if "motion_name" in extra:
-        named = [{"name": extra["motion_name"], "sha256": extra.get("motion_sha256")}]
+    named = named_motions(policy)
     if not named:
         raise PolicyError(f"{policy.path}: holds and names no motion; give --motion.")
-    clips = []
-    for told in named:
-        clip = library.load_motion(told["name"])
-        # A clip that is made when asked for differs in a few last digits between processors, so
-        # its bytes tell nothing there; its length does, which follows from the commands.
-        made = procedural.is_drawn(clip.name) and "frames" in told
-        if told["frames"] != clip.num_frames if made else told["sha256"] != clip.sha256():
-            raise PolicyError(
-                f"{policy.path}: was made for another version of motion '{clip.name}'; give "
-                "--motion."
-            )
-        clips.append(clip)
-    return clips
+    return [named_clip(policy, told) for told in named]
 
 
 def wilson(successes: int, trials: int) -> tuple[float, float]:

@@ -1035,6 +1035,39 @@ class Policy:
         return value if isinstance(value, dict) and value.get("format") == FORMAT else None
 
 
+def named_motions(policy: Policy) -> list[dict[str, Any]]:
+    """What the file or its description tells of the motions it was made for.
+
+    Each with `name`, `sha256` and, where a description tells it, `frames`.
+    """
+    extra = policy.spec.extra
+    if "motion_name" in extra:
+        return [{"name": extra["motion_name"], "sha256": extra.get("motion_sha256")}]
+    return list((policy.info or {}).get("motions", []))
+
+
+def named_clip(policy: Policy, told: Mapping[str, Any]) -> Clip:
+    """The library's clip that an entry of `named_motions` names.
+
+    Raises:
+        PolicyError: it has another content by now.
+    """
+    from bm_envs.motion import library, procedural
+
+    clip = library.load_motion(told["name"])
+    # A clip that is made when asked for differs in a few last digits between processors, so
+    # its bytes tell nothing there; its length does, which follows from the commands.
+    if procedural.is_drawn(clip.name):
+        same = told.get("frames") in (None, clip.num_frames)
+    else:
+        same = told.get("sha256") in (None, clip.sha256())
+    if not same:
+        raise PolicyError(
+            f"{policy.path}: was made for another version of motion '{clip.name}'; give --motion."
+        )
+    return clip
+
+
 def load_policy(
     reference: str | Path, *, config: str | Path | None = None, threads: int = 1
 ) -> Policy:

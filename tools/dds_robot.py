@@ -27,9 +27,10 @@ import numpy as np
 from tyro.conf import FlagCreatePairsOff, arg
 
 from bm_envs import cli
+from bm_envs.deploy import unitree_topics
 from bm_envs.deploy.controller import damped
 from bm_envs.deploy.robot import RobotConfig, SimulatedRobot
-from bm_envs.errors import BackendUnavailable, ConfigError
+from bm_envs.errors import ConfigError
 from bm_envs.robots import g1
 
 if TYPE_CHECKING:
@@ -189,12 +190,7 @@ def is_upright(robot: SimulatedRobot) -> bool:
 
 def main(config: Config) -> int:
     """Serve; 1 if the robot has fallen."""
-    try:
-        from bm_envs.deploy import unitree
-    except ImportError as error:
-        raise BackendUnavailable(
-            "DDS needs the package cyclonedds: pip install 'bm-envs[dds]'."
-        ) from error
+    unitree = unitree_topics()
     robot = SimulatedRobot(config.robot, seed=config.seed)
     robot.stand(g1.DEFAULT_JOINT_POS)
     bus = unitree.Bus(config.interface, config.domain)

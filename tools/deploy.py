@@ -22,14 +22,15 @@ import signal
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import numpy as np
 from tyro.conf import FlagCreatePairsOff, Positional, arg
 
 from bm_envs import cli
+from bm_envs.deploy import unitree_topics
 from bm_envs.deploy.controller import Controller, ControllerConfig, Motion, damped
-from bm_envs.errors import BackendUnavailable, ConfigError
+from bm_envs.errors import ConfigError
 from bm_envs.policy import load_policy
 from bm_envs.robots import g1
 
@@ -95,21 +96,6 @@ class Report:
     phase: str = "waiting"
     frame: int = 0
     reason: str = ""
-
-
-def unitree_topics() -> Any:
-    """The module of the topics.
-
-    Raises:
-        BackendUnavailable: its package is missing.
-    """
-    try:
-        from bm_envs.deploy import unitree
-    except ImportError as error:
-        raise BackendUnavailable(
-            "DDS needs the package cyclonedds: pip install 'bm-envs[dds]'."
-        ) from error
-    return unitree
 
 
 def drive(

@@ -5,3 +5,24 @@ where the base is. `robot` is a G1 in MuJoCo that takes such commands and gives 
 `unitree` carries both over Unitree's low-level DDS topics. Nothing of the environments (`tasks`,
 `backends`) is used: this is the control loop a second time, from what a policy file says of itself.
 """
+
+from __future__ import annotations
+
+from typing import Any
+
+from bm_envs.errors import BackendUnavailable
+
+
+def unitree_topics() -> Any:
+    """The module of the topics.
+
+    Raises:
+        BackendUnavailable: its package is missing.
+    """
+    try:
+        from bm_envs.deploy import unitree
+    except ImportError as error:
+        raise BackendUnavailable(
+            "DDS needs the package cyclonedds: pip install 'bm-envs[dds]'."
+        ) from error
+    return unitree

@@ -24,8 +24,8 @@ import numpy as np
 from bm_envs import rotations as rot
 from bm_envs.deploy.estimator import BaseEstimator
 from bm_envs.errors import ConfigError, PolicyError
-from bm_envs.motion import library, procedural
-from bm_envs.policy import CONTROL_DT, Policy, motion_tables
+from bm_envs.motion import library
+from bm_envs.policy import CONTROL_DT, Policy, motion_tables, named_clip, named_motions
 from bm_envs.robots import g1, mjcf
 
 # Gains for standing without a policy, by a joint name's stem: N m/rad, N m s/rad.
@@ -147,27 +147,20 @@ class Motion:
         Raises:
             PolicyError: the policy names none, or one whose content has changed.
         """
-        extra = policy.spec.extra
-        named = [(extra.get("motion_name"), extra.get("motion_sha256"))]
         if motion is None and policy.motion is not None:
-            self.name, tables = extra.get("motion_name", policy.name), policy.motion
+            self.name = policy.spec.extra.get("motion_name", policy.name)
+            tables = policy.motion
         else:
-            if motion is None and named[0][0] is None:
-                told = list((policy.info or {}).get("motions", []))
-                named = [(entry["name"], entry["sha256"]) for entry in told]
+            if motion is not None:
+                clip = library.load_motion(motion)
+            else:
+                named = named_motions(policy)
                 if len(named) != 1:
                     raise PolicyError(
                         f"{policy.path}: holds no motion and names {len(named)}; name one with "
                         "--motion."
                     )
-            clip = library.load_motion(motion or str(named[0][0]))
-            digest = None if motion else named[0][1]
-            # A clip that is drawn when asked for differs in last digits between processors.
-            if digest not in (None, clip.sha256()) and not procedural.is_drawn(clip.name):
-                raise PolicyError(
-                    f"{policy.path}: was made for another version of motion '{clip.name}'; give "
-                    "--motion."
-                )
+                clip = named_clip(policy, named[0])
             self.name, tables = clip.name, motion_tables(clip, policy.spec)
         self._tables = tables
         self.frames = len(tables["joint_pos"])
