@@ -102,6 +102,9 @@ class Processes:
         """Leave together."""
         if self.count > 1:
             dist.barrier()
+            # A group's threads end with the last reference to it. One that still lets go of a
+            # tensor while the interpreter ends takes the process down.
+            self._learning = None
             dist.destroy_process_group()
 
 
