@@ -58,11 +58,14 @@ class Processes:
     def __init__(self) -> None:
         self.rank = int(os.environ.get("RANK", 0))
         self.count = int(os.environ.get("WORLD_SIZE", 1))
+        self._collecting: Any = None
         self._learning: Any = None
         if self.count > 1:
             dist.init_process_group("gloo")
-            # The learner talks from a thread of its own; two threads must not share a group.
-            self._learning = dist.new_group()
+            # Two threads must not share a group; the learner talks from one of its own. The group
+            # of all is left alone: PyTorch keeps it to the end, and a thread of a group that still
+            # lets go of a tensor while the interpreter ends takes the process down.
+            self._collecting, self._learning = dist.new_group(), dist.new_group()
 
     def average(self, *tensors: Tensor) -> None:
         """Replace the learner's tensors by their means over the processes, in one message."""
@@ -70,7 +73,7 @@ class Processes:
 
     def average_statistics(self, *arrays: np.ndarray) -> None:
         """The same for arrays of the collecting thread."""
-        self._average(None, [torch.from_numpy(array) for array in arrays])
+        self._average(self._collecting, [torch.from_numpy(array) for array in arrays])
 
     def _average(self, group: Any, tensors: Sequence[Tensor]) -> None:
         if self.count == 1:
@@ -87,7 +90,7 @@ class Processes:
         if self.count == 1:
             return value
         message = [value]
-        dist.broadcast_object_list(message)
+        dist.broadcast_object_list(message, group=self._collecting)
         return message[0]
 
     def gather(self, value: Any) -> list[Any]:
@@ -95,17 +98,15 @@ class Processes:
         if self.count == 1:
             return [value]
         values = [None] * self.count if self.rank == 0 else None
-        dist.gather_object(value, values)
+        dist.gather_object(value, values, group=self._collecting)
         return values or []
 
     def close(self) -> None:
         """Leave together."""
         if self.count > 1:
-            dist.barrier()
-            # A group's threads end with the last reference to it. One that still lets go of a
-            # tensor while the interpreter ends takes the process down.
-            self._learning = None
+            dist.barrier(group=self._collecting)
             dist.destroy_process_group()
+            self._collecting = self._learning = None  # ends their threads
 
 
 # --- networks -----------------------------------------------------------------------------------
