@@ -23,6 +23,7 @@ Logged (metrics.jsonl and TensorBoard; means over the iteration, of the first pr
     charts/time_to_failure_s                         robot seconds per failure
     charts/SPS, charts/learning_rate                 control steps per second since the start
     perf/collect_s, perf/learn_s                     seconds of the iteration's two halves
+    perf/cpu_s                                       processor seconds of this process
     losses/value_loss, policy_loss, entropy, approx_kl, clipfrac, explained_variance
     track/<error>                                    errors at the iteration's last step, with noise
     track/action_std, track/level                    mean std of the raw action; curriculum, 0 to 1
@@ -30,6 +31,7 @@ Logged (metrics.jsonl and TensorBoard; means over the iteration, of the first pr
     sampling/entropy, top1_prob, top1_bin            of the start frames
     sampling/hardest_s                               robot seconds per failure, hardest tenth
     eval/success, survival, mpkpe_mm, ...            `clip` protocol: from the first frame, no noise
+    eval/robust                                      share completed by the `robust` protocol
 """
 
 from __future__ import annotations
@@ -60,7 +62,9 @@ from bm_envs.run_files import as_arrays, load_checkpoint, save_checkpoint
 from bm_envs.tasks.track.config import CONTROL_DT, TrackConfig
 from bm_envs.tasks.track.task import TrackTask
 from bm_envs.training import (
+    ROBUST,
     UNCHANGED,
+    Clock,
     DeviceRobots,
     HostRobots,
     Logger,
@@ -79,6 +83,7 @@ from bm_envs.training import (
     laptop_task,
     mean_errors,
     next_level,
+    robust_share,
 )
 
 
@@ -127,6 +132,11 @@ class Config:
     """Control steps between evaluations by the `clip` protocol; 0: only at the end."""
     stop_when_passed: bool = False
     """End training at the first evaluation in which every clip is completed."""
+    robust_every: int = 0
+    """Evaluations from one that has the `robust` protocol as well, 100 episodes a clip, to the next
+    (`eval/robust`; its time is not counted); 0: none."""
+    stop_when_robust: bool = False
+    """End training at the first of those that completes 95 % of its episodes."""
     checkpoint_s: float = 30.0
     """Seconds between checkpoints (the first follows the first iteration)."""
 
@@ -213,6 +223,8 @@ class Config:
         for name in ("num_envs", "num_steps", "num_minibatches", "update_epochs", "halved_after"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name} is {getattr(self, name)}, expected 1 or more.")
+        if self.stop_when_robust and not self.robust_every:
+            raise ConfigError("stop_when_robust needs robust_every, which is 0.")
         if self.total_timesteps < batch:
             raise ConfigError(
                 f"total_timesteps {self.total_timesteps} is less than one iteration of num_envs * "
@@ -597,6 +609,7 @@ def main(config: Config) -> None:
     task, device = robots.task, robots.device
     generator = torch.Generator(device).manual_seed(own_seed)
     eval_env = evaluation_env(config, clips)
+    robust_env = evaluation_env(config, clips, "robust") if config.robust_every else None
     learner = Learner(config, task, processes, device)
     if config.start_from is not None and saved is None:
         begin_with((learner.actor, learner.averaged), config)
@@ -664,7 +677,7 @@ def main(config: Config) -> None:
         )
 
     last_save = -np.inf
-    started = time.perf_counter() - train_s
+    clock = Clock(train_s)
     stop = False
     if config.overlap:
         # Python's threads take turns: by default after 5 ms, a quarter of a step of all robots.
@@ -739,6 +752,7 @@ def main(config: Config) -> None:
         row = {
             "charts/time_to_failure_s": T * N * CONTROL_DT / max(failures, 1),
             "perf/collect_s": collect_s,
+            "perf/cpu_s": clock.cpu_s,
             "charts/learning_rate": learner.learning_rate,
             **learned,
             **mean_errors(robots),
@@ -752,17 +766,24 @@ def main(config: Config) -> None:
         if episodes:
             row["charts/episodic_return"] = returns / episodes
             row["charts/episodic_length"] = lengths / episodes
+        last = iteration == num_iterations
         due = (
             config.eval_every
             and step // config.eval_every > (step - batch_size) // config.eval_every
         )
-        if due or iteration == num_iterations:
+        if due or last:
             evaluation = processes.first_says(evaluate(learner.averaged, eval_env) if first else {})
+            if robust_env and (last or step // config.eval_every % config.robust_every == 0):
+                with clock.stopped():
+                    share = robust_share(learner.averaged, robust_env) if first else 0.0
+                    evaluation["robust"] = processes.first_says(share)
             row |= {f"eval/{key}": value for key, value in evaluation.items()}
-        train_s = time.perf_counter() - started
+        train_s = clock.wall_s
         if evaluation.get("success") == 1.0 and not first_pass:
             first_pass = {"env_steps": step, "wall_s": train_s}
-        stop = config.stop_when_passed and bool(first_pass)
+        stop = (config.stop_when_passed and bool(first_pass)) or (
+            config.stop_when_robust and evaluation.get("robust", 0.0) >= ROBUST
+        )
         if log is not None:
             log.write(step, iteration, train_s, row, evaluation)
         save = time.perf_counter() - last_save > config.checkpoint_s or stop or iteration in (
@@ -808,6 +829,8 @@ def main(config: Config) -> None:
     )
     robots.env.close()
     eval_env.close()
+    if robust_env is not None:
+        robust_env.close()
 
 
 def _stand_back(threads: int) -> None:

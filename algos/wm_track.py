@@ -7,7 +7,7 @@
 The family of SuperTrack (Fussell, Bergamin, Holden 2021) and SuperMimic (arXiv 2610.28480): N
 robots fill a replay buffer with short noisy roll-outs; a world model learns from it what a control
 step does; the policy learns in imagination, by the gradient of the tracking error through roll-outs
-of policy and model. `docs/world_model.md` has the method in equations and what was measured.
+of policy and model. `docs/algorithms/wm_track.md` has its equations and what was measured.
 
 The policy, its 160 observations, its evaluation, the run directory and the exported file are
 those of `ppo_track.py`. It sees its own place against the reference (`motion_anchor_pos_b`),
@@ -58,7 +58,9 @@ from bm_envs.tasks.track.rewards import TRACKED
 from bm_envs.tasks.track.rows import ANCHOR, Reference
 from bm_envs.tasks.track.task import TrackTask
 from bm_envs.training import (
+    ROBUST,
     UNCHANGED,
+    Clock,
     DeviceRobots,
     HostRobots,
     Logger,
@@ -77,6 +79,7 @@ from bm_envs.training import (
     laptop_task,
     mean_errors,
     next_level,
+    robust_share,
 )
 
 J = g1.NUM_JOINTS
@@ -130,6 +133,11 @@ class Config:
     """Control steps between evaluations by the `clip` protocol; 0: only at the end."""
     stop_when_passed: bool = False
     """End training at the first evaluation in which every clip is completed."""
+    robust_every: int = 0
+    """Evaluations from one that has the `robust` protocol as well, 100 episodes a clip, to the next
+    (`eval/robust`; its time is not counted); 0: none."""
+    stop_when_robust: bool = False
+    """End training at the first of those that completes 95 % of its episodes."""
     checkpoint_s: float = 30.0
     """Seconds between checkpoints (the first follows the first iteration)."""
     capacity: int = 100_000
@@ -227,6 +235,8 @@ class Config:
             if not getattr(self, name) > 0:
                 raise ConfigError(f"{name} is {getattr(self, name)}, expected a positive number.")
         batch = self.num_envs * self.num_steps
+        if self.stop_when_robust and not self.robust_every:
+            raise ConfigError("stop_when_robust needs robust_every, which is 0.")
         if self.total_timesteps < batch:
             raise ConfigError(
                 f"total_timesteps {self.total_timesteps} is less than one iteration of num_envs * "
@@ -1378,6 +1388,7 @@ def main(config: Config) -> None:
     robots = HostRobots(config, clips) if on_host else DeviceRobots(config, clips, config.seed)
     task, device = robots.task, robots.device
     eval_env = evaluation_env(config, clips)
+    robust_env = evaluation_env(config, clips, "robust") if config.robust_every else None
     policy, dynamics = PolicyLearner(config, task, device), ModelLearner(config, device)
     if config.start_from is not None and saved is None:
         begin_with((policy.actor, policy.averaged), config)
@@ -1429,7 +1440,7 @@ def main(config: Config) -> None:
     )
 
     last_save = -np.inf
-    started = time.perf_counter() - train_s
+    clock = Clock(train_s)
     stop = False
     if overlap:
         # Python's threads take turns: by default after 5 ms, many kernels of the learner.
@@ -1476,7 +1487,7 @@ def main(config: Config) -> None:
         # 7. Log, evaluate, save.
         row = {
             **collected,
-            "perf/cpu_s": time.process_time(),
+            "perf/cpu_s": clock.cpu_s,
             "charts/learning_rate": learning_rate,
             **modelled,
             **learned,
@@ -1484,17 +1495,23 @@ def main(config: Config) -> None:
             "track/level": level,
             **{f"sampling/{key}": value for key, value in robots.sampler.metrics().items()},
         }
+        last = iteration == num_iterations
         due = (
             config.eval_every
             and step // config.eval_every > (step - batch_size) // config.eval_every
         )
-        if due or iteration == num_iterations:
+        if due or last:
             evaluation = evaluate(policy.averaged, eval_env)
+            if robust_env and (last or step // config.eval_every % config.robust_every == 0):
+                with clock.stopped():
+                    evaluation["robust"] = robust_share(policy.averaged, robust_env)
             row |= {f"eval/{key}": value for key, value in evaluation.items()}
-        train_s = time.perf_counter() - started
+        train_s = clock.wall_s
         if evaluation.get("success") == 1.0 and not first_pass:
             first_pass = {"env_steps": step, "wall_s": train_s}
-        stop = config.stop_when_passed and bool(first_pass)
+        stop = (config.stop_when_passed and bool(first_pass)) or (
+            config.stop_when_robust and evaluation.get("robust", 0.0) >= ROBUST
+        )
         log.write(step, iteration, train_s, row, evaluation)
         if time.perf_counter() - last_save > config.checkpoint_s or stop or iteration in (
             1, num_iterations
@@ -1529,6 +1546,8 @@ def main(config: Config) -> None:
     )
     robots.env.close()
     eval_env.close()
+    if robust_env is not None:
+        robust_env.close()
 
 
 if __name__ == "__main__":

@@ -19,10 +19,12 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -49,7 +51,33 @@ from bm_envs.run_files import RunLog, as_arrays
 from bm_envs.tasks.track.config import CONTROL_DT, RewardConfig, SamplingConfig, TrackConfig
 from bm_envs.tasks.track.device import DeviceTrack
 
-# --- processes ----------------------------------------------------------------------------------
+# --- time and processes --------------------------------------------------------------------------
+
+
+class Clock:
+    """Seconds of training so far, from which what is only measured can be left out."""
+
+    def __init__(self, wall_s: float = 0.0) -> None:
+        """Go on from `wall_s` seconds of a run that was cut short."""
+        self._start, self._cpu = time.perf_counter() - wall_s, 0.0
+
+    @property
+    def wall_s(self) -> float:
+        """By the clock on the wall."""
+        return time.perf_counter() - self._start
+
+    @property
+    def cpu_s(self) -> float:
+        """Of processors, by this process, which may be a run's second."""
+        return time.process_time() - self._cpu
+
+    @contextmanager
+    def stopped(self) -> Iterator[None]:
+        """What is done inside does not count."""
+        wall, cpu = time.perf_counter(), time.process_time()
+        yield
+        self._start += time.perf_counter() - wall
+        self._cpu += time.process_time() - cpu
 
 
 class Processes:
@@ -310,20 +338,38 @@ def next_level(level: float, hardest_s: float, config: Any) -> float:
     return float(np.clip(level + change, 0.0, 1.0))
 
 
-def evaluation_env(config: Any, clips: list[Any]) -> TrackVectorEnv:
-    """One robot a clip under the `clip` protocol, which sees and is driven as in training.
+ROBUST = 0.95  # share of episodes from which on a policy is called robust
+ROBUST_EPISODES = 100  # of a clip
+ROBUST_SEED = 1_000_000  # not one that benchmarks report
 
-    It always has the standard physics steps, whatever training saves on.
+
+def evaluation_env(
+    config: Any, clips: list[Any], protocol: Literal["clip", "robust"] = "clip"
+) -> TrackVectorEnv:
+    """Robots under a protocol, which see and are driven as in training.
+
+    They always have the standard physics steps, whatever training saves on. One robot a clip, or
+    `ROBUST_EPISODES`.
     """
-    protocol = TrackConfig.preset("clip")
-    protocol = dataclasses.replace(
-        protocol, observations=config.task.observations, actuation=config.task.actuation,
-        model=dataclasses.replace(config.task.model, physics_dt=protocol.model.physics_dt),
+    preset = TrackConfig.preset(protocol)
+    preset = dataclasses.replace(
+        preset, observations=config.task.observations, actuation=config.task.actuation,
+        model=dataclasses.replace(config.task.model, physics_dt=preset.model.physics_dt),
     )  # fmt: skip
     return TrackVectorEnv(
-        len(clips), clips, config=protocol, autoreset_mode="disabled", critic="none",
-        threads=config.threads,
+        len(clips) * (1 if protocol == "clip" else ROBUST_EPISODES), clips, config=preset,
+        autoreset_mode="disabled", critic="none", threads=config.threads,
     )  # fmt: skip
+
+
+def _as_function(actor: TrackingPolicy) -> Callable[[np.ndarray], np.ndarray]:
+    actor = copy.deepcopy(actor).cpu()
+
+    def act(obs: np.ndarray) -> np.ndarray:
+        with torch.no_grad():
+            return actor.mean(torch.from_numpy(obs)).numpy()
+
+    return act
 
 
 def evaluate(actor: TrackingPolicy, env: TrackVectorEnv) -> dict[str, float]:
@@ -332,13 +378,7 @@ def evaluate(actor: TrackingPolicy, env: TrackVectorEnv) -> dict[str, float]:
     Returns the share of clips completed, the mean share of a clip survived, and mean errors of the
     frames before a failure, averaged over clips.
     """
-    actor = copy.deepcopy(actor).cpu()
-
-    def act(obs: np.ndarray) -> np.ndarray:
-        with torch.no_grad():
-            return actor.mean(torch.from_numpy(obs)).numpy()
-
-    episodes = run_episodes(act, env)
+    episodes = run_episodes(_as_function(actor), env)
     result = {
         "success": float(episodes.completed.mean()),
         "survival": float((episodes.reached / (env.task.clip_frames - 1)).mean()),
@@ -350,6 +390,11 @@ def evaluate(actor: TrackingPolicy, env: TrackVectorEnv) -> dict[str, float]:
         value = float(np.nanmean(error)) if np.isfinite(error).any() else 0.0
         result[f"{name}m" if in_mm else name] = value * (1000 if in_mm else 1)
     return result
+
+
+def robust_share(actor: TrackingPolicy, env: TrackVectorEnv) -> float:
+    """Of the episodes of the `robust` protocol, how many the policy's mean completes."""
+    return float(run_episodes(_as_function(actor), env, seed=ROBUST_SEED).completed.mean())
 
 
 # --- robots -------------------------------------------------------------------------------------
@@ -559,7 +604,8 @@ def begin_with(actors: Sequence[TrackingPolicy], config: Any) -> None:
 def identity(config: Any, clips: list[Any], processes: Processes) -> dict[str, Any]:
     """What must be equal for a checkpoint to go on as if nothing had happened."""
     free = ("run_dir", "resume", "total_timesteps", "checkpoint_s", "track", "wandb_project_name",
-            "capture_video", "no_motion", "stop_when_passed", "threads")  # fmt: skip
+            "capture_video", "no_motion", "stop_when_passed", "threads", "robust_every",
+            "stop_when_robust")  # fmt: skip
     values = {k: v for k, v in dataclasses.asdict(config).items() if k not in free}
     return json.loads(json.dumps(values, default=str)) | {
         "clips": [clip.sha256() for clip in clips], "processes": processes.count

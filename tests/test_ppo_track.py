@@ -485,7 +485,7 @@ def test_two_processes_learn_like_one_with_all_the_robots(tmp_path):
 
 def test_run_directory_and_refusals(tmp_path):
     run_dir = tmp_path / "run"
-    done = train(run_dir)
+    done = train(run_dir, "--robust-every", "3")
     assert "motion stand" in done.stdout and str(run_dir) in done.stdout
     for name in ("config.json", "checkpoint.pt", "policy.onnx", "policy.json", "metrics.jsonl"):
         assert (run_dir / name).stat().st_size > 0

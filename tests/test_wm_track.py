@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from metric_pages import check_metrics
 from scipy.spatial.transform import Rotation
 
 ROOT = Path(__file__).parent.parent
@@ -27,6 +28,7 @@ from bm_envs.policy import load_policy  # noqa: E402
 from bm_envs.robots import g1, kinematics  # noqa: E402
 from bm_envs.tasks.track import rewards  # noqa: E402
 from bm_envs.tasks.track.config import RandomizationConfig, TrackConfig  # noqa: E402
+from bm_envs.training import Clock  # noqa: E402
 
 SMALL = (
     "--motion stand --num-envs 8 --num-steps 8 --total-timesteps 384 --eval-every 128 --hidden 32 "
@@ -634,10 +636,42 @@ def test_a_killed_run_goes_on_bit_for_bit(tmp_path, whole):
     assert [row["iteration"] for row in rows] == list(range(1, 7))
 
 
-def test_the_second_thread_changes_no_number(tmp_path, whole):
-    train(tmp_path / "run", "--no-overlap", "--threads", "1")
+def test_the_second_thread_and_further_evaluations_change_no_number(tmp_path, whole):
+    train(tmp_path / "run", "--no-overlap", "--threads", "1", "--robust-every", "2")
     one, other = weights(whole[0]), weights(tmp_path / "run")
     assert all(torch.equal(one[key], other[key]) for key in one)
+    rows = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").open()]
+    shares = [row.get("eval/robust") for row in rows]
+    # Of three evaluations, 128 steps apart, the second and the run's last.
+    assert [share is not None for share in shares] == [False, False, False, True, False, True]
+    assert all(share in np.arange(101) / 100 for share in (shares[3], shares[5]))
+    check_metrics("wm_track", tmp_path / "run")
+
+
+def test_a_run_ends_where_it_is_robust(tmp_path, monkeypatch):
+    shares = iter([0.94, 0.95])
+    monkeypatch.setattr(wm, "robust_share", lambda actor, env: next(shares))
+    config = wm.Config(
+        motion=("stand[0:0.5]",), run_dir=tmp_path / "run", num_envs=4, num_steps=8, hidden=(8,),
+        model_hidden=(8,), total_timesteps=320, eval_every=32, robust_every=2, capacity=256,
+        stop_when_robust=True, threads=1,
+    )  # fmt: skip
+    wm.main(config)
+    rows = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").open()]
+    assert [row.get("eval/robust") for row in rows] == [None, 0.94, None, 0.95]
+
+
+def test_a_clock_that_is_stopped_does_not_count(monkeypatch):
+    now = 10.0
+    monkeypatch.setattr("time.perf_counter", lambda: now)
+    monkeypatch.setattr("time.process_time", lambda: 2 * now)
+    clock = Clock(5.0)
+    now = 12.0
+    assert (clock.wall_s, clock.cpu_s) == (7.0, 24.0)
+    with clock.stopped():
+        now = 15.0
+    now = 16.0
+    assert (clock.wall_s, clock.cpu_s) == (8.0, 26.0)
 
 
 def test_the_run_directory_is_that_of_a_tracker(tmp_path, whole):
@@ -709,6 +743,7 @@ def test_hidden_weights_learn_by_muon_on_request(tmp_path):
 def test_refusals(tmp_path, whole):
     for values, text in (
         ({"num_envs": 0}, "num_envs is 0, expected 1 or more."),
+        ({"stop_when_robust": True}, "stop_when_robust needs robust_every, which is 0."),
         ({"total_timesteps": 5}, "total_timesteps 5 is less than one iteration"),
         ({"capacity": 640}, "10 steps of each robot, expected num_steps + model_horizon + 1 = 17"),
         ({"learning_rate": 0.0}, "learning_rate is 0.0, expected a positive number."),
