@@ -272,21 +272,23 @@ def gates_table(results: Iterable[ResultFile]) -> Table:
 def learning_table(results: Iterable[ResultFile]) -> Table:
     """Rows of `learning` and `sweep` files."""
     table = Table("Training runs", (
-        "motion", "variant", "seed", "M samples", "minutes", "completed after, M samples",
-        "after, minutes", "final success", "relative, mm", *ORIGIN,
+        "trainer", "motion", "variant", "seed", "M samples", "minutes",
+        "completed after, M samples", "after, minutes", "final success", "relative, mm", *ORIGIN,
     ))  # fmt: skip
     for entry in entries(results, "learning", "sweep"):
         row = entry.row
+        trainer = str(row.get("algorithm", "ppo_track"))  # the only one there was
         variant = str(row.get("variant") or " ".join(map(str, row["flags"])) or "-")
         if "error" in row:
-            table.add(row["motion"], variant, figure(row["seed"], 0), *["-"] * 4, "error", "-",
-                      *origin(entry.file))  # fmt: skip
+            table.add(trainer, row["motion"], variant, figure(row["seed"], 0), *["-"] * 4, "error",
+                      "-", *origin(entry.file))  # fmt: skip
             continue
         first = row["first_pass"] or {}
         steps, wall = first.get("env_steps"), first.get("wall_s")
         table.add(
-            row["motion"], variant, figure(row["seed"], 0), figure(row["env_steps"] / 1e6, 1),
-            figure(row["wall_s"] / 60, 1), figure(None if steps is None else steps / 1e6, 1),
+            trainer, row["motion"], variant, figure(row["seed"], 0),
+            figure(row["env_steps"] / 1e6, 2), figure(row["wall_s"] / 60, 1),
+            figure(None if steps is None else steps / 1e6, 2),
             figure(None if wall is None else wall / 60, 1), share(row["clip"]["success"]),
             figure(row["clip"].get("r_mpkpe_mm"), 1), *origin(entry.file),
         )  # fmt: skip

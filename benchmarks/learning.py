@@ -4,17 +4,22 @@ r"""How fast a script of `algos/` learns to track: motions x variants of its rec
         --flags='--stop-when-passed' --json benchmarks/results/lafan1.json
     python benchmarks/learning.py --motion walk --variants all \
         --flags='--total-timesteps 1000000' --json benchmarks/results/choices.json
-    python benchmarks/learning.py --algorithm wm_track --motion walk 'walk1[5:15]' 'dance1[0:10]' \
-        --flags='--stop-when-passed' --json benchmarks/results/world_model.json
+    python benchmarks/learning.py --algorithm ppo_track wm_track --motion walk 'walk1[5:15]' \
+        --flags='--stop-when-passed' --json out.json --plot out.png
 
-Every variant but the first changes one choice. A run that is finished in `--run-dir` is not run
-again, and one that was cut short goes on. A row of the result holds, for one run:
+A motion may also be the name of a suite: one policy for all that it holds. Every variant but the
+first changes one choice. A run that is finished in `--run-dir` is not run again, and one that was
+cut short goes on. A row of the result holds, for one run:
 
     env_steps, wall_s     control steps over all robots, seconds of training
     first_pass            steps and seconds at the first evaluation that completed the clip by the
                           `clip` protocol; null when there was none
     cpu_s                 processor seconds of the training up to there, where it tells them: what
                           they would be on cores of its own, if run with one thread in one go
+    first_robust          as first_pass, of the first evaluation in which 95 % of the `robust`
+                          episodes were completed (`--flags=--robust-every N`); null if none
+    curve                 of every evaluation: env_steps, wall_s, the share of a clip survived, and
+                          the share of `robust` episodes completed or null
     clip                  figures of the final policy by the `clip` protocol
     time_to_failure_s     robot seconds per failure in the run's last tenth, and reward_per_step:
                           under training conditions, which differ between some variants
@@ -22,6 +27,8 @@ again, and one that was cut short goes on. A row of the result holds, for one ru
     threads               of the run, 0 for all cores
     jobs                  of this command: how many runs it has side by side
     commit, machine       what trained it
+
+`--plot` (extra `viz`) draws the curves over time.
 """
 
 from __future__ import annotations
@@ -41,7 +48,9 @@ from tyro.conf import arg
 
 from bm_envs import cli
 from bm_envs.errors import BMError, ConfigError, unknown_name
+from bm_envs.motion import suites
 from bm_envs.policy import read_run_config, training_figures
+from bm_envs.training import ROBUST
 
 PPO_VARIANTS: dict[str, tuple[str, ...]] = {
     "default": (),
@@ -99,10 +108,10 @@ class Config:
 
     json: Path
     """Result file."""
-    algorithm: Literal["ppo_track", "wm_track"] = "ppo_track"
-    """The script."""
+    algorithm: tuple[Literal["ppo_track", "wm_track"], ...] = ("ppo_track",)
+    """The scripts. With several, seed by seed one after another."""
     motion: tuple[str, ...] = ("walk",)
-    """Motions to train on, a policy each."""
+    """Motions or suites to train on, a policy each."""
     variants: tuple[str, ...] = ("default",)
     """Names of the variants to run, or `all`."""
     seeds: tuple[int, ...] = (1, 2, 3)
@@ -113,12 +122,15 @@ class Config:
     """Runs side by side; they share the cores evenly."""
     run_dir: Path = Path("runs/learning")
     """Where the runs are kept."""
+    plot: Path | None = None
+    """Picture to draw, .png or .svg."""
 
     def __post_init__(self) -> None:
-        for name in self.variants:
-            known = (*VARIANTS[self.algorithm], "all")
-            if name not in known:
-                raise ConfigError(unknown_name("variant", name, known))
+        for algorithm in self.algorithm:
+            known = (*VARIANTS[algorithm], "all")
+            for name in self.variants:
+                if name not in known:
+                    raise ConfigError(unknown_name("variant", name, known))
         cores = cli.available_cores()
         if not 1 <= self.jobs <= cores:
             raise ConfigError(f"jobs is {self.jobs}, expected 1 to {cores}, the cores there are.")
@@ -133,9 +145,22 @@ def summary(run: Path) -> dict[str, Any]:
     failures = np.mean([1 / row["charts/time_to_failure_s"] for row in last])
     passed = [row["perf/cpu_s"] for row in rows if row.get("eval/success") == 1.0
               and "perf/cpu_s" in row]  # fmt: skip
+    robust = [row for row in rows if row.get("eval/robust", 0.0) >= ROBUST]
     return {
         **training_figures(run),
         **({"cpu_s": passed[0]} if passed else {}),
+        "first_robust": {
+            "env_steps": robust[0]["step"],
+            "wall_s": robust[0]["train_s"],
+            "cpu_s": robust[0]["perf/cpu_s"],
+        }
+        if robust
+        else None,
+        "curve": [
+            [row["step"], row["train_s"], row["eval/survival"], row.get("eval/robust")]
+            for row in rows
+            if "eval/survival" in row
+        ],
         "time_to_failure_s": float(1 / failures),
         "reward_per_step": float(np.mean(reward)),
         "level": rows[-1]["track/level"],
@@ -145,23 +170,33 @@ def summary(run: Path) -> dict[str, Any]:
 
 def main(config: Config) -> None:
     """Run what is missing, collect everything."""
-    script = Path(__file__).parent.parent / "algos" / f"{config.algorithm}.py"
-    known = VARIANTS[config.algorithm]
-    variants = tuple(known) if "all" in config.variants else config.variants
-    # Runs of `ppo_track` stand where they did when there was no other.
-    folder = config.run_dir / ("" if config.algorithm == "ppo_track" else config.algorithm)
-    grid = [(m, v, s) for m in config.motion for v in variants for s in config.seeds]
+    if config.plot is not None:
+        require_matplotlib()
+    grid = [
+        (algorithm, motion, variant, seed)
+        for motion in config.motion
+        for variant in dict.fromkeys(
+            name for algorithm in config.algorithm for name in VARIANTS[algorithm]
+            if name in config.variants or "all" in config.variants
+        )
+        for seed in config.seeds
+        for algorithm in config.algorithm if variant in VARIANTS[algorithm]
+    ]  # fmt: skip
     threads = cli.available_cores() // config.jobs
     rows: dict[int, dict[str, Any]] = {}
     reporting = Lock()
 
     def train(index: int) -> None:
-        motion, variant, seed = grid[index]
+        algorithm, motion, variant, seed = grid[index]
+        script = Path(__file__).parent.parent / "algos" / f"{algorithm}.py"
+        motions = suites.motions(motion) if motion in suites.NAMES else (motion,)
+        # Runs of `ppo_track` stand where they did when there was no other.
+        folder = config.run_dir / ("" if algorithm == "ppo_track" else algorithm)
         run = folder / motion / re.sub("[^a-z0-9.-]+", "_", variant) / str(seed)
-        flags = [*config.flags.split(), *known[variant]]
+        flags = [*config.flags.split(), *VARIANTS[algorithm][variant]]
         if not (run / "policy.json").exists():  # the last file a run writes
             command = [
-                sys.executable, str(script), "--motion", motion, "--seed", str(seed),
+                sys.executable, str(script), "--motion", *motions, "--seed", str(seed),
                 "--run-dir", str(run), "--no-motion", "--resume", "--threads", str(threads),
                 *flags,
             ]  # fmt: skip
@@ -172,14 +207,15 @@ def main(config: Config) -> None:
                 said = (done.stderr.strip() or "nothing").splitlines()[-1]
                 raise BMError(f"The run of {motion}, '{variant}', seed {seed} failed: {said}")
         row = {
-            "algorithm": config.algorithm, "motion": motion, "variant": variant, "flags": flags,
+            "algorithm": algorithm, "motion": motion, "variant": variant, "flags": flags,
             "seed": seed, "jobs": config.jobs, **summary(run),
         }  # fmt: skip
         with reporting:
             rows[index] = row
             passed = row["first_pass"]
             print(
-                f"{motion}  {variant}  seed {seed}: survived {row['clip']['survival']:.0%}, "
+                f"{algorithm}  {motion}  {variant}  seed {seed}: "
+                f"survived {row['clip']['survival']:.0%}, "
                 + (f"passed after {passed['env_steps'] / 1e6:.2f} M steps, "
                    f"{passed['wall_s'] / 60:.1f} min" if passed else "not passed")
                 + f" ({row['env_steps'] / 1e6:.2f} M, {row['wall_s'] / 60:.1f} min)",
@@ -192,6 +228,45 @@ def main(config: Config) -> None:
         for result in [pool.submit(train, index) for index in range(len(grid))]:
             result.result()
     print(f"results in {config.json}")
+    if config.plot is not None:
+        draw(config.plot, [rows[i] for i in sorted(rows)])
+        print(f"curves in {config.plot}")
+
+
+def require_matplotlib() -> Any:
+    """Its `Figure`, or one sentence."""
+    try:
+        from matplotlib.figure import Figure
+    except ModuleNotFoundError:
+        raise BMError("--plot needs the package matplotlib: pip install 'bm-envs[viz]'.") from None
+    return Figure
+
+
+def draw(path: Path, rows: list[dict[str, Any]]) -> None:
+    """What was survived of a clip over the time of training, a panel a motion."""
+    motions = list(dict.fromkeys(row["motion"] for row in rows))
+    kinds = list(dict.fromkeys((row["algorithm"], row["variant"]) for row in rows))
+    robust = any(point[3] is not None for row in rows for point in row["curve"])
+    figure = require_matplotlib()(figsize=(4 * len(motions), 3.2), layout="constrained")
+    panels = figure.subplots(1, len(motions), squeeze=False)[0]
+    for axes, motion in zip(panels, motions, strict=True):
+        for i, kind in enumerate(kinds):
+            found = [row for row in rows if (row["motion"], row["algorithm"], row["variant"])
+                     == (motion, *kind)]  # fmt: skip
+            label = kind[0] if kind[1] == "default" else " ".join(kind)
+            for row in found:
+                points = [(p[1] / 60, p[3 if robust else 2]) for p in row["curve"]]
+                points = [point for point in points if point[1] is not None]
+                axes.plot(*zip(*points, strict=True), color=f"C{i}", alpha=0.8, label=label,
+                          marker=".", markersize=3)  # fmt: skip
+                label = None
+        axes.set(title=motion, xlabel="minutes of training", ylim=(0, 1.03))
+        axes.spines[["top", "right"]].set_visible(False)
+    panels[0].set_ylabel("robust episodes completed" if robust else "share of the clip survived")
+    panels[0].legend(frameon=False)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with cli.atomic_path(path) as temporary:
+        figure.savefig(temporary, format=path.suffix[1:], dpi=130)
 
 
 if __name__ == "__main__":

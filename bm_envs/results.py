@@ -389,6 +389,7 @@ LEARNING: Rules = {
     "env_steps": whole(1),
     "wall_s": number(0, above=True),
     "first_pass": numbers(null=True),
+    "first_robust": numbers(null=True, required=False),
     "clip": numbers(),
     "commit": COMMIT_RULE,
     "machine": table(),

@@ -97,7 +97,7 @@ def test_markdown_holds_every_row(results, tmp_path):
     assert [row["verdict"] for row in tables["Gates of the diffusion model"]] == [
         "passed", "FAILED",
     ]  # fmt: skip
-    assert [row["completed after, M samples"] for row in tables["Training runs"]] == ["1.2", "-"]
+    assert [row["completed after, M samples"] for row in tables["Training runs"]] == ["1.20", "-"]
 
 
 def test_what_nobody_measured_is_named(results, tmp_path):

@@ -5,6 +5,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+from PIL import Image
+
+from bm_envs.motion import suites
+
 ROOT = Path(__file__).resolve().parent.parent
 SMALL = (
     "--num-envs 8 --num-steps 8 --total-timesteps 192 --eval-every 64 --hidden 32 --no-curriculum"
@@ -64,7 +68,43 @@ def test_the_other_script_runs_in_a_folder_of_its_own(tmp_path):
     assert done.returncode == 2 and "Unknown variant 'no residual, unit noise'" in done.stderr
 
 
+def test_both_scripts_in_one_run_with_their_curves(tmp_path):
+    flags = (
+        "--num-envs 4 --num-steps 8 --total-timesteps 96 --eval-every 32 --hidden 8 "
+        "--robust-every 2 --no-curriculum"
+    )
+    picture = tmp_path / "curves.png"
+    done = run(tmp_path, "--algorithm", "ppo_track", "wm_track", "--motion", "stand[0:0.5]",
+               "--seeds", "1", "--plot", str(picture), flags=flags)  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    rows = json.loads((tmp_path / "out.json").read_text())["rows"]
+    assert [row["algorithm"] for row in rows] == ["ppo_track", "wm_track"]
+    for row in rows:
+        assert [point[0] for point in row["curve"]] == [32, 64, 96]
+        times = [point[1] for point in row["curve"]]
+        assert times == sorted(times) and 0 < times[-1] <= row["wall_s"] + 0.1
+        assert row["curve"][0][3] is None
+        shares = [point[3] for point in row["curve"][1:]]
+        first = next((i for i, share in enumerate(shares, 1) if share >= 0.95), None)
+        found = row["first_robust"]
+        assert (found and found["env_steps"]) == (first and row["curve"][first][0])
+    with Image.open(picture) as image:
+        assert image.width > 300
+
+
+def test_a_suite_is_one_policy_for_all_it_holds(tmp_path):
+    flags = "--num-envs 8 --num-steps 4 --total-timesteps 32 --hidden 8 --eval-every 0"
+    done = run(tmp_path, "--motion", "builtin", "--seeds", "1", flags=flags)
+    assert done.returncode == 0, done.stderr
+    (row,) = json.loads((tmp_path / "out.json").read_text())["rows"]
+    assert row["motion"] == "builtin"
+    described = json.loads((tmp_path / "runs/builtin/default/1/policy.json").read_text())
+    assert [entry["name"] for entry in described["motions"]] == list(suites.motions("builtin"))
+
+
 def test_bad_requests_are_one_sentence(tmp_path):
+    done = run(tmp_path, "--algorithm", "ppo_track", "wm_track", "--variants", "2 epochs")
+    assert done.returncode == 2 and "Unknown variant '2 epochs'" in done.stderr
     done = run(tmp_path, "--variants", "no symetry")
     assert done.returncode == 2 and "'no symetry'" in done.stderr
     assert "no symmetry" in done.stderr
