@@ -93,6 +93,7 @@ MODEL_VARIANTS: dict[str, tuple[str, ...]] = {
     "24 imagined steps": ("--policy-horizon", "24", "--policy-batch", "170"),
     "48 imagined steps": ("--policy-horizon", "48", "--policy-batch", "86"),
     "critic": ("--critic",),
+    "no overlap": ("--no-overlap",),
     "no recovery": ("--recovery", "0"),
     "half as many updates of the model": ("--model-updates", "4"),
     "no symmetry": ("--no-symmetry",),
