@@ -650,7 +650,10 @@ def main(config: Config) -> None:
     )
 
     # 4. Learn, validate, save.
-    bar = tqdm(total=config.total_steps, initial=learner.step, unit="step", smoothing=0.1)
+    bar = tqdm(
+        total=config.total_steps, initial=learner.step, unit="step", smoothing=0.1,
+        mininterval=cli.bar_interval(),
+    )  # fmt: skip
     started, last_save = time.perf_counter() - train_s, time.perf_counter()
     # A run goes on with the rows it would have had: sums begin with a row.
     sums, first_step, tick = torch.zeros(3, device=device), learner.step, time.perf_counter()

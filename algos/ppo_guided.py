@@ -720,8 +720,9 @@ def main(config: Config) -> None:
         f"{run_dir}"
     )
     bar = tqdm(
-        total=num_iterations * batch_size, initial=step, unit="step", unit_scale=True, smoothing=0.1
-    )
+        total=num_iterations * batch_size, initial=step, unit="step", unit_scale=True,
+        smoothing=0.1, mininterval=cli.bar_interval(),
+    )  # fmt: skip
     obs = torch.zeros(T, N, O)
     action, mean = torch.zeros(T, N, A), torch.zeros(T, N, A)
     reward, done = torch.zeros(T, N), torch.zeros(T, N, dtype=torch.bool)

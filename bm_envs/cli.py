@@ -91,6 +91,11 @@ def parse(
         sys.stderr.write(printed.getvalue())
 
 
+def bar_interval() -> float:
+    """Seconds between two states of a progress bar: a log file gets a line a minute."""
+    return 0.1 if sys.stderr.isatty() else 60.0
+
+
 def file_sha256(path: str | Path) -> str:
     """Hex digest of a file's bytes."""
     with open(path, "rb") as stream:

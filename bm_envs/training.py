@@ -634,7 +634,10 @@ class Logger:
         from tqdm import tqdm
 
         self._log = RunLog(run_dir, step)
-        self._bar = tqdm(total=total, initial=step, unit="step", unit_scale=True, smoothing=0.1)
+        self._bar = tqdm(
+            total=total, initial=step, unit="step", unit_scale=True, smoothing=0.1,
+            mininterval=cli.bar_interval(),
+        )  # fmt: skip
         self._first = step, None
         self._wandb = None
         if config.track:

@@ -374,6 +374,9 @@ def test_a_dry_run_moves_no_robot():
     # It hangs in the default pose, which is near enough to where the walk begins.
     assert status == 0 and "dry run, nothing is published" in out
     assert ", 0 commands, 10 of 10" in out
+    # What it says of the base is of a robot that is held: it does not fall.
+    bases = re.findall(r"base at \[(\S+), (\S+), (\S+)\] m", out)
+    assert bases and all(np.allclose(np.float64(b), [0, 0, 0.76], atol=0.03) for b in bases)
     other.send_signal(signal.SIGTERM)
     status, out, err = end(other)
     assert (status, err) == (130, "interrupted\n")

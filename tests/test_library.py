@@ -95,9 +95,18 @@ def test_short_names_of_the_published_set():
     assert len(short) == 15
 
 
-def test_each_set_has_its_rate(world):
+def test_each_set_has_its_rate(world, tmp_path):
     clip = load_motion("g1_moves/Kick", sets=world)
     assert (clip.name, clip.num_frames) == ("g1_moves/Kick", 50)  # 60 intervals at 60 fps are 1 s
+    # By its path it is the same motion, wherever it lies; what it was told it believes.
+    path = tmp_path / "elsewhere.csv"
+    path.write_bytes((tmp_path / "data" / "g1_moves" / "Kick.csv").read_bytes())
+    found = load_motion(path, sets=world)
+    assert (
+        (found.name, found.licence) == (clip.name, clip.licence) == ("g1_moves/Kick", "CC BY 4.0")
+    )
+    assert found.sha256() == clip.sha256() == load_motion(f"{path}[0:]", sets=world).sha256()
+    assert load_motion(path, sets=world, input_fps=30.0).num_frames == 100
     assert clip.licence == "CC BY 4.0"
 
 

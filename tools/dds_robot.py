@@ -135,7 +135,8 @@ def serve(robot: SimulatedRobot, unitree: Any, bus: Any, config: Config) -> Repo
 
     waited = time.monotonic()
     command = None
-    while command is None:  # it hangs: no physics
+    robot.hang()
+    while command is None:  # no physics
         if time.monotonic() - waited > config.patience_s:
             raise ConfigError(
                 f"No controller: nothing came on {unitree.LOW_CMD_TOPIC} within "

@@ -143,6 +143,16 @@ class SimulatedRobot:
         height = 1 - bottom.min()
         self.reset(np.concatenate([(0, 0, height, 1, 0, 0, 0), joint_pos]))
 
+    def hang(self) -> None:
+        """Read the sensors anew, as of a robot that something holds where it is.
+
+        What an accelerometer reads depends on what carries the robot: after a reset nothing does.
+        """
+        held = rot.quat_rotate_inverse(self.data.qpos[3:7], -self.model.opt.gravity)
+        self.data.sensordata[:3] = held
+        self._readings.clear()
+        self._read()
+
     def apply(self, command: Command) -> None:
         """Send a command to the motors; it holds until another arrives."""
         delay = round(self.config.command_ms / 1e3 * self.config.physics_hz)

@@ -181,7 +181,7 @@ def load_motion(
         return motion
     text = os.fspath(motion)
     if _is_file(text):  # also a file whose name looks like a cut
-        return formats.read_file(text, input_fps=input_fps or CSV_FPS, order=order)
+        return _read_path(text, input_fps, order, sets)
     cut = re.fullmatch(r"(.+)\[(.*)\]", text, re.DOTALL)
     if not cut:
         return _load_whole(text, input_fps, order, sets)
@@ -280,12 +280,25 @@ def _in_data_dir(relative: str) -> Path | None:
     return path if os.path.isfile(path) else None
 
 
+def _read_path(
+    path: str, input_fps: float | None, order: g1.Order | None, sets: Sequence[PublicSet]
+) -> Clip:
+    """A file by its path. One of a public set is known by its content, and has rate and licence."""
+    if path.endswith(".csv") and _is_file(path):
+        digest = file_sha256(path)
+        for public in sets:
+            for stem, known in public.sha256.items():
+                if known == digest:
+                    return _read_public(path, public, stem, input_fps)
+    return formats.read_file(path, input_fps=input_fps or CSV_FPS, order=order)
+
+
 def _load_whole(
     name: str, input_fps: float | None, order: g1.Order | None, sets: Sequence[PublicSet]
 ) -> Clip:
     """The motion `name` without a cut."""
     if _is_file(name) or name.endswith(formats.SUFFIXES) or formats.is_in_pickle(name):
-        return formats.read_file(name, input_fps=input_fps or CSV_FPS, order=order)
+        return _read_path(name, input_fps, order, sets)
     builtin = {path.stem: path for path in _builtin_files()}
     if name in builtin:
         return load_npz(builtin[name])
@@ -341,10 +354,13 @@ def _load_public(public: PublicSet, stem: str) -> Clip:
             path = hub.fetch(f"{public.hub_folder}/{stem}.csv", digest)
         except MotionError as error:
             raise MotionError(f"{str(error).removesuffix('.')}; else {wanted}") from error
+    return _read_public(path, public, stem)
+
+
+def _read_public(
+    path: str | Path, public: PublicSet, stem: str, input_fps: float | None = None
+) -> Clip:
     return read_csv(
-        path,
-        input_fps=public.fps,
-        name=public.prefix + stem,
-        source=public.source,
+        path, input_fps=input_fps or public.fps, name=public.prefix + stem, source=public.source,
         licence=public.licence,
-    )
+    )  # fmt: skip
