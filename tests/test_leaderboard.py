@@ -469,3 +469,11 @@ def test_a_flag_of_a_command(command, expected):
 def test_another_engine_is_named_beside_the_policy():
     assert leaderboard.driven({"policy": "walk", "backend": "mujoco"}) == "walk"
     assert leaderboard.driven({"policy": "walk", "backend": "isaaclab"}) == "walk (isaaclab)"
+
+
+def test_the_committed_leaderboard_is_that_of_the_committed_results(tmp_path):
+    text, _ = run(ROOT / "benchmarks" / "results", tmp_path / "out")
+    for name in ("LEADERBOARD.md", "index.html"):
+        kept = (ROOT / "benchmarks" / "leaderboard" / name).read_bytes()
+        assert kept == (tmp_path / "out" / name).read_bytes(), f"make {name} again"
+    assert "lafan1_walk4_subject1" in text
