@@ -1,4 +1,4 @@
-"""What the trainers of trackers share: processes, symmetric networks, robots, evaluation, files.
+"""What trainers of trackers share: clock, processes, symmetric networks, robots, evaluation, files.
 
 `algos/ppo_track.py` and `algos/wm_track.py` differ in how they learn; the policy, the robots that
 it drives, how it is judged and what leaves a run are the same and stand here. Needs the extra
