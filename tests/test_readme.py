@@ -101,7 +101,8 @@ def uses():
             (page, script, flag)
             for page in PAGES
             for script, arguments in SCRIPT.findall(text(page))
-            for flag in re.findall(r"--[a-z][a-z0-9.-]*", arguments)
+            # What is quoted is handed on to another script.
+            for flag in re.findall(r"--[a-z][a-z0-9.-]*", re.sub(r"'[^'\n]*'", "", arguments))
         }
     )
 
