@@ -55,6 +55,7 @@ from torch import Tensor, nn
 
 from bm_envs import cli
 from bm_envs.errors import ConfigError
+from bm_envs.evaluation import ROBUST
 from bm_envs.motion.library import load_motions
 from bm_envs.observation_terms import CRITIC_TERMS, mirror_map
 from bm_envs.robots import g1
@@ -62,7 +63,6 @@ from bm_envs.run_files import as_arrays, load_checkpoint, save_checkpoint
 from bm_envs.tasks.track.config import CONTROL_DT, TrackConfig
 from bm_envs.tasks.track.task import TrackTask
 from bm_envs.training import (
-    ROBUST,
     UNCHANGED,
     Clock,
     DeviceRobots,

@@ -47,6 +47,7 @@ from torch import Tensor, nn
 
 from bm_envs import cli
 from bm_envs.errors import ConfigError
+from bm_envs.evaluation import ROBUST
 from bm_envs.motion import suites
 from bm_envs.motion.library import load_motions
 from bm_envs.observation_terms import layout, mirror_map
@@ -58,7 +59,6 @@ from bm_envs.tasks.track.rewards import TRACKED
 from bm_envs.tasks.track.rows import ANCHOR, Reference
 from bm_envs.tasks.track.task import TrackTask
 from bm_envs.training import (
-    ROBUST,
     UNCHANGED,
     Clock,
     DeviceRobots,

@@ -49,9 +49,9 @@ from tyro.conf import arg
 
 from bm_envs import cli
 from bm_envs.errors import BMError, ConfigError, unknown_name
+from bm_envs.evaluation import ROBUST
 from bm_envs.motion import suites
 from bm_envs.policy import read_run_config, training_figures
-from bm_envs.training import ROBUST
 
 PPO_VARIANTS: dict[str, tuple[str, ...]] = {
     "default": (),
@@ -182,7 +182,7 @@ def summary(run: Path) -> dict[str, Any]:
 def main(config: Config) -> None:
     """Run what is missing, collect everything."""
     if config.plot is not None:
-        require_matplotlib()
+        cli.matplotlib_figure()  # refused before hours of training, not behind them
     grid = [
         (algorithm, motion, variant, seed)
         for motion in config.motion
@@ -244,21 +244,12 @@ def main(config: Config) -> None:
         print(f"curves in {config.plot}")
 
 
-def require_matplotlib() -> Any:
-    """Its `Figure`, or one sentence."""
-    try:
-        from matplotlib.figure import Figure
-    except ModuleNotFoundError:
-        raise BMError("--plot needs the package matplotlib: pip install 'bm-envs[viz]'.") from None
-    return Figure
-
-
 def draw(path: Path, rows: list[dict[str, Any]]) -> None:
     """What was survived of a clip over the time of training, a panel a motion."""
     motions = list(dict.fromkeys(row["motion"] for row in rows))
     kinds = list(dict.fromkeys((row["algorithm"], row["variant"]) for row in rows))
     robust = any(point[3] is not None for row in rows for point in row["curve"])
-    figure = require_matplotlib()(figsize=(4 * len(motions), 3.2), layout="constrained")
+    figure = cli.matplotlib_figure()(figsize=(4 * len(motions), 3.2), layout="constrained")
     panels = figure.subplots(1, len(motions), squeeze=False)[0]
     for axes, motion in zip(panels, motions, strict=True):
         for i, kind in enumerate(kinds):
@@ -275,9 +266,8 @@ def draw(path: Path, rows: list[dict[str, Any]]) -> None:
         axes.spines[["top", "right"]].set_visible(False)
     panels[0].set_ylabel("robust episodes completed" if robust else "share of the clip survived")
     panels[0].legend(frameon=False)
-    path.parent.mkdir(parents=True, exist_ok=True)
     with cli.atomic_path(path) as temporary:
-        figure.savefig(temporary, format=path.suffix[1:], dpi=130)
+        figure.savefig(temporary, dpi=130)
 
 
 if __name__ == "__main__":

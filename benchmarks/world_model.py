@@ -28,7 +28,7 @@ import numpy as np
 import torch
 
 from bm_envs import cli
-from bm_envs.errors import BMError, ConfigError, PolicyError
+from bm_envs.errors import ConfigError, PolicyError
 from bm_envs.motion.library import load_motions
 from bm_envs.policy import read_run_config
 from bm_envs.run_files import load_checkpoint
@@ -152,11 +152,7 @@ def growth(model: Any, buffer: Any, steps: int) -> list[dict[str, Any]]:
 
 def draw(path: Path, rows: list[dict[str, Any]], title: str) -> None:
     """Errors over the steps."""
-    try:
-        from matplotlib.figure import Figure
-    except ModuleNotFoundError:
-        raise BMError("--plot needs the package matplotlib: pip install 'bm-envs[viz]'.") from None
-    figure = Figure(figsize=(9, 3.2), layout="constrained")
+    figure = cli.matplotlib_figure()(figsize=(9, 3.2), layout="constrained")
     ms = 20 * np.array([row["step"] for row in rows])
     panels = (("pos_mm", "pelvis, mm"), ("rot_deg", "pelvis, degrees"),
               ("joint_pos_rad", "joints, rad"))  # fmt: skip

@@ -183,6 +183,19 @@ def write_video(
     return codec
 
 
+def matplotlib_figure() -> Any:
+    """The class `matplotlib.figure.Figure`, which draws into files without a display.
+
+    Raises:
+        BMError: the package is missing.
+    """
+    try:
+        from matplotlib.figure import Figure
+    except ModuleNotFoundError:
+        raise BMError("--plot needs the package matplotlib: pip install 'bm-envs[viz]'.") from None
+    return Figure
+
+
 def package_versions(*packages: str) -> dict[str, str]:
     """Versions of those packages that are installed."""
     found = {}

@@ -23,6 +23,7 @@ from bm_envs.tasks.track import terminations
 from bm_envs.tasks.track.config import ActuationConfig, TrackConfig
 
 FALL_HEIGHT = 0.3  # m below the reference
+ROBUST = 0.95  # share of `robust` episodes from which on a policy is called robust
 Z_95 = 1.959963984540054  # two-sided 95 % of the normal distribution
 
 Actor = Callable[[np.ndarray], np.ndarray]

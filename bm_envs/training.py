@@ -338,7 +338,6 @@ def next_level(level: float, hardest_s: float, config: Any) -> float:
     return float(np.clip(level + change, 0.0, 1.0))
 
 
-ROBUST = 0.95  # share of episodes from which on a policy is called robust
 ROBUST_EPISODES = 100  # of a clip
 ROBUST_SEED = 1_000_000  # not one that benchmarks report
 
