@@ -55,8 +55,8 @@ from bm_envs.robots import g1
 from bm_envs.rotations import quat_normalize, quat_to_matrix
 from bm_envs.run_files import as_arrays, load_checkpoint, save_checkpoint
 from bm_envs.tasks.track.config import CONTROL_DT, RewardConfig, SamplingConfig, TrackConfig
-from bm_envs.tasks.track.rewards import TRACKED
-from bm_envs.tasks.track.rows import ANCHOR, Reference
+from bm_envs.tasks.track.rewards import OPTIONAL, TRACKED
+from bm_envs.tasks.track.rows import ANCHOR, FEET, Reference
 from bm_envs.tasks.track.task import TrackTask
 from bm_envs.training import (
     UNCHANGED,
@@ -222,7 +222,7 @@ class Config:
     """Left-right symmetric networks, the model's too."""
 
     task: TrackConfig = field(default_factory=_task)
-    """The task, as in `ppo_track.py`; weights and widths of its tracking rewards are the loss's."""
+    """The task, as in `ppo_track.py`; weights and widths of its rewards are the loss's."""
 
     def __post_init__(self) -> None:
         for name in (
@@ -904,6 +904,7 @@ class Goals:
             [quat_to_matrix(body_quat), Reference(self.table).body_pos[..., None]], -1
         )
         self.links = links.flatten(1).T.contiguous()  # `[M 3 4, F]`
+        self.foot_contact = torch.as_tensor(task._foot_contact_table).to(device)
 
     def at(self, rows: Tensor, last_rows: Tensor) -> Reference:
         """Rows `[B]`, held at the clips' last frames."""
@@ -913,6 +914,10 @@ class Goals:
         """The tracked links there, in the world. `[M, 3, 4, B]`."""
         picked = self.links.index_select(1, torch.minimum(rows, last_rows))
         return picked.view(-1, 3, 4, len(rows))
+
+    def foot_contact_at(self, rows: Tensor, last_rows: Tensor) -> Tensor:
+        """Whether the reference's feet are on the ground there. `[B, 2]` bool."""
+        return self.foot_contact[torch.minimum(rows, last_rows)]
 
 
 def observation(
@@ -1032,6 +1037,47 @@ def tracking_loss(
     return loss, squares[0].detach().flatten()
 
 
+def on_ground(links: Tensor) -> Tensor:
+    """How much each foot is on the ground, by the lowest corner of its sole. `[2, B]`, 0 to 1.
+
+    The model has no forces, and a gradient needs a slope: half at a height of `CONTACT_DEPTH`, 0.88
+    where the corner touches.
+
+    Args:
+        links: tracked ones, in the world, `[M, 3, 4, B]`.
+    """
+    up = torch.stack([links[foot, 2] for foot in FEET])  # a list would go to a GPU every time
+    lowest = (SOLE.to(up) @ up[:, :3] + up[:, 3:] - SOLE_RADIUS).amin(1)
+    return torch.sigmoid((CONTACT_DEPTH - lowest) * (2 / CONTACT_DEPTH))
+
+
+def optional_cost(
+    links: Tensor, joint_vel: Tensor, actions: Tensor, ref_contact: Tensor, rewards: RewardConfig
+) -> Tensor:
+    """What those of `rewards.OPTIONAL` that have a weight take off, of H steps. `[H B]`.
+
+    Args:
+        links: tracked ones, in the world, after the steps: `[M, 3, 4, H B]`.
+        joint_vel: before the first step and after each, `[H + 1, B, 29]`, rad/s.
+        actions: likewise, `[H + 1, B, 29]`. What was before is not known: the first step has no
+            second difference.
+        ref_contact: of the reference after the steps, `[H B, 2]` bool.
+        rewards: weights.
+    """
+    cost = torch.zeros_like(actions[1:, :, 0])
+    if rewards.action_accel:
+        change = actions[1:] - actions[:-1]
+        cost[1:] -= rewards.action_accel * (change[1:] - change[:-1]).square().sum(-1)
+    if rewards.joint_accel:
+        accel = (joint_vel[1:] - joint_vel[:-1]) * (1 / CONTROL_DT)
+        cost -= rewards.joint_accel * accel.square().sum(-1)
+    cost = cost.flatten()
+    if rewards.foot_contact:
+        mismatch = (on_ground(links) - ref_contact.T.to(links)).abs().sum(0)
+        cost = cost - rewards.foot_contact * mismatch
+    return cost
+
+
 class Dream(NamedTuple):
     """An imagined roll-out of B robots over H steps."""
 
@@ -1142,6 +1188,12 @@ class Imagination(nn.Module):
             [(b - a).square().sum(1) for a, b in zip(actions, actions[1:], strict=False)]
         )
         cost = cost - rewards.action_rate * change
+        if any(getattr(rewards, name) for name in OPTIONAL):
+            after = slice(len(row), None)
+            cost = cost + optional_cost(
+                links[..., after], every.joint_vel.view(horizon + 1, len(row), J),
+                torch.stack(actions), self.goals.foot_contact_at(rows[after], ends[after]), rewards,
+            )  # fmt: skip
         shape = (horizon, len(row))
         return Dream(
             cost.view(shape), counted.view(shape), torch.stack(seen), distance.sqrt().view(shape)

@@ -22,6 +22,10 @@ the result holds, for one run:
     curve                 of every evaluation: env_steps, wall_s, the share of a clip survived, and
                           the share of `robust` episodes completed or null
     clip                  figures of the final policy by the `clip` protocol
+    manner                how it moves there, up to a failure: the share of feet and frames in which
+                          a foot is on the ground and the reference's is not, or the other way
+                          round; root mean squares, per joint, of the raw action's second difference
+                          and of the joints' acceleration, rad/s^2
     time_to_failure_s     robot seconds per failure in the run's last tenth, and reward_per_step:
                           under training conditions, which differ between some variants
     level                 the curriculum's, at the end
@@ -34,6 +38,7 @@ the result holds, for one run:
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import re
 import subprocess
@@ -47,11 +52,15 @@ from typing import Annotated, Any, Literal
 import numpy as np
 from tyro.conf import arg
 
-from bm_envs import cli
+from bm_envs import cli, evaluation
+from bm_envs.envs import TrackVectorEnv
 from bm_envs.errors import BMError, ConfigError, unknown_name
 from bm_envs.evaluation import ROBUST
 from bm_envs.motion import suites
-from bm_envs.policy import read_run_config, training_figures
+from bm_envs.policy import load_policy, read_run_config, training_figures
+from bm_envs.robots import g1
+from bm_envs.tasks.track.config import CONTROL_DT
+from bm_envs.tasks.track.rewards import OPTIONAL
 
 PPO_VARIANTS: dict[str, tuple[str, ...]] = {
     "default": (),
@@ -108,6 +117,9 @@ MODEL_VARIANTS: dict[str, tuple[str, ...]] = {
     "no symmetry": ("--no-symmetry",),
     "Muon": ("--muon",),
     "states of the whole buffer": ("--recent", "100000"),
+    "uniform starts": PPO_VARIANTS["uniform starts"],
+    "contact consistency": PPO_VARIANTS["contact consistency"],
+    "smoothness": PPO_VARIANTS["smoothness"],
     "robust": ("--total-timesteps", "500000"),
 }  # fmt: skip
 VARIANTS = {"ppo_track": PPO_VARIANTS, "wm_track": MODEL_VARIANTS}
@@ -147,6 +159,35 @@ class Config:
             raise ConfigError(f"jobs is {self.jobs}, expected 1 to {cores}, the cores there are.")
 
 
+def manner(run: Path) -> dict[str, float] | None:
+    """Steps of a finished run's policy by the `clip` protocol; None where there is none."""
+    policy = load_policy(run)
+    clips = evaluation.motions_of(policy)
+    task = evaluation.protocol_task(policy, "clip")
+    task = dataclasses.replace(
+        task, rewards=dataclasses.replace(task.rewards, **dict.fromkeys(OPTIONAL, -1.0))
+    )
+    env = TrackVectorEnv(len(clips), clips, config=task, autoreset_mode="disabled", threads=1)
+    act, (obs, _) = evaluation.in_project_order(policy), env.reset(seed=0)
+    running, steps, sums = np.ones(len(clips), bool), 0, dict.fromkeys(OPTIONAL, 0.0)
+    while running.any():
+        obs, _, terminated, truncated, info = env.step(act(obs))
+        present = running & ~terminated
+        steps += present.sum()
+        for name in OPTIONAL:
+            sums[name] -= info[f"reward_{name}"][present].sum() / CONTROL_DT
+        running &= ~(terminated | truncated)
+    env.close()
+    if not steps:
+        return None
+    feet, joints = len(g1.FOOT_BODIES), g1.NUM_JOINTS
+    return {
+        "foot_contact_mismatch": float(sums["foot_contact"] / steps / feet),
+        "action_accel": float(np.sqrt(sums["action_accel"] / steps / joints)),
+        "joint_accel_rad_s2": float(np.sqrt(sums["joint_accel"] / steps / joints)),
+    }
+
+
 def summary(run: Path) -> dict[str, Any]:
     """Figures of a finished run."""
     rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
@@ -172,6 +213,7 @@ def summary(run: Path) -> dict[str, Any]:
             for row in rows
             if "eval/survival" in row
         ],
+        "manner": manner(run),
         "time_to_failure_s": float(1 / failures),
         "reward_per_step": float(np.mean(reward)),
         "level": rows[-1]["track/level"],

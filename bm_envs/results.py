@@ -391,6 +391,7 @@ LEARNING: Rules = {
     "first_pass": numbers(null=True),
     "first_robust": numbers(null=True, required=False),
     "clip": numbers(),
+    "manner": numbers(null=True, required=False),
     "commit": COMMIT_RULE,
     "machine": table(),
 }

@@ -5,11 +5,18 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
+import pytest
 from PIL import Image
 
+from bm_envs.envs import TrackVectorEnv
 from bm_envs.motion import suites
+from bm_envs.policy import load_policy
 
 ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT / "benchmarks"))
+import learning  # noqa: E402
+
 SMALL = (
     "--num-envs 8 --num-steps 8 --total-timesteps 192 --eval-every 64 --hidden 32 --no-curriculum"
 )
@@ -40,6 +47,9 @@ def test_grid_of_runs_fills_one_file_and_finished_runs_stay(tmp_path):
         # Three iterations teach nobody to stand for long.
         assert row["env_steps"] == 192 and row["first_pass"] is None
         assert 0 < row["clip"]["survival"] < 1 and row["time_to_failure_s"] > 0
+        # A foot of two is at most wrong in every frame.
+        assert 0 <= row["manner"]["foot_contact_mismatch"] <= 1
+        assert row["manner"]["action_accel"] > 0 and row["manner"]["joint_accel_rad_s2"] > 1
     # The seeds are seeds of the training itself.
     assert rows[0]["reward_per_step"] != rows[1]["reward_per_step"]
 
@@ -50,6 +60,33 @@ def test_grid_of_runs_fills_one_file_and_finished_runs_stay(tmp_path):
     again = json.loads((tmp_path / "out.json").read_text())["rows"]
     assert [path.stat().st_mtime_ns == time for path, time in made.items()] == [False] + 3 * [True]
     assert [row["reward_per_step"] for row in again] == [row["reward_per_step"] for row in rows]
+
+
+def test_manner_is_that_of_the_recorded_motion(monkeypatch):
+    """Against differences of what the engine went through, with the shipped walk."""
+    seen = []
+    step = TrackVectorEnv.step
+
+    def spied(env, action):
+        result = step(env, action)
+        force = np.linalg.norm(env.simulator.contact_force[:, -2:], axis=-1)
+        seen.append((action.copy(), env.simulator.joint_vel.copy(), force > 1.0))
+        return result
+
+    monkeypatch.setattr(TrackVectorEnv, "step", spied)
+    found = learning.manner(Path("walk"))
+    actions, velocities, feet = (np.concatenate(values) for values in zip(*seen, strict=True))
+    clip = load_policy("walk").embedded_clip()
+    assert len(actions) == clip.num_frames - 1
+    mismatch = (feet != clip.foot_contact[1:]).mean()
+    assert found["foot_contact_mismatch"] == pytest.approx(mismatch, abs=1e-6)
+    # The task begins with actions of 0; velocities before the first step were not seen.
+    known = np.concatenate([np.zeros((2, 29)), actions])
+    second = np.diff(known, n=2, axis=0)
+    assert found["action_accel"] == pytest.approx(np.sqrt((second**2).mean()), rel=1e-4)
+    accel = np.diff(velocities, axis=0) / 0.02
+    # One step of 1225 is missing.
+    assert found["joint_accel_rad_s2"] == pytest.approx(np.sqrt((accel**2).mean()), rel=0.01)
 
 
 def test_the_other_script_runs_in_a_folder_of_its_own(tmp_path):

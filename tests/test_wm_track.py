@@ -457,6 +457,52 @@ def test_turned_links_cost_what_the_task_takes_off():
     np.testing.assert_allclose(loss.numpy(), expected, atol=2e-4)  # fourth powers, as above
 
 
+def test_optional_costs_are_the_tasks_terms():
+    """Second differences and accelerations over H steps against the task's own functions."""
+    generator = torch.Generator().manual_seed(0)
+    joint_vel, actions = torch.randn(2, 5, 3, 29, generator=generator, dtype=torch.float64)
+    links = torch.randn(14, 3, 4, 12, generator=generator, dtype=torch.float64)
+    contact = torch.ones(12, 2, dtype=torch.bool)
+    for name, first, function in (
+        ("action_accel", 2, lambda h: rewards.action_accel(*actions[[h, h - 1, h - 2]].numpy())),
+        ("joint_accel", 1, lambda h: rewards.joint_accel(
+            joint_vel[h].numpy(), joint_vel[h - 1].numpy(), 0.02)),
+    ):  # fmt: skip
+        settings = wm.RewardConfig(**{name: -0.3})
+        cost = wm.optional_cost(links, joint_vel, actions, contact, settings).view(4, 3)
+        for h in range(1, 5):
+            expected = 0.3 * function(h) if h >= first else np.zeros(3)
+            np.testing.assert_allclose(cost[h - 1].numpy(), expected, rtol=1e-9)
+
+
+def test_feet_on_the_ground_are_those_that_press_on_it():
+    """By the height of the sole in imagination, by the force under it in the engine."""
+    policy = load_policy("walk")
+    env = TrackVectorEnv(16, "walk", config=TrackConfig.preset("clip"), threads=1)
+    obs, _ = env.reset(seed=0, options={"frame": np.arange(16) * 60})
+    to_policy, to_project = policy.spec.observation_index(), policy.spec.action_index()
+    goals = wm.Goals(env.task, torch.device("cpu"))
+    kinematics_of = wm.Kinematics(g1.TRACKED_BODIES)
+    settings = wm.RewardConfig(foot_contact=-1.0)
+    still = torch.zeros(2, 16, 29)
+    same, costs, terms = [], [], []
+    for _ in range(50):
+        obs, _, terminated, _, _ = env.step(policy(obs[:, to_policy])[:, to_project])
+        assert not terminated.any()
+        state = as_state(*full_state(env.simulator))
+        links = kinematics_of(world_root(state), state.joint_pos)
+        rows = torch.from_numpy(env.task._first_row + env.task.frame)
+        wanted = goals.foot_contact_at(rows, torch.full_like(rows, 10**6))
+        force = env.simulator.contact_force[:, -2:]
+        same.append((wm.on_ground(links) > 0.5).T.numpy() == ((force**2).sum(-1) > 1.0))
+        costs.append(wm.optional_cost(links, still, still, wanted, settings).numpy())
+        terms.append(rewards.contact_mismatch(force, wanted.numpy(), 1.0))
+    # Before a foot lands and after it has lifted it is within a centimetre for some frames.
+    assert np.mean(same) > 0.9
+    assert np.corrcoef(np.ravel(costs), np.ravel(terms))[0, 1] > 0.7
+    env.close()
+
+
 class Linear(torch.nn.Module):
     """A known system in place of the world model: joints are driven, the pelvis is held."""
 
@@ -506,9 +552,17 @@ def imagined(clip="walk", horizon=4, **changes):
     return policy, loss
 
 
-@pytest.mark.parametrize("critic", [False, True])
-def test_policy_gradient_through_a_known_linear_system_is_that_of_finite_differences(critic):
-    policy, loss = imagined(critic=critic)
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"critic": True},
+        {"task": dataclasses.replace(wm.Config().task, rewards=wm.RewardConfig(
+            foot_contact=-0.5, action_accel=-0.05, joint_accel=-2.5e-7))},
+    ], ids=["default", "critic", "optional rewards"],
+)  # fmt: skip
+def test_policy_gradient_through_a_known_linear_system_is_that_of_finite_differences(changes):
+    policy, loss = imagined(**changes)
     parameters = list(policy.layers.parameters())
     gradients = torch.autograd.grad(loss(), parameters)
     rng = np.random.default_rng(0)
