@@ -224,13 +224,18 @@ def full_state(sim: Simulator) -> tuple[Array, Array]:
     )
 
 
-# name -> (module, class, pip extra that brings its packages)
+_ISAACLAB = (
+    "pip install 'bm-envs[isaaclab]', in an environment of its own (tools/isaaclab_env makes one)"
+)
+# name -> (module, class, what brings its packages)
 _BACKENDS = {
-    "mujoco": ("bm_envs.backends.mujoco_cpu", "MujocoSimulator", None),
-    "mujoco_warp": ("bm_envs.backends.mujoco_warp", "MujocoWarpSimulator", "warp"),
-    "isaaclab": ("bm_envs.backends.isaaclab", "IsaacLabNewtonSimulator", "isaaclab"),
-    "isaaclab_physx": ("bm_envs.backends.isaaclab_physx", "IsaacLabPhysxSimulator", "isaaclab"),
-}
+    "mujoco": ("bm_envs.backends.mujoco_cpu", "MujocoSimulator", "pip install bm-envs"),
+    "mujoco_warp": (
+        "bm_envs.backends.mujoco_warp", "MujocoWarpSimulator", "pip install 'bm-envs[warp]'",
+    ),
+    "isaaclab": ("bm_envs.backends.isaaclab", "IsaacLabNewtonSimulator", _ISAACLAB),
+    "isaaclab_physx": ("bm_envs.backends.isaaclab_physx", "IsaacLabPhysxSimulator", _ISAACLAB),
+}  # fmt: skip
 
 
 def backend_names() -> Sequence[str]:
@@ -246,12 +251,12 @@ def make_simulator(backend: str, config: SimulatorConfig) -> Simulator:
     """
     if backend not in _BACKENDS:
         raise BackendUnavailable(unknown_name("backend", backend, _BACKENDS))
-    module, name, extra = _BACKENDS[backend]
+    module, name, remedy = _BACKENDS[backend]
     try:
         simulator = getattr(importlib.import_module(module), name)
     except ModuleNotFoundError as error:
         package = str(error.name).partition(".")[0]
         raise BackendUnavailable(
-            f"backend='{backend}' needs the package {package}: pip install 'bm-envs[{extra}]'."
+            f"backend='{backend}' needs the package {package}: {remedy}."
         ) from error
     return simulator(config)

@@ -100,3 +100,5 @@ def test_a_missing_package_is_one_sentence_with_the_command(monkeypatch):
         text = str(caught.value)
         assert text.startswith(f"backend='{name}' needs the package {packages[name]}")
         assert f"pip install 'bm-envs[{extra}]'" in text and text.count(". ") == 0
+        # Beside MuJoCo 4 it cannot be.
+        assert ("tools/isaaclab_env" in text) == (extra == "isaaclab")
