@@ -88,7 +88,11 @@ def run_episodes(
     if on_frame is not None:
         on_frame(running.copy())
     while running.any():
-        obs, reward, terminated, truncated, _ = env.step(act(obs))
+        # Robots whose episode is over lie still: away from all that it knows, a policy may answer
+        # its own last action with a larger one, until the simulation diverges.
+        obs, reward, terminated, truncated, _ = env.step(
+            np.where(running[:, None], act(obs), np.float32(0.0))
+        )
         present = running & ~terminated
         if failed is not None:
             unfailed &= ~failed(env)

@@ -55,6 +55,17 @@ def test_a_clip_each_equals_the_single_environment(episodes, index):
         assert value[index] == pytest.approx(np.mean([row[name] for row in errors]), rel=1e-5)
 
 
+def test_robots_whose_episode_is_over_lie_still(monkeypatch):
+    env = vector_env("stand[0:0.4]", "walk[0:3]")
+    taken, step = [], env.step
+    monkeypatch.setattr(env, "step", lambda action: taken.append(action.copy()) or step(action))
+    found = evaluation.run_episodes(follow, env)
+    moved = np.abs(taken).max(2) > 0  # steps, robots
+    assert found.completed.tolist() == [True, False] and len(moved) == found.reached[1] + 1
+    assert moved[:20, 0].all() and not moved[20:, 0].any() and moved[:, 1].all()
+    env.close()
+
+
 def test_a_rule_of_ones_own_ends_the_survival_and_not_the_episode():
     env = vector_env(MOTIONS[0], MOTIONS[0])
     frames, seen = [], []
