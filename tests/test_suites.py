@@ -32,6 +32,9 @@ def test_the_papers_table():
 
 def test_the_whole_set_and_the_packages_own():
     assert len(suites.motions("lafan1-40")) == 40
+    walks = suites.motions("lafan1-walks")
+    assert len(walks) == 11 and set(walks) < set(suites.motions("lafan1-40"))
+    assert {name.partition("_")[0] for name in walks} == {"walk1", "walk2", "walk3", "walk4"}
     builtin = suites.motions("builtin")
     assert {"walk", "stand", "walk_back"} <= set(builtin)
     assert all(library.load_motion(name).name == name for name in builtin)

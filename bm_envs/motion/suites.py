@@ -5,6 +5,7 @@
 | `builtin` | the package's own clips |
 | `lafan1-cuts` | ten seconds each of eight LAFAN1 clips, one of every kind of motion |
 | `lafan1-table1` | the LAFAN1 clips of the paper's Table I, whole |
+| `lafan1-walks` | the walks of LAFAN1, whole, less `walk3_subject3`, which sits on a chair |
 | `lafan1-40` | all LAFAN1 clips there are for the G1, whole |
 
 The fall's cut is ten seconds earlier than first chosen: at [20:30] a knee and a sole of the
@@ -46,7 +47,8 @@ TABLE1 = (
     *(f"fightAndSports1_subject{i}" for i in (1, 4)),
     *(f"fight1_subject{i}" for i in (2, 3, 5)),
 )
-Suite = Literal["builtin", "lafan1-cuts", "lafan1-table1", "lafan1-40"]
+NO_CHAIR = "walk3_subject3"  # the chair is not there: nobody can do that
+Suite = Literal["builtin", "lafan1-cuts", "lafan1-table1", "lafan1-walks", "lafan1-40"]
 NAMES: tuple[str, ...] = get_args(Suite)
 OTHERS = ("lafan1", "g1_moves", "other")
 """What `suite_of` says of motions outside the suites."""
@@ -64,6 +66,9 @@ def motions(suite: str) -> tuple[str, ...]:
         return CUTS
     if suite == "lafan1-table1":
         return TABLE1
+    if suite == "lafan1-walks":
+        walks = (name for name in library.LAFAN1.names() if name.startswith("walk"))
+        return tuple(name for name in walks if name != NO_CHAIR)
     if suite == "lafan1-40":
         return tuple(library.LAFAN1.names())
     raise ConfigError(unknown_name("suite", suite, NAMES))
@@ -72,7 +77,7 @@ def motions(suite: str) -> tuple[str, ...]:
 def suite_of(motion: str) -> str:
     """Where a clip of this name is listed: a suite, else what set it is from.
 
-    Whole LAFAN1 clips are of `lafan1-40`, which holds those of `lafan1-table1`; cuts that are not
+    Whole LAFAN1 clips are of `lafan1-40`, which holds those of the other suites; cuts that are not
     in a suite are of `lafan1`. A cut of a built-in clip is `builtin`, and so are motions that
     `bm_envs.motion.procedural` makes when asked for.
     """
