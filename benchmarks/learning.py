@@ -168,23 +168,20 @@ def manner(run: Path) -> dict[str, float] | None:
         task, rewards=dataclasses.replace(task.rewards, **dict.fromkeys(OPTIONAL, -1.0))
     )
     env = TrackVectorEnv(len(clips), clips, config=task, autoreset_mode="disabled", threads=1)
-    act, (obs, _) = evaluation.in_project_order(policy), env.reset(seed=0)
-    running, steps, sums = np.ones(len(clips), bool), 0, dict.fromkeys(OPTIONAL, 0.0)
-    while running.any():
-        obs, _, terminated, truncated, info = env.step(act(obs))
-        present = running & ~terminated
-        steps += present.sum()
-        for name in OPTIONAL:
-            sums[name] -= info[f"reward_{name}"][present].sum() / CONTROL_DT
-        running &= ~(terminated | truncated)
+    episodes = evaluation.run_episodes(evaluation.in_project_order(policy), env)
     env.close()
-    if not steps:
+    if not episodes.compared.any():
         return None
     feet, joints = len(g1.FOOT_BODIES), g1.NUM_JOINTS
+
+    def mean(name: str) -> float:
+        term = np.nan_to_num(episodes.terms[name])  # of a clip without a frame
+        return float(-(term @ episodes.compared) / episodes.compared.sum() / CONTROL_DT)
+
     return {
-        "foot_contact_mismatch": float(sums["foot_contact"] / steps / feet),
-        "action_accel": float(np.sqrt(sums["action_accel"] / steps / joints)),
-        "joint_accel_rad_s2": float(np.sqrt(sums["joint_accel"] / steps / joints)),
+        "foot_contact_mismatch": mean("foot_contact") / feet,
+        "action_accel": (mean("action_accel") / joints) ** 0.5,
+        "joint_accel_rad_s2": (mean("joint_accel") / joints) ** 0.5,
     }
 
 

@@ -44,18 +44,24 @@ class Episodes:
     """Sum of rewards to the episode's end."""
     errors: dict[str, np.ndarray]
     """Means of `TrackTask.tracking_errors` over the compared frames; NaN where there is none."""
+    terms: dict[str, np.ndarray]
+    """Means of the environment's `info["reward_<term>"]` over them, by term; likewise."""
 
     @staticmethod
     def concatenate(parts: Sequence[Episodes]) -> Episodes:
         """The robots of all parts, one after another."""
+
+        def joined(kind: str) -> dict[str, np.ndarray]:
+            return {
+                name: np.concatenate([getattr(part, kind)[name] for part in parts])
+                for name in getattr(parts[0], kind)
+            }
+
         counts = ("completed", "reached", "compared", "returns")
         return Episodes(
-            **{name: np.concatenate([getattr(part, name) for part in parts]) for name in counts},
-            errors={
-                name: np.concatenate([part.errors[name] for part in parts])
-                for name in parts[0].errors
-            },
-        )
+            *(np.concatenate([getattr(part, name) for part in parts]) for name in counts),
+            errors=joined("errors"), terms=joined("terms"),
+        )  # fmt: skip
 
 
 def run_episodes(
@@ -83,14 +89,15 @@ def run_episodes(
     unfailed = np.ones(env.num_envs, bool)
     completed = np.zeros(env.num_envs, bool)
     reached, compared, returns = (np.zeros(env.num_envs) for _ in range(3))
-    sums: dict[str, np.ndarray] = {}
+    errors: dict[str, np.ndarray] = {}
+    terms: dict[str, np.ndarray] = {}
     obs, _ = env.reset(seed=seed)
     if on_frame is not None:
         on_frame(running.copy())
     while running.any():
         # Robots whose episode is over lie still: away from all that it knows, a policy may answer
         # its own last action with a larger one, until the simulation diverges.
-        obs, reward, terminated, truncated, _ = env.step(
+        obs, reward, terminated, truncated, info = env.step(
             np.where(running[:, None], act(obs), np.float32(0.0))
         )
         present = running & ~terminated
@@ -100,15 +107,19 @@ def run_episodes(
         reached += present & unfailed
         compared += counted
         returns += np.where(running, np.nan_to_num(reward), 0.0)
-        for name, error in env.task.tracking_errors().items():
-            sums[name] = sums.get(name, np.zeros(env.num_envs)) + np.where(counted, error, 0.0)
+        paid = {name.removeprefix("reward_"): info[name] for name in env.task.reward_names}
+        for sums, found in ((errors, env.task.tracking_errors()), (terms, paid)):
+            for name, values in found.items():
+                sums[name] = sums.get(name, 0.0) + np.where(counted, values, 0.0)
         if on_frame is not None:
             on_frame(present)
         completed |= running & truncated & unfailed
         running &= ~(terminated | truncated)
     with np.errstate(invalid="ignore"):
-        errors = {name: total / compared for name, total in sums.items()}
-    return Episodes(completed, reached, compared, returns, errors)
+        means = [
+            {name: total / compared for name, total in sums.items()} for sums in (errors, terms)
+        ]
+    return Episodes(completed, reached, compared, returns, *means)
 
 
 def has_fallen(env: TrackVectorEnv) -> np.ndarray:

@@ -53,6 +53,9 @@ def test_a_clip_each_equals_the_single_environment(episodes, index):
     assert set(episodes.errors) == set(errors[0])
     for name, value in episodes.errors.items():
         assert value[index] == pytest.approx(np.mean([row[name] for row in errors]), rel=1e-5)
+    # A reward is the sum of its terms; the step that fails is not among those compared.
+    total = sum(value[index] for value in episodes.terms.values()) * len(errors)
+    assert total == pytest.approx(sum(rewards[: len(errors)]), rel=1e-5, abs=1e-6)
 
 
 def test_robots_whose_episode_is_over_lie_still(monkeypatch):
@@ -127,11 +130,13 @@ def test_rules_about_the_root():
 def test_episodes_add_up():
     def part(count, value):
         each = np.full(count, value)
-        return evaluation.Episodes(each > 1, each, each, each, {"e": each})
+        return evaluation.Episodes(each > 1, each, each, each, {"e": each}, {"t": each})
 
     both = evaluation.Episodes.concatenate([part(2, 1), part(1, 2)])
     assert both.completed.tolist() == [False, False, True]
-    for values in (both.reached, both.compared, both.returns, both.errors["e"]):
+    for values in (
+        both.reached, both.compared, both.returns, both.errors["e"], both.terms["t"],
+    ):  # fmt: skip
         assert values.tolist() == [1, 1, 2]
 
 

@@ -284,7 +284,7 @@ def test_a_row_tells_the_suite_it_was_asked_for():
         np.ones(1, bool), np.full(1, 1225.0), np.full(1, 1225.0), np.full(1, 100.0),
         {name: np.full(1, 0.1) for name in (
             "mpkpe_m", "r_mpkpe_m", "joint_pos_rad", "joint_vel_rad_s", "ee_pos_m", "ee_ori_rad"
-        )},
+        )}, {},
     )  # fmt: skip
     rows = [
         track.result_row(policy, clip, "clip", "mujoco", figures, suite)
