@@ -371,7 +371,9 @@ class Kinematics(nn.Module):
         super().__init__()
         paths = {name: path_to(name) for name in g1.BODY_NAMES[1:]}
         needed = {link for body in bodies if body in paths for link in paths[body]}
-        order = sorted(needed, key=lambda name: len(paths[name]))
+        # Of one depth in the table's order: a set's differs between processes, and with it the
+        # order of sums in the derivative, so that a run would not go on bit for bit.
+        order = sorted((name for name in paths if name in needed), key=lambda n: len(paths[n]))
         depths = range(1, len(paths[order[-1]]) + 1)
         levels = [[name for name in order if len(paths[name]) == depth] for depth in depths]
         self.sizes = [len(level) for level in levels]

@@ -92,6 +92,15 @@ def test_kinematics_are_those_of_the_tables_in_numpy():
         np.testing.assert_allclose(found[..., :3], turns, atol=2e-6)
 
 
+def test_links_have_the_tables_order_whatever_the_hashes_are():
+    """Sums of gradients are added in this order: one that differed would change a resumed run."""
+    joints = wm.Kinematics(g1.TRACKED_BODIES).joints.tolist()
+    depths = [len(wm.path_to(g1.JOINTS[joint].body)) for joint in joints]
+    assert depths == sorted(depths)
+    places = [g1.BODY_NAMES.index(g1.JOINTS[joint].body) for joint in joints]
+    assert list(zip(depths, places, strict=True)) == sorted(zip(depths, places, strict=True))
+
+
 def test_products_of_transforms_are_those_of_matrices_and_so_is_their_gradient():
     generator = torch.Generator().manual_seed(0)
     first, second = (
