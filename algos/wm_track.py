@@ -55,7 +55,7 @@ from bm_envs.robots import g1
 from bm_envs.rotations import quat_normalize, quat_to_matrix
 from bm_envs.run_files import as_arrays, load_checkpoint, save_checkpoint
 from bm_envs.tasks.track.config import CONTROL_DT, RewardConfig, SamplingConfig, TrackConfig
-from bm_envs.tasks.track.rewards import OPTIONAL, TRACKED
+from bm_envs.tasks.track.rewards import OPTIONAL, TRACKED, action_accel, joint_accel
 from bm_envs.tasks.track.rows import ANCHOR, FEET, Reference
 from bm_envs.tasks.track.task import TrackTask
 from bm_envs.training import (
@@ -1068,11 +1068,9 @@ def optional_cost(
     """
     cost = torch.zeros_like(actions[1:, :, 0])
     if rewards.action_accel:
-        change = actions[1:] - actions[:-1]
-        cost[1:] -= rewards.action_accel * (change[1:] - change[:-1]).square().sum(-1)
+        cost[1:] -= rewards.action_accel * action_accel(actions[2:], actions[1:-1], actions[:-2])
     if rewards.joint_accel:
-        accel = (joint_vel[1:] - joint_vel[:-1]) * (1 / CONTROL_DT)
-        cost -= rewards.joint_accel * accel.square().sum(-1)
+        cost -= rewards.joint_accel * joint_accel(joint_vel[1:], joint_vel[:-1], CONTROL_DT)
     cost = cost.flatten()
     if rewards.foot_contact:
         mismatch = (on_ground(links) - ref_contact.T.to(links)).abs().sum(0)
