@@ -50,6 +50,7 @@ from bm_envs.tasks.guided.model import write_denoiser
 from bm_envs.tasks.guided.representation import Representation, States, representation
 from bm_envs.tasks.guided.rollouts import Rollouts
 from bm_envs.tasks.guided.sampler import LENGTH, PAST, SCHEDULE, K
+from bm_envs.training import has_native_bfloat16
 
 A = g1.NUM_JOINTS
 
@@ -575,14 +576,6 @@ class Learner:
         torch.set_rng_state(state["dropout"].cpu())
         if self.device.type == "cuda":
             torch.cuda.set_rng_state(state["dropout_cuda"].cpu(), self.device)
-
-
-def has_native_bfloat16(device: torch.device) -> bool:
-    """Whether the device multiplies bfloat16 itself."""
-    if device.type == "cuda":
-        return torch.cuda.is_bf16_supported()
-    capabilities = getattr(torch.cpu, "get_capabilities", dict)()  # torch 2.10 and newer
-    return any(capabilities.get(name, False) for name in ("avx512_bf16", "amx_bf16", "bf16"))
 
 
 # --- training -------------------------------------------------------------------------------------

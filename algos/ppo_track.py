@@ -433,7 +433,7 @@ class Learner:
         self.optimizer = torch.optim.Adam(groups, eps=1e-5, fused=True)
         self.learning_rate = config.learning_rate
         self.bfloat16 = config.bfloat16 == "on" or (
-            config.bfloat16 == "auto" and (device.type == "cuda" or has_native_bfloat16())
+            config.bfloat16 == "auto" and has_native_bfloat16(device)
         )
         self.generator = torch.Generator(device).manual_seed(config.seed + 1)
 

@@ -1448,7 +1448,7 @@ def main(config: Config) -> None:
     # What the policy learns in while the model goes on learning; needs no derivatives of its own.
     model = copy.deepcopy(dynamics.model).requires_grad_(False)
     dynamics.model.rounded = model.rounded = config.bfloat16 == "on" or (
-        config.bfloat16 == "auto" and (device.type == "cuda" or has_native_bfloat16())
+        config.bfloat16 == "auto" and has_native_bfloat16(device)
     )
     T, N = config.num_steps, config.num_envs  # noqa: N806
     batch_size = T * N

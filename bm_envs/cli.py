@@ -212,18 +212,26 @@ def versions() -> dict[str, str]:
 
 
 def machine() -> dict[str, Any]:
-    """Processor, cores and GPU of this machine; never a host name or a path."""
-    processor = platform.processor() or platform.machine()
+    """Processor, cores and GPU of this machine; never a host name or a path.
+
+    `bfloat16` says whether the processor multiplies it itself, which makes trainings twice or three
+    times as fast: a name such as "AMD EPYC" does not tell. None where there is no way to know.
+    """
+    processor, bfloat16 = platform.processor() or platform.machine(), None
     with contextlib.suppress(OSError):
-        for line in Path("/proc/cpuinfo").read_text().splitlines():
-            if line.startswith("model name"):
-                processor = line.partition(":")[2].strip()
-                break
+        for line in Path("/proc/cpuinfo").read_text().partition("\n\n")[0].splitlines():
+            name, _, value = line.partition(":")
+            if name.strip() == "model name":
+                processor = value.strip()
+            elif name.strip() in ("flags", "Features"):  # x86, ARM
+                bfloat16 = not {"avx512_bf16", "amx_bf16", "bf16"}.isdisjoint(value.split())
     gpu = None
     torch = sys.modules.get("torch")
     if torch is not None and torch.cuda.is_available():
         gpu = torch.cuda.get_device_name()
-    return {"processor": processor, "cores": available_cores(), "gpu": gpu}
+    return {
+        "processor": processor, "bfloat16": bfloat16, "cores": available_cores(), "gpu": gpu,
+    }  # fmt: skip
 
 
 def available_cores() -> int:

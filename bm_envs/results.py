@@ -67,7 +67,10 @@ class ResultFile:
     def machine_text(self) -> str:
         """The machine in words."""
         cores, gpu = self.machine["cores"], self.machine["gpu"]
-        text = f"{self.machine['processor']}, {cores} core{'s' if cores > 1 else ''}"
+        processor, rounds = self.machine["processor"], self.machine.get("bfloat16")
+        if rounds is not None:
+            processor += " with bfloat16" if rounds else " without bfloat16"
+        text = f"{processor}, {cores} core{'s' if cores > 1 else ''}"
         return f"{text}, {gpu}" if gpu else text
 
     def policy_sha256(self, policy: str) -> str | None:
@@ -195,7 +198,12 @@ Relation = Callable[[dict[str, Any], dict[str, Any]], Iterator[tuple[str, str]]]
 
 COMMIT_RULE = matching(COMMIT, "a commit of 7 to 40 hexadecimal digits, with + for changes")
 SHA256_RULE = matching(SHA256, "a SHA-256 of 64 hexadecimal digits")
-MACHINE: Rules = {"processor": text(), "cores": whole(1), "gpu": text(null=True)}
+MACHINE: Rules = {
+    "processor": text(),
+    "bfloat16": truth(null=True, required=False),
+    "cores": whole(1),
+    "gpu": text(null=True),
+}
 HEADER: Rules = {
     "kind": text(),
     "created": text(),
@@ -409,7 +417,8 @@ def _learning(row: dict[str, Any], settings: dict[str, Any]) -> Iterator[tuple[s
             yield name, "there, in a row without an error"
             return
     for name, rule in MACHINE.items():
-        if name not in row["machine"] or not rule.holds(row["machine"][name]):
+        there = name in row["machine"]
+        if not rule.holds(row["machine"][name]) if there else rule.required:
             yield f"machine.{name}", rule.expected
     clip, first = row["clip"], row["first_pass"]
     if not number(0, 1).holds(clip.get("success")):

@@ -571,8 +571,10 @@ def mean_errors(robots: HostRobots | DeviceRobots) -> dict[str, float]:
     }
 
 
-def has_native_bfloat16() -> bool:
-    """Whether the processor multiplies bfloat16 itself."""
+def has_native_bfloat16(device: torch.device) -> bool:
+    """Whether the device multiplies bfloat16 itself."""
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported()
     capabilities = getattr(torch.cpu, "get_capabilities", dict)()  # torch 2.10 and newer
     return any(capabilities.get(name, False) for name in ("avx512_bf16", "amx_bf16", "bf16"))
 

@@ -192,12 +192,21 @@ def test_result_record_has_the_fixed_keys(tmp_path):
     ]  # fmt: skip
     assert (result["kind"], result["seed"], result["rows"]) == ("throughput", 3, rows)
     assert datetime.fromisoformat(result["created"]).utcoffset() is not None
-    assert set(result["machine"]) == {"processor", "cores", "gpu"}
+    assert set(result["machine"]) == {"processor", "bfloat16", "cores", "gpu"}
     assert result["machine"]["cores"] == len(os.sched_getaffinity(0))
     assert result["versions"]["python"] == platform.python_version()
     assert {"mujoco", "numpy", "gymnasium"} <= set(result["versions"])
     cli.write_json(tmp_path / "result.json", result)
     assert json.loads((tmp_path / "result.json").read_text()) == result
+
+
+def test_the_record_of_a_machine_says_what_pytorch_says_of_bfloat16():
+    torch = pytest.importorskip("torch")
+    capabilities = getattr(torch.cpu, "get_capabilities", dict)()
+    if not capabilities or not Path("/proc/cpuinfo").exists():
+        pytest.skip("nothing to compare with: it wants PyTorch 2.10 and Linux")
+    known = [capabilities.get(name, False) for name in ("avx512_bf16", "amx_bf16", "bf16")]
+    assert cli.machine()["bfloat16"] is any(known)
 
 
 def test_result_record_names_no_path_and_no_host(monkeypatch):

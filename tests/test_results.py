@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from result_files import gates, guided, learning, result, throughput, track
+from result_files import MACHINE, gates, guided, learning, result, throughput, track
 
 from bm_envs.errors import ResultError
 from bm_envs.results import KINDS, check_result, read_result, read_results
@@ -125,12 +125,27 @@ def test_the_repositorys_own_files_are_taken():
         ("machine", {"processor": "x", "cores": 2}, "machine: lacks gpu, expected text, or null."),
         ("machine", {"processor": "x", "cores": 0, "gpu": None}, "machine: cores is 0, expected"),
         ("machine", {"processor": "x", "cores": 2, "gpu": None, "host": "lab7"},
-         "machine holds 'host', expected processor, cores, gpu alone."),
+         "machine holds 'host', expected processor, bfloat16, cores, gpu alone."),
         ("settings", ..., "settings: lacks policy_sha256"),
     ],
 )  # fmt: skip
 def test_headers_are_checked(field, new, sentence):
     assert sentence in refusal(changed("track", [field], new))
+
+
+@pytest.mark.parametrize(
+    ("known", "text"),
+    [
+        ({}, "AMD EPYC, 2 cores"),
+        ({"bfloat16": None}, "AMD EPYC, 2 cores"),
+        ({"bfloat16": True}, "AMD EPYC with bfloat16, 2 cores"),
+        ({"bfloat16": False, "cores": 1, "gpu": "H200"}, "AMD EPYC without bfloat16, 1 core, H200"),
+    ],
+)
+def test_machines_are_told_in_words(tmp_path, known, text):
+    path = tmp_path / "walk.json"
+    path.write_text(json.dumps(changed("track", ["machine"], {**MACHINE, **known})))
+    assert read_result(path).machine_text == text
 
 
 @pytest.mark.parametrize(
