@@ -116,14 +116,21 @@ class Config:
     """Ticks that an action takes to arrive in gates 3 to 5."""
     trials: int | None = None
     """Of gates 1 and 3, each way; default 50, in gate 3 with --quick 12."""
+    windows: int | None = None
+    """Of held-out roll-outs, for gates 2 and 2b; default 2048, with --quick 512."""
+    ticks: int | None = None
+    """Calls that `latency` times, of each model and sampler; default 100, with --quick 20."""
     backend: str = "mujoco"
     """Physics backend."""
     threads: int = 0
     """Of physics and network; 0: all cores this process may use."""
 
     def __post_init__(self) -> None:
-        if self.trials is not None and self.trials < 1:
-            raise ConfigError(f"trials is {self.trials}, expected 1 or more.")
+        # Of one window there is no variance to explain.
+        for name, least in (("trials", 1), ("windows", 2), ("ticks", 1)):
+            value = getattr(self, name)
+            if value is not None and value < least:
+                raise ConfigError(f"{name} is {value}, expected {least} or more.")
         if not self.strength >= 0:
             raise ConfigError(f"strength is {self.strength}, expected 0 or more.")
         _ = self.method
@@ -804,7 +811,7 @@ def examine(model: GuidedModel, config: Config, folder: Path) -> Iterator[Gate]:
         if "1b" in wanted:
             yield gate_1b(quiet, model.drives, config.backend, threads, seed=seed)
     if wanted & {"2", "2b"}:
-        truth = truth_of(model, held_out, 512 if quick else 2048, seed)
+        truth = truth_of(model, held_out, config.windows or (512 if quick else 2048), seed)
         gate, features = gate_2(model, truth, seed)
         if "2" in wanted:
             yield gate
@@ -822,7 +829,7 @@ def examine(model: GuidedModel, config: Config, folder: Path) -> Iterator[Gate]:
         truth = truth_of(model, held_out, 64 if quick else 256, seed + 5)
         yield gate_5(model, truth, held_out, config=config)
     if "latency" in wanted:
-        yield latency(model, threads=threads, ticks=20 if quick else 100)
+        yield latency(model, threads=threads, ticks=config.ticks or (20 if quick else 100))
 
 
 def line(gate: Gate) -> list[str]:

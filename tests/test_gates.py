@@ -277,8 +277,9 @@ def test_phase_goes_round_once_in_two_steps(episodes):
 def test_settings_are_refused_in_one_sentence():
     with pytest.raises(ConfigError, match="sampler is '21', expected full, rolling or 1 to 20"):
         gates.Config(policy="x", sampler="21")
-    with pytest.raises(ConfigError, match="trials is 0, expected 1 or more"):
-        gates.Config(policy="x", trials=0)
+    for name, value, least in (("trials", 0, 1), ("windows", 1, 2), ("ticks", 0, 1)):
+        with pytest.raises(ConfigError, match=f"{name} is {value}, expected {least} or more"):
+            gates.Config(policy="x", **{name: value})
     done = subprocess.run(
         [sys.executable, str(ROOT / "benchmarks" / "gates.py"), "--policy", "no_such_model"],
         capture_output=True, text=True,
@@ -296,7 +297,8 @@ def test_the_command_writes_a_row_for_each_gate(tmp_path, episodes, drives):
         [
             sys.executable, str(ROOT / "benchmarks" / "gates.py"), "--policy",
             str(tmp_path / "model"), "--expert", "walk", "--quick", "--trials", "2", "--sampler",
-            "2", "--json", str(out), "--gate", "0", "1", "1b", "2", "2b", "3", "latency",
+            "2", "--windows", "64", "--ticks", "3", "--json", str(out), "--gate", "0", "1", "1b",
+            "2", "2b", "3", "latency",
         ],
         capture_output=True, text=True,
     )  # fmt: skip
@@ -309,6 +311,7 @@ def test_the_command_writes_a_row_for_each_gate(tmp_path, episodes, drives):
         assert {"gate", "value", "threshold", "passed"} <= set(row)
     assert [rows[name]["passed"] for name in ("0", "1", "1b")] == [True] * 3
     assert not rows["2"]["passed"] and not rows["3"]["passed"]
+    assert rows["latency"]["details"]["ticks"] == 3
     table = rows["latency"]["details"]["by_model"]
     calls = {(entry["model"], entry["sampler"]): entry for entry in table}
     assert len(calls) == 10 and all(entry["median_ms"] > 0 for entry in table)

@@ -18,7 +18,12 @@ from bm_envs.evaluation import in_project_order, protocol_task
 from bm_envs.policy import load_policy
 from bm_envs.robots import g1
 from bm_envs.rotations import quat_yaw
-from bm_envs.tasks.guided.config import JoystickConfig, WalkPerturbConfig
+from bm_envs.tasks.guided.config import (
+    CompositionConfig,
+    JoystickConfig,
+    ObstacleConfig,
+    WalkPerturbConfig,
+)
 from bm_envs.tasks.guided.policy import is_guided_policy, load_guided_policy, write_guided_policy
 from bm_envs.tasks.guided.steering import STEERING
 from bm_envs.tasks.track.config import ActuationConfig
@@ -46,8 +51,15 @@ def quick_starts(monkeypatch):
     monkeypatch.setattr(guided, "START_MOTIONS", ("walk",))
 
 
+def briefly(monkeypatch, kind, **changes):
+    """The benchmark's task with other figures, for a short test."""
+    monkeypatch.setattr(guided, "config_class", lambda task: lambda **own: kind(**own, **changes))
+
+
 @pytest.mark.parametrize("task", list(guided.FIGURES))
-def test_robots_that_fold_up_fail_every_task(drives, task):
+def test_robots_that_fold_up_fail_every_task(monkeypatch, drives, task):
+    if task == "composition":  # whole, it takes a minute
+        briefly(monkeypatch, CompositionConfig, command_s=(2.0,) * 4, episode_s=12.0)
     config = guided.Config(
         policy="x", task=task, trials=2, sampler="2", seed=3, threads=1,
         steering=guided.Steering(speed=np.inf, correct_s=np.inf),
@@ -63,8 +75,9 @@ def test_robots_that_fold_up_fail_every_task(drives, task):
     assert not any(trial["success"] for trial in row["each"])
 
 
-def test_equal_seeds_are_equal_trials_whatever_the_setting(drives):
+def test_equal_seeds_are_equal_trials_whatever_the_setting(monkeypatch, drives):
     """Goals and starts do not depend on the model's size, strength or sampler."""
+    briefly(monkeypatch, ObstacleConfig, episode_s=1.0)
     model = Model(drives, still(0.0))
     seen = []
     for strength, sampler in ((0.0, "2"), (0.5, "3")):
@@ -83,6 +96,7 @@ def test_equal_seeds_are_equal_trials_whatever_the_setting(drives):
 def test_a_trial_is_the_same_in_a_smaller_batch(drives, monkeypatch, task):
     """A stand-in whose action is the sampler's noise: robots, draws and noise alike, to the bit."""
     monkeypatch.setattr(guided, "WARM_UP_S", 0.1)
+    briefly(monkeypatch, guided.config_class(task), episode_s=3.0)
 
     def answer(states, actions, state_levels, action_levels):
         return states.copy(), 0.1 * actions
@@ -103,11 +117,6 @@ def test_trials_have_seeds_of_their_own():
     assert seeds[:12] == guided.seeds_of(0, 12, "trial")
     others = [*guided.seeds_of(1, 50, "trial"), *guided.seeds_of(0, 50, "noise")]
     assert len({*seeds, *others}) == 150
-
-
-def briefly(monkeypatch, kind, **changes):
-    """The benchmark's task with other figures, for a short test."""
-    monkeypatch.setattr(guided, "config_class", lambda task: lambda **own: kind(**own, **changes))
 
 
 @pytest.fixture

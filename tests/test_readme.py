@@ -42,7 +42,7 @@ def test_readme_has_two_commands_that_set_up_for_themselves():
     setup = "python3 -m venv .venv && .venv/bin/pip install -c constraints.txt -e '.[{}]' && "
     learn = ".venv/bin/python algos/ppo_track.py --motion walk --total-timesteps 3000000"
     assert train == setup.format("train") + learn
-    assert test == setup.format("dev") + ".venv/bin/python -m pytest"
+    assert test == setup.format("dev") + ".venv/bin/python -m pytest -n 2 --dist loadfile"
 
 
 def test_ci_runs_the_second_command():
