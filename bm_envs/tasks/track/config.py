@@ -150,7 +150,8 @@ class SamplingConfig:
     """Failures per visit, or their plain count (published: grows with visits, so the often visited
     gets more)."""
     alpha: float = 0.001
-    """Moving-average share of the present control step."""
+    """Moving-average share of the present control step. With N robots and S bins a bin has
+    N / (alpha S) visits in memory: of many minutes choose less, or most rates are nobody's."""
     kernel: int = 3
     """Bins over which a failure spreads to *earlier* starts. Published: 1, no spreading."""
     decay: float = 0.8
