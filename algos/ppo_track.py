@@ -670,10 +670,11 @@ def main(config: Config) -> None:
         log = Logger(run_dir, config, record, iteration * batch_size, num_iterations * batch_size)
         if saved is None:
             cli.write_json(run_dir / "config.json", record)
+        begun = "a new run" if saved is None else f"from step {iteration * batch_size:,} on"
         print(
             f"motion {name} ({sum(clip.duration_s for clip in clips):.1f} s), backend "
             f"{config.backend}, {processes.count} x {N} robots, {threads} threads each, "
-            f"{config.total_timesteps:,} steps -> {run_dir}"
+            f"{config.total_timesteps:,} steps, {begun} -> {run_dir}"
         )
 
     last_save = -np.inf

@@ -1485,10 +1485,11 @@ def main(config: Config) -> None:
     log = Logger(run_dir, config, record, iteration * batch_size, num_iterations * batch_size)
     if saved is None:
         cli.write_json(run_dir / "config.json", record)
+    begun = "a new run" if saved is None else f"from step {iteration * batch_size:,} on"
     print(
         f"motion {name} ({sum(clip.duration_s for clip in clips):.1f} s), backend "
-        f"{config.backend}, {N} robots, {threads} threads, {config.total_timesteps:,} steps -> "
-        f"{run_dir}"
+        f"{config.backend}, {N} robots, {threads} threads, {config.total_timesteps:,} steps, "
+        f"{begun} -> {run_dir}"
     )
 
     last_save = -np.inf

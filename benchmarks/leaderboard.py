@@ -335,8 +335,10 @@ ABOUT = (
     "episodes or more with noise, pushes and randomized robots. Errors are those of the frames "
     "before a failure: key points once the torsos are laid on each other (relative), as they are "
     "in the world (global), and joints. `benchmarks/track.py` and `benchmarks/guided.py` define "
-    "every figure. Samples are control steps of training, over all robots. A commit with + had "
-    "changes. What was not trained here, or where nobody told, says so; no row is estimated."
+    "every figure. Samples are control steps of training, over all robots, and like minutes of "
+    "the last run alone: what a run went on from (`--start-from`; `docs/leaderboard.md` tells) is "
+    "not in them. A commit with + had changes. What was not trained "
+    "here, or where nobody told, says so; no row is estimated."
 )
 
 

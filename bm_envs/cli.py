@@ -261,12 +261,28 @@ def commit() -> str | None:
 
 
 def command_line() -> str:
-    """This process's command as one would type it from the repository's root."""
+    """This process's command as one would type it from the repository's root.
+
+    A path from the machine's root is told from the repository's, or by its last part alone: results
+    that hold a machine's paths are refused.
+    """
     root = Path(__file__).resolve().parent.parent
-    script = Path(sys.argv[0])
-    with contextlib.suppress(ValueError):
-        script = script.resolve().relative_to(root)
-    return shlex.join(["python", str(script), *sys.argv[1:]])
+
+    def plain(argument: str) -> str:
+        before, value = "", argument
+        if argument.startswith("--"):
+            flag, equals, value = argument.rpartition("=")
+            before = flag + equals
+        path = Path(value)
+        if not path.is_absolute():
+            return argument
+        for place in (path, path.resolve()):
+            if place.is_relative_to(root):
+                return f"{before}{place.relative_to(root)}"
+        return f"{before}{path.name}"
+
+    script = plain(str(Path(sys.argv[0]).resolve()))
+    return shlex.join(["python", script, *map(plain, sys.argv[1:])])
 
 
 def json_result(kind: str, *, seed: int | None, rows: list[dict[str, Any]]) -> dict[str, Any]:

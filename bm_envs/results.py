@@ -715,7 +715,10 @@ def _check_plain(where: str, value: Any, field: str = "") -> None:
     elif isinstance(value, float) and not math.isfinite(value):
         raise ResultError(f"{where} {field} is not finite, expected a number.")
     elif isinstance(value, str) and (found := machine_path(value)):
-        raise ResultError(f"{where} {field} holds the path '{found}' of a machine, expected none.")
+        raise ResultError(
+            f"{where} {field} holds the path '{found}' of a machine, expected one from the "
+            "repository's root."
+        )
 
 
 def machine_path(text: str) -> str | None:

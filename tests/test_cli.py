@@ -220,6 +220,17 @@ def test_result_record_names_no_path_and_no_host(monkeypatch):
     assert result["commit"] is None or re.fullmatch(r"[0-9a-f]{40}\+?", result["commit"])
 
 
+def test_a_recorded_command_tells_no_path_from_the_machines_root(monkeypatch, tmp_path):
+    root = Path(cli.__file__).resolve().parents[1]
+    arguments = [
+        "--policy", str(root / "runs" / "walk"), f"--json={tmp_path / 'out.json'}", "--motion",
+        str(tmp_path / "jump.npz"), "--flags=--seed=3", "walk[0:3]",
+    ]  # fmt: skip
+    monkeypatch.setattr(sys, "argv", [str(root / "benchmarks" / "track.py"), *arguments])
+    expected = "--policy runs/walk --json=out.json --motion jump.npz --flags=--seed=3 'walk[0:3]'"
+    assert cli.command_line() == f"python benchmarks/track.py {expected}"
+
+
 def test_commit_marks_a_changed_tree(tmp_path, monkeypatch):
     module = tmp_path / "bm_envs" / "cli.py"
     module.parent.mkdir()
