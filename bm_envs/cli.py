@@ -214,8 +214,8 @@ def versions() -> dict[str, str]:
 def machine() -> dict[str, Any]:
     """Processor, cores and GPU of this machine; never a host name or a path.
 
-    `bfloat16` says whether the processor multiplies it itself, which makes trainings twice or three
-    times as fast: a name such as "AMD EPYC" does not tell. None where there is no way to know.
+    `bfloat16` says whether the processor multiplies it itself, by which trainings are faster: a
+    name such as "AMD EPYC" does not tell. None where there is no way to know.
     """
     processor, bfloat16 = platform.processor() or platform.machine(), None
     with contextlib.suppress(OSError):

@@ -18,12 +18,7 @@ from bm_envs.evaluation import in_project_order, protocol_task
 from bm_envs.policy import load_policy
 from bm_envs.robots import g1
 from bm_envs.rotations import quat_yaw
-from bm_envs.tasks.guided.config import (
-    CompositionConfig,
-    JoystickConfig,
-    ObstacleConfig,
-    WalkPerturbConfig,
-)
+from bm_envs.tasks.guided.config import JoystickConfig, WalkPerturbConfig
 from bm_envs.tasks.guided.policy import is_guided_policy, load_guided_policy, write_guided_policy
 from bm_envs.tasks.guided.steering import STEERING
 from bm_envs.tasks.track.config import ActuationConfig
@@ -51,15 +46,18 @@ def quick_starts(monkeypatch):
     monkeypatch.setattr(guided, "START_MOTIONS", ("walk",))
 
 
-def briefly(monkeypatch, kind, **changes):
+def briefly(monkeypatch, **changes):
     """The benchmark's task with other figures, for a short test."""
-    monkeypatch.setattr(guided, "config_class", lambda task: lambda **own: kind(**own, **changes))
+    whole = guided.config_class
+    monkeypatch.setattr(
+        guided, "config_class", lambda task: lambda **own: whole(task)(**own, **changes)
+    )
 
 
 @pytest.mark.parametrize("task", list(guided.FIGURES))
 def test_robots_that_fold_up_fail_every_task(monkeypatch, drives, task):
     if task == "composition":  # whole, it takes a minute
-        briefly(monkeypatch, CompositionConfig, command_s=(2.0,) * 4, episode_s=12.0)
+        briefly(monkeypatch, command_s=(2.0,) * 4, episode_s=12.0)
     config = guided.Config(
         policy="x", task=task, trials=2, sampler="2", seed=3, threads=1,
         steering=guided.Steering(speed=np.inf, correct_s=np.inf),
@@ -77,7 +75,7 @@ def test_robots_that_fold_up_fail_every_task(monkeypatch, drives, task):
 
 def test_equal_seeds_are_equal_trials_whatever_the_setting(monkeypatch, drives):
     """Goals and starts do not depend on the model's size, strength or sampler."""
-    briefly(monkeypatch, ObstacleConfig, episode_s=1.0)
+    briefly(monkeypatch, episode_s=1.0)
     model = Model(drives, still(0.0))
     seen = []
     for strength, sampler in ((0.0, "2"), (0.5, "3")):
@@ -96,7 +94,7 @@ def test_equal_seeds_are_equal_trials_whatever_the_setting(monkeypatch, drives):
 def test_a_trial_is_the_same_in_a_smaller_batch(drives, monkeypatch, task):
     """A stand-in whose action is the sampler's noise: robots, draws and noise alike, to the bit."""
     monkeypatch.setattr(guided, "WARM_UP_S", 0.1)
-    briefly(monkeypatch, guided.config_class(task), episode_s=3.0)
+    briefly(monkeypatch, episode_s=3.0)
 
     def answer(states, actions, state_levels, action_levels):
         return states.copy(), 0.1 * actions
@@ -131,7 +129,7 @@ def policy_run(tmp_path, drives):
 
 def test_a_policy_of_the_task_acts_on_its_observation(monkeypatch, policy_run, drives):
     """Against a loop by hand: equal robots to the bit."""
-    briefly(monkeypatch, JoystickConfig, episode_s=0.4, segment_s=0.2, judged_s=0.1)
+    briefly(monkeypatch, episode_s=0.4, segment_s=0.2, judged_s=0.1)
     config = guided.Config(policy=str(policy_run), task="joystick", seed=4, threads=1)
     model = guided.load(config)
     found = guided.run(model, config, 2)
@@ -193,7 +191,7 @@ def test_an_experts_clip_is_of_the_tasks_commands():
 
 def test_an_expert_tracks_as_in_its_own_environment(monkeypatch):
     """The same clip from the same frame, to the bit: the task only judges."""
-    briefly(monkeypatch, JoystickConfig, episode_s=2.0, segment_s=1.0, judged_s=0.5)
+    briefly(monkeypatch, episode_s=2.0, segment_s=1.0, judged_s=0.5)
     config = guided.Config(policy="walks", expert=True, task="joystick", threads=1)
     policy = guided.load(config)
     made = []
@@ -224,7 +222,7 @@ def test_an_expert_tracks_as_in_its_own_environment(monkeypatch):
 
 
 def test_an_expert_is_pushed_as_the_others_are(monkeypatch, drives):
-    briefly(monkeypatch, WalkPerturbConfig, episode_s=0.2, push_interval_s=0.1)
+    briefly(monkeypatch, episode_s=0.2, push_interval_s=0.1)
     monkeypatch.setattr(guided, "WARM_UP_S", 0.2)
     config = guided.Config(policy="walks", expert=True, task="walk_perturb", threads=1, sampler="1")
     expert = guided.run(guided.load(config), config, 2).figures
@@ -236,7 +234,7 @@ def test_an_expert_is_pushed_as_the_others_are(monkeypatch, drives):
 
 def test_velocities_are_told_by_what_was_asked(monkeypatch, policy_run):
     """Mean of the robot's own motion in each command, against a loop by hand."""
-    briefly(monkeypatch, JoystickConfig, episode_s=0.4, segment_s=0.2, judged_s=0.1)
+    briefly(monkeypatch, episode_s=0.4, segment_s=0.2, judged_s=0.1)
     monkeypatch.setattr(guided, "WARM_UP_S", 0.0)  # the untrained policy falls in half a second
     config = guided.Config(policy=str(policy_run), task="joystick", seed=4, threads=1)
     model = guided.load(config)

@@ -156,7 +156,10 @@ def test_machines_are_told_in_words(tmp_path, known, text):
 def test_no_path_of_a_machine(path, where):
     new = f"python {path}" if where == ["command"] else path
     message = refusal(changed("track", where, new))
-    assert "holds the path" in message and "of a machine, expected one" in message
+    assert (
+        "holds the path" in message
+        and "of a machine, expected one from the repository's root." in message
+    )
     assert ("row 1" in message) == ("rows" in where)
 
 
