@@ -7,15 +7,16 @@ import datetime
 import hashlib
 import importlib.metadata
 import io
+import itertools
 import json
 import os
 import platform
+import re
 import shlex
 import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from itertools import pairwise
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -59,8 +60,8 @@ def parse(
     """`arguments`, by default the command line's, as a `config_class`; see `run`.
 
     Raises:
-        BMError: a class refused its values in `__post_init__`. It is a ValueError, so tyro takes it
-            for a malformed flag and would draw a box around it.
+        BMError: a flag is unknown, missing or malformed, or a class refused its values in
+            `__post_init__`. That is a ValueError, which tyro takes for a malformed flag.
     """
     import tyro
 
@@ -70,7 +71,7 @@ def parse(
         # Flags override the preset, wherever on the line it stands: so it is read first. tyro
         # checks the name again and prints its own message for an unknown one.
         given = [a.partition("=")[2] for a in arguments if a.startswith("--preset=")]
-        given += [b for a, b in pairwise(arguments) if a == "--preset"]
+        given += [b for a, b in itertools.pairwise(arguments) if a == "--preset"]
         if given and given[-1] in presets:
             default = presets[given[-1]]()
     printed = io.StringIO()
@@ -83,12 +84,43 @@ def parse(
         cause = end.__context__
         while cause is not None and not isinstance(cause, BMError):
             cause = cause.__context__
+        told = printed.getvalue()
+        if cause is None and end.code and (sentence := _unframed(told)):
+            cause = ConfigError(sentence)
         if cause is not None:
-            printed = io.StringIO()  # the box is dropped
+            printed = io.StringIO()  # tyro's frame of several lines is dropped
             raise cause from None
         raise
     finally:
         sys.stderr.write(printed.getvalue())
+
+
+def _unframed(message: str) -> str:
+    """One sentence for tyro's framed message: what is wrong, and which flags may have been meant.
+
+    Empty where there is no such frame. In it, rules of dashes part what is wrong from advice; an
+    indented line names a flag, and the flag's help is indented further.
+    """
+    lines = [line[2:].rstrip("│ ") for line in message.splitlines() if line.startswith("│")]
+    if not lines:
+        return ""
+    parts: list[list[str]] = [[]]
+    for line in lines:
+        if line and not line.strip("─"):
+            parts.append([])
+        else:
+            parts[-1].append(line)
+
+    def named(part: list[str]) -> list[str]:
+        return [line.strip() for line in part if re.match(r" {4}\S", line)]
+
+    sentence = " ".join(line for line in parts[0] if not line.startswith(" ")).rstrip(".")
+    sentence += " " + ", ".join(named(parts[0]))
+    for part in parts[1:]:
+        if part and part[0].startswith("Perhaps"):
+            close = [re.findall(r"--[\w.-]+", line) for line in named(part)]
+            sentence += f" (perhaps {' or '.join(itertools.chain(*close))})"
+    return f"{' '.join(sentence.split())}; --help lists the flags."
 
 
 def bar_interval() -> float:

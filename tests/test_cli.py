@@ -18,12 +18,14 @@ from bm_envs.errors import BMError, ConfigError, unknown_name
 
 SCRIPT = """
 import dataclasses
+from typing import Literal
 from bm_envs import cli
 from bm_envs.errors import ConfigError, MotionError
 
 @dataclasses.dataclass(frozen=True)
 class Part:
     size: int = 1
+    colour: Literal["red", "blue"] = "red"
 
     def __post_init__(self):
         if self.size < 1:
@@ -112,10 +114,35 @@ def test_a_real_command_refuses_its_settings_in_one_line():
     )
 
 
-def test_tyros_own_messages_are_kept(command):
-    done = command("--part.size", "many")
+@pytest.mark.parametrize(
+    ("arguments", "texts"),
+    [
+        (["--part.size", "many"], ["--part.size", "'many'"]),
+        (["--part.size"], ["Missing value", "--part.size"]),
+        (["--part.colour", "mauve"], ["invalid choice 'mauve'", "--part.colour", "'red'"]),
+        (["--no-such-flag", "1"], ["Unrecognized", "--no-such-flag, 1; "]),
+        (["--part.sise", "1"], ["Unrecognized", "--part.sise, 1 (perhaps --part.size); "]),
+        (["stray"], ["Unrecognized", "stray"]),
+    ],
+)
+def test_a_bad_flag_is_one_line_too(command, arguments, texts):
+    done = command(*arguments)
     assert done.returncode == 2 and done.stdout == ""
-    assert "--part.size" in done.stderr and "many" in done.stderr
+    assert re.fullmatch(r"error: [^\n│─]*; --help lists the flags\.\n", done.stderr)
+    assert all(text in done.stderr for text in texts)
+
+
+def test_what_is_missing_is_named_in_one_line():
+    script = Path(cli.__file__).parents[1] / "tools" / "hub.py"
+    done = subprocess.run(
+        [sys.executable, str(script), "pull"], capture_output=True, text=True, timeout=300
+    )
+    assert (done.returncode, done.stdout) == (2, "")
+    assert re.fullmatch(
+        r"error: Missing from \S*hub.py pull: OWNER/NAME\[@REVISION\], FOLDER; --help lists the "
+        r"flags\.\n",
+        done.stderr,
+    )
 
 
 def test_a_defect_keeps_its_traceback(command):
@@ -124,8 +151,7 @@ def test_a_defect_keeps_its_traceback(command):
     assert "Traceback" in done.stderr and "a defect of ours" in done.stderr
 
 
-def test_bad_flag_help_interrupt_and_own_status(command):
-    assert command("--no-such-flag", "1").returncode == 2
+def test_help_interrupt_and_own_status(command):
     helped = command("--help")
     assert helped.returncode == 0 and "How it ends." in helped.stdout
     assert command("--how", "interrupted").returncode == 130
