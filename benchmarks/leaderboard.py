@@ -121,8 +121,13 @@ def bounds(ci: Sequence[float]) -> Cell:
 
 
 def origin(file: ResultFile) -> list[Cell]:
-    """Machine, commit and the command: the last cells of every row."""
-    return [Cell(file.machine_text), Cell(short(file.commit)), Cell(file.command, code=True)]
+    """Of which file it is, machine, commit and the command: the last cells of every row."""
+    return [
+        Cell(file.name),
+        Cell(file.machine_text),
+        Cell(short(file.commit)),
+        Cell(file.command, code=True),
+    ]
 
 
 def short(commit: str) -> str:
@@ -130,7 +135,7 @@ def short(commit: str) -> str:
     return commit[:10] + "+" * commit.endswith("+")
 
 
-ORIGIN = ("machine", "commit", "command")
+ORIGIN = ("result", "machine", "commit", "command")
 TRACK_HEAD = (
     "motion", "protocol", "policy", "success", "95 % interval", "survived, s", "relative, mm",
     "global, mm", "joints, rad", "return", "episodes", "M samples", "minutes", "video", *ORIGIN,
@@ -192,9 +197,17 @@ def video_of(result: Path, motion: str, out: Path) -> str | None:
     return None
 
 
-def driven(row: dict[str, Any]) -> str:
-    """The policy, and the engine that it was evaluated in where that is not the usual one."""
-    return row["policy"] + (f" ({row['backend']})" if row["backend"] != "mujoco" else "")
+def driven(entry: Entry) -> str:
+    """The policy, and the engine that it was evaluated in where that is not the usual one.
+
+    A run that is named by its seed alone has the folder before it, which says of what variant.
+    """
+    name = entry.row["policy"]
+    path = Path(option(entry.file.command, "--policy") or "")
+    if name.isdigit() and path.name == name and path.parent.name:
+        name = f"{path.parent.name}/{name}"
+    engine = entry.row["backend"]
+    return name if engine == "mujoco" else f"{name} ({engine})"
 
 
 def track_table(title: str, rows: Iterable[Entry], note: str = "") -> Table:
@@ -204,7 +217,7 @@ def track_table(title: str, rows: Iterable[Entry], note: str = "") -> Table:
         row = entry.row
         steps, wall = row["train_env_steps"], row["train_wall_s"]
         table.add(
-            row["motion"], row["protocol"], driven(row), share(row["success"]),
+            row["motion"], row["protocol"], driven(entry), share(row["success"]),
             bounds(row["success_ci95"]),
             Cell(f"{row['survival_s']:.2f} of {row['clip_s']:.2f}",
                  row["survival_s"] / row["clip_s"]),
@@ -322,6 +335,17 @@ def reference_table(results: Iterable[ResultFile]) -> Table:
     return table
 
 
+def files_table(results: Iterable[ResultFile], out: Path) -> Table:
+    """The files, with what made each; links are as seen from the folder `out`."""
+    table = Table("Result files", ("file", "kind", "made", "seed", "machine", "commit", "command"))
+    for file in results:
+        _, *made_by = origin(file)
+        link = quote(Path(os.path.relpath(file.path, out)).as_posix())
+        seed = "-" if file.seed is None else str(file.seed)
+        table.add(Cell(file.name, link=link), file.kind, file.created[:10], seed, *made_by)
+    return table
+
+
 def other_tables(results: Sequence[ResultFile]) -> list[Table]:
     """All tables but those of tracking, without empty ones."""
     makers = (guided_table, gates_table, learning_table, throughput_table, reference_table)
@@ -342,13 +366,16 @@ ABOUT = (
 )
 
 
-def markdown(results: Sequence[ResultFile], found: dict[str, list[Entry]]) -> str:
-    """LEADERBOARD.md."""
-    parts = ["# Leaderboard", f"{summary(results)} Made by `benchmarks/leaderboard.py`.", ABOUT]
+def markdown(results: Sequence[ResultFile], found: dict[str, list[Entry]], out: Path) -> str:
+    """LEADERBOARD.md: for narrow tables a row names its file, and the last table what made it."""
+    where = "Each row names its file; machine, commit and command of all are in the last table."
+    intro = f"{summary(results)} {where} Made by `benchmarks/leaderboard.py`."
+    parts = ["# Leaderboard", intro, ABOUT]
     for suite, rows in found.items():
         parts += markdown_table(track_table(f"Tracking: {suite}", rows, missing(suite, rows)))
     for table in other_tables(results):
         parts += markdown_table(table)
+    parts += markdown_table(files_table(results, out))
     return "\n\n".join(parts) + "\n"
 
 
@@ -361,8 +388,12 @@ def summary(results: Sequence[ResultFile]) -> str:
 
 def markdown_table(table: Table) -> list[str]:
     """A heading, the note if there is one, and the table."""
-    lines = ["| " + " | ".join(table.head) + " |", "|" + "---|" * len(table.head)]
-    lines += ["| " + " | ".join(map(markdown_cell, row)) + " |" for row in table.rows]
+    head, rows = table.head, table.rows
+    if head[-len(ORIGIN) :] == ORIGIN:
+        cut = 1 - len(ORIGIN)  # all but the file's name
+        head, rows = head[:cut], [row[:cut] for row in rows]
+    lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
+    lines += ["| " + " | ".join(map(markdown_cell, row)) + " |" for row in rows]
     return [f"## {table.title}", *([table.note] if table.note else []), "\n".join(lines)]
 
 
@@ -466,7 +497,7 @@ def bars(motion: str, rows: Sequence[Entry]) -> str:
     ]
     for i, entry in enumerate(rows):
         row, top = entry.row, i * LINE
-        name = f"{driven(row)}, {row['protocol']}"
+        name = f"{driven(entry)}, {row['protocol']}"
         name = name if len(name) <= 34 else name[:33] + "\u2026"
         survived = WIDTH * min(1.0, row["survival_s"] / row["clip_s"])
         low, high = (LABEL + WIDTH * end for end in row["success_ci95"])
@@ -703,7 +734,10 @@ def main(config: Config) -> None:
     if config.verify:
         print(verify(results, config.verify, config.seed))
     found = tracking(results, config.out)
-    texts = {"LEADERBOARD.md": markdown(results, found), "index.html": page(results, found)}
+    texts = {
+        "LEADERBOARD.md": markdown(results, found, config.out),
+        "index.html": page(results, found),
+    }
     for name, text in texts.items():
         with cli.atomic_path(config.out / name) as temporary:
             temporary.write_text(text, encoding="utf-8")

@@ -15,7 +15,7 @@ import json
 import math
 import re
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -62,6 +62,8 @@ class ResultFile:
     settings: dict[str, Any]
     traces: list[dict[str, Any]]
     """Of `track`: how an error went over a motion, see `benchmarks/track.py`."""
+    name: str = ""
+    """Its path below the folder that was read, without `.json`."""
 
     @property
     def machine_text(self) -> str:
@@ -749,7 +751,11 @@ def read_results(folder: str | Path) -> list[ResultFile]:
     if not folder.is_dir():
         raise ResultError(f"{folder}: no such folder.")
     paths = sorted(path for path in folder.rglob("*.json") if path.is_file())
-    results = [read_result(path) for path in paths if not _describes_a_policy(path)]
+    results = [
+        replace(read_result(path), name=path.relative_to(folder).with_suffix("").as_posix())
+        for path in paths
+        if not _describes_a_policy(path)
+    ]
     if not results:
         raise ResultError(f"{folder}: holds no result file.")
     return results

@@ -78,16 +78,14 @@ def test_markdown_holds_every_row(results, tmp_path):
     tables = markdown_tables(text)
     assert {title: len(rows) for title, rows in tables.items()} == {
         "Tracking: builtin": 2, "Tracking: lafan1-cuts": 2, "Guided tasks": 1,
-        "Gates of the diffusion model": 2, "Training runs": 2, "Speed": 2,
+        "Gates of the diffusion model": 2, "Training runs": 2, "Speed": 2, "Result files": 6,
     }  # fmt: skip
     clip, robust = tables["Tracking: builtin"]
     assert clip == {
         "motion": "walk", "protocol": "clip", "policy": "walk", "success": "100 %",
         "95 % interval": "20.7 to 100 %", "survived, s": "24.50 of 24.50", "relative, mm": "33.9",
         "global, mm": "96.0", "joints, rad": "0.0874", "return": "0.925", "episodes": "1",
-        "M samples": "26.0", "minutes": "52.8", "video": "-", "machine": "AMD EPYC, 2 cores",
-        "commit": "1123a0c30b+",
-        "command": "`python benchmarks/track.py --json benchmarks/results/out.json`",
+        "M samples": "26.0", "minutes": "52.8", "video": "-", "result": "walk",
     }  # fmt: skip
     assert (robust["success"], robust["95 % interval"]) == ("98 %", "93 to 99.4 %")
     for row in tables["Tracking: lafan1-cuts"]:
@@ -98,6 +96,22 @@ def test_markdown_holds_every_row(results, tmp_path):
         "passed", "FAILED",
     ]  # fmt: skip
     assert [row["completed after, M samples"] for row in tables["Training runs"]] == ["1.20", "-"]
+
+
+def test_markdown_tells_once_what_made_a_file(results, tmp_path):
+    text, _ = run(results, tmp_path / "out")
+    *tables, files = markdown_tables(text).values()
+    named = {row["result"] for table in tables for row in table}
+    assert named == {"walk", "more/cut", "more/guided", "gates", "learning", "speed"}
+    assert sorted(row["file"] for row in files) == sorted(
+        f"[{name}](../results/{name}.json)" for name in named
+    )
+    (walk,) = (row for row in files if row["file"].startswith("[walk]"))
+    assert walk | {"file": ""} == {
+        "file": "", "kind": "track", "made": track()["created"][:10], "seed": str(track()["seed"]),
+        "machine": "AMD EPYC, 2 cores", "commit": "1123a0c30b+",
+        "command": "`python benchmarks/track.py --json benchmarks/results/out.json`",
+    }  # fmt: skip
 
 
 def test_what_nobody_measured_is_named(results, tmp_path):
@@ -211,10 +225,11 @@ def test_the_page_holds_every_row_and_loads_nothing(results, tmp_path):
     assert len(page.scripts) == 1
     written = markdown_tables(text)
     tracking = [row for title, rows in written.items() if "Tracking" in title for row in rows]
+    del written["Result files"]  # the page has a command in every row
     others = [rows for title, rows in written.items() if "Tracking" not in title]
     assert [len(table) - 1 for table in page.tables] == [len(tracking), *map(len, others)]
     head, *rows = page.tables[0]
-    assert head == ["suite", *tracking[0]]
+    assert head == ["suite", *tracking[0], "machine", "commit", "command"]
     assert [row[1:4] for row in rows[:2]] == [["walk", "clip", "walk"], ["walk", "robust", "walk"]]
     assert rows[0][-1] == "python benchmarks/track.py --json benchmarks/results/out.json"
     assert {row[3] for row in rows[2:]} == {"far", HOSTILE}
@@ -467,12 +482,24 @@ def test_a_flag_of_a_command(command, expected):
 
 
 def test_another_engine_is_named_beside_the_policy():
-    assert leaderboard.driven({"policy": "walk", "backend": "mujoco"}) == "walk"
-    assert leaderboard.driven({"policy": "walk", "backend": "isaaclab"}) == "walk (isaaclab)"
+    entry = leaderboard.Entry(make_file(track()), {"policy": "walk", "backend": "mujoco"})
+    assert leaderboard.driven(entry) == "walk"
+    entry.row["backend"] = "isaaclab"
+    assert leaderboard.driven(entry) == "walk (isaaclab)"
+
+
+def test_a_run_named_by_its_seed_is_named_by_its_variant_too():
+    value = track()
+    value["command"] = "python benchmarks/track.py --policy 'runs/dance1[0:10]/default/3'"
+    entry = leaderboard.Entry(make_file(value), {"policy": "3", "backend": "mujoco"})
+    assert leaderboard.driven(entry) == "default/3"
+    value["command"] = "python benchmarks/track.py --suite builtin"
+    assert leaderboard.driven(leaderboard.Entry(make_file(value), entry.row)) == "3"
 
 
 def test_the_committed_leaderboard_is_that_of_the_committed_results(tmp_path):
-    text, _ = run(ROOT / "benchmarks" / "results", tmp_path / "out")
+    results = shutil.copytree(ROOT / "benchmarks" / "results", tmp_path / "results")
+    text, _ = run(results, tmp_path / "out")  # beside it, as they are kept: links are relative
     for name in ("LEADERBOARD.md", "index.html"):
         kept = (ROOT / "benchmarks" / "leaderboard" / name).read_bytes()
         assert kept == (tmp_path / "out" / name).read_bytes(), f"make {name} again"
