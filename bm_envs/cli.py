@@ -177,6 +177,19 @@ def write_json(path: str | Path, value: Any) -> None:
         temporary.write_text(text + "\n")
 
 
+def video_package() -> Any:
+    """The package av; a command that plays first and draws then asks for it before.
+
+    Raises:
+        ConfigError: it is missing.
+    """
+    try:
+        import av
+    except ImportError as error:
+        raise ConfigError("A video needs the package av: pip install 'bm-envs[viz]'.") from error
+    return av
+
+
 def write_video(
     path: Path, pictures: Iterable[np.ndarray], fps: int, total: int | None = None
 ) -> str:
@@ -191,10 +204,7 @@ def write_video(
     Raises:
         ConfigError: the package av is missing.
     """
-    try:
-        import av
-    except ImportError as error:
-        raise ConfigError("A video needs the package av: pip install 'bm-envs[viz]'.") from error
+    av = video_package()
     # Browsers play H.264; a build of FFmpeg without its encoder still has the older MPEG-4.
     codec = "libx264" if "libx264" in av.codecs_available else "mpeg4"
     told = total is not None and sys.stderr.isatty()

@@ -288,11 +288,17 @@ def test_a_failed_video_leaves_the_old_one(tmp_path):
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_a_video_without_av_is_one_sentence(tmp_path, monkeypatch):
+def test_a_video_without_av_is_one_sentence(tmp_path, monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, "av", None)
-    text = error_line(cli.write_video, tmp_path / "out.mp4", [], 5, 0)
-    assert text == "A video needs the package av: pip install 'bm-envs[viz]'."
-    assert not list(tmp_path.iterdir())
+    sentence = "A video needs the package av: pip install 'bm-envs[viz]'."
+    path = tmp_path / "out.mp4"
+    assert error_line(cli.write_video, path, [], 5, 0) == sentence
+    # Before the policy is played, which may take minutes.
+    assert (
+        error_line(replay.main, replay.Config(motion="stand", policy="walk", video=path))
+        == sentence
+    )
+    assert not list(tmp_path.iterdir()) and capsys.readouterr().out == ""
 
 
 # --- the page ------------------------------------------------------------------------------------

@@ -542,6 +542,8 @@ def main(config: Config) -> None:
         )
     if config.video is not None and config.video.is_dir():
         raise ConfigError(f"{config.video} is a folder, expected the name of a file for --video.")
+    if config.video is not None:
+        cli.video_package()
     model = ModelConfig(feet=config.feet, visuals=True, mesh_dir=config.mesh_dir)
     if config.web:
         serve(config, model)

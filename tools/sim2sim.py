@@ -298,6 +298,8 @@ def pictures(found: Run, frames: np.ndarray, config: Config) -> Iterator[np.ndar
 
 def main(config: Config) -> int:
     """Run every trial; 1 if one has failed."""
+    if config.video is not None:
+        cli.video_package()
     if config.start == "reference" and config.controller.stand_s:
         controller = dataclasses.replace(config.controller, stand_s=0.0)
         config = dataclasses.replace(config, controller=controller)
