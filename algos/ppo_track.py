@@ -84,6 +84,7 @@ from bm_envs.training import (
     mean_errors,
     next_level,
     robust_share,
+    write_record,
 )
 
 
@@ -668,9 +669,7 @@ def main(config: Config) -> None:
     if first:
         record = config_record(config, "ppo_track")
         log = Logger(run_dir, config, record, iteration * batch_size, num_iterations * batch_size)
-        if saved is None:
-            cli.write_json(run_dir / "config.json", record)
-        begun = "a new run" if saved is None else f"from step {iteration * batch_size:,} on"
+        begun = write_record(run_dir, record, None if saved is None else iteration * batch_size)
         print(
             f"motion {name} ({sum(clip.duration_s for clip in clips):.1f} s), backend "
             f"{config.backend}, {processes.count} x {N} robots, {threads} threads each, "

@@ -80,6 +80,7 @@ from bm_envs.training import (
     mean_errors,
     next_level,
     robust_share,
+    write_record,
 )
 
 J = g1.NUM_JOINTS
@@ -1483,9 +1484,7 @@ def main(config: Config) -> None:
         commits.append(commit)
     record = config_record(config, "wm_track")
     log = Logger(run_dir, config, record, iteration * batch_size, num_iterations * batch_size)
-    if saved is None:
-        cli.write_json(run_dir / "config.json", record)
-    begun = "a new run" if saved is None else f"from step {iteration * batch_size:,} on"
+    begun = write_record(run_dir, record, None if saved is None else iteration * batch_size)
     print(
         f"motion {name} ({sum(clip.duration_s for clip in clips):.1f} s), backend "
         f"{config.backend}, {N} robots, {threads} threads, {config.total_timesteps:,} steps, "

@@ -42,6 +42,7 @@ from bm_envs.policy import (
     PolicySpec,
     load_policy,
     mlp_from_policy,
+    read_run_config,
     write_onnx,
     write_policy_json,
 )
@@ -623,6 +624,25 @@ def config_record(config: Any, algorithm: str) -> dict[str, Any]:
         "network": {"residual": config.residual, "activation": config.activation},
         "versions": cli.versions(), "commit": cli.commit(), "machine": cli.machine(),
     }  # fmt: skip
+
+
+def write_record(run_dir: Path, record: dict[str, Any], resumed_at: int | None) -> str:
+    """Write `config.json`; says whether the run is new, and if not from which step it goes on.
+
+    A run that goes on keeps its record, with the commit and machine that it began on, but for its
+    length, which may be another one now.
+    """
+    path = run_dir / "config.json"
+    if resumed_at is None or not path.is_file():
+        cli.write_json(path, record)
+    if resumed_at is None:
+        return "a new run"
+    kept = read_run_config(run_dir)
+    before, now = kept.get("total_timesteps"), record["total_timesteps"]
+    if before == now:
+        return f"from step {resumed_at:,} on"
+    cli.write_json(path, kept | {"total_timesteps": now})
+    return f"from step {resumed_at:,} on (of {before} before)"
 
 
 class Logger:

@@ -324,7 +324,12 @@ def test_run_of_open_length_goes_on_as_the_longer_run(tmp_path):
     flags = "--schedule inverse --halved-after 128".split()
     train(tmp_path / "whole", *flags)
     train(tmp_path / "parts", *flags, "--total-timesteps", "192")
-    train(tmp_path / "parts", *flags, "--resume")  # to the 384 steps of the whole
+    done = train(tmp_path / "parts", *flags, "--resume")  # to the 384 steps of the whole
+    assert "384 steps, from step 192 on (of 192 before)" in done.stdout
+    whole, parts = (
+        json.loads((tmp_path / name / "config.json").read_text()) for name in ("whole", "parts")
+    )
+    assert whole == parts and parts["total_timesteps"] == 384
     whole, parts = weights(tmp_path / "whole"), weights(tmp_path / "parts")
     assert all(torch.equal(whole[name], parts[name]) for name in whole)
     rows = (tmp_path / "whole" / "metrics.jsonl").read_text().splitlines()
