@@ -73,6 +73,7 @@ from bm_envs.training import (
     TrackingPolicy,
     as_mirror,
     begin_with,
+    check_resumed,
     config_record,
     evaluate,
     evaluation_env,
@@ -644,8 +645,8 @@ def main(config: Config) -> None:
             network.update_normalizer(obs, processes)
         learner.critic.update_normalizer(obs_critic, processes)
     else:
-        if saved["task"] != json.dumps(identity(config, clips, processes)):
-            raise ConfigError(f"{checkpoint_path} is of a run with other settings or motions.")
+        step = saved["iteration"] * batch_size
+        check_resumed(config, saved, clips, processes, checkpoint_path, step)
         learner.set_state(saved)
         own = as_arrays(saved["processes"][processes.rank])
         robots.reset(own_seed)

@@ -70,6 +70,7 @@ from bm_envs.training import (
     TrackingPolicy,
     as_mirror,
     begin_with,
+    check_resumed,
     config_record,
     evaluate,
     evaluation_env,
@@ -1468,8 +1469,8 @@ def main(config: Config) -> None:
             robots.spread_ends(round(config.task.episode_s / CONTROL_DT))
         policy.update_normalizer(collector.obs)
     else:
-        if saved["task"] != json.dumps(identity(config, clips, processes)):
-            raise ConfigError(f"{checkpoint_path} is of a run with other settings or motions.")
+        step = saved["iteration"] * batch_size
+        check_resumed(config, saved, clips, processes, checkpoint_path, step)
         policy.set_state(saved)
         dynamics.set_state(saved)
         buffer.set_state(as_arrays(saved["buffer"]))

@@ -9,8 +9,8 @@ r"""How fast a script of `algos/` learns to track: motions x variants of its rec
 
 A motion may also be the name of a suite: one policy for all that it holds. Every variant but the
 first changes one choice; `robust`, which `all` leaves out, is what to take for a robust policy. A
-run that is finished in `--run-dir` is not run again, and one that was cut short goes on. A row of
-the result holds, for one run:
+run that is finished in `--run-dir` is not run again, and one that was cut short goes on; after one
+that fails no other is begun. A row of the result holds, for one run:
 
     env_steps, wall_s     control steps over all robots, seconds of training
     first_pass            steps and seconds at the first evaluation that completed the clip by the
@@ -43,7 +43,7 @@ import json
 import re
 import subprocess
 import sys
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Lock
@@ -275,8 +275,10 @@ def main(config: Config) -> None:
             cli.write_json(config.json, cli.json_result("learning", seed=None, rows=finished))
 
     with ThreadPoolExecutor(config.jobs) as pool:
-        for result in [pool.submit(train, index) for index in range(len(grid))]:
-            result.result()
+        for done in as_completed([pool.submit(train, index) for index in range(len(grid))]):
+            if done.exception() is not None:  # the others would fail alike, hours later
+                pool.shutdown(wait=False, cancel_futures=True)
+            done.result()
     print(f"results in {config.json}")
     if config.plot is not None:
         draw(config.plot, [rows[i] for i in sorted(rows)])

@@ -71,7 +71,8 @@ def train(arguments: list[str]) -> None:
     try:
         config = cli.parse(script.Config, script.PRESETS, arguments)
     except SystemExit:
-        raise ConfigError(f"unknown flags in '{' '.join(arguments)}'.") from None
+        flags = " ".join(arguments)
+        raise ConfigError(f"'{flags}' asks for help, expected flags of a run.") from None
     script.main(config)
 
 

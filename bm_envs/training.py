@@ -614,6 +614,31 @@ def identity(config: Any, clips: list[Any], processes: Processes) -> dict[str, A
     }  # fmt: skip
 
 
+def check_resumed(
+    config: Any, saved: dict[str, Any], clips: list[Any], processes: Processes, path: Path,
+    step: int,
+) -> None:  # fmt: skip
+    """Refuse a checkpoint of another run, or of one that is further than this one is to go.
+
+    Args:
+        config: of the trainer.
+        saved: what `path` holds.
+        clips: the motions.
+        processes: of the run.
+        path: the checkpoint.
+        step: the control steps that it has behind it.
+
+    Raises:
+        ConfigError: it cannot go on.
+    """
+    if saved["task"] != json.dumps(identity(config, clips, processes)):
+        raise ConfigError(f"{path} is of a run with other settings or motions.")
+    if config.total_timesteps < step:
+        raise ConfigError(
+            f"total_timesteps is {config.total_timesteps:,}, but {path} has {step:,} behind it."
+        )
+
+
 def config_record(config: Any, algorithm: str) -> dict[str, Any]:
     """What `config.json` holds."""
     values = json.loads(json.dumps(dataclasses.asdict(config), default=str))
@@ -639,10 +664,10 @@ def write_record(run_dir: Path, record: dict[str, Any], resumed_at: int | None) 
         return "a new run"
     kept = read_run_config(run_dir)
     before, now = kept.get("total_timesteps"), record["total_timesteps"]
-    if before == now:
+    if before == now or not isinstance(before, int):
         return f"from step {resumed_at:,} on"
     cli.write_json(path, kept | {"total_timesteps": now})
-    return f"from step {resumed_at:,} on (of {before} before)"
+    return f"from step {resumed_at:,} on (of {before:,} before)"
 
 
 class Logger:

@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,7 @@ import pytest
 from PIL import Image
 
 from bm_envs.envs import TrackVectorEnv
+from bm_envs.errors import BMError
 from bm_envs.motion import suites
 from bm_envs.policy import load_policy
 
@@ -137,6 +139,21 @@ def test_a_suite_is_one_policy_for_all_it_holds(tmp_path):
     assert row["motion"] == "builtin"
     described = json.loads((tmp_path / "runs/builtin/default/1/policy.json").read_text())
     assert [entry["name"] for entry in described["motions"]] == list(suites.motions("builtin"))
+
+
+def test_the_first_run_that_fails_ends_the_grid(tmp_path, monkeypatch):
+    begun = []
+
+    def refuse(command, **_):
+        begun.append(command)
+        time.sleep(1.0)  # long enough for the others to be called off
+        return subprocess.CompletedProcess(command, 2, "", "error: no such clip.\n")
+
+    monkeypatch.setattr(learning.subprocess, "run", refuse)
+    config = learning.Config(json=tmp_path / "out.json", seeds=(1, 2, 3, 4), run_dir=tmp_path)
+    with pytest.raises(BMError, match="'default', seed 1 failed: error: no such clip."):
+        learning.main(config)
+    assert len(begun) < 4 and not (tmp_path / "out.json").exists()
 
 
 def test_bad_requests_are_one_sentence(tmp_path):

@@ -330,6 +330,12 @@ def test_run_of_open_length_goes_on_as_the_longer_run(tmp_path):
         json.loads((tmp_path / name / "config.json").read_text()) for name in ("whole", "parts")
     )
     assert whole == parts and parts["total_timesteps"] == 384
+    shorter = command(*SMALL, *flags, "--run-dir", str(tmp_path / "parts"), "--resume",
+                      "--total-timesteps", "192")  # fmt: skip
+    done = subprocess.run(shorter, capture_output=True, text=True)
+    assert done.returncode == 2 and "total_timesteps is 192, but " in done.stderr
+    assert "has 384 behind it" in done.stderr
+    assert json.loads((tmp_path / "parts" / "config.json").read_text()) == parts
     whole, parts = weights(tmp_path / "whole"), weights(tmp_path / "parts")
     assert all(torch.equal(whole[name], parts[name]) for name in whole)
     rows = (tmp_path / "whole" / "metrics.jsonl").read_text().splitlines()

@@ -65,13 +65,14 @@ class RewardConfig:
     contact_threshold: float = 1.0
     """N; a smaller net force is no contact. mjlab's `self` term has 10."""
     foot_contact: float = 0.0
-    """Weight of the number of feet that press on something, by `contact_threshold`, where the
-    reference's stand free, or the other way round. Ours, as the two below; 0: no such term."""
+    """Weight, negative for a penalty, of the number of feet that press on something, by
+    `contact_threshold`, where the reference's stand free, or the other way round. Ours, as the two
+    below; 0: no such term."""
     action_accel: float = 0.0
-    """Weight of the summed squared second difference of the raw action."""
+    """Weight, negative for a penalty, of the summed squared second difference of the raw action."""
     joint_accel: float = 0.0
-    """Weight of the summed squared change of the joints' velocities in a step, over its time,
-    (rad/s^2)^2."""
+    """Weight, negative for a penalty, of the summed squared change of the joints' velocities in a
+    step, over its time, (rad/s^2)^2."""
 
 
 @dataclass(frozen=True)
