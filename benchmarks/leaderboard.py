@@ -337,7 +337,7 @@ def reference_table(results: Iterable[ResultFile]) -> Table:
 
 def files_table(results: Iterable[ResultFile], out: Path) -> Table:
     """The files, with what made each; links are as seen from the folder `out`."""
-    table = Table("Result files", ("file", "kind", "made", "seed", "machine", "commit", "command"))
+    table = Table("Result files", ("file", "kind", "made", "seed", *ORIGIN[1:]))
     for file in results:
         _, *made_by = origin(file)
         link = quote(Path(os.path.relpath(file.path, out)).as_posix())

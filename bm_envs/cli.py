@@ -7,7 +7,6 @@ import datetime
 import hashlib
 import importlib.metadata
 import io
-import itertools
 import json
 import os
 import platform
@@ -17,6 +16,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -71,7 +71,7 @@ def parse(
         # Flags override the preset, wherever on the line it stands: so it is read first. tyro
         # checks the name again and prints its own message for an unknown one.
         given = [a.partition("=")[2] for a in arguments if a.startswith("--preset=")]
-        given += [b for a, b in itertools.pairwise(arguments) if a == "--preset"]
+        given += [b for a, b in pairwise(arguments) if a == "--preset"]
         if given and given[-1] in presets:
             default = presets[given[-1]]()
     printed = io.StringIO()
@@ -118,8 +118,8 @@ def _unframed(message: str) -> str:
     sentence += " " + ", ".join(named(parts[0]))
     for part in parts[1:]:
         if part and part[0].startswith("Perhaps"):
-            close = [re.findall(r"--[\w.-]+", line) for line in named(part)]
-            sentence += f" (perhaps {' or '.join(itertools.chain(*close))})"
+            close = re.findall(r"--[\w.-]+", " ".join(named(part)))
+            sentence += f" (perhaps {' or '.join(close)})"
     return f"{' '.join(sentence.split())}; --help lists the flags."
 
 

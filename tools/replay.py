@@ -540,9 +540,11 @@ def main(config: Config) -> None:
             "There is no display to open a window on (neither DISPLAY nor WAYLAND_DISPLAY is set); "
             "look at it in the browser with --web, or write a video with --video out.mp4."
         )
-    if config.video is not None and config.video.is_dir():
-        raise ConfigError(f"{config.video} is a folder, expected the name of a file for --video.")
     if config.video is not None:
+        if config.video.is_dir():
+            raise ConfigError(
+                f"{config.video} is a folder, expected the name of a file for --video."
+            )
         cli.video_package()
     model = ModelConfig(feet=config.feet, visuals=True, mesh_dir=config.mesh_dir)
     if config.web:
