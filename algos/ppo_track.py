@@ -628,7 +628,7 @@ def main(config: Config) -> None:
     pending: Rollout | None = None  # collected, not yet learned from
 
     # 3. Start afresh, or from the checkpoint.
-    iteration, train_s = 0, 0.0
+    iteration, begun_at, train_s = 0, 0, 0.0
     noise = torch.zeros(N, A, device=device)
     episode_return = torch.zeros(N, dtype=torch.float64, device=device)
     episode_length = torch.zeros(N, dtype=torch.long, device=device)
@@ -645,8 +645,8 @@ def main(config: Config) -> None:
             network.update_normalizer(obs, processes)
         learner.critic.update_normalizer(obs_critic, processes)
     else:
-        step = saved["iteration"] * batch_size
-        check_resumed(config, saved, clips, processes, checkpoint_path, step)
+        begun_at = saved["iteration"] * batch_size
+        check_resumed(config, saved, clips, processes, checkpoint_path, begun_at)
         learner.set_state(saved)
         own = as_arrays(saved["processes"][processes.rank])
         robots.reset(own_seed)
@@ -669,8 +669,8 @@ def main(config: Config) -> None:
     log: Logger | None = None
     if first:
         record = config_record(config, "ppo_track")
-        log = Logger(run_dir, config, record, iteration * batch_size, num_iterations * batch_size)
-        begun = write_record(run_dir, record, None if saved is None else iteration * batch_size)
+        log = Logger(run_dir, config, record, begun_at, num_iterations * batch_size)
+        begun = write_record(run_dir, record, begun_at)
         print(
             f"motion {name} ({sum(clip.duration_s for clip in clips):.1f} s), backend "
             f"{config.backend}, {processes.count} x {N} robots, {threads} threads each, "

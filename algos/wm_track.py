@@ -1457,7 +1457,7 @@ def main(config: Config) -> None:
     num_iterations = config.total_timesteps // batch_size
     buffer = Buffer(config.capacity // N, N, device)
     # 3. Start afresh, or from the checkpoint.
-    iteration, train_s = 0, 0.0
+    iteration, begun_at, train_s = 0, 0, 0.0
     level, commits = 0.0 if config.curriculum else 1.0, []
     evaluation: dict[str, float] = {}
     first_pass: dict[str, float] = {}
@@ -1469,8 +1469,8 @@ def main(config: Config) -> None:
             robots.spread_ends(round(config.task.episode_s / CONTROL_DT))
         policy.update_normalizer(collector.obs)
     else:
-        step = saved["iteration"] * batch_size
-        check_resumed(config, saved, clips, processes, checkpoint_path, step)
+        begun_at = saved["iteration"] * batch_size
+        check_resumed(config, saved, clips, processes, checkpoint_path, begun_at)
         policy.set_state(saved)
         dynamics.set_state(saved)
         buffer.set_state(as_arrays(saved["buffer"]))
@@ -1484,8 +1484,8 @@ def main(config: Config) -> None:
     if (commit := cli.commit()) is not None and commit not in commits:
         commits.append(commit)
     record = config_record(config, "wm_track")
-    log = Logger(run_dir, config, record, iteration * batch_size, num_iterations * batch_size)
-    begun = write_record(run_dir, record, None if saved is None else iteration * batch_size)
+    log = Logger(run_dir, config, record, begun_at, num_iterations * batch_size)
+    begun = write_record(run_dir, record, begun_at)
     print(
         f"motion {name} ({sum(clip.duration_s for clip in clips):.1f} s), backend "
         f"{config.backend}, {N} robots, {threads} threads, {config.total_timesteps:,} steps, "

@@ -651,23 +651,28 @@ def config_record(config: Any, algorithm: str) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def write_record(run_dir: Path, record: dict[str, Any], resumed_at: int | None) -> str:
+def write_record(run_dir: Path, record: dict[str, Any], step: int) -> str:
     """Write `config.json`; says whether the run is new, and if not from which step it goes on.
 
     A run that goes on keeps its record, with the commit and machine that it began on, but for its
     length, which may be another one now.
+
+    Args:
+        run_dir: of the run.
+        record: its `config_record`.
+        step: the control steps that it has behind it; 0 for a new one.
     """
     path = run_dir / "config.json"
-    if resumed_at is None or not path.is_file():
-        cli.write_json(path, record)
-    if resumed_at is None:
-        return "a new run"
-    kept = read_run_config(run_dir)
-    before, now = kept.get("total_timesteps"), record["total_timesteps"]
-    if before == now or not isinstance(before, int):
-        return f"from step {resumed_at:,} on"
-    cli.write_json(path, kept | {"total_timesteps": now})
-    return f"from step {resumed_at:,} on (of {before:,} before)"
+    begun = f"from step {step:,} on" if step else "a new run"
+    if step and path.is_file():
+        kept = read_run_config(run_dir)
+        before, now = kept.get("total_timesteps"), record["total_timesteps"]
+        if before == now or not isinstance(before, int):
+            return begun
+        record = kept | {"total_timesteps": now}
+        begun += f" (of {before:,} before)"
+    cli.write_json(path, record)
+    return begun
 
 
 class Logger:
