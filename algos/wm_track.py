@@ -31,11 +31,12 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import functools
 import json
 import math
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -213,6 +214,9 @@ class Config:
     overlap: bool = True
     """Let the policy learn in a second thread while robots move and the model learns. The numbers
     are the same without."""
+    cuda_graphs: bool = True
+    """On an NVIDIA GPU, record the kernels of an update once and launch them together from then
+    on."""
 
     hidden: tuple[int, ...] = (256, 128)
     """Hidden layers of the policy."""
@@ -281,6 +285,70 @@ def gpu() -> Config:
 
 
 PRESETS = {"laptop": Config, "gpu": gpu}
+
+
+# --- on a device --------------------------------------------------------------------------------
+
+
+class Constant:
+    """A tensor that a device is sent once: to a graph nothing can come from the host."""
+
+    def __init__(self, value: Any) -> None:
+        self._value = torch.as_tensor(value)
+        self._sent: dict[tuple[torch.device, torch.dtype], Tensor] = {}
+
+    def like(self, other: Tensor) -> Tensor:
+        """The values where `other` is, in its type."""
+        key = other.device, other.dtype
+        if key not in self._sent:
+            self._sent[key] = self._value.to(other)
+        return self._sent[key]
+
+
+class Graph:
+    """A function of tensors; on an NVIDIA GPU a CUDA graph, which launches its kernels together.
+
+    One by one, the thousands of small ones of an update take longer to launch than to run. The
+    first call records them. For that the function must not wait for the device, may read nothing
+    but its arguments and tensors that stay in their place (weights, which change there), and may
+    leave nothing behind but gradients. What it returned and left is overwritten by the next call.
+    """
+
+    def __init__(self, function: Callable[..., Any], recorded: bool) -> None:
+        self.function, self.recorded = function, recorded
+        self.inputs: tuple[Tensor, ...] = ()
+
+    def __call__(self, fixed: Any, *inputs: Tensor) -> Any:
+        """The function's value. `fixed`, its first argument, is the same object in every call."""
+        if not self.recorded:
+            return self.function(fixed, *inputs)
+        if not self.inputs:
+            self.inputs, self.fixed = tuple(value.clone() for value in inputs), fixed
+            self.record()
+        assert self.fixed is fixed
+        for own, given in zip(self.inputs, inputs, strict=True):
+            own.copy_(given)
+        self.replay()
+        return self.outputs
+
+    def record(self) -> None:
+        """Record the kernels; what they compute now is of no use."""
+        self.graph = torch.cuda.CUDAGraph()
+        with torch.cuda.device(self.inputs[0].device):
+            # Libraries choose kernels and reserve memory at their first calls, which cannot be
+            # recorded.
+            aside = torch.cuda.Stream()
+            aside.wait_stream(torch.cuda.current_stream())
+            with torch.cuda.stream(aside):
+                for _ in range(3):
+                    self.function(self.fixed, *self.inputs)
+            torch.cuda.current_stream().wait_stream(aside)
+            with torch.cuda.graph(self.graph):
+                self.outputs = self.function(self.fixed, *self.inputs)
+
+    def replay(self) -> None:
+        """Compute outputs and gradients, in their place, of what the inputs hold."""
+        self.graph.replay()
 
 
 # --- kinematics ---------------------------------------------------------------------------------
@@ -474,13 +542,13 @@ class State(NamedTuple):
 
 
 # The corners of a sole in its link's axes, the same on both feet. [4, 3]
-SOLE = torch.tensor([geom.start for geom in g1.FOOT_SPHERES[:4]])
+SOLE = Constant([geom.start for geom in g1.FOOT_SPHERES[:4]])
 SOLE_RADIUS = g1.FOOT_SPHERES[0].radius
 CONTACT_DEPTH = 0.01  # m, over which a sole's corner goes from free to loaded, as the model sees it
 
 
 # From a vector to the nine numbers of its cross product's matrix.
-_CROSS = torch.tensor(np.cross(np.eye(3)[:, None], np.eye(3)).swapaxes(1, 2).reshape(3, 9))
+_CROSS = Constant(np.cross(np.eye(3)[:, None], np.eye(3)).swapaxes(1, 2).reshape(3, 9))
 
 
 def turned(rot: Tensor, vector: Tensor) -> Tensor:
@@ -489,7 +557,7 @@ def turned(rot: Tensor, vector: Tensor) -> Tensor:
     Up to the fourth order: 3e-6 off for the 0.2 rad that 10 rad/s are in a step.
     """
     square = (vector * vector).sum(-1)[:, None, None]
-    cross = (vector @ _CROSS.to(vector)).view(-1, 3, 3)
+    cross = (vector @ _CROSS.like(vector)).view(-1, 3, 3)
     change = cross * (1 - square / 6) + (cross @ cross) * (0.5 - square / 24)
     return rot + rot @ change
 
@@ -558,7 +626,7 @@ class WorldModel(nn.Module):
         up = state.rot[:, 2]
         # Heights of the corners: of the foot's origin, and along what is up in the foot's axes.
         feet = (near.links[1:] * up.T[:, None]).sum(1)  # [2, 4, B]
-        height = SOLE.to(up) @ feet[:, :3] + (feet[:, 3:] + (state.pos[:, 2] - SOLE_RADIUS))
+        height = SOLE.like(up) @ feet[:, :3] + (feet[:, 3:] + (state.pos[:, 2] - SOLE_RADIUS))
         height = height.flatten(0, 1).T
         return torch.cat([
             state.pos[:, 2:], up, near.lin, state.ang, state.joint_pos, state.joint_vel,
@@ -662,7 +730,7 @@ class WorldModel(nn.Module):
         )
         error = self.errors(every, truth)
         weight = valid.flatten() / valid.sum().clamp(min=1)
-        cost = ((1 + error * error).sqrt() - 1) @ _PER_NUMBER.to(error)
+        cost = ((1 + error * error).sqrt() - 1) @ _PER_NUMBER.like(error)
         told: dict[str, Tensor] = {}
         with torch.no_grad():
             for k, name in ((0, "first"), (len(targets) - 1, "last")):
@@ -675,7 +743,7 @@ class WorldModel(nn.Module):
 
 # Weights of a state's numbers: the six parts count alike. [76]
 _PARTS = (3, 9, 3, 3, J, J)
-_PER_NUMBER = torch.cat([torch.full((n,), 1 / (n * len(_PARTS))) for n in _PARTS])
+_PER_NUMBER = Constant(torch.cat([torch.full((n,), 1 / (n * len(_PARTS))) for n in _PARTS]))
 
 
 def _joined_mirror(parts: Sequence[tuple[np.ndarray, Any]]) -> Mirror:
@@ -754,13 +822,6 @@ class Buffer:
         return Starts(*(getattr(self, name)[slot, robot] for name in Starts._fields))
 
     def windows(
-        self, batch: int, steps: int, generator: torch.Generator
-    ) -> tuple[list[State], Tensor, Tensor]:
-        """`windows_at` places drawn evenly."""
-        slot, robot = self.draw((batch,), steps, generator).unbind(-1)
-        return self.windows_at(slot, robot, steps)
-
-    def windows_at(
         self, slot: Tensor, robot: Tensor, steps: int
     ) -> tuple[list[State], Tensor, Tensor]:
         """`steps + 1` states in a row from each place, targets `[K, B, 29]`, valid `[K, B]`."""
@@ -1007,6 +1068,15 @@ class SquareErrors(torch.autograd.Function):
         return result, None
 
 
+@functools.cache
+def _tracked(rewards: RewardConfig) -> tuple[Constant, Constant]:
+    """Weights and widths of the six tracking rewards."""
+    return (
+        Constant([getattr(rewards, name) for name in TRACKED]),
+        Constant([getattr(rewards, f"{name}_std") for name in TRACKED]),
+    )
+
+
 def tracking_loss(
     links: Tensor, goal: Tensor, batch: int, rewards: RewardConfig, recovery: float = 0.0
 ) -> tuple[Tensor, Tensor]:
@@ -1034,10 +1104,9 @@ def tracking_loss(
     error = (links - goal).view(*links.shape[:3], -1, batch)
     squares = SquareErrors.apply(error, recovery)
     assert isinstance(squares, Tensor)
-    widths = [getattr(rewards, f"{name}_std") for name in TRACKED]
-    weights = squares.new_tensor([2 * getattr(rewards, name) for name in TRACKED])
-    scaled = squares / squares.new_tensor(widths)[:, None, None] ** 2
-    loss = weights @ ((1 + scaled).sqrt() - 1).flatten(1)
+    weights, widths = (constant.like(squares) for constant in _tracked(rewards))
+    scaled = squares / widths[:, None, None] ** 2
+    loss = 2 * weights @ ((1 + scaled).sqrt() - 1).flatten(1)
     return loss, squares[0].detach().flatten()
 
 
@@ -1051,7 +1120,7 @@ def on_ground(links: Tensor) -> Tensor:
         links: tracked ones, in the world, `[M, 3, 4, B]`.
     """
     up = torch.stack([links[foot, 2] for foot in FEET])  # a list would go to a GPU every time
-    lowest = (SOLE.to(up) @ up[:, :3] + up[:, 3:] - SOLE_RADIUS).amin(1)
+    lowest = (SOLE.like(up) @ up[:, :3] + up[:, 3:] - SOLE_RADIUS).amin(1)
     return torch.sigmoid((CONTACT_DEPTH - lowest) * (2 / CONTACT_DEPTH))
 
 
@@ -1078,6 +1147,15 @@ def optional_cost(
         mismatch = (on_ground(links) - ref_contact.T.to(links)).abs().sum(0)
         cost = cost - rewards.foot_contact * mismatch
     return cost
+
+
+class Noise(NamedTuple):
+    """What disturbs an imagined roll-out."""
+
+    action: Tensor
+    """`[H, B, 29]`."""
+    obs: Tensor
+    """`[H, B, O]`."""
 
 
 class Dream(NamedTuple):
@@ -1140,36 +1218,39 @@ class Imagination(nn.Module):
                 noise[places[name]] = level
         self.register_buffer("noise", noise)
 
+    def draw_noise(self, batch: int, level: float, generator: torch.Generator) -> Noise:
+        """Noise of the actions, and that of observations at a level of the curriculum."""
+        horizon, device = self.config.policy_horizon, self.noise.device
+        action = torch.randn(horizon, batch, J, generator=generator, device=device)
+        obs = torch.zeros(horizon, batch, len(self.noise), device=device)
+        if level > 0:
+            obs = torch.rand(obs.shape, generator=generator, device=device)
+            obs = (2 * obs - 1) * (level * self.noise)
+        return Noise(action * self.config.imagined_noise, obs)
+
     def forward(
-        self, policy: TrackingPolicy, model: WorldModel, starts: Starts, level: float,
-        generator: torch.Generator,
-    ) -> Dream:  # fmt: skip
-        """H steps from `starts`, with noise of the action, and of observations by `level`."""
+        self, policy: TrackingPolicy, model: WorldModel, starts: Starts, noise: Noise
+    ) -> Dream:
+        """H steps from `starts`."""
         config, horizon = self.config, self.config.policy_horizon
         rewards = config.task.rewards
         state = State.of(starts.qpos, starts.qvel)
         action, row, last = starts.last_action, starts.row.long(), starts.last_row.long()
-        device = row.device
         states, actions, seen = [state], [action], []
-        draw = torch.randn(horizon, *action.shape, generator=generator, device=device)
-        draw = draw * config.imagined_noise
         for h in range(horizon + 1):
             shown = self.goals.at(row + h + self.goals.lead, last)
             near = model.near(state)
             obs = observation(self.names, state, near, shown, action, starts.default_joint_pos)
-            x = policy.normalize(obs)
-            seen.append(x)
+            seen.append(obs)
             if h == horizon:
                 break
-            if level > 0:
-                uniform = torch.rand(obs.shape, generator=generator, device=device)
-                obs = obs + (2 * uniform - 1) * (level * self.noise)
-                x = policy.normalize(obs)
-            with torch.autocast(device.type, torch.bfloat16, enabled=model.rounded):
+            obs = obs + noise.obs[h]
+            x = policy.normalize(obs)
+            with torch.autocast(row.device.type, torch.bfloat16, enabled=model.rounded):
                 mean = policy(x)
             action = mean.to(obs.dtype) + policy.offset(obs)
             actions.append(action)
-            action = action + draw[h]
+            action = action + noise.action[h]
             state = model(state, near, starts.default_joint_pos + policy.action_scale * action)
             if config.state_clip:
                 state = bounded(state, config.state_clip)
@@ -1177,7 +1258,8 @@ class Imagination(nn.Module):
         every = State(*(torch.cat(values) for values in zip(*states, strict=True)))
         rows = torch.cat([row + h for h in range(horizon + 1)])
         ends = last.repeat(horizon + 1)
-        counted = torch.where(rows <= ends, 1.0, config.after_end)[len(row) :]
+        behind = (rows > ends)[len(row) :]
+        counted = 1.0 - (1.0 - config.after_end) * behind
         root = torch.cat([every.rot, every.pos[..., None]], -1).permute(1, 2, 0).contiguous()
         links = self.links(root, every.joint_pos)
         cost, distance = tracking_loss(
@@ -1198,8 +1280,9 @@ class Imagination(nn.Module):
             )  # fmt: skip
         shape = (horizon, len(row))
         return Dream(
-            cost.view(shape), counted.view(shape), torch.stack(seen), distance.sqrt().view(shape)
-        )
+            cost.view(shape), counted.view(shape), policy.normalize(torch.stack(seen)),
+            distance.sqrt().view(shape),
+        )  # fmt: skip
 
 
 # --- learners -----------------------------------------------------------------------------------
@@ -1226,25 +1309,30 @@ class Optimizer:
                 torch.optim.Muon(hidden, weight_decay=0.0, adjust_lr_fn="match_rms_adamw")
             )  # type: ignore[attr-defined]
 
-    def step(self, loss: Tensor, learning_rate: float) -> Tensor:
-        """Descend; the gradient's norm."""
+    def differentiate(self, loss: Tensor) -> Tensor:
+        """Leave the gradient with the parameters, bounded; its norm before."""
         for part in self.parts:
             part.zero_grad()
-            for group in part.param_groups:
-                group["lr"] = learning_rate
-        loss.backward()
+        # Nothing for those that others learn by: a graph must not write to what is theirs.
+        loss.backward(inputs=self.parameters)
         for network in self.networks:
             if network.mirrors:
                 network.symmetrize_gradients()
         norm = nn.utils.clip_grad_norm_(self.parameters, self.config.max_grad_norm)
+        assert isinstance(norm, Tensor)
+        return norm
+
+    def descend(self, norm: Tensor, learning_rate: float) -> None:
+        """A step by the gradient there is, of this norm; none by one that is not finite."""
         if norm.isfinite():
             for part in self.parts:
+                for group in part.param_groups:
+                    group["lr"] = learning_rate
                 part.step()
         if self.config.muon:  # whose products are of low precision
             for network in self.networks:
                 if network.mirrors:
                     network.symmetrize([value.data for value in network.layers.parameters()])
-        return norm
 
     def get_state(self) -> list[Any]:
         """For a checkpoint."""
@@ -1274,6 +1362,7 @@ class ModelLearner:
         self.model = WorldModel(config).to(device)
         self.optimizer = Optimizer([self.model.network, self.model.linear], config)
         self.generator = torch.Generator(device).manual_seed(config.seed + 2)
+        self.graph = Graph(self.differentiate, config.cuda_graphs and device.type == "cuda")
 
     def update_normalizer(self, buffer: Buffer, steps: int) -> None:
         """Fold in the transitions of which the newest states are the ends of the last `steps`."""
@@ -1282,21 +1371,29 @@ class ModelLearner:
         slot = slot.repeat_interleave(buffer.robots).to(buffer.done.device)
         robot = torch.arange(buffer.robots, device=slot.device).repeat(steps)
         going = ~buffer.done[slot, robot]
-        (before, after), targets, _ = buffer.windows_at(slot[going], robot[going], 1)
+        (before, after), targets, _ = buffer.windows(slot[going], robot[going], 1)
         self.model.update_normalizer(before, targets[0], after)
+
+    def differentiate(self, buffer: Buffer, places: Tensor) -> dict[str, Tensor]:
+        """The loss's gradient in windows that begin at `places [B, 2]`; what is logged of them."""
+        slot, robot = places.unbind(-1)
+        windows = buffer.windows(slot, robot, self.config.model_horizon)
+        loss, errors = self.model.loss(*windows)
+        norm = self.optimizer.differentiate(loss)
+        return {
+            "losses/model": loss.detach(), "losses/model_norm": norm,
+            **{f"model/{k}": v for k, v in errors.items()},
+        }  # fmt: skip
 
     def learn(self, buffer: Buffer, learning_rate: float) -> dict[str, float]:
         """Some updates; what is logged of them."""
         config, tick = self.config, time.perf_counter()
         told = []
         for _ in range(config.model_updates):
-            windows = buffer.windows(config.model_batch, config.model_horizon, self.generator)
-            loss, errors = self.model.loss(*windows)
-            norm = self.optimizer.step(loss, learning_rate)
-            told.append({
-                "losses/model": loss.detach(), "losses/model_norm": norm,
-                **{f"model/{k}": v for k, v in errors.items()},
-            })  # fmt: skip
+            places = buffer.draw((config.model_batch,), config.model_horizon, self.generator)
+            found = self.graph(buffer, places)
+            self.optimizer.descend(found["losses/model_norm"], learning_rate)
+            told.append({key: value.clone() for key, value in found.items()})
         return {"perf/model_s": time.perf_counter() - tick, **_means(told)}
 
     def get_state(self) -> dict[str, Any]:
@@ -1332,6 +1429,7 @@ class PolicyLearner:
         self.target = copy.deepcopy(self.critic)  # its average, to which it is fitted
         self.critic_optimizer = Optimizer([self.critic], config)
         self.generator = torch.Generator(device).manual_seed(config.seed + 1)
+        self.graph = Graph(self.differentiate, config.cuda_graphs and device.type == "cuda")
 
     def objective(self, dream: Dream, model: WorldModel) -> Tensor:
         """What the policy makes small: the mean discounted cost, with the critic's for the end."""
@@ -1339,7 +1437,8 @@ class PolicyLearner:
         if not config.critic:
             return (dream.cost * dream.counted).sum() / dream.counted.sum().clamp(min=1)
         discount = config.discount
-        weights = (1 - discount) * discount ** torch.arange(horizon).to(dream.cost)
+        steps = torch.arange(horizon, dtype=dream.cost.dtype, device=dream.cost.device)
+        weights = (1 - discount) * discount**steps
         value = self.worth(self.critic, dream.seen[-1], model)
         total = weights @ (dream.cost * dream.counted)
         return (total + discount**horizon * value * dream.counted[-1]).mean()
@@ -1352,7 +1451,7 @@ class PolicyLearner:
 
     def judge(self, dream: Dream, model: WorldModel, learning_rate: float) -> Tensor:
         """Fit the critic to a roll-out; its loss, in squares of the cost."""
-        config, seen = self.config, dream.seen.detach()
+        config, seen = self.config, dream.seen
         with torch.no_grad():
             value = self.worth(self.target, seen, model)
             wanted = lambda_returns(
@@ -1360,9 +1459,17 @@ class PolicyLearner:
             )
         error = (self.worth(self.critic, seen[:-1], model) - wanted) * dream.counted
         loss = (error * error).mean()
-        self.critic_optimizer.step(loss, learning_rate)
+        self.critic_optimizer.descend(self.critic_optimizer.differentiate(loss), learning_rate)
         _follow(self.target, self.critic, config.critic_ema)
         return loss.detach()
+
+    def differentiate(self, model: WorldModel, *inputs: Tensor) -> tuple[Dream, Tensor]:
+        """The objective's gradient by a roll-out from `Starts` with `Noise`; its norm."""
+        count = len(Starts._fields)
+        starts, noise = Starts(*inputs[:count]), Noise(*inputs[count:])
+        dream = self.imagination(self.actor, model, starts, noise)
+        norm = self.optimizer.differentiate(self.objective(dream, model))
+        return Dream(*(value.detach() for value in dream)), norm
 
     def learn(
         self, model: WorldModel, starts: Starts, level: float, learning_rate: float
@@ -1370,12 +1477,13 @@ class PolicyLearner:
         """An update from each of `starts [U, B, ...]`; what is logged of them."""
         tick, told = time.perf_counter(), []
         for update in zip(*starts, strict=True):
-            dream = self.imagination(self.actor, model, Starts(*update), level, self.generator)
-            norm = self.optimizer.step(self.objective(dream, model), learning_rate)
+            noise = self.imagination.draw_noise(len(update[0]), level, self.generator)
+            dream, norm = self.graph(model, *update, *noise)
+            self.optimizer.descend(norm, learning_rate)
             _follow(self.averaged, self.actor, self.config.ema)
             row = {
-                "losses/policy": (dream.cost * dream.counted).mean().detach(),
-                "losses/policy_norm": norm, "imagined/pos_m": dream.distance[-1].mean(),
+                "losses/policy": (dream.cost * dream.counted).mean(),
+                "losses/policy_norm": norm.clone(), "imagined/pos_m": dream.distance[-1].mean(),
             }  # fmt: skip
             if self.config.critic:
                 row["losses/critic"] = self.judge(dream, model, learning_rate)

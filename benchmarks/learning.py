@@ -16,7 +16,7 @@ that fails no other is begun. A row of the result holds, for one run:
     first_pass            steps and seconds at the first evaluation that completed the clip by the
                           `clip` protocol; null when there was none
     cpu_s                 processor seconds of the training up to there, where it tells them: what
-                          they would be on cores of its own, if run with one thread in one go
+                          they would be on cores of its own, if run with one thread
     first_robust          as first_pass, of the first evaluation in which 95 % of the `robust`
                           episodes were completed (`--flags=--robust-every N`); null if none
     curve                 of every evaluation: env_steps, wall_s, the share of a clip survived, and
@@ -99,7 +99,7 @@ PPO_VARIANTS: dict[str, tuple[str, ...]] = {
         "--ema", "0.998", "--task.push.interval-s", "0.7", "1.7",
         "--task.push.lin-vel", "0.6", "0.6", "0.24",
         "--task.push.ang-vel", "0.62", "0.62", "0.93", "--task.reset.lin-vel", "0.6", "0.6", "0.24",
-        "--task.reset.ang-vel", "0.62", "0.62", "0.93", "--total-timesteps", "8000000",
+        "--task.reset.ang-vel", "0.62", "0.62", "0.93", "--total-timesteps", "26000000",
     ),
 }  # fmt: skip
 MODEL_VARIANTS: dict[str, tuple[str, ...]] = {
@@ -185,6 +185,22 @@ def manner(run: Path) -> dict[str, float] | None:
     }
 
 
+def processor_seconds(rows: list[dict[str, Any]]) -> list[float]:
+    """Of a run up to each row of its metrics; none where they do not tell.
+
+    A process that went on with the run counted its own.
+    """
+    before, last, found = 0.0, 0.0, []
+    for row in rows:
+        if "perf/cpu_s" not in row:
+            return []
+        if row["perf/cpu_s"] < last:
+            before += last
+        last = row["perf/cpu_s"]
+        found.append(before + last)
+    return found
+
+
 def summary(run: Path) -> dict[str, Any]:
     """Figures of a finished run."""
     rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
@@ -192,16 +208,16 @@ def summary(run: Path) -> dict[str, Any]:
     reward = [sum(v for k, v in row.items() if k.startswith("reward/")) for row in last]
     # The mean of times is ruled by lucky iterations; failures per second add up.
     failures = np.mean([1 / row["charts/time_to_failure_s"] for row in last])
-    passed = [row["perf/cpu_s"] for row in rows if row.get("eval/success") == 1.0
-              and "perf/cpu_s" in row]  # fmt: skip
-    robust = [row for row in rows if row.get("eval/robust", 0.0) >= ROBUST]
+    spent = processor_seconds(rows)
+    passed = [spent[i] for i, row in enumerate(rows) if row.get("eval/success") == 1.0 and spent]
+    robust = [i for i, row in enumerate(rows) if row.get("eval/robust", 0.0) >= ROBUST]
     return {
         **training_figures(run),
         **({"cpu_s": passed[0]} if passed else {}),
         "first_robust": {
-            "env_steps": robust[0]["step"],
-            "wall_s": robust[0]["train_s"],
-            "cpu_s": robust[0]["perf/cpu_s"],
+            "env_steps": rows[robust[0]]["step"],
+            "wall_s": rows[robust[0]]["train_s"],
+            "cpu_s": spent[robust[0]],
         }
         if robust
         else None,

@@ -134,7 +134,7 @@ def growth(model: Any, buffer: Any, steps: int) -> list[dict[str, Any]]:
     """Errors after each of `steps` steps, from every state that has as many behind it."""
     robots = torch.arange(buffer.robots).repeat(buffer.length - steps)
     begin = torch.arange(buffer.length - steps).repeat_interleave(buffer.robots)
-    states, targets, valid = buffer.windows_at(begin, robots, steps)
+    states, targets, valid = buffer.windows(begin, robots, steps)
     found = coasting = states[0]
     rows = []
     for step, (target, truth) in enumerate(zip(targets, states[1:], strict=True), 1):

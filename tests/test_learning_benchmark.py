@@ -131,6 +131,12 @@ def test_both_scripts_in_one_run_with_their_curves(tmp_path):
         assert image.width > 300
 
 
+def test_processor_seconds_of_a_run_that_was_cut_short_twice_add_up():
+    rows = [{"perf/cpu_s": value} for value in (3.0, 5.0, 1.0, 2.0, 0.5)]
+    assert learning.processor_seconds(rows) == [3.0, 5.0, 6.0, 7.0, 7.5]
+    assert learning.processor_seconds([{}, *rows]) == []
+
+
 def test_a_suite_is_one_policy_for_all_it_holds(tmp_path):
     flags = "--num-envs 8 --num-steps 4 --total-timesteps 32 --hidden 8 --eval-every 0"
     done = run(tmp_path, "--motion", "builtin", "--seeds", "1", flags=flags)

@@ -1,5 +1,6 @@
 """algos/wm_track.py: kinematics, model, loss and gradient against other sources; resume; export."""
 
+import contextlib
 import copy
 import dataclasses
 import json
@@ -15,6 +16,9 @@ import pytest
 import torch
 from metric_pages import check_metrics
 from scipy.spatial.transform import Rotation
+from torch.overrides import TorchFunctionMode
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT / "algos"))
@@ -277,6 +281,12 @@ def test_scales_of_the_outputs_are_those_of_the_data():
     np.testing.assert_allclose(model.scale[6:35].numpy(), 3.0, rtol=0.06)
 
 
+def drawn(buffer, batch, steps, generator=None):
+    """Windows from places drawn evenly."""
+    generator = generator or torch.Generator().manual_seed(0)
+    return buffer.windows(*buffer.draw((batch,), steps, generator).unbind(-1), steps)
+
+
 def fitted(motion, updates, seed=0):
     """A small model, trained on random steps around a motion, and the buffer it was trained on."""
     torch.manual_seed(seed)
@@ -319,7 +329,7 @@ def fitted(motion, updates, seed=0):
 
 def test_the_model_predicts_held_out_roll_outs_better_than_their_velocities_do():
     model, other = fitted("walk", 250)
-    states, targets, valid = other.windows(256, 8, torch.Generator().manual_seed(0))
+    states, targets, valid = drawn(other, 256, 8)
     state = coasting = states[0]
     with torch.no_grad():
         for k, target in enumerate(targets):
@@ -356,7 +366,7 @@ def numbered_buffer(steps, length=10, robots=3, ends=()):
 @pytest.mark.parametrize("steps", [7, 10, 23])
 def test_windows_are_consecutive_steps_of_one_robot_that_are_held(steps):
     buffer = numbered_buffer(steps)
-    states, targets, valid = buffer.windows(500, 4, torch.Generator().manual_seed(0))
+    states, targets, valid = drawn(buffer, 500, 4)
     begin = states[0].pos[:, 0]
     for k, state in enumerate(states):
         assert torch.equal(state.pos[:, 0], begin + k)
@@ -371,7 +381,7 @@ def test_windows_are_consecutive_steps_of_one_robot_that_are_held(steps):
 
 def test_windows_end_where_an_episode_does():
     buffer = numbered_buffer(10, ends={(4, 1)})
-    states, _, valid = buffer.windows(500, 4, torch.Generator().manual_seed(0))
+    states, _, valid = drawn(buffer, 500, 4)
     begin, robot = states[0].pos[:, 0], states[0].pos[:, 1]
     for k in range(4):
         # The step that ends an episode leads into the next one's first state.
@@ -396,7 +406,7 @@ def test_a_buffer_goes_on_from_its_state():
     other.set_state(buffer.get_state())
     for one in (buffer, other):
         one.generator = torch.Generator().manual_seed(1)
-    first, second = (one.windows(50, 3, one.generator) for one in (buffer, other))
+    first, second = (drawn(one, 50, 3, one.generator) for one in (buffer, other))
     assert all(torch.equal(a, b) for a, b in zip(first[0][0], second[0][0], strict=True))
     part = numbered_buffer(4)
     again = wm.Buffer(10, 3, torch.device("cpu"))
@@ -555,7 +565,8 @@ def imagined(clip="walk", horizon=4, **changes):
 
     def loss(model=None):
         model = model or Linear(near)
-        dream = imagination(policy, model, starts, 0.0, generator.manual_seed(0))
+        noise = imagination.draw_noise(6, 0.0, generator.manual_seed(0))
+        dream = imagination(policy, model, starts, noise)
         return learner.objective(dream, model)
 
     return policy, loss
@@ -850,6 +861,179 @@ def test_the_average_follows_the_policy():
     assert not torch.equal(learner.actor.layers[0].weight, before.layers[0].weight)
     robots.env.close()
     env.close()
+
+
+# --- graphs ---------------------------------------------------------------------------------------
+
+
+class FakeGraph(wm.Graph):
+    """What CUDA would do: a replay writes into the memory of the record, and to nothing else."""
+
+    def record(self):
+        self.outputs = self.function(self.fixed, *self.inputs)
+        learner = vars(self.function.__self__).values()
+        networks = [value for value in learner if isinstance(value, torch.nn.Module)]
+        self.parameters = [value for net in networks for value in net.parameters()]
+        self.gradients = [p.grad for p in self.parameters]
+
+    def replay(self):
+        attached = [p.grad for p in self.parameters]
+        values = tensors_of(self.function(self.fixed, *self.inputs))
+        for own, value in zip(tensors_of(self.outputs), values, strict=True):
+            own.copy_(value)
+        for value, own, before in zip(self.parameters, self.gradients, attached, strict=True):
+            if own is not None:
+                assert value.grad is not None and value.grad is not own
+                own.copy_(value.grad)
+            else:  # of what another learns by
+                assert value.grad is before
+            value.grad = before
+
+
+def tensors_of(values):
+    if isinstance(values, torch.Tensor):
+        return [values]
+    values = values.values() if isinstance(values, dict) else values
+    return [tensor for value in values for tensor in tensors_of(value)]
+
+
+def both_learners(graph, monkeypatch, **changes):
+    """Weights and figures after some updates of model and policy."""
+    torch.manual_seed(0)
+    config = dataclasses.replace(
+        wm.Config(), hidden=(8, 8), model_hidden=(8, 8), policy_horizon=3, model_batch=16,
+        policy_batch=8, model_horizon=2, num_envs=4, threads=1, **changes,
+    )  # fmt: skip
+    if graph is not None:
+        monkeypatch.setattr(wm, "Graph", lambda function, recorded: graph(function, True))
+    cpu = torch.device("cpu")
+    robots = wm.HostRobots(config, load_motions(["walk"]))
+    policy, dynamics = wm.PolicyLearner(config, robots.task, cpu), wm.ModelLearner(config, cpu)
+    model = copy.deepcopy(dynamics.model).requires_grad_(False)
+    buffer, collector = wm.Buffer(40, 4, cpu), wm.Collector(config, robots, 0)
+    told = []
+    for level in (0.0, 0.5, 1.0):
+        collector.run(policy.actor, buffer, 12)
+        dynamics.update_normalizer(buffer, 12)
+        told.append(dynamics.learn(buffer, 1e-2))
+        model.load_state_dict(dynamics.model.state_dict())
+        told.append(policy.learn(model, buffer.starts((4, 8), dynamics.generator), level, 1e-2))
+    robots.env.close()
+    figures = [v for row in told for k, v in row.items() if not k.startswith("perf")]
+    networks = (dynamics.model, policy.actor, policy.averaged, policy.critic)
+    return figures, [value for net in networks for value in net.state_dict().values()]
+
+
+@pytest.mark.parametrize(
+    "changes", [{}, {"critic": True}, {"muon": True}], ids=["default", "critic", "Muon"]
+)
+def test_learning_by_recorded_graphs_is_learning_without(changes, monkeypatch):
+    plain = both_learners(None, monkeypatch, **changes)
+    graphs = both_learners(FakeGraph, monkeypatch, **changes)
+    assert plain[0] == graphs[0]
+    for one, other in zip(plain[1], graphs[1], strict=True):
+        assert torch.equal(one, other)
+
+
+class Transfers(TorchDispatchMode):
+    """Notes operations with tensors of more than one device."""
+
+    def __init__(self):
+        super().__init__()
+        self.found = []
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        result = func(*args, **(kwargs or {}))
+        given = tree_leaves((args, kwargs, result))
+        if len({value.device for value in given if isinstance(value, torch.Tensor)}) > 1:
+            self.found.append(func)
+        return result
+
+
+class Created(TorchFunctionMode):
+    """Notes tensors and indices that are made of Python's numbers: the other does not see them."""
+
+    def __init__(self):
+        super().__init__()
+        self.found = []
+
+    def __torch_function__(self, func, types, args=(), kwargs=None):
+        index = args[1] if func is torch.Tensor.__getitem__ else ()
+        if func in (torch.tensor, torch.as_tensor, torch.Tensor.new_tensor) or any(
+            isinstance(part, (list, np.ndarray))
+            for part in (index if isinstance(index, tuple) else (index,))
+        ):
+            self.found.append(func)
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("critic", [False, True])
+def test_what_a_graph_records_neither_waits_for_the_device_nor_asks_the_host(critic, monkeypatch):
+    """On PyTorch's device without values whatever needs one raises; copies from the host show."""
+    # It has no autocast, which is a conversion there as elsewhere.
+    monkeypatch.setattr(torch, "autocast", lambda *_, **__: contextlib.nullcontext())
+    config = dataclasses.replace(
+        wm.Config(), hidden=(8,), model_hidden=(8,), policy_horizon=3, critic=critic
+    )
+    env = TrackVectorEnv(2, "walk", config=config.task, threads=1)
+    cpu, meta = torch.device("cpu"), torch.device("meta")
+    policy = wm.PolicyLearner(config, env.task, cpu)
+    dynamics = wm.ModelLearner(config, cpu)
+    env.close()
+    goals, buffer = policy.imagination.goals, wm.Buffer(20, 2, meta)
+    for name in ("table", "links", "foot_contact"):
+        setattr(goals, name, getattr(goals, name).to(meta))
+    for module in (policy.actor, policy.critic, policy.imagination, dynamics.model):
+        module.to(meta)
+    for optimizer in (policy.optimizer, dynamics.optimizer):  # those there are new ones
+        optimizer.parameters = [value for n in optimizer.networks for value in n.parameters()]
+    places = torch.zeros(4, 2, dtype=torch.long, device=meta)
+    starts = wm.Starts(*(getattr(buffer, name)[0] for name in wm.Starts._fields))
+    noise = wm.Noise(torch.zeros(3, 2, 29, device=meta), torch.zeros(3, 2, 160, device=meta))
+    fixed = copy.deepcopy(dynamics.model).requires_grad_(False)
+    for _ in range(2):  # the first time sends constants
+        with Transfers() as transfers, Created() as created:
+            dynamics.differentiate(buffer, places)
+            policy.differentiate(fixed, *starts, *noise)
+    assert not transfers.found and not created.found
+    assert all(value.grad is not None for value in policy.actor.parameters())
+    with Transfers() as transfers, Created() as created:  # they can tell
+        noise.action.new_tensor([1.0])
+        torch.ones(3).to(meta)
+        places[[0, 1]]
+        with pytest.raises(RuntimeError, match="meta"):
+            torch.ones((), device=meta).item()
+    assert len(transfers.found) == 1 and len(created.found) == 2
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs an NVIDIA GPU")
+@pytest.mark.parametrize("critic", [False, True])
+def test_a_recorded_graph_computes_what_its_function_does(critic):
+    torch.manual_seed(0)
+    device = torch.device("cuda:0")
+    config = dataclasses.replace(
+        wm.Config(), hidden=(8,), model_hidden=(8,), policy_horizon=3, critic=critic
+    )
+    env = TrackVectorEnv(4, "walk", config=config.task, threads=1)
+    learner = wm.PolicyLearner(config, env.task, device)
+    env.close()
+    model = wm.WorldModel(config).to(device).requires_grad_(False)
+    qpos, qvel = (torch.from_numpy(v).float().to(device) for v in some_states(6))
+    zeros, rows = torch.zeros(6, 29, device=device), torch.arange(6, device=device)
+    noises = [learner.imagination.draw_noise(6, level, learner.generator) for level in (0.0, 1.0)]
+
+    def computed(function, noise):
+        values = function(
+            model, qpos, 0.1 * qvel, zeros, zeros, rows, rows + 90, *noise
+        )  # fmt: skip
+        gradients = [value.grad for value in learner.actor.parameters()]
+        return [value.clone() for value in [*tensors_of(values), *gradients]]
+
+    expected = [computed(learner.differentiate, noise) for noise in noises]
+    assert not torch.equal(expected[0][0], expected[1][0])
+    for noise, values in zip(noises, expected, strict=True):
+        for found, value in zip(computed(learner.graph, noise), values, strict=True):
+            torch.testing.assert_close(found, value)
 
 
 # --- error growth ---------------------------------------------------------------------------------
