@@ -1524,6 +1524,8 @@ def main(config: Config) -> None:
     """Train, evaluate, export."""
     # 1. Everything that can be refused is refused here, before a file is made.
     if config.suite is not None:
+        if config.motion != Config.motion:
+            raise ConfigError("Both --motion and --suite are given, expected one of them.")
         config = dataclasses.replace(config, motion=suites.motions(config.suite))
     clips = load_motions(config.motion)
     name = "+".join(clip.name for clip in clips[:3]) + ("+..." if len(clips) > 3 else "")

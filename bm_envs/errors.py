@@ -39,7 +39,7 @@ def unknown_name(kind: str, name: str, known: Iterable[str], advice: str = "") -
     known = sorted(known)
     close = difflib.get_close_matches(name, known, n=3, cutoff=0.6)
     hint = f" did you mean {' or '.join(repr(match) for match in close)}?" if close else ""
-    listed = f" Known: {', '.join(known)}." if len(known) <= 12 else f" {len(known)} are known."
+    listed = f" Known: {', '.join(known)}." if len(known) <= 20 else f" {len(known)} are known."
     return f"Unknown {kind} '{name}';{hint}{listed}{' ' + advice if advice else ''}".replace(
         "; Known", "; known"
     )

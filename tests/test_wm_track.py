@@ -836,6 +836,7 @@ def test_refusals(tmp_path, whole):
         ([*SMALL, "--resume", "--policy-horizon", "2", "--run-dir", str(run_dir)],
          "is of a run with other settings or motions."),
         ([*SMALL, "--motion", "wakl", "--run-dir", str(other)], "did you mean 'walk'"),
+        ([*SMALL, "--suite", "builtin", "--run-dir", str(other)], "Both --motion and --suite"),
         ([*SMALL, "--hidden", "16", "--start-from", str(run_dir), "--run-dir", str(other)],
          "Its layers are"),
     ):  # fmt: skip
