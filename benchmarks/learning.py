@@ -31,7 +31,7 @@ that fails no other is begun. A row of the result holds, for one run:
     level                 the curriculum's, at the end
     threads               of the run, 0 for all cores
     jobs                  of this command: how many runs it has side by side
-    commit, machine       what trained it
+    commit, machine       what trained it; several commits where a later one went on with the run
 
 `--plot` (extra `viz`) draws the curves over time.
 """

@@ -199,6 +199,10 @@ Relation = Callable[[dict[str, Any], dict[str, Any]], Iterator[tuple[str, str]]]
 """Of a row and the file's settings: `(field, what was expected of it)` for what does not fit."""
 
 COMMIT_RULE = matching(COMMIT, "a commit of 7 to 40 hexadecimal digits, with + for changes")
+COMMITS_RULE = matching(
+    re.compile(rf"{COMMIT.pattern}(, {COMMIT.pattern})*"),
+    "a commit of 7 to 40 hexadecimal digits, with + for changes, or several with commas between",
+)
 SHA256_RULE = matching(SHA256, "a SHA-256 of 64 hexadecimal digits")
 MACHINE: Rules = {
     "processor": text(),
@@ -402,7 +406,7 @@ LEARNING: Rules = {
     "first_robust": numbers(null=True, required=False),
     "clip": numbers(),
     "manner": numbers(null=True, required=False),
-    "commit": COMMIT_RULE,
+    "commit": COMMITS_RULE,
     "machine": table(),
 }
 SWEEP: Rules = {

@@ -263,6 +263,7 @@ def test_traces_of_track_are_checked():
         ("learning", "clip", {"success": 2}, "row 1: clip.success is 2, expected a number of 0"),
         ("learning", "first_pass", {"env_steps": 9e9, "wall_s": 1.0}, "first_pass.env_steps is"),
         ("learning", "commit", "HEAD", "row 1: commit is \"HEAD\", expected a commit"),
+        ("learning", "commit", "1123a0c30bf8, HEAD", "row 1: commit is \"1123a0c30bf8, HEAD\","),
         ("learning", "machine", {"processor": "x"}, "row 1: machine.cores is null, expected"),
         ("sweep", "error", ..., "row 1: env_steps is null, expected there, in a row without"),
         ("physics_accuracy", "physics_dt", 0, "expected a number above 0."),
@@ -284,6 +285,12 @@ def test_traces_of_track_are_checked():
 )  # fmt: skip
 def test_rows_of_other_kinds_are_checked(kind, field, new, sentence):
     assert sentence in refusal(changed(kind, ["rows", 0, field], new))
+
+
+def test_a_run_may_have_gone_on_by_a_later_commit():
+    check_result(
+        changed("learning", ["rows", 0, "commit"], "1123a0c30bf8, 67da643af079+"), "o.json"
+    )
 
 
 def test_a_gate_that_wants_little_is_read_the_other_way():
