@@ -215,7 +215,7 @@ def summary(run: Path) -> dict[str, Any]:
     # The mean of times is ruled by lucky iterations; failures per second add up.
     failures = np.mean([1 / row["charts/time_to_failure_s"] for row in last])
     spent = processor_seconds(rows)
-    passed = [spent[i] for i, row in enumerate(rows) if row.get("eval/success") == 1.0 and spent]
+    passed = [s for s, row in zip(spent, rows, strict=False) if row.get("eval/success") == 1.0]
     robust = [i for i, row in enumerate(rows) if row.get("eval/robust", 0.0) >= ROBUST]
     return {
         **training_figures(run),

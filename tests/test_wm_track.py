@@ -1024,9 +1024,7 @@ def test_a_recorded_graph_computes_what_its_function_does(critic):
     noises = [learner.imagination.draw_noise(6, level, learner.generator) for level in (0.0, 1.0)]
 
     def computed(function, noise):
-        values = function(
-            model, qpos, 0.1 * qvel, zeros, zeros, rows, rows + 90, *noise
-        )  # fmt: skip
+        values = function(model, qpos, 0.1 * qvel, zeros, zeros, rows, rows + 90, *noise)
         gradients = [value.grad for value in learner.actor.parameters()]
         return [value.clone() for value in [*tensors_of(values), *gradients]]
 
