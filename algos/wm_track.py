@@ -179,7 +179,7 @@ class Config:
     critic_ema: float = 0.95
     """Averaging of the critic's weights per update; it is fitted to the average's values."""
     recovery: float = 1.5
-    """1/s, see `tracking_loss`."""
+    """1/s. The wanted velocity is the reference's plus this times the way back to it."""
     recent: int = 20_000
     """Control steps, over all robots, of whose states imagination starts: the last ones. Of older
     ones many are where the policy does not come any more."""
@@ -205,7 +205,7 @@ class Config:
     """Raise the difficulty (`set_level`) from 0 to 1 as the policy learns to stay up, as
     `ppo_track.py` does."""
     curriculum_s: float = 5.0
-    """s."""
+    """Robot seconds per failure in the hardest tenth of the clips above which the level rises."""
     curriculum_step: float = 0.002
     """Change of the level per iteration."""
     bfloat16: Literal["auto", "on", "off"] = "auto"
