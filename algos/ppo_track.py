@@ -191,7 +191,7 @@ class Config:
     iteration by `curriculum_step`, up while the mean time between failures in the hardest tenth of
     the clips is above `curriculum_s`, else down. Published: off, everything from the start."""
     curriculum_s: float = 5.0
-    """Robot seconds per failure in the hardest tenth of the clips above which the level rises."""
+    """s."""
     curriculum_step: float = 0.002
     """Change of the level per iteration."""
     bfloat16: Literal["auto", "on", "off"] = "auto"
