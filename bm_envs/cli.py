@@ -8,10 +8,12 @@ import hashlib
 import importlib.metadata
 import io
 import json
+import math
 import os
 import platform
 import re
 import shlex
+import stat
 import subprocess
 import sys
 import tempfile
@@ -121,6 +123,120 @@ def _unframed(message: str) -> str:
             close = re.findall(r"--[\w.-]+", " ".join(named(part)))
             sentence += f" (perhaps {' or '.join(close)})"
     return f"{' '.join(sentence.split())}; --help lists the flags."
+
+
+LARGEST_JSON = 64 * 2**20  # bytes
+DEEPEST_JSON = 64  # objects and lists inside each other
+LONGEST_INTEGER = 308  # digits; a longer one is no float
+
+
+def read_json(
+    path: str | Path, *, what: str, error: type[BMError], finite: bool = False,
+    largest: int = LARGEST_JSON,
+) -> Any:  # fmt: skip
+    """The value in a JSON file that may be anybody's.
+
+    A byte order mark is passed over. Later code may walk the value by recursion, use its whole
+    numbers as floats and print its texts: what would not bear that is refused here.
+
+    Args:
+        path: the file.
+        what: the file's kind in the message, such as "result file".
+        error: the class that is raised.
+        finite: refuse NaN and Infinity, which Python reads though JSON does not have them.
+        largest: bytes that it may have.
+
+    Raises:
+        BMError: of the class `error`; one sentence that names the file.
+    """
+    try:
+        if not stat.S_ISREG(os.stat(path).st_mode):
+            kind = "a folder" if os.path.isdir(path) else "no regular file"
+            raise error(f"{path}: is {kind}, expected a {what}.")
+        with open(path, "rb") as stream:
+            content = stream.read(largest + 1)
+    except (OSError, ValueError) as reason:
+        if isinstance(reason, BMError):
+            raise
+        raise error(f"{path}: cannot be read ({os_reason(reason)}).") from None
+    if len(content) > largest:
+        raise error(f"{path}: is larger than {largest:,} bytes, expected a {what}.")
+    try:
+        text = content.decode("utf-8-sig")
+    except UnicodeDecodeError as reason:
+        raise error(
+            f"{path}: is no readable {what}: byte {reason.start} is not UTF-8 text."
+        ) from None
+    return parse_json(text, where=f"{path}: is no readable {what}", error=error, finite=finite)
+
+
+def parse_json(text: str, *, where: str, error: type[BMError], finite: bool = False) -> Any:
+    """The same for a text that is JSON; `where` begins the sentence, behind it comes the reason."""
+
+    def constant(name: str) -> float:
+        if finite:
+            raise ValueError(f"it holds {name}, which JSON does not have")
+        return float(name)
+
+    def real(digits: str) -> float:
+        value = float(digits)
+        if finite and math.isinf(value):
+            raise ValueError(f"it holds {digits[:20]}, which is no finite number")
+        return value
+
+    def whole(digits: str) -> int:
+        if len(digits) > LONGEST_INTEGER:
+            raise ValueError(f"it holds a number of {len(digits)} digits")
+        return int(digits)
+
+    def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        found = dict(pairs)
+        if len(found) < len(pairs):
+            seen = set[str]()
+            # `add` returns None, so the first key that was seen before is the one.
+            twice = next(key for key, _ in pairs if key in seen or seen.add(key))
+            raise ValueError(f"it holds '{twice[:60]}' twice in one object")
+        return found
+
+    try:
+        value = json.loads(
+            text, parse_constant=constant, parse_float=real, parse_int=whole, object_pairs_hook=once
+        )
+        _check_nesting(value)
+    except RecursionError:
+        raise error(f"{where}: it is nested deeper than {DEEPEST_JSON} levels.") from None
+    except ValueError as reason:
+        raise error(f"{where}: {str(reason).splitlines()[0]}.") from None
+    return value
+
+
+def _check_nesting(value: Any) -> None:
+    """Raise for what is nested too deep, and for texts that no file and no screen can take."""
+    level, depth = [value], 0
+    while level:
+        inside: list[Any] = []
+        nested = False
+        for part in level:
+            if isinstance(part, dict):
+                inside += part.keys()
+                inside += part.values()
+            elif isinstance(part, list):
+                inside += part
+            elif isinstance(part, str):
+                try:
+                    part.encode()
+                except UnicodeEncodeError:
+                    raise ValueError("it holds half of a surrogate pair") from None
+            nested |= isinstance(part, dict | list)
+        depth += nested
+        if depth > DEEPEST_JSON:
+            raise RecursionError
+        level = inside
+
+
+def os_reason(error: BaseException) -> str:
+    """Why the operating system, or Python before it, refused a file: a few words for a message."""
+    return getattr(error, "strerror", None) or str(error).partition("\n")[0] or type(error).__name__
 
 
 def bar_interval() -> float:

@@ -8,10 +8,13 @@ import socket
 import stat
 import subprocess
 import sys
+import time
 from datetime import datetime
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from bm_envs import cli
 from bm_envs.errors import BMError, ConfigError, unknown_name
@@ -293,3 +296,111 @@ def test_unknown_name_lists_close_matches():
 
 def test_the_error_tree():
     assert issubclass(ConfigError, BMError) and issubclass(BMError, ValueError)
+
+
+class ReadingError(BMError):
+    """Of these tests."""
+
+
+def read(path, **options):
+    return cli.read_json(path, what="test file", error=ReadingError, **options)
+
+
+def test_json_comes_back_as_python_reads_it(tmp_path):
+    value = {"a": [1, -2.5, True, None, 10**300], "b": {"c": "ä\N{SNOWMAN}"}, "": []}
+    path = tmp_path / "value.json"
+    for prefix in (b"", b"\xef\xbb\xbf"):  # the byte order mark that Windows' editors write
+        path.write_bytes(prefix + json.dumps(value).encode())
+        assert read(path) == value
+    path.write_text("[NaN, -Infinity, 1e999]")
+    assert repr(read(path)) == "[nan, -inf, inf]"
+
+
+@pytest.mark.parametrize(
+    ("content", "options", "reason"),
+    [
+        (b"", {}, "is no readable test file: Expecting value: line 1 column 1 (char 0)."),
+        (b"\xff\xfe1\0", {}, "is no readable test file: byte 0 is not UTF-8 text."),
+        (b'{"a": \x80}', {}, "is no readable test file: byte 6 is not UTF-8 text."),
+        (b"[" * 100_000, {}, "is no readable test file: it is nested deeper than 64 levels."),
+        (b"[" * 65 + b"]" * 65, {}, "is no readable test file: it is nested deeper than 64 levels"),
+        (b'{"a":' * 65 + b"1" + b"}" * 65, {}, "is nested deeper than 64 levels."),
+        (b"1" * 309, {}, "is no readable test file: it holds a number of 309 digits."),
+        (b"1" * 1_000_000, {}, "is no readable test file: it holds a number of 1000000 digits."),
+        (b'{"a": 1, "b": 2, "a": 1}', {}, "it holds 'a' twice in one object."),
+        (b'["\\ud800"]', {}, "it holds half of a surrogate pair."),
+        (b'{"\\udc00": 1}', {}, "it holds half of a surrogate pair."),
+        (b"[1] [2]", {}, "Extra data: line 1 column 5 (char 4)."),
+        (b"[1,2]", {"largest": 4}, "is larger than 4 bytes, expected a test file."),
+        (b"[NaN]", {"finite": True}, "it holds NaN, which JSON does not have."),
+        (b"[1e999]", {"finite": True}, "it holds 1e999, which is no finite number."),
+    ],
+)
+def test_json_that_may_be_anybodys_is_refused_in_one_sentence(tmp_path, content, options, reason):
+    path = tmp_path / "value.json"
+    path.write_bytes(content)
+    with pytest.raises(ReadingError) as told:
+        read(path, **options)
+    assert str(told.value).startswith(f"{path}: is ")
+    assert reason in str(told.value)
+    assert "\n" not in str(told.value)
+
+
+def test_nesting_as_deep_as_allowed_is_read(tmp_path):
+    path = tmp_path / "value.json"
+    path.write_text("[" * 64 + "]" * 64)
+    assert read(path)
+
+
+def test_a_megabyte_of_json_takes_little_time(tmp_path):
+    """Among them what made a search for a key that comes twice take its square."""
+    path = tmp_path / "value.json"
+    many = ",".join(f'"{i}":0' for i in range(80_000))
+    for content in ("[" + "[]," * 333_000 + "[]]", "{" + many + ',"79999":1}', '"' + "a" * 10**6):
+        path.write_text(content)
+        tick = time.process_time()
+        try:
+            read(path)
+        except ReadingError:
+            pass
+        # Some tenth of a second each; the square was minutes.
+        assert time.process_time() - tick < 2.0
+
+
+def test_a_place_that_is_no_file_is_refused(tmp_path):
+    (tmp_path / "loop").symlink_to(tmp_path / "loop")
+    os.mkfifo(tmp_path / "pipe")
+    for name, reason in (
+        (".", "is a folder, expected a test file."),
+        ("pipe", "is no regular file, expected a test file."),
+        ("none", "cannot be read (No such file or directory)."),
+        ("loop", "cannot be read (Too many levels of symbolic links)."),
+        ("a" * 300, "cannot be read (File name too long)."),
+        ("a\0b", "cannot be read (embedded null byte)."),
+    ):
+        with pytest.raises(ReadingError, match=re.escape(reason)):
+            read(tmp_path / name)
+
+
+JSON_VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(),
+    lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner), max_leaves=20,
+)  # fmt: skip
+
+
+@given(JSON_VALUES)
+def test_json_that_is_fine_is_never_changed(value):
+    text = json.dumps(value)
+    assert cli.parse_json(text, where="text", error=ReadingError, finite=True) == value
+
+
+@given(st.binary(max_size=60))
+def test_bytes_of_any_kind_are_read_or_refused(tmp_path_factory, content):
+    path = tmp_path_factory.getbasetemp() / "any.json"
+    path.write_bytes(content)
+    try:
+        value = read(path)
+    except ReadingError as error:
+        assert len(str(error).splitlines()) == 1
+    else:
+        json.dumps(value)
