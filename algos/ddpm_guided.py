@@ -39,12 +39,11 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from tqdm import tqdm
 
 from bm_envs import cli
 from bm_envs.errors import ConfigError
 from bm_envs.robots import g1
-from bm_envs.run_files import RunLog, load_checkpoint, save_checkpoint
+from bm_envs.run_files import Run, RunLog, claim_run, save_checkpoint
 from bm_envs.tasks.guided import rollouts
 from bm_envs.tasks.guided.model import write_denoiser
 from bm_envs.tasks.guided.representation import Representation, States, representation
@@ -587,17 +586,29 @@ def main(config: Config) -> None:
     if not config.data:
         raise ConfigError("data is empty, expected one folder of roll-outs or more.")
     rep = representation(config.representation)
-    run_dir = config.run_dir or Path(f"runs/{rep.name}__ddpm_guided__{config.seed}")
-    checkpoint_path = run_dir / "checkpoint.pt"
-    if checkpoint_path.exists() and not config.resume:
-        raise ConfigError(
-            f"{run_dir} holds a run already: add --resume, or choose another --run-dir."
-        )
     if config.device == "cuda" and not torch.cuda.is_available():
         raise ConfigError("device is 'cuda', but torch finds no CUDA device.")
-    saved = None
-    if checkpoint_path.exists():
-        saved = load_checkpoint(checkpoint_path, ("identity", "network", "averaged", "scaling"))
+    identity = json.dumps(
+        _identity(config, [rollouts.read_manifest(folder) for folder in config.data])
+    )
+    keys = ("identity", "network", "averaged", "scaling")
+    with claim_run(
+        config, f"{rep.name}__ddpm_guided__{config.seed}", identity, "identity", keys,
+        "settings or data",
+    ) as run:  # fmt: skip
+        train(config, rep, identity, run)
+
+
+def train(config: Config, rep: Representation, identity: str, run: Run) -> None:
+    """The run itself, in its folder.
+
+    Args:
+        config: settings.
+        rep: how a state is told.
+        identity: what a checkpoint must have in common with this run.
+        run: its folder, and the checkpoint that is there.
+    """
+    saved, run_dir = run.saved, run.path
     use_cuda = config.device != "cpu" and torch.cuda.is_available()
     device = torch.device("cuda" if use_cuda else "cpu")
     torch.set_num_threads(config.threads or cli.available_cores())
@@ -622,13 +633,10 @@ def main(config: Config) -> None:
     # 3. Start afresh, or from the checkpoint.
     torch.manual_seed(config.seed)
     learner = Learner(config, rep, device)
-    identity = json.dumps(_identity(config, manifests))
     train_s, commits, valid = 0.0, [], (float("nan"), float("nan"))
     if saved is None:
         learner.fit_limits(windows)
     else:
-        if saved["identity"] != identity:
-            raise ConfigError(f"{checkpoint_path} is of a run with other settings or data.")
         learner.set_state(saved)
         train_s, commits, valid = saved["train_s"], saved["commits"], tuple(saved["valid"])
     if (commit := cli.commit()) is not None and commit not in commits:
@@ -643,10 +651,8 @@ def main(config: Config) -> None:
     )
 
     # 4. Learn, validate, save.
-    bar = tqdm(
-        total=config.total_steps, initial=learner.step, unit="step", smoothing=0.1,
-        mininterval=cli.bar_interval(),
-    )  # fmt: skip
+    bar = cli.progress_bar(config.total_steps, learner.step)
+    run.listen()
     started, last_save = time.perf_counter() - train_s, time.perf_counter()
     # A run goes on with the rows it would have had: sums begin with a row.
     sums, first_step, tick = torch.zeros(3, device=device), learner.step, time.perf_counter()
@@ -668,14 +674,20 @@ def main(config: Config) -> None:
             log.write(step, row, train_s=round(train_s, 2))
             bar.set_postfix(action=f"{row['losses/action']:.4f}", refresh=False)
             sums, first_step, tick = torch.zeros_like(sums), step, time.perf_counter()
-            if last or time.perf_counter() - last_save > config.checkpoint_s:
+            asked = run.asked is not None
+            if last or asked or time.perf_counter() - last_save > config.checkpoint_s:
                 last_save = time.perf_counter()
-                save_checkpoint(checkpoint_path, {
+                save_checkpoint(run.checkpoint, {
                     "identity": identity, "train_s": train_s, "commits": commits,
                     "valid": list(valid), **learner.get_state(),
                 })  # fmt: skip
+            if asked:
+                break
     bar.close()
     log.close()
+    if learner.step < config.total_steps:
+        run.leave(f"{learner.step:,} steps")
+    run.stop_listening()
 
     # 5. What leaves the project.
     training = {

@@ -43,7 +43,6 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 import torch
 from torch import Tensor, nn
-from tqdm import tqdm
 
 from bm_envs import cli
 from bm_envs.envs import GuidedVectorEnv
@@ -51,7 +50,7 @@ from bm_envs.errors import ConfigError
 from bm_envs.policy import MLP
 from bm_envs.robots import g1
 from bm_envs.robots.mjcf import ModelConfig
-from bm_envs.run_files import RunLog, as_arrays, load_checkpoint, save_checkpoint
+from bm_envs.run_files import Run, RunLog, as_arrays, claim_run, save_checkpoint
 from bm_envs.tasks.guided.config import GuidedConfig, RewardConfig, config_class
 from bm_envs.tasks.guided.observations import TERMS
 from bm_envs.tasks.guided.policy import write_guided_policy
@@ -649,17 +648,23 @@ def evaluate(agent: Agent, env: GuidedVectorEnv, seed: int) -> dict[str, float]:
 def main(config: Config) -> None:
     """Train, evaluate, export."""
     # 1. Everything that can be refused is refused here, before a file is made.
-    run_dir = config.run_dir or Path("runs") / f"{config.task}__ppo_guided__{config.seed}"
-    checkpoint_path = run_dir / "checkpoint.pt"
-    if checkpoint_path.exists() and not config.resume:
-        raise ConfigError(
-            f"{run_dir} holds a run already: add --resume, or choose another --run-dir."
-        )
-    saved = None
-    if checkpoint_path.exists():
-        saved = load_checkpoint(checkpoint_path, ("settings", "agent", "optimizer", "env"))
-        if saved["settings"] != json.dumps(_identity(config)):
-            raise ConfigError(f"{checkpoint_path} is of a run with other settings.")
+    settings = json.dumps(_identity(config))
+    with claim_run(
+        config, f"{config.task}__ppo_guided__{config.seed}", settings, "settings",
+        ("settings", "agent", "optimizer", "env"), "settings",
+    ) as run:  # fmt: skip
+        train(config, settings, run)
+
+
+def train(config: Config, settings: str, run: Run) -> None:
+    """The run itself, in its folder.
+
+    Args:
+        config: settings.
+        settings: what a checkpoint must have in common with this run.
+        run: its folder, and the checkpoint that is there.
+    """
+    saved, run_dir = run.saved, run.path
 
     # 2. Environments and networks.
     threads = config.threads or cli.available_cores()
@@ -719,18 +724,16 @@ def main(config: Config) -> None:
         f"task {config.task}, {N} robots, {threads} threads, {config.total_timesteps:,} steps -> "
         f"{run_dir}"
     )
-    bar = tqdm(
-        total=num_iterations * batch_size, initial=step, unit="step", unit_scale=True,
-        smoothing=0.1, mininterval=cli.bar_interval(),
-    )  # fmt: skip
+    bar = cli.progress_bar(num_iterations * batch_size, step, unit_scale=True)
     obs = torch.zeros(T, N, O)
     action, mean = torch.zeros(T, N, A), torch.zeros(T, N, A)
     reward, done = torch.zeros(T, N), torch.zeros(T, N, dtype=torch.bool)
 
     last_save = -math.inf
+    run.listen()
     started = time.perf_counter() - train_s
     first_s: float | None = None
-    while iteration < num_iterations:
+    while iteration < num_iterations and run.asked is None:
         # 4. Collect.
         tick = time.perf_counter()
         ended: list[tuple[float, int, bool]] = []  # return, length, success
@@ -829,12 +832,13 @@ def main(config: Config) -> None:
         if (
             time.perf_counter() - last_save > config.checkpoint_s
             or iteration in (1, num_iterations)
+            or run.asked is not None
         ):  # fmt: skip
             last_save = time.perf_counter()
             state = env.get_state()
             state["generator"] = json.dumps(state["generator"])  # of integers beyond 64 bits
-            save_checkpoint(checkpoint_path, {
-                "settings": json.dumps(_identity(config)), "iteration": iteration,
+            save_checkpoint(run.checkpoint, {
+                "settings": settings, "iteration": iteration,
                 "train_s": train_s, "env_steps": step, "learning_rate": learning_rate,
                 "evaluation": evaluation, "commits": commits, "agent": agent.state_dict(),
                 "optimizer": optimizer.state_dict(), "generator": generator.get_state(),
@@ -844,6 +848,8 @@ def main(config: Config) -> None:
             })  # fmt: skip
     bar.close()
     log.close()
+    run.leave(f"{step:,} steps")
+    run.stop_listening()
     if not evaluation:  # resumed with fewer steps than were done
         evaluation = evaluate(agent, eval_env, config.seed)
 

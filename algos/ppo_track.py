@@ -56,10 +56,11 @@ from torch import Tensor, nn
 from bm_envs import cli
 from bm_envs.errors import ConfigError
 from bm_envs.evaluation import ROBUST
+from bm_envs.motion.clip import Clip
 from bm_envs.motion.library import load_motions
 from bm_envs.observation_terms import CRITIC_TERMS, mirror_map
 from bm_envs.robots import g1
-from bm_envs.run_files import as_arrays, load_checkpoint, save_checkpoint
+from bm_envs.run_files import Run, as_arrays, claim_run, save_checkpoint
 from bm_envs.tasks.track.config import CONTROL_DT, TrackConfig
 from bm_envs.tasks.track.task import TrackTask
 from bm_envs.training import (
@@ -583,23 +584,37 @@ def main(config: Config) -> None:
     # 1. Everything that can be refused is refused here, before a file is made.
     clips = load_motions(config.motion)
     name = "+".join(clip.name for clip in clips[:3]) + ("+..." if len(clips) > 3 else "")
-    run_dir = config.run_dir or Path("runs") / f"{name}__ppo_track__{config.seed}".replace("/", "_")
-    checkpoint_path = run_dir / "checkpoint.pt"
-    if checkpoint_path.exists() and not config.resume:
-        raise ConfigError(
-            f"{run_dir} holds a run already: add --resume, or choose another --run-dir."
-        )
     on_host = config.backend == "mujoco"
     if not on_host:  # one device does one thing at a time
         config = dataclasses.replace(config, overlap=False)
-    saved = None
-    if checkpoint_path.exists():
-        saved = load_checkpoint(checkpoint_path, ("task", "actor", "learner", "processes"))
+    processes = Processes()
+    settings = json.dumps(identity(config, clips, processes))
+    keys = ("task", "actor", "learner", "processes")
+    with claim_run(
+        config, f"{name}__ppo_track__{config.seed}", settings, "task", keys,
+        "settings or motions", processes,
+    ) as run:  # fmt: skip
+        train(config, clips, name, settings, processes, run)
+
+
+def train(
+    config: Config, clips: list[Clip], name: str, settings: str, processes: Processes, run: Run
+) -> None:  # fmt: skip
+    """The run itself, in its folder.
+
+    Args:
+        config: settings.
+        clips: the motions.
+        name: what they are called together.
+        settings: what a checkpoint must have in common with this run.
+        processes: of the run.
+        run: its folder, and the checkpoint that is there.
+    """
+    on_host, saved = config.backend == "mujoco", run.saved
     threads = config.threads or cli.available_cores()
     # With overlap, physics has all the cores, and policy and learner share what it leaves idle.
     learn_threads = max(1, threads // 2) if config.overlap else threads
     torch.set_num_threads(learn_threads)
-    processes = Processes()
     if processes.count > 1 and not on_host:
         raise ConfigError(f"backend is '{config.backend}', expected mujoco for several processes.")
     first = processes.rank == 0  # it alone evaluates and writes
@@ -646,7 +661,7 @@ def main(config: Config) -> None:
         learner.critic.update_normalizer(obs_critic, processes)
     else:
         begun_at = saved["iteration"] * batch_size
-        check_resumed(config, saved, clips, processes, checkpoint_path, begun_at)
+        check_resumed(config, run, begun_at)
         learner.set_state(saved)
         own = as_arrays(saved["processes"][processes.rank])
         robots.reset(own_seed)
@@ -669,20 +684,21 @@ def main(config: Config) -> None:
     log: Logger | None = None
     if first:
         record = config_record(config, "ppo_track")
-        log = Logger(run_dir, config, record, begun_at, num_iterations * batch_size)
-        begun = write_record(run_dir, record, begun_at)
+        log = Logger(run.path, config, record, begun_at, num_iterations * batch_size)
+        begun = write_record(run.path, record, begun_at)
         print(
             f"motion {name} ({sum(clip.duration_s for clip in clips):.1f} s), backend "
             f"{config.backend}, {processes.count} x {N} robots, {threads} threads each, "
-            f"{config.total_timesteps:,} steps, {begun} -> {run_dir}"
+            f"{config.total_timesteps:,} steps, {begun} -> {run.path}"
         )
 
     last_save = -np.inf
     clock = Clock(train_s)
-    stop = False
+    stop = asked = False
     if config.overlap:
         # Python's threads take turns: by default after 5 ms, a quarter of a step of all robots.
         sys.setswitchinterval(0.0005)
+    run.listen()
     background = ThreadPoolExecutor(1, initializer=_stand_back, initargs=(learn_threads,))
     while iteration < num_iterations and not stop:
         if config.schedule == "exponential":
@@ -787,10 +803,13 @@ def main(config: Config) -> None:
         )
         if log is not None:
             log.write(step, iteration, train_s, row, evaluation)
-        save = time.perf_counter() - last_save > config.checkpoint_s or stop or iteration in (
-            1, num_iterations
+        asked = run.asked is not None
+        save = time.perf_counter() - last_save > config.checkpoint_s or stop or asked or (
+            iteration in (1, num_iterations)
         )  # fmt: skip
-        if processes.first_says(save):
+        save, asked = processes.first_says((save, asked))
+        stop |= asked
+        if save:
             last_save = time.perf_counter()
             states = processes.gather({
                 "robots": robots.get_state(), "pending": pending.get_state() if pending else {},
@@ -800,9 +819,9 @@ def main(config: Config) -> None:
             })  # fmt: skip
             if first:
                 save_checkpoint(
-                    checkpoint_path,
+                    run.checkpoint,
                     {
-                        "task": json.dumps(identity(config, clips, processes)),
+                        "task": settings,
                         "iteration": iteration, "train_s": train_s, "env_steps": step,
                         "level": level, "commits": commits, "evaluation": evaluation,
                         "first_pass": first_pass, **learner.get_state(), "processes": states,
@@ -810,13 +829,17 @@ def main(config: Config) -> None:
                 )  # fmt: skip
     background.shutdown()
     processes.close()
+    if log is not None:
+        log.close()
+    if asked:
+        run.leave(f"{iteration * batch_size:,} steps")
+    run.stop_listening()
     if log is None:
         return
-    log.close()
 
     # 8. What leaves the project.
     export(
-        run_dir, config, learner.averaged, clips, "ppo_track", evaluation, first_pass,
+        run.path, config, learner.averaged, clips, "ppo_track", evaluation, first_pass,
         iteration * batch_size, train_s, commits,
     )  # fmt: skip
     if first_pass:
@@ -826,7 +849,7 @@ def main(config: Config) -> None:
         )
     print(
         f"clip protocol: survived {evaluation['survival']:.1%}, mpkpe "
-        f"{evaluation['mpkpe_mm']:.0f} mm; results in {run_dir}"
+        f"{evaluation['mpkpe_mm']:.0f} mm; results in {run.path}"
     )
     robots.env.close()
     eval_env.close()

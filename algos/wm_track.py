@@ -50,11 +50,12 @@ from bm_envs import cli
 from bm_envs.errors import ConfigError
 from bm_envs.evaluation import ROBUST
 from bm_envs.motion import suites
+from bm_envs.motion.clip import Clip
 from bm_envs.motion.library import load_motions
 from bm_envs.observation_terms import layout, mirror_map
 from bm_envs.robots import g1
 from bm_envs.rotations import quat_normalize, quat_to_matrix
-from bm_envs.run_files import as_arrays, load_checkpoint, save_checkpoint
+from bm_envs.run_files import Run, as_arrays, claim_run, save_checkpoint
 from bm_envs.tasks.track.config import CONTROL_DT, RewardConfig, SamplingConfig, TrackConfig
 from bm_envs.tasks.track.rewards import OPTIONAL, TRACKED, action_accel, joint_accel
 from bm_envs.tasks.track.rows import ANCHOR, FEET, Reference
@@ -1529,16 +1530,28 @@ def main(config: Config) -> None:
         config = dataclasses.replace(config, motion=suites.motions(config.suite))
     clips = load_motions(config.motion)
     name = "+".join(clip.name for clip in clips[:3]) + ("+..." if len(clips) > 3 else "")
-    run_dir = config.run_dir or Path("runs") / f"{name}__wm_track__{config.seed}".replace("/", "_")
-    checkpoint_path = run_dir / "checkpoint.pt"
-    if checkpoint_path.exists() and not config.resume:
-        raise ConfigError(
-            f"{run_dir} holds a run already: add --resume, or choose another --run-dir."
-        )
-    saved = None
-    if checkpoint_path.exists():
-        saved = load_checkpoint(checkpoint_path, ("task", "actor", "model", "buffer", "robots"))
-    on_host = config.backend == "mujoco"
+    processes = Processes()
+    if processes.count > 1:
+        raise ConfigError("wm_track runs in one process, torchrun started several.")
+    settings = json.dumps(identity(config, clips, processes))
+    keys = ("task", "actor", "model", "buffer", "robots")
+    with claim_run(
+        config, f"{name}__wm_track__{config.seed}", settings, "task", keys, "settings or motions"
+    ) as run:
+        train(config, clips, name, settings, run)
+
+
+def train(config: Config, clips: list[Clip], name: str, settings: str, run: Run) -> None:
+    """The run itself, in its folder.
+
+    Args:
+        config: settings.
+        clips: the motions.
+        name: what they are called together.
+        settings: what a checkpoint must have in common with this run.
+        run: its folder, and the checkpoint that is there.
+    """
+    on_host, saved = config.backend == "mujoco", run.saved
     threads = config.threads or cli.available_cores()
     overlap = config.overlap and on_host and threads > 1
     learn_threads = max(1, threads // 2) if overlap else threads
@@ -1546,9 +1559,6 @@ def main(config: Config) -> None:
     torch.manual_seed(config.seed)
 
     # 2. Environments and networks.
-    processes = Processes()
-    if processes.count > 1:
-        raise ConfigError("wm_track runs in one process, torchrun started several.")
     robots = HostRobots(config, clips) if on_host else DeviceRobots(config, clips, config.seed)
     task, device = robots.task, robots.device
     eval_env = evaluation_env(config, clips)
@@ -1580,7 +1590,7 @@ def main(config: Config) -> None:
         policy.update_normalizer(collector.obs)
     else:
         begun_at = saved["iteration"] * batch_size
-        check_resumed(config, saved, clips, processes, checkpoint_path, begun_at)
+        check_resumed(config, run, begun_at)
         policy.set_state(saved)
         dynamics.set_state(saved)
         buffer.set_state(as_arrays(saved["buffer"]))
@@ -1594,12 +1604,12 @@ def main(config: Config) -> None:
     if (commit := cli.commit()) is not None and commit not in commits:
         commits.append(commit)
     record = config_record(config, "wm_track")
-    log = Logger(run_dir, config, record, begun_at, num_iterations * batch_size)
-    begun = write_record(run_dir, record, begun_at)
+    log = Logger(run.path, config, record, begun_at, num_iterations * batch_size)
+    begun = write_record(run.path, record, begun_at)
     print(
         f"motion {name} ({sum(clip.duration_s for clip in clips):.1f} s), backend "
         f"{config.backend}, {N} robots, {threads} threads, {config.total_timesteps:,} steps, "
-        f"{begun} -> {run_dir}"
+        f"{begun} -> {run.path}"
     )
 
     last_save = -np.inf
@@ -1608,6 +1618,7 @@ def main(config: Config) -> None:
     if overlap:
         # Python's threads take turns: by default after 5 ms, many kernels of the learner.
         sys.setswitchinterval(0.0005)
+    run.listen()
     background = ThreadPoolExecutor(1, initializer=torch.set_num_threads, initargs=(learn_threads,))
     while iteration < num_iterations and not stop:
         decay = (config.final_learning_rate / config.learning_rate) ** (iteration / num_iterations)
@@ -1676,14 +1687,15 @@ def main(config: Config) -> None:
             config.stop_when_robust and evaluation.get("robust", 0.0) >= ROBUST
         )
         log.write(step, iteration, train_s, row, evaluation)
+        stop |= run.asked is not None
         if time.perf_counter() - last_save > config.checkpoint_s or stop or iteration in (
             1, num_iterations
         ):  # fmt: skip
             last_save = time.perf_counter()
             save_checkpoint(
-                checkpoint_path,
+                run.checkpoint,
                 {
-                    "task": json.dumps(identity(config, clips, processes)),
+                    "task": settings,
                     "iteration": iteration, "train_s": train_s, "env_steps": step,
                     "level": level, "commits": commits, "evaluation": evaluation,
                     "first_pass": first_pass, **policy.get_state(), **dynamics.get_state(),
@@ -1692,10 +1704,12 @@ def main(config: Config) -> None:
             )  # fmt: skip
     background.shutdown()
     log.close()
+    run.leave(f"{iteration * batch_size:,} steps")
+    run.stop_listening()
 
     # 8. What leaves the project.
     export(
-        run_dir, config, policy.averaged, clips, "wm_track", evaluation, first_pass,
+        run.path, config, policy.averaged, clips, "wm_track", evaluation, first_pass,
         iteration * batch_size, train_s, commits,
     )  # fmt: skip
     if first_pass:
@@ -1705,7 +1719,7 @@ def main(config: Config) -> None:
         )
     print(
         f"clip protocol: survived {evaluation['survival']:.1%}, mpkpe "
-        f"{evaluation['mpkpe_mm']:.0f} mm; results in {run_dir}"
+        f"{evaluation['mpkpe_mm']:.0f} mm; results in {run.path}"
     )
     robots.env.close()
     eval_env.close()

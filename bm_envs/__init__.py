@@ -5,10 +5,25 @@ for tracking, and `gymnasium.make("BMGuided-G1-Joystick-v0")` and three more wit
 Gymnasium loads no plugins by itself; `gymnasium.make("bm_envs:BMTrack-G1-v0")` imports and makes.
 """
 
+import os as _os
+import sys as _sys
+
 from gymnasium.envs.registration import register as _register
 from gymnasium.envs.registration import registry as _registry
 
+from bm_envs.errors import GL_REFUSED as _GL_REFUSED
+
 __version__ = "0.1.0"
+
+# As `mujoco/rendering/classic/gl_context.py` has them.
+_GL_NAMES = (
+    *("", "enable", "enabled", "on", "true", "1", "disable", "disabled", "off", "false", "0"),
+    *{"linux": ("glfw", "glx", "egl", "osmesa"), "win32": ("glfw", "wgl")}.get(
+        _sys.platform, ("glfw", "cgl")
+    ),
+)
+if _os.environ.get("MUJOCO_GL", "").lower().strip() not in _GL_NAMES:
+    _GL_REFUSED.append(_os.environ.pop("MUJOCO_GL"))
 
 _IDS = {
     "BMTrack-G1-v0": ("Track", {}),

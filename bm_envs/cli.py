@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import datetime
+import errno
 import hashlib
 import importlib.metadata
 import io
@@ -13,18 +14,21 @@ import os
 import platform
 import re
 import shlex
+import signal
 import stat
 import subprocess
 import sys
 import tempfile
+import time
+import zipfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 import numpy as np
 
-from bm_envs.errors import BMError, ConfigError
+from bm_envs.errors import GL_REFUSED, BMError, ConfigError
 
 ConfigT = TypeVar("ConfigT")
 
@@ -36,23 +40,86 @@ def run(
     """Parse the command line into `config_class` and call `main` with it.
 
     A `BMError` is printed as one line and ends the process with status 2, as tyro does for a bad
-    flag. Any other exception is a defect and keeps its traceback. An integer that `main` returns is
-    the exit status.
+    flag; so is what the operating system refuses: a file, a folder, a full disk, a port, a peer,
+    too little memory. Any other exception is a defect and keeps its traceback. SIGTERM and SIGHUP
+    end a command as Ctrl-C does, so that it tidies up, and with their own status. An integer that
+    `main` returns is the exit status.
 
     Args:
         main: the command.
         config_class: a dataclass; its fields' texts are the help.
         presets: values that `--preset NAME` starts from, for classes with a field `preset`.
     """
+    for stream in (sys.stdout, sys.stderr):  # a file's name need not be text that they can take
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+    for number in ENDING_SIGNALS:
+        # What was ignored stays so: `nohup` asks for it.
+        if signal.getsignal(number) is signal.SIG_DFL:
+            signal.signal(number, raise_interrupted)
     try:
+        if GL_REFUSED:
+            raise ConfigError(
+                f"MUJOCO_GL is '{GL_REFUSED[0]}', which MuJoCo does not know; unset it, or set it "
+                "to egl, osmesa or glfw."
+            )
         status = main(parse(config_class, presets))
+        sys.stdout.flush()  # a full disk or a closed pipe shows here at the latest
     except BMError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
-    except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
-        sys.exit(130)
+        _refuse(str(error))
+    except BrokenPipeError:
+        # The reader of this command's output has enough, as `head` has. Python would complain once
+        # more at its end, about the same pipe.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(128 + getattr(signal, "SIGPIPE", 13))
+    except OSError as error:
+        _refuse(os_sentence(error))
+    except MemoryError as error:
+        _refuse(f"The memory of this machine is not enough ({str(error) or 'none is left'}).")
+    except KeyboardInterrupt as error:
+        told, number = "interrupted", signal.SIGINT
+        if isinstance(error, Interrupted):
+            told, number = f"interrupted{error.kept and f': {error.kept}'}", error.signal
+        print(_one_line(told), file=sys.stderr)
+        sys.exit(128 + number)
     sys.exit(status if isinstance(status, int) else 0)
+
+
+def _refuse(sentence: str) -> NoReturn:
+    print(f"error: {_one_line(sentence)}", file=sys.stderr)
+    sys.exit(2)
+
+
+def _one_line(sentence: str) -> str:
+    """A sentence for a terminal: a name in it may hold a line's end or a control character."""
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in sentence)
+
+
+def os_sentence(error: OSError) -> str:
+    """What the operating system refused, and why."""
+    names = [str(name) for name in (error.filename, error.filename2) if name is not None]
+    if names:
+        return f"{' -> '.join(names)}: {os_reason(error)}."
+    return f"The operating system refused: {os_reason(error)}."
+
+
+ENDING_SIGNALS = tuple(
+    getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)
+)
+
+
+class Interrupted(KeyboardInterrupt):
+    """The process was asked to end, by a signal or at the keyboard."""
+
+    def __init__(self, number: int, kept: str = "") -> None:
+        """`kept`: what stays of the work, and how to go on."""
+        super().__init__(number, kept)
+        self.signal, self.kept = number, kept
+
+
+def raise_interrupted(number: int, frame: Any) -> None:
+    """The handler of a signal that ends a command."""
+    raise Interrupted(number)
 
 
 def parse(
@@ -132,7 +199,7 @@ LONGEST_INTEGER = 308  # digits; a longer one is no float
 
 def read_json(
     path: str | Path, *, what: str, error: type[BMError], finite: bool = False,
-    largest: int = LARGEST_JSON,
+    largest: int = LARGEST_JSON, name: str | None = None,
 ) -> Any:  # fmt: skip
     """The value in a JSON file that may be anybody's.
 
@@ -145,29 +212,31 @@ def read_json(
         error: the class that is raised.
         finite: refuse NaN and Infinity, which Python reads though JSON does not have them.
         largest: bytes that it may have.
+        name: what messages call it; its path otherwise.
 
     Raises:
         BMError: of the class `error`; one sentence that names the file.
     """
+    name = name or str(path)
     try:
         if not stat.S_ISREG(os.stat(path).st_mode):
             kind = "a folder" if os.path.isdir(path) else "no regular file"
-            raise error(f"{path}: is {kind}, expected a {what}.")
+            raise error(f"{name}: is {kind}, expected a {what}.")
         with open(path, "rb") as stream:
             content = stream.read(largest + 1)
     except (OSError, ValueError) as reason:
         if isinstance(reason, BMError):
             raise
-        raise error(f"{path}: cannot be read ({os_reason(reason)}).") from None
+        raise error(f"{name}: cannot be read ({os_reason(reason)}).") from None
     if len(content) > largest:
-        raise error(f"{path}: is larger than {largest:,} bytes, expected a {what}.")
+        raise error(f"{name}: is larger than {largest:,} bytes, expected a {what}.")
     try:
         text = content.decode("utf-8-sig")
     except UnicodeDecodeError as reason:
         raise error(
-            f"{path}: is no readable {what}: byte {reason.start} is not UTF-8 text."
+            f"{name}: is no readable {what}: byte {reason.start} is not UTF-8 text."
         ) from None
-    return parse_json(text, where=f"{path}: is no readable {what}", error=error, finite=finite)
+    return parse_json(text, where=f"{name}: is no readable {what}", error=error, finite=finite)
 
 
 def parse_json(text: str, *, where: str, error: type[BMError], finite: bool = False) -> Any:
@@ -244,6 +313,29 @@ def bar_interval() -> float:
     return 0.1 if sys.stderr.isatty() else 60.0
 
 
+def progress_bar(total: int, done: int, *, unit_scale: bool = False) -> Any:
+    """A bar of steps on stderr, by a clock that nobody sets.
+
+    Args:
+        total: steps in all.
+        done: of them before now.
+        unit_scale: write thousands as k.
+    """
+    from tqdm import tqdm
+
+    class Bar(tqdm):
+        monitor_interval = 0  # its thread would go by the clock on the wall
+
+    bar: Any = Bar(
+        total=total, initial=done, unit="step", unit_scale=unit_scale, smoothing=0.1,
+        mininterval=bar_interval(),
+    )  # fmt: skip
+    # tqdm's is `time.time`: set back by an hour, the bar stands still for one.
+    bar._time = time.monotonic
+    bar.start_t = bar.last_print_t = bar._time()
+    return bar
+
+
 def file_sha256(path: str | Path) -> str:
     """Hex digest of a file's bytes."""
     with open(path, "rb") as stream:
@@ -254,27 +346,120 @@ def file_sha256(path: str | Path) -> str:
 def atomic_path(path: str | Path) -> Iterator[Path]:
     """A temporary path beside `path` that takes its place when the block ends without an error.
 
-    The temporary name keeps the suffix, because some writers choose the format by it.
+    The temporary name keeps the suffix, because some writers choose the format by it. The content
+    is on the disk before the name is: else a power cut could leave a file of zeros.
+
+    Raises:
+        BMError: it cannot be written: no such folder, no rights, no space.
     """
     path = Path(path)
+    temporary: Path | None = None
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(path.parent)
+        if path.is_dir():
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
         handle, name = tempfile.mkstemp(
-            dir=path.parent, prefix=f".{path.stem}.", suffix=path.suffix
+            dir=path.parent, prefix=f".{path.stem[:100]}.", suffix=path.suffix
         )
-    except OSError as error:
-        raise BMError(f"{path}: cannot be written ({error.strerror}).") from error
-    os.close(handle)
-    temporary = Path(name)
-    try:
+        os.close(handle)
+        temporary = Path(name)
         yield temporary
         # mkstemp makes files private; give the result the mode an ordinary write would.
         umask = os.umask(0)
         os.umask(umask)
         temporary.chmod(0o666 & ~umask)
+        with temporary.open("rb+") as stream:
+            os.fsync(stream.fileno())
         temporary.replace(path)
+    except (OSError, ValueError) as error:
+        # Of the block's errors only those that are about writing this file. Before it there is no
+        # temporary file, and a ValueError is a name that no file can have.
+        about = temporary is None or (
+            isinstance(error, OSError) and error.filename in (None, str(temporary))
+        )
+        if isinstance(error, BMError) or not about:
+            raise
+        raise BMError(f"{path}: cannot be written ({os_reason(error)}).") from error
     finally:
-        temporary.unlink(missing_ok=True)
+        if temporary is not None:
+            temporary.unlink(missing_ok=True)
+
+
+def make_folder(folder: Path) -> None:
+    """Make a folder and those above it, where they are not there.
+
+    Raises:
+        OSError: something that is no folder has its name, among other reasons.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except FileExistsError:  # Python's word for it, of which a person makes the wrong thing
+        raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(folder)) from None
+
+
+def remove_leftovers(folder: Path, stems: Iterable[str]) -> None:
+    """Remove what `atomic_path` left in a folder when its process was killed.
+
+    Args:
+        folder: where nobody else writes these files now.
+        stems: patterns of the files' names without their suffixes.
+    """
+    pattern = re.compile(rf"\.(?:{'|'.join(stems)})\.[a-z0-9_]{{8}}\.\w+")  # as mkstemp names them
+    for path in folder.iterdir():
+        if pattern.fullmatch(path.name):
+            path.unlink(missing_ok=True)
+
+
+SEAL = b"bm-envs sha256 "  # and 64 hexadecimal digits
+
+
+def seal_zip(path: Path) -> None:
+    """Write a zip archive's SHA-256 into its comment, which other readers of archives pass over."""
+    comment = SEAL + file_sha256(path).encode()
+    with path.open("rb+") as stream:
+        stream.seek(-2, os.SEEK_END)  # the last field, if there is no comment: its length
+        assert stream.read(2) == b"\0\0"
+        stream.seek(-2, os.SEEK_END)
+        stream.write(len(comment).to_bytes(2, "little") + comment)
+
+
+def zip_damage(path: Path) -> str | None:
+    """What is wrong with a zip archive that `seal_zip` has sealed, or that was never sealed.
+
+    Of one without a seal the checksums of its parts are compared, which do not cover its headers.
+
+    Raises:
+        OSError: it cannot be read.
+    """
+    length = len(SEAL) + 64
+    size = path.stat().st_size
+    with path.open("rb") as stream:
+        stream.seek(max(size - length - 2, 0))
+        tail = stream.read()
+        if tail[2:].startswith(SEAL):
+            stream.seek(0)
+            digest, left = hashlib.sha256(), size - len(tail)
+            while left:
+                chunk = stream.read(min(left, 2**20))
+                digest.update(chunk)
+                left -= len(chunk)
+            digest.update(b"\0\0")
+            expected = length.to_bytes(2, "little") + SEAL + digest.hexdigest().encode()
+            return None if tail == expected else "it is damaged: its SHA-256 is another"
+    try:
+        with zipfile.ZipFile(path) as archive:
+            parts = archive.infolist()
+            if archive.comment:
+                return "it is damaged: its seal is no SHA-256"
+            # What unpacks to more than there is was not written by a training.
+            if sum(part.file_size for part in parts) > size:
+                return "its parts are larger than it is"
+            bad = archive.testzip()
+    except OSError:
+        raise
+    except Exception as error:  # of a hostile archive zipfile raises many kinds
+        return f"it is no sound archive ({type(error).__name__})"
+    return None if bad is None else f"it is damaged: the checksum of its part {bad[:80]} is another"
 
 
 def aligned(rows: Sequence[Sequence[str]]) -> str:

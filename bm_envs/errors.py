@@ -34,6 +34,10 @@ class BackendUnavailable(BMError):
     """A physics backend, or a package it needs, that is not installed or not known."""
 
 
+class BMWarning(UserWarning):
+    """Base of all warnings about doubtful input."""
+
+
 def unknown_name(kind: str, name: str, known: Iterable[str], advice: str = "") -> str:
     """One sentence for a misspelt name, with close matches and the number of known ones."""
     known = sorted(known)
@@ -43,3 +47,8 @@ def unknown_name(kind: str, name: str, known: Iterable[str], advice: str = "") -
     return f"Unknown {kind} '{name}';{hint}{listed}{' ' + advice if advice else ''}".replace(
         "; Known", "; known"
     )
+
+
+# A value of MUJOCO_GL with which MuJoCo cannot even be imported. `bm_envs/__init__.py` takes it out
+# of the environment and leaves it here, for a command or a renderer to refuse it in one sentence.
+GL_REFUSED: list[str] = []

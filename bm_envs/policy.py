@@ -34,7 +34,7 @@ import numpy as np
 
 from bm_envs import hub, observation_terms
 from bm_envs import rotations as rot
-from bm_envs.cli import atomic_path, file_sha256, versions, write_json
+from bm_envs.cli import atomic_path, file_sha256, versions, write_json, zip_damage
 from bm_envs.errors import BMError, HubError, PolicyError, unknown_name
 from bm_envs.observation_terms import POLICY_TERMS, TERMS
 from bm_envs.robots import g1, kinematics
@@ -426,6 +426,8 @@ def mlp_from_checkpoint(path: str | Path) -> MLP:
     if not isinstance(network, dict):
         raise PolicyError(f"{path.parent / 'config.json'}: 'network' is missing or no object.")
     try:
+        if damage := zip_damage(path):
+            raise ValueError(damage)
         with warnings.catch_warnings(action="ignore"):  # about pickles of other protocols
             checkpoint = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises many kinds for a file that is not one of its own

@@ -19,6 +19,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from bm_envs import cli
 from bm_envs.errors import ResultError
 from bm_envs.evaluation import wilson
 from bm_envs.motion import suites
@@ -617,30 +618,9 @@ def read_result(path: str | Path, *, name: str | None = None) -> ResultFile:
     path = Path(path)
     name = name or str(path)
 
-    def refuse(constant: str) -> Any:
-        raise ValueError(f"it holds {constant}, which JSON does not have")
-
-    def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-        found = dict(pairs)
-        if len(found) < len(pairs):
-            keys = [key for key, _ in pairs]
-            twice = next(key for key in keys if keys.count(key) > 1)
-            raise ValueError(f"it holds '{twice}' twice in one object")
-        return found
-
-    try:
-        if path.stat().st_size > MAX_BYTES:
-            raise ResultError(f"{name}: is larger than {MAX_BYTES >> 20} MiB.")
-        value = json.loads(
-            path.read_text(encoding="utf-8"), parse_constant=refuse, object_pairs_hook=once
-        )
-    except OSError as error:
-        raise ResultError(f"{name}: cannot be read ({error.strerror}).") from None
-    except (ValueError, RecursionError) as error:
-        if isinstance(error, ResultError):
-            raise
-        reason = str(error).splitlines()[0]
-        raise ResultError(f"{name}: is no JSON file of ours ({reason}).") from None
+    value = cli.read_json(
+        path, what="result file", error=ResultError, finite=True, largest=MAX_BYTES, name=name
+    )
     check_result(value, name)
     return ResultFile(
         path=path,
@@ -768,8 +748,8 @@ def read_results(folder: str | Path) -> list[ResultFile]:
 def _describes_a_policy(path: Path) -> bool:
     """Whether a file is the `policy.json` of a policy that lies beside its results."""
     try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError):
+        value = cli.read_json(path, what="JSON file", error=ResultError, largest=MAX_BYTES)
+    except ResultError:
         return False  # `read_result` says what is wrong
     if not isinstance(value, dict) or "kind" in value:
         return False

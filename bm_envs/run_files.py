@@ -1,24 +1,40 @@
-"""Files of a training run that may be killed and resumed: checkpoint, metrics, TensorBoard events.
+"""The folder of a training run that may be killed and resumed: whose it is, and what lies in it.
 
-Needs the extra `train`. A checkpoint holds tensors, numbers and strings alone, so that loading one
-runs no code.
+One process at a time holds a run's folder (`claim_run`). In it are the checkpoint, which knows its
+own SHA-256, the metrics and TensorBoard's events. A checkpoint holds tensors, numbers and strings
+alone, so that loading one runs no code. Needs the extra `train`.
 """
 
 from __future__ import annotations
 
+import contextlib
+import datetime
+import errno
 import json
-from collections.abc import Mapping, Sequence
+import os
+import signal
+import threading
+import time
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import count
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from bm_envs import cli
-from bm_envs.errors import PolicyError
+from bm_envs.errors import BMError, BMWarning, ConfigError, PolicyError
+
+# --- the checkpoint -------------------------------------------------------------------------------
 
 
 def save_checkpoint(path: Path, state: Mapping[str, Any]) -> None:
-    """Write a checkpoint, whole or not at all; NumPy arrays become tensors."""
+    """Write a checkpoint with its SHA-256, whole or not at all; NumPy arrays become tensors.
+
+    Raises:
+        BMError: it cannot be written.
+    """
     import torch
 
     def plain(value: Any) -> Any:
@@ -29,24 +45,39 @@ def save_checkpoint(path: Path, state: Mapping[str, Any]) -> None:
         return [plain(item) for item in value] if isinstance(value, list) else value
 
     with cli.atomic_path(path) as temporary:
-        torch.save(plain(state), temporary)
+        # To a stream of ours, whose errors are the system's; to a path PyTorch writes itself, and
+        # tells of a full disk as of a defect.
+        with temporary.open("wb") as stream:
+            try:
+                torch.save(plain(state), stream)
+            except RuntimeError as error:
+                cause = error.__context__
+                raise cause if isinstance(cause, OSError) else error from None
+        cli.seal_zip(temporary)
 
 
 def load_checkpoint(path: Path, keys: Sequence[str]) -> dict[str, Any]:
     """Read a checkpoint that has these `keys`; anything but plain data is refused.
 
+    One without a SHA-256, of 0.1, is held to the checksums of its parts.
+
     Raises:
-        PolicyError: it cannot be read, or is another script's.
+        PolicyError: it cannot be read, is damaged, or is another script's.
     """
     import torch
 
+    refused = f"{path}: not a readable checkpoint of this script"
+    try:
+        damage = cli.zip_damage(path)
+    except OSError as error:
+        raise PolicyError(f"{refused} ({cli.os_reason(error)}).") from None
+    if damage is not None:
+        raise PolicyError(f"{refused} ({damage}); put back a copy of it, or begin a new run.")
     try:
         state = torch.load(path, weights_only=True, map_location="cpu")
         return {key: state[key] for key in keys} | state
     except Exception as error:  # torch raises many kinds for a file that is not its own
-        raise PolicyError(
-            f"{path}: not a readable checkpoint of this script ({type(error).__name__})."
-        ) from error
+        raise PolicyError(f"{refused} ({type(error).__name__}).") from error
 
 
 def as_arrays(value: Any) -> Any:
@@ -60,6 +91,349 @@ def as_arrays(value: Any) -> Any:
     return value.numpy() if isinstance(value, torch.Tensor) else value
 
 
+# --- whose the folder is --------------------------------------------------------------------------
+
+LOCK = ".lock"
+WRITTEN = ("checkpoint", "metrics", "config", "policy", "denoiser")  # names without suffixes
+STOPPING = (
+    b"\ninterrupted: this iteration is finished and saved first; Ctrl-C once more ends at once\n"
+)
+
+
+class _Held(Exception):  # noqa: N818
+    """Another process has a folder; what it wrote of itself."""
+
+    def __init__(self, note: dict[str, Any]) -> None:
+        super().__init__(note)
+        self.note = note
+
+    def __str__(self) -> str:
+        known = [f"process {self.note['pid']}"] if isinstance(self.note.get("pid"), int) else []
+        if isinstance(self.note.get("since"), str):
+            known.append(f"since {self.note['since'][:25]}")
+        return f" ({', '.join(known)})" if known else ""
+
+
+def _try_lock(handle: int) -> None:
+    """Lock an open file for this process; BlockingIOError where another has it.
+
+    The system lets go of it when the process ends, however it ends. Over NFS it holds between
+    machines too, where the server has locks at all.
+    """
+    try:
+        import fcntl
+    except ImportError:  # Windows, whose locks keep others from reading: so, far behind the content
+        import msvcrt
+
+        os.lseek(handle, 2**30, os.SEEK_SET)
+        try:
+            msvcrt.locking(handle, msvcrt.LK_NBLCK, 1)  # pyright: ignore[reportAttributeAccessIssue]
+        except OSError:
+            raise BlockingIOError from None
+        return
+    fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
+@contextlib.contextmanager
+def held_folder(folder: Path, settings: str = "") -> Iterator[None]:
+    """Make a folder and hold it: no other process can at the same time.
+
+    The folder goes again, as does the lock's file, if the block fails with nothing written.
+
+    Args:
+        folder: where the block writes.
+        settings: of the run, for another process to compare with its own.
+
+    Raises:
+        ConfigError: the folder cannot be made or written.
+        _Held: another process holds it; `claim_run` and `claim_folder` say so in a sentence.
+    """
+    path = folder / LOCK
+    handle = -1
+    made: list[Path] = []
+    try:
+        made = [part for part in (folder, *folder.parents) if not part.exists()]
+        cli.make_folder(folder)
+        while True:
+            handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+            try:
+                _try_lock(handle)
+            except BlockingIOError:
+                note = os.read(handle, 10_000)
+                os.close(handle)
+                with contextlib.suppress(BMError):
+                    found = cli.parse_json(
+                        note.decode(errors="replace"), where="lock", error=BMError
+                    )
+                    raise _Held(found if isinstance(found, dict) else {}) from None
+                raise _Held({}) from None
+            except OSError as error:
+                if error.errno not in (errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS):
+                    raise
+                warnings.warn(
+                    f"{folder}: this file system has no locks ({cli.os_reason(error)}), so that "
+                    "nothing keeps a second training out of this folder.", BMWarning, stacklevel=2,
+                )  # fmt: skip
+                break
+            # Its holder may have removed it between our opening and locking: then it is no lock.
+            with contextlib.suppress(FileNotFoundError):
+                if os.path.samestat(os.fstat(handle), os.stat(path)):
+                    break
+            os.close(handle)
+        since = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+        note = json.dumps({"pid": os.getpid(), "since": since, "settings": settings})
+        os.ftruncate(handle, 0)
+        os.lseek(handle, 0, os.SEEK_SET)
+        os.write(handle, note.encode())
+    except (OSError, ValueError) as error:
+        if handle >= 0 and not isinstance(error, _Held):
+            with contextlib.suppress(OSError):
+                os.close(handle)
+        _remove_empty(made)
+        raise ConfigError(f"{folder}: cannot be written ({cli.os_reason(error)}).") from None
+    failed = True
+    try:
+        yield
+        failed = False
+    finally:
+        # Removed while it is held: who waits for it sees that it is gone. Windows removes no file
+        # that is open; there it is closed first.
+        if os.name == "nt":
+            os.close(handle)
+        with contextlib.suppress(OSError):
+            path.unlink()
+        if os.name != "nt":
+            os.close(handle)
+        if failed:
+            _remove_empty(made)
+
+
+def _remove_empty(folders: Sequence[Path]) -> None:
+    for folder in folders:  # the innermost first
+        with contextlib.suppress(OSError, ValueError):
+            folder.rmdir()
+
+
+@contextlib.contextmanager
+def claim_folder(folder: Path, flag: str, written: Sequence[str]) -> Iterator[None]:
+    """Hold a folder for a command that writes files with these names (patterns) there.
+
+    Raises:
+        ConfigError: another process holds it, or it cannot be written.
+    """
+    with contextlib.ExitStack() as stack:
+        try:
+            stack.enter_context(held_folder(folder))
+        except _Held as held:
+            raise ConfigError(_occupied(folder, held, flag)) from None
+        cli.remove_leftovers(folder, written)
+        yield
+
+
+def _occupied(folder: Path, held: _Held, flag: str) -> str:
+    return (
+        f"{folder}: another process is writing there{held}; wait for its end, or choose another "
+        f"{flag}."
+    )
+
+
+class Run:
+    """A run's folder, which this process holds, and whether the run has been asked to end."""
+
+    def __init__(self, path: Path, saved: dict[str, Any] | None) -> None:
+        self.path, self.saved = path, saved
+        self.checkpoint = path / "checkpoint.pt"
+        self.asked: int | None = None
+        """The signal that asked for the end; the loop then saves and calls `leave`."""
+        self._before: dict[int, Any] = {}
+
+    def listen(self) -> None:
+        """From now on an ending signal sets `asked`, and a second Ctrl-C interrupts.
+
+        Only where a signal would have ended the command: not in a thread, and not under a program
+        that handles it itself.
+        """
+        if threading.current_thread() is not threading.main_thread():
+            return
+        ours = (signal.default_int_handler, cli.raise_interrupted)
+        for number in (signal.SIGINT, *cli.ENDING_SIGNALS):
+            if (handler := signal.getsignal(number)) in ours:
+                self._before[number] = handler
+                signal.signal(number, self._ask)
+
+    def _ask(self, number: int, frame: Any) -> None:
+        # `torchrun` passes a Ctrl-C on as SIGTERM, so that only the same key twice is impatience.
+        if self.asked == number == signal.SIGINT:
+            raise cli.Interrupted(number)
+        if self.asked is None:
+            self.asked = number
+            with contextlib.suppress(OSError):  # a terminal that is gone is the reason for SIGHUP
+                os.write(2, STOPPING)  # a handler must not write to a stream that may be in use
+
+    def stop_listening(self) -> None:
+        """Back to what was before `listen`."""
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+        self._before.clear()
+
+    def leave(self, done: str) -> None:
+        """End here, with the checkpoint written, if the run has been asked to.
+
+        Args:
+            done: how far it is, such as "1,000 steps".
+        """
+        if self.asked is not None:
+            raise cli.Interrupted(self.asked, f"{self.path} keeps {done}; {self.advice}")
+
+    @property
+    def advice(self) -> str:
+        """How to go on."""
+        return f"to go on, add --resume --run-dir {self.path} to the same command"
+
+
+@contextlib.contextmanager
+def claim_run(
+    config: Any, name: str, settings: str, key: str, keys: Sequence[str], kind: str,
+    processes: Any = None,
+) -> Iterator[Run]:  # fmt: skip
+    """Hold the folder of a run and read its checkpoint, if there is one.
+
+    Without `--run-dir` it is `runs/<name>`; a run of that name with other settings or motions goes
+    to `runs/<name>__2` and so on, where its `--resume` finds it.
+
+    Args:
+        config: of the script; its `run_dir` and `resume` are read.
+        name: of the folder.
+        settings: all that a checkpoint must have in common with this run, as text.
+        key: the checkpoint's name for its settings.
+        keys: what a checkpoint of the script has.
+        kind: what `settings` are, for a message: "settings or motions".
+        processes: of the run, of which the first holds the folder for all.
+
+    Raises:
+        ConfigError: there is a run and no `--resume`, or another process is at work there.
+        PolicyError: the checkpoint cannot be read.
+    """
+    with contextlib.ExitStack() as stack:
+        run, refused = None, None
+        if processes is None or processes.rank == 0:
+            try:
+                run = _claim(stack, config, name, settings, key, keys, kind)
+            except BMError as error:
+                refused = error
+        if processes is not None:
+            told = processes.first_says((run and str(run.path), refused and str(refused)))
+            if processes.rank and told[1] is not None:
+                raise ConfigError(told[1])
+            if processes.rank:
+                run = Run(Path(told[0]), None)
+                if run.checkpoint.exists():
+                    run.saved = load_checkpoint(run.checkpoint, keys)
+        if refused is not None:
+            raise refused
+        assert run is not None
+        stack.callback(run.stop_listening)
+        try:
+            yield run
+        except KeyboardInterrupt as end:
+            if isinstance(end, cli.Interrupted) and end.kept:
+                raise
+            number = end.signal if isinstance(end, cli.Interrupted) else signal.SIGINT
+            kept = "nothing was saved yet"
+            if run.checkpoint.exists():
+                kept = f"{run.path} keeps what was saved last; {run.advice}"
+            raise cli.Interrupted(number, kept) from None
+
+
+def _claim(
+    stack: contextlib.ExitStack, config: Any, name: str, settings: str, key: str,
+    keys: Sequence[str], kind: str,
+) -> Run:  # fmt: skip
+    searching = config.run_dir is None
+    first = config.run_dir or Path("runs") / _file_name(name)
+    other = ConfigError(f"{first / 'checkpoint.pt'} is of a run with other {kind}.")
+    damaged: PolicyError | None = None
+    for i in count(1):
+        folder = first if i == 1 else Path(f"{first}__{i}")
+        checkpoint = folder / "checkpoint.pt"
+        if i > 1 and config.resume and not checkpoint.exists():
+            raise damaged or other  # none of them is this run's
+        with contextlib.ExitStack() as hold:
+            try:
+                hold.enter_context(held_folder(folder, settings))
+            except _Held as held:
+                if searching and held.note.get("settings") != settings:
+                    continue
+                raise ConfigError(_occupied(folder, held, "--run-dir")) from None
+            saved = None
+            if checkpoint.exists():
+                if config.resume or searching:
+                    try:
+                        saved = load_checkpoint(checkpoint, keys)
+                    except PolicyError as error:
+                        if not searching:
+                            raise
+                        damaged = damaged or error
+                        continue
+                    if saved.get(key) != settings:
+                        if not searching:
+                            raise other
+                        continue
+                if not config.resume:
+                    raise ConfigError(
+                        f"{folder} holds a run already: add --resume, or choose another --run-dir."
+                    )
+            cli.remove_leftovers(folder, WRITTEN)
+            stack.push(hold.pop_all())
+            if i > 1:
+                print(f"{first} holds a run with other {kind}: this is {folder}")
+            return Run(folder, saved)
+    raise AssertionError  # `count` has no end
+
+
+def _file_name(name: str) -> str:
+    """`name` as that of a folder, less what a file name cannot hold."""
+    plain = "".join("_" if c in "/\\\0" or not c.isprintable() else c for c in name)
+    return plain.encode()[:200].decode(errors="ignore")
+
+
+# --- its figures ----------------------------------------------------------------------------------
+
+
+def read_metrics(path: Path) -> list[dict[str, Any]]:
+    """The rows of a `metrics.jsonl`.
+
+    A last line that a kill cut off is passed over. So is, with a warning, any other that is no row:
+    a power cut leaves zeros.
+
+    Raises:
+        PolicyError: it cannot be read.
+    """
+    try:
+        lines = path.read_bytes().split(b"\n")
+    except OSError as error:
+        raise PolicyError(f"{path}: cannot be read ({cli.os_reason(error)}).") from None
+    rows, odd = [], 0
+    for i, line in enumerate(lines):
+        try:
+            row = cli.parse_json(line.decode(), where="row", error=PolicyError)
+        except (PolicyError, UnicodeDecodeError):
+            row = None
+        if isinstance(row, dict) and type(row.get("step")) is int:
+            rows.append(row)
+        elif i < len(lines) - 1:
+            odd += 1
+    if odd:
+        warnings.warn(
+            f"{path}: {odd} line{'s are' if odd > 1 else ' is'} no row of figures and left out.",
+            BMWarning, stacklevel=2,
+        )  # fmt: skip
+    return rows
+
+
+FLUSH_S = 30.0  # between two states of TensorBoard's file
+
+
 class RunLog:
     """`metrics.jsonl` and TensorBoard events, going on after `step` when a run is resumed."""
 
@@ -69,16 +443,14 @@ class RunLog:
 
         run_dir.mkdir(parents=True, exist_ok=True)
         path = run_dir / "metrics.jsonl"
-        kept = []
-        if path.exists():
-            lines = path.read_text().splitlines()
-            kept = [
-                line for line in lines if line.endswith("}") and json.loads(line)["step"] <= step
-            ]
+        kept = read_metrics(path) if path.exists() else []
         with cli.atomic_path(path) as temporary:
-            temporary.write_text("".join(line + "\n" for line in kept))
+            temporary.write_text(
+                "".join(json.dumps(row) + "\n" for row in kept if row["step"] <= step)
+            )
         self._file = path.open("a")
-        self._board = SummaryWriter(str(run_dir), purge_step=step + 1 if step else None)
+        self._board = SummaryWriter(str(run_dir), purge_step=step + 1)
+        self._flushed = time.monotonic()
 
     def write(self, step: int, figures: Mapping[str, float], **further: float) -> None:
         """One row: `figures` go to both, what comes with a name of its own to the file alone."""
@@ -90,6 +462,10 @@ class RunLog:
         # One event for all, several times as fast as `add_scalar` for each.
         values = [Summary.Value(tag=key, simple_value=value) for key, value in figures.items()]
         self._board._get_file_writer().add_summary(Summary(value=values), step)
+        # It flushes by the clock on the wall, which somebody may set back.
+        if time.monotonic() - self._flushed > FLUSH_S:
+            self._flushed = time.monotonic()
+            self._board.flush()
 
     def close(self) -> None:
         """Flush and close both."""

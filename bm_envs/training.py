@@ -48,7 +48,7 @@ from bm_envs.policy import (
 )
 from bm_envs.robots import g1
 from bm_envs.robots.mjcf import ModelConfig
-from bm_envs.run_files import RunLog, as_arrays
+from bm_envs.run_files import Run, RunLog, as_arrays
 from bm_envs.tasks.track.config import CONTROL_DT, RewardConfig, SamplingConfig, TrackConfig
 from bm_envs.tasks.track.device import DeviceTrack
 
@@ -81,16 +81,40 @@ class Clock:
         self._cpu += time.process_time() - cpu
 
 
+MOST_PROCESSES = 100_000
+
+
+def _from_environment(name: str, default: int, low: int, high: int) -> int:
+    text = os.environ.get(name, str(default))
+    if not (text.strip().isdecimal() and len(text) < 20 and low <= int(text) <= high):
+        raise ConfigError(
+            f"The environment's {name} is '{text[:60]}', expected a whole number of {low} to "
+            f"{high}; torchrun sets it, and without torchrun it should not be set."
+        )
+    return int(text)
+
+
 class Processes:
     """The processes of a `torchrun`, of which this is one; without it, this one alone."""
 
     def __init__(self) -> None:
-        self.rank = int(os.environ.get("RANK", 0))
-        self.count = int(os.environ.get("WORLD_SIZE", 1))
+        self.count = _from_environment("WORLD_SIZE", 1, 1, MOST_PROCESSES)
+        self.rank = _from_environment("RANK", 0, 0, self.count - 1)
         self._collecting: Any = None
         self._learning: Any = None
         if self.count > 1:
-            dist.init_process_group("gloo")
+            _from_environment("MASTER_PORT", 0, 0, 65535)
+            try:
+                dist.init_process_group("gloo")
+            except (OSError, RuntimeError, ValueError) as error:
+                # PyTorch's own has several lines; the first says what it is.
+                said = str(error).strip().splitlines()[0].rstrip(".")[:300]
+                raise ConfigError(
+                    f"Process {self.rank} of {self.count} does not find the others at "
+                    f"{os.environ.get('MASTER_ADDR', 'MASTER_ADDR, which is not set,')} port "
+                    f"{os.environ.get('MASTER_PORT', 'MASTER_PORT, which is not set')} ({said}); "
+                    "start them with torchrun, and with another --master-port if that one is taken."
+                ) from None
             # Two threads must not share a group; the learner talks from one of its own. The group
             # of all is left alone: PyTorch keeps it to the end, and a thread of a group that still
             # lets go of a tensor while the interpreter ends takes the process down.
@@ -614,28 +638,21 @@ def identity(config: Any, clips: list[Any], processes: Processes) -> dict[str, A
     }  # fmt: skip
 
 
-def check_resumed(
-    config: Any, saved: dict[str, Any], clips: list[Any], processes: Processes, path: Path,
-    step: int,
-) -> None:  # fmt: skip
-    """Refuse a checkpoint of another run, or of one that is further than this one is to go.
+def check_resumed(config: Any, run: Run, step: int) -> None:
+    """Refuse a checkpoint that is further than this run is to go.
 
     Args:
         config: of the trainer.
-        saved: what `path` holds.
-        clips: the motions.
-        processes: of the run.
-        path: the checkpoint.
-        step: the control steps that it has behind it.
+        run: its folder.
+        step: the control steps that its checkpoint has behind it.
 
     Raises:
         ConfigError: it cannot go on.
     """
-    if saved["task"] != json.dumps(identity(config, clips, processes)):
-        raise ConfigError(f"{path} is of a run with other settings or motions.")
     if config.total_timesteps < step:
         raise ConfigError(
-            f"total_timesteps is {config.total_timesteps:,}, but {path} has {step:,} behind it."
+            f"total_timesteps is {config.total_timesteps:,}, but {run.checkpoint} has {step:,} "
+            "behind it."
         )
 
 
@@ -682,13 +699,8 @@ class Logger:
         self, run_dir: Path, config: Any, record: dict[str, Any], step: int, total: int
     ) -> None:  # fmt: skip
         """Go on after `step` of `total` control steps; `record` is the run's `config_record`."""
-        from tqdm import tqdm
-
         self._log = RunLog(run_dir, step)
-        self._bar = tqdm(
-            total=total, initial=step, unit="step", unit_scale=True, smoothing=0.1,
-            mininterval=cli.bar_interval(),
-        )  # fmt: skip
+        self._bar = cli.progress_bar(total, step, unit_scale=True)
         self._first = step, None
         self._wandb = None
         if config.track:

@@ -64,7 +64,7 @@ MAY_IMPORT = {
     },
     "envs": {"backends", "errors", "motion", "observation_terms", "robots", "rotations", "tasks"},
     "evaluation": {"envs", "errors", "motion", "policy", "robots", "tasks"},
-    "results": {"errors", "evaluation", "motion", "tasks"},
+    "results": {"cli", "errors", "evaluation", "motion", "tasks"},
     "web": {"backends.mujoco_render", "errors", "robots", "rotations"},
     "training": {
         "backends.base",

@@ -32,7 +32,7 @@ from typing import Any
 import mujoco
 import numpy as np
 
-from bm_envs.errors import BackendUnavailable, ConfigError, unknown_name
+from bm_envs.errors import GL_REFUSED, BackendUnavailable, ConfigError, unknown_name
 from bm_envs.robots import mjcf
 
 GHOST_RGBA = (0.05, 0.75, 0.30, 0.25)
@@ -426,7 +426,8 @@ def _current(context: Any) -> Iterator[None]:
 
 def _open_context(model: mujoco.MjModel, width: int, height: int) -> tuple[Any, Any]:
     """An OpenGL context and MuJoCo's resources in it, current when this returns."""
-    context = _context_class(os.environ.get("MUJOCO_GL", "").lower().strip())(width, height)
+    wanted = os.environ.get("MUJOCO_GL", GL_REFUSED[0] if GL_REFUSED else "").lower().strip()
+    context = _context_class(wanted)(width, height)
     try:
         context.make_current()
         mjr = mujoco.MjrContext(model, mujoco.mjtFontScale.mjFONTSCALE_100)
