@@ -54,7 +54,11 @@ class Feet:
 
 
 def foot_quats(
-    shin: np.ndarray, foot: np.ndarray, ankle_clear: np.ndarray, toe_clear: np.ndarray
+    shin: np.ndarray,
+    foot: np.ndarray,
+    ankle_clear: np.ndarray,
+    toe_clear: np.ndarray,
+    drop: float | None = None,
 ) -> np.ndarray:
     """`[T, 2, 4]`: orientation of the feet, flat where the person's stand.
 
@@ -66,15 +70,20 @@ def foot_quats(
         foot: `[T, 2, 3]`, from ankle to toe joint.
         ankle_clear: `[T, 2]`, m, an ankle over its height in standing.
         toe_clear: `[T, 2]`, likewise of the toes.
+        drop: m, a toe under its ankle in standing, for feet that never stand; None: seen.
     """
     x = foot / np.linalg.norm(foot, axis=-1, keepdims=True)
     y = rot.cross(shin, x)
     # A foot in line with its shin has no such axis; nobody's ankle goes that far.
     y = y / np.maximum(np.linalg.norm(y, axis=-1, keepdims=True), 1e-12)
     quat = rot.quat_from_matrix(np.stack([x, y, rot.cross(x, y)], axis=-1))
-    high = np.maximum(ankle_clear, toe_clear)
-    down = high < max(STAND_HEIGHT, float(np.percentile(high, 5)))
-    slope = np.median(np.arcsin(np.clip(-x[..., 2][down], -1.0, 1.0)))
+    if drop is None:
+        high = np.maximum(ankle_clear, toe_clear)
+        down = high < max(STAND_HEIGHT, float(np.percentile(high, 5)))
+        slope = np.median(np.arcsin(np.clip(-x[..., 2][down], -1.0, 1.0)))
+    else:
+        length = float(np.median(np.linalg.norm(foot, axis=-1)))
+        slope = np.arcsin(np.clip(drop / length, 0.0, 0.7))
     return rot.quat_mul(quat, rot.quat_from_axis_angle(np.array([0.0, -slope, 0.0])))
 
 
