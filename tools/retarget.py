@@ -78,7 +78,9 @@ def read_person(config: Config) -> PersonMotion:
         if config.skeleton is not None:
             raise ConfigError("--skeleton is for SMPL-family motions, and a BVH file has its own.")
         if config.input_fps is not None:
-            raise ConfigError("--input-fps is for SMPL-family motions; a BVH file has 'Frame Time'.")
+            raise ConfigError(
+                "--input-fps is for SMPL-family motions; a BVH file has 'Frame Time'."
+            )
         return read_bvh(config.motion)
     if suffix == ".npz":
         return read_amass(config.motion, config.skeleton, config.input_fps)

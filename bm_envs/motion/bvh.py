@@ -9,7 +9,7 @@ as the offset, so adding the two would count it twice). Units of length, the axi
 which way the skeleton faces are not in the file: `bm_envs/motion/skeletons.py` finds them.
 
 An `End Site` has an offset and no channels. It is no joint of the tree, but a mapping may name it:
-`LeftToe_end` is the one of `LeftToe` (a second one is `LeftToe_end2`), and `with_ends` makes it one.
+`LeftToe_end` is the one of `LeftToe` (a second is `LeftToe_end2`), and `with_ends` makes it one.
 """
 
 from __future__ import annotations
@@ -323,7 +323,9 @@ def _read_hierarchy(
             if not open_joints or open_joints[-1] < 0:
                 raise lines.error("has an end site outside of a joint's braces")
             if len(ends) == MAX_ENDS:
-                raise lines.error(f"has end site number {MAX_ENDS + 1}, and {MAX_ENDS} are the limit")
+                raise lines.error(
+                    f"has end site number {MAX_ENDS + 1}, and {MAX_ENDS} are the limit"
+                )
             opening, end_placed = -1, False
         elif line == "}":
             if not open_joints:

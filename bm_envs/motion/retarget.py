@@ -122,7 +122,8 @@ def targets(body: Body) -> Targets:
     robot = robot_lengths()
     scale = robot.leg_length / body.leg_length
     pos = {part: scale * value for part, value in body.pos.items()}
-    ankle_height = -g1.SOLE_HEIGHT - scale * body.ankle_height  # of the robot's over the person's
+    # Of the robot's standing ankle over the person's; who lies is as high as the scaled person.
+    ankle_height = -g1.SOLE_HEIGHT - scale * body.ankle_height if body.feet_stand else 0.0
 
     # Over the origin and along x, at the first frame.
     hips = (pos["left_hip"] + pos["right_hip"]) / 2

@@ -19,16 +19,16 @@ The name in front of a skeleton's joints (`mixamorig:Hips`, `Bob_Hips`) may be a
 joint is which and no more: how the rest pose stands is measured in each file, and only where it
 does not stand do the skeleton's own `pelvis_up` and `up` serve.
 
-A mapping file has the parts' joints or end sites (`LeftToe_end`), `pelvis_up` where the rest pose is
-no standing one, and `up` where the file's axis is known:
+A mapping file has the parts' joints or end sites (`LeftToe_end`), `pelvis_up` where the rest pose
+is no standing one, and `up` where the file's axis is known:
 
     {"joints": {"pelvis": "Hips", "chest": "Spine2", "neck": "Neck", "left_hip": "LeftUpLeg", ...},
      "pelvis_up": [1, 0, 0], "up": "y"}
 
-**Which axis is up.** What says so first: the layout of the file (AMASS: z), then the rest pose if it
-stands along an axis, then the mapping. The motion is the second witness: from the feet to the neck,
-in the mean. Where it is along another axis, either a person lies, crawls or hangs upside down, or
-the file is turned, and nothing in it tells which: that is a question to the user (`up`).
+**Which axis is up.** What says so first: the layout of the file (AMASS: z), then the rest pose if
+it stands along an axis, then the mapping. The motion is the second witness: from the feet to the
+neck, in the mean. Where it is along another axis, either a person lies, crawls or hangs upside
+down, or the file is turned, and nothing in it tells which: that is a question to the user (`up`).
 """
 
 from __future__ import annotations
@@ -74,7 +74,8 @@ MAX_PACE = 25.0
 TRUNK_LEGS = (0.15, 7.0)
 """Least and most of the trunk's length (hips to neck) over the leg's: 0.6 in a person."""
 LYING = {"pelvis": 0.12, "hip": 0.12, "chest": 0.14, "neck": 0.1}
-LEANING = {"shoulder": 0.1, "knee": 0.07, "elbow": 0.05, "wrist": 0.04}
+LEANING = {"shoulder": 0.1, "knee": 0.07, "elbow": 0.05, "wrist": 0.04, "ankle": 0.05,
+           "toe": 0.025}  # fmt: skip
 """How high a part's joint is over the floor that it is on, in leg lengths: 0.12 is 10 cm."""
 LIES = 0.25
 """Leg lengths from the floor under arms and knees within which the trunk lies, and tells the floor
@@ -82,6 +83,8 @@ better than a hand, which is drawn through it as often as not."""
 SUNKEN = 0.08
 """Leg lengths that such a part must be under the floor of the feet before the feet are taken to be
 in the air: a knee or a hand in kneeling is not."""
+SHIN = 0.3
+"""Least cosine between the world's up and the shin of a leg that stands; 0.7 in a deep squat."""
 FOOT_HEIGHTS = (0.1, 0.025)
 """Ankle and toe joint over the floor of who stands, in leg lengths, where the feet never do."""
 
@@ -381,9 +384,9 @@ def body_motion(person: PersonMotion, mapping: Mapping, up: Up = "auto") -> Body
     heights = (ankle - floor, toe - floor)
     leg = _leg_length(pos)
     lowest = _lying_floor(pos, leg)
-    feet_stand = not lowest < floor - SUNKEN * leg
+    feet_stand = _shins_upright(pos, ankle, leg) and not lowest < floor - SUNKEN * leg
     if not feet_stand:
-        floor, floor_by = lowest, "the lowest part of the body (the feet are in the air)"
+        floor, floor_by = lowest, "the body (the feet never stand)"
         ankle_high, toe_high = FOOT_HEIGHTS
         heights = (ankle_high * leg, toe_high * leg)
     for value in pos.values():
@@ -411,7 +414,7 @@ def _leg_length(pos: dict[str, np.ndarray]) -> float:
 
 
 def _lying_floor(pos: dict[str, np.ndarray], leg: float) -> float:
-    """The floor under the body without its feet, in the lowest tenth of the frames."""
+    """The floor under a body that does not stand, in the lowest tenth of the frames."""
     trunk, limbs = (
         float(np.percentile(np.min([
             pos[part][:, 2] - leg * height
@@ -421,6 +424,20 @@ def _lying_floor(pos: dict[str, np.ndarray], leg: float) -> float:
         for table in (LYING, LEANING)
     )  # fmt: skip
     return trunk if trunk - limbs < LIES * leg else limbs
+
+
+def _shins_upright(pos: dict[str, np.ndarray], ankle: float, leg: float) -> bool:
+    """Whether a shin is ever upright over an ankle that is down, at height `ankle` or little more.
+
+    In a tenth of these frames: a foot is flat on the floor only so.
+    """
+    low, upright = [], []
+    for side in SIDES:
+        shin = pos[f"{side}_knee"] - pos[f"{side}_ankle"]
+        upright.append(_unit(shin)[:, 2] > SHIN)
+        low.append(pos[f"{side}_ankle"][:, 2] < ankle + 0.03 * leg)
+    low = np.array(low)
+    return bool(np.array(upright)[low].mean() > 0.1) if low.any() else False
 
 
 def _check_limbs(
@@ -540,7 +557,7 @@ def _find_up(
     ]
     axis, witness = next(((axis, name) for axis, name in said if axis), (None, ""))
     if axis is None:
-        axis = _nearest_axis(_unit(mean), UPRIGHT)
+        axis = _nearest_axis(mean, UPRIGHT)
         if axis is None:
             raise MotionError(
                 f"{person.source}: the person does not stand along any axis on average, so which"
