@@ -72,7 +72,7 @@ def test_where_the_joints_are(files):
         ({"trans": np.zeros((9, 3))}, "poses and trans have 12 and 9 frames, expected 3 to"),
         ({"trans": np.full((12, 3), np.inf)}, "holds NaN or infinity, expected finite numbers."),
         ({"mocap_framerate": np.zeros(2)}, "mocap_framerate has type float64 and shape (2,)"),
-        ({"mocap_framerate": 0}, "mocap_framerate is 0.0, expected 1 to 10000 Hz."),
+        ({"mocap_framerate": 0}, "its rate is 0 Hz, expected 1 to 10000."),
         ({"trans": np.array([object()] * 12)}, "holds pickled Python objects, which are never"),
     ],
 )

@@ -11,7 +11,7 @@ import people
 import pytest
 from scipy.spatial.transform import Rotation
 
-from bm_envs.errors import ConfigError, MotionError
+from bm_envs.errors import ConfigError, MotionError, MotionWarning
 from bm_envs.motion import fidelity, footing, retarget, skeletons
 from bm_envs.motion.bvh import read_bvh
 from bm_envs.motion.clip import clip_from_states, load_npz
@@ -82,20 +82,23 @@ def test_the_walk_is_as_good_as_it_says(walked):
     assert examine(result).flags == {}
 
 
-@pytest.mark.parametrize("what", ["larger", "y up", "elsewhere", "60 Hz"])
+@pytest.mark.parametrize("what", ["larger", "z down", "elsewhere", "60 Hz"])
 def test_units_axes_place_and_rate_of_the_file_do_not_matter(walker, walked, what, tmp_path):
-    person = walker[1]
+    person, up = walker[1], "auto"
     if what == "larger":  # centimetres
         person = replace(person, offsets=100 * person.offsets, local_pos=100 * person.local_pos)
-    elif what == "y up":
+    elif what == "z down":
         person = turned(person, Rotation.from_euler("x", -90, degrees=True))
+        up = "-z"  # the rest pose keeps its own axes, z up: that is a question
+        with pytest.raises(MotionError, match="up is z by the rest pose and -z by the motion"):
+            carry(person)
     elif what == "elsewhere":
         person = turned(person, Rotation.from_euler("z", 130, degrees=True), (3.0, -2.0, 0.7))
     else:
         person = replace(person.at_rate(60.0))
     path = tmp_path / "a.bvh"
     path.write_text(people.bvh_text(person))
-    result, _ = carry(read_bvh(path))
+    result, _ = carry(read_bvh(path), up=up)
     frames = min(result.num_frames, walked[0].num_frames)
     assert abs(result.num_frames - walked[0].num_frames) <= 1
     gap = np.abs(result.joint_pos[:frames] - walked[0].joint_pos[:frames]).max()
@@ -327,8 +330,8 @@ def test_a_mapping_file_serves_as_a_known_skeleton_does(walker, walked, mapping_
 @pytest.mark.parametrize(
     ("changes", "sentence"),
     [
-        ({"joints": ...}, "has no keys, expected 'joints' and maybe 'pelvis_up'."),
-        ({"scale": 2}, "has 'joints', 'scale', expected 'joints' and maybe 'pelvis_up'."),
+        ({"joints": ...}, "has no keys, expected 'joints' and maybe 'pelvis_up' and 'up'."),
+        ({"scale": 2}, "has 'joints', 'scale', expected 'joints' and maybe 'pelvis_up' and 'up'."),
         ({"joints": {"pelvis": "Hips"}}, "lacks 'chest', expected pelvis, chest,"),
         (
             {"joints": dict.fromkeys((*skeletons.PARTS, "tail"), "x")},
@@ -338,6 +341,28 @@ def test_a_mapping_file_serves_as_a_known_skeleton_does(walker, walked, mapping_
         ({"pelvis_up": [0, 1]}, "pelvis_up is no array of 3 finite numbers."),
         ({"pelvis_up": [0, 0, 0]}, "pelvis_up is zero, expected a direction."),
         ({"pelvis_up": ["a", "b", "c"]}, "pelvis_up is no array of 3 finite numbers."),
+        ({"pelvis_up": ["0", "0", "1"]}, "pelvis_up is no array of 3 finite numbers."),
+        ({"pelvis_up": [True, False, True]}, "pelvis_up is no array of 3 finite numbers."),
+        ({"pelvis_up": [float("nan"), 0, 1]}, "pelvis_up is no array of 3 finite numbers."),
+        ({"pelvis_up": [float("inf"), 0, 1]}, "pelvis_up is no array of 3 finite numbers."),
+        ({"pelvis_up": [10**400, 0, 1]}, "pelvis_up is no array of 3 finite numbers."),
+        ({"pelvis_up": [1e300, 0, 1]}, "pelvis_up is too long, expected a direction."),
+        ({"pelvis_up": {"x": 1}}, "pelvis_up is no array of 3 finite numbers."),
+        ({"pelvis_up": [[[]]]}, "pelvis_up is no array of 3 finite numbers."),
+        (
+            {"joints": {part: "hips" for part in skeletons.PARTS}},
+            "pelvis and neck are both 'hips', expected a joint for each.",
+        ),
+        ({"joints": [["pelvis", "Hips"]]}, "has 'joints', expected 'joints' and maybe"),
+        ({"joints": dict.fromkeys(skeletons.PARTS, "")}, "pelvis is '', expected a joint's name."),
+        (
+            {"joints": dict.fromkeys(skeletons.PARTS, ["x"] * 9)},
+            "pelvis is a list of 9, expected a joint's name.",
+        ),
+        (
+            {"joints": dict.fromkeys((*skeletons.PARTS, "\x00\x1b[31m"), "x")},
+            r"has the unknown part '\x00\x1b[31m', expected pelvis,",
+        ),
     ],
 )
 def test_a_mapping_file_that_is_wrong(mapping_file, changes, sentence):
@@ -353,6 +378,8 @@ def test_a_mapping_file_that_is_no_json(tmp_path):
     for text, sentence in (
         ("{", "is no readable JSON file"), ("[1]", "holds a list, expected an object"),
         ("[" * 100_000, "is no readable JSON file"), ("1" * 2_000_000, "has more than"),
+        ('{"joints": ' * 90_000, "is no readable JSON file"), ("1" * 5000, "is no readable JSON"),
+        ('{"up": "x", "up": "y"}', "has the key 'up' twice, expected it once"),
     ):  # fmt: skip
         path = tmp_path / "a.json"
         path.write_text(text)
@@ -370,18 +397,22 @@ def test_people_who_make_no_sense(walker):
     flat[:, index("left_knee")] = flat[:, index("left_hip")]
     with pytest.raises(MotionError, match="left_hip and left_knee are in one place"):
         skeletons.body_motion(replace(person, local_pos=flat), mapping)
-    lying = person.local_pos.copy()
-    lying[..., 2] = lying[..., :2].sum(axis=-1)  # nobody up anywhere
-    lying[:, index("neck")] = lying[:, [index("left_ankle"), index("right_ankle")]].mean(axis=1)
-    with pytest.raises(MotionError, match="which is up must be told"):
-        skeletons.body_motion(replace(person, local_pos=lying), mapping)
     folded = person.offsets.copy()
     for part in ("knee", "ankle", "foot"):
         for side in skeletons.SIDES:
             folded[index(f"{side}_{part}"), 2] *= -1.0
     with pytest.raises(MotionError, match="its rest pose does not stand, expected 'pelvis_up'"):
         skeletons.body_motion(replace(person, offsets=folded), mapping)
-    skeletons.body_motion(replace(person, offsets=folded), replace(mapping, pelvis_up=(0, 0, 1.0)))
+    kneeling = replace(person, offsets=folded)
+    with pytest.warns(MotionWarning, match="z is taken for up by the motion alone"):
+        skeletons.body_motion(kneeling, replace(mapping, pelvis_up=(0, 0, 1.0)))
+    turn = Rotation.from_euler("x", np.linspace(0, 720, person.num_frames)[:, None], degrees=True)
+    rolling = kneeling.local_quat.copy()  # nobody up anywhere
+    rolling[:, 0] = people.wxyz(turn * people.rotation(rolling[:, 0]))
+    with pytest.raises(MotionError, match="so which is up must be told .--up x, y or z."):
+        skeletons.body_motion(
+            replace(kneeling, local_quat=rolling), replace(mapping, pelvis_up=(0, 0, 1.0))
+        )
 
 
 # --- the command ---------------------------------------------------------------------------------

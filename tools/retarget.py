@@ -4,16 +4,19 @@
     python tools/retarget.py IN.bvh OUT.npz --mapping my_skeleton.json
     python tools/retarget.py IN.npz OUT.npz --skeleton my_body.json
 
-Skeletons of LAFAN1, CMU and FAIR are told by their joints' names; `bm_envs/motion/skeletons.py`
-has what a mapping file holds, `bm_envs/motion/amass.py` what a skeleton file holds. What is written
-is a motion as any other (`--motion OUT.npz` of every command). What is printed says how well it
-follows the person, with a warning for each figure beyond its bound (`bm_envs/motion/fidelity.py`);
-whether a robot can follow it in turn, `tools/check_reference.py` says. Needs the extra `retarget`.
+Skeletons of LAFAN1, CMU, FAIR, Mixamo and Xsens are told by their joints' names;
+`bm_envs/motion/skeletons.py` has what a mapping file holds, `bm_envs/motion/amass.py` what an
+SMPL-family file and a skeleton file hold. What is written is a motion as any other (`--motion
+OUT.npz` of every command). What is printed says what was found in the file (skeleton, up axis and
+what says so, scale, floor) and how well the robot follows the person, with a warning for each
+figure beyond its bound (`bm_envs/motion/fidelity.py`); whether a robot can follow it in turn,
+`tools/check_reference.py` says. Needs the extra `retarget`. Page: `docs/retarget.md`.
 """
 
 from __future__ import annotations
 
 import time
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -21,7 +24,7 @@ from typing import Annotated, Any
 from tyro.conf import Positional, arg
 
 from bm_envs import cli
-from bm_envs.errors import ConfigError, MotionError
+from bm_envs.errors import ConfigError, MotionError, MotionWarning
 from bm_envs.motion import fidelity, retarget, skeletons
 from bm_envs.motion.amass import read_amass
 from bm_envs.motion.bvh import PersonMotion, read_bvh
@@ -42,7 +45,10 @@ class Config:
     skeleton: Path | None = None
     """JSON file with the joints of an SMPL-family body at rest, which its motion files lack."""
     up: skeletons.Up = "auto"
-    """The file's axis that points up; auto: from the feet to the neck on average."""
+    """The file's axis that points up (--up=-y for one that points down); auto: the one along which
+    the rest pose stands and the motion does in the mean, which have to agree."""
+    input_fps: float | None = None
+    """Frames per second of an SMPL-family file that does not hold them."""
     fps: float = retarget.FPS
     """Frames per second of the result; the tracking environments run at 50."""
     compare: str | None = None
@@ -61,6 +67,8 @@ class Config:
             raise ConfigError(f"{self.npz}: a motion is written to a name that ends in .npz.")
         if not 5 <= self.fps <= 1000:
             raise ConfigError(f"fps is {self.fps}, expected 5 to 1000.")
+        if self.input_fps is not None and not 1 <= self.input_fps <= 10_000:
+            raise ConfigError(f"input_fps is {self.input_fps}, expected 1 to 10000.")
 
 
 def read_person(config: Config) -> PersonMotion:
@@ -69,10 +77,29 @@ def read_person(config: Config) -> PersonMotion:
     if suffix == ".bvh":
         if config.skeleton is not None:
             raise ConfigError("--skeleton is for SMPL-family motions, and a BVH file has its own.")
+        if config.input_fps is not None:
+            raise ConfigError(
+                "--input-fps is for SMPL-family motions; a BVH file has 'Frame Time'."
+            )
         return read_bvh(config.motion)
     if suffix == ".npz":
-        return read_amass(config.motion, config.skeleton)
+        return read_amass(config.motion, config.skeleton, config.input_fps)
     raise MotionError(f"{config.motion}: ends in '{suffix}', expected a .bvh or .npz file.")
+
+
+def findings(config: Config, person: PersonMotion, mapping: skeletons.Mapping,
+             body: skeletons.Body) -> str:  # fmt: skip
+    """What was found in the file, as lines."""
+    leg, robot = body.leg_length, retarget.robot_lengths().leg_length
+    return cli.aligned([
+        ("skeleton", f"{mapping.name}, {len(person.names)} joints; {body.found.rest}"),
+        ("frames", f"{person.num_frames} at {person.fps:.6g} fps -> {config.fps:g} fps"),
+        ("up axis", f"{body.found.up}, by {body.found.up_by}"
+         if body.found.up_by != "as told" else f"{body.found.up}, as told"),
+        ("scale", f"{robot / leg:.4g}: legs of {leg:.4g} in the file's unit,"
+         f" {robot:.3g} m of the robot's"),
+        ("floor", f"{body.found.floor:.4g} along the up axis, under {body.found.floor_by}"),
+    ])  # fmt: skip
 
 
 def report(row: dict[str, Any]) -> str:
@@ -100,13 +127,11 @@ def main(config: Config) -> None:
     other = None if config.compare is None else load_motion(config.compare)
     person = read_person(config)
     mapping = mapping or skeletons.find_mapping(person)
-    print(
-        f"{config.motion}: skeleton {mapping.name}, {person.num_frames} frames at"
-        f" {person.fps:.6g} fps -> {config.fps:g} fps"
-    )
     began = time.process_time()
-    clip, wanted = retarget.retarget(
-        person, mapping, up=config.up, fps=config.fps, name=config.name or config.motion.stem,
+    body = skeletons.body_motion(person.at_rate(config.fps), mapping, config.up)
+    print(f"{config.motion}:\n{findings(config, person, mapping, body)}", flush=True)
+    clip, wanted = retarget.retarget_body(
+        body, name=config.name or config.motion.stem,
         source=config.source or config.motion.name, licence=config.licence,
     )  # fmt: skip
     took = time.process_time() - began
@@ -120,7 +145,7 @@ def main(config: Config) -> None:
     }  # fmt: skip
     print(report(row))
     for sentence in row["warnings"]:
-        print(f"warning: {sentence}")
+        warnings.warn(sentence, MotionWarning, stacklevel=1)
     if other is not None:
         row["compared_with"] = other.name
         row["joint_difference_rad"] = fidelity.joint_difference(clip, other)

@@ -1,15 +1,21 @@
 """A person's motion from an SMPL-family NPZ in the layout of AMASS.
 
-Such a file has `poses [T, 3 J]` (rotation vectors of J joints in their parents' frames, the root's
-first), `trans [T, 3]` (m, z up) and `mocap_framerate` or `mocap_frame_rate` (Hz); of the joints the
-first 22 are the body in all members of the family. It has shape numbers (`betas`) in place of a
-skeleton: where the joints are, only the body model says, whose licence does not let this project
-pass it on. So the user brings the joints of the rest pose in a JSON file:
+| key | shape | what |
+|---|---|---|
+| `poses` | `[T, 3 J]` or `[T, J, 3]` | rotation vectors, rad, of J joints in their parents' frames, the root's first |
+| `root_orient`, `pose_body` | `[T, 3]`, `[T, 63 or more]` | the same in two parts, where there is no `poses` |
+| `trans` | `[T, 3]` | m, z up |
+| `mocap_framerate`, `mocap_frame_rate`, `framerate`, `frame_rate`, `fps`; `dt` | one number | Hz; s |
+
+Of the joints the first 22 are the body in all members of the family (SMPL has 24, SMPL-H 52, SMPL-X
+55). Everything else in the file (`betas`, `gender`, `dmpls`, hands) is not looked at. It has shape
+numbers in place of a skeleton: where the joints are, only the body model says, whose licence does
+not let this project pass it on. So the user brings the joints of the rest pose in a JSON file:
 
     {"joints": [[x, y, z], ... 22 or more, in the model's order and axes (y up), m]}
 
 which is `J_regressor @ (v_template + shapedirs @ betas)` of a body model that the user has.
-"""
+"""  # noqa: E501
 
 from __future__ import annotations
 
@@ -33,23 +39,42 @@ JOINTS: tuple[tuple[str, int], ...] = (
     ("head", 12), ("left_shoulder", 13), ("right_shoulder", 14), ("left_elbow", 16),
     ("right_elbow", 17), ("left_wrist", 18), ("right_wrist", 19),
 )  # fmt: skip
-_RATES = ("mocap_framerate", "mocap_frame_rate")
+RATES = ("mocap_framerate", "mocap_frame_rate", "framerate", "frame_rate", "fps", "dt")
+"""Where a rate is: Hz, and `dt` in seconds."""
+MAX_NUMBERS = 2**24
+"""Numbers in one array: 15 minutes of SMPL-H at 120 Hz. A packed file of a megabyte holds a
+gigabyte of zeros."""
+MAX_HEIGHT = 30.0
+"""m of the body over the origin, in the median: nobody is there, and 90 is a pelvis in cm."""
+LEG = (0.1, 5.0)
+"""m from hip to ankle in a skeleton file; 0.8 in a person."""
 
 
-def read_amass(path: str | Path, skeleton: str | Path | None) -> PersonMotion:
+def read_amass(
+    path: str | Path, skeleton: str | Path | None, fps: float | None = None
+) -> PersonMotion:
     """Read an AMASS file with the rest pose that the user brings.
+
+    Args:
+        path: the NPZ.
+        skeleton: the JSON file of the rest pose.
+        fps: frames per second of a file that does not hold them.
 
     Raises:
         MotionError: one sentence with what is missing or wrong, and in which file.
     """
     path = Path(path)
-    arrays = npz.read_arrays(path, ("poses", "trans", *_RATES), _check)
-    missing = [key for key in ("poses", "trans") if key not in arrays]
-    rates = [arrays[key] for key in _RATES if key in arrays]
-    if missing or not rates:
+    arrays = npz.read_arrays(path, ("poses", "root_orient", "pose_body", "trans", *RATES), _check)
+    parts = ("poses",) if "poses" in arrays else ("root_orient", "pose_body")
+    if "poses" not in arrays and not {"root_orient", "pose_body"} & set(arrays):
+        parts = ("poses",)
+    missing = [key for key in (*parts, "trans") if key not in arrays]
+    rate = _rate(path, arrays, fps)
+    if missing or rate is None:
         raise MotionError(
-            f"{path}: lacks {missing[0] if missing else _RATES[0]}, expected the layout of AMASS:"
-            " poses, trans, mocap_framerate."
+            f"{path}: lacks {missing[0] if missing else RATES[0]}, expected the layout of AMASS:"
+            " poses, trans, mocap_framerate"
+            f"{'' if missing else ' (or --input-fps, where the rate is known)'}."
         )
     if skeleton is None:
         raise MotionError(
@@ -57,25 +82,77 @@ def read_amass(path: str | Path, skeleton: str | Path | None) -> PersonMotion:
             f" {len(JOINTS)} joints of its rest pose in a JSON file (--skeleton)."
         )
     rest = _rest_pose(skeleton)
-    fps, poses = float(rates[0].reshape(())), arrays["poses"].astype(np.float64)
-    trans = arrays["trans"].astype(np.float64)
-    if not (math.isfinite(fps) and 1 <= fps <= 10_000):
-        raise MotionError(f"{path}: {_RATES[0]} is {fps}, expected 1 to 10000 Hz.")
-    if not 3 <= len(poses) <= MAX_FRAMES or len(poses) != len(trans):
+    if not 1 <= rate <= 10_000:  # NaN fails every comparison
+        raise MotionError(f"{path}: its rate is {rate:g} Hz, expected 1 to 10000.")
+    lengths = {key: len(arrays[key]) for key in (*parts, "trans")}
+    if len(set(lengths.values())) > 1 or not 3 <= lengths["trans"] <= MAX_FRAMES:
         raise MotionError(
-            f"{path}: poses and trans have {len(poses)} and {len(trans)} frames, expected 3 to"
-            f" {MAX_FRAMES} of both."
+            f"{path}: {' and '.join(lengths)} have {' and '.join(map(str, lengths.values()))}"
+            f" frames, expected 3 to {MAX_FRAMES} of both."
         )
+    frames = lengths["trans"]
+    body = [arrays[key].reshape(frames, -1)[:, : 3 * len(JOINTS)] for key in parts]
+    poses = np.concatenate(body, axis=1)[:, : 3 * len(JOINTS)].astype(np.float64)
+    trans = arrays["trans"].astype(np.float64)
     if not (np.isfinite(poses).all() and np.isfinite(trans).all()):
         raise MotionError(f"{path}: holds NaN or infinity, expected finite numbers.")
+    poses = poses.reshape(frames, len(JOINTS), 3)
+    _check_units(path, poses, trans)
 
     parents = tuple(parent for _, parent in JOINTS)
     offsets = rest - np.where(np.array(parents)[:, None] < 0, 0.0, rest[list(parents)])
     local_pos = np.tile(offsets, (len(poses), 1, 1))
     local_pos[:, 0] = trans + rest[0]  # the model moves its origin, from which the pelvis is off
-    local_quat = rot.quat_from_axis_angle(poses[:, : 3 * len(JOINTS)].reshape(len(poses), -1, 3))
+    local_quat = rot.quat_from_axis_angle(poses)
     names = tuple(name for name, _ in JOINTS)
-    return PersonMotion(str(path), fps, names, parents, offsets, local_pos, local_quat)
+    return PersonMotion(str(path), rate, names, parents, offsets, local_pos, local_quat, up="z")
+
+
+def _rate(path: Path, arrays: dict[str, np.ndarray], fps: float | None) -> float | None:
+    """Hz; None where nothing says it."""
+    found: dict[str, float] = {}
+    for key in RATES:
+        if key in arrays:
+            value = float(arrays[key].reshape(()))
+            if key == "dt":
+                value = 1.0 / value if value > 0 else math.nan
+            found[key] = value
+    if fps is not None:
+        if found:
+            raise MotionError(
+                f"{path}: {next(iter(found))} says the rate ({next(iter(found.values())):g} Hz),"
+                " expected --input-fps only for a file without one."
+            )
+        return fps
+    rates = list(found.values())
+    if any(not math.isclose(rate, rates[0], rel_tol=1e-3) for rate in rates[1:]):
+        listed = ", ".join(f"{key} {rate:g}" for key, rate in found.items())
+        raise MotionError(f"{path}: has several rates ({listed} Hz), expected one.")
+    return rates[0] if rates else None
+
+
+def _check_units(path: Path, poses: np.ndarray, trans: np.ndarray) -> None:
+    """Degrees and millimetres, where no body in radians and metres would be.
+
+    Args:
+        path: what errors name.
+        poses: `[T, 22, 3]`.
+        trans: `[T, 3]`.
+    """
+    turned = np.linalg.norm(poses[:, 1:], axis=-1).max(axis=1)
+    # A rotation vector has at most half a turn; fits that went round a whole one are rare.
+    share = float((turned > 2 * math.pi).mean())
+    if share > 0.05:
+        raise MotionError(
+            f"{path}: in {share:.0%} of the frames a joint turns by more than a whole turn (up to"
+            f" {turned.max():.4g}), expected rotation vectors in rad: poses look like degrees."
+        )
+    height = float(np.median(np.abs(trans[:, 2])))
+    if height > MAX_HEIGHT:
+        raise MotionError(
+            f"{path}: trans is {height:.4g} m over the origin (median), expected at most"
+            f" {MAX_HEIGHT:g}: it looks like mm or cm, and m are read."
+        )
 
 
 def _rest_pose(path: str | Path) -> np.ndarray:
@@ -91,18 +168,34 @@ def _rest_pose(path: str | Path) -> np.ndarray:
             f"{path}: joints has {len(rest)} positions, expected {len(JOINTS)} or more in the"
             f" model's order: {', '.join(name for name, _ in JOINTS[:4])}, ..."
         )
-    return rest[: len(JOINTS)]
+    rest = rest[: len(JOINTS)]
+    index = {name: k for k, (name, _) in enumerate(JOINTS)}
+    leg = float(np.linalg.norm(rest[index["left_hip"]] - rest[index["left_ankle"]]))
+    if not LEG[0] <= leg <= LEG[1]:
+        raise MotionError(
+            f"{path}: left_hip and left_ankle are {leg:.4g} m apart, expected {LEG[0]:g} to"
+            f" {LEG[1]:g} (0.8 in a person): joints are in m, and in the model's order."
+        )
+    return rest
 
 
 def _check(where: str, key: str, shape: tuple[int, ...], dtype: np.dtype) -> None:
-    if key in _RATES:
+    joints = len(JOINTS)
+    columns = math.prod(shape[1:])
+    if key in RATES:
         fits, wanted = math.prod(shape) == 1, "one number"
-    elif key == "trans":
-        fits, wanted = len(shape) == 2 and shape[1] == 3, "(T, 3)"
+    elif key in ("trans", "root_orient"):
+        fits, wanted = len(shape) == 2 and columns == 3, "(T, 3)"
     else:
-        fits = len(shape) == 2 and shape[1] >= 3 * len(JOINTS) and shape[1] % 3 == 0
-        wanted = f"(T, {3 * len(JOINTS)} or more)"
+        least = 3 * (joints if key == "poses" else joints - 1)
+        wanted = f"(T, {least} or more)"
+        fits = len(shape) == 2 or (len(shape) == 3 and shape[2] == 3)
+        fits = fits and columns >= least and columns % 3 == 0
     if dtype.kind not in "fiu" or not fits or (shape and shape[0] > MAX_FRAMES):
         raise MotionError(
             f"{where}: {key} has type {dtype} and shape {shape}, expected numbers: {wanted}."
+        )
+    if math.prod(shape) > MAX_NUMBERS:
+        raise MotionError(
+            f"{where}: {key} has shape {shape}, expected at most {MAX_NUMBERS} numbers."
         )

@@ -6,14 +6,18 @@ Angles are degrees; a joint turns by its rotation channels in the order in which
 each about the axes as turned so far, so `Zrotation Yrotation Xrotation` is the matrix Rz Ry Rx.
 Position channels take the place of the offset, axis by axis (LAFAN1's roots repeat their position
 as the offset, so adding the two would count it twice). Units of length, the axis that points up and
-which way the skeleton faces are not in the file: `bm_envs/motion/retarget.py` finds them.
+which way the skeleton faces are not in the file: `bm_envs/motion/skeletons.py` finds them.
+
+An `End Site` has an offset and no channels. It is no joint of the tree, but a mapping may name it:
+`LeftToe_end` is the one of `LeftToe` (a second is `LeftToe_end2`), and `with_ends` makes it one.
 """
 
 from __future__ import annotations
 
 import math
 import os
-from dataclasses import dataclass, replace
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -29,6 +33,14 @@ from bm_envs.motion.resample import (
 )
 
 MAX_JOINTS = 500
+MAX_ENDS = 500
+MAX_NAME = 100
+"""Characters in a joint's name."""
+MAX_JOINT_FRAMES = 2**23
+"""Joints times frames of a motion, of 56 bytes each: 78 joints (with fingers) for half an hour."""
+FREE_JOINT_FRAMES = 2**20
+"""Beyond that many, a file has a value or more for each joint and frame: a short file of joints
+that have no channels would else take any memory."""
 MAX_LINE = 65536
 """Characters in a line: 500 joints of six channels with 20 digits."""
 _AXES = {"X": 0, "Y": 1, "Z": 2}
@@ -55,6 +67,10 @@ class PersonMotion:
     """`[T, J, 3]`: the same while moving; other than the offsets only where there are channels."""
     local_quat: np.ndarray
     """`[T, J, 4]`: rotation of each joint in its parent's frame, w x y z."""
+    up: str | None = None
+    """The axis that the file's layout says points up; None: it says none."""
+    ends: dict[str, tuple[int, np.ndarray]] = field(default_factory=dict)
+    """End sites by name: the joint they hang on, and the offset `[3]` in its frame."""
 
     @property
     def num_frames(self) -> int:
@@ -80,13 +96,33 @@ class PersonMotion:
                 pos[joint] = pos[parent] + self.offsets[joint]
         return pos
 
+    def with_ends(self, names: Iterable[str]) -> PersonMotion:
+        """The motion with those of its end sites as joints that do not turn."""
+        names = [name for name in dict.fromkeys(names) if name in self.ends]
+        if not names:
+            return self
+        parents = tuple(self.ends[name][0] for name in names)
+        offsets = np.stack([self.ends[name][1] for name in names])
+        shape = (self.num_frames, len(names))
+        still = np.broadcast_to([1.0, 0.0, 0.0, 0.0], (*shape, 4))
+        return replace(
+            self,
+            names=(*self.names, *names),
+            parents=(*self.parents, *parents),
+            offsets=np.concatenate([self.offsets, offsets]),
+            local_pos=np.concatenate([self.local_pos, np.broadcast_to(offsets, (*shape, 3))], 1),
+            local_quat=np.concatenate([self.local_quat, still], 1),
+            ends={name: end for name, end in self.ends.items() if name not in names},
+        )
+
     def at_rate(self, fps: float) -> PersonMotion:
         """The motion at another rate, by a spline through its frames."""
         frames = frame_count(self.num_frames, self.fps, fps)
-        if not 3 <= frames <= MAX_FRAMES:
+        most = min(MAX_FRAMES, MAX_JOINT_FRAMES // len(self.names))
+        if not 3 <= frames <= most:
             raise MotionError(
                 f"{self.source}: {self.num_frames} frames at {self.fps:.6g} fps make {frames} at"
-                f" {fps:g} fps, expected 3 to {MAX_FRAMES}."
+                f" {fps:g} fps, expected 3 to {most} (with {len(self.names)} joints)."
             )
         position = frame_positions(self.num_frames, self.fps, fps)
         return replace(
@@ -112,9 +148,16 @@ def read_bvh(path: str | Path) -> PersonMotion:
         MotionError: one sentence with the file, the line, what came and what was expected.
     """
     lines = _Lines(Path(path))
-    joints = _read_hierarchy(lines)
+    joints, ends = _read_hierarchy(lines)
     columns = sum(len(joint.channels or ()) for joint in joints)
     fps, values = _read_frames(lines, columns)
+    count = len(joints) * len(values)
+    if count > min(MAX_JOINT_FRAMES, max(FREE_JOINT_FRAMES, values.size)):
+        raise MotionError(
+            f"{path}: has {len(joints)} joints in {len(values)} frames, {columns} values each,"
+            f" expected at most {MAX_JOINT_FRAMES} joints times frames, and a channel or more for"
+            f" each joint beyond {FREE_JOINT_FRAMES}."
+        )
 
     offsets = np.array([joint.offset for joint in joints], np.float64)
     local_pos = np.tile(offsets, (len(values), 1, 1))
@@ -141,7 +184,23 @@ def read_bvh(path: str | Path) -> PersonMotion:
         offsets=offsets,
         local_pos=local_pos,
         local_quat=local_quat,
+        ends=_named_ends(joints, ends),
     )
+
+
+def _named_ends(
+    joints: list[_Joint], ends: list[tuple[int, tuple[float, float, float]]]
+) -> dict[str, tuple[int, np.ndarray]]:
+    """End sites by name; a joint that has such a name keeps it."""
+    taken = {joint.name for joint in joints}
+    named: dict[str, tuple[int, np.ndarray]] = {}
+    counts: dict[int, int] = {}
+    for parent, offset in ends:
+        counts[parent] = number = counts.get(parent, 0) + 1
+        name = f"{joints[parent].name}_end{number if number > 1 else ''}"
+        if name not in taken and name not in named:
+            named[name] = (parent, np.array(offset, np.float64))
+    return named
 
 
 class _Lines:
@@ -158,8 +217,8 @@ class _Lines:
 
     def _read(self):
         try:
-            # `newline` and `readline(limit)`: a line of a gigabyte is refused and not read.
-            with self.path.open(encoding="utf-8-sig", newline="\n") as stream:
+            # `readline(limit)`: a line of a gigabyte is refused and not read.
+            with self.path.open(encoding="utf-8-sig") as stream:
                 while line := stream.readline(MAX_LINE):
                     self.number += 1
                     if len(line) >= MAX_LINE:
@@ -168,7 +227,8 @@ class _Lines:
                         yield line.strip()
         except UnicodeDecodeError as error:
             raise MotionError(
-                f"{self.path}: holds bytes that are not text, expected a BVH file."
+                f"{self.path}: holds bytes that are not text in UTF-8 behind line {self.number},"
+                " expected a BVH file (saved as UTF-8)."
             ) from error
         except OSError as error:
             raise MotionError(f"{self.path}: cannot be read ({error.strerror}).") from error
@@ -204,13 +264,20 @@ def _numbers(lines: _Lines, words: list[str], what: str) -> list[float]:
     return values
 
 
-def _read_hierarchy(lines: _Lines) -> list[_Joint]:
-    """The joints in the order of the file, up to and with the line MOTION."""
+def _read_hierarchy(
+    lines: _Lines,
+) -> tuple[list[_Joint], list[tuple[int, tuple[float, float, float]]]]:
+    """Joints and end sites in the order of the file, up to and with the line MOTION.
+
+    An end site is the index of its joint and its offset.
+    """
     if lines.next("HIERARCHY") != "HIERARCHY":
         raise lines.error("is not 'HIERARCHY', which begins a BVH file")
     joints: list[_Joint] = []
+    ends: list[tuple[int, tuple[float, float, float]]] = []
     names: set[str] = set()
     open_joints: list[int] = []  # the joints whose braces are open, -1 for an end site
+    end_placed = False  # whether the open end site has its offset
     opening: int | None = None  # the joint or end site whose brace must come next
     while True:
         line = lines.next("the rest of the hierarchy and a line MOTION")
@@ -234,6 +301,11 @@ def _read_hierarchy(lines: _Lines) -> list[_Joint]:
             name = " ".join(words[1:])
             if not name:
                 raise lines.error(f"has {word} without a name")
+            if len(name) > MAX_NAME or not name.isprintable():
+                raise lines.error(
+                    f"has {word} {_shown(name)} of {len(name)} characters, expected a name of at"
+                    f" most {MAX_NAME} that can be printed"
+                )
             if (word == "ROOT") == bool(joints):
                 raise lines.error(f"has {_shown(line)}, expected one ROOT, which holds all others")
             if word == "JOINT" and (not open_joints or open_joints[-1] < 0):
@@ -250,7 +322,11 @@ def _read_hierarchy(lines: _Lines) -> list[_Joint]:
         elif words[:2] == ["End", "Site"]:
             if not open_joints or open_joints[-1] < 0:
                 raise lines.error("has an end site outside of a joint's braces")
-            opening = -1
+            if len(ends) == MAX_ENDS:
+                raise lines.error(
+                    f"has end site number {MAX_ENDS + 1}, and {MAX_ENDS} are the limit"
+                )
+            opening, end_placed = -1, False
         elif line == "}":
             if not open_joints:
                 raise lines.error("closes a brace that was not opened")
@@ -264,9 +340,19 @@ def _read_hierarchy(lines: _Lines) -> list[_Joint]:
             offset = _numbers(lines, words[1:], "OFFSET")
             if len(offset) != 3:
                 raise lines.error(f"has {len(offset)} numbers behind OFFSET, expected 3")
-            if open_joints[-1] >= 0:
-                joints[open_joints[-1]].offset = (offset[0], offset[1], offset[2])
+            place = (offset[0], offset[1], offset[2])
+            if open_joints[-1] < 0:
+                if end_placed:
+                    raise lines.error("has OFFSET for the second time in one end site")
+                end_placed = True
+                ends.append((open_joints[-2], place))
+            elif joints[open_joints[-1]].offset is not None:
+                raise lines.error("has OFFSET for the second time in one joint")
+            else:
+                joints[open_joints[-1]].offset = place
         elif word == "CHANNELS" and open_joints and open_joints[-1] >= 0:
+            if joints[open_joints[-1]].channels is not None:
+                raise lines.error("has CHANNELS for the second time in one joint")
             joints[open_joints[-1]].channels = _channels(lines, words)
         else:
             raise lines.error(
@@ -277,11 +363,11 @@ def _read_hierarchy(lines: _Lines) -> list[_Joint]:
                 raise lines.error(f"is {_shown(line)}, where no brace belongs")
             open_joints.append(opening)
             opening = None
-    return joints
+    return joints, ends
 
 
 def _channels(lines: _Lines, words: list[str]) -> tuple[str, ...]:
-    channels = tuple(words[2:])
+    channels = tuple(word.capitalize() for word in words[2:])  # some write `XPosition`
     if len(words) < 2 or words[1] != str(len(channels)):
         counted = words[1] if len(words) > 1 else "nothing"
         raise lines.error(
@@ -312,7 +398,8 @@ def _read_frames(lines: _Lines, columns: int) -> tuple[float, np.ndarray]:
         raise lines.error(f"is {_shown(line)}, expected 'Frame Time: SECONDS'")
     (frame_time,) = _numbers(lines, [value.strip()], "frame time")
     if not 1e-4 <= frame_time <= 10.0:
-        raise lines.error(f"has a frame time of {frame_time:g} s, expected 0.0001 to 10")
+        rate = f", or {1 / frame_time:.6f} if that is the rate" if 10 < frame_time <= 1e4 else ""
+        raise lines.error(f"has a frame time of {frame_time:g} s, expected 0.0001 to 10{rate}")
     rows: list[list[float]] = []
     for line in lines.rest():
         words = line.split()

@@ -54,6 +54,11 @@ class Fidelity:
         found = []
         if self.limit_excess_rad > 0:
             found.append(f"A joint is {self.limit_excess_rad:.3f} rad beyond its range.")
+        if self.foot_contact_share == 0.0:
+            found.append(
+                "No foot stands on the floor in any frame: the person lies or hangs, or the up axis"
+                " or the rate is not what was found."
+            )
         if self.foot_slide_m_s > SLIDE:
             found.append(f"Standing feet slide at {self.foot_slide_m_s:.3f} m/s, over {SLIDE} m/s.")
         if self.penetration_m > PENETRATION:

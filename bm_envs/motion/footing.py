@@ -7,8 +7,8 @@ slides nor sinks in, though it has no toe joint. From one stance to the next the
 what the person's foot does and what the robot's has to is handed over smoothly, which bends the
 path of a swing a little and leaves no jump.
 
-A foot that is dragged over the floor does not stand: it follows the person's and only stays out of
-the floor.
+A foot that is dragged over the floor does not stand, nor does one whose sole is not down, of who
+lies or kneels: it follows the person's and only stays out of the floor.
 """
 
 from __future__ import annotations
@@ -31,6 +31,9 @@ MAX_DRIFT = 0.06
 """m that a toe may move in a stance; more is a foot that is dragged."""
 MIN_FRAMES = 4
 """Shortest stance, and shortest gap in one, in frames at 50 Hz."""
+SOLE_DOWN = 0.26
+"""Least cosine between a foot's up and the world's: beyond 75 degrees it is no sole that is on the
+floor but a side, a heel or an instep of who lies or kneels."""
 MAX_YAW = 0.26
 """rad (15 degrees) of turning in a stance that count as noise; beyond, a foot turns on its toe."""
 
@@ -54,7 +57,11 @@ class Feet:
 
 
 def foot_quats(
-    shin: np.ndarray, foot: np.ndarray, ankle_clear: np.ndarray, toe_clear: np.ndarray
+    shin: np.ndarray,
+    foot: np.ndarray,
+    ankle_clear: np.ndarray,
+    toe_clear: np.ndarray,
+    drop: float | None = None,
 ) -> np.ndarray:
     """`[T, 2, 4]`: orientation of the feet, flat where the person's stand.
 
@@ -66,15 +73,20 @@ def foot_quats(
         foot: `[T, 2, 3]`, from ankle to toe joint.
         ankle_clear: `[T, 2]`, m, an ankle over its height in standing.
         toe_clear: `[T, 2]`, likewise of the toes.
+        drop: m, a toe under its ankle in standing, for feet that never stand; None: seen.
     """
     x = foot / np.linalg.norm(foot, axis=-1, keepdims=True)
     y = rot.cross(shin, x)
     # A foot in line with its shin has no such axis; nobody's ankle goes that far.
     y = y / np.maximum(np.linalg.norm(y, axis=-1, keepdims=True), 1e-12)
     quat = rot.quat_from_matrix(np.stack([x, y, rot.cross(x, y)], axis=-1))
-    high = np.maximum(ankle_clear, toe_clear)
-    down = high < max(STAND_HEIGHT, float(np.percentile(high, 5)))
-    slope = np.median(np.arcsin(np.clip(-x[..., 2][down], -1.0, 1.0)))
+    if drop is None:
+        high = np.maximum(ankle_clear, toe_clear)
+        down = high < max(STAND_HEIGHT, float(np.percentile(high, 5)))
+        slope = np.median(np.arcsin(np.clip(-x[..., 2][down], -1.0, 1.0)))
+    else:
+        length = float(np.median(np.linalg.norm(foot, axis=-1)))
+        slope = np.arcsin(np.clip(drop / length, 0.0, 0.7))
     return rot.quat_mul(quat, rot.quat_from_axis_angle(np.array([0.0, -slope, 0.0])))
 
 
@@ -98,9 +110,12 @@ def plant(
     """
     pos, turned = ankle.copy(), quat.copy()
     contact = np.zeros(ankle_clear.shape, bool)
+    sole_down = rot.quat_rotate(quat, np.array([0.0, 0.0, 1.0]))[..., 2] > SOLE_DOWN
     for side in range(2):
         heel_down, toe_down = (
-            (clear[:, side] < STAND_HEIGHT) & (_speed(joint[:, side], fps) < STAND_SPEED)
+            (clear[:, side] < STAND_HEIGHT)
+            & (_speed(joint[:, side], fps) < STAND_SPEED)
+            & sole_down[:, side]
             for clear, joint in ((ankle_clear, ankle), (toe_clear, toe))
         )
         shift, turn = np.full_like(ankle[:, side], np.nan), np.full_like(ankle[:, side], np.nan)

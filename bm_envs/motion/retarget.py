@@ -122,7 +122,8 @@ def targets(body: Body) -> Targets:
     robot = robot_lengths()
     scale = robot.leg_length / body.leg_length
     pos = {part: scale * value for part, value in body.pos.items()}
-    ankle_height = -g1.SOLE_HEIGHT - scale * body.ankle_height  # of the robot's over the person's
+    # Of the robot's standing ankle over the person's; who lies is as high as the scaled person.
+    ankle_height = -g1.SOLE_HEIGHT - scale * body.ankle_height if body.feet_stand else 0.0
 
     # Over the origin and along x, at the first frame.
     hips = (pos["left_hip"] + pos["right_hip"]) / 2
@@ -133,7 +134,7 @@ def targets(body: Body) -> Targets:
     torso_quat = rot.quat_mul(heading, body.torso_quat)
 
     hips = (pos["left_hip"] + pos["right_hip"]) / 2
-    left = rot.quat_rotate(rot.yaw_quat(pelvis_quat), np.array([0.0, 1.0, 0.0]))
+    left = _sideways(pelvis_quat)
     person_width = np.linalg.norm(pos["left_hip"] - pos["right_hip"], axis=1).mean()
     widen = (robot.hip_width - person_width) / 2
     ankle = np.stack([
@@ -148,7 +149,8 @@ def targets(body: Body) -> Targets:
     ankle_clear = both("ankle")[..., 2] + g1.SOLE_HEIGHT
     toe_clear = both("toe")[..., 2] - ankle_height - scale * body.toe_height
     shin, foot = both("knee") - both("ankle"), both("toe") - both("ankle")
-    foot_quat = footing.foot_quats(shin, foot, ankle_clear, toe_clear)
+    drop = None if body.feet_stand else scale * (body.ankle_height - body.toe_height)
+    foot_quat = footing.foot_quats(shin, foot, ankle_clear, toe_clear, drop)
     feet = footing.plant(body.fps, ankle, foot_quat, both("toe"), ankle_clear, toe_clear)
 
     pelvis_pos = hips - rot.quat_rotate(pelvis_quat, np.array([0.0, 0.0, robot.hip_height]))
@@ -171,6 +173,19 @@ def targets(body: Body) -> Targets:
         hand=rot.quat_rotate(heading, body.hand),
         leg=directions("hip", "ankle"),
     )
+
+
+def _sideways(pelvis_quat: np.ndarray) -> np.ndarray:
+    """`[T, 3]`: to the left of the pelvis, level while it stands.
+
+    Who lies has no heading: where the pelvis looks straight up or down, its yaw jumps with the
+    least turn. There, and by degrees on the way, its own left serves, tilted or not.
+    """
+    y = np.array([0.0, 1.0, 0.0])
+    level = rot.quat_rotate(rot.yaw_quat(pelvis_quat), y)
+    steep = np.abs(rot.quat_rotate(pelvis_quat, np.array([1.0, 0.0, 0.0]))[:, 2:])
+    share = np.clip((steep - 0.8) / 0.15, 0.0, 1.0)
+    return np.where(share > 0, level + share * (rot.quat_rotate(pelvis_quat, y) - level), level)
 
 
 def _hips(pelvis_pos: np.ndarray, pelvis_quat: np.ndarray, robot: Robot) -> np.ndarray:
@@ -415,5 +430,15 @@ def retarget(
     Raises:
         MotionError: see `body_motion` and `solve`.
     """
-    wanted = targets(body_motion(person.at_rate(fps), mapping, up))
+    body = body_motion(person.at_rate(fps), mapping, up)
+    return retarget_body(body, name=name, source=source, licence=licence)
+
+
+def retarget_body(body: Body, *, name: str, source: str, licence: str) -> tuple[Clip, Targets]:
+    """The same of a body that has been found already.
+
+    Raises:
+        MotionError: see `solve`.
+    """
+    wanted = targets(body)
     return States(solve(wanted)).clip(name, wanted, source, licence), wanted

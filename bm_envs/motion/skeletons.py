@@ -2,35 +2,50 @@
 
 `find_mapping` tells the known skeletons by their joints' names; others take a small JSON file
 (`read_mapping`). `body_motion` then gives positions and orientations that no longer depend on the
-file's axes: z up, the floor at 0, metres of the robot's size.
+file's axes: z up, the floor at 0, in the file's unit of length.
 
-| skeleton | told by | rest pose |
+| skeleton | told by | rest pose as published |
 |---|---|---|
-| LAFAN1 | `LeftUpLeg`, `LeftToe`, `Spine2` | bones along x, so `pelvis_up` is given |
+| FAIR (AnimatedDrawings) | `Spine3`, `LeftUpLeg`, `LeftToeBase` | T-pose, z up |
 | CMU as FBX tools write it | `LHipJoint`, `LeftUpLeg`, `LeftToeBase` | T-pose |
 | CMU as MotionBuilder-friendly BVH | `LHipJoint`, `LeftHip`, `LeftAnkle` | standing, y up |
-| FAIR (AnimatedDrawings) | `Spine3`, `LeftUpLeg`, `LeftToeBase` | T-pose, z up |
+| Mixamo | `Spine2`, `LeftUpLeg`, `LeftToeBase`; often `mixamorig:` before each | T-pose, y up |
+| LAFAN1 | `Spine2`, `LeftUpLeg`, `LeftToe` | bones along x, so `pelvis_up` is given |
+| Xsens (MVN's BVH) | `Chest4`, `LeftHip`, `LeftCollar` | T-pose, y up |
+| Xsens (MVN's segments) | `T8`, `LeftUpperLeg`, `LeftForeArm` | T-pose |
 | SMPL family | `left_hip`, `spine3`, `left_foot` | T-pose, y up |
 
-A mapping file has the parts' joints, and `pelvis_up` where the rest pose is no standing one:
+The name in front of a skeleton's joints (`mixamorig:Hips`, `Bob_Hips`) may be any. Names tell which
+joint is which and no more: how the rest pose stands is measured in each file, and only where it
+does not stand do the skeleton's own `pelvis_up` and `up` serve.
+
+A mapping file has the parts' joints or end sites (`LeftToe_end`), `pelvis_up` where the rest pose
+is no standing one, and `up` where the file's axis is known:
 
     {"joints": {"pelvis": "Hips", "chest": "Spine2", "neck": "Neck", "left_hip": "LeftUpLeg", ...},
-     "pelvis_up": [1, 0, 0]}
+     "pelvis_up": [1, 0, 0], "up": "y"}
+
+**Which axis is up.** What says so first: the layout of the file (AMASS: z), then the rest pose if
+it stands along an axis, then the mapping. The motion is the second witness: from the feet to the
+neck, in the mean. Where it is along another axis, either a person lies, crawls or hangs upside
+down, or the file is turned, and nothing in it tells which: that is a question to the user (`up`).
 """
 
 from __future__ import annotations
 
+import difflib
 import itertools
 import json
 import os
-from dataclasses import dataclass
+import warnings
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 
 from bm_envs import rotations as rot
-from bm_envs.errors import MotionError
+from bm_envs.errors import MotionError, MotionWarning
 from bm_envs.motion.bvh import PersonMotion
 
 SIDES = ("left", "right")
@@ -38,7 +53,8 @@ LIMBS = ("hip", "knee", "ankle", "toe", "shoulder", "elbow", "wrist")
 PARTS = ("pelvis", "chest", "neck", *(f"{s}_{limb}" for s in SIDES for limb in LIMBS))
 MAX_JSON = 2**20
 
-Up = Literal["auto", "x", "y", "z"]
+Up = Literal["auto", "x", "y", "z", "-x", "-y", "-z"]
+AXES: tuple[Up, ...] = ("x", "y", "z", "-x", "-y", "-z")
 
 FLOOR_PERCENTILE = 10.0
 """Of the lower foot's height over all frames: where a foot on the floor is. Someone who jumps all
@@ -48,6 +64,29 @@ TOE_SHARE = 0.25
 """Toe joint over the sole, as a share of its height under the ankle: 2 of 8 cm in a person."""
 UPRIGHT = 0.5
 """Least cosine between the mean direction from feet to neck and the axis that is taken for up."""
+REST_UPRIGHT = 0.866
+"""The same of a rest pose: within 30 degrees, of which a pose that stands slanted has no say."""
+MAX_BEND = 45.0
+"""degrees between the pelvis's up and the line from hips to neck, in the median: no spine bends so
+far all the time, so the pelvis's up is wrong. Of the project's BVH files the largest is 14."""
+MAX_PACE = 25.0
+"""Leg lengths a second of the root that 5 % of the frames may exceed: a sprinter has 14."""
+TRUNK_LEGS = (0.15, 7.0)
+"""Least and most of the trunk's length (hips to neck) over the leg's: 0.6 in a person."""
+LYING = {"pelvis": 0.12, "hip": 0.12, "chest": 0.14, "neck": 0.1}
+LEANING = {"shoulder": 0.1, "knee": 0.07, "elbow": 0.05, "wrist": 0.04, "ankle": 0.05,
+           "toe": 0.025}  # fmt: skip
+"""How high a part's joint is over the floor that it is on, in leg lengths: 0.12 is 10 cm."""
+LIES = 0.25
+"""Leg lengths from the floor under arms and knees within which the trunk lies, and tells the floor
+better than a hand, which is drawn through it as often as not."""
+SUNKEN = 0.08
+"""Leg lengths that such a part must be under the floor of the feet before the feet are taken to be
+in the air: a knee or a hand in kneeling is not."""
+SHIN = 0.3
+"""Least cosine between the world's up and the shin of a leg that stands; 0.7 in a deep squat."""
+FOOT_HEIGHTS = (0.1, 0.025)
+"""Ankle and toe joint over the floor of who stands, in leg lengths, where the feet never do."""
 
 
 @dataclass(frozen=True)
@@ -61,6 +100,11 @@ class Mapping:
     """What points up in the pelvis joint's own frame; None: seen from the rest pose."""
     marks: tuple[str, ...] = ()
     """Other joints by which the skeleton is told."""
+    up: Up | None = None
+    """The file's axis that points up, for a rest pose that does not stand."""
+    known: bool = False
+    """Whether it was told by names: then `pelvis_up` serves only where the rest pose does not
+    stand. Who wrote a mapping file meant what it says."""
 
 
 def _mapping(
@@ -71,13 +115,14 @@ def _mapping(
     sides: tuple[str, str] = ("Left", "Right"),
     pelvis_up: tuple[float, float, float] | None = None,
     marks: tuple[str, ...] = (),
+    up: Up | None = None,
 ) -> Mapping:
     """A mapping from lists of names; `*` in them stands for the side."""
     joints: dict[str, str] = dict(zip(PARTS[:3], trunk.split(), strict=True))
     for side, spelling in zip(SIDES, sides, strict=True):
         for limb, joint in zip(LIMBS, f"{legs} {arms}".split(), strict=True):
             joints[f"{side}_{limb}"] = joint.replace("*", spelling)
-    return Mapping(name, joints, pelvis_up, marks)
+    return Mapping(name, joints, pelvis_up, marks, up, known=True)
 
 
 SKELETONS = (
@@ -90,9 +135,14 @@ SKELETONS = (
         "CMU", "Hips Chest2 Neck", "*Hip *Knee *Ankle *Toe", "*Shoulder *Elbow *Wrist",
         marks=("LHipJoint",),
     ),
+    _mapping("Mixamo", "Hips Spine2 Neck", "*UpLeg *Leg *Foot *ToeBase", "*Arm *ForeArm *Hand"),
     _mapping(
         "LAFAN1", "Hips Spine2 Neck", "*UpLeg *Leg *Foot *Toe", "*Arm *ForeArm *Hand",
-        pelvis_up=(1.0, 0.0, 0.0),
+        pelvis_up=(1.0, 0.0, 0.0), up="y",
+    ),
+    _mapping("Xsens", "Hips Chest4 Neck", "*Hip *Knee *Ankle *Toe", "*Shoulder *Elbow *Wrist"),
+    _mapping(
+        "Xsens", "Pelvis T8 Neck", "*UpperLeg *LowerLeg *Foot *Toe", "*UpperArm *ForeArm *Hand"
     ),
     _mapping(
         "SMPL", "pelvis spine3 neck", "*_hip *_knee *_ankle *_foot", "*_shoulder *_elbow *_wrist",
@@ -102,15 +152,20 @@ SKELETONS = (
 
 
 def find_mapping(person: PersonMotion) -> Mapping:
-    """The known skeleton whose joints are all there.
+    """The known skeleton whose joints are all there, maybe with one name before each.
 
     Raises:
         MotionError: none is.
     """
     names = set(person.names)
     for mapping in SKELETONS:
-        if names.issuperset([*mapping.joints.values(), *mapping.marks]):
-            return mapping
+        root = mapping.joints["pelvis"]
+        for name in person.names:
+            before = name.removesuffix(root)
+            wanted = (*mapping.joints.values(), *mapping.marks)
+            if name.endswith(root) and names.issuperset(before + joint for joint in wanted):
+                joints = {part: before + joint for part, joint in mapping.joints.items()}
+                return replace(mapping, joints=joints)
     known = ", ".join(dict.fromkeys(mapping.name for mapping in SKELETONS))
     raise MotionError(
         f"{person.source}: its joints ({', '.join(person.names[:4])}, ...) are those of no known"
@@ -125,37 +180,65 @@ def read_mapping(path: str | Path) -> Mapping:
         MotionError: one sentence with the file, what is wrong and what was expected.
     """
     value = read_json(path)
-    if not isinstance(value.get("joints"), dict) or set(value) - {"joints", "pelvis_up"}:
-        raise MotionError(f"{path}: has {_listed(value)}, expected 'joints' and maybe 'pelvis_up'.")
+    if not isinstance(value.get("joints"), dict) or set(value) - {"joints", "pelvis_up", "up"}:
+        raise MotionError(
+            f"{path}: has {_listed(value)}, expected 'joints' and maybe 'pelvis_up' and 'up'."
+        )
     joints = value["joints"]
     if set(joints) != set(PARTS):
         wrong = sorted(set(joints) ^ set(PARTS))[0]
         problem = "lacks" if wrong in PARTS else "has the unknown part"
-        raise MotionError(f"{path}: {problem} '{wrong}', expected {', '.join(PARTS)}.")
+        raise MotionError(f"{path}: {problem} {_shown(wrong)}, expected {', '.join(PARTS)}.")
+    parts: dict[str, str] = {}
     for part, joint in joints.items():
-        if not isinstance(joint, str):
-            raise MotionError(f"{path}: {part} is {joint!r}, expected a joint's name.")
-    up = value.get("pelvis_up")
-    if up is not None:
-        up = numbers(path, "pelvis_up", up, (3,))
-        if not np.linalg.norm(up) > 1e-6:
-            raise MotionError(f"{path}: pelvis_up is zero, expected a direction.")
-        up = (float(up[0]), float(up[1]), float(up[2]))
-    return Mapping(Path(path).stem, joints, up)
+        if not isinstance(joint, str) or not joint:
+            raise MotionError(f"{path}: {part} is {_shown(joint)}, expected a joint's name.")
+        # A short spine's only joint may be the chest, too.
+        other = parts.setdefault(joint, part)
+        if other != part and {other, part} not in ({"pelvis", "chest"}, {"chest", "neck"}):
+            raise MotionError(
+                f"{path}: {other} and {part} are both {_shown(joint)}, expected a joint for each."
+            )
+    pelvis_up = value.get("pelvis_up")
+    if pelvis_up is not None:
+        pelvis_up = numbers(path, "pelvis_up", pelvis_up, (3,))
+        length = float(np.linalg.norm(pelvis_up))
+        if not 1e-6 < length < 1e6:
+            raise MotionError(
+                f"{path}: pelvis_up is {'zero' if length <= 1e-6 else 'too long'},"
+                " expected a direction."
+            )
+        pelvis_up = (float(pelvis_up[0]), float(pelvis_up[1]), float(pelvis_up[2]))
+    up = value.get("up")
+    if up is not None and up not in AXES:
+        raise MotionError(f"{path}: up is {_shown(up)}, expected {', '.join(AXES)}.")
+    return Mapping(Path(path).stem, joints, pelvis_up, up=up)
 
 
 def read_json(path: str | Path) -> dict[str, Any]:
-    """The object in a small JSON file."""
+    """The object in a small JSON file; a key that comes twice is refused."""
     if not os.path.isfile(path):
         problem = "is not a file" if os.path.exists(path) else "does not exist"
         raise MotionError(f"{path}: {problem}, expected a .json file.")
+
+    def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        found = dict(pairs)
+        if len(found) < len(pairs):
+            keys = [key for key, _ in pairs]
+            twice = next(key for key in keys if keys.count(key) > 1)
+            raise MotionError(f"{path}: has the key {_shown(twice)} twice, expected it once.")
+        return found
+
     try:
-        with open(path, encoding="utf-8") as stream:
+        with open(path, encoding="utf-8-sig") as stream:
             text = stream.read(MAX_JSON + 1)
         if len(text) > MAX_JSON:
             raise MotionError(f"{path}: has more than {MAX_JSON} characters.")
-        value = json.loads(text)
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
+        value = json.loads(text, object_pairs_hook=once)
+    except MotionError:
+        raise
+    except (OSError, ValueError, RecursionError) as error:
+        # ValueError: no JSON, no UTF-8, or a whole number of more than 4300 digits.
         reason = str(error).splitlines()[0]
         raise MotionError(f"{path}: is no readable JSON file ({reason}).") from error
     if not isinstance(value, dict):
@@ -166,7 +249,9 @@ def read_json(path: str | Path) -> dict[str, Any]:
 def numbers(path: str | Path, key: str, value: Any, shape: tuple[int | None, ...]) -> np.ndarray:
     """`value` of a JSON file as finite numbers of that shape; None stands for any length."""
     try:
-        array = np.array(value, np.float64)
+        # Lists of lists of other lengths have no shape; texts and truths are no numbers here.
+        array = np.array(value)
+        array = array.astype(np.float64) if array.dtype.kind in "iuf" else np.full(1, np.nan)
     except (TypeError, ValueError, OverflowError):
         array = np.full(1, np.nan)
     fits = array.ndim == len(shape) and all(
@@ -178,12 +263,36 @@ def numbers(path: str | Path, key: str, value: Any, shape: tuple[int | None, ...
     return array
 
 
+def _shown(value: Any) -> str:
+    """A short text of one line for whatever a file holds."""
+    if isinstance(value, list | dict):
+        return f"a {type(value).__name__} of {len(value)}"
+    text = repr(value[:41] if isinstance(value, str) else value)
+    return text if len(text) <= 60 else text[:60] + "..."
+
+
 def _listed(value: dict[str, Any]) -> str:
     keys = [str(key)[:20] for key in itertools.islice(value, 5)]
     return ", ".join(map(repr, keys)) or "no keys"
 
 
 # --- the body ------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Findings:
+    """What was found in a file about its axes, and by what."""
+
+    up: str
+    """The file's axis that points up."""
+    up_by: str
+    """What says so."""
+    rest: str
+    """How the rest pose stands, and where the pelvis's up is from."""
+    floor: float
+    """Its height along that axis, in the file's unit."""
+    floor_by: str
+    """What lies or stands on it."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -209,14 +318,15 @@ class Body:
     """Of an ankle over the floor while the foot stands."""
     toe_height: float
     """Likewise of a toe joint."""
+    feet_stand: bool
+    """Whether they ever do; else the two heights are typical ones."""
+    found: Findings
+    """What was taken for what."""
 
     @property
     def leg_length(self) -> float:
         """Hip to knee to ankle, mean of both sides."""
-        return float(np.mean([
-            np.linalg.norm(self.pos[f"{side}_{a}"] - self.pos[f"{side}_{b}"], axis=1).mean() * 2
-            for side in SIDES for a, b in (("hip", "knee"), ("knee", "ankle"))
-        ]))  # fmt: skip
+        return _leg_length(self.pos)
 
 
 def body_motion(person: PersonMotion, mapping: Mapping, up: Up = "auto") -> Body:
@@ -225,43 +335,44 @@ def body_motion(person: PersonMotion, mapping: Mapping, up: Up = "auto") -> Body
     Args:
         person: the motion.
         mapping: which joints are which parts.
-        up: the file's axis that points up; "auto": the one that goes from feet to neck on average.
+        up: the file's axis that points up; "auto": found as this module's first lines say.
 
     Raises:
-        MotionError: a joint is missing, limbs without length, no axis is up, or the rest pose does
-            not tell how the pelvis stands.
+        MotionError: a joint is missing, limbs without length, what is up is not told or told in
+            two ways, or the rest pose does not tell how the pelvis stands.
     """
-    missing = [name for name in mapping.joints.values() if name not in person.names]
-    if missing:
-        raise MotionError(
-            f"{person.source}: lacks the joint '{missing[0]}' that the mapping '{mapping.name}'"
-            f" names; it has {', '.join(person.names[:40])}."
-        )
+    person = person.with_ends(set(mapping.joints.values()) - set(person.names))
+    for name in mapping.joints.values():
+        if name not in person.names:
+            raise MotionError(_lacks(person, mapping, name))
     index = {part: person.names.index(name) for part, name in mapping.joints.items()}
     world_pos, world_quat = person.world()
     raw = {part: world_pos[:, joint] for part, joint in index.items()}
-    for side, (a, b) in itertools.product(SIDES, itertools.pairwise(LIMBS)):
-        if (a, b) != ("toe", "shoulder"):
-            first, second = f"{side}_{a}", f"{side}_{b}"
-            if np.linalg.norm(raw[first] - raw[second], axis=1).min() < 1e-6:
-                raise MotionError(
-                    f"{person.source}: {first} and {second} are in one place, expected a limb"
-                    " between them."
-                )
+    rest = {part: person.rest_pos()[joint] for part, joint in index.items()}
+    _check_limbs(person, raw, rest)
 
-    turn = _upright(person.source, raw, up)
+    rest_up = _rest_up(rest)
+    axes, rest_text = _pelvis_axes(person.source, mapping, rest, rest_up)
+    axis, up_by = _find_up(person, mapping, raw, rest_up, up)
+    turn = _to_z(axis)
     pos = {part: rot.quat_rotate(turn, value) for part, value in raw.items()}
-    local = rot.quat_from_matrix(_pelvis_axes(person, mapping, index))
+    local = rot.quat_from_matrix(axes)
     pelvis, chest = (
         rot.quat_mul(rot.quat_mul(turn, world_quat[:, index[part]]), local)
         for part in ("pelvis", "chest")
     )
     trunk = pos["neck"] - (pos["left_hip"] + pos["right_hip"]) / 2
     torso = frame_quat(up=trunk, left=rot.quat_rotate(chest, np.array([0.0, 1.0, 0.0])))
+    _check_bend(person.source, pelvis, trunk, rest_text)
     hand = np.stack([
         rot.quat_rotate(rot.quat_mul(turn, world_quat[:, index[f"{side}_wrist"]]), way)
         for side, way in zip(SIDES, _rest_hands(person, index), strict=True)
     ], axis=1)  # fmt: skip
+    if not all(np.isfinite(value).all() for value in (pelvis, torso, hand, *pos.values())):
+        raise MotionError(
+            f"{person.source}: its numbers are too large or too small for a body, expected lengths"
+            " of 0.001 to 100000 in its unit."
+        )
     ankle, toe = (
         float(np.percentile(
             np.minimum(*(pos[f"{side}_{part}"][:, 2] for side in SIDES)), FLOOR_PERCENTILE
@@ -269,10 +380,119 @@ def body_motion(person: PersonMotion, mapping: Mapping, up: Up = "auto") -> Body
         for part in ("ankle", "toe")
     )  # fmt: skip
     # The sole's distance under the toe joint is not in the file; some of the ankle's is typical.
-    floor = toe - TOE_SHARE * max(0.0, ankle - toe)
+    floor, floor_by = toe - TOE_SHARE * max(0.0, ankle - toe), "the lower foot"
+    heights = (ankle - floor, toe - floor)
+    leg = _leg_length(pos)
+    lowest = _lying_floor(pos, leg)
+    feet_stand = _shins_upright(pos, ankle, leg) and not lowest < floor - SUNKEN * leg
+    if not feet_stand:
+        floor, floor_by = lowest, "the body (the feet never stand)"
+        ankle_high, toe_high = FOOT_HEIGHTS
+        heights = (ankle_high * leg, toe_high * leg)
     for value in pos.values():
         value[:, 2] -= floor
-    return Body(person.fps, pos, pelvis, torso, hand, ankle - floor, toe - floor)
+    found = Findings(axis, up_by, rest_text, floor, floor_by)
+    return Body(person.fps, pos, pelvis, torso, hand, *heights, feet_stand, found)
+
+
+def _lacks(person: PersonMotion, mapping: Mapping, name: str) -> str:
+    here = (*person.names, *person.ends)
+    close = difflib.get_close_matches(name, here, n=3, cutoff=0.6) or here[:12]
+    more = ", ..." if len(close) < len(here) else ""
+    return (
+        f"{person.source}: lacks the joint {_shown(name)} that the mapping {_shown(mapping.name)}"
+        f" names; it has {', '.join(close)}{more}."
+    )
+
+
+def _leg_length(pos: dict[str, np.ndarray]) -> float:
+    """Hip to knee to ankle, mean of both sides."""
+    return float(np.mean([
+        np.linalg.norm(pos[f"{side}_{a}"] - pos[f"{side}_{b}"], axis=1).mean() * 2
+        for side in SIDES for a, b in (("hip", "knee"), ("knee", "ankle"))
+    ]))  # fmt: skip
+
+
+def _lying_floor(pos: dict[str, np.ndarray], leg: float) -> float:
+    """The floor under a body that does not stand, in the lowest tenth of the frames."""
+    trunk, limbs = (
+        float(np.percentile(np.min([
+            pos[part][:, 2] - leg * height
+            for limb, height in table.items()
+            for part in ((limb,) if limb in pos else (f"left_{limb}", f"right_{limb}"))
+        ], axis=0), FLOOR_PERCENTILE))
+        for table in (LYING, LEANING)
+    )  # fmt: skip
+    return trunk if trunk - limbs < LIES * leg else limbs
+
+
+def _shins_upright(pos: dict[str, np.ndarray], ankle: float, leg: float) -> bool:
+    """Whether a shin is ever upright over an ankle that is down, at height `ankle` or little more.
+
+    In a tenth of these frames: a foot is flat on the floor only so.
+    """
+    low, upright = [], []
+    for side in SIDES:
+        shin = pos[f"{side}_knee"] - pos[f"{side}_ankle"]
+        upright.append(_unit(shin)[:, 2] > SHIN)
+        low.append(pos[f"{side}_ankle"][:, 2] < ankle + 0.03 * leg)
+    low = np.array(low)
+    return bool(np.array(upright)[low].mean() > 0.1) if low.any() else False
+
+
+def _check_limbs(
+    person: PersonMotion, pos: dict[str, np.ndarray], rest: dict[str, np.ndarray]
+) -> None:
+    """Limbs that have a length, legs that fit the trunk, a root that moves as people do."""
+    leg = _leg_length(pos)
+    least = max(1e-6, 1e-3 * leg)
+    for side, (a, b) in itertools.product(SIDES, itertools.pairwise(LIMBS)):
+        if (a, b) == ("toe", "shoulder"):
+            continue
+        first, second = f"{side}_{a}", f"{side}_{b}"
+        way = np.linalg.norm(pos[first] - pos[second], axis=1).min()
+        if b == "wrist":  # a hand points where the forearm does at rest
+            way = min(way, np.linalg.norm(rest[first] - rest[second]))
+        if not way >= least:
+            raise MotionError(
+                f"{person.source}: {first} and {second} are in one place, expected a limb"
+                " between them."
+            )
+    for left, right in (("left_hip", "right_hip"), ("left_shoulder", "right_shoulder")):
+        if not np.linalg.norm(pos[left] - pos[right], axis=1).min() >= least:
+            raise MotionError(
+                f"{person.source}: {left} and {right} are in one place, expected the body's width"
+                " between them."
+            )
+    hips = (pos["left_hip"] + pos["right_hip"]) / 2
+    trunk = np.linalg.norm(pos["neck"] - hips, axis=1)
+    ratio = float(np.median(trunk)) / leg
+    if not (TRUNK_LEGS[0] <= ratio <= TRUNK_LEGS[1] and trunk.min() >= least):
+        raise MotionError(
+            f"{person.source}: from hips to neck are {float(np.median(trunk)):.4g} and the legs"
+            f" have {leg:.4g}, expected 0.6 times as much as in a person: the mapping names other"
+            " joints, or lengths have different units."
+        )
+    pace = np.linalg.norm(np.diff(pos["pelvis"], axis=0), axis=1) * person.fps / leg
+    fast = float(np.percentile(pace, 95))
+    if not fast <= MAX_PACE:
+        raise MotionError(
+            f"{person.source}: its pelvis moves at {fast:.4g} leg lengths a second, expected at"
+            f" most {MAX_PACE:g}: positions have another unit than the skeleton (mm or cm to m), or"
+            f" {person.fps:.6g} is not its rate."
+        )
+
+
+def _check_bend(source: str, pelvis: np.ndarray, trunk: np.ndarray, rest_text: str) -> None:
+    up = rot.quat_rotate(pelvis, np.array([0.0, 0.0, 1.0]))
+    sine = np.linalg.norm(np.cross(up, trunk), axis=-1)
+    bend = float(np.median(np.degrees(np.arctan2(sine, (up * trunk).sum(axis=-1)))))
+    if bend > MAX_BEND:
+        raise MotionError(
+            f"{source}: the pelvis is tilted by {bend:.0f} degrees (median) from the line between"
+            f" hips and neck, expected at most {MAX_BEND:g}: {rest_text}, which does not fit this"
+            " file (--mapping with another pelvis_up)."
+        )
 
 
 def _rest_hands(person: PersonMotion, index: dict[str, int]) -> np.ndarray:
@@ -290,49 +510,130 @@ def frame_quat(*, up: np.ndarray, left: np.ndarray) -> np.ndarray:
     return rot.quat_from_matrix(np.stack([x, rot.cross(z, x), z], axis=-1))
 
 
-def _upright(source: str, pos: dict[str, np.ndarray], up: Up) -> np.ndarray:
-    """The rotation that takes the file's axes to z up."""
-    feet = (pos["left_ankle"] + pos["right_ankle"]) / 2
-    mean = (pos["neck"] - feet).mean(axis=0)
-    mean = mean / max(float(np.linalg.norm(mean)), 1e-12)
-    axis = int(np.abs(mean).argmax()) if up == "auto" else "xyz".index(up)
-    if up == "auto" and abs(mean[axis]) < UPRIGHT:
-        raise MotionError(
-            f"{source}: the person does not stand along any axis on average, so which is up must"
-            " be told (--up x, y or z)."
-        )
-    sign = -1.0 if up == "auto" and mean[axis] < 0 else 1.0
-    if axis == 2 and sign > 0:
+def _unit(value: np.ndarray) -> np.ndarray:
+    return value / np.maximum(np.linalg.norm(value, axis=-1, keepdims=True), 1e-12)
+
+
+def _nearest_axis(way: np.ndarray, least: float) -> Up | None:
+    """The axis within `least` (a cosine) of `way [3]`."""
+    axis = int(np.abs(way).argmax())
+    if not abs(way[axis]) >= least:
+        return None
+    return AXES[axis + 3 * bool(way[axis] < 0)]
+
+
+def _vector(axis: str) -> np.ndarray:
+    return np.eye(3)["xyz".index(axis[-1])] * (-1.0 if axis[0] == "-" else 1.0)
+
+
+def _to_z(axis: str) -> np.ndarray:
+    """The rotation that takes the file's `axis` to z up."""
+    if axis == "z":
         return np.array([1.0, 0.0, 0.0, 0.0])
-    if axis == 2:
+    if axis == "-z":
         return np.array([0.0, 1.0, 0.0, 0.0])
     # A quarter turn about the axis that is neither up nor z.
-    about = np.cross(np.eye(3)[axis] * sign, [0.0, 0.0, 1.0])
+    about = np.cross(_vector(axis), [0.0, 0.0, 1.0])
     return rot.quat_from_axis_angle(about * np.pi / 2)
 
 
-def _pelvis_axes(person: PersonMotion, mapping: Mapping, index: dict[str, int]) -> np.ndarray:
+def _find_up(
+    person: PersonMotion,
+    mapping: Mapping,
+    pos: dict[str, np.ndarray],
+    rest_up: np.ndarray | None,
+    told: Up,
+) -> tuple[str, str]:
+    """The file's axis that points up, and what says so."""
+    if told != "auto":
+        return told, "as told"
+    way = pos["neck"] - (pos["left_ankle"] + pos["right_ankle"]) / 2
+    mean = _unit(way).mean(axis=0)
+    rest = None if rest_up is None else _nearest_axis(_unit(rest_up), REST_UPRIGHT)
+    said = [
+        (person.up, "the file's layout"),
+        (rest, "the rest pose"),
+        (mapping.up, f"the skeleton {mapping.name}" if mapping.known else "the mapping"),
+    ]
+    axis, witness = next(((axis, name) for axis, name in said if axis), (None, ""))
+    if axis is None:
+        axis = _nearest_axis(mean, UPRIGHT)
+        if axis is None:
+            raise MotionError(
+                f"{person.source}: the person does not stand along any axis on average, so which"
+                " is up must be told (--up x, y or z)."
+            )
+        share = float((_unit(way) @ _vector(axis) > REST_UPRIGHT).mean())
+        warnings.warn(
+            f"{person.source}: {axis} is taken for up by the motion alone ({share:.0%} of the"
+            f" frames stand along it), since the rest pose does not stand; --up={axis} says that"
+            " it is right.",
+            MotionWarning,
+            stacklevel=3,
+        )
+        return axis, "the motion alone"
+    if mean @ _vector(axis) >= UPRIGHT:
+        return axis, f"{witness} and the motion"
+    other = _nearest_axis(mean, UPRIGHT)
+    if other is None:
+        return axis, f"{witness} (the motion stands along no axis)"
+    raise MotionError(
+        f"{person.source}: up is {axis} by {witness} and {other} by the motion (from feet to neck),"
+        f" expected one: --up={axis} if the person lies, crawls or is upside down, --up={other} if"
+        " the file is turned."
+    )
+
+
+def _rest_up(rest: dict[str, np.ndarray]) -> np.ndarray | None:
+    """Unit vector from the feet to the neck in a rest pose that stands, else None."""
+    hips = (rest["left_hip"] + rest["right_hip"]) / 2
+    feet = (rest["left_ankle"] + rest["right_ankle"]) / 2
+    up = rest["neck"] - feet
+    trunk, legs = rest["neck"] - hips, hips - feet
+    if (up @ trunk > 0.5 * np.linalg.norm(up) * np.linalg.norm(trunk)
+            and up @ legs > 0.5 * np.linalg.norm(up) * np.linalg.norm(legs)):  # fmt: skip
+        return up
+    return None
+
+
+def _pelvis_axes(
+    source: str, mapping: Mapping, rest: dict[str, np.ndarray], rest_up: np.ndarray | None
+) -> tuple[np.ndarray, str]:
     """`[3, 3]`: ahead, left and up as columns, in the frames of pelvis and chest at rest.
 
-    At rest all joints' frames are parallel, so the same axes serve for both.
+    At rest all joints' frames are parallel, so the same axes serve for both. And where they are
+    from, as a sentence's part.
     """
-    rest = {part: person.rest_pos()[joint] for part, joint in index.items()}
     left = rest["left_hip"] - rest["right_hip"]
-    if mapping.pelvis_up is not None:
-        up = np.array(mapping.pelvis_up)
+    given = None if mapping.pelvis_up is None else np.array(mapping.pelvis_up)
+    if rest_up is not None and (given is None or mapping.known):
+        up, text = rest_up, "the rest pose stands, and the pelvis with it"
+    elif given is None:
+        raise MotionError(
+            f"{source}: its rest pose does not stand, expected 'pelvis_up' in the"
+            " mapping: what points up in the pelvis joint's own frame."
+        )
     else:
-        hips = (rest["left_hip"] + rest["right_hip"]) / 2
-        feet = (rest["left_ankle"] + rest["right_ankle"]) / 2
-        up = rest["neck"] - feet
-        trunk, legs = rest["neck"] - hips, hips - feet
-        if not (up @ trunk > 0.5 * np.linalg.norm(up) * np.linalg.norm(trunk)
-                and up @ legs > 0.5 * np.linalg.norm(up) * np.linalg.norm(legs)):  # fmt: skip
+        up = given
+        text = (
+            f"{'the rest pose does not stand' if rest_up is None else 'the rest pose stands'}, and"
+            f" {mapping.name} says {' '.join(f'{x:g}' for x in given)} is up in the pelvis"
+        )
+        if rest_up is not None and not _unit(up) @ _unit(rest_up) >= np.cos(np.radians(MAX_BEND)):
             raise MotionError(
-                f"{person.source}: its rest pose does not stand, expected 'pelvis_up' in the"
-                " mapping: what points up in the pelvis joint's own frame."
+                f"{source}: pelvis_up is {' '.join(f'{x:g}' for x in given)} in the mapping and"
+                f" {' '.join(f'{x:.2g}' for x in _unit(rest_up))} by the rest pose, which stands;"
+                " expected the same, or no pelvis_up."
             )
     left = left - up * (left @ up) / (up @ up)
     if not np.linalg.norm(left) > 1e-6:
-        raise MotionError(f"{person.source}: the hips are one above the other in its rest pose.")
+        raise MotionError(f"{source}: the hips are one above the other in its rest pose.")
     left, up = left / np.linalg.norm(left), up / np.linalg.norm(up)
-    return np.column_stack([np.cross(left, up), left, up])
+    ahead = np.cross(left, up)
+    toes = _unit(np.stack([rest[f"{side}_toe"] - rest[f"{side}_ankle"] for side in SIDES]))
+    if rest_up is not None and (toes @ ahead < -UPRIGHT).all():
+        raise MotionError(
+            f"{source}: the toes point behind the body in its rest pose, expected ahead: left and"
+            " right are swapped in the mapping, or the file is a mirror image (left-handed axes)."
+        )
+    return np.column_stack([ahead, left, up]), text
