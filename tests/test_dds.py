@@ -29,7 +29,7 @@ from bm_envs.robots import g1
 ROOT = Path(__file__).resolve().parent.parent
 DEPLOY, ROBOT = ROOT / "tools" / "deploy.py", ROOT / "tools" / "dds_robot.py"
 DOMAIN = 20 + os.getpid() % 200  # test runs side by side do not hear each other
-PATIENCE = "120"  # s; a busy machine
+PATIENCE = "30"  # s; a busy machine
 
 
 # --- messages -------------------------------------------------------------------------------------
@@ -171,6 +171,7 @@ class Wire:
         self.robot = SimulatedRobot()
         self.robot.stand(g1.DEFAULT_JOINT_POS)
         self.script, self.ticks, self.broken, self.is_heard = script, 0, 0, True
+        self.publishers, self.heard = (1,), 1
         self.sent = []
 
     def take(self, timeout_s=0.0):

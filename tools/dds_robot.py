@@ -16,6 +16,7 @@ them.
 
 from __future__ import annotations
 
+import dataclasses
 import signal
 import time
 from collections import deque
@@ -29,7 +30,7 @@ from tyro.conf import FlagCreatePairsOff, arg
 from bm_envs import cli
 from bm_envs.deploy import unitree_topics
 from bm_envs.deploy.controller import damped
-from bm_envs.deploy.robot import RobotConfig, SimulatedRobot
+from bm_envs.deploy.robot import SENSOR_DT, RobotConfig, SimulatedRobot
 from bm_envs.errors import ConfigError
 from bm_envs.robots import g1
 
@@ -130,10 +131,14 @@ def serve(robot: SimulatedRobot, unitree: Any, bus: Any, config: Config) -> Repo
     states = States(bus.writer(unitree.LOW_STATE_TOPIC), config, rng)
     report = Report()
 
-    def state() -> LowState_:
-        return unitree.to_low_state(robot.sense(), robot.data.actuator_force, MODE_MACHINE)
-
     waited = time.monotonic()
+    hung_s = 0.0  # a robot's clock runs while it hangs, too
+
+    def state() -> LowState_:
+        reading = robot.sense()
+        reading = dataclasses.replace(reading, time_s=hung_s + reading.time_s)
+        return unitree.to_low_state(reading, robot.data.actuator_force, MODE_MACHINE)
+
     command = None
     robot.hang()
     while command is None:  # no physics
@@ -142,8 +147,9 @@ def serve(robot: SimulatedRobot, unitree: Any, bus: Any, config: Config) -> Repo
                 f"No controller: nothing came on {unitree.LOW_CMD_TOPIC} within "
                 f"{config.patience_s:g} s (interface {config.interface}, domain {config.domain})."
             )
+        hung_s = time.monotonic() - waited
         states.send(state(), 0.0, report)
-        command = commands.take(0.02)
+        command = commands.take(SENSOR_DT)
     print("first command: it runs", flush=True)
     last, answers, limp, held = 0.0, True, False, False
     began = time.monotonic()

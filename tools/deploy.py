@@ -3,23 +3,26 @@
     python tools/dds_robot.py --domain 7                # a robot in MuJoCo, in another terminal
     python tools/deploy.py walk --domain 7              # dry run: publishes nothing
     python tools/deploy.py walk --domain 7 --motors
+    python tools/deploy.py walk --envelope              # what it holds commands and readings to
 
 Without `--motors` it reads states, runs the policy on them and prints what it would ask for, and
 publishes nothing. With `--motors` it stands up into the policy's default pose, follows the motion
-once and returns to standing until something stops it: Ctrl-C, the remote's B or select, `--end-s`,
-a tilt, a joint beyond its range, a number that is not finite, or states that no longer come. Motors
-are then damped, and so they are when this program fails in any way that it can still notice; a
-robot that nobody holds sinks to the ground.
+once and returns to standing until something stops it: Ctrl-C, a closed terminal or any other
+signal, the remote's B or select, `--end-s`, or whatever leaves the safety envelope
+(`bm_envs/deploy/envelope.py`), which it prints first. Motors are then damped, by a second process
+where this one is killed or hangs; a robot that nobody holds sinks to the ground.
 
-Exit status: 0 when it came to its end, 1 when it was stopped for safety, 2 when it could not begin.
-Read docs/deployment.md before a real robot is switched on. Nothing here has run on one yet.
+Exit status: 0 when it came to its end or was asked to end, 1 when it was stopped for safety, 2 when
+it could not begin. Read docs/deployment.md before a real robot is switched on. Nothing here has run
+on one yet.
 """
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
-import signal
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -28,16 +31,19 @@ import numpy as np
 from tyro.conf import FlagCreatePairsOff, Positional, arg
 
 from bm_envs import cli
-from bm_envs.deploy import unitree_topics
+from bm_envs.deploy import envelope, unitree_topics
 from bm_envs.deploy.controller import Controller, ControllerConfig, Motion, damped
+from bm_envs.deploy.envelope import Stream
+from bm_envs.deploy.guard import Guard
+from bm_envs.deploy.process import Signals, Voice
 from bm_envs.errors import ConfigError
 from bm_envs.policy import load_policy
 from bm_envs.robots import g1
 
 if TYPE_CHECKING:
-    from bm_envs.deploy.unitree import Reader, Writer
+    from bm_envs.deploy.unitree import LowState_, Reader, Writer
 
-REORDERED_MS = 1000  # a tick that is smaller by less comes from a message that was overtaken
+GLANCE_S = 0.02  # s, the longest wait between two looks at signals and the age of states
 DAMP_S = 1.0  # s of damping before it leaves
 DAMP_EVERY_S = 0.01
 
@@ -69,7 +75,9 @@ class Config:
     patience_s: float = 10.0
     """Seconds to wait for the robot's first state."""
     lost_s: float = 0.2
-    """Seconds without a state after which motors are damped."""
+    """Seconds without a new state after which motors are damped."""
+    envelope: Annotated[bool, FlagCreatePairsOff] = False
+    """Print the safety envelope and end."""
     policy_config: Path | None = None
     """JSON with the metadata that the policy file lacks; keys as in the ONNX metadata."""
     json: Path | None = None
@@ -83,6 +91,8 @@ class Config:
                 raise ConfigError(
                     f"{name} is {getattr(self, name)}, expected more than 0, up to 600 s."
                 )
+        if self.json is not None and self.json.is_dir():
+            raise ConfigError(f"{self.json} is a folder, expected the name of a file for --json.")
 
 
 @dataclass
@@ -90,86 +100,182 @@ class Report:
     """What happened."""
 
     states: int = 0
+    """New ones."""
     commands: int = 0
     late_states: int = 0
+    """Older than the newest."""
+    repeated_states: int = 0
+    """The same as the newest."""
     broken_states: int = 0
+    bounded_steps: int = 0
+    """Control steps whose target was held to a bound."""
+    late_steps: int = 0
     phase: str = "waiting"
     frame: int = 0
     reason: str = ""
 
 
+def first_state(
+    states: Reader, commands: Writer | None, config: Config, guard: Guard | None,
+    asked: Callable[[], str], say: Callable[[str], None],
+) -> LowState_:  # fmt: skip
+    """Wait for a robot that tells its state and listens; the newest state.
+
+    Raises:
+        ConfigError: there is none within `patience_s`, or it is none to be begun with.
+    """
+    unitree = unitree_topics()
+    where = f"(interface {config.interface}, domain {config.domain})"
+    message = None
+    began = time.monotonic()
+    told = False
+    while True:
+        if asked():
+            raise KeyboardInterrupt
+        message = states.take(GLANCE_S) or message
+        if message is not None:
+            if not told:
+                told = True
+                odd = other_robot(message.mode_machine)
+                danger, warning = unitree.motor_trouble(message)
+                if commands is not None and (odd or danger):
+                    raise ConfigError(f"{odd or danger}; motors stay off.")
+                for text in filter(None, (odd, danger, warning)):
+                    say(f"warning: {text}")
+                if guard is not None:
+                    guard.tell(message.mode_machine)
+            heard = commands is None or commands.is_heard
+            ready = guard is None or (heard and guard.is_ready())
+            if heard and ready:
+                break
+        if time.monotonic() - began > config.patience_s:
+            if message is None:
+                raise ConfigError(
+                    f"No robot: nothing came on {unitree.LOW_STATE_TOPIC} within "
+                    f"{config.patience_s:g} s {where}."
+                )
+            if commands is not None and not commands.is_heard:
+                raise ConfigError(
+                    f"No robot listens on {unitree.LOW_CMD_TOPIC} within {config.patience_s:g} s, "
+                    "though one tells its state."
+                )
+            raise ConfigError(
+                f"The process that guards the motors was not ready within {config.patience_s:g} s."
+            )
+    if states.heard > 1:
+        raise ConfigError(
+            f"{states.heard} publishers send {unitree.LOW_STATE_TOPIC}, expected one robot {where}."
+        )
+    return message
+
+
+def other_robot(mode_machine: int) -> str:
+    """What is odd about the robot's model, or nothing."""
+    if mode_machine in envelope.OTHER_ROBOTS:
+        return (
+            f"mode_machine {mode_machine} is a G1 with {envelope.OTHER_ROBOTS[mode_machine]}, "
+            f"expected {envelope.MODE_MACHINE} (29 joints)"
+        )
+    return ""
+
+
 def drive(
-    controller: Controller, states: Reader, commands: Writer | None, config: Config
-) -> Report:
-    """Control until there is nothing left to do."""
+    controller: Controller, states: Reader, commands: Writer | None, config: Config, *,
+    guard: Guard | None = None, asked: Callable[[], str] = str, say: Callable[[str], None] = print,
+) -> Report:  # fmt: skip
+    """Control until there is nothing left to do.
+
+    Args:
+        controller: the controller.
+        states: what the robot tells.
+        commands: to the motors; None publishes nothing.
+        config: settings.
+        guard: the process that damps when this one cannot.
+        asked: name of a signal that has come, or nothing.
+        say: prints a line.
+    """
     unitree = unitree_topics()
     report = Report()
-    message = states.take(config.patience_s)
-    if message is None:
-        raise ConfigError(
-            f"No robot: nothing came on {unitree.LOW_STATE_TOPIC} within {config.patience_s:g} s "
-            f"(interface {config.interface}, domain {config.domain})."
-        )
-    began = time.monotonic()
-    while commands is not None and not commands.is_heard:
-        if time.monotonic() - began > config.patience_s:
-            raise ConfigError(
-                f"No robot listens on {unitree.LOW_CMD_TOPIC} within {config.patience_s:g} s, "
-                "though one tells its state."
-            )
-        message = states.take(0.02) or message
-    mode_machine, tick = message.mode_machine, message.tick
-    print(f"robot found, mode_machine {mode_machine}", flush=True)
-    said = -np.inf
+    controller.envelope.forgiving = commands is None
+    message = first_state(states, commands, config, guard, asked, say)
+    mode_machine = message.mode_machine
+    say(f"robot found, mode_machine {mode_machine}")
+    if mode_machine != envelope.MODE_MACHINE:
+        say(f"warning: mode_machine is {mode_machine}, of ours it is {envelope.MODE_MACHINE}")
+    stream = Stream(lost_s=config.lost_s, by_tick=config.clock == "tick")
+    said, warned = -np.inf, ""
     try:
-        while True:
-            report.states += 1
-            now = message.tick / 1e3 if config.clock == "tick" else time.monotonic()
-            sensors = unitree.from_low_state(message, now)
-            command = controller.step(sensors)
-            if controller.phase in ("done", "damping"):
+        while message is not None:
+            kind, trouble = stream.take(
+                message.tick, time.monotonic(), states.publishers, message.mode_machine
+            )
+            if trouble:
+                controller.stop(trouble)
                 break
-            if commands is not None:
-                commands.write(unitree.to_low_cmd(command, mode_machine))
-                report.commands += 1
-            if now - said >= 1:
-                said = now
-                print(describe(controller, command.joint_pos, sensors.joint_pos), flush=True)
-            message = None
-            silent_from = time.monotonic()
-            while message is None:
-                left = config.lost_s - (time.monotonic() - silent_from)
-                message = states.take(max(left, 0.0))
-                if message is None:
-                    controller.stop(f"no state came for {config.lost_s:g} s, the robot is gone")
+            if kind == "fresh":
+                report.states += 1
+                now = stream.time_s
+                sensors = unitree.from_low_state(message, now)
+                command = controller.step(sensors)
+                danger, warning = unitree.motor_trouble(message)
+                if danger and commands is not None:
+                    controller.stop(danger)
+                if warning and warning != warned:
+                    warned = warning
+                    say(f"warning: {warning}")
+                if controller.phase in ("done", "damping"):
                     break
-                if tick - REORDERED_MS < message.tick < tick:
-                    report.late_states += 1
-                    message = None
-            if message is None:
-                break
-            if message.tick < tick:
-                controller.stop("the robot's clock went back, it was restarted")
-                break
-            tick = message.tick
+                if commands is not None:
+                    commands.write(unitree.to_low_cmd(command, mode_machine))
+                    report.commands += 1
+                if now - said >= 1:
+                    said = now
+                    say(describe(controller, command.joint_pos, sensors.joint_pos))
+            message = next_state(controller, states, stream, guard, asked)
     except KeyboardInterrupt:
         controller.stop("interrupted")
     finally:
         if commands is not None:
-            damp(commands, mode_machine)
+            damp(commands, mode_machine, guard)
+        report.late_states, report.repeated_states = stream.overtaken, stream.repeated
         report.broken_states = states.broken
+        report.bounded_steps, report.late_steps = controller.envelope.bounded, controller.late
         report.phase, report.frame, report.reason = (
             controller.phase, controller.frame, controller.reason,
         )  # fmt: skip
     return report
 
 
-def damp(commands: Writer, mode_machine: int) -> None:
-    """Let the motors resist and hold nothing."""
+def next_state(
+    controller: Controller, states: Reader, stream: Stream, guard: Guard | None,
+    asked: Callable[[], str],
+) -> LowState_ | None:  # fmt: skip
+    """The next state, new or not; None when the controller was stopped instead."""
+    while True:
+        if asked():
+            controller.stop("interrupted")
+            return None
+        if guard is not None and not guard.beat():
+            controller.stop("the process that guards the motors has ended")
+            return None
+        now = time.monotonic()
+        if trouble := stream.age(now):
+            controller.stop(trouble)
+            return None
+        left = stream.fresh_s + stream.lost_s - now
+        if (message := states.take(min(GLANCE_S, max(left, 0.0)))) is not None:
+            return message
+
+
+def damp(commands: Writer, mode_machine: int, guard: Guard | None = None) -> None:
+    """Let the motors resist and hold nothing, whatever happens meanwhile."""
     unitree = unitree_topics()
     message = unitree.to_low_cmd(damped(), mode_machine)
     for _ in range(round(DAMP_S / DAMP_EVERY_S)):
-        commands.write(message)
+        with contextlib.suppress(Exception):  # what fails once is tried again
+            commands.write(message)
+        if guard is not None:
+            guard.beat()
         time.sleep(DAMP_EVERY_S)
 
 
@@ -186,35 +292,68 @@ def describe(controller: Controller, target: np.ndarray, joint_pos: np.ndarray) 
     )
 
 
+def envelope_lines(config: Config) -> list[str]:
+    """The safety envelope, a line a quantity."""
+    settings = config.controller
+    table = envelope.rows(config.lost_s, settings.max_tilt_deg, settings.joint_margin)
+    return [
+        "safety envelope (quantity: bound; what happens beyond it, within what time):",
+        *(f"  {row.quantity}: {row.bound}; {row.reaction}, {row.within}" for row in table),
+    ]
+
+
 def main(config: Config) -> int:
     """Control the robot; 1 if it was stopped for safety."""
     unitree = unitree_topics()
     policy = load_policy(config.policy, config=config.policy_config)
     motion = Motion(policy, config.motion)
     controller = Controller(policy, motion, config.controller)
+    if config.envelope:
+        print("\n".join(envelope_lines(config)))
+        return 0
+    # The first call of a network takes longer than any other.
+    policy(np.zeros((1, policy.spec.observation_size), np.float32))
     bus = unitree.Bus(config.interface, config.domain)
     states = bus.reader(unitree.LOW_STATE_TOPIC)
     commands = bus.writer(unitree.LOW_CMD_TOPIC) if config.motors else None
     what = "MOTORS ON" if config.motors else "dry run, nothing is published"
-    print(
-        f"policy {policy.name}, motion {motion.name} ({motion.duration_s:.2f} s), interface "
-        f"{config.interface}, domain {config.domain}: {what}",
-        flush=True,
-    )
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C: motors are damped first
-    report = drive(controller, states, commands, config)
+    say = Voice()
+    guard = None
+    with Signals() as signals:
+        try:
+            for line in envelope_lines(config) if config.motors else ():
+                say(line)
+            say(
+                f"policy {policy.name}, motion {motion.name} ({motion.duration_s:.2f} s), "
+                f"interface {config.interface}, domain {config.domain}: {what}"
+            )
+            if config.motors:
+                patience = config.lost_s + envelope.GUARD_S
+                guard = Guard(config.interface, config.domain, patience)
+            report = drive(
+                controller, states, commands, config, guard=guard, asked=lambda: signals.asked,
+                say=say,
+            )  # fmt: skip
+        finally:
+            if guard is not None:
+                guard.dismiss()
+            say.close()
     if config.json is not None:
         cli.write_json(config.json, dataclasses.asdict(report))
-    print(
-        f"{report.states} states ({report.late_states} overtaken, {report.broken_states} broken), "
-        f"{report.commands} commands, {min(report.frame, motion.frames - 1)} of "
+    say = Voice()
+    say(
+        f"{report.states} states ({report.late_states} overtaken, {report.repeated_states} "
+        f"repeated, {report.broken_states} broken), {report.commands} commands "
+        f"({report.bounded_steps} steps bounded), {min(report.frame, motion.frames - 1)} of "
         f"{motion.frames - 1} steps of the motion"
     )
-    if report.reason and report.reason != "interrupted":
-        print(f"stopped: {report.reason}; {'motors damped' if config.motors else 'dry run'}")
-        return 1
-    print("done, motors damped" if config.motors else "done, dry run")
-    return 0
+    stopped = bool(report.reason) and report.reason != "interrupted"
+    if stopped:
+        say(f"stopped: {report.reason}; {'motors damped' if config.motors else 'dry run'}")
+    else:
+        say("done, motors damped" if config.motors else "done, dry run")
+    say.close()
+    return int(stopped)
 
 
 if __name__ == "__main__":

@@ -140,7 +140,9 @@ class Tracked:
     def __init__(self, config: Config) -> None:
         policy = load_policy(config.policy, config=config.policy_config)
         self._motion = Motion(policy, config.motion)
-        self._controller = Controller(policy, self._motion, config.controller)
+        self._controller = Controller(
+            policy, self._motion, config.controller, noise=config.robot.noise
+        )
         self._robot = SimulatedRobot(config.robot, seed=config.seed)
         self._robot.stand(np.array(policy.spec.in_project_order("default_joint_pos")))
         self.failure, self._told = "", False

@@ -176,7 +176,7 @@ def run(policy: Policy, motion: Motion, config: Config, seed: int) -> Run:
         robot.reset(*motion.root(0))
     else:
         robot.stand(np.array(policy.spec.in_project_order("default_joint_pos")))
-    controller = Controller(policy, motion, settings)
+    controller = Controller(policy, motion, settings, noise=config.robot.noise)
     figures = Figures(policy, motion, robot.model)
     figures.begin(robot, settings.state)
     qpos: list[np.ndarray] = []

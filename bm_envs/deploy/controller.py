@@ -6,7 +6,7 @@ is used for forward kinematics. `docs/policy_files.md` has the formulas.
 
 It stands up (joints move to the motion's first pose, with stiff gains), runs the policy, and at the
 motion's end holds the last pose with the policy or returns to standing. What looks dangerous ends
-all of it: motors are damped from then on.
+all of it: motors are damped from then on. `envelope` says what that is, and bounds every target.
 
 On order of joints: readings and commands are in the order of the G1's table, which is the robot's
 motor order; the policy's values are in its own, `joint_names`.
@@ -22,6 +22,7 @@ import mujoco
 import numpy as np
 
 from bm_envs import rotations as rot
+from bm_envs.deploy.envelope import Envelope, check_policy
 from bm_envs.deploy.estimator import BaseEstimator
 from bm_envs.errors import ConfigError, PolicyError
 from bm_envs.motion import library
@@ -243,11 +244,27 @@ class Controller:
         base_pos, base_lin_vel: what it takes for true, `[3]`.
         action_s: time of the last call of the policy, observation and all, s.
         late: control steps that came more than a whole step late.
+        envelope: what readings and commands are held to.
+        wanted: the command before it was held to its bounds.
     """
 
     def __init__(
-        self, policy: Policy, motion: Motion, config: ControllerConfig = ControllerConfig()
-    ) -> None:
+        self, policy: Policy, motion: Motion, config: ControllerConfig = ControllerConfig(), *,
+        noise: float = 0.0,
+    ) -> None:  # fmt: skip
+        """Be ready to stand up.
+
+        Args:
+            policy: the policy.
+            motion: what it is to follow.
+            config: what happens before, after and instead of the motion.
+            noise: of the readings, as a multiple of that in training; of a simulation.
+
+        Raises:
+            PolicyError: gains, scales or the default pose are none for a robot.
+        """
+        check_policy(policy)
+        self.envelope = Envelope(noise)
         spec = policy.spec
         self.policy, self.motion, self.config = policy, motion, config
         self._to_policy = g1.order_map(g1.JOINT_NAMES, spec.joint_names)
@@ -268,7 +285,7 @@ class Controller:
         self._time: float | None = None
         self._began = self._next = 0.0
         self._from = np.zeros(g1.NUM_JOINTS)
-        self.command = damped()
+        self.wanted = self.command = damped()
 
     def step(self, sensors: Sensors) -> Command:
         """The command for a reading; call it for every reading there is, not only at 50 Hz."""
@@ -278,11 +295,17 @@ class Controller:
         if not self._finite(sensors):
             self.stop("a reading of the sensors is not a finite number")
             return self.command
+        if self.phase in ("stand", "run", "end") and (forbidden := self.envelope.look(sensors)):
+            self.stop(forbidden)
+        if self.phase == "damping":
+            return self.command
         self._locate(sensors, dt)
         if first:
             self._enter("stand" if self.config.stand_s else "run", sensors)
-        if self.phase in ("stand", "run", "end") and (danger := self._danger(sensors)):
-            self.stop(danger)
+        if self.phase in ("stand", "run", "end"):
+            danger = self._danger(sensors)
+            if danger := danger or self.envelope.compare(sensors):
+                self.stop(danger)
         elapsed = sensors.time_s - self._began
         due = sensors.time_s >= self._next - 1e-6
         if self.phase == "stand" and elapsed >= self.config.stand_s:
@@ -293,12 +316,21 @@ class Controller:
             elapsed = 0.0
         if self.phase == "end" and self.config.end_s is not None and elapsed >= self.config.end_s:
             self.phase = "done"
+        is_new = True
         if self.phase == "stand":
-            self.command = self._ramp(elapsed, self.config.stand_s / 1.5)  # and then it settles
+            self.wanted = self._ramp(elapsed, self.config.stand_s / 1.5)  # and then it settles
         elif self.phase == "end" and self.config.at_end == "stand":
-            self.command = self._ramp(elapsed, RETURN_S)
+            self.wanted = self._ramp(elapsed, RETURN_S)
         elif self.phase in ("run", "end") and due:
             self._act(sensors)
+        else:
+            is_new = False
+        if self.phase in ("stand", "run", "end"):
+            self.command, trouble = self.envelope.bound(
+                self.wanted, sensors.joint_pos, sensors.time_s, is_new=is_new
+            )
+            if trouble:
+                self.stop(trouble)
         return self.command
 
     def stop(self, reason: str) -> None:
@@ -383,12 +415,15 @@ class Controller:
             return
         self._action = action
         target = (self._default + self._scale * action)[self._to_robot]
-        self.command = Command(target, self._stiffness, self._damping)
+        self.wanted = Command(target, self._stiffness, self._damping)
         self.frame += 1
         self._next += CONTROL_DT
-        if sensors.time_s > self._next:  # lost time is not made up for: the motion just goes on
+        is_late = sensors.time_s > self._next
+        if is_late:  # lost time is not made up for: the motion just goes on
             self.late += 1
             self._next = sensors.time_s + CONTROL_DT
+        if trouble := self.envelope.steps(is_late):
+            self.stop(trouble)
 
     def _finite(self, sensors: Sensors) -> bool:
         values = [sensors.quat, sensors.gyro, sensors.accel, sensors.joint_pos, sensors.joint_vel]

@@ -34,6 +34,7 @@ from cyclonedds.topic import Topic
 from cyclonedds.util import duration
 
 from bm_envs import rotations as rot
+from bm_envs.deploy import envelope
 from bm_envs.deploy.controller import Command, Sensors
 from bm_envs.errors import ConfigError
 from bm_envs.robots import g1
@@ -254,14 +255,37 @@ def from_low_state(message: LowState_, time_s: float) -> Sensors:
     motors = np.array([(m.q, m.dq) for m in message.motor_state[: g1.NUM_JOINTS]])
     imu = message.imu_state
     quat = np.array(imu.quaternion)
+    # Rounded to float32 on its way; one that is none stays what it is: of zeros (no reading yet)
+    # not finite, any other as it came.
+    if not quat.any():
+        quat = np.full(4, np.nan)
+    elif abs(np.linalg.norm(quat) - 1) <= envelope.QUAT_TOLERANCE:
+        quat = rot.quat_normalize(quat)
     return Sensors(
-        time_s=time_s,
-        # Rounded to float32 on its way; a zero one (no reading yet) stays what it is: not finite.
-        quat=rot.quat_normalize(quat) if quat.any() else np.full(4, np.nan),
+        time_s=time_s, quat=quat,
         gyro=np.array(imu.gyroscope), accel=np.array(imu.accelerometer),
         joint_pos=motors[:, 0], joint_vel=motors[:, 1],
         stop=any(message.wireless_remote[byte] & bit for byte, bit in STOP_BUTTONS),
     )  # fmt: skip
+
+
+def motor_trouble(message: LowState_) -> tuple[str, str]:
+    """Why to damp and what to warn of, by the motors' own words; nothing each where all is well."""
+    danger, warning = "", ""
+    for name, motor in zip(g1.JOINT_NAMES, message.motor_state, strict=False):
+        hottest = max(motor.temperature)
+        if bits := motor.motorstate & envelope.MOTOR_ERRORS:
+            danger = danger or f"the motor of {name} reports error 0x{bits:x}"
+        elif hottest > envelope.HOT_C:
+            danger = danger or (
+                f"the motor of {name} is at {hottest} C, at most {envelope.HOT_C} are allowed"
+            )
+        elif hottest > envelope.WARM_C:
+            warning = warning or f"the motor of {name} is at {hottest} C"
+        # 0 where a robot does not tell it.
+        elif 0 < motor.vol < envelope.LOW_VOLTS:
+            warning = warning or f"the motor of {name} has {motor.vol:.1f} V"
+    return danger, warning
 
 
 # --- topics ---------------------------------------------------------------------------------------
@@ -331,12 +355,17 @@ class Reader:
     """Takes the newest message of a topic.
 
     Attributes:
-        broken: messages so far whose check sum was wrong; they are passed over.
+        broken: messages so far whose check sum was wrong, or that were no messages of the topic;
+            they are passed over.
+        publishers: who sent those of the last `take`, passed over or not.
     """
 
+    # More than one, because the newest by arrival may be an old one that was held up.
+    DEPTH = 8
+
     def __init__(self, participant: DomainParticipant, topic: str) -> None:
-        # Only the newest counts, and a lost one is not asked for again: it would come too late.
-        qos = Qos(Policy.Reliability.BestEffort, Policy.History.KeepLast(1))
+        # A lost one is not asked for again: it would come too late.
+        qos = Qos(Policy.Reliability.BestEffort, Policy.History.KeepLast(self.DEPTH))
         self._reader = DataReader(participant, Topic(participant, topic, _TYPES[topic]), qos)
         self._condition = ReadCondition(
             self._reader, ViewState.Any | SampleState.NotRead | InstanceState.Alive
@@ -344,16 +373,40 @@ class Reader:
         self._wait = WaitSet(participant)
         self._wait.attach(self._condition)
         self.broken = 0
+        self.publishers: tuple[int, ...] = ()
+
+    @property
+    def heard(self) -> int:
+        """How many publishers of the topic there are."""
+        return len(self._reader.get_matched_publications())
 
     def take(self, timeout_s: float = 0.0) -> Any:
-        """The newest message that has not been taken, waited for if need be; None if none comes."""
+        """The newest message that has not been taken, waited for if need be; None if none comes.
+
+        Newest by arrival; of states that came together, by the robot's clock.
+        """
         ends = time.monotonic() + timeout_s
         while True:
-            samples = self._reader.take(1, condition=self._condition)
-            if samples and check_sum(samples[-1]) == samples[-1].crc:
-                return samples[-1]
-            self.broken += bool(samples)
+            try:
+                samples = self._reader.take(self.DEPTH, condition=self._condition)
+            except Exception:  # bytes that do not fit the type; of several kinds
+                samples = []
+                self.broken += 1
+            told = [sample for sample in samples if hasattr(sample, "crc")]
+            self.publishers = tuple({s.sample_info.publication_handle for s in told})
+            if told and isinstance(told[0], LowState_):
+                told = _by_tick(told)
+            for message in reversed(told):
+                if check_sum(message) == message.crc:
+                    return message
+                self.broken += 1
             left = ends - time.monotonic()
             if left <= 0:
                 return None
             self._wait.wait(duration(seconds=left))
+
+
+def _by_tick(states: list[Any]) -> list[Any]:
+    """Sorted by ticks of 32 bits, which begin again at 0: none is half a turn from the first."""
+    half, first = envelope.TICKS // 2, states[0].tick
+    return sorted(states, key=lambda state: (state.tick - first + half) % envelope.TICKS)

@@ -1,0 +1,482 @@
+"""What a robot may be asked for and what its states may say: the safety envelope, in one place.
+
+`check_policy` holds a policy to it before the first command, `Envelope` each reading (`look`,
+`compare`) and each command (`bound`); `Stream` judges the order and age of states. `rows` is the whole as a table,
+which `tools/deploy.py` prints and `docs/deployment.md` shows. Nothing here knows a simulator or a
+transport.
+
+On the bounds of targets. Published deployments send targets as the policy asks for them:
+unitree_rl_lab has `clip: null` (deploy.yaml of its mimic policies) and RoboJuDo left its clipping
+to the range commented out (`unitree_env.py`), because trained policies ask for targets far beyond a
+joint's range where they want torque. So the bounds are those beyond which a motor that saturates
+gives the same torque anyway, and not the range. How near policies came to them in
+`tools/sim2sim.py`, over the first 45 s of each shipped policy's first two motions and the two
+published ones, with and without the noise of training, where the run survived: 1.71 of 2 beyond the
+range, 2.336 of 2.343 from the measured position (an ankle of `lafan1_walks`; others 1.93), 1.76 of
+3 in a step; 17 rad/s, 123 m/s^2, 1.05 times the motors' speed (exploratory).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections import deque
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+
+from bm_envs import rotations as rot
+from bm_envs.errors import PolicyError
+from bm_envs.policy import CONTROL_DT
+from bm_envs.robots import g1
+
+if TYPE_CHECKING:
+    from bm_envs.deploy.controller import Command, Sensors
+    from bm_envs.policy import Policy
+
+# --- a policy's constants -------------------------------------------------------------------------
+
+# N m/rad. Published: 4 (wrists of ASAP) to 350 (standby of motion_tracking_controller); the onboard
+# code of ZiwenZhuang/parkour clips gains to 500.
+STIFFNESS_RANGE = (1.0, 500.0)
+# N m s/rad. Published: 0.2 to 10; a motor without damping rings.
+DAMPING_RANGE = (0.05, 20.0)
+# rad per unit of action. Published: 0.07 to 0.55; four times the largest.
+SCALE_RANGE = (0.01, 2.0)
+DEFAULT_POSE_MARGIN = 0.05  # rad beyond the joint's range
+
+# --- a command ------------------------------------------------------------------------------------
+
+# In full torques (effort limit / stiffness), at most so many rad whatever the stiffness.
+RANGE_TORQUES, RANGE_CAP = 2.0, 3.6
+STEP_TORQUES, STEP_CAP = 3.0, 5.5
+DISTANCE_CAP = 4.5
+# So many control steps of the last so many had to be bounded: nothing that works does that.
+BOUNDED_STEPS, BOUNDED_OF = 10, 25
+LATE_STEPS, LATE_OF = 5, 50
+
+# --- a reading ------------------------------------------------------------------------------------
+
+QUAT_TOLERANCE = 0.05  # of its length from 1; float32 and drift are a thousandth of it
+SPEED_FACTOR = 2.0  # of the motor's own speed limit
+GYRO_LIMIT = 35.0  # rad/s, the full scale of 2000 degrees/s of inertial units
+ACCEL_LIMIT = 500.0  # m/s^2
+# What positions say and what their velocities add up to, over this time. The first tolerances are
+# twice what the noise of training gives, the time is by how much readings may come early or late.
+WINDOW_S, JITTER_S = 0.1, 0.01
+JOINT_TOLERANCE, TURN_TOLERANCE = 0.2, 0.35  # rad
+GAP_S = 0.05  # after a longer gap sums mean nothing, and only the joints' speed limits do
+
+# --- the stream of states -------------------------------------------------------------------------
+
+RATE_WINDOW_S, LEAST_RATE = 0.5, 25.0  # s, states a second
+REORDERED = 1000  # a tick that is smaller by less comes from a message that was overtaken
+OVERTAKEN, OVERTAKEN_OF = 20, 50  # of the last messages
+CLOCK_RANGE = (0.5, 2.0)  # the robot's clock against what it was in the first second
+TICKS = 1 << 32
+# Unitree's table of G1 models (unitree_ros, g1_description/README.md), column mode_machine: ours is
+# 29 joints of revision 1.0; without wrists, with the waist locked, and two arms alone are others.
+MODE_MACHINE = 5
+OTHER_ROBOTS = {
+    1: "23 joints", 3: "a locked waist", 4: "23 joints", 6: "a locked waist", 9: "two arms alone",
+    10: "23 joints", 12: "a locked waist", 14: "a locked waist", 16: "a locked waist",
+}  # fmt: skip
+# Of a motor's `motorstate`: overcurrent, voltage, heat, encoders, calibration (Unitree's G1
+# developer guide, table of errors). Higher bits tell of versions and of commands that stay away.
+MOTOR_ERRORS = 0xFFFF
+WARM_C, HOT_C = 85, 110  # degrees C; ours, no limit is published
+LOW_VOLTS = 42.0  # of 13 lithium cells: 3.2 V each
+
+GUARD_S = 0.05  # s beyond `lost_s` until the second process takes over
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of the envelope."""
+
+    quantity: str
+    bound: str
+    source: str
+    reaction: str
+    within: str
+    """The longest time until the reaction."""
+
+
+DAMP = "damped"
+
+
+def rows(
+    lost_s: float = 0.2, max_tilt_deg: float = 60.0, joint_margin: float = 0.15
+) -> tuple[Row, ...]:
+    """The envelope as a table; the three figures are settings."""
+
+    def span(bounds: tuple[float, float], unit: str) -> str:
+        return f"{bounds[0]:g} to {bounds[1]:g} {unit}"
+
+    refused, before = "refused, exit status 2", "before the first command"
+    state = "1 state"
+    bounded = (
+        f"held to the bound; {DAMP} after {BOUNDED_STEPS} of {BOUNDED_OF} control steps"
+    )  # fmt: skip
+    table = "robot table's effort and speed limits"
+    return (
+        Row("stiffness", span(STIFFNESS_RANGE, "N m/rad"), "published gains", refused, before),
+        Row("damping", span(DAMPING_RANGE, "N m s/rad"), "published gains", refused, before),
+        Row("action scale", span(SCALE_RANGE, "rad"), "published scales", refused, before),
+        Row("default pose", f"joint range and {DEFAULT_POSE_MARGIN:g} rad", "robot table", refused,
+            before),
+        Row("target beyond the joint's range", f"{RANGE_TORQUES:g} effort / stiffness, at most "
+            f"{RANGE_CAP:g} rad", table, bounded, "same command"),
+        Row("target from the measured position", "(effort + damping x speed limit) / stiffness, "
+            f"at most {DISTANCE_CAP:g} rad", table, bounded, "same command"),
+        Row("target's change in a control step", f"{STEP_TORQUES:g} effort / stiffness, at most "
+            f"{STEP_CAP:g} rad", table, bounded, "same command"),
+        Row("action", "finite", "-", DAMP, "same command"),
+        Row("control steps late by more than one", f"fewer than {LATE_STEPS} of {LATE_OF}",
+            "ours", DAMP, f"{LATE_OF} steps"),
+        Row("any reading", "finite", "-", DAMP, state),
+        Row("length of the quaternion", f"1 +- {QUAT_TOLERANCE:g}", "unit", DAMP, state),
+        Row("joint speed", f"{SPEED_FACTOR:g} x the motor's limit", "robot table", DAMP, state),
+        Row("angular velocity", f"{GYRO_LIMIT:g} rad/s", "2000 degrees/s, full scale of such "
+            "units", DAMP, state),
+        Row("acceleration", f"{ACCEL_LIMIT:g} m/s^2", "twice what falls give in simulation", DAMP,
+            state),
+        Row("joint positions against their speeds", f"{JOINT_TOLERANCE:g} rad in {WINDOW_S:g} s",
+            "twice the noise of training", DAMP, f"1 state for a jump, {WINDOW_S:g} s else"),
+        Row("orientation against angular velocity", f"{TURN_TOLERANCE:g} rad in {WINDOW_S:g} s",
+            "twice the noise of training", DAMP, f"1 state for a jump, {WINDOW_S:g} s else"),
+        Row("joint beyond its range", f"{joint_margin:g} rad (--joint-margin)", "ours", DAMP,
+            state),
+        Row("tilt off the reference's", f"{max_tilt_deg:g} degrees (--max-tilt-deg)",
+            "unitree_rl_lab: 57 degrees", DAMP, state),
+        Row("B or select on the remote", "not pressed", "-", DAMP, state),
+        Row("age of the newest state", f"{lost_s:g} s (--lost-s), by its tick", "ours", DAMP,
+            f"{lost_s:g} s"),
+        Row("rate of states", f"{LEAST_RATE:g} a second over {RATE_WINDOW_S:g} s",
+            "half the control rate", DAMP, f"{RATE_WINDOW_S + lost_s:g} s"),
+        Row("the robot's clock", f"forward, {CLOCK_RANGE[0]:g} to {CLOCK_RANGE[1]:g} times its "
+            f"rate at first; {OVERTAKEN} of {OVERTAKEN_OF} states in order", "ours", DAMP,
+            f"{OVERTAKEN_OF} states or {RATE_WINDOW_S + lost_s:g} s"),
+        Row("publisher of the states", "one, always the same", "-", DAMP, state),
+        Row("mode_machine", f"{MODE_MACHINE}; never changes", "Unitree's table of G1 models",
+            f"other robots refused; a change: {DAMP}", state),
+        Row("a motor's error bits", f"none of 0x{MOTOR_ERRORS:x}", "Unitree's table of errors",
+            DAMP, state),
+        Row("a motor's temperature", f"{HOT_C:g} C; {WARM_C:g} C is a warning", "ours", DAMP,
+            state),
+        Row("a motor's voltage", f"{LOW_VOLTS:g} V", "13 lithium cells", "warning", state),
+        Row("SIGINT, SIGTERM, SIGHUP, SIGQUIT, SIGTSTP and all others that can be caught", "none",
+            "-", DAMP, "0.02 s and a control step"),
+        Row("an error in the program", "none", "-", f"{DAMP}, then its traceback", "same step"),
+        Row("the program is killed, stopped or hangs", f"{lost_s + GUARD_S:g} s without a sign "
+            "of life", "ours", f"{DAMP} by a second process", f"{lost_s + GUARD_S:g} s"),
+        Row("the machine fails, the cable is pulled", "-", "-", "none from here: the robot's own "
+            "timeout", "not known"),
+    )  # fmt: skip
+
+
+def markdown() -> str:
+    """The table of `docs/deployment.md`."""
+    lines = ["| quantity | bound | source | reaction | longest time to it |", "|---" * 5 + "|"]
+    lines += [f"| {' | '.join(dataclasses.astuple(row))} |" for row in rows()]
+    return "\n".join(lines) + "\n"
+
+
+# --- policies, readings, commands -----------------------------------------------------------------
+
+
+def check_policy(policy: Policy) -> None:
+    """Hold a policy's constants to the envelope.
+
+    Raises:
+        PolicyError: one of them is outside.
+    """
+    spec = policy.spec
+    low, high = g1.JOINT_RANGE.T
+    full = np.full(g1.NUM_JOINTS, 1.0)
+    for key, least, most, unit in (
+        ("joint_stiffness", STIFFNESS_RANGE[0] * full, STIFFNESS_RANGE[1] * full, "N m/rad"),
+        ("joint_damping", DAMPING_RANGE[0] * full, DAMPING_RANGE[1] * full, "N m s/rad"),
+        ("action_scale", SCALE_RANGE[0] * full, SCALE_RANGE[1] * full, "rad"),
+        ("default_joint_pos", low - DEFAULT_POSE_MARGIN, high + DEFAULT_POSE_MARGIN, "rad"),
+    ):
+        values = np.array(spec.in_project_order(key))
+        outside = ~((least <= values) & (values <= most))
+        if outside.any():
+            joint = int(outside.argmax())
+            raise PolicyError(
+                f"{policy.path}: {key} of {g1.JOINT_NAMES[joint]} is {values[joint]:g} {unit}, "
+                f"expected {least[joint]:g} to {most[joint]:g} for a robot; correct the policy's "
+                "metadata (docs/deployment.md has the table of bounds)."
+            )
+
+
+class Envelope:
+    """The bounds at work, on one robot.
+
+    Attributes:
+        forgiving: whether bounded targets alone never end it; of a dry run, whose robot does not do
+            what it is asked for.
+        bounded: control steps so far whose target was held to a bound.
+    """
+
+    def __init__(self, noise: float = 0.0) -> None:
+        """`noise` of the readings, as a multiple of that in training (`SimulatedRobot`)."""
+        self._more = max(1.0, noise)
+        self.forgiving = False
+        self.bounded = 0
+        self._window: deque[tuple[float, np.ndarray, np.ndarray, float, float]] = deque()
+        self._last: Sensors | None = None
+        self._sum, self._turned = np.zeros(g1.NUM_JOINTS), np.array([1.0, 0, 0, 0])
+        self._sent: Command | None = None
+        self._base = np.zeros(g1.NUM_JOINTS)
+        self._times: deque[float] = deque()
+        self._late: deque[int] = deque()
+        self._steps = 0
+
+    # --- readings ---
+
+    def look(self, sensors: Sensors) -> str:
+        """What physics forbids in a finite reading by itself, or nothing."""
+        length = float(np.linalg.norm(sensors.quat))
+        if abs(length - 1) > QUAT_TOLERANCE:
+            return f"the orientation's quaternion has length {length:.3g}, expected 1"
+        speed = np.abs(sensors.joint_vel) / g1.VELOCITY_LIMIT
+        worst = int(speed.argmax())
+        if speed[worst] > SPEED_FACTOR * self._more:
+            return (
+                f"{g1.JOINT_NAMES[worst]} turns at {sensors.joint_vel[worst]:.3g} rad/s, its motor "
+                f"at {g1.VELOCITY_LIMIT[worst]:g} at most"
+            )
+        for name, values, limit, unit in (
+            ("angular velocity", sensors.gyro, GYRO_LIMIT, "rad/s"),
+            ("acceleration", sensors.accel, ACCEL_LIMIT, "m/s^2"),
+        ):
+            size = float(np.linalg.norm(values))
+            if size > limit * self._more:
+                return f"the {name} is {size:.3g} {unit}, beyond {limit:g}"
+        return ""
+
+    def compare(self, sensors: Sensors) -> str:
+        """Where positions and velocities of the last readings contradict each other, or nothing."""
+        last, self._last = self._last, sensors
+        dt = 0.0 if last is None else sensors.time_s - last.time_s
+        if last is not None and not 0 <= dt <= GAP_S:
+            self._window.clear()
+            way = np.abs(sensors.joint_pos - last.joint_pos)
+            allowed = SPEED_FACTOR * g1.VELOCITY_LIMIT * max(dt, 0.0) + JOINT_TOLERANCE
+            over = way - allowed * self._more
+            if over.max() > 0:
+                return self._jump(int(over.argmax()), way)
+        elif last is not None:
+            self._sum = self._sum + 0.5 * dt * (sensors.joint_vel + last.joint_vel)
+            turn = rot.quat_from_axis_angle(0.5 * dt * (sensors.gyro + last.gyro))
+            self._turned = rot.quat_normalize(rot.quat_mul(self._turned, turn))
+        # Positions less what velocities add up to are constant where the two agree.
+        rest = sensors.joint_pos - self._sum
+        frame = rot.quat_mul(rot.quat_normalize(sensors.quat), rot.quat_conj(self._turned))
+        fast = float(np.abs(sensors.joint_vel).max())
+        turning = float(np.linalg.norm(sensors.gyro))
+        while self._window and sensors.time_s - self._window[0][0] > WINDOW_S + 1e-9:
+            self._window.popleft()
+        self._window.append((sensors.time_s, rest, frame, fast, turning))
+        _, first_rest, first_frame, _, _ = self._window[0]
+        off = np.abs(rest - first_rest)
+        early = JITTER_S * max(entry[3] for entry in self._window)
+        if off.max() > (JOINT_TOLERANCE + early) * self._more:
+            return self._jump(int(off.argmax()), off)
+        off_turn = float(rot.quat_angle(frame, first_frame))
+        early = JITTER_S * max(entry[4] for entry in self._window)
+        if off_turn > (TURN_TOLERANCE + early) * self._more:
+            return (
+                f"the orientation is {np.degrees(off_turn):.0f} degrees off what its angular "
+                f"velocity adds up to within {WINDOW_S:g} s"
+            )
+        return ""
+
+    def _jump(self, joint: int, off: np.ndarray) -> str:
+        return (
+            f"{g1.JOINT_NAMES[joint]} is {off[joint]:.2f} rad off where its speed takes it within "
+            f"{WINDOW_S:g} s"
+        )
+
+    # --- commands ---
+
+    def limits(
+        self, command: Command, joint_pos: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Least and greatest target `[29]` at these positions, and the greatest step, rad."""
+        stiffness = np.maximum(command.stiffness, 1e-6)
+        torques = g1.EFFORT_LIMIT / stiffness
+        margin = np.minimum(RANGE_TORQUES * torques, RANGE_CAP)
+        # From here on the motor gives all it has, however fast it turns: the target is no matter.
+        braking = command.damping * g1.VELOCITY_LIMIT / stiffness
+        reach = np.minimum(torques + braking, DISTANCE_CAP)
+        low, high = g1.JOINT_RANGE.T
+        # A joint that is beyond its range may still be asked back to where it is.
+        least = np.minimum(np.maximum(low - margin, joint_pos - reach), joint_pos)
+        most = np.maximum(np.minimum(high + margin, joint_pos + reach), joint_pos)
+        return least, most, np.minimum(STEP_TORQUES * torques, STEP_CAP)
+
+    def bound(
+        self, command: Command, joint_pos: np.ndarray, time_s: float, *, is_new: bool
+    ) -> tuple[Command, str]:
+        """The command within its bounds, and why to damp, if targets had to be bounded too often.
+
+        Args:
+            command: what is wanted.
+            joint_pos: `[29]`, measured, rad.
+            time_s: of the reading.
+            is_new: whether it is another target than before, and not the same for a new reading.
+        """
+        least, most, step = self.limits(command, joint_pos)
+        sent = self._sent
+        if sent is None or (sent.stiffness != command.stiffness).any():
+            # Other gains: the torque counts then, which the distance bounds.
+            self._base, step = joint_pos, np.full(g1.NUM_JOINTS, np.inf)
+        elif is_new:
+            self._base = sent.joint_pos
+        least = np.maximum(least, np.minimum(self._base - step, most))
+        most = np.minimum(most, np.maximum(self._base + step, least))
+        target = np.clip(command.joint_pos, least, most)
+        over = np.abs(target - command.joint_pos)
+        bounded = dataclasses.replace(command, joint_pos=target)
+        self._sent = bounded
+        if not over.any() or self._times and time_s - self._times[-1] < CONTROL_DT - 1e-6:
+            return bounded, ""
+        self.bounded += 1
+        while self._times and time_s - self._times[0] > BOUNDED_OF * CONTROL_DT:
+            self._times.popleft()
+        self._times.append(time_s)
+        if len(self._times) < BOUNDED_STEPS or self.forgiving:
+            return bounded, ""
+        joint = int(over.argmax())
+        return bounded, (
+            f"targets were out of bounds in {BOUNDED_STEPS} of {BOUNDED_OF} control steps, "
+            f"{g1.JOINT_NAMES[joint]} at {command.joint_pos[joint]:.3g} rad"
+        )
+
+    def steps(self, is_late: bool) -> str:
+        """Count a control step; why to damp, if too many came late."""
+        self._steps += 1
+        if is_late:
+            self._late.append(self._steps)
+        while self._late and self._steps - self._late[0] >= LATE_OF:
+            self._late.popleft()
+        if len(self._late) < LATE_STEPS:
+            return ""
+        return (
+            f"{LATE_STEPS} of {LATE_OF} control steps came more than {1e3 * CONTROL_DT:g} ms late: "
+            "this machine is too slow for the policy, or too busy"
+        )
+
+
+# --- the stream -----------------------------------------------------------------------------------
+
+
+class Stream:
+    """Judges states by tick, publisher and times of arrival; on the monotonic clock alone.
+
+    Attributes:
+        tick: of the newest state.
+        fresh_s: when it came, on the monotonic clock.
+        time_s: the same on the clock that was asked for.
+        lost_s: the greatest age.
+        overtaken, repeated: states so far that were older than, or the same as, the newest.
+    """
+
+    def __init__(self, *, lost_s: float, by_tick: bool) -> None:
+        """`by_tick`: time is the robot's tick in ms, which may pass at any rate."""
+        self.lost_s, self._by_tick = lost_s, by_tick
+        self.tick, self.fresh_s, self.time_s = 0, 0.0, 0.0
+        self.overtaken = self.repeated = 0
+        self._publisher: object = None
+        self._mode: int | None = None
+        self._in_order: deque[bool] = deque(maxlen=OVERTAKEN_OF)
+        self._recent: deque[tuple[float, float, int]] = deque()  # time, monotonic time, ticks
+        self._ticks = 0  # since the first state; no overflow
+        self._rate: float | None = None
+        self._began = 0.0
+
+    def take(
+        self, tick: int, now: float, publisher: object = None, mode_machine: int | None = None
+    ) -> tuple[Literal["fresh", "overtaken", "repeated"], str]:
+        """What a state is, and why to damp, or nothing.
+
+        Args:
+            tick: of the state, 32 bits.
+            now: its arrival on the monotonic clock, s.
+            publisher: who sent it, if that is known.
+            mode_machine: as the state tells it.
+        """
+        if not self._recent:
+            self.tick, self.fresh_s = tick, now
+            self._publisher, self._mode, self._began = publisher, mode_machine, now
+            self.time_s = self._time(now)
+            self._recent.append((self.time_s, now, 0))
+            return "fresh", ""
+        if publisher != self._publisher:
+            return "fresh", "states come from a second publisher"
+        if mode_machine != self._mode:
+            return "fresh", f"mode_machine changed from {self._mode} to {mode_machine}"
+        step = (tick - self.tick + TICKS // 2) % TICKS - TICKS // 2
+        if step == 0:
+            self.repeated += 1
+            return "repeated", self.age(now)
+        if step <= -REORDERED:
+            return "fresh", "the robot's clock went back, it was restarted"
+        self._in_order.append(step > 0)
+        if step < 0:
+            self.overtaken += 1
+            if self._in_order.count(False) >= OVERTAKEN:
+                return "overtaken", (
+                    f"the robot's clock went back in {OVERTAKEN} of {len(self._in_order)} states: "
+                    "they are old, or of two robots"
+                )
+            return "overtaken", self.age(now)
+        if now - self.fresh_s > self.lost_s:  # and nobody looked meanwhile
+            return "fresh", (
+                f"control was suspended for {now - self.fresh_s:.2f} s, at most {self.lost_s:g} s "
+                "are allowed"
+            )
+        return "fresh", self._advance(tick, step, now)
+
+    def age(self, now: float) -> str:
+        """Whether the newest state is too old, and by how it is told."""
+        if now - self.fresh_s <= self.lost_s:
+            return ""
+        return f"no state came for {self.lost_s:g} s, the robot is gone"
+
+    def _time(self, now: float) -> float:
+        return self._ticks / 1e3 if self._by_tick else now
+
+    def _advance(self, tick: int, step: int, now: float) -> str:
+        rate = 1e3 if self._by_tick else self._rate
+        if rate is not None and step / rate > self.lost_s + (now - self.fresh_s):
+            return f"the robot's clock jumped by {step / rate:.2f} s"
+        self.tick, self.fresh_s = tick, now
+        self._ticks += step
+        time_s = self.time_s = self._time(now)
+        recent = self._recent
+        recent.append((time_s, now, self._ticks))
+        while time_s - recent[1][0] >= RATE_WINDOW_S:
+            recent.popleft()
+        past, past_now, past_ticks = recent[0]
+        window = time_s - past
+        if window < RATE_WINDOW_S:
+            return ""
+        states = len(recent) - 1
+        if states < LEAST_RATE * window:
+            return f"{states / window:.0f} states a second came, {LEAST_RATE:g} are needed"
+        if self._by_tick:
+            return ""
+        passed = (self._ticks - past_ticks) / (now - past_now)
+        if self._rate is None:
+            if now - self._began >= 2 * RATE_WINDOW_S:
+                self._rate = self._ticks / (now - self._began)
+        elif not CLOCK_RANGE[0] <= passed / self._rate <= CLOCK_RANGE[1]:
+            return (
+                f"the robot's clock runs at {passed / self._rate:.2f} times its rate at first: "
+                "states are old, or of another robot"
+            )
+        return ""

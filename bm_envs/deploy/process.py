@@ -1,0 +1,95 @@
+"""What a process that holds motors needs of its surroundings: signals that only ask, a voice.
+
+A signal's own effect would end or stop the process at once, with the last command in force; here
+it is noted, and the loop ends by damping. Printing could hold the loop up for ever (a terminal that
+was stopped by Ctrl-S, a pipe that nobody reads) or end it (one that is closed); here a thread
+prints.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import queue
+import signal
+import threading
+from types import FrameType, TracebackType
+from typing import Any
+
+# Answered by the kernel (KILL, STOP), by Python (CHLD, PIPE, XFSZ), or of no effect; the next are
+# the processor's, after which no Python runs: the guard's business.
+_LEFT_ALONE = {
+    "SIGKILL", "SIGSTOP", "SIGCHLD", "SIGCLD", "SIGPIPE", "SIGXFSZ", "SIGCONT", "SIGWINCH",
+    "SIGURG", "SIGSEGV", "SIGBUS", "SIGFPE", "SIGILL", "SIGTRAP", "SIGABRT", "SIGIOT", "SIGSYS",
+}  # fmt: skip
+# A background process that uses its terminal would be stopped.
+_IGNORED = {"SIGTTIN", "SIGTTOU"}
+
+
+class Signals:
+    """While it is entered, signals that end or stop a process are noted and do nothing else.
+
+    Attributes:
+        asked: name of the first that came, or nothing.
+    """
+
+    def __init__(self) -> None:
+        self.asked = ""
+        self._before: dict[int, Any] = {}
+
+    def __enter__(self) -> Signals:
+        for number in signal.valid_signals():
+            name = _name(number)
+            if name in _LEFT_ALONE:
+                continue
+            with contextlib.suppress(OSError, ValueError):  # some belong to the C library
+                before = signal.getsignal(number)
+                signal.signal(number, signal.SIG_IGN if name in _IGNORED else self._note)
+                self._before[number] = before
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:  # fmt: skip
+        for number, before in self._before.items():
+            signal.signal(number, signal.SIG_DFL if before is None else before)
+
+    def _note(self, number: int, frame: FrameType | None) -> None:
+        self.asked = self.asked or _name(number)
+
+
+def _name(number: int) -> str:
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return f"signal {number}"
+
+
+class Voice:
+    """Prints lines from a thread; calling it never waits and never fails."""
+
+    def __init__(self, descriptor: int = 1) -> None:
+        self._descriptor = descriptor
+        self._lines: queue.Queue[str | None] = queue.Queue(maxsize=100)
+        # A daemon: it may be held up for ever when all else is over.
+        self._thread = threading.Thread(target=self._print, daemon=True)
+        self._thread.start()
+
+    def __call__(self, line: str) -> None:
+        with contextlib.suppress(queue.Full):
+            self._lines.put_nowait(line)
+
+    def close(self, timeout_s: float = 1.0) -> None:
+        """Wait until all is printed, or for that long."""
+        with contextlib.suppress(queue.Full):
+            self._lines.put_nowait(None)
+        self._thread.join(timeout_s)
+
+    def _print(self) -> None:
+        while (line := self._lines.get()) is not None:
+            data = f"{line}\n".encode()
+            # Past Python's buffer, whose lock a held up thread would keep for ever.
+            with contextlib.suppress(OSError):
+                while data:
+                    data = data[os.write(self._descriptor, data) :]
