@@ -6,6 +6,7 @@ step (`puppet`), so that every expected number follows by hand from what was wri
 
 import dataclasses
 import itertools
+import json
 import pickle
 import re
 import shutil
@@ -1135,6 +1136,30 @@ def test_clearance_against_mujoco_and_by_hand():
     # By hand: the pelvis stands in the middle of an obstacle of 1 m, deeper than any other link.
     _, _, info = obstacle_env([{"x": 5.0}], {"obstacles": [[5.0, 0.0, 1.0]]})
     assert info["clearance"][0] == pytest.approx(-1.18, abs=5e-3)  # the torso is 4 mm behind it
+
+
+def test_what_a_controller_keeps_free_is_no_rule_of_the_world():
+    """Wider spheres of the cost, set before the world is imported, leave its contact as it is."""
+    program = """
+import json, sys
+import numpy as np
+from bm_envs.tasks.guided import costs
+if sys.argv[1] == "wide":
+    costs.RADII.update(wrist=0.30, hip=0.25)
+from bm_envs.envs import GuidedVectorEnv
+env = GuidedVectorEnv(1, "obstacle")
+_, info = env.reset(seed=0, options={"goal": [50.0, 0.0], "obstacles": [[0.0, 0.45, 0.1]]})
+print(json.dumps([float(info["clearance"][0]), bool(info["touched"][0])]))
+"""
+    told = [
+        json.loads(subprocess.run(
+            [sys.executable, "-c", program, how], capture_output=True, text=True, check=True
+        ).stdout)
+        for how in ("as it is", "wide")
+    ]  # fmt: skip
+    assert told[0] == told[1]
+    # The premise: the post is so near the left wrist that 0.30 m about it would touch.
+    assert 0 < told[0][0] < 0.2 and not told[0][1]
 
 
 def test_obstacles_are_shown_nearest_first():

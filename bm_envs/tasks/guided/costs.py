@@ -38,6 +38,7 @@ import numpy as np
 from bm_envs.errors import ConfigError, unknown_name
 from bm_envs.robots import g1
 from bm_envs.rotations import cross, dot, quat_from_axis_angle, quat_mul, quat_rotate
+from bm_envs.tasks.guided.obstacles import LINK_RADII
 from bm_envs.tasks.guided.representation import Frame, Representation
 from bm_envs.tasks.guided.sampler import LENGTH, NOW, PAST, Guide, guidance_steps
 from bm_envs.tasks.guided.sdf import Field, numbers
@@ -49,9 +50,9 @@ REACH = 1.0  # m; a place further away pulls no harder than one at this distance
 SPEED, TURN_RATE = 0.6, 0.5  # m/s and rad/s of a walk to somewhere and of a turn
 ARRIVAL = 0.3  # m, within which a point of a route is reached
 DELTA, CUTOFF = 0.1, 0.6  # m, of the barrier: where it becomes a parabola and where it ends
-# m, of the sphere about each link's origin that is to stay free.
-RADII = {"pelvis": 0.18, "waist": 0.18, "torso": 0.18, "hip": 0.10, "knee": 0.08, "ankle": 0.08,
-         "shoulder": 0.07, "elbow": 0.07, "wrist": 0.07}  # fmt: skip
+# m, of the sphere about each link's origin that the cost keeps free: as the world begins with, and
+# a copy, because what a controller keeps free is no rule of the world.
+RADII = dict(LINK_RADII)
 
 # --- goals that stand still in the world ----------------------------------------------------------
 

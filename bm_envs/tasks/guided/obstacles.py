@@ -10,8 +10,11 @@ import numpy as np
 
 from bm_envs.robots import g1
 from bm_envs.tasks.guided.config import ObstacleConfig
-from bm_envs.tasks.guided.costs import RADII
 
+# m, of the circle about each link's origin, by a part of the link's name: what counts as contact.
+# Ours: the paper names neither links nor radii. Changing one changes the environment.
+LINK_RADII = {"pelvis": 0.18, "waist": 0.18, "torso": 0.18, "hip": 0.10, "knee": 0.08,
+              "ankle": 0.08, "shoulder": 0.07, "elbow": 0.07, "wrist": 0.07}  # fmt: skip
 # Toes, heels and finger tips, where those circles do not reach: (link, place on it, radius).
 _ENDS = [
     *((geom.body, geom.start, geom.radius) for geom in g1.FOOT_SPHERES),
@@ -21,8 +24,8 @@ _ENDS = [
 
 
 def _radius(link: str) -> float:
-    """Of the circle about a link's origin, m: that which the cost on obstacles keeps free."""
-    return next(radius for stem, radius in RADII.items() if f"_{stem}_" in f"_{link}_")
+    """Of the circle about a link's origin, m."""
+    return next(radius for stem, radius in LINK_RADII.items() if f"_{stem}_" in f"_{link}_")
 
 
 # Index of each point's link among the tracked ones, place on it and radius. [P], [P, 3], [P]
