@@ -42,6 +42,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple
 
+from bm_envs import cli  # before MuJoCo, which raises for an unknown MUJOCO_GL
+
+# isort: split
 import gymnasium
 import mujoco
 import numpy as np
@@ -49,7 +52,6 @@ from mujoco.batch import Batch
 from tyro.conf import FlagCreatePairsOff, arg
 
 import bm_envs
-from bm_envs import cli
 from bm_envs.envs import TrackVectorEnv
 from bm_envs.errors import BMError, ConfigError
 from bm_envs.motion.clip import save_npz
