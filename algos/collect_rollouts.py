@@ -22,6 +22,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import signal
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -38,6 +39,7 @@ from bm_envs.motion import library
 from bm_envs.motion.clip import Clip
 from bm_envs.policy import Policy, load_policy
 from bm_envs.robots import g1
+from bm_envs.run_files import claim_folder
 from bm_envs.tasks.guided import rollouts
 from bm_envs.tasks.guided.representation import yaw_frames
 from bm_envs.tasks.guided.rollouts import Rollouts
@@ -319,6 +321,17 @@ def settings_of(config: Config, experts: list[Expert]) -> dict[str, Any]:
 def main(config: Config) -> None:
     """Collect the shards that are not there yet."""
     experts = open_experts(config)
+    with claim_folder(config.out, "--out", (r"dataset", r"episodes-\d+", r"failed-\d+")):
+        try:
+            fill(config, experts)
+        except KeyboardInterrupt as end:
+            number = end.signal if isinstance(end, cli.Interrupted) else signal.SIGINT
+            kept = f"{config.out} keeps the shards that are whole; the same command goes on"
+            raise cli.Interrupted(number, kept) from None
+
+
+def fill(config: Config, experts: list[Expert]) -> None:
+    """Write into the folder what it lacks."""
     manifest: dict[str, Any] = {
         "format": rollouts.FORMAT, **settings_of(config, experts), "shards": [],
     }  # fmt: skip

@@ -24,7 +24,6 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-import json
 import subprocess
 import sys
 import tempfile
@@ -43,6 +42,7 @@ from bm_envs.backends.host import make_host_simulator
 from bm_envs.errors import BackendUnavailable, BMError, ConfigError
 from bm_envs.motion.library import load_motions
 from bm_envs.robots import g1
+from bm_envs.run_files import read_metrics
 from bm_envs.tasks.track.config import SamplingConfig, TrackConfig
 
 BACKEND = "mujoco_warp"
@@ -228,8 +228,7 @@ def train(config: Config, run_dir: Path, motion: str, *flags: str) -> list[dict[
     if done.returncode:
         said = (done.stderr.strip() or "nothing").splitlines()[-1]
         raise BMError(f"{script.name} failed: {said}")
-    lines = (run_dir / "metrics.jsonl").read_text().splitlines()
-    return [json.loads(line) for line in lines]
+    return read_metrics(run_dir / "metrics.jsonl")
 
 
 def peak_memory_mb(device: Any) -> float | None:

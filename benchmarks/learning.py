@@ -40,7 +40,6 @@ result holds, for one run:
 from __future__ import annotations
 
 import dataclasses
-import json
 import re
 import subprocess
 import sys
@@ -60,6 +59,7 @@ from bm_envs.evaluation import ROBUST
 from bm_envs.motion import suites
 from bm_envs.policy import load_policy, read_run_config, training_figures
 from bm_envs.robots import g1
+from bm_envs.run_files import read_metrics
 from bm_envs.tasks.track.config import CONTROL_DT
 from bm_envs.tasks.track.rewards import OPTIONAL
 
@@ -209,7 +209,7 @@ def processor_seconds(rows: list[dict[str, Any]]) -> list[float]:
 
 def summary(run: Path) -> dict[str, Any]:
     """Figures of a finished run."""
-    rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    rows = read_metrics(run / "metrics.jsonl")
     last = rows[-max(1, len(rows) // 10) :]
     reward = [sum(v for k, v in row.items() if k.startswith("reward/")) for row in last]
     # The mean of times is ruled by lucky iterations; failures per second add up.
@@ -257,6 +257,7 @@ def main(config: Config) -> None:
     threads = cli.available_cores() // config.jobs
     rows: dict[int, dict[str, Any]] = {}
     reporting = Lock()
+    started: set[subprocess.Popen[str]] = set()
 
     def train(index: int) -> None:
         algorithm, motion, variant, seed = grid[index]
@@ -272,11 +273,14 @@ def main(config: Config) -> None:
                 "--run-dir", str(run), "--no-motion", "--resume", "--threads", str(threads),
                 *flags,
             ]  # fmt: skip
-            done = subprocess.run(
+            process = subprocess.Popen(
                 command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
             )
-            if done.returncode:
-                said = (done.stderr.strip() or "nothing").splitlines()[-1]
+            started.add(process)
+            _, printed = process.communicate()
+            started.remove(process)
+            if process.returncode:
+                said = (printed.strip() or "nothing").splitlines()[-1]
                 raise BMError(f"The run of {motion}, '{variant}', seed {seed} failed: {said}")
         row = {
             "algorithm": algorithm, "motion": motion, "variant": variant, "flags": flags,
@@ -297,10 +301,17 @@ def main(config: Config) -> None:
             cli.write_json(config.json, cli.json_result("learning", seed=None, rows=finished))
 
     with ThreadPoolExecutor(config.jobs) as pool:
-        for done in as_completed([pool.submit(train, index) for index in range(len(grid))]):
-            if done.exception() is not None:  # the others would fail alike, hours later
-                pool.shutdown(wait=False, cancel_futures=True)
-            done.result()
+        try:
+            for done in as_completed([pool.submit(train, index) for index in range(len(grid))]):
+                done.result()
+        except BaseException as error:
+            # Where one failed, the others would fail alike, hours later. What runs goes on to its
+            # end then, but not where this command is asked to end: it saves and does the same.
+            pool.shutdown(wait=False, cancel_futures=True)
+            if not isinstance(error, Exception):
+                for process in tuple(started):
+                    process.terminate()
+            raise
     print(f"results in {config.json}")
     if config.plot is not None:
         draw(config.plot, [rows[i] for i in sorted(rows)])

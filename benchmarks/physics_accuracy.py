@@ -21,11 +21,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
+from bm_envs import cli  # before MuJoCo, which raises for an unknown MUJOCO_GL
+
+# isort: split
 import mujoco
 import numpy as np
 from tyro.conf import FlagCreatePairsOff
 
-from bm_envs import cli
 from bm_envs.envs import TrackVectorEnv
 from bm_envs.errors import ConfigError
 from bm_envs.robots import mjcf

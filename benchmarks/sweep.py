@@ -6,7 +6,8 @@ r"""Many trainings on a Ray cluster: motions x seeds x settings, one run directo
 
 Without `--address` the workers are processes of this machine. A run that is finished is not run
 again, and one that was cut short goes on from its checkpoint: also within a sweep, when a worker
-dies and Ray gives its run to another. On a cluster `--run-dir` has to be a folder that all nodes
+dies and Ray gives its run to another, and after the sweep itself was killed, whose workers end
+within seconds. On a cluster `--run-dir` has to be a folder that all nodes
 share, at the same path, and every node needs this source tree, the motions and their `BM_DATA_DIR`.
 
 A row of the result holds `motion`, `seed`, `flags`, `run` (folder under `--run-dir`), and of the
@@ -18,6 +19,7 @@ from __future__ import annotations
 
 import importlib
 import sys
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -27,8 +29,10 @@ from tyro.conf import UseAppendAction, arg
 from bm_envs import cli
 from bm_envs.errors import BMError, ConfigError
 from bm_envs.policy import training_figures
+from bm_envs.run_files import FolderHeld
 
 SCRIPT = Path(__file__).resolve().parent.parent / "algos" / "ppo_track.py"
+PATIENCE_S = 60.0  # with another process in a run's folder
 
 
 @dataclass(frozen=True)
@@ -73,7 +77,15 @@ def train(arguments: list[str]) -> None:
     except SystemExit:
         flags = " ".join(arguments)
         raise ConfigError(f"'{flags}' asks for help, expected flags of a run.") from None
-    script.main(config)
+    began = time.monotonic()
+    while True:
+        try:
+            return script.main(config)
+        except FolderHeld:
+            # By the worker of a sweep that was killed, which ends when it finds that out.
+            if time.monotonic() - began > PATIENCE_S:
+                raise
+            time.sleep(1.0)
 
 
 def run_name(motion: str, seed: int, flags: str) -> str:

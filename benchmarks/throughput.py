@@ -30,7 +30,6 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import itertools
-import json
 import os
 import shutil
 import subprocess
@@ -42,6 +41,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple
 
+from bm_envs import cli  # before MuJoCo, which raises for an unknown MUJOCO_GL
+
+# isort: split
 import gymnasium
 import mujoco
 import numpy as np
@@ -49,12 +51,13 @@ from mujoco.batch import Batch
 from tyro.conf import FlagCreatePairsOff, arg
 
 import bm_envs
-from bm_envs import cli
 from bm_envs.envs import TrackVectorEnv
 from bm_envs.errors import BMError, ConfigError
 from bm_envs.motion.clip import save_npz
 from bm_envs.motion.library import load_motions
+from bm_envs.policy import read_run_config
 from bm_envs.robots import mjcf
+from bm_envs.run_files import read_metrics
 from bm_envs.tasks.track.config import SamplingConfig, TrackConfig
 
 What = Literal["raw_engine", "env", "single_env", "rollout_with_policy", "ppo"]
@@ -285,9 +288,7 @@ def ppo(config: Config, flags: str) -> tuple[Sample, TrackConfig, int]:
         if done.returncode:
             said = (done.stderr.strip() or "nothing").splitlines()[-1]
             raise BMError(f"{script.name} failed: {said}")
-        lines = (Path(folder) / "metrics.jsonl").read_text().splitlines()
-        settings = json.loads((Path(folder) / "config.json").read_text())
-        return [json.loads(line) for line in lines], settings
+        return read_metrics(Path(folder) / "metrics.jsonl"), read_run_config(folder)
 
     with tempfile.TemporaryDirectory() as folder:
         _, settings = run(4096, folder)  # to learn its settings

@@ -19,6 +19,7 @@ import stat
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 import zipfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -120,6 +121,21 @@ class Interrupted(KeyboardInterrupt):
 def raise_interrupted(number: int, frame: Any) -> None:
     """The handler of a signal that ends a command."""
     raise Interrupted(number)
+
+
+@contextlib.contextmanager
+def signals_end_at_once() -> Iterator[None]:
+    """For a call that may wait outside of Python, where a handler of Python's would wait, too."""
+    before: dict[int, Any] = {}
+    if threading.current_thread() is threading.main_thread():
+        for number in (signal.SIGINT, *ENDING_SIGNALS):
+            if signal.getsignal(number) in (signal.default_int_handler, raise_interrupted):
+                before[number] = signal.signal(number, signal.SIG_DFL)
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def parse(

@@ -100,8 +100,12 @@ STOPPING = (
 )
 
 
+class FolderHeld(ConfigError):
+    """Another process is at work in a folder, and will be for as long as it lives."""
+
+
 class _Held(Exception):  # noqa: N818
-    """Another process has a folder; what it wrote of itself."""
+    """What `FolderHeld` says, and what the other process wrote of itself."""
 
     def __init__(self, note: dict[str, Any]) -> None:
         super().__init__(note)
@@ -219,19 +223,20 @@ def claim_folder(folder: Path, flag: str, written: Sequence[str]) -> Iterator[No
     """Hold a folder for a command that writes files with these names (patterns) there.
 
     Raises:
-        ConfigError: another process holds it, or it cannot be written.
+        ConfigError: it cannot be written.
+        FolderHeld: another process holds it.
     """
     with contextlib.ExitStack() as stack:
         try:
             stack.enter_context(held_folder(folder))
         except _Held as held:
-            raise ConfigError(_occupied(folder, held, flag)) from None
+            raise _occupied(folder, held, flag) from None
         cli.remove_leftovers(folder, written)
         yield
 
 
-def _occupied(folder: Path, held: _Held, flag: str) -> str:
-    return (
+def _occupied(folder: Path, held: _Held, flag: str) -> FolderHeld:
+    return FolderHeld(
         f"{folder}: another process is writing there{held}; wait for its end, or choose another "
         f"{flag}."
     )
@@ -311,7 +316,8 @@ def claim_run(
         processes: of the run, of which the first holds the folder for all.
 
     Raises:
-        ConfigError: there is a run and no `--resume`, or another process is at work there.
+        ConfigError: there is a run and no `--resume`.
+        FolderHeld: another process is at work there.
         PolicyError: the checkpoint cannot be read.
     """
     with contextlib.ExitStack() as stack:
@@ -364,7 +370,7 @@ def _claim(
             except _Held as held:
                 if searching and held.note.get("settings") != settings:
                     continue
-                raise ConfigError(_occupied(folder, held, "--run-dir")) from None
+                raise _occupied(folder, held, "--run-dir") from None
             saved = None
             if checkpoint.exists():
                 if config.resume or searching:

@@ -105,7 +105,8 @@ class Processes:
         if self.count > 1:
             _from_environment("MASTER_PORT", 0, 0, 65535)
             try:
-                dist.init_process_group("gloo")
+                with cli.signals_end_at_once():  # it waits for the others, for many minutes
+                    dist.init_process_group("gloo")
             except (OSError, RuntimeError, ValueError) as error:
                 # PyTorch's own has several lines; the first says what it is.
                 said = str(error).strip().splitlines()[0].rstrip(".")[:300]

@@ -5,6 +5,7 @@ import dataclasses
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -374,6 +375,50 @@ def test_resume_equals_the_uninterrupted_run_bit_for_bit(tmp_path, flags):
     assert [row["iteration"] for row in rows] == list(range(1, 7))
 
 
+def begun(run_dir, *arguments):
+    """A run of open length that has saved once."""
+    process = subprocess.Popen(
+        command(*SMALL, "--total-timesteps", "10000000", "--run-dir", str(run_dir), *arguments),
+        stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    deadline = time.monotonic() + 300
+    while not (run_dir / "checkpoint.pt").exists() and process.poll() is None:
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    return process
+
+
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGHUP", "SIGINT"])
+def test_a_run_that_is_asked_to_end_saves_and_says_how_it_goes_on(tmp_path, name):
+    """Also when nothing but the first iteration would have been saved, and nobody else gets in."""
+    run_dir = tmp_path / "run"
+    process = begun(run_dir, "--checkpoint-s", "1e9", "--schedule", "inverse")
+    if name == "SIGTERM":
+        other = command(*SMALL, "--run-dir", str(run_dir), "--resume")
+        done = subprocess.run(other, capture_output=True, text=True)
+        assert done.returncode == 2 and len(done.stderr.splitlines()) == 1
+        assert f"another process is writing there (process {process.pid}, since" in done.stderr
+    rows = run_dir / "metrics.jsonl"
+    deadline = time.monotonic() + 300
+    while rows.read_text().count("\n") < 4 and time.monotonic() < deadline:
+        time.sleep(0.02)
+    process.send_signal(getattr(signal, name))
+    _, told = process.communicate(timeout=300)
+    assert process.returncode == 128 + getattr(signal, name)
+    iteration = torch.load(run_dir / "checkpoint.pt", weights_only=True)["iteration"]
+    assert iteration >= 4 and len(rows.read_text().splitlines()) == iteration
+    assert told.splitlines()[-1] == (
+        f"interrupted: {run_dir} keeps {64 * iteration:,} steps; to go on, add --resume "
+        f"--run-dir {run_dir} to the same command"
+    )
+    assert "Traceback" not in told and not (run_dir / "policy.json").exists()
+    assert not list(run_dir.glob(".*"))
+    if name == "SIGTERM":
+        more = ("--schedule", "inverse", "--resume", "--total-timesteps", str(64 * iteration + 64))
+        assert f"from step {64 * iteration:,} on" in train(run_dir, *more).stdout
+        assert (run_dir / "policy.json").exists()
+
+
 # --- several processes ----------------------------------------------------------------------------
 
 
@@ -425,6 +470,35 @@ def test_processes_have_the_same_weights_and_resume_together(tmp_path, flag):
     assert all(torch.equal(first[name], again[name]) for name in first)
     done = subprocess.run(command(*parts, "--resume"), capture_output=True, text=True)
     assert done.returncode == 2 and "is of a run with other settings" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("environment", "text"),
+    [
+        ({"WORLD_SIZE": "two"}, "The environment's WORLD_SIZE is 'two', expected a whole number"),
+        ({"WORLD_SIZE": "0"}, "WORLD_SIZE is '0', expected a whole number of 1 to"),
+        ({"WORLD_SIZE": "2", "RANK": "2"}, "RANK is '2', expected a whole number of 0 to 1;"),
+        ({"RANK": "-1"}, "RANK is '-1', expected a whole number of 0 to 0;"),
+        ({"WORLD_SIZE": "2", "RANK": "0", "MASTER_PORT": "x"}, "MASTER_PORT is 'x', expected a"),
+        ({"WORLD_SIZE": "2", "RANK": "0"}, "Process 0 of 2 does not find the others"),
+        (
+            {"WORLD_SIZE": "2", "RANK": "0", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "taken"},
+            "address already in use",
+        ),
+    ],
+)
+def test_an_environment_of_no_torchrun_is_one_sentence(tmp_path, environment, text):
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        if environment.get("MASTER_PORT") == "taken":
+            environment = environment | {"MASTER_PORT": str(other.getsockname()[1])}
+        done = subprocess.run(
+            command(*SMALL, "--run-dir", str(tmp_path / "run")), capture_output=True, text=True,
+            env=os.environ | environment, timeout=300,
+        )  # fmt: skip
+    assert done.returncode == 2 and text in done.stderr, done.stderr
+    assert len(done.stderr.splitlines()) == 1 and not (tmp_path / "run").exists()
 
 
 HALF_A_ROLLOUT = f"""

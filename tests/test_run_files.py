@@ -227,7 +227,7 @@ def test_one_process_holds_a_folder_and_a_killed_one_lets_go(tmp_path):
         env={**os.environ, "PYTHONPATH": str(ROOT)},
     )  # fmt: skip
     try:
-        assert other.stdout.readline() == "held\n"
+        assert other.stdout is not None and other.stdout.readline() == "held\n"
         for resume in (False, True):
             with pytest.raises(ConfigError) as refused, claim(run_dir=folder, resume=resume):
                 pass
@@ -314,7 +314,7 @@ def test_a_given_folder_is_the_one_that_is_used(tmp_path):
         with claim(run_dir=tmp_path):
             pass
     with claim(run_dir=tmp_path, resume=True) as run:
-        assert run.saved["iteration"] == 7
+        assert run.saved is not None and run.saved["iteration"] == 7
     with pytest.raises(ConfigError, match="is of a run with other settings or motions"):  # noqa: SIM117
         with claim("others", run_dir=tmp_path, resume=True):
             pass
@@ -330,7 +330,7 @@ def test_the_default_folder_tells_runs_apart(tmp_path, monkeypatch, capsys):
 
     def resumed(settings):
         with claim(settings, resume=True) as run:
-            assert run.saved["task"] == settings
+            assert run.saved is not None and run.saved["task"] == settings
             return run.path
 
     base = Path("runs/walk__x__1")

@@ -68,6 +68,33 @@ def test_a_killed_worker_costs_a_sweep_nothing(tmp_path):
     assert again.returncode == 0 and json.loads((tmp_path / "out.json").read_text())["rows"] == rows
 
 
+def test_a_killed_sweep_goes_on_and_leaves_no_worker(tmp_path):
+    flags = f"{SMALL} --total-timesteps 6400"
+    runs = tmp_path / "runs"
+    with (tmp_path / "log").open("w") as log:
+        process = subprocess.Popen(sweep(tmp_path, flags=flags), stdout=log, stderr=log)
+        deadline = time.monotonic() + 300
+        begun = []
+        while not begun and process.poll() is None and time.monotonic() < deadline:
+            time.sleep(0.05)
+            [*begun] = runs.glob("*/checkpoint.pt") if runs.exists() else []
+        assert begun, (tmp_path / "log").read_text()
+        workers = workers_in(begun[0].parent)
+        process.kill()
+        process.wait()
+    # Its worker may still be at work: it keeps its folder for as long, and the new one waits.
+    again = subprocess.run(
+        sweep(tmp_path, flags=flags), capture_output=True, text=True, timeout=600
+    )
+    assert again.returncode == 0, again.stdout + again.stderr
+    [row] = json.loads((tmp_path / "out.json").read_text())["rows"]
+    assert row["env_steps"] == 6_400
+    steps = [json.loads(line)["step"] for line in (runs / row["run"] / "metrics.jsonl").open()]
+    assert steps == list(range(64, 6_401, 64))
+    assert workers and not any(Path(f"/proc/{pid}/fd/0").exists() for pid in workers)
+    assert not list((runs / row["run"]).glob(".*"))
+
+
 def test_refused_flags_are_reported_and_the_rest_runs(tmp_path):
     wrong, right = f"{SMALL} --gamma two", f"{SMALL} --total-timesteps 128"
     done = subprocess.run(

@@ -51,11 +51,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
+from bm_envs import cli  # before MuJoCo, which raises for an unknown MUJOCO_GL
+
+# isort: split
 import mujoco
 import numpy as np
 from tyro.conf import FlagCreatePairsOff
 
-from bm_envs import cli, evaluation, web
+from bm_envs import evaluation, web
 from bm_envs.backends.base import Simulator
 from bm_envs.backends.mujoco_render import (
     FAR_VIEW,

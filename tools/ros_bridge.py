@@ -32,11 +32,13 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Protocol
 from urllib.parse import urlsplit
 
+from bm_envs import cli  # before MuJoCo, which raises for an unknown MUJOCO_GL
+
+# isort: split
 import mujoco
 import numpy as np
 from tyro.conf import Positional, arg
 
-from bm_envs import cli
 from bm_envs import rotations as rot
 from bm_envs.deploy.controller import Controller, ControllerConfig, Motion
 from bm_envs.deploy.robot import SENSOR_DT, RobotConfig, SimulatedRobot
