@@ -55,7 +55,13 @@ from bm_envs.observation_terms import layout, mirror_map
 from bm_envs.robots import g1
 from bm_envs.rotations import quat_normalize, quat_to_matrix
 from bm_envs.run_files import as_arrays, load_checkpoint, save_checkpoint
-from bm_envs.tasks.track.config import CONTROL_DT, RewardConfig, SamplingConfig, TrackConfig
+from bm_envs.tasks.track.config import (
+    CONTROL_DT,
+    RewardConfig,
+    SamplingConfig,
+    TrackConfig,
+    laptop_task,
+)
 from bm_envs.tasks.track.rewards import OPTIONAL, TRACKED, action_accel, joint_accel
 from bm_envs.tasks.track.rows import ANCHOR, FEET, Reference
 from bm_envs.tasks.track.task import TrackTask
@@ -78,7 +84,6 @@ from bm_envs.training import (
     export,
     has_native_bfloat16,
     identity,
-    laptop_task,
     mean_errors,
     next_level,
     robust_share,
