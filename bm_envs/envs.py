@@ -79,6 +79,10 @@ class _Core:
             -ACTION_BOUND, ACTION_BOUND, (g1.NUM_JOINTS,), np.float32
         )
 
+    def __getstate__(self) -> dict[str, Any]:
+        # A copy opens windows of its own when it is asked for pictures.
+        return self.__dict__ | {"_renderer": None, "_viewer": None}
+
     def start(self, options: Mapping[str, Any] | None, count: int) -> dict[str, Any]:
         """Arguments of the task's reset of `count` robots, from the options of Gymnasium's."""
         return self.task.start(options, count)
