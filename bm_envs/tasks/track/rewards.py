@@ -13,8 +13,8 @@ from bm_envs.rotations import Array, dot, namespace, turn_quats, turn_vectors
 TRACKED = ("anchor_pos", "anchor_ori", "body_pos", "body_ori", "body_lin_vel", "body_ang_vel")
 # Terms that are computed only where they have a weight.
 OPTIONAL = ("foot_contact", "action_accel", "joint_accel")
-# Rewards take raw actions as within plus and minus this; the robot gets them as they are. Actions of
-# policies are below 40 in size; of any number what one step can cost must have a bound.
+# Rewards take raw actions as within plus and minus this, so that what a step can cost has a bound;
+# the robot gets them as they are. Actions of policies are below 40 in size.
 ACTION_BOUND = 100.0
 
 
