@@ -622,9 +622,9 @@ class TrackEnv(_SingleEnv, gymnasium.Env):
 
     ## Info
     `clip` and `frame`: the motion, an integer that equals its name, too, and the present frame of
-    the reference. `critic_obs`: see above. Of the step just done, and 0 after a reset: `reward_<term>`,
-    signed and weighted; their sum is the reward. `termination`: by which rule an episode has ended,
-    an integer that equals the rule's name, too, and 0 and "" where it goes on.
+    the reference. `critic_obs`: see above. Of the step just done, and 0 after a reset:
+    `reward_<term>`, signed and weighted; their sum is the reward. `termination`: by which rule an
+    episode has ended, an integer that equals the rule's name, too, and 0 and "" where it goes on.
 
     ## Arguments
     `motion`: a name, a path, a `Clip`, or a list of those. `preset`: see `TrackConfig.preset`.
@@ -881,10 +881,10 @@ class GuidedEnv(_SingleEnv, gymnasium.Env):
 class GuidedVectorEnv(_VectorEnv, gymnasium.vector.VectorEnv):
     """N robots in one simulator; task, spaces and arguments are those of `GuidedEnv`.
 
-    `autoreset_mode` and `max_episode_steps` as in `TrackVectorEnv`. With `reset(seed=[...])`, a seed
-    a robot, what is drawn for a robot does not depend on the others: see `reset`. Every array in `info` has one row a
-    robot; with `same_step` those of an ended episode, its success among them, are in
-    `info["final_info"]`.
+    `autoreset_mode` and `max_episode_steps` as in `TrackVectorEnv`. With `reset(seed=[...])`, one
+    seed for each robot, what is drawn for a robot does not depend on the others: see `reset`. Every
+    array in `info` has one row a robot; with `same_step` those of an ended episode, its success
+    among them, are in `info["final_info"]`.
     """
 
     task: GuidedTask
