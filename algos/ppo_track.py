@@ -61,7 +61,7 @@ from bm_envs.motion.library import load_motions
 from bm_envs.observation_terms import CRITIC_TERMS, mirror_map
 from bm_envs.robots import g1
 from bm_envs.run_files import Run, as_arrays, claim_run, save_checkpoint
-from bm_envs.tasks.track.config import CONTROL_DT, TrackConfig
+from bm_envs.tasks.track.config import CONTROL_DT, TrackConfig, laptop_task
 from bm_envs.tasks.track.task import TrackTask
 from bm_envs.training import (
     UNCHANGED,
@@ -82,7 +82,6 @@ from bm_envs.training import (
     gradient_of,
     has_native_bfloat16,
     identity,
-    laptop_task,
     mean_errors,
     next_level,
     robust_share,

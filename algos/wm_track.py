@@ -56,7 +56,13 @@ from bm_envs.observation_terms import layout, mirror_map
 from bm_envs.robots import g1
 from bm_envs.rotations import quat_normalize, quat_to_matrix
 from bm_envs.run_files import Run, as_arrays, claim_run, save_checkpoint
-from bm_envs.tasks.track.config import CONTROL_DT, RewardConfig, SamplingConfig, TrackConfig
+from bm_envs.tasks.track.config import (
+    CONTROL_DT,
+    RewardConfig,
+    SamplingConfig,
+    TrackConfig,
+    laptop_task,
+)
 from bm_envs.tasks.track.rewards import OPTIONAL, TRACKED, action_accel, joint_accel
 from bm_envs.tasks.track.rows import ANCHOR, FEET, Reference
 from bm_envs.tasks.track.task import TrackTask
@@ -79,7 +85,6 @@ from bm_envs.training import (
     export,
     has_native_bfloat16,
     identity,
-    laptop_task,
     mean_errors,
     next_level,
     robust_share,
@@ -962,7 +967,7 @@ class Goals:
     """The reference motion for imagination: what is shown, and what robots are compared with."""
 
     def __init__(self, task: TrackTask, device: torch.device) -> None:
-        self.table = torch.as_tensor(task._reference_table).to(device)
+        self.table = torch.tensor(task._reference_table).to(device)
         self.lead = task.config.lead
 
         body_quat = Reference(self.table).body_quat

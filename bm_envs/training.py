@@ -47,9 +47,8 @@ from bm_envs.policy import (
     write_policy_json,
 )
 from bm_envs.robots import g1
-from bm_envs.robots.mjcf import ModelConfig
 from bm_envs.run_files import Run, RunLog, as_arrays
-from bm_envs.tasks.track.config import CONTROL_DT, RewardConfig, SamplingConfig, TrackConfig
+from bm_envs.tasks.track.config import CONTROL_DT, TrackConfig
 from bm_envs.tasks.track.device import DeviceTrack
 
 # --- time and processes --------------------------------------------------------------------------
@@ -437,17 +436,6 @@ class Step(NamedTuple):
     """`[N, C]`, of the episodes that ended; None where none did."""
     terms: Tensor
     """`[R]`, means of the signed reward terms."""
-
-
-def laptop_task() -> TrackConfig:
-    """The task of training on two CPU cores; `docs/training.md` has the reasons."""
-    return TrackConfig(
-        episode_s=3.0,
-        start=SamplingConfig(mode="adaptive"),
-        failure_distance=0.3,
-        rewards=RewardConfig(body_lin_vel=2.0, body_lin_vel_std=0.5),
-        model=ModelConfig(physics_dt=0.01), decimation=2,
-    )  # fmt: skip
 
 
 class HostRobots:

@@ -9,9 +9,14 @@ here is the repaired form and the field's text names the other one;
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+import functools
+import types
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from pathlib import Path
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+
+import numpy as np
 
 from bm_envs.errors import ConfigError, unknown_name
 from bm_envs.observation_terms import POLICY_TERMS
@@ -19,6 +24,11 @@ from bm_envs.robots import g1
 from bm_envs.robots.mjcf import ModelConfig
 
 CONTROL_DT = 0.02  # s; motions are 50 frames per second, one frame per control step
+PRESETS = ("train", "published", "laptop", "clip", "robust")  # of `TrackConfig.preset`
+# What an action of 1 stands for in the preset `laptop`, in published raw actions. Ordinary trainers
+# begin with noise of unit size: of published actions that alone costs 0.116 a step on average
+# (0.1 /s * 0.02 s * 29 joints * variance 2 of a change), where perfect tracking pays 0.1.
+LAPTOP_ACTION_UNIT = 0.4
 
 
 @dataclass(frozen=True)
@@ -53,7 +63,7 @@ class RewardConfig:
     body_ang_vel_std: float = 3.14
     """rad/s."""
     action_rate: float = -0.1
-    """Weight of the summed squared change of the raw action."""
+    """Weight of the summed squared change of the raw action, taken as within -100 and 100."""
     joint_limit: float = -10.0
     """Weight of the radians by which joints are beyond their soft limits, summed."""
     contact: float = -0.1
@@ -226,13 +236,22 @@ class TrackConfig:
     """Physics steps per control step."""
 
     def __post_init__(self) -> None:
+        check_kinds(self)
         unknown = [name for name in self.observations if name not in POLICY_TERMS]
         if unknown:
             raise ConfigError(unknown_name("observation", unknown[0], POLICY_TERMS))
         if len(set(self.observations)) != len(self.observations) or not self.observations:
             raise ConfigError("observations must name each term once, and at least one.")
-        if self.episode_s is not None and not self.episode_s >= CONTROL_DT:
+        if self.episode_s is not None and not CONTROL_DT <= self.episode_s < float("inf"):
             raise ConfigError(f"episode_s is {self.episode_s}, expected {CONTROL_DT} s or more.")
+        for name, (low, high) in {
+            "push.interval_s": self.push.interval_s,
+            "randomize.foot_friction": self.randomize.foot_friction,
+        }.items():
+            if not 0 < low <= high < float("inf"):
+                raise ConfigError(
+                    f"{name} is {(low, high)}, expected two positive numbers, the smaller first."
+                )
         if self.failure_distance is not None and not self.failure_distance > 0:
             raise ConfigError(
                 f"failure_distance is {self.failure_distance}, expected None or a positive number."
@@ -264,9 +283,10 @@ class TrackConfig:
 
         Args:
             name: `train` (the default), `published` (train with the published choices where ours
-                are repairs), `clip` (one deterministic run per clip: no noise, pushes or
-                randomization, from the first frame to the last) or `robust` (the same with all of
-                them on).
+                are repairs), `laptop` (train where samples are few, with any PPO: `laptop_task`
+                with an action of 1 for 0.4 published ones), `clip` (one deterministic run per clip:
+                no noise, pushes or randomization, from the first frame to the last) or `robust`
+                (the same with all of them on).
         """
         if name == "train":
             return TrackConfig()
@@ -276,6 +296,8 @@ class TrackConfig:
                 stale_targets=True,
                 reset=ResetConfig(joint_clip="soft", lift_feet=False),
             )
+        if name == "laptop":
+            return laptop_task().with_action_unit(LAPTOP_ACTION_UNIT)
         evaluation = TrackConfig(
             episode_s=None, start=SamplingConfig(mode="first"), failure="pelvis"
         )
@@ -285,7 +307,29 @@ class TrackConfig:
             return dataclasses.replace(
                 evaluation, noise=False, reset_noise=False, randomization=False, pushes=False
             )
-        raise ConfigError(unknown_name("preset", name, ("train", "published", "clip", "robust")))
+        raise ConfigError(unknown_name("preset", name, PRESETS))
+
+    def with_action_unit(self, unit: float) -> TrackConfig:
+        """The same task in another unit of action: 1 moves and costs what `unit` does here.
+
+        The joint target stays `q0 + action_scale * action`, so that a policy that learns here is
+        one like any other: its file holds the `action_scale` made here.
+
+        Args:
+            unit: in (0, 1] for trainers whose noise is too large at first.
+        """
+        if not 0 < unit < float("inf"):
+            raise ConfigError(f"unit is {unit}, expected a positive number.")
+        drive, reward = self.actuation, self.rewards
+        scale = g1.ACTION_SCALE.tolist() if drive.action_scale is None else drive.action_scale
+        return dataclasses.replace(
+            self,
+            actuation=dataclasses.replace(drive, action_scale=tuple(unit * s for s in scale)),
+            rewards=dataclasses.replace(
+                reward, action_rate=reward.action_rate * unit**2,
+                action_accel=reward.action_accel * unit**2,
+            ),
+        )  # fmt: skip
 
     def override(self, changes: Mapping[str, Any]) -> TrackConfig:
         """A copy with fields replaced; nested groups are given as nested mappings.
@@ -295,20 +339,124 @@ class TrackConfig:
         return with_changes(self, changes, "")
 
 
+def laptop_task() -> TrackConfig:
+    """The task of training on two CPU cores; `docs/training.md` has the reasons.
+
+    In published raw actions, for trainers that choose their noise: adaptive starts and short
+    episodes, ended 0.3 m off the path; velocities pay twice and more strictly; physics steps of
+    10 ms at half of the standard's cost.
+    """
+    return TrackConfig(
+        episode_s=3.0,
+        start=SamplingConfig(mode="adaptive"),
+        failure_distance=0.3,
+        rewards=RewardConfig(body_lin_vel=2.0, body_lin_vel_std=0.5),
+        model=ModelConfig(physics_dt=0.01), decimation=2,
+    )  # fmt: skip
+
+
 def with_changes(config: Any, changes: Mapping[str, Any], path: str) -> Any:
     """A copy of a dataclass with fields replaced; a mapping replaces fields of a nested one.
 
     `path` is where it stands, for errors.
+
+    Raises:
+        ConfigError: there is no such field, or a value is of the wrong kind.
     """
-    values = {}
+    values, hints = {}, _hints(type(config))
     for name, value in changes.items():
         names = [item.name for item in dataclasses.fields(config)]
         if name not in names:
-            raise ConfigError(unknown_name("setting", path + name, [path + item for item in names]))
+            known = [path + item for item in names]
+            raise ConfigError(unknown_name("setting", f"{path}{name}", known))
         present = getattr(config, name)
         if dataclasses.is_dataclass(present) and isinstance(value, Mapping):
             value = with_changes(present, value, f"{path}{name}.")
         elif isinstance(value, list):  # JSON has no tuples
             value = tuple(value)
+        check_kind(path + name, value, hints[name])
         values[name] = value
     return dataclasses.replace(config, **values)
+
+
+def check_kinds(config: Any, path: str = "") -> None:
+    """Refuse a dataclass of which a field, or one of a nested dataclass, is of the wrong kind.
+
+    Raises:
+        ConfigError: there is one.
+    """
+    for name, hint in _hints(type(config)).items():
+        value = getattr(config, name)
+        check_kind(path + name, value, hint)
+        if dataclasses.is_dataclass(value):
+            check_kinds(value, f"{path}{name}.")
+
+
+def check_kind(name: str, value: Any, hint: Any) -> None:
+    """Refuse a value that is not what a type hint asks for.
+
+    Numbers may be NumPy's, and a number that is no number (NaN) is none; True is no number. For a
+    tuple there may be any sequence or array.
+
+    Raises:
+        ConfigError: it is not.
+    """
+    if not _is_kind(value, hint):
+        shown = repr(value)
+        shown = shown if len(shown) <= 60 else f"{shown[:57]}..."
+        raise ConfigError(f"{name} is {shown}, expected {_kind_text(hint)}.")
+
+
+@functools.cache
+def _hints(kind: type) -> dict[str, Any]:
+    """Types of a dataclass's fields."""
+    hints = get_type_hints(kind)
+    return {item.name: hints[item.name] for item in dataclasses.fields(kind)}
+
+
+def _is_kind(value: Any, hint: Any) -> bool:
+    origin, arguments = get_origin(hint), get_args(hint)
+    if hint is Any:
+        return True
+    if origin in (Union, types.UnionType):
+        return any(_is_kind(value, argument) for argument in arguments)
+    if origin is Literal:
+        return any(type(value) is type(item) and value == item for item in arguments)
+    if origin is tuple:
+        if not isinstance(value, Sequence | np.ndarray) or isinstance(value, str | bytes):
+            return False
+        if arguments[-1] is Ellipsis:
+            return all(_is_kind(item, arguments[0]) for item in value)
+        return len(value) == len(arguments) and all(map(_is_kind, value, arguments))
+    if hint in (float, int):
+        numbers = (int, np.integer) if hint is int else (int, float, np.integer, np.floating)
+        return isinstance(value, numbers) and not isinstance(value, bool) and value == value
+    if hint is bool:
+        return isinstance(value, bool | np.bool_)
+    if hint is Path:
+        return isinstance(value, str | Path)
+    return isinstance(value, origin or hint)
+
+
+def _kind_text(hint: Any) -> str:
+    """What a type hint asks for, in words."""
+    origin, arguments = get_origin(hint), get_args(hint)
+    if origin in (Union, types.UnionType):
+        return " or ".join(_kind_text(item) for item in sorted(arguments, key=_is_none))
+    if origin is Literal:
+        return " or ".join(map(repr, arguments))
+    if origin is tuple:
+        many = {float: "numbers", int: "integers", str: "texts"}.get(arguments[0], "values")
+        return f"{'several' if arguments[-1] is Ellipsis else len(arguments)} {many}"
+    words = {
+        float: "a number", int: "an integer", bool: "True or False", str: "a text",
+        types.NoneType: "None", Path: "a path",
+    }  # fmt: skip
+    if hint in words:
+        return words[hint]
+    kind = origin or hint
+    return "a mapping" if kind is Mapping else f"a {getattr(kind, '__name__', kind)}"
+
+
+def _is_none(hint: Any) -> bool:
+    return hint is types.NoneType
