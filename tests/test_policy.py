@@ -357,7 +357,7 @@ def test_weights_in_an_external_file(tmp_path):
     obs = np.random.default_rng(0).normal(size=(3, 160)).astype(np.float32)
     np.testing.assert_allclose(load_policy(tmp_path / "p.onnx")(obs), mlp(obs), atol=1e-5)
     (tmp_path / "p.onnx.data").unlink()
-    with pytest.raises(PolicyError, match="p.onnx: not a readable ONNX model"):
+    with pytest.raises(PolicyError, match="weights are in 'p.onnx.data', expected that file besid"):
         load_policy(tmp_path / "p.onnx")
 
 
@@ -412,8 +412,22 @@ def test_a_config_gives_what_the_file_lacks(tmp_path):
         ({"joint_names": "a,b"}, "joint_names holds 2 names, expected the G1's 29 joints once"),
         ({"joint_stiffness": "1,2,x"}, "joint_stiffness holds 'x', expected a number"),
         ({"joint_stiffness": [1.0] * 28}, "joint_stiffness holds 28 values, expected 29 finite"),
-        ({"joint_damping": [float("nan")] * 29}, "joint_damping holds a value that is not finite"),
-        ({"joint_stiffness": [0] * 29}, "joint_stiffness must be positive"),
+        ({"joint_damping": ["nan"] * 29}, "joint_damping holds a value that is not finite"),
+        (
+            {"joint_stiffness": [0] * 29},
+            "joint_stiffness of left_hip_pitch_joint is 0 N m/rad, expected above 0 and at most",
+        ),
+        ({"joint_stiffness": [1e9] * 29}, r"is 1e\+09 N m/rad, expected above 0 and at most 10000"),
+        ({"joint_damping": [-1] * 29}, "is -1 N m s/rad, expected 0 to 1000"),
+        ({"default_joint_pos": [1000.0] * 29}, "is 1000 rad, expected -6.28319 to 6.28319"),
+        ({"action_scale": 0}, "is 0 rad, expected above 0 and at most 100"),
+        ({"action_scale": -1}, "is -1 rad, expected above 0 and at most 100"),
+        ({"action_scale": 1e6}, r"is 1e\+06 rad, expected above 0 and at most 100"),
+        ({"joint_effort_limit": [-88.0] * 29}, "is -88 N m, expected above 0 and at most 10000"),
+        ({"joint_effort_limit": [88.0] * 3}, "joint_effort_limit holds 3 values, expected 29"),
+        ({"joint_damping": [True] * 29}, "joint_damping holds True, expected a number"),
+        ({"joint_damping": ["1_0"] * 29}, "joint_damping holds '1_0', expected a number"),
+        ({"joint_damping": [10**300] * 29}, r"is 1e\+300 N m s/rad, expected 0 to 1000"),
         ({"observation_history_lengths": ",".join("15111111")}, "a history of 5 steps, expected 1"),
         ({"observation_history_lengths": "1,1"}, "2 values for 8 observation terms"),
         ({"observation_history_lengths": "inf"}, "holds 'inf', expected a whole number"),
