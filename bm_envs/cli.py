@@ -257,10 +257,15 @@ def _parts(value: Any) -> Iterable[Any]:
 
 
 def shortened(text: str, length: int = 160) -> str:
-    """The first line of a text, cut to a length that fits into one sentence."""
-    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    """The first line of a text, cut to a length that fits into one sentence.
+
+    Characters that a terminal would obey are shown as `?`.
+    """
+    # A line that matters is not behind the first thousands of characters.
+    lines = [line.strip() for line in text[: 100 * length].splitlines() if line.strip()]
     line = lines[0] if lines else ""
-    return line if len(line) <= length else line[: length - 3] + "..."
+    line = line if len(line) <= length else line[: length - 3] + "..."
+    return "".join(letter if letter.isprintable() else "?" for letter in line)
 
 
 def video_package() -> Any:

@@ -224,7 +224,8 @@ def root_of(config: Config) -> Path:
         BMError: a dataset is there already, in the new one's place or where its namespace goes.
     """
     default = os.environ.get(ROOT_VARIABLE) or Path.home() / ".minari" / "datasets"
-    root, name = config.root or Path(default), Path(config.name)
+    # Minari changes the folder that it works in, so that a relative name would lead elsewhere.
+    root, name = (config.root or Path(default)).absolute(), Path(config.name)
     if (root / name).exists():
         raise BMError(f"{root / name}: exists already; choose another name or version.")
     for folder in (root / parent for parent in name.parents):

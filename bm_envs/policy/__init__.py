@@ -149,7 +149,7 @@ class PolicySpec:
             limits = g1.EFFORT_LIMIT[g1.order_map(g1.JOINT_NAMES, self.joint_names)]
             object.__setattr__(self, "joint_effort_limit", tuple(map(float, limits)))
         for key in (*PER_JOINT_KEYS, "joint_effort_limit"):
-            self._check_per_joint(key)
+            check_drive(key, getattr(self, key), self.joint_names)
         for name in self.observation_names:
             if name not in POLICY_TERMS:
                 raise PolicyError(unknown_name("observation", shortened(name, 60), POLICY_TERMS))
@@ -181,25 +181,6 @@ class PolicySpec:
             )
         if clash := sorted(set(self.extra) & set(KNOWN_KEYS)):
             raise PolicyError(f"extra metadata must not hold the standard key '{clash[0]}'.")
-
-    def _check_per_joint(self, key: str) -> None:
-        """Refuse figures that no drive of the G1 can have, whatever unit they are meant in."""
-        values = np.asarray(getattr(self, key), float)
-        if values.shape != (g1.NUM_JOINTS,):
-            raise PolicyError(
-                f"{key} holds {values.size} values, expected {g1.NUM_JOINTS} finite numbers."
-            )
-        if not np.isfinite(values).all():
-            raise PolicyError(f"{key} holds a value that is not finite.")
-        low, high, above, unit = DRIVE_BOUNDS[key]
-        wrong = (values < low) | (values > high) | ((values == low) & above)
-        if wrong.any():
-            where = int(np.argmax(wrong))
-            interval = f"above {low:g} and at most" if above else f"{low:g} to"
-            raise PolicyError(
-                f"{key} of {self.joint_names[where]} is {values[where]:g} {unit}, expected "
-                f"{interval} {high:g}."
-            )
 
     @classmethod
     def for_g1(
@@ -330,6 +311,37 @@ class PolicySpec:
                 joints("joint_effort_limit") if "joint_effort_limit" in metadata else ()
             ),
             extra={key: str(v) for key, v in metadata.items() if key not in KNOWN_KEYS},
+        )
+
+
+def check_drive(
+    key: str, given: Sequence[float] | np.ndarray, joint_names: Sequence[str] = g1.JOINT_NAMES
+) -> None:
+    """Refuse figures that no drive of the G1 can have, whatever unit they are meant in.
+
+    Args:
+        key: of `DRIVE_BOUNDS`.
+        given: a figure per joint.
+        joint_names: their joints.
+
+    Raises:
+        PolicyError: not 29, not finite, or out of bounds.
+    """
+    values = np.asarray(given, float)
+    if values.shape != (g1.NUM_JOINTS,):
+        raise PolicyError(
+            f"{key} holds {values.size} values, expected {g1.NUM_JOINTS} finite numbers."
+        )
+    if not np.isfinite(values).all():
+        raise PolicyError(f"{key} holds a value that is not finite.")
+    low, high, is_above, unit = DRIVE_BOUNDS[key]
+    wrong = (values < low) | (values > high) | ((values == low) & is_above)
+    if wrong.any():
+        joint = int(np.argmax(wrong))
+        interval = f"above {low:g} and at most" if is_above else f"{low:g} to"
+        raise PolicyError(
+            f"{key} of {joint_names[joint]} is {values[joint]:g} {unit}, expected {interval} "
+            f"{high:g}."
         )
 
 
@@ -551,7 +563,12 @@ def mlp_from_policy(path: str | Path) -> MLP:
 
 def training_figures(run: Path) -> dict[str, Any]:
     """What a finished run directory says of its training, as rows of result files have it."""
-    training = read_policy_json(run / "policy.json")["training"]
+    training = read_policy_json(run / "policy.json").get("training") or {}
+    keys = ("env_steps", "wall_s", "first_pass", "clip_protocol", "commit", "machine")
+    if lacking := [key for key in keys if key not in training]:
+        raise PolicyError(
+            f"{run / 'policy.json'}: training lacks {', '.join(lacking)}; the run has not ended."
+        )
     return {
         "env_steps": training["env_steps"], "wall_s": training["wall_s"],
         "first_pass": training["first_pass"] or None, "clip": training["clip_protocol"],
@@ -578,13 +595,18 @@ def spec_from_config(config: Mapping[str, Any], run_path: str = "none") -> Polic
     if not isinstance(task, dict) or not isinstance(task.get("observations"), list):
         raise PolicyError("'task' with its list 'observations' is missing.")
     drives = task.get("actuation") or {}
-    names = [str(name) for name in task["observations"]]
     keys = ("default_joint_pos", "action_scale", "stiffness", "damping")
-    try:
-        values = {key: drives.get(key) for key in keys}
-        return PolicySpec.for_g1(names, run_path=run_path, **values)
-    except (AttributeError, TypeError):
-        raise PolicyError("task.actuation must hold lists of numbers.") from None
+    if not isinstance(drives, dict):
+        raise PolicyError("task.actuation must hold lists of numbers.")
+    for key in keys:
+        value = drives.get(key)
+        plain = isinstance(value, list) and all(
+            isinstance(v, (int, float)) and not isinstance(v, bool) for v in value
+        )
+        if value is not None and not plain:
+            raise PolicyError(f"task.actuation.{key} is no list of numbers.")
+    names = [str(name) for name in task["observations"]]
+    return PolicySpec.for_g1(names, run_path=run_path, **{key: drives.get(key) for key in keys})
 
 
 # --- writing --------------------------------------------------------------------------------------
@@ -836,7 +858,58 @@ def read_policy_json(path: str | Path) -> dict[str, Any]:
     value = read_json(path, PolicyError)
     if not isinstance(value, dict) or value.get("format") != FORMAT:
         raise PolicyError(f"{path}: not a policy description, expected 'format': '{FORMAT}'.")
-    return value
+    check_description(path, value)
+    return {key: item for key, item in value.items() if item is not None}
+
+
+# What programs read of a description, and of which type it is; all of it may be missing.
+_Kinds = dict[str, tuple[type | tuple[type, ...], str]]
+_DESCRIPTION: _Kinds = {
+    "network": (dict, "an object"), "training": (dict, "an object"), "action": (dict, "an object"),
+    "motions": (list, "a list of objects"),
+    "evaluation": ((list, dict), "a list of objects"),  # of guided policies: an object
+    "licence": (str, "a text"),
+}  # fmt: skip
+_MOTION: _Kinds = {
+    "name": (str, "a text"), "sha256": (str, "a text"), "licence": (str, "a text"),
+    "frames": (int, "a whole number"),
+}  # fmt: skip
+
+
+def check_description(path: str | Path, value: Mapping[str, Any]) -> None:
+    """Refuse a `policy.json` in which what programs read has another type than it should.
+
+    It also serves those of guided policies and of diffusion models, which share these keys.
+
+    Raises:
+        PolicyError: one sentence that names the key.
+    """
+
+    def check(entry: Mapping[str, Any], known: _Kinds, about: str) -> None:
+        for key, (kind, wanted) in known.items():
+            found = entry.get(key)
+            if found is not None and (not isinstance(found, kind) or isinstance(found, bool)):
+                given = shortened(repr(found), 40)
+                raise PolicyError(f"{path}: {about}{key} is {given}, expected {wanted}.")
+
+    check(value, _DESCRIPTION, "")
+    for key in ("motions", "evaluation"):
+        entries = value.get(key) or []
+        for i, entry in enumerate(entries if isinstance(entries, list) else []):
+            if not isinstance(entry, dict):
+                raise PolicyError(
+                    f"{path}: {key}[{i}] is {shortened(repr(entry), 40)}, expected an object."
+                )
+            if key == "motions":
+                check(entry, _MOTION, f"motions[{i}].")
+                if "name" not in entry:
+                    raise PolicyError(f"{path}: motions[{i}] has no name.")
+    for key in ("file", "sha256"):
+        found = (value.get("network") or {}).get(key)
+        if found is not None and not isinstance(found, str):
+            raise PolicyError(
+                f"{path}: network.{key} is {shortened(repr(found), 40)}, expected a text."
+            )
 
 
 # --- test vectors ---------------------------------------------------------------------------------
@@ -1110,7 +1183,10 @@ class Policy:
         if not path.is_file():
             return None
         value = read_json(path, PolicyError)
-        return value if isinstance(value, dict) and value.get("format") == FORMAT else None
+        if not isinstance(value, dict) or value.get("format") != FORMAT:
+            return None
+        check_description(path, value)
+        return {key: item for key, item in value.items() if item is not None}
 
 
 def named_motions(policy: Policy) -> list[dict[str, Any]]:
@@ -1121,7 +1197,7 @@ def named_motions(policy: Policy) -> list[dict[str, Any]]:
     extra = policy.spec.extra
     if "motion_name" in extra:
         return [{"name": extra["motion_name"], "sha256": extra.get("motion_sha256")}]
-    return list((policy.info or {}).get("motions", []))
+    return list((policy.info or {}).get("motions") or [])
 
 
 def named_clip(policy: Policy, told: Mapping[str, Any]) -> Clip:

@@ -239,7 +239,7 @@ def _shapes(onnx: Any, model: Any, open_size: int) -> tuple[dict[str, Shape], di
     for _ in range(MAX_ROUNDS):
         try:
             told = onnx.shape_inference.infer_shapes(
-                skeleton, check_type=True, strict_mode=True, data_prop=True
+                skeleton, check_type=True, strict_mode=True, data_prop=False
             )
         except Exception as error:  # of several classes, for a graph that contradicts itself
             raise PolicyError(f"the graph's sizes do not fit ({shortened(str(error))}).") from None
