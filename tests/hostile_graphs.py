@@ -225,10 +225,14 @@ def loop_body(kind="Identity"):
         [helper.make_node("Identity", ["c"], ["k"]), helper.make_node(kind, ["x"], ["y"])],
         "body",
         [
-            helper.make_tensor_value_info("i", I64, []), helper.make_tensor_value_info("c", BOOL, []),
+            helper.make_tensor_value_info("i", I64, []),
+            helper.make_tensor_value_info("c", BOOL, []),
             helper.make_tensor_value_info("x", F, [1, 160]),
         ],
-        [helper.make_tensor_value_info("k", BOOL, []), helper.make_tensor_value_info("y", F, [1, 160])],
+        [
+            helper.make_tensor_value_info("k", BOOL, []),
+            helper.make_tensor_value_info("y", F, [1, 160]),
+        ],
     )  # fmt: skip
 
 
@@ -435,7 +439,7 @@ def size_of_what_is_not_zero(model):
 
 @case
 def one_hot_bomb(model):
-    index = node(model, "Cast", ["obs"], "index", to=I64)
+    node(model, "Cast", ["obs"], "index", to=I64)
     constant(model, "depth", 10**10, np.int64)
     constant(model, "values", [0.0, 1.0])
     add_to_actions(model, node(model, "OneHot", ["index", "depth", "values"], "big"))

@@ -1,10 +1,10 @@
 """Roll-outs on disk: what trackers did, in NumPy shards with a manifest.
 
 A folder holds `dataset.json` (who acted, on which clips, with which noise, seed and versions; its
-`state`, which is `complete` when all `planned_shards` are there; and every shard with its counts and
-SHA-256) and shards `episodes-00000.npz`, ... of accepted episodes
-and `failed-00000.npz`, ... of the others. Any NumPy opens a shard (`numpy.load`); its arrays, E
-episodes of T control steps, are float32 unless said otherwise:
+`state`, which is `complete` when all `planned_shards` are there; and every shard with its counts
+and SHA-256) and shards `episodes-00000.npz`, ... of accepted episodes and `failed-00000.npz`, ...
+of the others. Any NumPy opens a shard (`numpy.load`); its arrays, E episodes of T control steps,
+are float32 unless said otherwise:
 
 | array | shape | |
 |---|---|---|
@@ -318,7 +318,7 @@ def load_rollouts(folder: str | Path, *, failed: bool = False) -> tuple[Rollouts
         name = entry["file"]
         # Inside the folder, wherever a manifest or a link would lead.
         path = folder / name
-        if Path(name).name != name or "\0" in name or path.is_symlink():
+        if Path(name).name != name or "\0" in name or len(name) > 200 or path.is_symlink():
             raise BMError(
                 f"{folder / MANIFEST}: names the shard '{shortened(name, 60)}', expected a file "
                 "of this folder."
