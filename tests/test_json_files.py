@@ -56,15 +56,18 @@ def test_any_text_is_json_or_a_value_error(text):
 
 
 BAD = {
-    "nothing": b"", "a brace": b"{", "nul": b"\0", "nul in a text": b'"a\0b"', "utf-16": b"\xff\xfe{\0}\0",
+    "nothing": b"", "a brace": b"{", "nul": b"\0", "nul in a text": b'"a\0b"',
+    "utf-16": b"\xff\xfe{\0}\0",
     "latin": b'"\xe9"', "half a pair": b'["\\ud800"]', "half a pair as key": b'{"\\udfff": 1}',
     "half a pair alone": b'"\\ud800"', "raw surrogate": b'"\xed\xa0\x80"',
     "nan": b"[NaN]", "infinity": b'{"a": -Infinity}', "1e999": b"[1e999]", "-1e999": b"[-1e999]",
     "10^400": b"[1" + b"0" * 400 + b"]", "10^5000": b"[1" + b"0" * 5000 + b"]",
     "a key twice": b'{"a": 1, "a": 2}', "a key twice inside": b'[{"a": {"b": 1, "b": 1}}]',
-    "lists 100 deep": b"[" * 100 + b"]" * 100, "objects 100 deep": b'{"a":' * 100 + b"1" + b"}" * 100,
+    "lists 100 deep": b"[" * 100 + b"]" * 100,
+    "objects 100 deep": b'{"a":' * 100 + b"1" + b"}" * 100,
     "lists without end": b"[" * 10**6, "objects without end": b'{"a":' * 200_000,
-    "two values": b"{} {}", "a comment": b"{} // x", "a single quote": b"{'a': 1}", "a tab": b'"a\tb"',
+    "two values": b"{} {}", "a comment": b"{} // x", "a single quote": b"{'a': 1}",
+    "a tab": b'"a\tb"',
     "too large": b" " * (2**24 + 1) + b"1",
 }  # fmt: skip
 
@@ -108,8 +111,9 @@ def test_files_that_cannot_be_opened(tmp_path, name):
 
 def test_a_megabyte_takes_less_than_two_seconds():
     for text in ("[" + "[]," * 330_000 + "[]]", "[" + "{}," * 330_000 + "{}]", "1," * 5,
-                 '{"' + '":0,"'.join(map(str, range(80_000))) + '":0}', '"' + "\\u0061" * 160_000 + '"',
-                 "[" + "1e5," * 250_000 + "1]", "[" + "9" * 308 + "]", "0." + "1" * 10**6):  # fmt: skip
+                 '{"' + '":0,"'.join(map(str, range(80_000))) + '":0}',
+                 '"' + "\\u0061" * 160_000 + '"', "[" + "1e5," * 250_000 + "1]",
+                 "[" + "9" * 308 + "]", "0." + "1" * 10**6):  # fmt: skip
         start = time.process_time()
         try:
             cli.parse_json(text)
@@ -212,7 +216,8 @@ def test_a_run_that_has_not_ended_has_no_figures(run, tmp_path):
 def test_any_config_of_a_run_gives_a_network_or_one_sentence(run, tmp_path, config, deep):
     folder = described(run, tmp_path)
     whole = {"network": {"residual": True, "activation": "elu"},
-             "task": {"observations": ["command"], "actuation": {"action_scale": deep}}}  # fmt: skip
+             "task": {"observations": ["command"],
+                      "actuation": {"action_scale": deep}}}  # fmt: skip
     for value in (config, deep, whole, whole | {"network": deep}, whole | {"task": deep},
                   whole | {"task": {"observations": deep}},
                   whole | {"network": {"residual": deep, "activation": deep}}):  # fmt: skip

@@ -56,6 +56,11 @@ SHIPPED = Path(__file__).resolve().parent.parent / "assets" / "policies"
 FORMAT = "bm-envs policy 1"
 MOTION_REMOVED = "motion_removed_from_sha256"  # metadata key
 VECTORS_FORMAT = "bm-envs test vectors 1"
+# How near an action must come to a test vector's, of the case's largest one (at least of 1). Errors
+# of n roundings add up like sqrt(n), and the largest network chains 160 + 512 + 256 + 128 products:
+# 32 epsilons of float32. The shipped files' networks come within 10, whatever the order of sums.
+ACTION_TOLERANCE = 32 * float(np.finfo(np.float32).eps)
+OBSERVATION_TOLERANCE = 1e-6  # written in float64, taken in float32; angles, metres, rad/s near 1
 
 # Names under which other projects have the same terms.
 OBSERVATION_ALIASES = {
@@ -986,6 +991,12 @@ def make_test_vectors(
         "root_lin_vel_w of the pelvis link's origin",
         "joint_names": list(spec.joint_names),
         "observation_layout": observation_table(spec),
+        "tolerance": {
+            "observation": OBSERVATION_TOLERANCE,
+            "action": ACTION_TOLERANCE,
+            "meaning": "action: for the observation given here, times the largest |action| of the "
+            "case or 1",
+        },
         "cases": records,
     }
 
