@@ -339,9 +339,11 @@ def fill(config: Config, experts: list[Expert]) -> None:
     if path.exists():
         old = rollouts.read_manifest(config.out)
         for key in ("settings", "experts", "clips"):
-            if old[key] != json.loads(json.dumps(manifest[key])):
+            if old.get(key) != json.loads(json.dumps(manifest[key])):
                 raise BMError(f"{path}: was collected with other {key}; choose another --out.")
         manifest = old
+        if any(not isinstance(shard.get("expert"), int) for shard in old["shards"]):
+            raise BMError(f"{path}: a shard does not tell its expert; choose another --out.")
     print(
         f"{len(experts)} experts, {len(manifest['clips'])} clips, {config.shards} shards of "
         f"{config.num_envs} episodes, backend {config.backend}, seed {config.seed}"
@@ -352,6 +354,7 @@ def fill(config: Config, experts: list[Expert]) -> None:
         entry = write_shard(*collect(expert, shard, config), shard, config.out)
         manifest["shards"].append({"expert": shard % len(experts), **entry})
         manifest |= {
+            "state": rollouts.COLLECTING, "planned_shards": config.shards,
             "created": cli.json_result("rollouts", seed=None, rows=[])["created"],
             "command": cli.command_line(), "commit": cli.commit(), "versions": cli.versions(),
             "machine": cli.machine(),
@@ -361,7 +364,8 @@ def fill(config: Config, experts: list[Expert]) -> None:
         expert.env.close()
     tried = config.num_envs * len(manifest["shards"])
     accepted = sum(shard["episodes"]["count"] for shard in manifest["shards"])
-    manifest["accepted"], manifest["tried"] = accepted, tried
+    manifest |= {"accepted": accepted, "tried": tried, "state": rollouts.COMPLETE}
+    manifest["planned_shards"] = len(manifest["shards"])
     if accepted:
         manifest["coverage"] = coverage(rollouts.load_rollouts(config.out)[0])
         for name, figure in manifest["coverage"].items():

@@ -614,6 +614,8 @@ def train(config: Config, rep: Representation, identity: str, run: Run) -> None:
     torch.set_num_threads(config.threads or cli.available_cores())
 
     # 2. Data: whole episodes are held out, since windows of one are much alike.
+    for folder in config.data:
+        rollouts.check_complete(folder, rollouts.read_manifest(folder))
     loaded = [rollouts.load_rollouts(folder) for folder in config.data]
     manifests = [manifest for _, manifest in loaded]
     drives = manifests[0]["drives"]

@@ -2,12 +2,16 @@
 
 import dataclasses
 import json
+import re
 import sys
+import tempfile
 from pathlib import Path
 
 import mujoco
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from bm_envs.errors import BMError, ConfigError
 from bm_envs.robots import g1, mjcf
@@ -16,6 +20,7 @@ from bm_envs.tasks.guided.rollouts import Rollouts
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "algos"))
 import collect_rollouts as collect  # noqa: E402
+import ddpm_guided  # noqa: E402
 
 TINY = dict(policy=("walk",), num_envs=12, episodes=24, steps=40, warm_up=5, verify=20, seed=3)
 
@@ -217,7 +222,7 @@ def test_files_that_are_not_what_the_manifest_tells(folder, tmp_path):
     with pytest.raises(BMError, match="is not a manifest of roll-outs"):
         rollouts.load_rollouts(broken)
     (broken / "dataset.json").write_text("{")
-    with pytest.raises(BMError, match=r"dataset.json: cannot be read"):
+    with pytest.raises(BMError, match=r"dataset.json: not a readable JSON file"):
         rollouts.load_rollouts(broken)
     for shards in (None, [3], [{"episodes": {"count": 1}, "failed": {"count": 0}}]):
         text = json.dumps({"format": rollouts.FORMAT, "shards": shards})
@@ -246,9 +251,185 @@ def test_shards_that_are_not_shards(episodes, tmp_path):
     with pytest.raises(BMError, match="action holds a value that is not finite"):
         rollouts.load_shard(path)
     np.savez(path, **{**arrays, "clip": np.array([object()] * len(episodes))}, allow_pickle=True)
-    with pytest.raises(BMError, match="cannot be read as an NPZ shard"):
+    with pytest.raises(BMError, match=r"clip is object of shape \(\d+,\), expected int64"):
         rollouts.load_shard(path)
     rollouts.save_shard(episodes, path)
     again = rollouts.load_shard(path)
     np.testing.assert_array_equal(again.qpos, episodes.qpos)
     assert json.dumps(sorted(np.load(path).files)) == json.dumps(sorted(rollouts._SHAPES))
+
+
+def copied(folder, target):
+    target.mkdir(parents=True)
+    for path in folder.iterdir():
+        (target / path.name).write_bytes(path.read_bytes())
+    return target
+
+
+def with_manifest(folder, **changes):
+    path = folder / rollouts.MANIFEST
+    manifest = json.loads(path.read_text())
+    manifest = {k: v for k, v in (manifest | changes).items() if v is not ...}
+    path.write_text(json.dumps(manifest))
+    return folder
+
+
+@pytest.mark.parametrize(
+    "name", ["../../etc/passwd", "/etc/passwd", "..", ".", "", "sub/episodes-00000.npz", "a\0b",
+             "x" * 5000, "\u202e.npz", "episodes-00000.npz/"],
+)  # fmt: skip
+def test_a_manifest_that_leads_out_of_its_folder(folder, tmp_path, name):
+    broken = copied(folder, tmp_path / "a")
+    shards = json.loads((broken / rollouts.MANIFEST).read_text())["shards"]
+    shards[0]["episodes"]["file"] = name
+    with pytest.raises(BMError) as caught:
+        rollouts.load_rollouts(with_manifest(broken, shards=shards))
+    told = str(caught.value)
+    assert "\n" not in told and len(told) < 400
+    assert "expected a file of this folder" in told or "is missing" in told
+
+
+def test_a_shard_that_is_a_link_is_not_followed(folder, tmp_path):
+    broken = copied(folder, tmp_path / "a")
+    (broken / "episodes-00000.npz").unlink()
+    (broken / "episodes-00000.npz").symlink_to(folder / "episodes-00000.npz")
+    with pytest.raises(BMError, match="names the shard 'episodes-00000.npz', expected a file of t"):
+        rollouts.load_rollouts(broken)
+
+
+def test_shards_that_announce_more_than_they_hold(episodes, tmp_path):
+    """A header is 100 bytes, whatever shape it tells; memory is asked for by nobody."""
+    import io
+    import tracemalloc
+    import zipfile
+
+    arrays = {f.name: getattr(episodes, f.name) for f in dataclasses.fields(Rollouts)}
+    path = tmp_path / "a.npz"
+
+    def write(changed, head, compression=zipfile.ZIP_STORED, content=b""):
+        with zipfile.ZipFile(path, "w", compression) as archive:
+            for name, array in arrays.items():
+                stream = io.BytesIO()
+                np.lib.format.write_array(stream, array)
+                if name == changed:
+                    stream = io.BytesIO()
+                    np.lib.format.write_array_header_1_0(stream, head)
+                    stream.write(content)
+                archive.writestr(f"{name}.npy", stream.getvalue())
+
+    def head(shape, kind="<f4"):
+        return {"descr": kind, "fortran_order": False, "shape": shape}
+
+    def refused(match):
+        tracemalloc.start()
+        with pytest.raises(BMError, match=match) as caught:
+            rollouts.load_shard(path)
+        # What the sound arrays take is less than this; what is announced would be terabytes.
+        assert tracemalloc.get_traced_memory()[1] < 50e6
+        tracemalloc.stop()
+        assert "\n" not in str(caught.value)
+
+    write("noise", head((len(episodes),)))
+    refused("expected 96 bytes got 0")
+    write("noise", head((0,)))
+    refused(r"noise is float32 of shape \(0,\)")
+    write("noise", head((10**12,)))
+    refused(r"noise is float32 of shape \(1000000000000,\), expected float32 of shape")
+    write("action", head((10**12, 10**12, 29)))
+    refused("qpos is float32 of shape .*, expected float32 of shape")
+    write("action", head((-1, 40, 29)))
+    refused(r"action.npy has the shape \(-1, 40, 29\)")
+    write("action", head(()))
+    refused("expected")
+    write("action", head((len(episodes), 40, 29), "|O"))
+    refused("action is object of shape")
+    write("action", head((len(episodes), 40, 29), "<f8"))
+    refused("action is float64 of shape")
+    zeros = bytes(4 * 10**8)
+    write("noise", head((10**8,)), zipfile.ZIP_DEFLATED, zeros)
+    assert path.stat().st_size < 2e6  # premise: the zeros are nearly nothing
+    refused("unpacks to .* MiB, more than 100 times its size")
+    np.savez_compressed(path, **arrays)  # as somebody may keep them; read as before
+    np.testing.assert_array_equal(rollouts.load_shard(path).qpos, episodes.qpos)
+
+
+@given(st.data())
+@settings(max_examples=60, deadline=None, derandomize=True)
+def test_damaged_shards_are_read_or_refused(data):
+    """Any bytes may differ: there is a shard, or one sentence."""
+    rng = np.random.default_rng(0)
+    values = {
+        name: rng.normal(size=(2, *((3,) if per_step else ()), *shape)).astype(kind)
+        for name, (shape, per_step, kind) in rollouts._SHAPES.items()
+    }
+    values["length"][:] = 3
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "a.npz"
+        np.savez(path, **values)
+        content = bytearray(path.read_bytes())
+        for _ in range(data.draw(st.integers(1, 6))):
+            content[data.draw(st.integers(0, len(content) - 1))] = data.draw(st.integers(0, 255))
+        cut = data.draw(st.integers(0, len(content)))
+        path.write_bytes(content[:cut] if data.draw(st.booleans()) else content)
+        try:
+            assert len(rollouts.load_shard(path)) == 2
+        except BMError as error:
+            assert "\n" not in str(error) and str(error).startswith(str(path))
+
+
+JUNK = [None, True, 3, -1, 0.5, "x", [], {}, [1], [None], {"a": 1}, 10**30, ["x"], [[]]]
+
+
+@pytest.mark.parametrize("key", ["drives", "experts", "clips", "accepted", "tried", "shards"])
+@pytest.mark.parametrize("value", [..., *JUNK], ids=lambda v: repr(v)[:12])
+def test_manifests_of_odd_types_are_refused_before_training(folder, tmp_path, key, value):
+    broken = with_manifest(copied(folder, tmp_path / "a"), **{key: value})
+    try:
+        rollouts.check_complete(broken, rollouts.read_manifest(broken))
+    except BMError as error:
+        assert "\n" not in str(error) and len(str(error)) < 400
+    else:  # right by its type: nobody can tell more
+        right = {"accepted": int, "tried": int}.get(key, list)
+        assert type(value) is right
+        assert right is int or all(isinstance(entry, dict) for entry in value)
+
+
+@pytest.mark.parametrize("value", ["x", [1] * 28, [None] * 29, [True] * 29, [1e9] * 29, {}, None])
+@pytest.mark.parametrize("name", rollouts.DRIVES)
+def test_drives_of_a_manifest(folder, tmp_path, name, value):
+    drives = json.loads((folder / rollouts.MANIFEST).read_text())["drives"]
+    broken = with_manifest(copied(folder, tmp_path / "a"), drives=drives | {name: value})
+    with pytest.raises(BMError, match=name):
+        rollouts.check_complete(broken, rollouts.read_manifest(broken))
+
+
+def test_an_interrupted_collection_is_told_before_training(tmp_path, folder):
+    """What a kill leaves: the manifest of the last whole shard, as the collector wrote it."""
+    written = []
+    keep = collect.cli.write_json
+
+    def interrupted(path, value):
+        keep(path, value)
+        written.append(path)
+        raise KeyboardInterrupt
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(collect.cli, "write_json", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            collect.main(config(tmp_path / "cut"))
+    assert written
+    text = (
+        f"{tmp_path / 'cut'}: this collection was interrupted after 1 of 2 shards; run the command "
+        "that made it again and it goes on from there."
+    )
+    with pytest.raises(BMError, match=re.escape(text)):
+        ddpm_guided.main(ddpm_guided.Config(data=(tmp_path / "cut",), run_dir=tmp_path / "run"))
+    assert not (tmp_path / "run").exists()
+    collect.main(config(tmp_path / "cut"))
+    rollouts.check_complete(tmp_path / "cut", rollouts.read_manifest(tmp_path / "cut"))
+    # Manifests of 0.1 tell no state: the counts came last.
+    old = with_manifest(copied(folder, tmp_path / "old"), state=..., planned_shards=...)
+    rollouts.check_complete(old, rollouts.read_manifest(old))
+    old = with_manifest(old, tried=..., accepted=...)
+    with pytest.raises(BMError, match="this collection was interrupted after 2 shards; run"):
+        rollouts.check_complete(old, rollouts.read_manifest(old))

@@ -253,6 +253,18 @@ def test_an_export_that_breaks_off_leaves_nothing(folder, home, monkeypatch):
         export(folder, root=home / "file")
 
 
+@pytest.mark.parametrize("root", ["here", "./here", "a/../here"])
+def test_a_relative_root(folder, home, monkeypatch, tmp_path, root):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "a").mkdir()
+    tool.main(tool.Config(folder, NAME, root=Path(root)))
+    monkeypatch.setenv(tool.ROOT_VARIABLE, str(tmp_path / "here"))
+    assert len(minari.load_dataset(NAME)) == 5
+    monkeypatch.setenv(tool.ROOT_VARIABLE, "there")  # the variable may be relative, too
+    tool.main(tool.Config(folder, NAME))
+    assert files(tmp_path / "there") and not files(home)
+
+
 # --- bad input ------------------------------------------------------------------------------------
 
 
@@ -287,7 +299,7 @@ def test_folders_that_are_none(folder, tmp_path, home):
     manifest = rollouts.read_manifest(write_folder(tmp_path / "count", [part]))
     manifest["shards"][0]["episodes"]["count"] = 3
     cli.write_json(tmp_path / "count" / rollouts.MANIFEST, manifest)
-    with pytest.raises(BMError, match="counts 3 episodes, but the shards hold 2"):
+    with pytest.raises(BMError, match="holds 2 episodes, but dataset.json tells 3"):
         export(tmp_path / "count")
     with pytest.raises(BMError, match="holds no failed episodes"):
         export(write_folder(tmp_path / "none", [part]), failed=True)

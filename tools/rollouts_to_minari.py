@@ -173,12 +173,21 @@ def details_of(
     for key, kind in {"settings": dict, "experts": list, "clips": list}.items():
         if not isinstance(manifest.get(key), kind):
             raise BMError(f"{where}: '{key}' is missing or malformed; collect it anew.")
-    if not isinstance(manifest["settings"].get("seed"), int):
+    for key in ("experts", "clips"):
+        if not all(isinstance(entry, dict) for entry in manifest[key]):
+            raise BMError(f"{where}: '{key}' is not a list of objects; collect it anew.")
+    seed = manifest["settings"].get("seed")
+    if not isinstance(seed, int) or isinstance(seed, bool):
         raise BMError(f"{where}: 'settings' has no whole number as seed; collect it anew.")
     clips = len(manifest["clips"])
     if not ((episodes.clip >= 0) & (episodes.clip < clips)).all():
         raise BMError(f"{where}: lists {clips} clips, but an episode has another than these.")
     shards = manifest["shards"]
+    experts = range(len(manifest["experts"]))
+    if any(
+        type(shard.get("expert")) is not int or shard["expert"] not in experts for shard in shards
+    ):
+        raise BMError(f"{where}: a shard does not tell which of the experts made it.")
     counts = [shard["failed" if config.failed else "episodes"]["count"] for shard in shards]
     if sum(counts) != len(episodes):
         raise BMError(
@@ -224,7 +233,8 @@ def root_of(config: Config) -> Path:
         BMError: a dataset is there already, in the new one's place or where its namespace goes.
     """
     default = os.environ.get(ROOT_VARIABLE) or Path.home() / ".minari" / "datasets"
-    root, name = config.root or Path(default), Path(config.name)
+    # Absolute, because Minari joins its folder's name to names that carry it already.
+    root, name = (config.root or Path(default)).absolute(), Path(config.name)
     if (root / name).exists():
         raise BMError(f"{root / name}: exists already; choose another name or version.")
     for folder in (root / parent for parent in name.parents):

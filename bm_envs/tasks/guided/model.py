@@ -25,8 +25,8 @@ from typing import Any, Literal
 import numpy as np
 
 from bm_envs import policy as policy_files
-from bm_envs.cli import atomic_path, file_sha256, versions, write_json
-from bm_envs.errors import ConfigError, PolicyError, unknown_name
+from bm_envs.cli import atomic_path, file_sha256, parse_json, read_json, versions, write_json
+from bm_envs.errors import BMError, ConfigError, PolicyError, unknown_name
 from bm_envs.robots import g1
 from bm_envs.tasks.guided import sampler
 from bm_envs.tasks.guided.representation import (
@@ -148,7 +148,7 @@ class GuidedModel:
         self.path = path
         folder = path.resolve().parent.name
         self.name = name or ((folder or path.stem) if path.name == FILE else path.stem)
-        model = policy_files.read_onnx(path)
+        model = policy_files.read_onnx(path, open_size=LENGTH)
         self.sha256 = file_sha256(path)
         metadata = {entry.key: entry.value for entry in model.metadata_props}
         if metadata.get("format") != FORMAT:
@@ -220,9 +220,9 @@ class GuidedModel:
     def _told(self, what: str, key: str) -> list[str]:
         """Names of what the training data were made with."""
         try:
-            told = json.loads((self.path.parent / "policy.json").read_text())
+            told = read_json(self.path.parent / "policy.json")
             names = [entry[key] for part in told["data"] for entry in part[what]]
-        except (OSError, ValueError, LookupError, TypeError):
+        except (BMError, LookupError, TypeError):
             return []
         return list(dict.fromkeys(str(name) for name in names))
 
@@ -312,12 +312,18 @@ def drive_of(metadata: Mapping[str, str], name: str) -> tuple[float, ...]:
         PolicyError: they are missing or malformed.
     """
     try:
-        values = np.array(json.loads(metadata.get(name, "")), float)
-    except (ValueError, TypeError):
-        values = np.array([])
-    if values.shape != (A,) or not np.isfinite(values).all():
+        values = parse_json(metadata.get(name, ""))
+    except ValueError:
+        values = None
+    if (
+        not isinstance(values, list)
+        or len(values) != A
+        or any(isinstance(v, bool) or not isinstance(v, (int, float)) for v in values)
+    ):
         raise PolicyError(f"metadata '{name}' are not {A} finite numbers.")
-    return tuple(values.tolist())
+    key = name if name in policy_files.DRIVE_BOUNDS else f"joint_{name}"
+    policy_files.check_drive(key, values)
+    return tuple(float(v) for v in values)
 
 
 def _check_graph(model: Any, rep: Representation) -> int:

@@ -20,6 +20,7 @@ from bm_envs import policy as policy_files
 from bm_envs.cli import atomic_path, file_sha256, versions, write_json
 from bm_envs.errors import PolicyError, unknown_name
 from bm_envs.policy import MLP
+from bm_envs.policy.graph import MAX_TRACKER_OPERATIONS
 from bm_envs.robots import g1
 from bm_envs.tasks.guided.model import DRIVES, drive_of
 from bm_envs.tasks.guided.observations import TERMS, layout
@@ -158,7 +159,7 @@ class GuidedPolicy:
         self.path = path
         folder = path.resolve().parent.name
         self.name = name or ((folder or path.stem) if path.name == FILE else path.stem)
-        model = policy_files.read_onnx(path)
+        model = policy_files.read_onnx(path, most=MAX_TRACKER_OPERATIONS)
         self.sha256 = file_sha256(path)
         metadata = {entry.key: entry.value for entry in model.metadata_props}
         if metadata.get("format") != FORMAT:

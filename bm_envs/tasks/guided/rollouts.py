@@ -1,9 +1,10 @@
 """Roll-outs on disk: what trackers did, in NumPy shards with a manifest.
 
-A folder holds `dataset.json` (who acted, on which clips, with which noise, seed and versions; and
-every shard with its counts and SHA-256) and shards `episodes-00000.npz`, ... of accepted episodes
-and `failed-00000.npz`, ... of the others. Any NumPy opens a shard (`numpy.load`); its arrays, E
-episodes of T control steps, are float32 unless said otherwise:
+A folder holds `dataset.json` (who acted, on which clips, with which noise, seed and versions; its
+`state`, which is `complete` when all `planned_shards` are there; and every shard with its counts
+and SHA-256) and shards `episodes-00000.npz`, ... of accepted episodes and `failed-00000.npz`, ...
+of the others. Any NumPy opens a shard (`numpy.load`); its arrays, E episodes of T control steps,
+are float32 unless said otherwise:
 
 | array | shape | |
 |---|---|---|
@@ -25,8 +26,9 @@ each, without shards to resume from and without checksums: it is larger and slow
 
 from __future__ import annotations
 
-import json
+import math
 import zipfile
+import zlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -34,14 +36,22 @@ from typing import Any
 
 import numpy as np
 
-from bm_envs.cli import atomic_path, file_sha256
+from bm_envs.cli import atomic_path, file_sha256, read_json, shortened
 from bm_envs.errors import BMError
+from bm_envs.policy import DRIVE_BOUNDS, check_drive
 from bm_envs.robots import g1, kinematics
 from bm_envs.rotations import quat_normalize, quat_rotate
 from bm_envs.tasks.guided.representation import States
 
 MANIFEST = "dataset.json"
 FORMAT = "bm-envs rollouts 1"
+COLLECTING, COMPLETE = "collecting", "complete"  # the manifest's state
+MAX_RATIO = 100  # of what a shard's arrays unpack to and its size
+DRIVES = ("default_joint_pos", "action_scale", "stiffness", "damping")
+_NEEDED: dict[str, tuple[type, str]] = {  # what training reads of a manifest
+    "drives": (dict, "an object"), "experts": (list, "a list"), "clips": (list, "a list"),
+    "accepted": (int, "a whole number"), "tried": (int, "a whole number"),
+}  # fmt: skip
 J = g1.NUM_JOINTS
 _SHAPES: dict[str, tuple[tuple[int, ...], bool, type]] = {  # behind E; per step; type
     "qpos": ((7 + J,), True, np.float32),
@@ -152,28 +162,76 @@ def save_shard(rollouts: Rollouts, path: Path) -> str:
 def load_shard(path: Path) -> Rollouts:
     """Read one shard.
 
+    Sizes are looked at before anything is unpacked: a few bytes can announce any shape.
+
     Raises:
         BMError: it is not a shard, or an array has another shape or type than it should.
     """
     try:
-        with np.load(path, allow_pickle=False) as members:
-            arrays = {name: members[name] for name in members.files}
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
-        raise BMError(f"{path}: cannot be read as an NPZ shard of roll-outs ({error}).") from error
-    if lacking := [name for name in _SHAPES if name not in arrays]:
-        raise BMError(f"{path}: lacks {', '.join(lacking)}, expected the arrays of a shard.")
-    count, steps = (*arrays["action"].shape, 0, 0)[:2]
-    for name, (shape, per_step, kind) in _SHAPES.items():
-        expected = (count, steps, *shape) if per_step else (count, *shape)
-        found = arrays[name]
-        if found.shape != expected or found.dtype != kind:
-            raise BMError(
-                f"{path}: {name} is {found.dtype} of shape {found.shape}, expected "
-                f"{np.dtype(kind)} of shape {expected}."
-            )
+        with zipfile.ZipFile(path) as archive:
+            arrays = _members(path, archive)
+    except BMError:
+        raise
+    except (
+        OSError, ValueError, EOFError, MemoryError, NotImplementedError, RuntimeError,
+        zipfile.BadZipFile, zlib.error,
+    ) as error:  # fmt: skip
+        told = shortened(str(error)) or type(error).__name__
+        raise BMError(f"{path}: cannot be read as an NPZ shard of roll-outs ({told}).") from error
+    for name, found in arrays.items():
         if found.dtype == np.float32 and not np.isfinite(found).all():
             raise BMError(f"{path}: {name} holds a value that is not finite.")
-    return Rollouts(**{name: arrays[name] for name in _SHAPES})
+    length, steps = arrays["length"], arrays["action"].shape[1]
+    if not ((length >= 0) & (length <= steps)).all():
+        raise BMError(f"{path}: length holds a value outside 0 to {steps}, the steps recorded.")
+    return Rollouts(**arrays)
+
+
+def _members(path: Path, archive: zipfile.ZipFile) -> dict[str, np.ndarray]:
+    """The arrays of a shard, each of the type and shape that it should have."""
+    entries = {entry.filename.removesuffix(".npy"): entry for entry in archive.infolist()}
+    if lacking := [name for name in _SHAPES if name not in entries]:
+        raise BMError(f"{path}: lacks {', '.join(lacking)}, expected the arrays of a shard.")
+    unpacked = sum(entries[name].file_size for name in _SHAPES)
+    # NumPy's own compressed shards are at most a few times smaller than what they hold.
+    if unpacked > MAX_RATIO * path.stat().st_size:
+        raise BMError(
+            f"{path}: unpacks to {unpacked / 2**20:.0f} MiB, more than {MAX_RATIO} times its size."
+        )
+    heads = {name: _head(archive, entries[name]) for name in _SHAPES}
+    count, steps = (*heads["action"][0], 0, 0)[:2]
+    arrays = {}
+    for name, (shape, per_step, kind) in _SHAPES.items():
+        expected = (count, steps, *shape) if per_step else (count, *shape)
+        found, dtype = heads[name]
+        if found != expected or dtype != kind:
+            raise BMError(
+                f"{path}: {name} is {dtype} of shape {found}, expected {np.dtype(kind)} of shape "
+                f"{expected}."
+            )
+        if math.prod(found) * dtype.itemsize > entries[name].file_size:
+            raise BMError(f"{path}: {name} ends before its shape {found} is full.")
+        with archive.open(entries[name]) as stream:
+            arrays[name] = np.lib.format.read_array(stream, allow_pickle=False)
+    return arrays
+
+
+def _head(archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> tuple[tuple[int, ...], np.dtype]:
+    """Shape and type that a member announces."""
+    with archive.open(entry) as stream:
+        version = np.lib.format.read_magic(stream)
+        if version == (1, 0):
+            shape, _, dtype = np.lib.format.read_array_header_1_0(stream)
+        elif version == (2, 0):
+            shape, _, dtype = np.lib.format.read_array_header_2_0(stream)
+        else:
+            raise ValueError(f"{entry.filename} has the version {version} of NumPy's format")
+    if any(isinstance(n, bool) or n < 0 for n in shape):
+        raise ValueError(f"{entry.filename} has the shape {shape}")
+    return shape, dtype
+
+
+# --- the manifest ---------------------------------------------------------------------------------
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:
@@ -183,12 +241,9 @@ def read_manifest(folder: Path) -> dict[str, Any]:
         BMError: there is none, or it is not one.
     """
     path = folder / MANIFEST
-    try:
-        manifest = json.loads(path.read_text())
-    except FileNotFoundError:
-        raise BMError(f"{folder}: holds no {MANIFEST}, expected a folder of roll-outs.") from None
-    except (OSError, ValueError) as error:
-        raise BMError(f"{path}: cannot be read ({error}).") from error
+    if not path.exists():
+        raise BMError(f"{folder}: holds no {MANIFEST}, expected a folder of roll-outs.")
+    manifest = read_json(path)
     if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
         raise BMError(f"{path}: is not a manifest of roll-outs, expected format '{FORMAT}'.")
     shards = manifest.get("shards")
@@ -200,12 +255,49 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     return manifest
 
 
+def check_complete(folder: Path, manifest: Mapping[str, Any]) -> None:
+    """Refuse a collection that was interrupted, or whose manifest lacks what training reads.
+
+    Raises:
+        BMError: one sentence with what to do.
+    """
+    path = folder / MANIFEST
+    # Manifests before version 0.2 have no state; their last words were these counts.
+    done = manifest.get("state", COMPLETE if "tried" in manifest else COLLECTING) == COMPLETE
+    if not done:
+        planned = manifest.get("planned_shards")
+        of = f" of {planned}" if isinstance(planned, int) else ""
+        raise BMError(
+            f"{folder}: this collection was interrupted after {len(manifest['shards'])}{of} "
+            "shards; run the command that made it again and it goes on from there."
+        )
+    for key, (kind, wanted) in _NEEDED.items():
+        value = manifest.get(key)
+        if not isinstance(value, kind) or isinstance(value, bool):
+            raise BMError(f"{path}: '{key}' is missing or not {wanted}; collect it anew.")
+    for key in ("experts", "clips"):
+        if not all(isinstance(entry, dict) for entry in manifest[key]):
+            raise BMError(f"{path}: '{key}' is not a list of objects; collect it anew.")
+    for key in DRIVES:
+        values = manifest["drives"].get(key)
+        if not isinstance(values, list) or not all(
+            isinstance(v, (int, float)) and not isinstance(v, bool) for v in values
+        ):
+            raise BMError(f"{path}: drives.{key} is no list of numbers; collect it anew.")
+        try:
+            check_drive(key if key in DRIVE_BOUNDS else f"joint_{key}", values)
+        except BMError as error:
+            raise BMError(f"{path}: {error}") from None
+
+
 def _is_shard(shard: Any) -> bool:
     """Whether a manifest's entry is that of a shard."""
     return isinstance(shard, dict) and all(
         isinstance(entry := shard.get(part), dict)
-        and isinstance(entry.get("count"), int)
-        and (not entry["count"] or all(isinstance(entry.get(k), str) for k in ("file", "sha256")))
+        and isinstance(count := entry.get("count"), int)
+        and not isinstance(count, bool)
+        and count >= 0
+        and (not count or all(isinstance(entry.get(k), str) for k in ("file", "sha256")))
         for part in ("episodes", "failed")
     )
 
@@ -218,17 +310,34 @@ def load_rollouts(folder: str | Path, *, failed: bool = False) -> tuple[Rollouts
     """
     folder = Path(folder)
     manifest = read_manifest(folder)
-    parts = []
+    parts: list[Rollouts] = []
     for shard in manifest["shards"]:
         entry: Mapping[str, Any] = shard["failed" if failed else "episodes"]
         if not entry["count"]:
             continue
-        path = folder / Path(entry["file"]).name  # a name, wherever a manifest would lead
+        name = entry["file"]
+        # Inside the folder, wherever a manifest or a link would lead.
+        path = folder / name
+        if Path(name).name != name or "\0" in name or len(name) > 200 or path.is_symlink():
+            raise BMError(
+                f"{folder / MANIFEST}: names the shard '{shortened(name, 60)}', expected a file "
+                "of this folder."
+            )
         if not path.is_file():
-            raise BMError(f"{path}: is missing, though {MANIFEST} names it.")
+            raise BMError(f"{shortened(str(path))}: is missing, though {MANIFEST} names it.")
         if file_sha256(path) != entry["sha256"]:
             raise BMError(f"{path}: has another SHA-256 than {MANIFEST} tells; collect it anew.")
-        parts.append(load_shard(path))
+        part = load_shard(path)
+        if len(part) != entry["count"]:
+            raise BMError(
+                f"{path}: holds {len(part)} episodes, but {MANIFEST} tells {entry['count']}."
+            )
+        if parts and part.qpos.shape[1] != parts[0].qpos.shape[1]:
+            raise BMError(
+                f"{path}: has {part.qpos.shape[1]} steps an episode, the first shard "
+                f"{parts[0].qpos.shape[1]}."
+            )
+        parts.append(part)
     if not parts:
         raise BMError(f"{folder}: holds no {'failed' if failed else 'accepted'} episodes.")
     return Rollouts.concatenate(parts), manifest

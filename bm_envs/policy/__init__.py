@@ -21,7 +21,6 @@ are imported when a function needs them.
 from __future__ import annotations
 
 import importlib
-import json
 import re
 import warnings
 from collections.abc import Callable, Mapping, Sequence
@@ -34,9 +33,19 @@ import numpy as np
 
 from bm_envs import hub, observation_terms
 from bm_envs import rotations as rot
-from bm_envs.cli import atomic_path, file_sha256, versions, write_json, zip_damage
-from bm_envs.errors import BMError, HubError, PolicyError, unknown_name
+from bm_envs.cli import (
+    atomic_path,
+    file_sha256,
+    read_json,
+    shortened,
+    versions,
+    write_json,
+    zip_damage,
+)
+from bm_envs.errors import BMError, BMWarning, HubError, PolicyError, unknown_name
 from bm_envs.observation_terms import POLICY_TERMS, TERMS
+from bm_envs.policy import foreign
+from bm_envs.policy import graph as graph_files
 from bm_envs.robots import g1, kinematics
 
 if TYPE_CHECKING:
@@ -44,15 +53,23 @@ if TYPE_CHECKING:
 
 CONTROL_DT = 0.02  # s, one action and one frame of the motion
 OBS_SCALE_EPS = 0.01  # added to the standard deviation; source: rsl_rl's empirical normalisation
-SHIPPED = Path(__file__).resolve().parent / "assets" / "policies"
+SHIPPED = Path(__file__).resolve().parent.parent / "assets" / "policies"
 FORMAT = "bm-envs policy 1"
 MOTION_REMOVED = "motion_removed_from_sha256"  # metadata key
 VECTORS_FORMAT = "bm-envs test vectors 1"
+# How near an action must come to a test vector's, of the case's largest one (at least of 1). Errors
+# of n roundings add up like sqrt(n), and the largest network chains 160 + 512 + 256 + 128 products:
+# 32 epsilons of float32. The shipped files' networks come within 10, whatever the order of sums.
+ACTION_TOLERANCE = 32 * float(np.finfo(np.float32).eps)
+OBSERVATION_TOLERANCE = 1e-6  # written in float64, taken in float32; angles, metres, rad/s near 1
 
-# Names that controllers also accept (motion_tracking_controller, MotionOnnxPolicy.cpp).
+# Names under which other projects have the same terms.
 OBSERVATION_ALIASES = {
+    # motion_tracking_controller, MotionOnnxPolicy.cpp
     "motion_ref_pos_b": "motion_anchor_pos_b",
     "motion_ref_ori_b": "motion_anchor_ori_b",
+    **foreign.UNITREE_TERMS,
+    **foreign.HOLOSOMA_TERMS,
 }
 
 MOTION_OUTPUTS: dict[str, tuple[int, ...]] = {  # shape of one frame, K tracked bodies written as -1
@@ -64,6 +81,16 @@ MOTION_OUTPUTS: dict[str, tuple[int, ...]] = {  # shape of one frame, K tracked 
     "body_ang_vel_w": (-1, 3),
 }
 
+# Lowest and highest figure of a drive, whether the lowest itself is refused, and the unit. Wide:
+# nothing of a G1 is near them, while figures of another unit or robot are beyond. What the robot
+# itself is sent has closer ones, in `deploy`.
+DRIVE_BOUNDS: dict[str, tuple[float, float, bool, str]] = {
+    "joint_stiffness": (0.0, 1e4, True, "N m/rad"),
+    "joint_damping": (0.0, 1e3, False, "N m s/rad"),
+    "default_joint_pos": (-2 * np.pi, 2 * np.pi, False, "rad"),
+    "action_scale": (0.0, 100.0, True, "rad"),
+    "joint_effort_limit": (0.0, 1e4, True, "N m"),
+}
 PER_JOINT_KEYS = ("joint_stiffness", "joint_damping", "default_joint_pos", "action_scale")
 REQUIRED_KEYS = ("joint_names", *PER_JOINT_KEYS, "observation_names")
 # Keys that only mjlab writes; they say the same as ours for terms that have no history.
@@ -74,8 +101,8 @@ MJLAB_KEYS = (
     "observation_terms_clip",
 )
 KNOWN_KEYS = (
-    "run_path", *REQUIRED_KEYS, "command_names", "observation_history_lengths",
-    "anchor_body_name", "body_names", *MJLAB_KEYS,
+    "run_path", *REQUIRED_KEYS, "joint_effort_limit", "command_names",
+    "observation_history_lengths", "anchor_body_name", "body_names", *MJLAB_KEYS,
 )  # fmt: skip
 
 
@@ -108,6 +135,8 @@ class PolicySpec:
     run_path: str = "none"
     extra: dict[str, str] = field(default_factory=dict)
     """Further metadata, verbatim."""
+    joint_effort_limit: tuple[float, ...] = ()
+    """Largest torque, N m; empty means the robot table's, as for files that do not tell."""
 
     def __post_init__(self) -> None:
         if not self.observation_history_lengths:
@@ -115,24 +144,21 @@ class PolicySpec:
             object.__setattr__(self, "observation_history_lengths", ones)
         if sorted(self.joint_names) != sorted(g1.JOINT_NAMES):
             odd = [name for name in self.joint_names if name not in g1.JOINT_NAMES]
-            advice = f", '{odd[0]}' is none of them" if odd else ""
+            known = [name for name in g1.JOINT_NAMES if self.joint_names.count(name) > 1]
+            advice = f", '{known[0]}' stands there more than once" if known else ""
+            advice = f", '{shortened(odd[0], 60)}' is none of them" if odd else advice
             raise PolicyError(
                 f"joint_names holds {len(self.joint_names)} names, expected the G1's "
                 f"{g1.NUM_JOINTS} joints once each{advice}."
             )
-        for key in PER_JOINT_KEYS:
-            values = np.asarray(getattr(self, key), float)
-            if values.shape != (g1.NUM_JOINTS,) or not np.isfinite(values).all():
-                raise PolicyError(
-                    f"{key} holds {values.size} values, expected {g1.NUM_JOINTS} finite numbers."
-                    if values.size != g1.NUM_JOINTS
-                    else f"{key} holds a value that is not finite."
-                )
-        if min(self.joint_stiffness) <= 0 or min(self.joint_damping) < 0:
-            raise PolicyError("joint_stiffness must be positive and joint_damping not negative.")
+        if not self.joint_effort_limit:
+            limits = g1.EFFORT_LIMIT[g1.order_map(g1.JOINT_NAMES, self.joint_names)]
+            object.__setattr__(self, "joint_effort_limit", tuple(map(float, limits)))
+        for key in (*PER_JOINT_KEYS, "joint_effort_limit"):
+            check_drive(key, getattr(self, key), self.joint_names)
         for name in self.observation_names:
             if name not in POLICY_TERMS:
-                raise PolicyError(unknown_name("observation", name, POLICY_TERMS))
+                raise PolicyError(unknown_name("observation", shortened(name, 60), POLICY_TERMS))
         if not self.observation_names or len(set(self.observation_names)) < len(
             self.observation_names
         ):
@@ -152,11 +178,13 @@ class PolicySpec:
                 )
         for name in self.body_names:
             if name not in g1.BODY_NAMES:
-                raise PolicyError(unknown_name("body", name, g1.BODY_NAMES))
+                raise PolicyError(unknown_name("body", shortened(name, 60), g1.BODY_NAMES))
         if len(set(self.body_names)) < len(self.body_names):
             raise PolicyError("body_names names a body twice.")
         if self.anchor_body_name not in self.body_names:
-            raise PolicyError(f"anchor_body_name '{self.anchor_body_name}' is not in body_names.")
+            raise PolicyError(
+                f"anchor_body_name '{shortened(self.anchor_body_name, 60)}' is not in body_names."
+            )
         if clash := sorted(set(self.extra) & set(KNOWN_KEYS)):
             raise PolicyError(f"extra metadata must not hold the standard key '{clash[0]}'.")
 
@@ -224,7 +252,10 @@ class PolicySpec:
         metadata = {
             "run_path": self.run_path,
             "joint_names": joined(self.joint_names),
-            **{key: joined([float(v) for v in getattr(self, key)]) for key in PER_JOINT_KEYS},
+            **{
+                key: joined([float(v) for v in getattr(self, key)])
+                for key in (*PER_JOINT_KEYS, "joint_effort_limit")
+            },
             "command_names": joined(self.command_names),
             "observation_names": joined(self.observation_names),
             "observation_history_lengths": joined(self.observation_history_lengths),
@@ -282,12 +313,51 @@ class PolicySpec:
             anchor_body_name=str(metadata.get("anchor_body_name", g1.ANCHOR_BODY)),
             body_names=names("body_names", g1.TRACKED_BODIES),
             run_path=str(metadata.get("run_path", "none")),
+            joint_effort_limit=(
+                joints("joint_effort_limit") if "joint_effort_limit" in metadata else ()
+            ),
             extra={key: str(v) for key, v in metadata.items() if key not in KNOWN_KEYS},
         )
 
 
+def check_drive(
+    key: str, given: Sequence[float] | np.ndarray, joint_names: Sequence[str] = g1.JOINT_NAMES
+) -> None:
+    """Refuse figures that no drive of the G1 can have, whatever unit they are meant in.
+
+    Args:
+        key: of `DRIVE_BOUNDS`.
+        given: a figure per joint.
+        joint_names: their joints.
+
+    Raises:
+        PolicyError: not 29, not finite, or out of bounds.
+    """
+    values = np.asarray(given, float)
+    if values.shape != (g1.NUM_JOINTS,):
+        raise PolicyError(
+            f"{key} holds {values.size} values, expected {g1.NUM_JOINTS} finite numbers."
+        )
+    if not np.isfinite(values).all():
+        raise PolicyError(f"{key} holds a value that is not finite.")
+    low, high, is_above, unit = DRIVE_BOUNDS[key]
+    wrong = (values < low) | (values > high) | ((values == low) & is_above)
+    if wrong.any():
+        joint = int(np.argmax(wrong))
+        interval = f"above {low:g} and at most" if is_above else f"{low:g} to"
+        raise PolicyError(
+            f"{key} of {joint_names[joint]} is {values[joint]:g} {unit}, expected {interval} "
+            f"{high:g}."
+        )
+
+
+MAX_VALUE = 2**16  # characters of a metadata value that is taken apart
+
+
 def _split(value: Any) -> list[Any]:
     """Parts of a metadata value: a comma string as the reader splits it, a list, or one number."""
+    if isinstance(value, (str, list)) and len(value) > MAX_VALUE:
+        raise PolicyError(f"the metadata hold a list of {len(value)} characters or values.")
     if isinstance(value, str):
         return value.split(",") if value else []
     return list(value) if isinstance(value, (list, tuple)) else [value]
@@ -295,16 +365,19 @@ def _split(value: Any) -> list[Any]:
 
 def _number(key: str, part: Any) -> float:
     try:
+        # Python alone reads True and 1_0 as numbers.
+        if isinstance(part, bool) or "_" in f"{part}":
+            raise ValueError
         return float(part)
-    except (TypeError, ValueError):
-        raise PolicyError(f"{key} holds {part!r}, expected a number.") from None
+    except (OverflowError, TypeError, ValueError):
+        raise PolicyError(f"{key} holds {shortened(repr(part), 60)}, expected a number.") from None
 
 
 def _count(key: str, part: Any) -> int:
     """A whole number as any of the exporters writes it: `1`, `1.000`."""
     value = _number(key, part)
     if not (value.is_integer() and value >= 0):
-        raise PolicyError(f"{key} holds {part!r}, expected a whole number.")
+        raise PolicyError(f"{key} holds {shortened(repr(part), 60)}, expected a whole number.")
     return int(value)
 
 
@@ -498,7 +571,12 @@ def mlp_from_policy(path: str | Path) -> MLP:
 
 def training_figures(run: Path) -> dict[str, Any]:
     """What a finished run directory says of its training, as rows of result files have it."""
-    training = read_policy_json(run / "policy.json")["training"]
+    training = read_policy_json(run / "policy.json").get("training") or {}
+    keys = ("env_steps", "wall_s", "first_pass", "clip_protocol", "commit", "machine")
+    if lacking := [key for key in keys if key not in training]:
+        raise PolicyError(
+            f"{run / 'policy.json'}: training lacks {', '.join(lacking)}; the run has not ended."
+        )
     return {
         "env_steps": training["env_steps"], "wall_s": training["wall_s"],
         "first_pass": training["first_pass"] or None, "clip": training["clip_protocol"],
@@ -509,7 +587,7 @@ def training_figures(run: Path) -> dict[str, Any]:
 def read_run_config(run_dir: str | Path) -> dict[str, Any]:
     """The resolved configuration a training run wrote, `config.json`."""
     path = Path(run_dir) / "config.json"
-    value = _read_json(path)
+    value = read_json(path, PolicyError)
     if not isinstance(value, dict):
         raise PolicyError(f"{path}: holds no object, expected a run's configuration.")
     return value
@@ -525,13 +603,18 @@ def spec_from_config(config: Mapping[str, Any], run_path: str = "none") -> Polic
     if not isinstance(task, dict) or not isinstance(task.get("observations"), list):
         raise PolicyError("'task' with its list 'observations' is missing.")
     drives = task.get("actuation") or {}
-    names = [str(name) for name in task["observations"]]
     keys = ("default_joint_pos", "action_scale", "stiffness", "damping")
-    try:
-        values = {key: drives.get(key) for key in keys}
-        return PolicySpec.for_g1(names, run_path=run_path, **values)
-    except (AttributeError, TypeError):
-        raise PolicyError("task.actuation must hold lists of numbers.") from None
+    if not isinstance(drives, dict):
+        raise PolicyError("task.actuation must hold lists of numbers.")
+    for key in keys:
+        value = drives.get(key)
+        plain = isinstance(value, list) and all(
+            isinstance(v, (int, float)) and not isinstance(v, bool) for v in value
+        )
+        if value is not None and not plain:
+            raise PolicyError(f"task.actuation.{key} is no list of numbers.")
+    names = [str(name) for name in task["observations"]]
+    return PolicySpec.for_g1(names, run_path=run_path, **{key: drives.get(key) for key in keys})
 
 
 # --- writing --------------------------------------------------------------------------------------
@@ -732,7 +815,6 @@ def write_policy_json(
         training: figures such as `env_steps`, `wall_s`, `seed`, `num_envs`, `algorithm`.
         evaluation: rows as `benchmarks/track.py` writes them.
     """
-    effort = [float(v) for v in g1.EFFORT_LIMIT[g1.order_map(g1.JOINT_NAMES, spec.joint_names)]]
     network = None
     if onnx_file is not None:
         digest = file_sha256(onnx_file)
@@ -755,7 +837,7 @@ def write_policy_json(
                 "action_scale": list(spec.action_scale),
                 "stiffness": list(spec.joint_stiffness),
                 "damping": list(spec.joint_damping),
-                "effort_limit": effort,
+                "effort_limit": list(spec.joint_effort_limit),
             },
             "anchor_body_name": spec.anchor_body_name,
             "body_names": list(spec.body_names),
@@ -781,10 +863,61 @@ def read_policy_json(path: str | Path) -> dict[str, Any]:
     Raises:
         PolicyError: no such file, no JSON, or another kind of JSON.
     """
-    value = _read_json(Path(path))
+    value = read_json(path, PolicyError)
     if not isinstance(value, dict) or value.get("format") != FORMAT:
         raise PolicyError(f"{path}: not a policy description, expected 'format': '{FORMAT}'.")
-    return value
+    check_description(path, value)
+    return {key: item for key, item in value.items() if item is not None}
+
+
+# What programs read of a description, and of which type it is; all of it may be missing.
+_Kinds = dict[str, tuple[type | tuple[type, ...], str]]
+_DESCRIPTION: _Kinds = {
+    "network": (dict, "an object"), "training": (dict, "an object"), "action": (dict, "an object"),
+    "motions": (list, "a list of objects"),
+    "evaluation": ((list, dict), "a list of objects"),  # of guided policies: an object
+    "licence": (str, "a text"),
+}  # fmt: skip
+_MOTION: _Kinds = {
+    "name": (str, "a text"), "sha256": (str, "a text"), "licence": (str, "a text"),
+    "frames": (int, "a whole number"),
+}  # fmt: skip
+
+
+def check_description(path: str | Path, value: Mapping[str, Any]) -> None:
+    """Refuse a `policy.json` in which what programs read has another type than it should.
+
+    It also serves those of guided policies and of diffusion models, which share these keys.
+
+    Raises:
+        PolicyError: one sentence that names the key.
+    """
+
+    def check(entry: Mapping[str, Any], known: _Kinds, about: str) -> None:
+        for key, (kind, wanted) in known.items():
+            found = entry.get(key)
+            if found is not None and (not isinstance(found, kind) or isinstance(found, bool)):
+                given = shortened(repr(found), 40)
+                raise PolicyError(f"{path}: {about}{key} is {given}, expected {wanted}.")
+
+    check(value, _DESCRIPTION, "")
+    for key in ("motions", "evaluation"):
+        entries = value.get(key) or []
+        for i, entry in enumerate(entries if isinstance(entries, list) else []):
+            if not isinstance(entry, dict):
+                raise PolicyError(
+                    f"{path}: {key}[{i}] is {shortened(repr(entry), 40)}, expected an object."
+                )
+            if key == "motions":
+                check(entry, _MOTION, f"motions[{i}].")
+                if "name" not in entry:
+                    raise PolicyError(f"{path}: motions[{i}] has no name.")
+    for key in ("file", "sha256"):
+        found = (value.get("network") or {}).get(key)
+        if found is not None and not isinstance(found, str):
+            raise PolicyError(
+                f"{path}: network.{key} is {shortened(repr(found), 40)}, expected a text."
+            )
 
 
 # --- test vectors ---------------------------------------------------------------------------------
@@ -861,6 +994,12 @@ def make_test_vectors(
         "root_lin_vel_w of the pelvis link's origin",
         "joint_names": list(spec.joint_names),
         "observation_layout": observation_table(spec),
+        "tolerance": {
+            "observation": OBSERVATION_TOLERANCE,
+            "action": ACTION_TOLERANCE,
+            "meaning": "action: for the observation given here, times the largest |action| of the "
+            "case or 1",
+        },
         "cases": records,
     }
 
@@ -889,14 +1028,15 @@ class Policy:
 
     def __init__(
         self, path: Path, model: Any, metadata: Mapping[str, Any], threads: int,
-        name: str | None = None,
+        name: str | None = None, *, motion_outputs: Mapping[str, tuple[int, ...]] | None = None,
     ) -> None:  # fmt: skip
         self.path = path
         folder = path.resolve().parent.name
         self.name = name or ((folder or path.stem) if path.stem == "policy" else path.stem)
         self.sha256 = file_sha256(path)
         self.spec = PolicySpec.from_metadata(metadata)
-        self._inputs, self._outputs = _check_interface(model, self.spec)
+        self._motion_outputs = dict(motion_outputs or MOTION_OUTPUTS)
+        self._inputs, self._outputs = _check_interface(model, self.spec, self._motion_outputs)
         self._model = model
         self._threads = threads
         self._session = open_session(model, threads)
@@ -953,21 +1093,38 @@ class Policy:
         Joints are in the policy's order, bodies as in `spec.body_names`. Read frame by frame
         through the graph's own `time_step`, without the resting frame that `write_onnx` adds.
         """
-        if not set(MOTION_OUTPUTS) <= self._outputs or "time_step" not in self._inputs:
+        if not set(self._motion_outputs) <= self._outputs or "time_step" not in self._inputs:
             return None
         frames = self._count_frames()
+        self._check_motion_cost(frames)
         obs = np.zeros((1, self.spec.observation_size), np.float32)
-        columns: dict[str, list[np.ndarray]] = {name: [] for name in MOTION_OUTPUTS}
+        columns: dict[str, list[np.ndarray]] = {name: [] for name in self._motion_outputs}
         for frame in range(frames):
-            for name, value in zip(
-                columns, self._run(list(MOTION_OUTPUTS), obs, frame), strict=True
-            ):
+            for name, value in zip(columns, self._run(list(columns), obs, frame), strict=True):
                 columns[name].append(value[0])
         tables = {name: np.stack(column) for name, column in columns.items()}
         for name, table in tables.items():
             if not np.isfinite(table).all():
                 raise PolicyError(f"{self.path}: {name} of its motion is not finite throughout.")
+        if self._motion_outputs.keys() == foreign.HOLOSOMA_OUTPUTS.keys():
+            if (np.abs(tables["ref_quat_xyzw"]).max(axis=1) < 1e-3).any():
+                raise PolicyError(f"{self.path}: ref_quat_xyzw of its motion holds a zero.")
+            names = self.spec.joint_names, self.spec.body_names
+            return foreign.holosoma_motion(tables, *names, CONTROL_DT)
         return tables
+
+    def _check_motion_cost(self, frames: int) -> None:
+        """Refuse a motion whose frames are not looked up but computed, at a price."""
+        nodes = {name: node for node in self._model.graph.node for name in node.output}
+        costs = graph_files.check_bounds(need("onnx"), self._model)
+        upstream = {n for name in self._motion_outputs for n in _upstream(self._model, name)[1]}
+        upstream |= set(self._motion_outputs)
+        work = frames * sum(costs[name] for name in upstream & nodes.keys())
+        if work > graph_files.MAX_OPERATIONS:
+            raise PolicyError(
+                f"{self.path}: reading the {frames} frames of its motion takes about {work:.1e} "
+                f"operations, expected at most {graph_files.MAX_OPERATIONS:.0e}."
+            )
 
     def _count_frames(self) -> int:
         """Frames of the embedded motion: as the metadata says, else the joint table's length."""
@@ -979,7 +1136,13 @@ class Policy:
         if not lengths:
             raise PolicyError(f"{self.path}: cannot tell how many frames the motion inside has.")
         stated = self.spec.extra.get("motion_frames", "")
-        return min(int(stated), max(lengths)) if stated.isdecimal() else max(lengths)
+        # Frames are counted by programs: nine digits are 231 days of them.
+        frames = (
+            min(int(stated), max(lengths)) if re.fullmatch("[0-9]{1,9}", stated) else max(lengths)
+        )
+        if frames < 1:
+            raise PolicyError(f"{self.path}: the motion inside has no frame.")
+        return frames
 
     @cached_property
     def clip(self) -> Clip | None:
@@ -1033,8 +1196,11 @@ class Policy:
         path = self.path.with_suffix(".json")
         if not path.is_file():
             return None
-        value = _read_json(path)
-        return value if isinstance(value, dict) and value.get("format") == FORMAT else None
+        value = read_json(path, PolicyError)
+        if not isinstance(value, dict) or value.get("format") != FORMAT:
+            return None
+        check_description(path, value)
+        return {key: item for key, item in value.items() if item is not None}
 
 
 def named_motions(policy: Policy) -> list[dict[str, Any]]:
@@ -1045,7 +1211,7 @@ def named_motions(policy: Policy) -> list[dict[str, Any]]:
     extra = policy.spec.extra
     if "motion_name" in extra:
         return [{"name": extra["motion_name"], "sha256": extra.get("motion_sha256")}]
-    return list((policy.info or {}).get("motions", []))
+    return list((policy.info or {}).get("motions") or [])
 
 
 def named_clip(policy: Policy, told: Mapping[str, Any]) -> Clip:
@@ -1079,7 +1245,8 @@ def load_policy(
         reference: a run directory (its `policy.onnx`), an ONNX file, the bare name of a policy that
             ships with the package, or one of the Hub, `hub:OWNER/NAME[@REVISION]`. An existing path
             wins over a shipped name.
-        config: a JSON object with metadata that the file lacks, or that is to replace its own.
+        config: metadata that the file lacks, or that are to replace its own: a JSON object, or the
+            `deploy.yaml` of unitree_rl_lab.
         threads: of the runtime.
 
     Raises:
@@ -1087,16 +1254,49 @@ def load_policy(
     """
     reference, name = from_hub(reference)
     path = _resolve(reference)
-    metadata: dict[str, Any] = {}
-    model = read_onnx(path)
-    metadata |= {entry.key: entry.value for entry in model.metadata_props}
-    if config is not None:
-        metadata |= _read_config(Path(config))
+    given = {} if config is None else _read_config(Path(config))
+    model = read_onnx(path, most=graph_files.MAX_TRACKER_OPERATIONS)
     try:
-        return Policy(path, model, metadata, threads, name)
+        metadata = _metadata(model)
+        outputs = MOTION_OUTPUTS
+        if foreign.is_holosoma(metadata):
+            widths = {
+                v.name: v.type.tensor_type.shape.dim[-1].dim_value
+                for v in model.graph.input
+                if v.type.tensor_type.shape.dim
+            }
+            metadata, note = foreign.holosoma_metadata(metadata, widths, given)
+            outputs = foreign.HOLOSOMA_OUTPUTS
+            if note:
+                warnings.warn(f"{path}: {note}.", BMWarning, stacklevel=2)
+        metadata |= given
+        if "observation_names" not in metadata and (beside := _deploy_yaml_of(path)):
+            raise PolicyError(
+                f"does not tell what it observes; {beside} may: give it as --policy-config."
+            )
+        return Policy(path, model, metadata, threads, name, motion_outputs=outputs)
     except BMError as error:
         message = str(error)
         raise PolicyError(message if str(path) in message else f"{path}: {message}") from None
+
+
+def _metadata(model: Any) -> dict[str, Any]:
+    """The file's metadata; a key that matters and stands there twice is refused."""
+    found: dict[str, Any] = {}
+    for entry in model.metadata_props:
+        if entry.key in found and entry.key in (*KNOWN_KEYS, *foreign.HOLOSOMA_KEYS):
+            raise PolicyError(f"the metadata hold {entry.key} twice.")
+        found[entry.key] = entry.value
+    return found
+
+
+def _deploy_yaml_of(path: Path) -> Path | None:
+    """The `deploy.yaml` that lies where Unitree's projects put it: `../params`, or beside."""
+    folder = path.resolve().parent
+    for candidate in (folder.parent / "params" / "deploy.yaml", folder / "deploy.yaml"):
+        if candidate.is_file():
+            return candidate
+    return None
 
 
 def shipped_policies() -> list[str]:
@@ -1138,28 +1338,40 @@ def _resolve(reference: str | Path) -> Path:
     raise PolicyError(f"{text}: no such policy file or run directory.")
 
 
-def read_onnx(path: Path) -> Any:
-    """The parsed graph with all weights in memory, checked for what this family never holds."""
+def read_onnx(path: Path, *, open_size: int = 1, most: int = graph_files.MAX_OPERATIONS) -> Any:
+    """The parsed graph with all weights in memory, checked for what this family never holds.
+
+    Nothing is run, and what running it may cost is bounded; see `graph`.
+
+    Args:
+        path: the file.
+        open_size: for sizes of inputs that the graph leaves open, but for the first.
+        most: operations of one call.
+
+    Raises:
+        PolicyError: no such file, unreadable, or a graph that no policy has.
+    """
     onnx = need("onnx")
     if not path.is_file() or path.stat().st_size >= 2**31:
         raise PolicyError(f"{path}: not a regular file of less than 2 GiB.")
     try:
         model = onnx.load(str(path), format="protobuf", load_external_data=False)
+        graph_files.check_structure(onnx, model)
+        graph_files.check_external(onnx, model, path.parent)
         # Refuses locations outside the file's own folder.
         onnx.external_data_helper.load_external_data_for_model(model, str(path.parent))
         onnx.checker.check_model(model)
+        graph_files.check_bounds(onnx, model, open_size=open_size, most=most)
+    except PolicyError as error:
+        raise PolicyError(f"{path}: {error}") from None
     except Exception as error:  # protobuf, onnx and the system raise many kinds for a bad file
         raise PolicyError(f"{path}: not a readable ONNX model ({_first_line(error)}).") from None
-    nodes = [*model.graph.node, *(node for f in model.functions for node in f.node)]
-    for node in nodes:
-        if any(attribute.HasField("g") or attribute.graphs for attribute in node.attribute):
-            raise PolicyError(
-                f"{path}: the graph holds the control-flow operator {node.op_type}, expected none."
-            )
     return model
 
 
-def _check_interface(model: Any, spec: PolicySpec) -> tuple[set[str], set[str]]:
+def _check_interface(
+    model: Any, spec: PolicySpec, motion_outputs: Mapping[str, tuple[int, ...]]
+) -> tuple[set[str], set[str]]:
     """Check names, types and shapes of inputs and outputs; returns both sets of names."""
     onnx = need("onnx")
     weights = {tensor.name for tensor in model.graph.initializer}
@@ -1186,12 +1398,12 @@ def _check_interface(model: Any, spec: PolicySpec) -> tuple[set[str], set[str]]:
     if "actions" not in outputs:
         raise PolicyError(f"outputs are {', '.join(outputs) or 'none'}, expected 'actions' there.")
     wanted["actions"] = (1, g1.NUM_JOINTS)
-    motion = [name for name in MOTION_OUTPUTS if name in outputs]
-    if motion and (len(motion) < len(MOTION_OUTPUTS) or "time_step" not in inputs):
-        absent = [name for name in MOTION_OUTPUTS if name not in outputs] or ["time_step"]
+    motion = [name for name in motion_outputs if name in outputs]
+    if motion and (len(motion) < len(motion_outputs) or "time_step" not in inputs):
+        absent = [name for name in motion_outputs if name not in outputs] or ["time_step"]
         raise PolicyError(f"the graph gives a motion but lacks '{absent[0]}'.")
     for name in motion:
-        frame = MOTION_OUTPUTS[name]
+        frame = motion_outputs[name]
         wanted[name] = (1, *(len(spec.body_names) if size == -1 else size for size in frame))
     for name, shape in (inputs | outputs).items():
         # A batch dimension may be open (None); all others must be what the metadata imply.
@@ -1260,20 +1472,17 @@ def open_session(model: Any, threads: int) -> Any:
 
 
 def _read_config(path: Path) -> dict[str, Any]:
-    value = _read_json(path)
+    if path.suffix.lower() in (".yaml", ".yml"):
+        return foreign.read_deploy_yaml(path, CONTROL_DT)
+    value = read_json(path, PolicyError)
     if not isinstance(value, dict):
         raise PolicyError(f"{path}: holds no object, expected keys as in the ONNX metadata.")
     for key in value:
         if key not in KNOWN_KEYS:
-            raise PolicyError(f"{path}: {unknown_name('metadata key', key, KNOWN_KEYS)}")
+            raise PolicyError(
+                f"{path}: {unknown_name('metadata key', shortened(key, 60), KNOWN_KEYS)}"
+            )
     return value
-
-
-def _read_json(path: Path) -> Any:
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise PolicyError(f"{path}: not a readable JSON file ({_first_line(error)}).") from None
 
 
 def need(package: str) -> Any:
@@ -1288,6 +1497,4 @@ def need(package: str) -> Any:
 
 
 def _first_line(error: BaseException) -> str:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    text = lines[0] if lines else type(error).__name__
-    return text if len(text) <= 160 else text[:157] + "..."
+    return shortened(str(error)) or type(error).__name__
