@@ -15,6 +15,7 @@ import shlex
 import subprocess
 import sys
 import tempfile
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
@@ -22,9 +23,10 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from bm_envs.errors import BMError, ConfigError
+from bm_envs.errors import BMError, BMWarning, ConfigError
 
 ConfigT = TypeVar("ConfigT")
+WARNING_LINES = 20
 
 
 def run(
@@ -35,7 +37,7 @@ def run(
 
     A `BMError` is printed as one line and ends the process with status 2, as tyro does for a bad
     flag. Any other exception is a defect and keeps its traceback. An integer that `main` returns is
-    the exit status.
+    the exit status. A `BMWarning` is printed as one line that begins `warning:`.
 
     Args:
         main: the command.
@@ -43,7 +45,8 @@ def run(
         presets: values that `--preset NAME` starts from, for classes with a field `preset`.
     """
     try:
-        status = main(parse(config_class, presets))
+        with warnings_as_lines():
+            status = main(parse(config_class, presets))
     except BMError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
@@ -51,6 +54,34 @@ def run(
         print("interrupted", file=sys.stderr)
         sys.exit(130)
     sys.exit(status if isinstance(status, int) else 0)
+
+
+@contextlib.contextmanager
+def warnings_as_lines() -> Iterator[None]:
+    """Print each `BMWarning` once, as one line on stderr; other warnings stay as they are.
+
+    Of a folder of doubtful files the first `WARNING_LINES` are told and the others counted.
+    """
+    told: set[str] = set()
+    with warnings.catch_warnings():
+        warnings.simplefilter("always", BMWarning)
+        other = warnings.showwarning
+
+        def show(message: Any, category: type[Warning], *rest: Any, **more: Any) -> None:
+            if not issubclass(category, BMWarning):
+                other(message, category, *rest, **more)
+                return
+            line = " ".join(str(message).split())
+            if line not in told and len(told) < WARNING_LINES:
+                print(f"warning: {line}", file=sys.stderr, flush=True)
+            told.add(line)
+
+        warnings.showwarning = show
+        try:
+            yield
+        finally:
+            if len(told) > WARNING_LINES:
+                print(f"warning: {len(told) - WARNING_LINES} more like these.", file=sys.stderr)
 
 
 def parse(
