@@ -499,7 +499,7 @@ def _check_member(where: str, key: str, shape: tuple[int, ...], dtype: np.dtype)
             raise MotionError(
                 f"{where}: {key} has type {dtype} and shape {shape}, expected one text."
             )
-    elif dtype.kind not in "fiuU" or dtype.itemsize > 256 or shape not in ((), (1,)):
+    elif dtype.kind not in "fiu" or shape not in ((), (1,)):
         raise MotionError(
             f"{where}: {key} has type {dtype} and shape {shape}, expected one number."
         )

@@ -89,6 +89,12 @@ def check_tracking(
         size = np.max([(way**2).sum(-1).mean(0) for way in ways], axis=0)
         unlike = np.sqrt(off) / np.maximum(np.sqrt(UNLIKE * size), STILL[kind])
         worst = int(unlike.argmax())
+        slope = _slope(ways[0], given)
+        if size.max() > MOVING[kind] ** 2 and not SLOPE[0] <= slope <= SLOPE[1]:
+            raise MotionError(
+                f"{where}: {key} is {slope:.2f} times what the root's and the joints' velocities"
+                f" make it; {_REBUILD}."
+            )
         if unlike[worst] > 1.0:
             raise MotionError(
                 f"{where}: {key} of '{g1.BODY_NAMES[worst]}' is {np.sqrt(off[worst]):.2f}"

@@ -110,13 +110,13 @@ class Layout:
     angles: Literal["rad", "deg"] = "rad"
     """Unit of joint angles."""
     joints: str | None = None
-    """A name of `JOINT_SETS`, or the joints' names with commas in between, in the file's order."""
+    """A set by its name, or the joints' names with commas in between, in the file's order."""
     order: g1.Order | None = None
     """Order of the joints in the file."""
     up: Literal["z", "y"] = "z"
     """Axis that points up."""
     ground: float | None = None
-    """m that are added to all heights; NaN: what puts the robot on the floor."""
+    """m that are added to all heights; `auto` (here NaN): what puts the robot on the floor."""
 
     def joint_names(self, where: str) -> tuple[str, ...] | None:
         """The joints' names in the file's order; None where nothing was said.
@@ -339,7 +339,7 @@ def _read_npz(path: Path, layout: Layout, fallback: float | None) -> _States:
 
     def check_array(where: str, key: str, shape: tuple[int, ...], dtype: np.dtype) -> None:
         if key in (*RATE_KEYS, *PERIOD_KEYS):
-            if dtype.kind not in "fiuU" or math.prod(shape) != 1 or dtype.itemsize > 256:
+            if dtype.kind not in "fiu" or math.prod(shape) != 1:
                 raise MotionError(f"{where}: {key} has shape {shape}, expected one number.")
         elif dtype.kind != "f" or len(shape) != 2 or shape[1] != _PYROKI[key]:
             raise MotionError(
@@ -380,7 +380,7 @@ def _read_holosoma(path: Path, layout: Layout) -> _States:
             "joint_names": dtype.kind == "U" and len(shape) == 1 and shape[0] < 100,
             "body_names": dtype.kind == "U" and len(shape) == 1 and shape[0] < 1000,
             "body_pos_w": dtype.kind == "f" and len(shape) == 3 and shape[2] == 3,
-        }.get(key, dtype.kind in "fiuU" and math.prod(shape) == 1)
+        }.get(key, dtype.kind in "fiu" and math.prod(shape) == 1)
         if key in widths:
             is_right = dtype.kind == "f" and len(shape) == 2 and shape[1:] == widths[key]
         if not is_right or dtype.itemsize > 1024:

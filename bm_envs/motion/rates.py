@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -59,8 +60,9 @@ def rate_of(where: str, entries: dict[str, Any], fallback: float | None) -> floa
         rate = value if key in RATE_KEYS else 1.0 / value if value else math.inf
         if not RATES[0] <= rate <= RATES[1]:
             raise MotionError(
-                f"{where}: {key} is {value:g}, expected {RATES[0]:g} to {RATES[1]:g} frames a"
-                f" second; {advice}."
+                f"{where}: {key} is {value:g}, expected a positive number"
+                f" ({'frames a second' if key in RATE_KEYS else 'seconds a frame'},"
+                f" {RATES[0]:g} to {RATES[1]:g} frames a second); {advice}."
             )
         found[key] = rate
     if not found:
@@ -77,17 +79,13 @@ def rate_of(where: str, entries: dict[str, Any], fallback: float | None) -> floa
 
 
 def _one_number(value: Any) -> float | None:
-    """A number, an array of one or a text of one; None for anything else."""
-    if isinstance(value, str):
-        value = value.strip()
-        return float(value) if re.fullmatch(r"\d{1,6}(\.\d{1,12})?", value) else None
+    """A number or an array of one; None for anything else, also for a number as text."""
     if isinstance(value, bool) or (isinstance(value, int) and abs(value) > 10**15):
         return None
     array = as_array(value)
     if array is None or array.size != 1 or array.dtype.kind not in "fiu":
         return None
-    number = float(array.reshape(()))
-    return number if math.isfinite(number) else None
+    return float(array.reshape(()))
 
 
 def rate_in_name(stem: str) -> float | None:
@@ -99,12 +97,9 @@ def rate_in_name(stem: str) -> float | None:
     return rate if rate is not None and RATES[0] <= rate <= RATES[1] else None
 
 
-def rate_entries(arrays: dict[str, np.ndarray]) -> dict[str, Any]:
-    """What `rate_of` looks at, with texts as such."""
-    return {
-        key: str(value.reshape(())) if value.dtype.kind == "U" else value
-        for key, value in arrays.items() if key in (*RATE_KEYS, *PERIOD_KEYS)
-    }  # fmt: skip
+def rate_entries(arrays: Mapping[str, np.ndarray]) -> dict[str, Any]:
+    """Those of a file's arrays that `rate_of` looks at."""
+    return {key: arrays[key] for key in (*RATE_KEYS, *PERIOD_KEYS) if key in arrays}
 
 
 def rate_that_fits(
