@@ -341,6 +341,12 @@ def refusal(clip: Clip, quat: QuatOrder = "wxyz") -> str | None:
             f" is {speed[jump]:.3g} m/s, expected at most {SPEED_REFUSED:g}; cut it there"
             " (NAME[START:END], or --frame-range of tools/csv_to_npz.py)."
         )
+    if found.middle < -SUNK_REFUSED and not np.any(np.abs(clip.body_pos_w[:, 0, 2]) > 1e-6):
+        return (
+            f"the root's height is 0 in all frames, and so the robot is {-found.middle:.2f} m under"
+            f" the floor (z = 0) in half of them, expected less than {SUNK_REFUSED:g}; {convert}"
+            " --ground auto."
+        )
     if reading := likely_cause(clip, found, quat):
         return (
             f"{reading.says}: as it is, the robot's lowest point moves at {found.slip:.2f} m/s and"
@@ -361,10 +367,8 @@ def refusal(clip: Clip, quat: QuatOrder = "wxyz") -> str | None:
             f" {HIGH_REFUSED:g}; {convert} --units or --ground."
         )
     if found.middle < -SUNK_REFUSED:
-        zero = not np.any(np.abs(clip.body_pos_w[:, 0, 2]) > 1e-6)
         return (
-            ("the root's height is 0 in all frames, and so " if zero else "")
-            + f"the robot is {-found.middle:.2f} m under the floor (z = 0) in half of the frames,"
+            f"the robot is {-found.middle:.2f} m under the floor (z = 0) in half of the frames,"
             f" expected less than {SUNK_REFUSED:g}; {convert} --ground auto."
         )
     return None

@@ -55,6 +55,7 @@ JOINT_SETS = {"all": g1.JOINT_NAMES, "no_wrists": WITHOUT_WRISTS, "unitree_23": 
 SMALLEST_FILE, BYTES_PER_FRAME = 25_000, 24
 """A motion has so many frames, or one for so many bytes of its file if that is more: a frame is 36
 numbers, and a kilobyte must not become an hour of motion."""
+LEAST_FRAMES = 100  # what a clip of a few frames takes the time of
 _PYROKI = {"base_frame_pos": 3, "base_frame_wxyz": 4, "joint_angles": g1.NUM_JOINTS}
 _ROOT_POS, _JOINTS = ("root_trans_offset", "root_pos", "root_trans"), ("dof", "dof_pos")
 _NAMES = ("dof_names", "joint_names")
@@ -222,8 +223,11 @@ def read_pickled_clips(path: str | Path) -> list[Clip]:
         MotionError: as `read_file`.
     """
     file = Path(path)
-    clips = []
+    clips, frames = [], 0
     for name, motion in _motions(file).items():
+        if clips:  # one motion under a thousand names is a small file, too
+            frames += max(clips[-1].num_frames, LEAST_FRAMES)
+            _bound(f"{file}: up to clip '{name[:80]}'", frames, file, most=None)
         states = _read_motion(file, name, motion, Layout(), None)
         where = f"{file}#{name}"
         clips.append(check(_clip(file, states, FPS, "linear", None), where, quat="xyzw"))
@@ -578,8 +582,9 @@ def _all_joints(
     return result
 
 
-def _bound(where: str, frames: int, path: Path) -> None:
-    most = min(MAX_FRAMES, max(SMALLEST_FILE, path.stat().st_size // BYTES_PER_FRAME))
+def _bound(where: str, frames: int, path: Path, most: int | None = MAX_FRAMES) -> None:
+    of_size = max(SMALLEST_FILE, path.stat().st_size // BYTES_PER_FRAME)
+    most = of_size if most is None else min(most, of_size)
     if frames > most:
         raise MotionError(
             f"{where}: makes {frames} frames, expected at most {most} from a file of its size."

@@ -6,6 +6,7 @@ import contextlib
 import math
 import os
 import struct
+import tokenize
 import zipfile
 import zlib
 from collections.abc import Callable, Iterable
@@ -86,13 +87,14 @@ def _in_archive(path: Path, read: Callable[[zipfile.ZipFile], T]) -> T:
         KeyError,
         TypeError,
         SyntaxError,
+        tokenize.TokenError,
         RecursionError,
         MemoryError,
         OverflowError,
         RuntimeError,
         struct.error,
     ) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        reason = str(error).splitlines()[0][:80] if str(error) else type(error).__name__
         raise MotionError(f"{path}: is not a readable .npz file ({reason}).") from error
 
 

@@ -43,9 +43,10 @@ shrink to a half; arrays of zeros beside them to nothing."""
 MAX_STEPS = 2_000_000
 """Steps of the program. An array takes about 20, a list of numbers one each."""
 MAX_COPIED = 2**27
-"""Bytes or items that its calls copy."""
+"""Bytes that its calls copy."""
 MAX_NUMBERS = 2_000_000
 """Numbers in one value made of lists, told by following each list once."""
+_BYTES_PER_ITEM = 200  # of a dict that a call makes; so many bytes are copied in the same time
 _LONGEST_INTEGER = 1024  # bytes; longer ones are read, hashed and printed slowly
 
 
@@ -312,8 +313,10 @@ class _Unpickler(_PythonUnpickler):
         if not any(function is known for known in _FUNCTIONS) or not isinstance(arguments, tuple):
             raise pickle.UnpicklingError("a call of what is no function")
         for value in arguments:
-            if isinstance(value, str | bytes | bytearray | list | tuple | dict):
+            if isinstance(value, str | bytes | bytearray):
                 self._copied += len(value)
+            elif isinstance(value, list | tuple | dict):
+                self._copied += _BYTES_PER_ITEM * len(value)
         if self._copied > MAX_COPIED:
             raise MotionError(f"{self._where}: copies more than {MAX_COPIED} bytes in memory.")
         super().load_reduce()
