@@ -846,9 +846,11 @@ def train(
             f"completed by the clip protocol after {first_pass['env_steps']:,} steps, "
             f"{first_pass['wall_s'] / 60:.1f} min"
         )
+    # A robot that fell in its first step has no frame with an error.
+    error = f"{evaluation['mpkpe_mm']:.0f} mm" if evaluation["survival"] > 0 else "-"
     print(
-        f"clip protocol: survived {evaluation['survival']:.1%}, mpkpe "
-        f"{evaluation['mpkpe_mm']:.0f} mm; results in {run.path}"
+        f"clip protocol: survived {evaluation['survival']:.1%}, mpkpe {error}; "
+        f"results in {run.path}"
     )
     robots.env.close()
     eval_env.close()

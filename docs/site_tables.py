@@ -26,7 +26,7 @@ import numpy as np
 import bm_envs  # noqa: F401  (registers the environments)
 from bm_envs import observation_terms
 from bm_envs.envs import GuidedEnv, GuidedVectorEnv, Named, TrackEnv, TrackVectorEnv
-from bm_envs.motion import clip, library
+from bm_envs.motion import checks, clip, formats, library
 from bm_envs.observation_terms import CRITIC_TERMS, ObsTerm
 from bm_envs.robots import g1
 from bm_envs.robots.mjcf import ModelConfig
@@ -365,6 +365,36 @@ def motion_names() -> str:
     ).replace("| given | found |", "| `--motion` | found |")
 
 
+def motion_readers() -> str:
+    """Formats of motion files: `READERS` of `motion/formats.py`."""
+    rows = [[f"`{r.suffix}`", r.origin, r.content, r.joints, r.rate] for r in formats.READERS]
+    return _table(["file", "from", "content", "joints", "rate"], rows)
+
+
+def joint_sets() -> str:
+    """Sets of joints that a file may have."""
+    rows = []
+    for name, joints in formats.JOINT_SETS.items():
+        missing = [joint.removesuffix("_joint") for joint in g1.JOINT_NAMES if joint not in joints]
+        rows.append([f"`{name}`", str(len(joints)), ", ".join(missing) or "-"])
+    return _table(["`--joints`", "joints", "which are not there"], rows)
+
+
+def motion_checks() -> str:
+    """What every motion is checked for: `RULES` of `motion/checks.py`."""
+    rows = [[r.what, r.bound, r.treatment, f"`{r.flag}`" if r.flag else ""] for r in checks.RULES]
+    return _table(["what", "bound", "then", "flag that mends it"], rows)
+
+
+def converter_flags() -> str:
+    """What a file's layout may be said to be: the fields of `motion/formats.py`'s `Layout`."""
+    rows = []
+    for item in _fields_of(formats.Layout):
+        flag = {"order": "input-order"}.get(item.name, item.name.replace("_", "-"))
+        rows.append([f"`--{flag}`", item.text])
+    return _table(["flag", "what it says of the file"], rows)
+
+
 def figures() -> str:
     """Sizes and times that the method's description speaks of."""
     future = sampler.LENGTH - sampler.PAST
@@ -614,4 +644,8 @@ TABLES: dict[str, Callable[..., str]] = {
     "motion_names": motion_names,
     "presets": presets,
     "wrappers": wrappers,
+    "motion_readers": motion_readers,
+    "motion_checks": motion_checks,
+    "joint_sets": joint_sets,
+    "converter_flags": converter_flags,
 }

@@ -193,7 +193,9 @@ def test_protomotions_npz(tmp_path, same_as):
     }  # fmt: skip
     path = tmp_path / "walk_retargeted.npz"
     np.savez(path, **arrays)
-    clip = load_motion(path)
+    with pytest.raises(MotionError, match=r"walk_retargeted.npz: tells no rate .*--input-fps"):
+        load_motion(path)
+    clip = load_motion(path, input_fps=30)
     same_as(clip, np.hstack([arrays["base_frame_pos"], rows[:, 3:]]))
     assert clip.name == "walk_retargeted"
     assert load_motion(path, input_fps=60).num_frames == 50
@@ -211,9 +213,9 @@ def test_protomotions_npz(tmp_path, same_as):
         ({"base_frame_wxyz": 3 * value["root_rot"]}, "the root quaternion of frame 0 has length 3"),
         ({"base_frame_pos": np.full((60, 3), np.nan)}, "frame 0 has values that are not finite"),
         ({"fps": [30, 30]}, r"fps has shape \(2,\), expected one number"),
-        ({"fps": -1}, "input_fps is -1.0, expected a positive number"),
+        ({"fps": -1}, "fps is -1, expected a positive number"),
     ):
-        np.savez(path, **(arrays | wrong))
+        np.savez(path, **(arrays | {"fps": 30} | wrong))
         with pytest.raises(MotionError, match=sentence):
             load_motion(path)
 
@@ -243,8 +245,11 @@ def broken(**changes):
         (broken(dof="text"), "dof is no array of numbers, expected (T, 23 or 29)."),
         (broken(dof=np.zeros((59, 29))), "joints have 60, 60 and 59 frames, expected 3 or more"),
         (broken(root_rot=np.zeros((60, 4))), "the root quaternion of frame 0 has length 0"),
-        (broken(fps=[1, 2]), "clip 'clip': fps is no number."),
-        (broken(fps=0), "input_fps is 0.0, expected a positive number."),
+        (broken(fps=[1, 2]), "clip 'clip': fps is no number, expected frames"),
+        (
+            broken(fps=0),
+            "clip 'clip': fps is 0, expected a positive number (frames a second, 1 to 10000",
+        ),
         (broken(pose_aa=np.zeros((60, 5)), dof=...), "pose_aa has shape (60, 5), expected (T, jo"),
     ],
 )

@@ -11,10 +11,15 @@ A line per clip, or a row of the result file:
     link under the floor   the origin of a link is under the floor
     jump                   between two frames the pelvis moves faster than 10 m/s or 20 rad/s
     floating               soles and links are 12 cm off the floor for more than 0.9 s
+    over the floor         they are 5 cm off the floor in nine of ten frames
+    jump at the start      the first two steps are faster than 2 m/s or 12 rad/s, and three times as
+                           fast as what follows
 
 `bm_envs/motion/feasibility.py` has the bounds and the figures behind them. Each flag comes with the
 second of its worst frame (`floating`: in which it ends). A flag is no proof that a clip cannot be
-completed, for the failure rules forgive a foot in the floor; it says where to look.
+completed, for the failure rules forgive a foot in the floor; it says where to look. A motion that
+no command would load, since it is not what it says, is looked at all the same, and why it is
+refused stands below the table.
 """
 
 from __future__ import annotations
@@ -24,7 +29,7 @@ from pathlib import Path
 
 from bm_envs import cli
 from bm_envs.errors import ConfigError
-from bm_envs.motion import library, suites
+from bm_envs.motion import checks, library, suites
 from bm_envs.motion.feasibility import Feasibility, examine
 
 
@@ -64,8 +69,11 @@ def main(config: Config) -> None:
             "floating s", "flags (worst at)")  # fmt: skip
     lines: list[tuple[str, ...]] = [head]
     rows = []
+    problems: list[str] = []
     for name in names:
-        clip = library.load_motion(name)
+        with checks.reported() as refused:
+            clip = library.load_motion(name)
+        problems += [f"refused: {line}" for line in refused]
         found = examine(clip)
         lines.append(line(clip.name, found))
         rows.append({
@@ -75,6 +83,8 @@ def main(config: Config) -> None:
     print(cli.aligned(lines))
     flagged = sum(bool(row["flags"]) for row in rows)
     print(f"{flagged} of {len(rows)} flagged")
+    if problems:
+        print("\n".join(problems))
     if config.json is not None:
         cli.write_json(config.json, cli.json_result("reference", seed=None, rows=rows))
         print(f"results in {config.json}")

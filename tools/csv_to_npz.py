@@ -1,11 +1,17 @@
-"""Convert a CSV motion (Unitree-retargeted LAFAN1 layout) to a motion NPZ at the control rate.
+"""Convert a motion of the G1 to a motion NPZ at the control rate.
 
-python tools/csv_to_npz.py IN.csv OUT.npz
+python tools/csv_to_npz.py IN OUT.npz
 
-The NPZ is what whole_body_tracking's and mjlab's tools read, with joint and body names in it; see
-`bm_envs/motion/clip.py` for the keys and `bm_envs/motion/csv.py` for how it is resampled.
+IN is of any format that is read (docs/motions.md): .csv, .npz, .pkl or 'FILE.pkl#NAME'. What a file
+does not say, or says wrongly, is told by a flag: its rate, the order of its quaternions, its units,
+which joints it has and in which order, where its floor is. The NPZ is what whole_body_tracking's
+and mjlab's tools read, with joint and body names in it; see `bm_envs/motion/clip.py` for the keys
+and `bm_envs/motion/csv.py` for how it is resampled. Links and velocities are computed from root
+poses and joint angles, also where IN has its own.
 """
 
+import dataclasses
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
@@ -14,54 +20,100 @@ import numpy as np
 from tyro.conf import Positional, arg
 
 from bm_envs import cli
+from bm_envs.errors import ConfigError
+from bm_envs.motion import library
 from bm_envs.motion.clip import Clip, foot_height, save_npz
-from bm_envs.motion.csv import read_csv
+from bm_envs.motion.formats import Layout, convert
 from bm_envs.robots import g1
 
 
 @dataclass(frozen=True)
 class Config:
-    """Convert a CSV motion of the G1 to a motion NPZ."""
+    """Convert a motion of the G1 in any format that is read to a motion NPZ."""
 
-    csv: Positional[Annotated[Path, arg(metavar="IN.csv")]]
-    """Rows of root position x y z (m), root quaternion x y z w, 29 joint angles (rad)."""
+    csv: Positional[Annotated[str, arg(metavar="IN")]]
+    """File ending in .csv, .npz or .pkl, or 'FILE.pkl#NAME'."""
     npz: Positional[Annotated[Path, arg(metavar="OUT.npz")]]
     """File to write; its name ends in .npz."""
-    input_fps: float = 30.0
-    """Frames per second of the CSV (LAFAN1 30, G1 Moves 60)."""
+    input_fps: float | None = None
+    """Frames per second of IN; by default what IN says, and 30 for a CSV."""
     output_fps: float = 50.0
     """Frames per second of the NPZ; the tracking environments run at 50."""
     frame_range: tuple[int, int] | None = None
     """First and last row taken, counted from 1, both included."""
     interpolation: Literal["linear", "cubic"] = "linear"
     """Between the rows; "linear" is what the published converter does."""
+    quat: Literal["xyzw", "wxyz"] | None = None
+    """Order of IN's root quaternions; by default its format's (x y z w but for .npz)."""
+    units: Literal["m", "cm", "mm"] = "m"
+    """Unit of IN's root positions."""
+    angles: Literal["rad", "deg"] = "rad"
+    """Unit of IN's joint angles."""
+    up: Literal["z", "y"] = "z"
+    """Axis of IN that points up."""
+    joints: str | None = None
+    """IN's joints: all, no_wrists (23), unitree_23, or NAME,NAME,... in its order."""
+    input_order: Literal["mujoco", "isaac"] | None = None
+    """Order of IN's joints: depth first, or breadth first as in Isaac Lab."""
+    ground: Annotated[str | None, arg(metavar="METRES|auto")] = None
+    """Added to all heights; auto: what puts the robot on the floor."""
     order: Literal["mujoco", "isaac"] = "mujoco"
     """Order of joints and bodies in the NPZ: depth first, or breadth first as in Isaac Lab."""
     name: str | None = None
-    """The motion's name inside the NPZ; by default the CSV's."""
+    """The motion's name inside the NPZ; by default IN's."""
     source: str | None = None
-    """Where the motion is from, kept in the NPZ; by default the CSV's file name."""
+    """Where the motion is from, kept in the NPZ; by default IN's file name."""
     licence: str = "not stated"
     """The motion's licence, kept in the NPZ."""
+
+    def layout(self) -> Layout:
+        """What the flags say about IN.
+
+        Raises:
+            ConfigError: two flags that exclude each other, or a ground that is no number.
+        """
+        if self.joints is not None and "," in self.joints and self.input_order is not None:
+            raise ConfigError("--joints with names has an order: leave out --input-order.")
+        ground = None
+        if self.ground is not None:
+            try:
+                ground = math.nan if self.ground == "auto" else float(self.ground)
+            except ValueError:
+                ground = math.inf
+            if math.isinf(ground) or (math.isnan(ground) and self.ground != "auto"):
+                raise ConfigError(f"--ground is {self.ground!r}, expected metres or auto.")
+        return Layout(
+            input_fps=self.input_fps, quat=self.quat, units=self.units, angles=self.angles,
+            joints=self.joints, order=self.input_order, up=self.up, ground=ground,
+        )  # fmt: skip
 
 
 def main(config: Config) -> None:
     """Convert and report."""
-    rows = "all rows" if config.frame_range is None else "rows {} to {}".format(*config.frame_range)
-    print(
-        f"{config.csv}: {rows} at {config.input_fps:g} fps -> {config.output_fps:g} fps,"
-        f" {config.interpolation}, {config.order} order"
-    )
-    clip = read_csv(
+    if config.npz.suffix != ".npz":
+        raise ConfigError(f"{config.npz}: a motion is written to a name that ends in .npz.")
+    layout = config.layout()
+    if layout.input_fps is None:
+        layout = dataclasses.replace(layout, input_fps=library.known_rate(config.csv))
+    clip = convert(
         config.csv,
-        input_fps=config.input_fps,
+        layout,
         output_fps=config.output_fps,
         frame_range=config.frame_range,
         interpolation=config.interpolation,
-        name=config.name,
-        source=config.source,
-        licence=config.licence,
     )
+    rows = "all rows" if config.frame_range is None else "rows {} to {}".format(*config.frame_range)
+    told = (
+        "its own rate (a CSV: 30 fps)" if layout.input_fps is None else f"{layout.input_fps:g} fps"
+    )
+    print(
+        f"{config.csv}: {rows} at {told} -> {config.output_fps:g} fps, {config.interpolation},"
+        f" {config.order} order"
+    )
+    clip = dataclasses.replace(
+        clip, name=config.name or clip.name, source=config.source or clip.source,
+        licence=config.licence,
+    )  # fmt: skip
     save_npz(clip, config.npz, order=config.order)
     print(report(clip))
     print(f"wrote {config.npz}")

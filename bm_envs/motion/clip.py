@@ -30,7 +30,9 @@ import numpy as np
 from bm_envs import rotations as rot
 from bm_envs.cli import atomic_path
 from bm_envs.errors import MotionError
-from bm_envs.motion import npz
+from bm_envs.motion import consistency, npz
+from bm_envs.motion.rates import PERIOD_KEYS, RATE_KEYS, rate_entries, rate_of
+from bm_envs.motion.resample import frame_positions, interpolate, interpolate_quats
 from bm_envs.robots import g1, kinematics
 
 ARRAY_SHAPES: dict[str, tuple[int, ...]] = {
@@ -247,12 +249,15 @@ def save_npz(clip: Clip, path: str | Path, *, order: g1.Order = "mujoco") -> Non
         np.savez_compressed(stream, **arrays)
 
 
-def load_npz(path: str | Path, *, order: g1.Order | None = None) -> Clip:
+def load_npz(
+    path: str | Path, *, order: g1.Order | None = None, output_fps: float | None = None
+) -> Clip:
     """Read a motion of ours, of whole_body_tracking or of mjlab.
 
     Args:
         path: the file.
         order: order that the values of a file without names must have; None: the one that fits.
+        output_fps: the rate to resample it to (`at_rate`); None: its own.
 
     Raises:
         MotionError: one sentence that names the file, what is wrong in it and what was expected.
@@ -261,7 +266,10 @@ def load_npz(path: str | Path, *, order: g1.Order | None = None) -> Clip:
     if order is not None:
         _check_order(where, order)
     members = _read_members(path)
-    missing = [key for key in ("fps", *ARRAY_SHAPES) if key not in members]
+    told = rate_entries(members)
+    members = {key: value for key, value in members.items() if key not in told}
+    missing = [key for key in ARRAY_SHAPES if key not in members]
+    missing = missing if told else ["fps", *missing]
     if missing:
         raise MotionError(
             f"{where}: lacks {', '.join(missing)}; expected the keys"
@@ -272,8 +280,7 @@ def load_npz(path: str | Path, *, order: g1.Order | None = None) -> Clip:
         raise MotionError(
             f"{where}: velocity_point is {texts['velocity_point']!r}, expected '{VELOCITY_POINT}'."
         )
-    fps = float(members.pop("fps").reshape(()))
-    _check_fps(where, fps)
+    fps = rate_of(where, told, None)
     names = {key: members.pop(key, None) for key in _NAME_KEYS}
     contact_given = "foot_contact" in members
     members.setdefault("foot_contact", np.zeros((len(members["joint_pos"]), 2), bool))
@@ -281,6 +288,8 @@ def load_npz(path: str | Path, *, order: g1.Order | None = None) -> Clip:
     joint_map, body_map = _order_of(where, names, order, arrays)
     for key in ARRAY_SHAPES:
         arrays[key] = arrays[key][:, joint_map if key.startswith("joint") else body_map]
+    is_resampled = output_fps is not None and fps != output_fps
+    consistency.check_tracking(where, arrays, fps, are_velocities_used=not is_resampled)
     if not texts["velocity_point"]:
         arrays["body_lin_vel_w"] = kinematics.link_states(
             arrays["body_pos_w"][:, 0], arrays["body_quat_w"][:, 0], arrays["joint_pos"],
@@ -293,9 +302,74 @@ def load_npz(path: str | Path, *, order: g1.Order | None = None) -> Clip:
                 for key in ("body_pos_w", "body_quat_w", "body_lin_vel_w", "body_ang_vel_w")
             )
         )
-    return Clip(
+    clip = Clip(
         texts["name"] or path.stem, fps, **arrays,
         source=texts["source"] or path.name, licence=texts["licence"] or "not stated",
+    )  # fmt: skip
+    return clip if output_fps is None else at_rate(clip, output_fps)
+
+
+def load_poses(
+    path: Path,
+    *,
+    order: g1.Order | None = None,
+    names: tuple[str, ...] | None = None,
+    input_fps: float | None = None,
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, float]:
+    """Root positions, root quaternions (w x y z as they are), joints and rate of such a file.
+
+    What follows from them, links but the pelvis and all velocities, is not looked at, so a file in
+    which it is wrong can be made anew. The pelvis is the first link in either order.
+
+    Args:
+        path: the file.
+        order: order of its joints; None: by its names, or the one that its links fit.
+        names: the joints' names in the file's order, instead.
+        input_fps: its rate, whatever it says.
+    """
+    where = str(path)
+    members = _read_members(path)
+    needed = ("joint_pos", "body_pos_w", "body_quat_w")
+    if missing := [key for key in needed if key not in members]:
+        raise MotionError(f"{where}: lacks {', '.join(missing)} of a motion of the robot.")
+    fps = rate_of(where, rate_entries(members), None) if input_fps is None else input_fps
+    arrays = {key: _numbers(where, key, members[key], ARRAY_SHAPES[key]) for key in needed}
+    if len({len(value) for value in arrays.values()}) > 1:
+        raise MotionError(f"{where}: {', '.join(needed)} differ in frames, expected one number.")
+    root = 0
+    if "body_names" in members and g1.ROOT_BODY in members["body_names"]:
+        root = list(members["body_names"]).index(g1.ROOT_BODY)
+    if names is None and order is not None:
+        names = g1.joint_names(order)
+    if names is not None:
+        joint_map = g1.order_map(names, g1.JOINT_NAMES)
+    else:
+        texts = {key: members.get(key) for key in _NAME_KEYS}
+        joint_map, _ = _order_of(where, texts, None, arrays)
+    pos, quat = arrays["body_pos_w"][:, root], arrays["body_quat_w"][:, root]
+    return pos, quat, arrays["joint_pos"][:, joint_map], fps
+
+
+def at_rate(clip: Clip, fps: float) -> Clip:
+    """The same motion at another rate, as `resample.py` takes it: linear, rotations by slerp.
+
+    Velocities are differences of the new frames; a foot is in contact as in the nearest old one.
+    """
+    if clip.fps == fps:
+        return clip
+    position = frame_positions(clip.num_frames, clip.fps, fps)
+    if not 3 <= len(position) <= MAX_FRAMES:
+        raise MotionError(
+            f"{clip.name}: {clip.num_frames} frames at {clip.fps:g} fps make {len(position)} at"
+            f" {fps:g} fps, expected 3 to {MAX_FRAMES}."
+        )
+    nearest = np.minimum(np.rint(position).astype(int), clip.num_frames - 1)
+    return clip_from_states(
+        clip.name, fps,
+        interpolate(clip.body_pos_w[:, 0].astype(np.float64), position, "linear"),
+        interpolate_quats(clip.body_quat_w[:, 0].astype(np.float64), position, "linear"),
+        interpolate(clip.joint_pos.astype(np.float64), position, "linear"),
+        source=clip.source, licence=clip.licence, foot_contact=clip.foot_contact[nearest],
     )  # fmt: skip
 
 
@@ -353,7 +427,7 @@ def _order_of(
     if order is None:
         raise MotionError(
             f"{where}: has no joint_names and body_names, and the order of its values does not"
-            f" show: {finding}."
+            f" show: {finding}{_other_quats(choices, arrays)}."
         )
     if order not in fitting:
         raise MotionError(
@@ -361,6 +435,19 @@ def _order_of(
             f" order='{order}'; {finding}."
         )
     return choices[order]
+
+
+def _other_quats(
+    choices: dict[g1.Order, tuple[np.ndarray, np.ndarray]], arrays: dict[str, np.ndarray]
+) -> str:
+    """Whether the root's quaternions fit if they are taken for x y z w; the end of a sentence."""
+    turned = arrays | {"body_quat_w": arrays["body_quat_w"][..., [3, 0, 1, 2]]}
+    if min(_kinematics_error(turned, *maps)[0] for maps in choices.values()) > KINEMATICS_TOLERANCE:
+        return ""
+    return (
+        "; body_quat_w looks like x y z w, expected w x y z: convert it by tools/csv_to_npz.py with"
+        " --quat xyzw"
+    )
 
 
 def _kinematics_error(
@@ -393,7 +480,8 @@ def read_head(path: Path) -> tuple[float, int, str, str] | None:
 
 def _read_members(path: Path) -> dict[str, np.ndarray]:
     """The arrays under the keys we know."""
-    known = ("fps", *ARRAY_SHAPES, "foot_contact", *_NAME_KEYS, *_TEXT_KEYS)
+    rates = (*RATE_KEYS, *PERIOD_KEYS)
+    known = (*rates, *ARRAY_SHAPES, "foot_contact", *_NAME_KEYS, *_TEXT_KEYS)
     return npz.read_arrays(path, known, _check_member)
 
 

@@ -1,7 +1,8 @@
 """Motions of the G1 as CSV (the Unitree-retargeted LAFAN1 layout), resampled to the control rate.
 
 A row is a frame: root position x y z (m), root quaternion **x y z w**, 29 joint angles (rad) in the
-project's order; no header. The rate is not in the file.
+project's order; no header. The rate is not in the file. A robot without some of the joints has
+fewer columns (`joints`); a byte order mark in front is skipped.
 
 `clip_from_rows` resamples to the control rate by `bm_envs/motion/resample.py`, as
 `whole_body_tracking : scripts/csv_to_npz.py` does: output times strictly before the last frame
@@ -62,19 +63,27 @@ def read_csv(
     """
     path, where = Path(path), str(path)
     check_rates(where, input_fps, output_fps)
-    rows = _read_rows(path)
-    if frame_range is not None:
-        first, last = frame_range
-        if not 1 <= first < last <= len(rows):
-            raise MotionError(
-                f"{where}: frame range {first} to {last} does not fit, expected first < last within"
-                f" 1 and {len(rows)}."
-            )
-        rows = rows[first - 1 : last]
+    rows = read_rows(path)
+    rows = rows_of_range(where, rows, frame_range)
     return clip_from_rows(
         where, rows, input_fps=input_fps, output_fps=output_fps, interpolation=interpolation,
         name=name or path.stem, source=source or path.name, licence=licence,
     )  # fmt: skip
+
+
+def rows_of_range(
+    where: str, rows: np.ndarray, frame_range: tuple[int, int] | None
+) -> np.ndarray:  # fmt: skip
+    """The rows from the first to the last, counted from 1, both included; all for None."""
+    if frame_range is None:
+        return rows
+    first, last = frame_range
+    if not 1 <= first < last <= len(rows):
+        raise MotionError(
+            f"{where}: frame range {first} to {last} does not fit, expected first < last within"
+            f" 1 and {len(rows)}."
+        )
+    return rows[first - 1 : last]
 
 
 def check_rates(where: str, input_fps: float, output_fps: float) -> None:
@@ -128,7 +137,7 @@ def count_frames(path: Path) -> int | None:
     try:
         with path.open("rb") as stream:
             first = stream.readline(MAX_LINE)
-            _parse(f"{path}: line 1", first.decode("ascii"))
+            _parse(f"{path}: line 1", first.decode("utf-8-sig"), g1.NUM_JOINTS)
             count, ended = 1, True
             while block := stream.read(1 << 20):
                 count, ended = count + block.count(b"\n"), block.endswith(b"\n")
@@ -137,8 +146,8 @@ def count_frames(path: Path) -> int | None:
     return count + (not ended)
 
 
-def _read_rows(path: Path) -> np.ndarray:
-    """`[N, 36]` float64 with unit-length quaternions in all rows; errors name the line."""
+def read_rows(path: Path, joints: int = g1.NUM_JOINTS) -> np.ndarray:
+    """`[N, 7 + joints]` float64 with quaternions of about unit length; errors name the line."""
     if not os.path.isfile(path):  # unlike Path.is_file, False and no error for a hopeless name
         problem = "is not a file" if os.path.exists(path) else "does not exist"
         raise MotionError(f"{path}: {problem}, expected a .csv file.")
@@ -146,7 +155,7 @@ def _read_rows(path: Path) -> np.ndarray:
     blank = 0
     try:
         # `newline` and `readline(limit)`: a line of a gigabyte is refused and not read.
-        with path.open(encoding="ascii", newline="\n") as stream:
+        with path.open(encoding="utf-8-sig", newline="\n") as stream:
             for number in range(1, MAX_FRAMES + 2):
                 line = stream.readline(MAX_LINE)
                 if not line:
@@ -157,8 +166,10 @@ def _read_rows(path: Path) -> np.ndarray:
                     blank = blank or number
                     continue
                 if blank:
-                    raise MotionError(f"{path}: line {blank} is empty, expected {COLUMNS} numbers.")
-                rows.append(_parse(f"{path}: line {number}", line))
+                    raise MotionError(
+                        f"{path}: line {blank} is empty, expected {7 + joints} numbers."
+                    )
+                rows.append(_parse(f"{path}: line {number}", line, joints))
             else:
                 raise MotionError(f"{path}: has more than {MAX_FRAMES} lines, which is the limit.")
     except UnicodeDecodeError as error:
@@ -172,30 +183,56 @@ def _read_rows(path: Path) -> np.ndarray:
     return np.array(rows)
 
 
-def _parse(where: str, line: str) -> list[float]:
-    fields = line.split(",")
-    if len(fields) != COLUMNS:
+def _parse(where: str, line: str, joints: int) -> list[float]:
+    if not line.isascii():
         raise MotionError(
-            f"{where} has {len(fields)} columns, expected {COLUMNS}: root position 3, root"
-            f" quaternion 4 (x y z w), joints {g1.NUM_JOINTS}."
+            f"{where} holds characters that are not ASCII, expected comma-separated numbers."
         )
-    values = []
-    for column, field in enumerate(fields, start=1):
-        try:
-            value = float(field)
-        except ValueError:
-            value = math.nan
-        if not abs(value) <= 1e6:  # NaN fails every comparison
+    fields, columns = line.split(","), 7 + joints
+    values = [_number(field) for field in fields]
+    if len(fields) != columns:
+        raise MotionError(
+            f"{where} has {len(fields)} columns, expected {columns}: root position 3, root"
+            f" quaternion 4 (x y z w), joints {joints}{_advice(line, len(fields), columns)}."
+        )
+    is_header = sum(value is None for value in values) > columns / 2
+    no_header = "and no header line"
+    for column, (field, value) in enumerate(zip(fields, values, strict=True), start=1):
+        if value is None or not abs(value) <= 1e6:  # NaN fails every comparison
             raise MotionError(
                 f"{where}, column {column} is {field.strip()[:30]!r}, expected a finite number"
-                " (and no header line)."
+                f" ({'this looks like a header line: delete it' if is_header else no_header})."
             )
-        values.append(value)
-    length = math.hypot(*values[3:7])
+    numbers = [value for value in values if value is not None]
+    length = math.hypot(*numbers[3:7])
     # The published files are within 1e-6. Another length means other columns, as a frame number in
     # front of the row gives.
     if not 0.9 <= length <= 1.1:
         raise MotionError(
             f"{where} has a root quaternion (columns 4 to 7) of length {length:.3g}, expected 1."
         )
-    return values
+    return numbers
+
+
+def _number(field: str) -> float | None:
+    """The field as a number; None where it is none, as `1_000`, which Python would read."""
+    try:
+        return None if "_" in field else float(field)
+    except ValueError:
+        return None
+
+
+def _advice(line: str, found: int, columns: int) -> str:
+    """What may have happened to a row of another length; the end of a sentence."""
+    for separator, name in ((";", "semicolons"), ("\t", "tabs"), (" ", "spaces")):
+        parts = len(line.split(None if separator == " " else separator))
+        if found == 1 and parts >= columns:
+            return f"; {name} are in the place of commas: replace them"
+    if found == columns + 1:
+        return "; if the first column counts frames or seconds, delete it"
+    if found == 30 and columns == 36:
+        return (
+            "; 30 columns are a robot of 23 joints: say which ones by --joints of"
+            " tools/csv_to_npz.py"
+        )
+    return ""

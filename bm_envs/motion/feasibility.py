@@ -25,8 +25,15 @@ ROOT_TURN = 20.0  # rad/s likewise; a somersault has 10
 FLIGHT_HEIGHT = 0.12  # m, everything higher than that is off the floor
 FLIGHT_S = 0.9  # s; a jump of 1 m, more than any person's, takes that long
 
+CLEARANCE = 0.05  # m over the floor in nine of ten frames; public clips have up to 0.015
+SUNK = 0.05  # m under it in one of ten frames; LAFAN1's lying clips have up to 0.03
+START_SPEED = 2.0  # m/s of the pelvis in the first two steps
+START_JOINT_SPEED = 12.0  # rad/s of a joint likewise; public clips start with up to 7
+START_RATIO = 3.0  # times the median of the half second behind them: a cut may start in a run
+START_STEPS, START_S = 2, 0.5
+
 FLAGS = ("joint limits", "joint speed", "feet under the floor", "link under the floor", "jump",
-         "floating")  # fmt: skip
+         "floating", "over the floor", "jump at the start")  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -69,25 +76,22 @@ class Feasibility:
 def examine(clip: Clip) -> Feasibility:
     """Compare a clip with the robot's joints and with the floor (z = 0)."""
     dt = 1.0 / clip.fps
-    joints = clip.joint_pos.astype(np.float64)
-    low, high = g1.JOINT_RANGE.T
     # A joint stored on its limit is within it: float32 rounds by less than 1e-6 rad.
-    excess = np.maximum(low - joints, joints - high)
+    excess = joint_excess(clip)
     frame, joint = _largest(excess)
-    ratio = np.abs(np.diff(joints, axis=0)) / dt / g1.VELOCITY_LIMIT
+    ratio = joint_speed_ratio(clip)
     step, fast = _largest(ratio)
 
     soles = foot_height(clip)
     links = clip.body_pos_w[:, :, 2].astype(np.float64)
     lowest, link = _largest(-links)
-    root = clip.body_pos_w[:, 0].astype(np.float64)
-    speed = np.linalg.norm(np.diff(root, axis=0), axis=1) / dt
+    speed = root_speed(clip)
     quat = clip.body_quat_w[:, 0].astype(np.float64)
     change = rot.quat_to_rotvec(rot.quat_mul(quat[1:], rot.quat_conj(quat[:-1])))
     turn = np.linalg.norm(change, axis=1) / dt
-    floating, landed = _longest(
-        np.minimum(soles.min(axis=1), links.min(axis=1)) > FLIGHT_HEIGHT, dt
-    )
+    lowest_point = np.minimum(soles.min(axis=1), links.min(axis=1))
+    floating, landed = _longest(lowest_point > FLIGHT_HEIGHT, dt)
+    clearance = np.percentile(lowest_point, 10)
 
     found = Feasibility(
         joint_excess_rad=max(0.0, float(excess.max())),
@@ -115,10 +119,51 @@ def examine(clip: Clip) -> Feasibility:
             int(np.maximum(speed / ROOT_SPEED, turn / ROOT_TURN).argmax()),
         ),
         "floating": (floating > FLIGHT_S, landed),
+        "over the floor": (clearance > CLEARANCE, 0),
+        "jump at the start": (bool(describe_start(clip)), 0),
     }
     assert tuple(worst) == FLAGS
     found.flags.update({name: round(at * dt, 3) for name, (bad, at) in worst.items() if bad})
     return found
+
+
+def joint_excess(clip: Clip) -> np.ndarray:
+    """`[T, 29]` rad: angles beyond the joints' range; negative within it."""
+    joints = clip.joint_pos.astype(np.float64)
+    low, high = g1.JOINT_RANGE.T
+    return np.maximum(low - joints, joints - high)
+
+
+def joint_speed_ratio(clip: Clip) -> np.ndarray:
+    """`[T - 1, 29]`: speed of each joint between two frames over its limit."""
+    joints = clip.joint_pos.astype(np.float64)
+    return np.abs(np.diff(joints, axis=0)) * clip.fps / g1.VELOCITY_LIMIT
+
+
+def root_speed(clip: Clip) -> np.ndarray:
+    """`[T - 1]` m/s: speed of the pelvis between two frames."""
+    root = clip.body_pos_w[:, 0].astype(np.float64)
+    return np.linalg.norm(np.diff(root, axis=0), axis=1) * clip.fps
+
+
+def describe_start(clip: Clip) -> str:
+    """Whether the first rows jump, which throws a robot that starts there: a phrase, or empty."""
+    head = min(clip.num_frames, 1 + START_STEPS + max(1, round(START_S * clip.fps)))
+    root = clip.body_pos_w[:head, 0].astype(np.float64)
+    joints = clip.joint_pos[:head].astype(np.float64)
+    if head < START_STEPS + 3:
+        return ""
+    speed = np.linalg.norm(np.diff(root, axis=0), axis=1) * clip.fps
+    turn = np.abs(np.diff(joints, axis=0)).max(axis=1) * clip.fps
+    says = [
+        f"{what} at {value[:START_STEPS].max():.1f} {unit}"
+        for what, unit, value, bound in (
+            ("the pelvis", "m/s", speed, START_SPEED), ("a joint", "rad/s", turn, START_JOINT_SPEED)
+        )
+        if value[:START_STEPS].max() > bound
+        and value[:START_STEPS].max() > START_RATIO * np.median(value[START_STEPS:])
+    ]  # fmt: skip
+    return f"its first rows jump: {' and '.join(says)}" if says else ""
 
 
 def _largest(values: np.ndarray) -> tuple[int, int]:

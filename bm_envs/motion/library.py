@@ -26,15 +26,14 @@ from pathlib import Path
 
 from bm_envs.cli import file_sha256
 from bm_envs.errors import MotionError
-from bm_envs.motion import formats, hub
+from bm_envs.motion import checks, formats, hub
 from bm_envs.motion.clip import Clip, load_npz, read_head
 from bm_envs.motion.csv import count_frames, read_csv
+from bm_envs.motion.formats import CSV_FPS
 from bm_envs.robots import g1
 
 BUILTIN_DIR = Path(__file__).resolve().parent.parent / "assets" / "motions"
 DATA_DIR_VARIABLE = "BM_DATA_DIR"
-CSV_FPS = 30.0
-"""Rate of a CSV of which nothing else is known: that of Unitree's retargeted files."""
 
 
 @dataclass(frozen=True)
@@ -170,7 +169,8 @@ def load_motion(
     Args:
         motion: a name or a path as in the table above, with a cut `[start:end]` in seconds if
             wanted. A clip is returned as it is.
-        input_fps: rate of a file that has none and is not of a public set; None: 30.
+        input_fps: rate of a file that has none and is not of a public set; None: 30 for a CSV whose
+            name and motion do not speak for another, and a refusal for other files.
         order: order that an NPZ without names must have, as in `load_npz`.
         sets: the public sets whose names are known.
 
@@ -189,7 +189,8 @@ def load_motion(
     if len(ends) != 2 or not all(re.fullmatch(r"\d*\.?\d*", end) and end != "." for end in ends):
         raise MotionError(f"Motion {text!r}: expected a cut in seconds, as in 'NAME[10:20]'.")
     start_s, end_s = (float(end) if end else None for end in ends)
-    return _load_whole(cut[1], input_fps, order, sets).cut(start_s or 0.0, end_s)
+    part = _load_whole(cut[1], input_fps, order, sets).cut(start_s or 0.0, end_s)
+    return checks.check_start(part, part.name) if start_s else part
 
 
 def load_motions(motion: str | Path | Clip | Sequence[str | Path | Clip]) -> list[Clip]:
@@ -200,10 +201,18 @@ def load_motions(motion: str | Path | Clip | Sequence[str | Path | Clip]) -> lis
     clips = []
     for item in several:
         if not isinstance(item, Clip) and Path(item).suffix == ".pkl" and os.path.isfile(item):
-            clips += [load_motion(f"{item}#{name}") for name in formats.clip_names(item)]
+            clips += formats.read_pickled_clips(item)
         else:
             clips.append(load_motion(item))
     return clips
+
+
+def known_rate(path: str | Path) -> float | None:
+    """Frames per second of a file of a public set, which is known by its content; else None."""
+    if not (f"{path}".endswith(".csv") and _is_file(f"{path}")):
+        return None
+    digest = file_sha256(path)
+    return next((p.fps for p in PUBLIC_SETS if digest in p.sha256.values()), None)
 
 
 def list_motions(sets: Sequence[PublicSet] = PUBLIC_SETS) -> list[MotionInfo]:
@@ -290,7 +299,7 @@ def _read_path(
             for stem, known in public.sha256.items():
                 if known == digest:
                     return _read_public(path, public, stem, input_fps)
-    return formats.read_file(path, input_fps=input_fps or CSV_FPS, order=order)
+    return formats.read_file(path, input_fps=input_fps, order=order)
 
 
 def _load_whole(
@@ -313,7 +322,7 @@ def _load_whole(
             return _load_public(public, stem)
     for suffix in formats.SUFFIXES:
         if path := _in_data_dir(name + suffix):
-            fps = next((p.fps for p in sets if p.prefix and name.startswith(p.prefix)), CSV_FPS)
+            fps = next((p.fps for p in sets if p.prefix and name.startswith(p.prefix)), None)
             return formats.read_file(path, input_fps=input_fps or fps, order=order)
     known = [*builtin, *(known for public in sets for known in public.names())]
     close = difflib.get_close_matches(name, [*known, *short], n=1)

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import os
+import struct
+import tokenize
 import zipfile
 import zlib
 from collections.abc import Callable, Iterable
@@ -15,6 +18,9 @@ import numpy as np
 from bm_envs.errors import MotionError
 
 T = TypeVar("T")
+MAX_NUMBERS, MAX_NUMBER_RATIO = 2**24, 12
+"""Numbers in all arrays read of a file: so many, or so many times its bytes if that is more. A
+motion of eleven minutes at 50 Hz has 2^24, and savez_compressed makes it a tenth or so smaller."""
 Check = Callable[[str, str, tuple[int, ...], np.dtype], None]
 """Called with the file, the key, the shape and the type before memory is taken; raises if they
 are not as wanted."""
@@ -27,6 +33,19 @@ def keys(path: Path) -> frozenset[str]:
     ))  # fmt: skip
 
 
+def shape(path: Path, key: str) -> tuple[int, ...]:
+    """The shape of an array that is in the file, by its header."""
+    found: list[tuple[int, ...]] = []
+
+    def check(where: str, key: str, shape: tuple[int, ...], dtype: np.dtype) -> None:
+        found.append(shape)
+        raise MotionError("")
+
+    with contextlib.suppress(MotionError):
+        read_arrays(path, (key,), check)
+    return found[0] if found else ()
+
+
 def read_arrays(path: Path, known: Iterable[str], check: Check) -> dict[str, np.ndarray]:
     """Those of the arrays `known` that are in the file.
 
@@ -36,10 +55,14 @@ def read_arrays(path: Path, known: Iterable[str], check: Check) -> dict[str, np.
 
     def read(archive: zipfile.ZipFile) -> dict[str, np.ndarray]:
         present = set(archive.namelist())
-        return {
-            key: _read_array(f"{path}", key, archive, archive.getinfo(f"{key}.npy"), check)
-            for key in known if f"{key}.npy" in present
-        }  # fmt: skip
+        left = max(MAX_NUMBERS, MAX_NUMBER_RATIO * path.stat().st_size)
+        arrays = {}
+        for key in known:
+            if f"{key}.npy" in present:
+                info = archive.getinfo(f"{key}.npy")
+                arrays[key] = _read_array(f"{path}", key, archive, info, check, left)
+                left -= arrays[key].size
+        return arrays
 
     return _in_archive(path, read)
 
@@ -60,14 +83,24 @@ def _in_archive(path: Path, read: Callable[[zipfile.ZipFile], T]) -> T:
         EOFError,
         ValueError,
         NotImplementedError,
+        # what NumPy's and zipfile's parsers let through of damaged headers
+        KeyError,
+        TypeError,
+        SyntaxError,
+        tokenize.TokenError,
+        RecursionError,
+        MemoryError,
+        OverflowError,
+        RuntimeError,
+        struct.error,
     ) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        reason = str(error).splitlines()[0][:80] if str(error) else type(error).__name__
         raise MotionError(f"{path}: is not a readable .npz file ({reason}).") from error
 
 
 def _read_array(
-    where: str, key: str, archive: zipfile.ZipFile, info: zipfile.ZipInfo, check: Check
-) -> np.ndarray:
+    where: str, key: str, archive: zipfile.ZipFile, info: zipfile.ZipInfo, check: Check, most: int
+) -> np.ndarray:  # fmt: skip
     if info.flag_bits & 1 or info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
         raise MotionError(
             f"{where}: {key} is encrypted or packed in an unusual way, expected a plain .npz file."
@@ -90,6 +123,10 @@ def _read_array(
             )
         check(where, key, shape, dtype)
         size = math.prod(shape) * dtype.itemsize
+        if math.prod(shape) > most:
+            raise MotionError(
+                f"{where}: {key} has shape {shape}, more numbers than a file of its size holds."
+            )
         held = info.file_size - stream.tell()
         if held != size:
             raise MotionError(

@@ -4,6 +4,11 @@ A pickle is a program: unpickling calls whatever functions it names. Here it can
 NumPy and joblib write for an array, and what is called is a stand-in of this module that makes an
 array and nothing else. Any other name is refused, so a file with a class in it is, too.
 
+Nor may a file of a few bytes cost a minute. A list that holds the next one twice, and so on, has
+2^30 ends; a tuple likewise takes as long to hash; a kilobyte of zlib unpacks to a megabyte. So
+what is unpacked, how many steps the program has, what its calls copy and how many numbers a list
+ends in are all bounded, and only plain values are keys.
+
 joblib writes an array as a small description (`NumpyArrayWrapper`) with the bytes behind it in the
 same stream, and may compress the whole. Source: `joblib : joblib/numpy_pickle.py`.
 """
@@ -32,6 +37,17 @@ except ImportError:  # of the standard library, and still missing where Python w
 
 MAX_BYTES = 2**30
 """Largest content taken, unpacked: a day of motion at 50 Hz is a tenth of it."""
+MAX_UNPACKED, MAX_UNPACK_RATIO = 2**26, 50
+"""Content of a packed file: so many bytes, or so many times its size if that is more. Motions
+shrink to a half; arrays of zeros beside them to nothing."""
+MAX_STEPS = 2_000_000
+"""Steps of the program. An array takes about 20, a list of numbers one each."""
+MAX_COPIED = 2**27
+"""Bytes that its calls copy."""
+MAX_NUMBERS = 2_000_000
+"""Numbers in one value made of lists, told by following each list once."""
+_BYTES_PER_ITEM = 200  # of a dict that a call makes; so many bytes are copied in the same time
+_LONGEST_INTEGER = 1024  # bytes; longer ones are read, hashed and printed slowly
 
 
 def read_pickle(path: str | Path) -> Any:
@@ -61,12 +77,36 @@ def as_array(value: Any) -> np.ndarray | None:
     if isinstance(value, np.ndarray):
         return value
     if isinstance(value, int | float | list | tuple):
+        shape = _list_shape(value)
+        if shape is None or math.prod(max(1, length) for length in shape) > MAX_NUMBERS:
+            return None
         try:
             array = np.array(value)
         except (ValueError, OverflowError):
             return None
         return array if array.dtype.kind in "fiub" else None
     return None
+
+
+def _list_shape(value: Any) -> tuple[int, ...] | None:
+    """Shape of nested lists of numbers, each list visited once; None where they are not regular."""
+    found: dict[int, tuple[int, ...] | None] = {}
+
+    def shape(item: Any, depth: int) -> tuple[int, ...] | None:
+        if isinstance(item, bool | int | float):
+            return ()
+        if not isinstance(item, list | tuple) or depth > 4:
+            return None
+        if id(item) not in found:
+            found[id(item)] = None  # also for a list that holds itself
+            inner = {shape(part, depth + 1) for part in item}
+            if not inner:
+                found[id(item)] = (0,)
+            elif len(inner) == 1 and (only := inner.pop()) is not None:
+                found[id(item)] = (len(item), *only)
+        return found[id(item)]
+
+    return shape(value, 0)
 
 
 def _unpacked(path: Path) -> bytes:
@@ -80,12 +120,15 @@ def _unpacked(path: Path) -> bytes:
         raw = path.read_bytes()
         unpack = _decompressor(raw)
         if unpack is not None:
-            raw = unpack.decompress(raw, MAX_BYTES + 1)
-            if len(raw) > MAX_BYTES:
-                raise too_big
+            most = min(MAX_BYTES, max(MAX_UNPACKED, MAX_UNPACK_RATIO * len(raw)))
+            raw = unpack.decompress(raw, most + 1)
+            if len(raw) > most:
+                raise MotionError(
+                    f"{path}: holds more than {most} bytes, which is the limit for its size."
+                )
             if not unpack.eof:
                 raise MotionError(f"{path}: its compressed content is cut off.")
-    except (OSError, zlib.error, EOFError, ImportError, LZMAError) as error:
+    except (OSError, zlib.error, EOFError, ImportError, LZMAError, MemoryError) as error:
         raise MotionError(f"{path}: cannot be read ({error}).") from error
     return raw
 
@@ -101,7 +144,7 @@ def _decompressor(raw: bytes) -> Any:
     if raw[:6] == b"\xfd7zXZ\x00" or raw[:3] == b"\x5d\x00\x00":
         import lzma
 
-        return lzma.LZMADecompressor()
+        return lzma.LZMADecompressor(memlimit=2**28)  # its header may ask for gigabytes
     return None
 
 
@@ -133,7 +176,8 @@ def _filled(content: Any, kind: Any, shape: Any, order: str) -> np.ndarray:
         isinstance(kind, _Type)
         and isinstance(content, bytes | bytearray)
         and isinstance(shape, tuple)
-        and all(isinstance(length, int) and length >= 0 for length in shape)
+        and len(shape) <= 8
+        and all(isinstance(length, int) and 0 <= length < 2**40 for length in shape)
         and len(content) == math.prod(shape) * kind.dtype.itemsize
     ):
         raise ValueError("an array whose bytes, type and shape do not belong together")
@@ -153,13 +197,25 @@ def _scalar(kind: Any, content: Any) -> Any:
 
 
 def _encode(text: str, encoding: str) -> bytes:
-    if encoding != "latin1":
+    if encoding != "latin1" or not isinstance(text, str):
         raise ValueError("bytes in an unusual encoding")
     return text.encode("latin1")
 
 
-def _ordered(*items: Any) -> dict:
-    return dict(*items)
+def _ordered(items: Any = ()) -> dict:
+    result = {}
+    for key, value in items:
+        result[_plain_key(key)] = value
+    return result
+
+
+def _plain_key(key: Any) -> Any:
+    """The key of a dict if it is a plain value, which hashes in a moment; else an error."""
+    if key is None or isinstance(key, str | bytes | bool | float):
+        return key
+    if isinstance(key, int) and abs(key) < 2**63:
+        return key
+    raise ValueError(f"a key of type {type(key).__name__}")
 
 
 class _Wrapper:
@@ -175,6 +231,8 @@ class _Wrapper:
             stream.seek(padding, io.SEEK_CUR)
         if not isinstance(self.kind, _Type) or not isinstance(self.shape, tuple):
             raise ValueError("an array without a type or shape")
+        if len(self.shape) > 8 or not all(isinstance(length, int) for length in self.shape):
+            raise ValueError("an array of an unusual shape")
         size = math.prod(self.shape) * self.kind.dtype.itemsize
         return _filled(stream.read(max(0, size)), self.kind, self.shape, self.order)
 
@@ -202,7 +260,32 @@ class _Unpickler(_PythonUnpickler):
     def __init__(self, where: str, content: bytes) -> None:
         self._where = where
         self._content = io.BytesIO(content)
+        self._copied = 0
         super().__init__(self._content)
+
+    def load(self) -> Any:
+        """As the parent's, in at most `MAX_STEPS` steps."""
+        self._unframer = pickle._Unframer(self._file_read, self._file_readline)  # type: ignore
+        self.read, self.readinto = self._unframer.read, self._unframer.readinto
+        self.readline = self._unframer.readline
+        self.metastack: list[Any] = []
+        self.stack: list[Any] = []
+        self.append = self.stack.append
+        self.proto = 0
+        read, dispatch = self.read, self.dispatch
+        try:
+            for _ in range(MAX_STEPS):
+                key = read(1)
+                if not key:
+                    raise EOFError("it is cut off")
+                if key[0] not in dispatch:
+                    raise pickle.UnpicklingError(f"unknown step {key!r}")
+                dispatch[key[0]](self)
+        except pickle._Stop as stop:  # type: ignore[attr-defined]
+            return stop.value
+        raise MotionError(
+            f"{self._where}: has more than {MAX_STEPS} values, which is the limit; expected arrays."
+        )
 
     def find_class(self, module: str, name: str) -> Any:
         allowed = _ALLOWED.get((module, name))
@@ -217,8 +300,70 @@ class _Unpickler(_PythonUnpickler):
         raise pickle.UnpicklingError(f"extension code {code}")
 
     def load_build(self) -> None:
+        if not isinstance(self.stack[-2], _Type | _Array | _Wrapper):
+            raise pickle.UnpicklingError(f"a state for {type(self.stack[-2]).__name__}")
         super().load_build()
         if isinstance(self.stack[-1], _Wrapper):
             self.stack[-1] = self.stack[-1].read(self._content)
 
     dispatch[pickle.BUILD[0]] = load_build
+
+    def load_reduce(self) -> None:
+        function, arguments = self.stack[-2:]
+        if not any(function is known for known in _FUNCTIONS) or not isinstance(arguments, tuple):
+            raise pickle.UnpicklingError("a call of what is no function")
+        for value in arguments:
+            if isinstance(value, str | bytes | bytearray):
+                self._copied += len(value)
+            elif isinstance(value, list | tuple | dict):
+                self._copied += _BYTES_PER_ITEM * len(value)
+        if self._copied > MAX_COPIED:
+            raise MotionError(f"{self._where}: copies more than {MAX_COPIED} bytes in memory.")
+        super().load_reduce()
+
+    dispatch[pickle.REDUCE[0]] = load_reduce
+
+    def load_setitem(self) -> None:
+        _plain_key(self.stack[-2])
+        super().load_setitem()
+
+    dispatch[pickle.SETITEM[0]] = load_setitem
+
+    def load_setitems(self) -> None:
+        for key in self.stack[::2]:
+            _plain_key(key)
+        super().load_setitems()
+
+    dispatch[pickle.SETITEMS[0]] = load_setitems
+
+    def load_dict(self) -> None:
+        for key in self.stack[::2]:
+            _plain_key(key)
+        super().load_dict()
+
+    dispatch[pickle.DICT[0]] = load_dict
+
+    def load_long4(self) -> None:
+        (size,) = struct.unpack("<i", self.read(4))
+        if not 0 <= size <= _LONGEST_INTEGER:
+            raise pickle.UnpicklingError(f"an integer of {size} bytes")
+        self.append(pickle.decode_long(self.read(size)))
+
+    dispatch[pickle.LONG4[0]] = load_long4
+
+    def load_bytearray8(self) -> None:
+        (size,) = struct.unpack("<Q", self.read(8))
+        if size > len(self._content.getbuffer()):  # before so much memory is taken
+            raise pickle.UnpicklingError(f"{size} bytes that are not there")
+        self.append(bytearray(self.read(size)))
+
+    dispatch[pickle.BYTEARRAY8[0]] = load_bytearray8
+
+    def load_refused(self) -> None:
+        raise pickle.UnpicklingError("a set or another kind of value that no motion has")
+
+
+# Sets hash what they hold, INST and OBJ call what they name: no motion has either.
+for _code in (pickle.EMPTY_SET, pickle.ADDITEMS, pickle.FROZENSET, pickle.INST, pickle.OBJ):
+    _Unpickler.dispatch[_code[0]] = _Unpickler.load_refused
+_FUNCTIONS = tuple(value for value in _ALLOWED.values() if callable(value))

@@ -1159,7 +1159,9 @@ class Policy:
 
         Raises:
             PolicyError: the file holds no motion, or its links do not fit the G1's kinematics.
+            MotionError: the motion is not what it says (`motion/checks.py`).
         """
+        from bm_envs.motion.checks import check
         from bm_envs.motion.clip import KINEMATICS_TOLERANCE, Clip, foot_contacts
         from bm_envs.robots.kinematics import link_states
 
@@ -1184,11 +1186,12 @@ class Policy:
                 f"put them, expected at most {KINEMATICS_TOLERANCE} m; joint_names or body_names "
                 "do not fit the motion."
             )
-        return Clip(
+        clip = Clip(
             spec.extra.get("motion_name", self.name), 1 / CONTROL_DT, joint_pos, joint_vel, *links,
             foot_contacts(*links), source=f"inside the policy {self.name}",
             licence=spec.extra.get("motion_licence", "not stated; see the policy's own"),
         )  # fmt: skip
+        return check(clip, f"{self.path}: the motion inside")
 
     @cached_property
     def info(self) -> dict[str, Any] | None:
