@@ -27,7 +27,7 @@ PARENTS = [-1, 0, 0, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 9, 9, 12, 13, 14, 16, 17, 18,
 def files(tmp_path):
     """A random motion of a random body, its NPZ and its skeleton file."""
     rng = np.random.default_rng(0)
-    rest = rng.normal(size=(24, 3))
+    rest = np.concatenate([rest_pose(), np.zeros((2, 3))]) + rng.normal(size=(24, 3)) / 50
     arrays = {
         "poses": rng.uniform(-2, 2, (FRAMES, 156)), "trans": rng.normal(size=(FRAMES, 3)),
         "betas": np.zeros(16), "mocap_framerate": np.array(120.0), "gender": np.array("neutral"),

@@ -71,6 +71,8 @@ MAX_BEND = 45.0
 far all the time, so the pelvis's up is wrong. Of the project's BVH files the largest is 14."""
 MAX_PACE = 25.0
 """Leg lengths a second of the root that 5 % of the frames may exceed: a sprinter has 14."""
+MAX_JUMP = 200.0
+"""The same of any frame: 3 m from one frame to the next at 50 Hz."""
 TRUNK_LEGS = (0.15, 7.0)
 """Least and most of the trunk's length (hips to neck) over the leg's: 0.6 in a person."""
 LYING = {"pelvis": 0.12, "hip": 0.12, "chest": 0.14, "neck": 0.1}
@@ -224,9 +226,11 @@ def read_json(path: str | Path) -> dict[str, Any]:
     def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         found = dict(pairs)
         if len(found) < len(pairs):
-            keys = [key for key, _ in pairs]
-            twice = next(key for key in keys if keys.count(key) > 1)
-            raise MotionError(f"{path}: has the key {_shown(twice)} twice, expected it once.")
+            seen: set[str] = set()
+            for key, _ in pairs:
+                if key in seen:
+                    raise MotionError(f"{path}: has the key {_shown(key)} twice, expected it once.")
+                seen.add(key)
         return found
 
     try:
@@ -480,6 +484,12 @@ def _check_limbs(
             f"{person.source}: its pelvis moves at {fast:.4g} leg lengths a second, expected at"
             f" most {MAX_PACE:g}: positions have another unit than the skeleton (mm or cm to m), or"
             f" {person.fps:.6g} is not its rate."
+        )
+    if not pace.max() <= MAX_JUMP:
+        frame = int(pace.argmax())
+        raise MotionError(
+            f"{person.source}: its pelvis jumps by {pace.max() / person.fps:.4g} leg lengths at"
+            f" {frame / person.fps:.3f} s, expected a motion without gaps: cut it there."
         )
 
 
