@@ -1,4 +1,7 @@
-"""Errors that a user can cause. Each carries one sentence: where, what came, what was wanted."""
+"""Errors that a user can cause. Each carries one sentence: where, what came, what was wanted.
+
+A warning is for input that is doubtful and still used; commands print it as one line.
+"""
 
 from __future__ import annotations
 
@@ -12,14 +15,6 @@ class BMError(ValueError):
 
 class ConfigError(BMError):
     """A setting or argument outside what is allowed."""
-
-
-class BMWarning(UserWarning):
-    """Base of all warnings about input; commands print it as one line."""
-
-
-class MotionWarning(BMWarning):
-    """A motion that is doubtful."""
 
 
 class MotionError(BMError):
@@ -40,6 +35,14 @@ class HubError(BMError):
 
 class BackendUnavailable(BMError):
     """A physics backend, or a package it needs, that is not installed or not known."""
+
+
+class BMWarning(UserWarning):
+    """Base of all warnings about input; commands print it as one line that begins `warning:`."""
+
+
+class MotionWarning(BMWarning):
+    """A motion that is readable and doubtful."""
 
 
 def unknown_name(kind: str, name: str, known: Iterable[str], advice: str = "") -> str:
