@@ -167,13 +167,34 @@ def test_lafan1_with_a_rest_pose_of_its_own_and_with_a_standing_one(bones_along_
     assert np.degrees(gap.magnitude()).max() < 1.0
 
 
+def test_who_stands_lies_on_no_floor_by_accident(bones_along_x):
+    """Standing with the rest pose of LAFAN1's bones and a mapping file: a warning, no question."""
+    for x, z in ((40.0, -30.0), (0.0, 0.0), (300.0, 250.0)):
+        _, folded = bones_along_x(**STANDING)
+        pos = folded.local_pos.copy()
+        pos[:, 0, [0, 2]] = x, z
+        mine = replace(find_mapping(folded), name="mine", known=False, up=None)
+        with pytest.warns(MotionWarning, match="y is taken for up by the motion alone"):
+            body = body_motion(replace(folded, local_pos=pos), mine)
+        assert body.found.up == "y"
+
+
 def test_without_a_standing_rest_pose_who_lies_is_a_question_too(bones_along_x, tmp_path):
     _, folded = bones_along_x(**POSTURES["on the back"])
     with pytest.raises(MotionError, match="up is y by the skeleton LAFAN1 and -z by the motion"):
         body_motion(folded, find_mapping(folded))
     mine = replace(find_mapping(folded), name="mine", known=False, up=None)
+    with pytest.raises(MotionError) as caught:
+        body_motion(folded, mine)
+    assert str(caught.value).endswith(
+        "made.bvh: the person stands along -z or lies on the floor along y, and the rest pose"
+        " stands along no axis, expected --up=-z or --up=y."
+    )
+    # A lying person's file that is the same but for its floor at -1 m: nothing tells.
+    high = folded.local_pos.copy()
+    high[:, 0, 1] += 100.0
     with pytest.warns(MotionWarning, match="-z is taken for up by the motion alone .100% of the"):
-        assert body_motion(folded, mine).found.up_by == "the motion alone"
+        assert body_motion(replace(folded, local_pos=high), mine).found.up_by == "the motion alone"
     with pytest.raises(MotionError, match="up is y by the mapping and -z by the motion"):
         body_motion(folded, replace(mine, up="y"))
     told = body_motion(folded, mine, "y")

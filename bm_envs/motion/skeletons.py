@@ -29,6 +29,7 @@ is no standing one, and `up` where the file's axis is known:
 it stands along an axis, then the mapping. The motion is the second witness: from the feet to the
 neck, in the mean. Where it is along another axis, either a person lies, crawls or hangs upside
 down, or the file is turned, and nothing in it tells which: that is a question to the user (`up`).
+So is the motion alone, if the person's lowest joint keeps to 0 along another axis, as on a floor.
 """
 
 from __future__ import annotations
@@ -82,6 +83,10 @@ LEANING = {"shoulder": 0.1, "knee": 0.07, "elbow": 0.05, "wrist": 0.04, "ankle":
 LIES = 0.25
 """Leg lengths from the floor under arms and knees within which the trunk lies, and tells the floor
 better than a hand, which is drawn through it as often as not."""
+LAID, LAID_STEADY, LAID_FLAT, LAID_PELVIS = (-0.05, 0.17), 0.1, 0.6, (0.05, 0.3)
+"""Leg lengths of the lowest joint over a floor at 0 that somebody lies on, by how much it changes,
+how high the body is at most, and the pelvis over that floor. Who stands at the origin has joints on
+both sides of 0, and elsewhere is off it."""
 SUNKEN = 0.08
 """Leg lengths that such a part must be under the floor of the feet before the feet are taken to be
 in the air: a knee or a hand in kneeling is not."""
@@ -573,11 +578,18 @@ def _find_up(
                 f"{person.source}: the person does not stand along any axis on average, so which"
                 " is up must be told (--up x, y or z)."
             )
+        for other in AXES:
+            if other[-1] != axis[-1] and _lies_on_a_floor(pos, other):
+                raise MotionError(
+                    f"{person.source}: the person stands along {axis} or lies on the floor along"
+                    f" {other}, and the rest pose stands along no axis, expected --up={axis} or"
+                    f" --up={other}."
+                )
         share = float((_unit(way) @ _vector(axis) > REST_UPRIGHT).mean())
         warnings.warn(
             f"{person.source}: {axis} is taken for up by the motion alone ({share:.0%} of the"
-            f" frames stand along it), since the rest pose does not stand; --up={axis} says that"
-            " it is right.",
+            f" frames stand along it), since the rest pose stands along no axis; --up={axis} says"
+            " that it is right.",
             MotionWarning,
             stacklevel=3,
         )
@@ -592,6 +604,17 @@ def _find_up(
         f" expected one: --up={axis} if the person lies, crawls or is upside down, --up={other} if"
         " the file is turned."
     )
+
+
+def _lies_on_a_floor(pos: dict[str, np.ndarray], axis: str) -> bool:
+    """Whether the body's lowest part along `axis` keeps to a floor at 0."""
+    heights = np.stack([value @ _vector(axis) for value in pos.values()]) / _leg_length(pos)
+    lowest = heights.min(axis=0)
+    low, high = np.percentile(lowest, [FLOOR_PERCENTILE, 100 - FLOOR_PERCENTILE])
+    flat = np.median(heights.max(axis=0) - lowest) < LAID_FLAT
+    pelvis = np.median(pos["pelvis"] @ _vector(axis)) / _leg_length(pos)
+    thick = LAID_PELVIS[0] <= pelvis <= LAID_PELVIS[1]
+    return bool(LAID[0] <= low <= LAID[1] and high - low < LAID_STEADY and flat and thick)
 
 
 def _rest_up(rest: dict[str, np.ndarray]) -> np.ndarray | None:
