@@ -465,7 +465,17 @@ def test_the_command_refuses(tmp_path, walker):
         tool.Config(good, tmp_path / "o.csv")
     with pytest.raises(ConfigError, match="fps is 0, expected 5 to 1000"):
         tool.Config(good, tmp_path / "o.npz", fps=0)
+    with pytest.raises(ConfigError, match="input_fps is nan, expected 1 to 10000"):
+        tool.Config(good, tmp_path / "o.npz", input_fps=float("nan"))
+    with pytest.raises(ConfigError, match="licence has more than 1000 characters"):
+        tool.Config(good, tmp_path / "o.npz", licence="x" * 1001)
+    person = tmp_path / "p.npz"
+    person.touch()
+    with pytest.raises(ConfigError, match="p.npz is the motion that is read, expected another"):
+        tool.Config(person, tmp_path / "." / "p.npz")
+    person.unlink()
     for source, changes, sentence in (
+        ("a.bvh", {"input_fps": 30.0}, "--input-fps is for SMPL-family motions; a BVH file has"),
         ("a.fbx", {}, "ends in '.fbx', expected a .bvh or .npz file"),
         ("none.bvh", {}, "does not exist, expected a .bvh file"),
         ("a.bvh", {"mapping": tmp_path / "none.json"}, "none.json: does not exist"),

@@ -152,7 +152,8 @@ def _check_units(path: Path, poses: np.ndarray, trans: np.ndarray) -> None:
         poses: `[T, 22, 3]`.
         trans: `[T, 3]`.
     """
-    turned = np.linalg.norm(poses[:, 1:], axis=-1).max(axis=1)
+    # The bound keeps squares finite.
+    turned = np.linalg.norm(np.clip(poses[:, 1:], -1e6, 1e6), axis=-1).max(axis=1)
     # A rotation vector has at most half a turn; fits that went round a whole one are rare.
     share = float((turned > 2 * math.pi).mean())
     if share > 0.05:
