@@ -31,7 +31,6 @@ from bm_envs.motion.bvh import PersonMotion, read_bvh
 from bm_envs.motion.clip import save_npz
 from bm_envs.motion.library import load_motion
 
-
 MAX_TEXT = 1000
 
 
