@@ -1,7 +1,9 @@
 """Which axis is up, how the pelvis stands and where the floor is, for people of every posture."""
 
 import json
+import re
 import sys
+import tracemalloc
 import warnings
 from dataclasses import replace
 from pathlib import Path
@@ -13,7 +15,7 @@ from scipy.spatial.transform import Rotation
 
 from bm_envs.errors import MotionError, MotionWarning
 from bm_envs.motion import retarget, skeletons
-from bm_envs.motion.bvh import read_bvh
+from bm_envs.motion.bvh import FREE_JOINT_FRAMES, read_bvh
 from bm_envs.motion.skeletons import body_motion, find_mapping
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tools"))
@@ -330,6 +332,27 @@ def test_bodies_of_no_length_or_of_no_proportion(tmp_path):
     offsets[index("LeftHand")] = 0.0
     with pytest.raises(MotionError, match="left_elbow and left_wrist are in one place"):
         body_motion(replace(person, offsets=offsets), mapping)
+
+
+def test_no_file_of_a_megabyte_takes_a_gigabyte(tmp_path):
+    """A person of 21 joints in as many frames as the bounds allow, at the rate that makes most."""
+    text = people.posed(LAFAN1, frames=3, **STANDING).partition("MOTION")[0]
+    text = re.sub("CHANNELS.*", "CHANNELS 0", text)
+    text = text.replace("CHANNELS 0", "CHANNELS 1 Xposition", 1)
+    frames = FREE_JOINT_FRAMES // 21
+    path = tmp_path / "made.bvh"
+    rows = "0\n" * frames
+    path.write_text(f"{text}MOTION\nFrames: {frames}\nFrame Time: {1.01 / 20:.6f}\n{rows}")
+    assert path.stat().st_size < 2**20
+    tracemalloc.start()
+    try:
+        person = read_bvh(path).at_rate(50.0)
+        body = body_motion(person, find_mapping(person))
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert len(body.pelvis_quat) > 2.4 * frames, "premise: many frames are made between"
+    assert peak < 2**29, "half a gigabyte, and as much again is left to Python and its packages"
 
 
 # --- the whole way -------------------------------------------------------------------------------
