@@ -21,14 +21,6 @@ class ConfigError(BMError):
     """A setting or argument outside what is allowed."""
 
 
-class BMWarning(UserWarning):
-    """Base of all warnings about input; commands print it as one line."""
-
-
-class MotionWarning(BMWarning):
-    """A motion that is doubtful."""
-
-
 class MotionError(BMError):
     """A motion that is unknown, unreadable or malformed."""
 

@@ -1,5 +1,7 @@
 """People made for tests: a person with the robot's own limbs, and BVH text of any motion."""
 
+import warnings
+
 import numpy as np
 from scipy.spatial.transform import Rotation
 
@@ -102,7 +104,9 @@ def bvh_text(person, order="ZYX", digits=9, frame_time=None):
         lines.append(f"{pad}}}")
 
     add(0, 0)
-    angles = rotation(person.local_quat.reshape(-1, 4)).as_euler(order, degrees=True)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # at gimbal lock any of many angles serves
+        angles = rotation(person.local_quat.reshape(-1, 4)).as_euler(order, degrees=True)
     values = np.concatenate(
         [person.local_pos, angles.reshape(*person.local_pos.shape[:2], 3)], axis=-1
     )[:, listed]

@@ -1,6 +1,7 @@
 """The BVH reader, against SciPy's rotations multiplied by hand and text with one thing wrong."""
 
 import re
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -10,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.spatial.transform import Rotation
 
-from bm_envs.errors import MotionError
-from bm_envs.motion.bvh import MAX_JOINTS, MAX_LINE, read_bvh
+from bm_envs.errors import MotionError, MotionWarning
+from bm_envs.motion.bvh import FREE_JOINT_FRAMES, MAX_JOINTS, MAX_LINE, read_bvh
 
 # The reader works in float64; a rotation loses some 1e-15 per joint of a chain, and numbers are
 # written with 9 digits behind the point where they are.
@@ -254,6 +255,19 @@ def changed(old, new):
         (changed("1 1 2 0 0 90 30 0 60\n", ""), "ends after line 20 with 2 frames, expected 3 as"),
         (GOOD + "1 1 2 0 0 90 30 0 60\n", "line 22 comes after the 3 frames that"),
         (changed("ROOT Hips", "ROOT " + "H" * MAX_LINE), f"line 2 has {MAX_LINE} or more"),
+        (changed("ROOT Hips", "ROOT " + "H" * 101), "of 101 characters, expected a name of at"),
+        (changed("ROOT Hips", "ROOT H\0ps"), r"line 2 has ROOT 'H\x00ps' of 4 characters, expe"),
+        (changed("ROOT Hips", "ROOT \x1b[31mHips"), r"line 2 has ROOT '\x1b[31mHips' of 9 charac"),
+        (changed("OFFSET 5 6 7", "OFFSET 5 6 7\nOFFSET 5 6 7"), "line 5 has OFFSET for the second"),
+        (changed("CHANNELS 3", "CHANNELS 0\nCHANNELS 3"), "line 10 has CHANNELS for the second"),
+        (changed("OFFSET 0 1 0", "OFFSET 0 1 0\nOFFSET 0 1 0"), "OFFSET for the second time in on"),
+        (changed("Frames: 3", "Frames: -3"), "line 17 is 'Frames: -3', expected 'Frames: N'."),
+        (changed("Frame Time: 0.02", "Frame Time: -0.02"), "line 18 has a frame time of -0.02 s"),
+        (changed("Frame Time: 0.02", "Frame Time: 1e400"), "line 18 has '1e400' in its frame tim"),
+        (changed("Frame Time: 0.02", "Frame Time: 50"),
+         "a frame time of 50 s, expected 0.0001 to 10, or 0.020000 if that is the rate."),
+        (changed("    End Site\n", "    End Site\n{\nOFFSET 0 1 0\n}\n" * 500 + "End Site\n"),
+         "has end site number 501, and 500 are the limit."),
     ],
 )  # fmt: skip
 def test_what_is_wrong_is_said_with_its_line(tmp_path, text, sentence):
@@ -271,6 +285,98 @@ def test_no_end_of_joints(tmp_path):
     path = write(tmp_path, text + "".join(joint.format(j) for j in range(MAX_JOINTS)))
     with pytest.raises(MotionError, match=f"has joint number {MAX_JOINTS + 1}, and {MAX_JOINTS}"):
         read_bvh(path)
+
+
+def test_joints_without_channels_take_no_memory(tmp_path):
+    """A megabyte of text with a value per frame and 500 joints would be 14 gigabytes."""
+    joint = "JOINT j{0}\n{{\nOFFSET 0 1 0\nCHANNELS 0\n"
+    head = "HIERARCHY\nROOT r\n{\nOFFSET 0 0 0\nCHANNELS 1 Xposition\n"
+    head += "".join(joint.format(j) for j in range(MAX_JOINTS - 1)) + "}\n" * MAX_JOINTS
+    frames = FREE_JOINT_FRAMES // MAX_JOINTS + 1
+    text = f"{head}MOTION\nFrames: {frames}\nFrame Time: 0.02\n" + "0\n" * frames
+    with pytest.raises(MotionError) as caught:
+        read_bvh(write(tmp_path, text))
+    assert str(caught.value).endswith(
+        f"a.bvh: has 500 joints in {frames} frames of 1 values, expected a value or more for each"
+        f" joint beyond {FREE_JOINT_FRAMES} joints times frames."
+    )
+    # Likewise frames that are made between frames: 10 s are 500 of the environments'.
+    frames -= 1
+    text = f"{head}MOTION\nFrames: {frames}\nFrame Time: 10\n" + "0\n" * frames
+    with pytest.warns(
+        MotionWarning, match="line 2504 has a frame time of 10 s, which is 0.1 frames"
+    ):
+        person = read_bvh(write(tmp_path, text))
+    with pytest.raises(MotionError, match="frames at 0.1 fps make .* expected 3 to 4194 .with 500"):
+        person.at_rate(50.0)
+
+
+@pytest.mark.parametrize("how", ["\r\n", "\r", "\ufeff", "\t", "Zrotation to ZRotation"])
+def test_other_spellings_of_the_same_file(tmp_path, how):
+    path = tmp_path / "b.bvh"
+    text = {"\ufeff": "\ufeff" + GOOD, "\t": GOOD.replace(" ", "\t")}.get(how)
+    text = text or GOOD.replace(*how.split(" to ") if " to " in how else ("\n", how))
+    path.write_bytes(text.encode())
+    truth, found = read_bvh(write(tmp_path, GOOD)), read_bvh(path)
+    assert found.names == truth.names and found.fps == truth.fps
+    np.testing.assert_array_equal(found.local_quat, truth.local_quat)
+    np.testing.assert_array_equal(found.local_pos, truth.local_pos)
+
+
+def test_end_sites_have_names(tmp_path):
+    second = "    End Site\n    {\n      OFFSET 3 0 0\n    }\n"
+    person = read_bvh(write(tmp_path, changed("    End Site\n", second + "    End Site\n")))
+    assert {name: (p, list(at)) for name, (p, at) in person.ends.items()} == {
+        "Chest_end": (1, [3, 0, 0]), "Chest_end2": (1, [0, 1, 0])
+    }  # fmt: skip
+    with_ends = person.with_ends(["Chest_end2", "Hips", "Chest_end2"])
+    assert with_ends.names == ("Hips", "Chest", "Chest_end2") and len(with_ends.ends) == 1
+    pos, _ = with_ends.world()
+    # By hand: the chest's own y is up at the first frame but for the root's quarter turn about z.
+    np.testing.assert_allclose(pos[0], [[0, 1, 2], [-2, 1, 2], [-3, 1, 2]], atol=1e-12)
+    # A joint that has such a name keeps it.
+    joint = "    JOINT Chest_end\n    {\n    OFFSET 1 1 1\n    CHANNELS 0\n    }\n"
+    person = read_bvh(write(tmp_path, changed("    End Site\n", joint + "    End Site\n")))
+    assert person.names[2] == "Chest_end" and not person.ends
+
+
+TOKENS = ["HIERARCHY", "ROOT", "JOINT", "End Site", "{", "}", "OFFSET", "CHANNELS", "MOTION",
+          "Frames:", "Frame Time:", "Xposition", "nan", "1e400", "-1", "0", "9" * 40, "\0", "_",
+          "\r", "\t", "", "Hips", "\u0664", "\ufeff"]  # fmt: skip
+
+
+@given(st.lists(st.tuples(st.integers(0, 10**6), st.integers(0, 3), st.sampled_from(TOKENS)),
+                min_size=1, max_size=6), st.integers(0, 400))  # fmt: skip
+@settings(max_examples=300, deadline=None)
+def test_whatever_happens_to_a_file_it_is_read_or_refused_in_a_sentence(
+    tmp_path_factory, edits, cut
+):
+    words = re.split(r"(\s)", GOOD)
+    for where, how, token in edits:
+        at = where % len(words)
+        if how == 0:
+            words[at] = token
+        elif how == 1:
+            words.insert(at, token)
+        elif how == 2:
+            del words[at : at + 1 + where % 5]
+            words = words or [token]
+        else:
+            words[at:at] = words[at // 2 : at // 2 + where % 40]
+    text = "".join(words)
+    path = tmp_path_factory.getbasetemp() / "fuzzed.bvh"
+    path.write_bytes(text[: len(text) - cut if cut > 200 else None].encode())
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", MotionWarning)
+        try:
+            person = read_bvh(path)
+        except MotionError as error:
+            said = str(error)
+            assert said.startswith(f"{path}: ") and said.endswith(".") and said.isprintable()
+            assert len(said) < len(str(path)) + 300
+        else:
+            assert np.isfinite(person.world()[0]).all()
+            assert len(set(person.names)) == len(person.names)
 
 
 def test_what_is_no_file(tmp_path):

@@ -192,6 +192,36 @@ def test_a_foot_that_is_dragged_follows():
     assert found.contact[:40, 0].all()
 
 
+@pytest.mark.parametrize("turn", [("x", 90), ("x", -90), ("y", 90), ("y", -90), ("x", 180)])
+def test_a_foot_on_its_side_heel_or_instep_does_not_stand(turn):
+    """Who lies has feet near the floor that move as little as standing ones."""
+    ankle, quat, toe, ankle_clear, toe_clear = feet()
+    still = np.broadcast_to(ankle[:1], ankle.shape) + (0.0, 0.0, 0.1)
+    lain = people.wxyz(Rotation.from_euler(*turn, degrees=True))
+    quat = np.broadcast_to(lain, quat.shape)
+    clear = np.zeros_like(ankle_clear)
+    found = footing.plant(50.0, still, quat, toe, clear, clear)
+    assert not found.contact.any()
+    np.testing.assert_array_equal(found.pos, still)
+    np.testing.assert_array_equal(found.quat, quat)
+    upright = np.zeros_like(quat) + (1.0, 0, 0, 0)
+    assert footing.plant(50.0, still, upright, still, clear, clear).contact.all(), "premise"
+
+
+def test_the_way_to_the_side_of_who_lies():
+    """A pelvis that looks straight up has no yaw: its own left serves, whatever the noise."""
+    rng = np.random.default_rng(0)
+    up = Rotation.from_euler("y", -90, degrees=True)  # x ahead to z up
+    noisy = Rotation.from_rotvec(rng.normal(0, 1e-6, (50, 3))) * up
+    left = retarget._sideways(people.wxyz(noisy))
+    np.testing.assert_allclose(left, np.tile([0.0, 1, 0], (50, 1)), atol=1e-4)
+    yaw = Rotation.from_euler("ZYX", np.column_stack([np.linspace(-3, 3, 50), [0.6] * 50,
+                                                      [0.2] * 50]))  # fmt: skip
+    level = retarget._sideways(people.wxyz(yaw))
+    truth = Rotation.from_euler("z", np.linspace(-3, 3, 50)[:, None]).apply([0, 1.0, 0])
+    np.testing.assert_allclose(level, truth, atol=1e-9)
+
+
 def test_a_heel_that_rises_turns_the_foot_about_its_toe():
     frames = 60
     ankle, quat, toe, *_ = feet(frames)
@@ -465,7 +495,17 @@ def test_the_command_refuses(tmp_path, walker):
         tool.Config(good, tmp_path / "o.csv")
     with pytest.raises(ConfigError, match="fps is 0, expected 5 to 1000"):
         tool.Config(good, tmp_path / "o.npz", fps=0)
+    with pytest.raises(ConfigError, match="input_fps is nan, expected 1 to 10000"):
+        tool.Config(good, tmp_path / "o.npz", input_fps=float("nan"))
+    with pytest.raises(ConfigError, match="licence has more than 1000 characters"):
+        tool.Config(good, tmp_path / "o.npz", licence="x" * 1001)
+    person = tmp_path / "p.npz"
+    person.touch()
+    with pytest.raises(ConfigError, match="p.npz is the motion that is read, expected another"):
+        tool.Config(person, tmp_path / "." / "p.npz")
+    person.unlink()
     for source, changes, sentence in (
+        ("a.bvh", {"input_fps": 30.0}, "--input-fps is for SMPL-family motions; a BVH file has"),
         ("a.fbx", {}, "ends in '.fbx', expected a .bvh or .npz file"),
         ("none.bvh", {}, "does not exist, expected a .bvh file"),
         ("a.bvh", {"mapping": tmp_path / "none.json"}, "none.json: does not exist"),

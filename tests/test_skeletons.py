@@ -1,7 +1,9 @@
 """Which axis is up, how the pelvis stands and where the floor is, for people of every posture."""
 
 import json
+import re
 import sys
+import tracemalloc
 import warnings
 from dataclasses import replace
 from pathlib import Path
@@ -13,7 +15,7 @@ from scipy.spatial.transform import Rotation
 
 from bm_envs.errors import MotionError, MotionWarning
 from bm_envs.motion import retarget, skeletons
-from bm_envs.motion.bvh import read_bvh
+from bm_envs.motion.bvh import FREE_JOINT_FRAMES, read_bvh
 from bm_envs.motion.skeletons import body_motion, find_mapping
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tools"))
@@ -167,13 +169,34 @@ def test_lafan1_with_a_rest_pose_of_its_own_and_with_a_standing_one(bones_along_
     assert np.degrees(gap.magnitude()).max() < 1.0
 
 
+def test_who_stands_lies_on_no_floor_by_accident(bones_along_x):
+    """Standing with the rest pose of LAFAN1's bones and a mapping file: a warning, no question."""
+    for x, z in ((40.0, -30.0), (0.0, 0.0), (300.0, 250.0)):
+        _, folded = bones_along_x(**STANDING)
+        pos = folded.local_pos.copy()
+        pos[:, 0, [0, 2]] = x, z
+        mine = replace(find_mapping(folded), name="mine", known=False, up=None)
+        with pytest.warns(MotionWarning, match="y is taken for up by the motion alone"):
+            body = body_motion(replace(folded, local_pos=pos), mine)
+        assert body.found.up == "y"
+
+
 def test_without_a_standing_rest_pose_who_lies_is_a_question_too(bones_along_x, tmp_path):
     _, folded = bones_along_x(**POSTURES["on the back"])
     with pytest.raises(MotionError, match="up is y by the skeleton LAFAN1 and -z by the motion"):
         body_motion(folded, find_mapping(folded))
     mine = replace(find_mapping(folded), name="mine", known=False, up=None)
+    with pytest.raises(MotionError) as caught:
+        body_motion(folded, mine)
+    assert str(caught.value).endswith(
+        "made.bvh: the person stands along -z or lies on the floor along y, and the rest pose"
+        " stands along no axis, expected --up=-z or --up=y."
+    )
+    # A lying person's file that is the same but for its floor at -1 m: nothing tells.
+    high = folded.local_pos.copy()
+    high[:, 0, 1] += 100.0
     with pytest.warns(MotionWarning, match="-z is taken for up by the motion alone .100% of the"):
-        assert body_motion(folded, mine).found.up_by == "the motion alone"
+        assert body_motion(replace(folded, local_pos=high), mine).found.up_by == "the motion alone"
     with pytest.raises(MotionError, match="up is y by the mapping and -z by the motion"):
         body_motion(folded, replace(mine, up="y"))
     told = body_motion(folded, mine, "y")
@@ -309,6 +332,27 @@ def test_bodies_of_no_length_or_of_no_proportion(tmp_path):
     offsets[index("LeftHand")] = 0.0
     with pytest.raises(MotionError, match="left_elbow and left_wrist are in one place"):
         body_motion(replace(person, offsets=offsets), mapping)
+
+
+def test_no_file_of_a_megabyte_takes_a_gigabyte(tmp_path):
+    """A person of 21 joints in as many frames as the bounds allow, at the rate that makes most."""
+    text = people.posed(LAFAN1, frames=3, **STANDING).partition("MOTION")[0]
+    text = re.sub("CHANNELS.*", "CHANNELS 0", text)
+    text = text.replace("CHANNELS 0", "CHANNELS 1 Xposition", 1)
+    frames = FREE_JOINT_FRAMES // 21
+    path = tmp_path / "made.bvh"
+    rows = "0\n" * frames
+    path.write_text(f"{text}MOTION\nFrames: {frames}\nFrame Time: {1.01 / 20:.6f}\n{rows}")
+    assert path.stat().st_size < 2**20
+    tracemalloc.start()
+    try:
+        person = read_bvh(path).at_rate(50.0)
+        body = body_motion(person, find_mapping(person))
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert len(body.pelvis_quat) > 2.4 * frames, "premise: many frames are made between"
+    assert peak < 2**29, "half a gigabyte, and as much again is left to Python and its packages"
 
 
 # --- the whole way -------------------------------------------------------------------------------

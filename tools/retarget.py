@@ -31,6 +31,8 @@ from bm_envs.motion.bvh import PersonMotion, read_bvh
 from bm_envs.motion.clip import save_npz
 from bm_envs.motion.library import load_motion
 
+MAX_TEXT = 1000
+
 
 @dataclass(frozen=True)
 class Config:
@@ -65,6 +67,11 @@ class Config:
     def __post_init__(self) -> None:
         if self.npz.suffix != ".npz":
             raise ConfigError(f"{self.npz}: a motion is written to a name that ends in .npz.")
+        if self.npz.exists() and self.motion.exists() and self.npz.samefile(self.motion):
+            raise ConfigError(f"{self.npz} is the motion that is read, expected another name.")
+        for key in ("name", "source", "licence"):
+            if len(getattr(self, key) or "") > MAX_TEXT:
+                raise ConfigError(f"{key} has more than {MAX_TEXT} characters, expected fewer.")
         if not 5 <= self.fps <= 1000:
             raise ConfigError(f"fps is {self.fps}, expected 5 to 1000.")
         if self.input_fps is not None and not 1 <= self.input_fps <= 10_000:

@@ -20,6 +20,7 @@ which is `J_regressor @ (v_template + shapedirs @ betas)` of a body model that t
 from __future__ import annotations
 
 import math
+import os
 from pathlib import Path
 
 import numpy as np
@@ -29,7 +30,7 @@ from bm_envs.errors import MotionError
 from bm_envs.motion import npz
 from bm_envs.motion.bvh import PersonMotion
 from bm_envs.motion.clip import MAX_FRAMES
-from bm_envs.motion.skeletons import numbers, read_json
+from bm_envs.motion.skeletons import REST_UPRIGHT, numbers, read_json
 
 # The body's joints and their parents. Source: SMPL (Loper et al. 2015).
 JOINTS: tuple[tuple[str, int], ...] = (
@@ -41,9 +42,9 @@ JOINTS: tuple[tuple[str, int], ...] = (
 )  # fmt: skip
 RATES = ("mocap_framerate", "mocap_frame_rate", "framerate", "frame_rate", "fps", "dt")
 """Where a rate is: Hz, and `dt` in seconds."""
-MAX_NUMBERS = 2**24
-"""Numbers in one array: 15 minutes of SMPL-H at 120 Hz. A packed file of a megabyte holds a
-gigabyte of zeros."""
+FREE_NUMBERS, MAX_PACKED = 2**21, 2.5
+"""Numbers in one array: beyond the first, at most so many for each byte of the file. A motion is
+packed to a byte a number at best; zeros, to a thousandth."""
 MAX_HEIGHT = 30.0
 """m of the body over the origin, in the median: nobody is there, and 90 is a pelvis in cm."""
 LEG = (0.1, 5.0)
@@ -64,7 +65,17 @@ def read_amass(
         MotionError: one sentence with what is missing or wrong, and in which file.
     """
     path = Path(path)
-    arrays = npz.read_arrays(path, ("poses", "root_orient", "pose_body", "trans", *RATES), _check)
+    most = max(FREE_NUMBERS, MAX_PACKED * path.stat().st_size) if os.path.isfile(path) else 0
+
+    def check(where: str, key: str, shape: tuple[int, ...], dtype: np.dtype) -> None:
+        _check(where, key, shape, dtype)
+        if math.prod(shape) > most:
+            raise MotionError(
+                f"{where}: {key} has shape {shape}, expected at most {most:.0f} numbers in a file"
+                " of this size."
+            )
+
+    arrays = npz.read_arrays(path, ("poses", "root_orient", "pose_body", "trans", *RATES), check)
     parts = ("poses",) if "poses" in arrays else ("root_orient", "pose_body")
     if "poses" not in arrays and not {"root_orient", "pose_body"} & set(arrays):
         parts = ("poses",)
@@ -115,7 +126,9 @@ def _rate(path: Path, arrays: dict[str, np.ndarray], fps: float | None) -> float
         if key in arrays:
             value = float(arrays[key].reshape(()))
             if key == "dt":
-                value = 1.0 / value if value > 0 else math.nan
+                if not 1e-4 <= value <= 1.0:
+                    raise MotionError(f"{path}: dt is {value:g} s, expected 0.0001 to 1.")
+                value = 1.0 / value
             found[key] = value
     if fps is not None:
         if found:
@@ -139,7 +152,8 @@ def _check_units(path: Path, poses: np.ndarray, trans: np.ndarray) -> None:
         poses: `[T, 22, 3]`.
         trans: `[T, 3]`.
     """
-    turned = np.linalg.norm(poses[:, 1:], axis=-1).max(axis=1)
+    # The bound keeps squares finite.
+    turned = np.linalg.norm(np.clip(poses[:, 1:], -1e6, 1e6), axis=-1).max(axis=1)
     # A rotation vector has at most half a turn; fits that went round a whole one are rare.
     share = float((turned > 2 * math.pi).mean())
     if share > 0.05:
@@ -176,6 +190,13 @@ def _rest_pose(path: str | Path) -> np.ndarray:
             f"{path}: left_hip and left_ankle are {leg:.4g} m apart, expected {LEG[0]:g} to"
             f" {LEG[1]:g} (0.8 in a person): joints are in m, and in the model's order."
         )
+    feet = (rest[index["left_ankle"]] + rest[index["right_ankle"]]) / 2
+    up = rest[index["neck"]] - feet
+    if not up[1] > REST_UPRIGHT * float(np.linalg.norm(up)):
+        raise MotionError(
+            f"{path}: from the feet to the neck is {' '.join(f'{x:.3g}' for x in up)}, expected up"
+            " along y: the model's own axes, and its order of joints."
+        )
     return rest
 
 
@@ -188,14 +209,10 @@ def _check(where: str, key: str, shape: tuple[int, ...], dtype: np.dtype) -> Non
         fits, wanted = len(shape) == 2 and columns == 3, "(T, 3)"
     else:
         least = 3 * (joints if key == "poses" else joints - 1)
-        wanted = f"(T, {least} or more)"
+        wanted = f"(T, {least} or more), 3 a joint{' with the root' if key == 'poses' else ''}"
         fits = len(shape) == 2 or (len(shape) == 3 and shape[2] == 3)
         fits = fits and columns >= least and columns % 3 == 0
     if dtype.kind not in "fiu" or not fits or (shape and shape[0] > MAX_FRAMES):
         raise MotionError(
             f"{where}: {key} has type {dtype} and shape {shape}, expected numbers: {wanted}."
-        )
-    if math.prod(shape) > MAX_NUMBERS:
-        raise MotionError(
-            f"{where}: {key} has shape {shape}, expected at most {MAX_NUMBERS} numbers."
         )

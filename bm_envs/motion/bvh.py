@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import math
 import os
+import warnings
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -23,7 +24,7 @@ from pathlib import Path
 import numpy as np
 
 from bm_envs import rotations as rot
-from bm_envs.errors import MotionError
+from bm_envs.errors import MotionError, MotionWarning
 from bm_envs.motion.clip import MAX_FRAMES
 from bm_envs.motion.resample import (
     frame_count,
@@ -36,11 +37,14 @@ MAX_JOINTS = 500
 MAX_ENDS = 500
 MAX_NAME = 100
 """Characters in a joint's name."""
-MAX_JOINT_FRAMES = 2**23
-"""Joints times frames of a motion, of 56 bytes each: 78 joints (with fingers) for half an hour."""
-FREE_JOINT_FRAMES = 2**20
-"""Beyond that many, a file has a value or more for each joint and frame: a short file of joints
-that have no channels would else take any memory."""
+FREE_JOINT_FRAMES = 2**19
+"""Joints times frames, of 56 bytes each. Beyond that many, a file has a value or more for each: a
+short file of joints that have no channels would else take any memory."""
+FREE_RESAMPLED, MAX_RESAMPLED = 2**21, 2.5
+"""The same at another rate: beyond the first, at most so many for each in the file (20 to 50 Hz).
+A frame time of 10 s would else make 500 of one."""
+SLOW = 5.0
+"""Hz: less is hardly a motion, and mostly a frame time that was a rate."""
 MAX_LINE = 65536
 """Characters in a line: 500 joints of six channels with 20 digits."""
 _AXES = {"X": 0, "Y": 1, "Z": 2}
@@ -118,11 +122,13 @@ class PersonMotion:
     def at_rate(self, fps: float) -> PersonMotion:
         """The motion at another rate, by a spline through its frames."""
         frames = frame_count(self.num_frames, self.fps, fps)
-        most = min(MAX_FRAMES, MAX_JOINT_FRAMES // len(self.names))
+        joints = len(self.names)
+        free = max(FREE_RESAMPLED, MAX_RESAMPLED * joints * self.num_frames)
+        most = min(MAX_FRAMES, int(free / joints))
         if not 3 <= frames <= most:
             raise MotionError(
                 f"{self.source}: {self.num_frames} frames at {self.fps:.6g} fps make {frames} at"
-                f" {fps:g} fps, expected 3 to {most} (with {len(self.names)} joints)."
+                f" {fps:g} fps, expected 3 to {most} (with {joints} joints)."
             )
         position = frame_positions(self.num_frames, self.fps, fps)
         return replace(
@@ -152,11 +158,11 @@ def read_bvh(path: str | Path) -> PersonMotion:
     columns = sum(len(joint.channels or ()) for joint in joints)
     fps, values = _read_frames(lines, columns)
     count = len(joints) * len(values)
-    if count > min(MAX_JOINT_FRAMES, max(FREE_JOINT_FRAMES, values.size)):
+    if count > max(FREE_JOINT_FRAMES, values.size):
         raise MotionError(
-            f"{path}: has {len(joints)} joints in {len(values)} frames, {columns} values each,"
-            f" expected at most {MAX_JOINT_FRAMES} joints times frames, and a channel or more for"
-            f" each joint beyond {FREE_JOINT_FRAMES}."
+            f"{path}: has {len(joints)} joints in {len(values)} frames of {columns} values,"
+            f" expected a value or more for each joint beyond {FREE_JOINT_FRAMES} joints times"
+            " frames."
         )
 
     offsets = np.array([joint.offset for joint in joints], np.float64)
@@ -227,8 +233,8 @@ class _Lines:
                         yield line.strip()
         except UnicodeDecodeError as error:
             raise MotionError(
-                f"{self.path}: holds bytes that are not text in UTF-8 behind line {self.number},"
-                " expected a BVH file (saved as UTF-8)."
+                f"{self.path}: holds bytes that are not text in UTF-8, expected a BVH file (saved"
+                " as UTF-8)."
             ) from error
         except OSError as error:
             raise MotionError(f"{self.path}: cannot be read ({error.strerror}).") from error
@@ -400,6 +406,14 @@ def _read_frames(lines: _Lines, columns: int) -> tuple[float, np.ndarray]:
     if not 1e-4 <= frame_time <= 10.0:
         rate = f", or {1 / frame_time:.6f} if that is the rate" if 10 < frame_time <= 1e4 else ""
         raise lines.error(f"has a frame time of {frame_time:g} s, expected 0.0001 to 10{rate}")
+    if 1.0 / frame_time < SLOW:
+        warnings.warn(
+            f"{lines.path}: line {lines.number} has a frame time of {frame_time:g} s, which is"
+            f" {1.0 / frame_time:.3g} frames a second; for {frame_time:g} frames a second it would"
+            f" be {1.0 / frame_time:.6f}.",
+            MotionWarning,
+            stacklevel=3,
+        )
     rows: list[list[float]] = []
     for line in lines.rest():
         words = line.split()

@@ -29,6 +29,7 @@ is no standing one, and `up` where the file's axis is known:
 it stands along an axis, then the mapping. The motion is the second witness: from the feet to the
 neck, in the mean. Where it is along another axis, either a person lies, crawls or hangs upside
 down, or the file is turned, and nothing in it tells which: that is a question to the user (`up`).
+So is the motion alone, if the person's lowest joint keeps to 0 along another axis, as on a floor.
 """
 
 from __future__ import annotations
@@ -71,6 +72,8 @@ MAX_BEND = 45.0
 far all the time, so the pelvis's up is wrong. Of the project's BVH files the largest is 14."""
 MAX_PACE = 25.0
 """Leg lengths a second of the root that 5 % of the frames may exceed: a sprinter has 14."""
+MAX_JUMP = 200.0
+"""The same of any frame: 3 m from one frame to the next at 50 Hz."""
 TRUNK_LEGS = (0.15, 7.0)
 """Least and most of the trunk's length (hips to neck) over the leg's: 0.6 in a person."""
 LYING = {"pelvis": 0.12, "hip": 0.12, "chest": 0.14, "neck": 0.1}
@@ -80,6 +83,10 @@ LEANING = {"shoulder": 0.1, "knee": 0.07, "elbow": 0.05, "wrist": 0.04, "ankle":
 LIES = 0.25
 """Leg lengths from the floor under arms and knees within which the trunk lies, and tells the floor
 better than a hand, which is drawn through it as often as not."""
+LAID, LAID_STEADY, LAID_FLAT, LAID_PELVIS = (-0.05, 0.17), 0.1, 0.6, (0.05, 0.3)
+"""Leg lengths of the lowest joint over a floor at 0 that somebody lies on, by how much it changes,
+how high the body is at most, and the pelvis over that floor. Who stands at the origin has joints on
+both sides of 0, and elsewhere is off it."""
 SUNKEN = 0.08
 """Leg lengths that such a part must be under the floor of the feet before the feet are taken to be
 in the air: a knee or a hand in kneeling is not."""
@@ -224,9 +231,11 @@ def read_json(path: str | Path) -> dict[str, Any]:
     def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         found = dict(pairs)
         if len(found) < len(pairs):
-            keys = [key for key, _ in pairs]
-            twice = next(key for key in keys if keys.count(key) > 1)
-            raise MotionError(f"{path}: has the key {_shown(twice)} twice, expected it once.")
+            seen: set[str] = set()
+            for key, _ in pairs:
+                if key in seen:
+                    raise MotionError(f"{path}: has the key {_shown(key)} twice, expected it once.")
+                seen.add(key)
         return found
 
     try:
@@ -481,6 +490,12 @@ def _check_limbs(
             f" most {MAX_PACE:g}: positions have another unit than the skeleton (mm or cm to m), or"
             f" {person.fps:.6g} is not its rate."
         )
+    if not pace.max() <= MAX_JUMP:
+        frame = int(pace.argmax())
+        raise MotionError(
+            f"{person.source}: its pelvis jumps by {pace.max() / person.fps:.4g} leg lengths at"
+            f" {frame / person.fps:.3f} s, expected a motion without gaps: cut it there."
+        )
 
 
 def _check_bend(source: str, pelvis: np.ndarray, trunk: np.ndarray, rest_text: str) -> None:
@@ -563,11 +578,18 @@ def _find_up(
                 f"{person.source}: the person does not stand along any axis on average, so which"
                 " is up must be told (--up x, y or z)."
             )
+        for other in AXES:
+            if other[-1] != axis[-1] and _lies_on_a_floor(pos, other):
+                raise MotionError(
+                    f"{person.source}: the person stands along {axis} or lies on the floor along"
+                    f" {other}, and the rest pose stands along no axis, expected --up={axis} or"
+                    f" --up={other}."
+                )
         share = float((_unit(way) @ _vector(axis) > REST_UPRIGHT).mean())
         warnings.warn(
             f"{person.source}: {axis} is taken for up by the motion alone ({share:.0%} of the"
-            f" frames stand along it), since the rest pose does not stand; --up={axis} says that"
-            " it is right.",
+            f" frames stand along it), since the rest pose stands along no axis; --up={axis} says"
+            " that it is right.",
             MotionWarning,
             stacklevel=3,
         )
@@ -582,6 +604,17 @@ def _find_up(
         f" expected one: --up={axis} if the person lies, crawls or is upside down, --up={other} if"
         " the file is turned."
     )
+
+
+def _lies_on_a_floor(pos: dict[str, np.ndarray], axis: str) -> bool:
+    """Whether the body's lowest part along `axis` keeps to a floor at 0."""
+    heights = np.stack([value @ _vector(axis) for value in pos.values()]) / _leg_length(pos)
+    lowest = heights.min(axis=0)
+    low, high = np.percentile(lowest, [FLOOR_PERCENTILE, 100 - FLOOR_PERCENTILE])
+    flat = np.median(heights.max(axis=0) - lowest) < LAID_FLAT
+    pelvis = np.median(pos["pelvis"] @ _vector(axis)) / _leg_length(pos)
+    thick = LAID_PELVIS[0] <= pelvis <= LAID_PELVIS[1]
+    return bool(LAID[0] <= low <= LAID[1] and high - low < LAID_STEADY and flat and thick)
 
 
 def _rest_up(rest: dict[str, np.ndarray]) -> np.ndarray | None:
