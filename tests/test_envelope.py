@@ -43,7 +43,7 @@ LOW, HIGH = g1.JOINT_RANGE.T
 
 def test_the_docs_show_the_table_of_the_code():
     text = (ROOT / "docs" / "deployment.md").read_text()
-    block = re.search(r"<!-- envelope -->\n\n(.*?)\n<!-- end -->", text, re.DOTALL)
+    block = re.search(r"<!-- envelope: begin -->\n\n(.*?)\n<!-- envelope: end -->", text, re.DOTALL)
     assert block and block[1] == envelope.markdown()
 
 

@@ -46,6 +46,7 @@ from bm_envs.robots import g1
 
 DAY = 24 * 3600.0  # s
 FALLEN = 0.4  # m, pelvis height
+COMMAND_LIMIT = 100.0  # m/s, rad/s; more is no command, less is held within what a model knows
 
 
 @dataclass(frozen=True)
@@ -226,6 +227,24 @@ class Steered:
 # --- ROS ------------------------------------------------------------------------------------------
 
 
+def twist(message: Any) -> np.ndarray | None:
+    """Forward and left in m/s and the turn in rad/s of a Twist; None where it is none. `[3]`.
+
+    Numbers are numbers: neither text, nor true or false, nor any that no float can hold (an integer
+    may have a thousand digits in JSON).
+    """
+    found = []
+    for part, axis in (("linear", "x"), ("linear", "y"), ("angular", "z")):
+        inner = message.get(part) if isinstance(message, dict) else None
+        value = inner.get(axis) if isinstance(inner, dict) else None
+        if isinstance(value, bool) or not isinstance(value, (int, float)):
+            return None
+        if not abs(value) < COMMAND_LIMIT:  # nor is NaN
+            return None
+        found.append(float(value))
+    return np.array(found)
+
+
 class Bridge:
     """The connection, its topics and the last command."""
 
@@ -300,15 +319,10 @@ class Bridge:
         except Exception:  # of a connection that is gone, nothing is wanted any more
             pass
 
-    def _take(self, message: dict[str, Any]) -> None:
-        try:
-            values = np.array([
-                message["linear"]["x"], message["linear"]["y"], message["angular"]["z"],
-            ], float)  # fmt: skip
-        except (KeyError, TypeError, ValueError):
-            values = np.full(3, np.nan)
+    def _take(self, message: Any) -> None:
+        values = twist(message)
         with self._lock:
-            if np.isfinite(values).all():
+            if values is not None:
                 self._command, self._came = values, time.monotonic()
             else:
                 self.refused += 1
