@@ -245,6 +245,15 @@ def twist(message: Any) -> np.ndarray | None:
     return np.array(found)
 
 
+class _Count(logging.Handler):
+    """Counts what would be logged."""
+
+    count = 0
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.count += 1
+
+
 class Bridge:
     """The connection, its topics and the last command."""
 
@@ -262,8 +271,13 @@ class Bridge:
                 "ROS needs the package roslibpy: pip install 'bm-envs[ros]'."
             ) from error
         # A failed attempt would be a traceback on the screen, and is a sentence below.
-        for name in ("roslibpy", "autobahn", "asyncio"):
+        for name in ("autobahn", "asyncio"):
             logging.getLogger(name).setLevel(logging.CRITICAL)
+        # And so would a message that is none of the protocol's, which the client passes over.
+        self._dropped = _Count()
+        client = logging.getLogger("roslibpy")
+        client.handlers, client.propagate = [self._dropped], False
+        client.setLevel(logging.ERROR)
         self._roslibpy, self._config = roslibpy, config
         host, port, encrypted = config.address
         # Not on Twisted, whose reactor cannot be started a second time.
@@ -287,7 +301,7 @@ class Bridge:
             topic.advertise()
         self._lock = threading.Lock()
         self._command, self._came = np.zeros(3), -math.inf
-        self.refused = 0
+        self._refused = self._dropped.count = 0
         self._twist = roslibpy.Topic(
             self._ros, f"{config.prefix}/cmd_vel", self._type("geometry_msgs/Twist")
         )
@@ -296,6 +310,11 @@ class Bridge:
     @property
     def is_connected(self) -> bool:
         return bool(self._ros.is_connected)
+
+    @property
+    def refused(self) -> int:
+        """Messages that were no commands, or none of the protocol's."""
+        return self._refused + self._dropped.count
 
     @property
     def command(self) -> np.ndarray:
@@ -325,7 +344,7 @@ class Bridge:
             if values is not None:
                 self._command, self._came = values, time.monotonic()
             else:
-                self.refused += 1
+                self._refused += 1
 
     def _type(self, name: str) -> str:
         package, _, kind = name.partition("/")
@@ -383,7 +402,7 @@ def main(config: Config) -> int:
         print("interrupted")
     finally:
         bridge.close()
-    print(f"{sent} states sent, {bridge.refused} commands refused")
+    print(f"{sent} states sent, {bridge.refused} messages refused")
     return status
 
 
