@@ -32,6 +32,7 @@ class Server:
     def __init__(self, hang_up_after=None):
         self.messages, self.advertised = {}, {}
         self.commands = []  # to send to whoever subscribes, one after each joint state
+        self.raw = []  # the same, but as it is: whatever a peer may send
         self._hang_up_after = hang_up_after
         self._server = serve(self._talk, "127.0.0.1", 0)
         self.port = self._server.socket.getsockname()[1]
@@ -64,6 +65,8 @@ class Server:
                         connection.send(
                             json.dumps({"op": "publish", "topic": subscribed, "msg": command})
                         )
+                    if self.raw and topic.endswith("/joint_states"):
+                        connection.send(self.raw.pop(0))
                     if self._hang_up_after and len(self.messages[topic]) >= self._hang_up_after:
                         connection.close()
         except ConnectionClosed:
@@ -93,7 +96,7 @@ def test_a_tracker_is_published_and_takes_no_commands():
         status, out, err = bridge(server, "walk", *SHORT)
     assert (status, err) == (0, ""), out
     assert out.count("this policy follows its motion and takes no commands") == 1
-    assert "4 commands refused" in out
+    assert "4 messages refused" in out
     assert server.advertised == {
         "/g1/joint_states": "sensor_msgs/msg/JointState",
         "/g1/base_pose": "geometry_msgs/msg/PoseStamped",
@@ -126,6 +129,54 @@ def test_a_tracker_is_published_and_takes_no_commands():
     assert len(shown) == 20
     heights = [m["pose"]["position"]["z"] for m in server.messages["/g1/reference/base_pose"]]
     np.testing.assert_allclose(heights, clip.body_pos_w[1 : len(heights) + 1, 0, 2], atol=1e-6)
+
+
+NO_TWIST = [
+    None, 3, "fast", [], {}, [twist(0.5)], {"linear": {}}, {"linear": 3, "angular": 3},
+    {"linear": {"x": "0.5", "y": "0", "z": "0"}, "angular": {"x": "0", "y": "0", "z": "0"}},
+    {"linear": {"x": True, "y": 0, "z": 0}, "angular": {"x": 0, "y": 0, "z": 0}},
+    {"linear": {"x": [0.5], "y": 0, "z": 0}, "angular": {"x": 0, "y": 0, "z": 0}},
+    {"linear": {"x": {"x": 1}, "y": 0, "z": 0}, "angular": {"x": 0, "y": 0, "z": 0}},
+    {"linear": {"x": None, "y": 0, "z": 0}, "angular": {"x": 0, "y": 0, "z": 0}},
+    twist(float("nan")), twist(float("inf")), twist(0.0, float("-inf")), twist(1e300), twist(1e3),
+    twist(10**400), twist(0.5)["linear"],
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("message", NO_TWIST, ids=str)
+def test_what_is_no_command_is_dropped(message):
+    module = runpy.run_path(str(BRIDGE))
+    assert module["twist"](message) is None
+    np.testing.assert_array_equal(module["twist"](twist(0.5, -1)), [0.5, 0, -1])
+
+
+def test_a_hostile_server_changes_nothing_and_is_counted():
+    """Messages that are none, of no topic, of no kind, or not even text; the run goes on."""
+    topic = "/g1/cmd_vel"
+    deep = "[" * 100_000 + "]" * 100_000
+    with Server() as server:
+        server.raw = [
+            "not json", "", "null", "[]", "3", '"text"', deep, "{}", '{"op": 3}',
+            '{"op": "publish"}', f'{{"op": "publish", "topic": "{topic}"}}',
+            '{"op": "unknown", "id": {}}', '{"op": "service_response", "id": "x"}',
+            f'{{"op": "publish", "topic": "{topic}", "msg": "{"x" * 500_000}"}}',
+            f'{{"op": "publish", "topic": "{topic}", "msg": {{"linear": {{"x": 1e999}}}}}}',
+        ]  # fmt: skip
+        sent = len(server.raw)
+        server.commands = [twist(np.nan), {"linear": {"x": "1"}}]
+        status, out, err = bridge(server, "walk", *SHORT)
+    assert (status, err) == (0, ""), out
+    assert server.raw == [] and "35 states sent" in out
+    assert f"{sent + 2} messages refused" in out
+
+
+def test_bytes_in_place_of_text_end_it_in_a_sentence():
+    """No server of this protocol sends them; the client hangs up."""
+    with Server() as server:
+        server.raw = [b"\x00\xff"]
+        status, out, err = bridge(server, "walk")
+    assert (status, err) == (1, "")
+    assert f"stopped: the connection to ws://127.0.0.1:{server.port} was lost" in out
 
 
 def test_ros_1_has_other_names():

@@ -148,7 +148,7 @@ def serve(robot: SimulatedRobot, unitree: Any, bus: Any, config: Config) -> Repo
                 f"{config.patience_s:g} s (interface {config.interface}, domain {config.domain})."
             )
         hung_s = time.monotonic() - waited
-        states.send(state(), 0.0, report)
+        states.send(state(), hung_s, report)
         command = commands.take(SENSOR_DT)
     print("first command: it runs", flush=True)
     last, answers, limp, held = 0.0, True, False, False
@@ -174,7 +174,7 @@ def serve(robot: SimulatedRobot, unitree: Any, bus: Any, config: Config) -> Repo
             robot.step()
             if held:
                 report.upright = is_upright(robot)
-            sent = states.send(state(), robot.time_s, report)
+            sent = states.send(state(), hung_s + robot.time_s, report)
             if config.lockstep:
                 # A controller that has not answered once is not waited for until it does.
                 command = commands.take(ANSWER_S if sent and answers else 0.0)

@@ -220,6 +220,9 @@ def drive(
                 danger, warning = unitree.motor_trouble(message)
                 if danger and commands is not None:
                     controller.stop(danger)
+                # What was computed from an old state is not sent.
+                if trouble := stream.suspended(time.monotonic()):
+                    controller.stop(trouble)
                 if warning and warning != warned:
                     warned = warning
                     say(f"warning: {warning}")

@@ -48,6 +48,7 @@ from bm_envs.robots import g1
 
 DAY = 24 * 3600.0  # s
 FALLEN = 0.4  # m, pelvis height
+COMMAND_LIMIT = 100.0  # m/s, rad/s; more is no command, less is held within what a model knows
 
 
 @dataclass(frozen=True)
@@ -228,6 +229,33 @@ class Steered:
 # --- ROS ------------------------------------------------------------------------------------------
 
 
+def twist(message: Any) -> np.ndarray | None:
+    """Forward and left in m/s and the turn in rad/s of a Twist; None where it is none. `[3]`.
+
+    Numbers are numbers: neither text, nor true or false, nor any that no float can hold (an integer
+    may have a thousand digits in JSON).
+    """
+    found = []
+    for part, axis in (("linear", "x"), ("linear", "y"), ("angular", "z")):
+        inner = message.get(part) if isinstance(message, dict) else None
+        value = inner.get(axis) if isinstance(inner, dict) else None
+        if isinstance(value, bool) or not isinstance(value, (int, float)):
+            return None
+        if not abs(value) < COMMAND_LIMIT:  # nor is NaN
+            return None
+        found.append(float(value))
+    return np.array(found)
+
+
+class _Count(logging.Handler):
+    """Counts what would be logged."""
+
+    count = 0
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.count += 1
+
+
 class Bridge:
     """The connection, its topics and the last command."""
 
@@ -245,8 +273,13 @@ class Bridge:
                 "ROS needs the package roslibpy: pip install 'bm-envs[ros]'."
             ) from error
         # A failed attempt would be a traceback on the screen, and is a sentence below.
-        for name in ("roslibpy", "autobahn", "asyncio"):
+        for name in ("autobahn", "asyncio"):
             logging.getLogger(name).setLevel(logging.CRITICAL)
+        # And so would a message that is none of the protocol's, which the client passes over.
+        self._dropped = _Count()
+        client = logging.getLogger("roslibpy")
+        client.handlers, client.propagate = [self._dropped], False
+        client.setLevel(logging.ERROR)
         self._roslibpy, self._config = roslibpy, config
         host, port, encrypted = config.address
         # Not on Twisted, whose reactor cannot be started a second time.
@@ -270,7 +303,7 @@ class Bridge:
             topic.advertise()
         self._lock = threading.Lock()
         self._command, self._came = np.zeros(3), -math.inf
-        self.refused = 0
+        self._refused = self._dropped.count = 0
         self._twist = roslibpy.Topic(
             self._ros, f"{config.prefix}/cmd_vel", self._type("geometry_msgs/Twist")
         )
@@ -279,6 +312,11 @@ class Bridge:
     @property
     def is_connected(self) -> bool:
         return bool(self._ros.is_connected)
+
+    @property
+    def refused(self) -> int:
+        """Messages that were no commands, or none of the protocol's."""
+        return self._refused + self._dropped.count
 
     @property
     def command(self) -> np.ndarray:
@@ -302,18 +340,13 @@ class Bridge:
         except Exception:  # of a connection that is gone, nothing is wanted any more
             pass
 
-    def _take(self, message: dict[str, Any]) -> None:
-        try:
-            values = np.array([
-                message["linear"]["x"], message["linear"]["y"], message["angular"]["z"],
-            ], float)  # fmt: skip
-        except (KeyError, TypeError, ValueError):
-            values = np.full(3, np.nan)
+    def _take(self, message: Any) -> None:
+        values = twist(message)
         with self._lock:
-            if np.isfinite(values).all():
+            if values is not None:
                 self._command, self._came = values, time.monotonic()
             else:
-                self.refused += 1
+                self._refused += 1
 
     def _type(self, name: str) -> str:
         package, _, kind = name.partition("/")
@@ -371,7 +404,7 @@ def main(config: Config) -> int:
         print("interrupted")
     finally:
         bridge.close()
-    print(f"{sent} states sent, {bridge.refused} commands refused")
+    print(f"{sent} states sent, {bridge.refused} messages refused")
     return status
 
 

@@ -218,6 +218,7 @@ def run(policy: Policy, motion: Motion, config: Config, seed: int) -> Run:
     if means:
         means["saturated"] = robot.saturated / max(robot.motor_steps, 1)
         means["late"] = controller.late
+        means["bounded"] = controller.envelope.bounded  # control steps, standing included
     return Run(survived * CONTROL_DT, failure, failed_in, means, qpos, ghost)
 
 
@@ -278,7 +279,7 @@ def row_of(config: Config, policy: Policy, motion: Motion, runs: list[Run]) -> d
     }  # fmt: skip
     for name in (
         "joint_pos_rad", "mpkpe_mm", "r_mpkpe_mm", "base_vel_error_m_s", "base_pos_error_m",
-        "saturated", "action_ms",
+        "saturated", "bounded", "action_ms",
     ):  # fmt: skip
         row[name] = float(np.mean([figures[name] for figures in names])) if names else None
     return row | {"policy_sha256": policy.sha256, "command": cli.command_line()}

@@ -1,9 +1,9 @@
 """What a robot may be asked for and what its states may say: the safety envelope, in one place.
 
 `check_policy` holds a policy to it before the first command, `Envelope` each reading (`look`,
-`compare`) and each command (`bound`); `Stream` judges the order and age of states. `rows` is the whole as a table,
-which `tools/deploy.py` prints and `docs/deployment.md` shows. Nothing here knows a simulator or a
-transport.
+`compare`) and each command (`bound`); `Stream` judges the order and age of states. `rows` is the
+whole as a table, which `tools/deploy.py` prints and `docs/deployment.md` shows. Nothing here knows
+a simulator or a transport.
 
 On the bounds of targets. Published deployments send targets as the policy asks for them:
 unitree_rl_lab has `clip: null` (deploy.yaml of its mimic policies) and RoboJuDo left its clipping
@@ -51,6 +51,7 @@ DEFAULT_POSE_MARGIN = 0.05  # rad beyond the joint's range
 RANGE_TORQUES, RANGE_CAP = 2.0, 3.6
 STEP_TORQUES, STEP_CAP = 3.0, 5.5
 DISTANCE_CAP = 4.5
+FAR = 4.0  # times the greatest distance, from where on a target is no policy's; falls give 1.8
 # So many control steps of the last so many had to be bounded: nothing that works does that.
 BOUNDED_STEPS, BOUNDED_OF = 10, 25
 LATE_STEPS, LATE_OF = 5, 50
@@ -128,7 +129,8 @@ def rows(
         Row("target beyond the joint's range", f"{RANGE_TORQUES:g} effort / stiffness, at most "
             f"{RANGE_CAP:g} rad", table, bounded, "same command"),
         Row("target from the measured position", "(effort + damping x speed limit) / stiffness, "
-            f"at most {DISTANCE_CAP:g} rad", table, bounded, "same command"),
+            f"at most {DISTANCE_CAP:g} rad", table, f"{bounded}; {DAMP} at once beyond {FAR:g} "
+            "times that", "same command"),
         Row("target's change in a control step", f"{STEP_TORQUES:g} effort / stiffness, at most "
             f"{STEP_CAP:g} rad", table, bounded, "same command"),
         Row("action", "finite", "-", DAMP, "same command"),
@@ -309,14 +311,17 @@ class Envelope:
         stiffness = np.maximum(command.stiffness, 1e-6)
         torques = g1.EFFORT_LIMIT / stiffness
         margin = np.minimum(RANGE_TORQUES * torques, RANGE_CAP)
-        # From here on the motor gives all it has, however fast it turns: the target is no matter.
-        braking = command.damping * g1.VELOCITY_LIMIT / stiffness
-        reach = np.minimum(torques + braking, DISTANCE_CAP)
+        reach = self._reach(command)
         low, high = g1.JOINT_RANGE.T
         # A joint that is beyond its range may still be asked back to where it is.
         least = np.minimum(np.maximum(low - margin, joint_pos - reach), joint_pos)
         most = np.maximum(np.minimum(high + margin, joint_pos + reach), joint_pos)
         return least, most, np.minimum(STEP_TORQUES * torques, STEP_CAP)
+
+    def _reach(self, command: Command) -> np.ndarray:
+        """From here on the motor gives all it has, however fast it turns. `[29]`, rad."""
+        most = g1.EFFORT_LIMIT + command.damping * g1.VELOCITY_LIMIT
+        return np.minimum(most / np.maximum(command.stiffness, 1e-6), DISTANCE_CAP)
 
     def bound(
         self, command: Command, joint_pos: np.ndarray, time_s: float, *, is_new: bool
@@ -342,6 +347,13 @@ class Envelope:
         over = np.abs(target - command.joint_pos)
         bounded = dataclasses.replace(command, joint_pos=target)
         self._sent = bounded
+        far = np.abs(command.joint_pos - joint_pos) > FAR * self._reach(command)
+        if far.any() and not self.forgiving:
+            joint = int(far.argmax())
+            return bounded, (
+                f"the target of {g1.JOINT_NAMES[joint]} is {command.joint_pos[joint]:.3g} rad, "
+                f"more than {FAR:g} times as far from its place as any that matters"
+            )
         if not over.any() or self._times and time_s - self._times[-1] < CONTROL_DT - 1e-6:
             return bounded, ""
         self.bounded += 1
@@ -434,12 +446,18 @@ class Stream:
                     "they are old, or of two robots"
                 )
             return "overtaken", self.age(now)
-        if now - self.fresh_s > self.lost_s:  # and nobody looked meanwhile
-            return "fresh", (
-                f"control was suspended for {now - self.fresh_s:.2f} s, at most {self.lost_s:g} s "
-                "are allowed"
-            )
+        if trouble := self.suspended(now):
+            return "fresh", trouble
         return "fresh", self._advance(tick, step, now)
+
+    def suspended(self, now: float) -> str:
+        """Whether the newest state has become too old while nobody waited for another."""
+        if now - self.fresh_s <= self.lost_s:
+            return ""
+        return (
+            f"control was suspended for {now - self.fresh_s:.2f} s, at most {self.lost_s:g} s are "
+            "allowed"
+        )
 
     def age(self, now: float) -> str:
         """Whether the newest state is too old, and by how it is told."""
