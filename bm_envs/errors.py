@@ -34,6 +34,14 @@ class BackendUnavailable(BMError):
     """A physics backend, or a package it needs, that is not installed or not known."""
 
 
+class BMWarning(UserWarning):
+    """Base of what is doubtful about input; commands print it as one line and go on."""
+
+
+class MotionWarning(BMWarning):
+    """A motion that is doubtful and taken all the same."""
+
+
 def unknown_name(kind: str, name: str, known: Iterable[str], advice: str = "") -> str:
     """One sentence for a misspelt name, with close matches and the number of known ones."""
     known = sorted(known)
