@@ -19,6 +19,8 @@ of fault:
     surface, fault, expected, inputs, refused, warned, loaded, wrong, slowest_s, peak_mb, examples
 
 `examples` has up to three sentences of those that were wrong.
+
+The file is long because most of it is a table of inputs; read `attempt`, `Row` and `main` first.
 """
 
 from __future__ import annotations
@@ -56,9 +58,12 @@ from bm_envs.robots import g1
 
 Expected = Literal["refuse", "doubt", "load", "loads", "any"]
 ALLOWED: dict[Expected, tuple[str, ...]] = {
-    "refuse": ("refused",), "doubt": ("refused", "warned"), "load": ("loaded",),
-    "loads": ("loaded", "warned"), "any": ("refused", "warned", "loaded"),
-}  # fmt: skip
+    "refuse": ("refused",),
+    "doubt": ("refused", "warned"),
+    "load": ("loaded",),
+    "loads": ("loaded", "warned"),
+    "any": ("refused", "warned", "loaded"),
+}
 CPU_S, MEMORY_MB = 2.0, 1024.0
 """What a reader may take for a file of up to 1 MB."""
 PATIENCE_S = 30.0
@@ -185,7 +190,9 @@ def _read_here(read: Read, path: Path) -> tuple[str, str, float, float]:
             outcome = "error"
             told = f"{type(error).__name__} at {Path(where.filename).name}:{where.lineno}: {error}"
     if outcome == "loaded":
-        said = [str(warning.message) for warning in heard if issubclass(warning.category, BMWarning)]
+        said = [
+            str(warning.message) for warning in heard if issubclass(warning.category, BMWarning)
+        ]
         if said:
             outcome, told = "warned", "; ".join(said)
     end, high = used()
@@ -233,7 +240,9 @@ def _scaled(columns: slice, factor: float) -> Callable[[np.ndarray], np.ndarray]
     return change
 
 
-def _added(column: int, value: float, frames: slice = slice(None)) -> Callable[[np.ndarray], np.ndarray]:
+def _added(
+    column: int, value: float, frames: slice = slice(None)
+) -> Callable[[np.ndarray], np.ndarray]:
     def change(rows: np.ndarray) -> np.ndarray:
         rows[frames, column] += value
         return rows
@@ -270,8 +279,11 @@ LIES: dict[str, tuple[Expected, Callable[[np.ndarray], bytes]]] = {
     "two rows": ("refuse", lambda r: csv_bytes(r[:2])),
     "NaN": ("refuse", _columns(_added(9, np.nan, slice(7, 8)))),
     "infinity": ("refuse", _columns(_added(9, np.inf, slice(7, 8)))),
-    "bytes that are no text": ("refuse", lambda r: csv_bytes(r)[:200] + b"\xff\xfe\x00" + csv_bytes(r)),
-}  # fmt: skip
+    "bytes that are no text": (
+        "refuse",
+        lambda r: csv_bytes(r)[:200] + b"\xff\xfe\x00" + csv_bytes(r),
+    ),
+}
 HARMLESS: dict[str, Callable[[np.ndarray], bytes]] = {
     "as it is": csv_bytes,
     "byte order mark": lambda r: b"\xef\xbb\xbf" + csv_bytes(r),
@@ -295,7 +307,9 @@ def motions() -> Iterator[Inputs]:
             fault = f"true: {fault}, public sets"
             yield Inputs("motion .csv", fault, "loads", library.load_motion, others)
     named = [(f"walk_{name}.csv", csv_bytes(rows["walk"])) for name in ("60hz", "120fps", "50_fps")]
-    yield Inputs("motion .csv", "a name that tells another rate", "refuse", library.load_motion, named)  # noqa: E501
+    yield Inputs(
+        "motion .csv", "a name that tells another rate", "refuse", library.load_motion, named
+    )  # noqa: E501
 
 
 def _npz(arrays: dict[str, Any]) -> bytes:
@@ -313,8 +327,19 @@ def npz_arrays(clip: Clip, names: bool = False) -> dict[str, np.ndarray]:
         buffer.write(path.read_bytes())
     buffer.seek(0)
     with np.load(buffer) as archive:
-        keep = list(archive) if names else ["fps", "joint_pos", "joint_vel", "body_pos_w",
-                                           "body_quat_w", "body_lin_vel_w", "body_ang_vel_w"]  # fmt: skip
+        keep = (
+            list(archive)
+            if names
+            else [
+                "fps",
+                "joint_pos",
+                "joint_vel",
+                "body_pos_w",
+                "body_quat_w",
+                "body_lin_vel_w",
+                "body_ang_vel_w",
+            ]
+        )
         return {key: archive[key] for key in keep}
 
 
@@ -327,7 +352,11 @@ def _npz_lies(good: dict[str, np.ndarray]) -> Iterator[tuple[str, Expected, dict
 
     quat, order = good["body_quat_w"], g1.order_map(g1.JOINT_NAMES, g1.ISAAC_JOINT_NAMES)
     yield "true", "load", good
-    yield "joint velocities in another order", "refuse", changed(joint_vel=good["joint_vel"][:, order])
+    yield (
+        "joint velocities in another order",
+        "refuse",
+        changed(joint_vel=good["joint_vel"][:, order]),
+    )
     yield "joint velocities of zero", "refuse", changed(joint_vel=np.zeros_like(good["joint_vel"]))
     yield "joint velocities in degrees", "refuse", changed(joint_vel=good["joint_vel"] * 57.29578)
     yield "angles in degrees", "refuse", changed(joint_pos=good["joint_pos"] * 57.29578)
@@ -335,9 +364,13 @@ def _npz_lies(good: dict[str, np.ndarray]) -> Iterator[tuple[str, Expected, dict
     wrong[:, 1:] = wrong[:, :1]
     yield "link rotations against kinematics", "refuse", changed(body_quat_w=wrong)
     yield "link rotations x y z w", "refuse", changed(body_quat_w=quat[..., [1, 2, 3, 0]])
-    yield "link velocities of zero", "doubt", changed(
-        body_lin_vel_w=np.zeros_like(good["body_lin_vel_w"]),
-        body_ang_vel_w=np.zeros_like(good["body_ang_vel_w"]),
+    yield (
+        "link velocities of zero",
+        "doubt",
+        changed(
+            body_lin_vel_w=np.zeros_like(good["body_lin_vel_w"]),
+            body_ang_vel_w=np.zeros_like(good["body_ang_vel_w"]),
+        ),
     )
     yield "no rate", "refuse", without("fps")
     for rate in (0.0, -50.0, np.nan, np.inf):
@@ -382,7 +415,9 @@ def npz_motions() -> Iterator[Inputs]:
         ("zeros.npz", _archive({"joint_pos.npy": zeros, "fps.npy": _claims("()") + bytes(8)})),
         ("many.npz", _archive({f"a{i}.npy": b"" for i in range(8000)})),
     ]
-    yield Inputs("motion .npz", "archives that claim or burst", "refuse", library.load_motion, bombs)
+    yield Inputs(
+        "motion .npz", "archives that claim or burst", "refuse", library.load_motion, bombs
+    )
 
 
 # --- pickles --------------------------------------------------------------------------------------
@@ -410,26 +445,59 @@ def pickle_motions() -> Iterator[Inputs]:
         return {key: value for key, value in {**good, **changes}.items() if value is not None}
 
     read = library.load_motion
-    yield Inputs("motion .pkl", "true", "load", read, dumped(good, files(fps=50), files(fps=np.float32(50))))
+    yield Inputs(
+        "motion .pkl", "true", "load", read, dumped(good, files(fps=50), files(fps=np.float32(50)))
+    )
     rates = ("fps", "framerate", "mocap_framerate")
     told = [files(**{"fps": None, key: 50.0}) for key in rates] + [files(fps=None, dt=0.02)]
     yield Inputs("motion .pkl", "true: the rate under another key", "load", read, dumped(*told))
     wrong: tuple[Any, ...] = (None, "fifty", 10**400, -50, 0, np.nan, [50, 60], {}, b"50", 1e-300)
-    yield Inputs("motion .pkl", "a rate that is none", "refuse", read, dumped(*[files(fps=rate) for rate in wrong]))
+    yield Inputs(
+        "motion .pkl",
+        "a rate that is none",
+        "refuse",
+        read,
+        dumped(*[files(fps=rate) for rate in wrong]),
+    )
     yield Inputs("motion .pkl", "two rates that differ", "refuse", read, dumped(files(dt=0.01)))
     u23 = rows[:, 7:30]
-    yield Inputs("motion .pkl", "23 joints without names", "refuse", read, dumped(files(dof_pos=u23)))
-    yield Inputs("motion .pkl", "root quaternion w x y z", "refuse", read, dumped(files(root_rot=rows[:, [6, 3, 4, 5]])))
-    yield Inputs("motion .pkl", "degrees", "refuse", read, dumped(files(dof_pos=np.rad2deg(rows[:, 7:]))))
-    odd = (files(root_pos=None), files(dof_pos="text"), files(root_pos=[[1, 2], [3]]), {}, [], 7, {1: good},
-           {"a": 1}, files(root_pos=rows[:5, :3]), files(dof_pos=rows[:, 7:20]))  # fmt: skip
+    yield Inputs(
+        "motion .pkl", "23 joints without names", "refuse", read, dumped(files(dof_pos=u23))
+    )
+    yield Inputs(
+        "motion .pkl",
+        "root quaternion w x y z",
+        "refuse",
+        read,
+        dumped(files(root_rot=rows[:, [6, 3, 4, 5]])),
+    )
+    yield Inputs(
+        "motion .pkl", "degrees", "refuse", read, dumped(files(dof_pos=np.rad2deg(rows[:, 7:])))
+    )
+    odd = (
+        files(root_pos=None),
+        files(dof_pos="text"),
+        files(root_pos=[[1, 2], [3]]),
+        {},
+        [],
+        7,
+        {1: good},
+        {"a": 1},
+        files(root_pos=rows[:5, :3]),
+        files(dof_pos=rows[:, 7:20]),
+    )
     yield Inputs("motion .pkl", "odd content", "refuse", read, dumped(*odd))
 
     class Code:
         def __reduce__(self) -> Any:
             return (open, ("made-by-a-pickle", "w"))
 
-    code = [(f"{i}.pkl", pickle.dumps(value, protocol=i % 6)) for i, value in enumerate([Code(), {"fps": Code()}, [Code()] * 3, files(fps=Code()), Code(), Code()])]
+    code = [
+        (f"{i}.pkl", pickle.dumps(value, protocol=i % 6))
+        for i, value in enumerate(
+            [Code(), {"fps": Code()}, [Code()] * 3, files(fps=Code()), Code(), Code()]
+        )
+    ]
     yield Inputs("motion .pkl", "code", "refuse", read, code)
     bombs = [
         ("lists.pkl", _laughs(30, b"](", b"e") + b"."),
@@ -437,7 +505,13 @@ def pickle_motions() -> Iterator[Inputs]:
         ("key.pkl", b"\x80\x02}(" + _laughs(30, b"(", b"t")[2:] + b"K\x01u."),
         ("deep.pkl", b"\x80\x02" + b"]" * 400_000 + b"a" * 399_999 + b"."),
         ("zlib.pkl", zlib.compress(bytes(900_000_000), 9)),
-        ("memo.pkl", b"\x80\x02" + b"N" + b"".join(b"r" + struct.pack("<I", i) for i in range(150_000)) + b"."),
+        (
+            "memo.pkl",
+            b"\x80\x02"
+            + b"N"
+            + b"".join(b"r" + struct.pack("<I", i) for i in range(150_000))
+            + b".",
+        ),
         ("long.pkl", b"\x80\x02\x8b" + struct.pack("<i", 900_000) + b"\x7f" * 900_000 + b"."),
         ("digits.pkl", b"I" + b"9" * 900_000 + b"\n."),
         ("strings.pkl", b"\x80\x02(" + b"X\x00\x00\x00\x00" * 150_000 + b"l."),
@@ -471,22 +545,31 @@ def damaged(content: bytes, count: int, rng: np.random.Generator) -> list[bytes]
         copies.append(bytes(data))
     return copies
 
+
 # --- files of all kinds, damaged and burst --------------------------------------------------------
 
 
 def person_bvh(frames: int = 40) -> bytes:
     """A BVH file of a person who stands, in centimetres, y up, with LAFAN1's names."""
     tree = {
-        "Hips": (None, 0, 90, 0), "Spine": ("Hips", 0, 10, 0), "Spine1": ("Spine", 0, 12, 0),
-        "Spine2": ("Spine1", 0, 12, 0), "Neck": ("Spine2", 0, 18, 0), "Head": ("Neck", 0, 12, 0),
-    }  # fmt: skip
+        "Hips": (None, 0, 90, 0),
+        "Spine": ("Hips", 0, 10, 0),
+        "Spine1": ("Spine", 0, 12, 0),
+        "Spine2": ("Spine1", 0, 12, 0),
+        "Neck": ("Spine2", 0, 18, 0),
+        "Head": ("Neck", 0, 12, 0),
+    }
     for side, x in (("Left", 1), ("Right", -1)):
         chain = (
-            ("UpLeg", "Hips", (9 * x, 0, 0)), ("Leg", "UpLeg", (0, -42, 0)),
-            ("Foot", "Leg", (0, -41, 0)), ("Toe", "Foot", (0, -5, 14)),
-            ("Shoulder", "Spine2", (4 * x, 14, 0)), ("Arm", "Shoulder", (13 * x, 0, 0)),
-            ("ForeArm", "Arm", (28 * x, 0, 0)), ("Hand", "ForeArm", (25 * x, 0, 0)),
-        )  # fmt: skip
+            ("UpLeg", "Hips", (9 * x, 0, 0)),
+            ("Leg", "UpLeg", (0, -42, 0)),
+            ("Foot", "Leg", (0, -41, 0)),
+            ("Toe", "Foot", (0, -5, 14)),
+            ("Shoulder", "Spine2", (4 * x, 14, 0)),
+            ("Arm", "Shoulder", (13 * x, 0, 0)),
+            ("ForeArm", "Arm", (28 * x, 0, 0)),
+            ("Hand", "ForeArm", (25 * x, 0, 0)),
+        )
         for name, parent, offset in chain:
             above = parent if parent in ("Hips", "Spine2") else side + parent
             tree[side + name] = (above, *offset)
@@ -534,14 +617,24 @@ def people(count: int, rng: np.random.Generator) -> Iterator[Inputs]:
         b"JOINT j%d\n{\nOFFSET 0 0 0\nCHANNELS 0\n" % i for i in range(20_000)
     )
     odd = {
-        "empty": b"", "no_motion": head, "many_frames": good.replace(b"Frames: 40", b"Frames: 999999999"),
-        "negative": good.replace(b"Frames: 40", b"Frames: -1"), "zero_time": good.replace(b"0.033333", b"0"),
-        "huge_time": good.replace(b"0.033333", b"1e400"), "nan": good.replace(b"90.0000", b"nan", 3),
-        "deep": deep, "twice": good.replace(b"JOINT Spine1", b"JOINT Spine"), "utf16": good.decode().encode("utf-16"),
-        "binary": bytes(range(256)) * 400, "no_joints": b"HIERARCHY\nMOTION" + rows,
-        "channels": good.replace(b"CHANNELS 3", b"CHANNELS 3000000000", 1), "no_length": good.replace(b"-42", b"0").replace(b"-41", b"0"),
-    }  # fmt: skip
-    yield Inputs("person .bvh", "odd content", "refuse", _person, [(f"{n}.bvh", c) for n, c in odd.items()])
+        "empty": b"",
+        "no_motion": head,
+        "many_frames": good.replace(b"Frames: 40", b"Frames: 999999999"),
+        "negative": good.replace(b"Frames: 40", b"Frames: -1"),
+        "zero_time": good.replace(b"0.033333", b"0"),
+        "huge_time": good.replace(b"0.033333", b"1e400"),
+        "nan": good.replace(b"90.0000", b"nan", 3),
+        "deep": deep,
+        "twice": good.replace(b"JOINT Spine1", b"JOINT Spine"),
+        "utf16": good.decode().encode("utf-16"),
+        "binary": bytes(range(256)) * 400,
+        "no_joints": b"HIERARCHY\nMOTION" + rows,
+        "channels": good.replace(b"CHANNELS 3", b"CHANNELS 3000000000", 1),
+        "no_length": good.replace(b"-42", b"0").replace(b"-41", b"0"),
+    }
+    yield Inputs(
+        "person .bvh", "odd content", "refuse", _person, [(f"{n}.bvh", c) for n, c in odd.items()]
+    )
     with tempfile.TemporaryDirectory() as folder:
         rest = Path(folder, "body.json")
         body = [[0.1 * (i % 3 - 1), 0.9 - 0.04 * i, 0.01 * i] for i in range(22)]
@@ -551,38 +644,74 @@ def people(count: int, rng: np.random.Generator) -> Iterator[Inputs]:
             return amass.read_amass(path, rest)
 
         frames: dict[str, Any] = {
-            "poses": 0.1 * rng.normal(size=(30, 66)), "trans": np.zeros((30, 3)), "mocap_framerate": 60.0,
-        }  # fmt: skip
+            "poses": 0.1 * rng.normal(size=(30, 66)),
+            "trans": np.zeros((30, 3)),
+            "mocap_framerate": 60.0,
+        }
         wrong = {
-            "rate_text": {**frames, "mocap_framerate": "sixty"}, "rate_zero": {**frames, "mocap_framerate": 0.0},
-            "rate_nan": {**frames, "mocap_framerate": np.nan}, "rate_list": {**frames, "mocap_framerate": [1.0, 2.0]},
-            "short": {**frames, "trans": np.zeros((5, 3))}, "joints": {**frames, "poses": np.zeros((30, 20))},
-            "nan": {**frames, "poses": np.full((30, 66), np.nan)}, "flat": {**frames, "poses": np.zeros(66)},
+            "rate_text": {**frames, "mocap_framerate": "sixty"},
+            "rate_zero": {**frames, "mocap_framerate": 0.0},
+            "rate_nan": {**frames, "mocap_framerate": np.nan},
+            "rate_list": {**frames, "mocap_framerate": [1.0, 2.0]},
+            "short": {**frames, "trans": np.zeros((5, 3))},
+            "joints": {**frames, "poses": np.zeros((30, 20))},
+            "nan": {**frames, "poses": np.full((30, 66), np.nan)},
+            "flat": {**frames, "poses": np.zeros(66)},
             "no_trans": {"poses": frames["poses"], "mocap_framerate": 60.0},
             "no_rate": {"poses": frames["poses"], "trans": frames["trans"]},
             "objects": {**frames, "poses": np.array([{}] * 30, dtype=object)},
-            "text": {**frames, "trans": np.full((30, 3), "a")}, "degrees": {**frames, "poses": 57.3 * np.ones((30, 66))},
-        }  # fmt: skip
+            "text": {**frames, "trans": np.full((30, 3), "a")},
+            "degrees": {**frames, "poses": 57.3 * np.ones((30, 66))},
+        }
         packed = _npz(frames)
         yield Inputs("person .npz", "true", "loads", smpl, [("amass.npz", packed)])
-        yield Inputs("person .npz", "damaged", "any", smpl, _copies("amass.npz", packed, count, rng))
-        yield Inputs("person .npz", "odd content", "refuse", smpl, [(f"{n}.npz", _npz(a)) for n, a in wrong.items()])
+        yield Inputs(
+            "person .npz", "damaged", "any", smpl, _copies("amass.npz", packed, count, rng)
+        )
+        yield Inputs(
+            "person .npz",
+            "odd content",
+            "refuse",
+            smpl,
+            [(f"{n}.npz", _npz(a)) for n, a in wrong.items()],
+        )
     joints = {"joints": {"pelvis": "Hips", "chest": "Spine2", "neck": "Neck"}}
     mapping = skeletons.read_mapping
     yield Inputs("mapping .json", "odd content", "refuse", mapping, odd_json(joints))
-    yield Inputs("mapping .json", "damaged", "any", mapping, _copies("map.json", json.dumps(joints).encode(), count, rng))
+    yield Inputs(
+        "mapping .json",
+        "damaged",
+        "any",
+        mapping,
+        _copies("map.json", json.dumps(joints).encode(), count, rng),
+    )
 
 
-def _copies(name: str, content: bytes, count: int, rng: np.random.Generator) -> list[tuple[str, bytes]]:
+def _copies(
+    name: str, content: bytes, count: int, rng: np.random.Generator
+) -> list[tuple[str, bytes]]:
     return [(name, copy) for copy in damaged(content, count, rng)]
 
 
 def odd_json(good: Any = None) -> list[tuple[str, bytes]]:
     """JSON that no reader of objects should take, and bytes that are none."""
     texts = [
-        "", "{", "[]", "7", "null", '"text"', "{}", "nan", "[" * 100_000 + "]" * 100_000,
-        '{"a":' * 50_000 + "1" + "}" * 50_000, "9" * 900_000, '{"a": 1e400}', "{'a': 1}", "\ufeff{}", "{}{}",
-    ]  # fmt: skip
+        "",
+        "{",
+        "[]",
+        "7",
+        "null",
+        '"text"',
+        "{}",
+        "nan",
+        "[" * 100_000 + "]" * 100_000,
+        '{"a":' * 50_000 + "1" + "}" * 50_000,
+        "9" * 900_000,
+        '{"a": 1e400}',
+        "{'a': 1}",
+        "\ufeff{}",
+        "{}{}",
+    ]
     contents = [text.encode() for text in texts]
     contents += [b"\xff\xfe\x00", b"\x00" * 5000, b"PK\x03\x04", b"\x80\x05K\x01."]
     for value in (None, 7, [], {}, "", True, [[]], -1, "a\x00b") if good else ():
@@ -609,9 +738,12 @@ def policies(count: int, rng: np.random.Generator) -> Iterator[Inputs]:
         model = onnx.ModelProto()
         model.CopyFrom(small)
         made = helper.make_graph(
-            nodes, "g", [helper.make_tensor_value_info("obs", TensorProto.FLOAT, [1, 160])],
-            [helper.make_tensor_value_info("actions", TensorProto.FLOAT, [1, 29])], list(weights),
-        )  # fmt: skip
+            nodes,
+            "g",
+            [helper.make_tensor_value_info("obs", TensorProto.FLOAT, [1, 160])],
+            [helper.make_tensor_value_info("actions", TensorProto.FLOAT, [1, 29])],
+            list(weights),
+        )
         model.graph.CopyFrom(made)
         return model.SerializeToString()
 
@@ -619,25 +751,43 @@ def policies(count: int, rng: np.random.Generator) -> Iterator[Inputs]:
         return numpy_helper.from_array(value, name)
 
     wide = constant("wide", np.array([20_000, 20_000], np.int64))
-    narrow, zero = constant("out", np.zeros((160, 29), np.float32)), constant("zero", np.zeros(1, np.float32))
+    narrow, zero = (
+        constant("out", np.zeros((160, 29), np.float32)),
+        constant("zero", np.zeros(1, np.float32)),
+    )
     make = helper.make_node
     products = [make("ConstantOfShape", ["wide"], ["m0"])]
     products += [make("MatMul", [f"m{i}", f"m{i}"], [f"m{i + 1}"]) for i in range(20)]
     products += [
-        make("ReduceSum", ["m20"], ["s"], keepdims=0), make("Add", ["obs", "s"], ["o"]),
+        make("ReduceSum", ["m20"], ["s"], keepdims=0),
+        make("Add", ["obs", "s"], ["o"]),
         make("MatMul", ["o", "out"], ["actions"]),
-    ]  # fmt: skip
-    tiles = [make("Tile", ["obs", "times"], ["t"]), make("ReduceSum", ["t"], ["s"], keepdims=0),
-             make("Add", ["obs", "s"], ["o"]), make("MatMul", ["o", "out"], ["actions"])]  # fmt: skip
+    ]
+    tiles = [
+        make("Tile", ["obs", "times"], ["t"]),
+        make("ReduceSum", ["t"], ["s"], keepdims=0),
+        make("Add", ["obs", "s"], ["o"]),
+        make("MatMul", ["o", "out"], ["actions"]),
+    ]
     chain = [make("Tanh", ["obs" if i == 0 else f"c{i}"], [f"c{i + 1}"]) for i in range(8000)]
     chain += [make("MatMul", ["c8000", "out"], ["actions"])]
     body = helper.make_graph(
-        [make("Identity", ["cond"], ["go"]), make("Tanh", ["v"], ["w"])], "body",
-        [helper.make_tensor_value_info("i", TensorProto.INT64, []), helper.make_tensor_value_info("cond", TensorProto.BOOL, []),
-         helper.make_tensor_value_info("v", TensorProto.FLOAT, [1, 160])],
-        [helper.make_tensor_value_info("go", TensorProto.BOOL, []), helper.make_tensor_value_info("w", TensorProto.FLOAT, [1, 160])],
-    )  # fmt: skip
-    loop = [make("Loop", ["n", "yes", "obs"], ["o"], body=body), make("MatMul", ["o", "out"], ["actions"])]
+        [make("Identity", ["cond"], ["go"]), make("Tanh", ["v"], ["w"])],
+        "body",
+        [
+            helper.make_tensor_value_info("i", TensorProto.INT64, []),
+            helper.make_tensor_value_info("cond", TensorProto.BOOL, []),
+            helper.make_tensor_value_info("v", TensorProto.FLOAT, [1, 160]),
+        ],
+        [
+            helper.make_tensor_value_info("go", TensorProto.BOOL, []),
+            helper.make_tensor_value_info("w", TensorProto.FLOAT, [1, 160]),
+        ],
+    )
+    loop = [
+        make("Loop", ["n", "yes", "obs"], ["o"], body=body),
+        make("MatMul", ["o", "out"], ["actions"]),
+    ]
     outside = numpy_helper.from_array(np.zeros((160, 29), np.float32), "out")
     outside.ClearField("raw_data")
     outside.data_location = TensorProto.EXTERNAL
@@ -646,11 +796,25 @@ def policies(count: int, rng: np.random.Generator) -> Iterator[Inputs]:
         ("products.onnx", graph(products, wide, narrow)),
         ("tiles.onnx", graph(tiles, narrow, constant("times", np.array([30_000, 3000], np.int64)))),
         ("chain.onnx", graph(chain, narrow)),
-        ("loop.onnx", graph(loop, narrow, constant("n", np.array(10**9)), constant("yes", np.array(True)))),
+        (
+            "loop.onnx",
+            graph(loop, narrow, constant("n", np.array(10**9)), constant("yes", np.array(True))),
+        ),
         ("outside.onnx", graph([make("MatMul", ["obs", "out"], ["actions"])], outside)),
-        ("nan.onnx", graph([make("MatMul", ["obs", "out"], ["a"]), make("Log", ["zero"], ["l"]), make("Mul", ["a", "l"], ["actions"])], narrow, zero)),
+        (
+            "nan.onnx",
+            graph(
+                [
+                    make("MatMul", ["obs", "out"], ["a"]),
+                    make("Log", ["zero"], ["l"]),
+                    make("Mul", ["a", "l"], ["actions"]),
+                ],
+                narrow,
+                zero,
+            ),
+        ),
         ("random.onnx", graph([make("RandomNormal", [], ["actions"], shape=[1, 29])])),
-    ]  # fmt: skip
+    ]
     yield Inputs("policy .onnx", "true", "loads", run, [("walks.onnx", good)])
     yield Inputs("policy .onnx", "damaged", "any", run, _copies("walks.onnx", good, count, rng))
     yield Inputs("policy .onnx", "graphs that burst or escape", "any", run, bombs)
@@ -662,8 +826,25 @@ def policies(count: int, rng: np.random.Generator) -> Iterator[Inputs]:
             entry.value = changes.get(entry.key, entry.value)
         return model.SerializeToString()
 
-    values = ("", "nan", "1e999", ",".join(["x"] * 29), "1,2", "[1, 2", "\x00", "9" * 5000, ",".join(["inf"] * 29))
-    keys = ("joint_names", "joint_stiffness", "joint_damping", "default_joint_pos", "action_scale", "observation_names")
+    values = (
+        "",
+        "nan",
+        "1e999",
+        ",".join(["x"] * 29),
+        "1,2",
+        "[1, 2",
+        "\x00",
+        "9" * 5000,
+        ",".join(["inf"] * 29),
+    )
+    keys = (
+        "joint_names",
+        "joint_stiffness",
+        "joint_damping",
+        "default_joint_pos",
+        "action_scale",
+        "observation_names",
+    )
     odd = [("odd.onnx", with_metadata(**{key: value})) for key in keys for value in values]
     yield Inputs("policy .onnx", "odd metadata", "refuse", run, odd)
 
@@ -679,7 +860,9 @@ def results(count: int, rng: np.random.Generator) -> Iterator[Inputs]:
 
     good = Path(__file__).resolve().parent.joinpath("results", "walk.json").read_bytes()
     yield Inputs("result .json", "true", "load", read_result, [("walk.json", good)])
-    yield Inputs("result .json", "damaged", "any", read_result, _copies("walk.json", good, count, rng))
+    yield Inputs(
+        "result .json", "damaged", "any", read_result, _copies("walk.json", good, count, rng)
+    )
     yield Inputs("result .json", "odd content", "refuse", read_result, odd_json(json.loads(good)))
 
 
@@ -694,12 +877,24 @@ def rollouts(count: int, rng: np.random.Generator) -> Iterator[Inputs]:
     }
     good = _npz(arrays)
     first = next(iter(arrays))
-    wrong = [("no_key.npz", _npz({k: v for k, v in arrays.items() if k != first})),
-             ("objects.npz", _npz({**arrays, first: np.array([{}], dtype=object)})),
-             ("claims.npz", _archive({f"{first}.npy": _claims("(10**9, 10**9)")})),
-             ("zeros.npz", _archive({f"{name}.npy": _claims("(30000, 4000)") + bytes(120_000_000 * 8) for name in (first,)}))]  # fmt: skip
+    wrong = [
+        ("no_key.npz", _npz({k: v for k, v in arrays.items() if k != first})),
+        ("objects.npz", _npz({**arrays, first: np.array([{}], dtype=object)})),
+        ("claims.npz", _archive({f"{first}.npy": _claims("(10**9, 10**9)")})),
+        (
+            "zeros.npz",
+            _archive(
+                {
+                    f"{name}.npy": _claims("(30000, 4000)") + bytes(120_000_000 * 8)
+                    for name in (first,)
+                }
+            ),
+        ),
+    ]
     yield Inputs("shard .npz", "true", "load", stored.load_shard, [("shard.npz", good)])
-    yield Inputs("shard .npz", "damaged", "any", stored.load_shard, _copies("shard.npz", good, count, rng))
+    yield Inputs(
+        "shard .npz", "damaged", "any", stored.load_shard, _copies("shard.npz", good, count, rng)
+    )
     yield Inputs("shard .npz", "odd content", "refuse", stored.load_shard, wrong)
 
 
@@ -721,7 +916,9 @@ def checkpoints(count: int, rng: np.random.Generator) -> Iterator[Inputs]:
             raise ArithmeticError("other numbers than were saved")
 
     yield Inputs("checkpoint .pt", "true", "load", read, [("checkpoint.pt", good)])
-    yield Inputs("checkpoint .pt", "damaged", "any", read, _copies("checkpoint.pt", good, 5 * count, rng))
+    yield Inputs(
+        "checkpoint .pt", "damaged", "any", read, _copies("checkpoint.pt", good, 5 * count, rng)
+    )
 
 
 def damaged_motions(count: int, rng: np.random.Generator) -> Iterator[Inputs]:
@@ -754,37 +951,57 @@ def sources(config: Config, rng: np.random.Generator) -> Iterator[Inputs]:
 
 ROOT = Path(__file__).resolve().parent.parent
 # `X` stands for what cannot be taken: a file that is missing, holds nonsense or is a folder. A flag
-# that may do without the file (a result to write, a folder to make) is tried with a folder or a file.
+# that may do without the file (a result to write, a folder to make) gets a folder or a file there.
 COMMANDS = {
-    "algos/ppo_track.py --motion X.csv": "read", "algos/ppo_track.py --motion walk --run-dir X": "file",
-    "algos/wm_track.py --motion X.npz": "read", "algos/wm_track.py --motion walk --run-dir X": "file",
-    "algos/ppo_guided.py --task joystick --run-dir X": "file", "algos/ddpm_guided.py --data X": "read",
+    "algos/ppo_track.py --motion X.csv": "read",
+    "algos/ppo_track.py --motion walk --run-dir X": "file",
+    "algos/wm_track.py --motion X.npz": "read",
+    "algos/wm_track.py --motion walk --run-dir X": "file",
+    "algos/ppo_guided.py --task joystick --run-dir X": "file",
+    "algos/ddpm_guided.py --data X": "read",
     "algos/collect_rollouts.py --policy X.onnx --out OUT": "read",
     "algos/collect_rollouts.py --policy walk --out X": "file",
-    "benchmarks/track.py --policy X.onnx": "read", "benchmarks/track.py --policy walk --motion X.pkl": "read",
+    "benchmarks/track.py --policy X.onnx": "read",
+    "benchmarks/track.py --policy walk --motion X.pkl": "read",
     "benchmarks/track.py --policy walk --policy-config X.json": "read",
     "benchmarks/track.py --policy walk --json X": "folder",
-    "benchmarks/guided.py --policy X --task joystick": "read", "benchmarks/gates.py --policy X": "read",
-    "benchmarks/leaderboard.py --results X --out OUT": "read", "benchmarks/sim2sim.py X.onnx --quick": "read",
+    "benchmarks/guided.py --policy X --task joystick": "read",
+    "benchmarks/gates.py --policy X": "read",
+    "benchmarks/leaderboard.py --results X --out OUT": "read",
+    "benchmarks/sim2sim.py X.onnx --quick": "read",
     "benchmarks/learning.py --json OUT.json --motion X.csv": "read",
-    "benchmarks/world_model.py --json X": "folder", "benchmarks/throughput.py --json X": "folder",
-    "tools/csv_to_npz.py X.csv OUT.npz": "read", "tools/retarget.py X.bvh OUT.npz": "read",
-    "tools/retarget.py X.npz OUT.npz": "read", "tools/replay.py --motion X.npz": "read",
-    "tools/replay.py --motion walk --policy X.onnx": "read", "tools/export_onnx.py X OUT.onnx": "read",
-    "tools/sim2sim.py X.onnx": "read", "tools/play.py --policy X": "read", "tools/play.py --script X": "read",
-    "tools/check_reference.py --motion X.csv": "read", "tools/deploy.py X.onnx --domain 97": "read",
-    "tools/ros_bridge.py X.onnx": "read", "tools/rollouts_to_minari.py X a/b-v0": "read",
-}  # fmt: skip
+    "benchmarks/world_model.py --json X": "folder",
+    "benchmarks/throughput.py --json X": "folder",
+    "tools/csv_to_npz.py X.csv OUT.npz": "read",
+    "tools/retarget.py X.bvh OUT.npz": "read",
+    "tools/retarget.py X.npz OUT.npz": "read",
+    "tools/replay.py --motion X.npz": "read",
+    "tools/replay.py --motion walk --policy X.onnx": "read",
+    "tools/export_onnx.py X OUT.onnx": "read",
+    "tools/sim2sim.py X.onnx": "read",
+    "tools/play.py --policy X": "read",
+    "tools/play.py --script X": "read",
+    "tools/check_reference.py --motion X.csv": "read",
+    "tools/deploy.py X.onnx --domain 97": "read",
+    "tools/ros_bridge.py X.onnx": "read",
+    "tools/rollouts_to_minari.py X a/b-v0": "read",
+}
 
 
-def run_command(arguments: list[str], folder: Path, limit: int | None = None) -> tuple[int, str, float]:
+def run_command(
+    arguments: list[str], folder: Path, limit: int | None = None
+) -> tuple[int, str, float]:
     """Exit status, what it wrote to stderr, and seconds; `limit` is the largest file in bytes."""
     start = time.monotonic()
     done = subprocess.run(
-        [sys.executable, str(ROOT / arguments[0]), *arguments[1:]], cwd=folder, text=True,
-        capture_output=True, timeout=600, env={**os.environ, "PYTHONPATH": str(ROOT)},
+        [sys.executable, str(ROOT / arguments[0]), *arguments[1:]],
+        cwd=folder,
+        text=True,
+        capture_output=True,
+        timeout=600,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
         preexec_fn=limit and (lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))),
-    )  # fmt: skip
+    )
     return done.returncode, done.stderr, time.monotonic() - start
 
 
@@ -808,7 +1025,9 @@ def bad_paths(quick: bool) -> Iterator[Row]:
         for what in ("missing", "nonsense", "folder", "long") if kind == "read" else (kind,):
             with tempfile.TemporaryDirectory() as folder:
                 name = "n" * 300 if what == "long" else "given"
-                words = [word.replace("X", name) if "X" in word else word for word in command.split()]
+                words = [
+                    word.replace("X", name) if "X" in word else word for word in command.split()
+                ]
                 (path,) = (Path(folder, word) for word in words if name in word)
                 if what in ("nonsense", "file"):
                     path.write_bytes(bytes(range(256)) * 40)
@@ -824,9 +1043,9 @@ def bad_paths(quick: bool) -> Iterator[Row]:
 
 
 TRAIN = (
-    "algos/ppo_track.py --motion stand --num-envs 8 --num-steps 8 --total-timesteps 1920 --threads 1 "
-    "--eval-every 640 --hidden 32 --curriculum-s 0.1 --checkpoint-s 0 --run-dir run"
-).split()  # fmt: skip
+    "algos/ppo_track.py --motion stand --num-envs 8 --num-steps 8 --total-timesteps 1920 "
+    "--threads 1 --eval-every 640 --hidden 32 --curriculum-s 0.1 --checkpoint-s 0 --run-dir run"
+).split()
 
 
 def _metrics(folder: Path) -> list[dict[str, Any]]:
@@ -848,22 +1067,28 @@ def trainings(rng: np.random.Generator, quick: bool) -> Iterator[Row]:
             raise ConfigError(f"The training to compare with failed: {stderr.splitlines()[-1]}")
         for attempt_number in range(2 if quick else 8):
             process = subprocess.Popen(
-                [sys.executable, str(ROOT / TRAIN[0]), *TRAIN[1:], "--resume"], cwd=parts,
-                stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+                [sys.executable, str(ROOT / TRAIN[0]), *TRAIN[1:], "--resume"],
+                cwd=parts,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
                 env={**os.environ, "PYTHONPATH": str(ROOT)},
-            )  # fmt: skip
+            )
             if attempt_number == 0:
                 while not Path(parts, "run", "config.json").exists() and process.poll() is None:
                     time.sleep(0.05)
                 doubled.add("ppo_track.py", *told(*run_command(TRAIN, Path(parts))[:2]), 0.0, 0.0)
-                doubled.add("--resume", *told(*run_command([*TRAIN, "--resume"], Path(parts))[:2]), 0.0, 0.0)
+                doubled.add(
+                    "--resume", *told(*run_command([*TRAIN, "--resume"], Path(parts))[:2]), 0.0, 0.0
+                )
             time.sleep(float(rng.uniform(0.3, 1.0)) * seconds)
             process.kill()
             process.wait()
         status, stderr, _ = run_command([*TRAIN, "--resume"], Path(parts))
         same = status == 0 and _metrics(Path(parts)) == _metrics(Path(whole))
         leftovers = [place.name for place in Path(parts, "run").glob(".checkpoint.*")]
-        outcome = "loaded" if same and not leftovers else f"status {status}, same {same}, {leftovers}"
+        outcome = (
+            "loaded" if same and not leftovers else f"status {status}, same {same}, {leftovers}"
+        )
         killed.add("ppo_track.py", outcome, stderr[-200:], 0.0, 0.0)
         yield killed
         yield doubled
@@ -871,7 +1096,9 @@ def trainings(rng: np.random.Generator, quick: bool) -> Iterator[Row]:
         for tail in (b'{"step": 99', b"\x00" * 4096, b"\xff\xfe"):
             with Path(whole, "run", "metrics.jsonl").open("ab") as stream:
                 stream.write(tail)
-            torn.add(repr(tail[:8]), *told(*run_command([*TRAIN, "--resume"], Path(whole))[:2]), 0.0, 0.0)
+            torn.add(
+                repr(tail[:8]), *told(*run_command([*TRAIN, "--resume"], Path(whole))[:2]), 0.0, 0.0
+            )
         yield torn
     full = Row("training", "no room for a checkpoint", "refuse")
     for room in (1000, 20_000):
@@ -886,8 +1113,10 @@ def report(row: Row) -> None:
         f"{row.surface:16s} {row.fault:48s} {row.expected:7s} {row.inputs:5d} tried "
         f"{row.refused:5d} refused {row.warned:4d} warned {row.loaded:4d} loaded "
         f"{row.wrong:4d} wrong {row.slowest_s:5.2f} s {row.peak_mb:6.0f} MB",
-        *row.examples, sep="\n    ", flush=True,
-    )  # fmt: skip
+        *row.examples,
+        sep="\n    ",
+        flush=True,
+    )
 
 
 def reading(config: Config, rng: np.random.Generator) -> Iterator[Row]:
@@ -896,7 +1125,9 @@ def reading(config: Config, rng: np.random.Generator) -> Iterator[Row]:
         if config.surface and not inputs.surface.startswith(config.surface):
             continue
         row = Row(inputs.surface, inputs.fault, inputs.expected)
-        for name, content in inputs.files[:: 10 if config.quick and inputs.expected != "any" else 1]:
+        for name, content in inputs.files[
+            :: 10 if config.quick and inputs.expected != "any" else 1
+        ]:
             with tempfile.TemporaryDirectory() as folder, contextlib.chdir(folder):
                 path = Path(folder, name)
                 path.write_bytes(content)
