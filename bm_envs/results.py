@@ -574,6 +574,24 @@ RETARGET_SOLVERS: Rules = {
     "limit_excess_rad": number(0),
 }
 
+RELIABILITY: Rules = {
+    "surface": text(),
+    "fault": text(),
+    "expected": text("refuse", "doubt", "load", "loads", "any", "damp"),
+    **{key: whole() for key in ("inputs", "refused", "warned", "loaded", "wrong")},
+    "slowest_s": number(0, null=True),
+    "peak_mb": number(null=True),
+    "examples": listing(),
+}
+
+
+def _reliability(row: dict[str, Any], settings: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    if row["refused"] + row["warned"] + row["loaded"] > row["inputs"]:
+        yield "inputs", "at least as many as were refused, warned of and loaded"
+    if row["wrong"] > row["inputs"]:
+        yield "wrong", "at most the inputs"
+
+
 KINDS: dict[str, Kind] = {
     "track": Kind(TRACK, _track, TRACK_SETTINGS),
     "guided": Kind(GUIDED, _guided),
@@ -588,6 +606,7 @@ KINDS: dict[str, Kind] = {
     "world_model": Kind(WORLD_MODEL),
     "retarget": Kind(RETARGET),
     "retarget_solvers": Kind(RETARGET_SOLVERS),
+    "reliability": Kind(RELIABILITY, _reliability),
 }
 
 

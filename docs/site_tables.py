@@ -496,6 +496,11 @@ def _gate_row(row: dict[str, Any]) -> list[str]:
     return [row["gate"], row["title"], _number(row["value"]), threshold, row["unit"], passed]
 
 
+def _reliability_row(row: dict[str, Any]) -> list[str]:
+    counts = [f"{row[key]:,}" for key in ("inputs", "refused", "warned", "loaded", "wrong")]
+    return [row["surface"], row["fault"], row["expected"], *counts]
+
+
 _RESULTS: dict[str, tuple[list[str], Callable[[dict[str, Any]], list[str]]]] = {
     "track": (
         ["motion", "protocol", "completed (95 % interval)", "survived, s", "global, mm",
@@ -511,6 +516,10 @@ _RESULTS: dict[str, tuple[list[str], Callable[[dict[str, Any]], list[str]]]] = {
         ["policy", "task", "successes", "95 % interval", "mean speed, m/s", "sampler"], _guided_row,
     ),
     "gates": (["gate", "what", "value", "threshold", "unit", ""], _gate_row),
+    "reliability": (
+        ["input", "fault", "expected", "tried", "refused", "warned", "loaded", "wrong"],
+        _reliability_row,
+    ),
 }  # fmt: skip
 
 

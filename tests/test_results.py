@@ -53,6 +53,11 @@ GOOD = {
         "leg_direction_worst_deg": 1.6, "warnings": [], "compared_with": "dance1",
         "joint_difference_rad": {"left_knee_joint": 0.1}, "mean_difference_rad": 0.1,
     }]),
+    "reliability": result("reliability", [{
+        "surface": "motion .csv", "fault": "degrees", "expected": "refuse", "inputs": 54,
+        "refused": 53, "warned": 0, "loaded": 1, "wrong": 1, "slowest_s": 0.1, "peak_mb": 20.5,
+        "examples": ["stand.csv: loaded: "],
+    }]),
     "retarget_solvers": result("retarget_solvers", [{
         "solver": "mink", "motion": "jacks", "frames": 207, "cpu_s": 0.6, "frames_per_s": 346.0,
         "cost": 0.0014, "arm_direction_deg": 0.09, "foot_error_m": 0.0017,
