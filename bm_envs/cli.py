@@ -21,6 +21,7 @@ import sys
 import tempfile
 import threading
 import time
+import warnings
 import zipfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import pairwise
@@ -29,9 +30,10 @@ from typing import Any, NoReturn, TypeVar
 
 import numpy as np
 
-from bm_envs.errors import GL_REFUSED, BMError, ConfigError
+from bm_envs.errors import GL_REFUSED, BMError, BMWarning, ConfigError
 
 ConfigT = TypeVar("ConfigT")
+WARNING_LINES = 20
 
 
 def run(
@@ -44,7 +46,7 @@ def run(
     flag; so is what the operating system refuses: a file, a folder, a full disk, a port, a peer,
     too little memory. Any other exception is a defect and keeps its traceback. SIGTERM and SIGHUP
     end a command as Ctrl-C does, so that it tidies up, and with their own status. An integer that
-    `main` returns is the exit status.
+    `main` returns is the exit status. A `BMWarning` is printed as one line that begins `warning:`.
 
     Args:
         main: the command.
@@ -64,9 +66,10 @@ def run(
                 f"MUJOCO_GL is '{GL_REFUSED[0]}', which MuJoCo does not know; unset it, or set it "
                 "to egl, osmesa or glfw."
             )
-        config = parse(config_class, presets)
-        check_outputs(config)
-        status = main(config)
+        with warnings_as_lines():
+            config = parse(config_class, presets)
+            check_outputs(config)
+            status = main(config)
         sys.stdout.flush()  # a full disk or a closed pipe shows here at the latest
     except BMError as error:
         _refuse(str(error))
@@ -176,6 +179,34 @@ def signals_end_at_once() -> Iterator[None]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+@contextlib.contextmanager
+def warnings_as_lines() -> Iterator[None]:
+    """Print each `BMWarning` once, as one line on stderr; other warnings stay as they are.
+
+    Of a folder of doubtful files the first `WARNING_LINES` are told and the others counted.
+    """
+    told: set[str] = set()
+    with warnings.catch_warnings():
+        warnings.simplefilter("always", BMWarning)
+        other = warnings.showwarning
+
+        def show(message: Any, category: type[Warning], *rest: Any, **more: Any) -> None:
+            if not issubclass(category, BMWarning):
+                other(message, category, *rest, **more)
+                return
+            line = " ".join(str(message).split())
+            if line not in told and len(told) < WARNING_LINES:
+                print(f"warning: {line}", file=sys.stderr, flush=True)
+            told.add(line)
+
+        warnings.showwarning = show
+        try:
+            yield
+        finally:
+            if len(told) > WARNING_LINES:
+                print(f"warning: {len(told) - WARNING_LINES} more like these.", file=sys.stderr)
 
 
 def parse(

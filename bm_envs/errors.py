@@ -1,4 +1,7 @@
-"""Errors that a user can cause. Each carries one sentence: where, what came, what was wanted."""
+"""Errors that a user can cause. Each carries one sentence: where, what came, what was wanted.
+
+A warning is for input that is doubtful and still used; commands print it as one line.
+"""
 
 from __future__ import annotations
 
@@ -35,7 +38,11 @@ class BackendUnavailable(BMError):
 
 
 class BMWarning(UserWarning):
-    """Base of all warnings about doubtful input."""
+    """Base of all warnings about input; commands print it as one line that begins `warning:`."""
+
+
+class MotionWarning(BMWarning):
+    """A motion that is readable and doubtful."""
 
 
 def unknown_name(kind: str, name: str, known: Iterable[str], advice: str = "") -> str:

@@ -5,7 +5,7 @@ by its name, so that a command that comes later is tried too (`test_every_comman
 """
 
 import dataclasses
-import importlib
+import importlib.util
 import os
 import re
 import signal
