@@ -9,11 +9,11 @@ import hashlib
 import importlib.metadata
 import io
 import json
-import math
 import os
 import platform
 import re
 import shlex
+import shutil
 import signal
 import stat
 import subprocess
@@ -46,8 +46,7 @@ def run(
     flag; so is what the operating system refuses: a file, a folder, a full disk, a port, a peer,
     too little memory. Any other exception is a defect and keeps its traceback. SIGTERM and SIGHUP
     end a command as Ctrl-C does, so that it tidies up, and with their own status. An integer that
-    `main` returns is the exit status. A
-    `BMWarning` is printed as one line that begins `warning:`.
+    `main` returns is the exit status. A `BMWarning` is printed as one line that begins `warning:`.
 
     Args:
         main: the command.
@@ -68,7 +67,9 @@ def run(
                 "to egl, osmesa or glfw."
             )
         with warnings_as_lines():
-            status = main(parse(config_class, presets))
+            config = parse(config_class, presets)
+            check_outputs(config)
+            status = main(config)
         sys.stdout.flush()  # a full disk or a closed pipe shows here at the latest
     except BMError as error:
         _refuse(str(error))
@@ -88,6 +89,44 @@ def run(
         print(_one_line(told), file=sys.stderr)
         sys.exit(128 + number)
     sys.exit(status if isinstance(status, int) else 0)
+
+
+# Names of settings, the same in all commands, that are files to be written, and folders.
+OUTPUT_FILES = ("json", "video", "plot", "chart", "strip", "npz", "onnx")
+OUTPUT_FOLDERS = ("run_dir", "out")
+
+
+def check_outputs(config: Any) -> None:
+    """Refuse a setting that names a place where nothing can be written: before the work, not after.
+
+    What fills up or goes away meanwhile is refused when it is written.
+
+    Raises:
+        ConfigError: no file, or no folder, can be there.
+    """
+    for name in (*OUTPUT_FILES, *OUTPUT_FOLDERS):
+        path = getattr(config, name, None)
+        if not isinstance(path, Path):
+            continue
+        is_folder = name in OUTPUT_FOLDERS
+        number = 0
+        try:
+            there = next(part for part in (path, *path.absolute().parents) if os.path.lexists(part))
+            mode = os.stat(there).st_mode
+            if there != path or is_folder:
+                if not stat.S_ISDIR(mode):
+                    number = errno.ENOTDIR
+                elif there != path and not os.access(there, os.W_OK | os.X_OK):
+                    number = errno.EACCES
+            elif stat.S_ISDIR(mode):
+                number = errno.EISDIR
+            if number:
+                raise OSError(number, os.strerror(number))
+            os.lstat(path)  # `lexists` says of a name that is too long only that it is not there
+        except FileNotFoundError:
+            pass  # it is to be made; or a link to what is not there, in whose place it comes
+        except (OSError, ValueError) as error:
+            raise ConfigError(f"{path}: cannot be written ({os_reason(error)}).") from None
 
 
 def _refuse(sentence: str) -> NoReturn:
@@ -219,11 +258,13 @@ def _unframed(message: str) -> str:
     indented line names a flag, and the flag's help is indented further.
     """
     lines = [line[2:].rstrip("│ ") for line in message.splitlines() if line.startswith("│")]
+    if not lines and re.match(r" .*\n -+", message):  # of a terminal that is not UTF-8
+        lines = [line[2:].rstrip() for line in message.splitlines() if line.startswith("  ")]
     if not lines:
         return ""
     parts: list[list[str]] = [[]]
     for line in lines:
-        if line and not line.strip("─"):
+        if line and not line.strip("─-"):
             parts.append([])
         else:
             parts[-1].append(line)
@@ -238,117 +279,6 @@ def _unframed(message: str) -> str:
             close = re.findall(r"--[\w.-]+", " ".join(named(part)))
             sentence += f" (perhaps {' or '.join(close)})"
     return f"{' '.join(sentence.split())}; --help lists the flags."
-
-
-LARGEST_JSON = 64 * 2**20  # bytes
-DEEPEST_JSON = 64  # objects and lists inside each other
-LONGEST_INTEGER = 308  # digits; a longer one is no float
-
-
-def read_json(
-    path: str | Path, *, what: str, error: type[BMError], finite: bool = False,
-    largest: int = LARGEST_JSON, name: str | None = None,
-) -> Any:  # fmt: skip
-    """The value in a JSON file that may be anybody's.
-
-    A byte order mark is passed over. Later code may walk the value by recursion, use its whole
-    numbers as floats and print its texts: what would not bear that is refused here.
-
-    Args:
-        path: the file.
-        what: the file's kind in the message, such as "result file".
-        error: the class that is raised.
-        finite: refuse NaN and Infinity, which Python reads though JSON does not have them.
-        largest: bytes that it may have.
-        name: what messages call it; its path otherwise.
-
-    Raises:
-        BMError: of the class `error`; one sentence that names the file.
-    """
-    name = name or str(path)
-    try:
-        if not stat.S_ISREG(os.stat(path).st_mode):
-            kind = "a folder" if os.path.isdir(path) else "no regular file"
-            raise error(f"{name}: is {kind}, expected a {what}.")
-        with open(path, "rb") as stream:
-            content = stream.read(largest + 1)
-    except (OSError, ValueError) as reason:
-        if isinstance(reason, BMError):
-            raise
-        raise error(f"{name}: cannot be read ({os_reason(reason)}).") from None
-    if len(content) > largest:
-        raise error(f"{name}: is larger than {largest:,} bytes, expected a {what}.")
-    try:
-        text = content.decode("utf-8-sig")
-    except UnicodeDecodeError as reason:
-        raise error(
-            f"{name}: is no readable {what}: byte {reason.start} is not UTF-8 text."
-        ) from None
-    return parse_json(text, where=f"{name}: is no readable {what}", error=error, finite=finite)
-
-
-def parse_json(text: str, *, where: str, error: type[BMError], finite: bool = False) -> Any:
-    """The same for a text that is JSON; `where` begins the sentence, behind it comes the reason."""
-
-    def constant(name: str) -> float:
-        if finite:
-            raise ValueError(f"it holds {name}, which JSON does not have")
-        return float(name)
-
-    def real(digits: str) -> float:
-        value = float(digits)
-        if finite and math.isinf(value):
-            raise ValueError(f"it holds {digits[:20]}, which is no finite number")
-        return value
-
-    def whole(digits: str) -> int:
-        if len(digits) > LONGEST_INTEGER:
-            raise ValueError(f"it holds a number of {len(digits)} digits")
-        return int(digits)
-
-    def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-        found = dict(pairs)
-        if len(found) < len(pairs):
-            seen = set[str]()
-            # `add` returns None, so the first key that was seen before is the one.
-            twice = next(key for key, _ in pairs if key in seen or seen.add(key))
-            raise ValueError(f"it holds '{twice[:60]}' twice in one object")
-        return found
-
-    try:
-        value = json.loads(
-            text, parse_constant=constant, parse_float=real, parse_int=whole, object_pairs_hook=once
-        )
-        _check_nesting(value)
-    except RecursionError:
-        raise error(f"{where}: it is nested deeper than {DEEPEST_JSON} levels.") from None
-    except ValueError as reason:
-        raise error(f"{where}: {str(reason).splitlines()[0]}.") from None
-    return value
-
-
-def _check_nesting(value: Any) -> None:
-    """Raise for what is nested too deep, and for texts that no file and no screen can take."""
-    level, depth = [value], 0
-    while level:
-        inside: list[Any] = []
-        nested = False
-        for part in level:
-            if isinstance(part, dict):
-                inside += part.keys()
-                inside += part.values()
-            elif isinstance(part, list):
-                inside += part
-            elif isinstance(part, str):
-                try:
-                    part.encode()
-                except UnicodeEncodeError:
-                    raise ValueError("it holds half of a surrogate pair") from None
-            nested |= isinstance(part, dict | list)
-        depth += nested
-        if depth > DEEPEST_JSON:
-            raise RecursionError
-        level = inside
 
 
 def os_reason(error: BaseException) -> str:
@@ -406,12 +336,18 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
         make_folder(path.parent)
         if path.is_dir():
             raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+        # A device or a pipe is written to. A file in its place would take /dev/null from everybody.
+        special = path.exists() and not path.is_file()
         handle, name = tempfile.mkstemp(
-            dir=path.parent, prefix=f".{path.stem[:100]}.", suffix=path.suffix
+            dir=None if special else path.parent, prefix=f".{path.stem[:100]}.", suffix=path.suffix
         )
         os.close(handle)
         temporary = Path(name)
         yield temporary
+        if special:
+            with temporary.open("rb") as source, path.open("wb") as stream:
+                shutil.copyfileobj(source, stream)
+            return
         # mkstemp makes files private; give the result the mode an ordinary write would.
         umask = os.umask(0)
         os.umask(umask)

@@ -637,16 +637,32 @@ def read_result(path: str | Path, *, name: str | None = None) -> ResultFile:
     path = Path(path)
     name = name or str(path)
 
-    value = cli.read_json(
-        path, what="result file", error=ResultError, finite=True, largest=MAX_BYTES, name=name
-    )
-    check_result(value, name)
+    check_result(value := _read(path, name), name)
     return ResultFile(
         path=path,
         **{key: value[key] for key in HEADER if key not in ("settings", "traces")},
         settings=value.get("settings", {}),
         traces=value.get("traces", []),
     )
+
+
+def _read(path: Path, name: str) -> Any:
+    """The JSON in a file that is called `name`."""
+    try:
+        if not path.is_file():
+            raise ResultError(f"{name}: is no file, expected a result file.")
+        with path.open("rb") as stream:
+            content = stream.read(MAX_BYTES + 1)
+        if len(content) > MAX_BYTES:
+            raise ResultError(f"{name}: is larger than {MAX_BYTES >> 20} MiB.")
+        return cli.parse_json(content.decode("utf-8-sig"))
+    except OSError as error:
+        raise ResultError(f"{name}: cannot be read ({cli.os_reason(error)}).") from None
+    except ValueError as error:
+        if isinstance(error, ResultError):
+            raise
+        reason = str(error).splitlines()[0]
+        raise ResultError(f"{name}: is no JSON file of ours ({reason}).") from None
 
 
 def check_result(value: Any, name: str) -> None:
@@ -767,7 +783,7 @@ def read_results(folder: str | Path) -> list[ResultFile]:
 def _describes_a_policy(path: Path) -> bool:
     """Whether a file is the `policy.json` of a policy that lies beside its results."""
     try:
-        value = cli.read_json(path, what="JSON file", error=ResultError, largest=MAX_BYTES)
+        value = _read(path, str(path))
     except ResultError:
         return False  # `read_result` says what is wrong
     if not isinstance(value, dict) or "kind" in value:
