@@ -36,9 +36,10 @@ def native(env: Any, adapter: str) -> TrackVectorEnv | GuidedVectorEnv:
             "gymnasium.make_vec('BMTrack-G1-v0', num_envs=64) makes it."
         )
     if inner.autoreset_mode is not AutoresetMode.SAME_STEP:
+        mode = inner.autoreset_mode.name.lower()
         raise ConfigError(
-            f"{adapter} got an environment with autoreset_mode '{inner.autoreset_mode.name.lower()}'"
-            ", expected 'same_step', which make_vec makes by default."
+            f"{adapter} got an environment with autoreset_mode '{mode}', expected 'same_step', "
+            "which make_vec makes by default."
         )
     return inner
 

@@ -79,7 +79,8 @@ class SB3VecEnv(VecEnv):
             final = rows(info["final_info"], self.num_envs, done)
             for i in np.flatnonzero(done):
                 self.reset_infos[i] = infos[i]
-                infos[i] = final[i] | {"terminal_observation": _row(info["final_obs"], i)}
+                infos[i] = infos[i] | final[i]
+                infos[i]["terminal_observation"] = _row(info["final_obs"], i)
         for row, cut in zip(infos, (truncated & ~terminated).tolist(), strict=True):
             row["TimeLimit.truncated"] = cut
         return obs, reward.astype(np.float32, copy=False), done, infos
@@ -146,7 +147,7 @@ def rows(
     """A vector environment's `info`, one mapping a robot; numbers are Python's.
 
     Args:
-        info: arrays of N rows, each beside its mask `_<name>`.
+        info: arrays of N rows or mappings of such, each beside its mask `_<name>`.
         num_envs: N.
         only: `[N]` bool, the robots that are wanted; the others' mappings are empty.
     """
@@ -156,7 +157,10 @@ def rows(
             continue
         mask = info.get(f"_{name}", only)
         mask = mask if only is None or mask is None else mask & only
-        plain = values.tolist() if values.ndim == 1 else list(values)
+        if isinstance(values, Mapping):  # as Gymnasium's RecordEpisodeStatistics adds it
+            plain = rows(values, num_envs, mask)
+        else:
+            plain = values.tolist() if values.ndim == 1 else list(values)
         everyone = mask is None or mask.all()
         for i in range(num_envs) if everyone else np.flatnonzero(mask).tolist():
             found[i][name] = plain[i]
