@@ -8,7 +8,9 @@ both kinds have: `startup`, `reset`, `step`, `push`, `observe`.
 from __future__ import annotations
 
 import dataclasses
+import inspect
 import math
+import os
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
@@ -18,7 +20,7 @@ from gymnasium.vector import AutoresetMode
 from gymnasium.vector.utils import batch_space
 
 from bm_envs.backends.host import make_host_simulator
-from bm_envs.errors import ConfigError
+from bm_envs.errors import ConfigError, MotionError, unknown_name
 from bm_envs.motion.clip import Clip
 from bm_envs.motion.library import load_motions
 from bm_envs.observation_terms import NO_STATE_ESTIMATION_TERMS
@@ -26,10 +28,10 @@ from bm_envs.robots import g1
 from bm_envs.tasks.guided.config import GuidedConfig, config_class
 from bm_envs.tasks.guided.protocols import TASKS, GuidedTask
 from bm_envs.tasks.guided.streams import Source, Streams
-from bm_envs.tasks.track.config import CONTROL_DT, TrackConfig
+from bm_envs.tasks.track.config import CONTROL_DT, TrackConfig, check_kind
 from bm_envs.tasks.track.task import StepResult, TrackTask
 
-Motion = str | Clip | Sequence[str | Clip]
+Motion = str | os.PathLike[str] | Clip | Sequence[str | os.PathLike[str] | Clip]
 CriticObs = Literal["info", "dict", "none"]
 Autoreset = Literal["same_step", "next_step", "disabled"] | AutoresetMode
 Setting = float | Literal["preset"]
@@ -41,11 +43,58 @@ METADATA: dict[str, Any] = {
 }
 
 
+class ClosedError(ConfigError, gymnasium.error.ClosedEnvironmentError):
+    """A call of an environment that was closed."""
+
+
+class Named(int):
+    """A number that has a name, and equals both.
+
+    What the `info` of one robot holds of a clip or of the rule that ended an episode: a number for
+    those who stack infos into arrays, the name for those who read them. As a dictionary's key it is
+    its name.
+    """
+
+    name: str
+
+    def __new__(cls, number: int, name: str) -> Named:
+        """The number `number` of the name `name`."""
+        self = super().__new__(cls, number)
+        self.name = name
+        return self
+
+    def __getnewargs__(self) -> tuple[int, str]:
+        return int(self), self.name
+
+    def __eq__(self, other: object) -> bool:
+        return self.name == other if isinstance(other, str) else int.__eq__(self, other)
+
+    def __ne__(self, other: object) -> bool:
+        return not self == other
+
+    def __hash__(self) -> int:
+        return hash(self.name)
+
+    def __str__(self) -> str:
+        return self.name
+
+    def __repr__(self) -> str:
+        return f"{int(self)} ({self.name!r})"
+
+
 def _resolve_clips(motion: Motion) -> list[Clip]:
-    items = [motion] if isinstance(motion, str | Clip) else list(motion)
+    single = isinstance(motion, str | os.PathLike | Clip)
+    items = [motion] if single or not isinstance(motion, Sequence) else list(motion)
     clips: list[Clip] = []
     for item in items:
-        clips.extend([item] if isinstance(item, Clip) else load_motions(item))
+        if isinstance(item, Clip):
+            clips.append(item)
+        elif isinstance(item, str | os.PathLike):
+            clips.extend(load_motions(os.fspath(item)))
+        else:
+            raise MotionError(
+                f"motion is {motion!r}, expected a name, a path, a Clip or several of those."
+            )
     return clips
 
 
@@ -53,6 +102,10 @@ def _resolve_config(
     config: TrackConfig | None, preset: str, overrides: Mapping[str, Any] | None,
     episode_s: float | None | Literal["preset"], state_estimation: bool,
 ) -> TrackConfig:  # fmt: skip
+    check_kind("config", config, TrackConfig | None)
+    check_kind("preset", preset, str)
+    check_kind("overrides", overrides, Mapping | None)
+    check_kind("state_estimation", state_estimation, bool)
     config = TrackConfig.preset(preset) if config is None else config
     if not state_estimation:
         config = dataclasses.replace(config, observations=NO_STATE_ESTIMATION_TERMS)
@@ -61,6 +114,34 @@ def _resolve_config(
     if isinstance(episode_s, str) and episode_s != "preset":
         raise ConfigError(f"episode_s is '{episode_s}', expected seconds, None or 'preset'.")
     return config if episode_s == "preset" else dataclasses.replace(config, episode_s=episode_s)
+
+
+def _check_arguments(env: type, unknown: Mapping[str, Any], **given: Any) -> None:
+    """Refuse what no environment takes, and values of the wrong kind.
+
+    Args:
+        env: the environment's class.
+        unknown: arguments that it does not have.
+        given: of the arguments that all environments have, those given to this one.
+    """
+    if unknown:
+        known = [name for name in inspect.signature(env).parameters if name != "unknown"]
+        raise ConfigError(unknown_name("argument", next(iter(unknown)), known))
+    for name, least in (("num_envs", 1), ("threads", 0), ("width", 1), ("height", 1)):
+        value = given.get(name, least)
+        integer = isinstance(value, int | np.integer) and not isinstance(value, bool)
+        if not integer or value < least:
+            raise ConfigError(f"{name} is {value!r}, expected an integer of {least} or more.")
+    check_kind("backend", given["backend"], str)
+    check_kind("camera", given["camera"], str | None)
+    check_kind("ghost", given.get("ghost", True), bool)
+    steps = given.get("max_episode_steps")
+    if steps is not None and (not isinstance(steps, int | np.integer) or steps < 1):
+        raise ConfigError(f"max_episode_steps is {steps!r}, expected None or 1 or more.")
+    mode = given["render_mode"]
+    if mode is not None and mode not in METADATA["render_modes"]:
+        modes = ", ".join(METADATA["render_modes"])
+        raise ConfigError(f"render_mode is '{mode}', expected None or one of {modes}.")
 
 
 class _Core:
@@ -74,10 +155,15 @@ class _Core:
         self._render_config = dict(render)
         self._renderer: Any = None
         self._viewer: Any = None
+        self.closed = False
         self.observation_space: gymnasium.Space = _unbounded(task.observation_size)
         self.action_space = gymnasium.spaces.Box(
             -ACTION_BOUND, ACTION_BOUND, (g1.NUM_JOINTS,), np.float32
         )
+
+    def __getstate__(self) -> dict[str, Any]:
+        # A copy opens windows of its own when it is asked for pictures.
+        return self.__dict__ | {"_renderer": None, "_viewer": None}
 
     def start(self, options: Mapping[str, Any] | None, count: int) -> dict[str, Any]:
         """Arguments of the task's reset of `count` robots, from the options of Gymnasium's."""
@@ -94,6 +180,11 @@ class _Core:
     def observation(self, parts: tuple[np.ndarray, ...]) -> Any:
         """What Gymnasium's calls return, of the parts that `observe` found."""
         return parts[0]
+
+    def check_open(self, call: str) -> None:
+        """Refuse a call after `close`."""
+        if self.closed:
+            raise ClosedError(f"{call}() was called after close(), make the environment anew.")
 
     def render(self, env_id: int = 0) -> np.ndarray | tuple[np.ndarray, ...] | None:
         """A picture of robot `env_id` and of what its task shows, in the configured mode."""
@@ -132,7 +223,8 @@ class _Core:
         return {}
 
     def close(self) -> None:
-        """Free windows, pictures and the engine."""
+        """Free windows, pictures and the engine; nothing happens the second time."""
+        self.closed = True
         for part in (self._renderer, self._viewer):
             if part is not None:
                 part.close()
@@ -194,7 +286,10 @@ def _unbounded(size: int) -> gymnasium.spaces.Box:
 
 
 def _check_action(action: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
-    action = np.asarray(action, np.float32)
+    try:
+        action = np.asarray(action, np.float32)
+    except (TypeError, ValueError):
+        raise ConfigError(f"action is {type(action).__name__}, expected numbers {shape}.") from None
     if action.shape != shape:
         raise ConfigError(f"action has shape {action.shape}, expected {shape}.")
     if not math.isfinite(np.vdot(action, action)):  # may overflow where all are finite
@@ -211,9 +306,16 @@ def _only(rows: np.ndarray, ids: np.ndarray) -> np.ndarray:
     return copy
 
 
-def _cause(result: StepResult, env_id: int) -> str:
-    """The first rule that ended the episode; failures come before the end of clip and time."""
-    return next(name for name, happened in result.causes.items() if happened[env_id])
+def _cause(result: StepResult, env_id: int) -> Named:
+    """The first rule that ended the episode; failures come before the end of clip and time.
+
+    Its number counts the task's rules from 1.
+    """
+    rules = enumerate(result.causes.items(), 1)
+    return next(Named(i, name) for i, (name, happened) in rules if happened[env_id])
+
+
+NO_CAUSE = Named(0, "")  # of an episode that goes on
 
 
 class _SingleEnv(gymnasium.Env):
@@ -234,6 +336,8 @@ class _SingleEnv(gymnasium.Env):
         self, *, seed: int | None = None, options: Mapping[str, Any] | None = None
     ) -> tuple[Any, dict[str, Any]]:
         """See `gymnasium.Env.reset`; the class's text names the options that choose the start."""
+        self._core.check_open("reset")
+        check_kind("options", options, Mapping | None)
         super().reset(seed=seed)
         if seed is not None or not self._started:
             self.task.startup(self.np_random)
@@ -242,10 +346,12 @@ class _SingleEnv(gymnasium.Env):
         parts = tuple(part[0] for part in self._core.observe(slice(None), self.np_random))
         if self.render_mode == "human":
             self.render()
-        return self._core.observation(parts), self._info(parts)
+        info = self._info(parts) | dict.fromkeys(self.task.reward_names, 0.0)
+        return self._core.observation(parts), info | {"termination": NO_CAUSE}
 
     def step(self, action: np.ndarray) -> tuple[Any, float, bool, bool, dict[str, Any]]:
         """See `gymnasium.Env.step`."""
+        self._core.check_open("step")
         action = _check_action(action, (g1.NUM_JOINTS,))
         result = self.task.step(action[None])
         terminated, truncated = bool(result.terminated[0]), bool(result.truncated[0])
@@ -253,8 +359,7 @@ class _SingleEnv(gymnasium.Env):
         parts = tuple(part[0] for part in self._core.observe(slice(None), self.np_random))
         info = self._info(parts)
         info |= zip(result.names, result.values[0].tolist(), strict=True)
-        if terminated or truncated:
-            info["termination"] = _cause(result, 0)
+        info["termination"] = _cause(result, 0) if terminated or truncated else NO_CAUSE
         if self.render_mode == "human":
             self.render()
         observation = self._core.observation(parts)
@@ -262,6 +367,7 @@ class _SingleEnv(gymnasium.Env):
 
     def render(self) -> Any:
         """See `gymnasium.Env.render`."""
+        self._core.check_open("render")
         return self._core.render()
 
     def close(self) -> None:
@@ -280,8 +386,9 @@ class _VectorEnv(gymnasium.vector.VectorEnv):
     _core: _Core
 
     def __init__(
-        self, num_envs: int, core: _Core, autoreset_mode: AutoresetMode, render_mode: str | None
-    ) -> None:
+        self, num_envs: int, core: _Core, autoreset_mode: AutoresetMode, render_mode: str | None,
+        max_episode_steps: int | None,
+    ) -> None:  # fmt: skip
         self.autoreset_mode = autoreset_mode
         self.metadata = {**self.metadata, "autoreset_mode": autoreset_mode}
         self.render_mode = render_mode
@@ -294,6 +401,8 @@ class _VectorEnv(gymnasium.vector.VectorEnv):
         self.action_space = batch_space(self.single_action_space, num_envs)
         self._everyone = np.arange(num_envs)
         self._all = np.ones(num_envs, bool)
+        self._max_steps = max_episode_steps
+        self._elapsed = np.zeros(num_envs, np.int64)  # control steps of the episode, for that
         self._ended = np.zeros(num_envs, bool)  # next_step: to be reset by the coming step
         self._started = False
         self._streams: Streams | None = None  # in place of the batch's generator
@@ -317,6 +426,8 @@ class _VectorEnv(gymnasium.vector.VectorEnv):
             options: those of the single environment, for every robot alike or, as arrays, for each
                 of those that are reset; `reset_mask` `[N]` bool resets only some.
         """
+        self._core.check_open("reset")
+        check_kind("options", options, Mapping | None)
         streams = None
         if isinstance(seed, Sequence):
             if not self._core.streams:
@@ -347,6 +458,7 @@ class _VectorEnv(gymnasium.vector.VectorEnv):
             self._started = True
         self.task.reset(env_ids, self._rng, **self._core.start(options, len(env_ids)))
         self._ended[env_ids] = False
+        self._elapsed[env_ids] = 0
         parts = self._core.observe(slice(None), self._rng)
         return self._core.observation(parts), self._info(parts)
 
@@ -354,14 +466,17 @@ class _VectorEnv(gymnasium.vector.VectorEnv):
         self, actions: np.ndarray
     ) -> tuple[Any, np.ndarray, np.ndarray, np.ndarray, dict[str, Any]]:
         """See `gymnasium.vector.VectorEnv.step`."""
+        self._core.check_open("step")
         actions = _check_action(actions, (self.num_envs, g1.NUM_JOINTS))
         result = self.task.step(actions)
+        self._limit_time(result)
         reward, terminated, truncated = result.reward, result.terminated, result.truncated
         if self.autoreset_mode is AutoresetMode.NEXT_STEP and self._ended.any():
             # The step after an episode's end only resets; physics of those robots is thrown away.
             for array in (reward, terminated, truncated, result.values):
                 array[self._ended] = 0
             self.task.reset(np.flatnonzero(self._ended), self._rng)
+            self._elapsed[self._ended] = 0
         done = terminated | truncated
         self.task.push(self._rng, ~(done | self._ended))
         parts = self._core.observe(slice(None), self._rng)
@@ -381,6 +496,7 @@ class _VectorEnv(gymnasium.vector.VectorEnv):
                 }
                 info["_final_obs"] = info["_final_info"] = done
                 self.task.reset(ids, self._rng)
+                self._elapsed[ids] = 0
                 for part, fresh in zip(parts, self._core.observe(ids, self._rng), strict=True):
                     part[ids] = fresh
             info["termination"], info["_termination"] = causes, done
@@ -388,17 +504,30 @@ class _VectorEnv(gymnasium.vector.VectorEnv):
         info |= self._info(parts, result)
         return self._core.observation(parts), reward, terminated, truncated, info
 
+    def _limit_time(self, result: StepResult) -> None:
+        """Truncate where `max_episode_steps` are over, as the task does where its time is."""
+        if self._max_steps is None:
+            return
+        self._elapsed += 1
+        over = self._elapsed >= self._max_steps
+        result.truncated |= over & ~result.terminated
+        result.causes["time_limit"] = result.causes.get("time_limit", False) | over
+
     def render(self) -> Any:
-        """A tuple with the picture of the first robot (one window or picture shows one robot)."""
-        picture = self._core.render()
-        return None if picture is None else (picture,)
+        """A tuple with a picture of each robot; None of a window, which shows the first."""
+        self._core.check_open("render")
+        if self.render_mode in (None, "human"):
+            return self._core.render()
+        return tuple(self._core.render(i) for i in range(self.num_envs))
 
     def close_extras(self, **kwargs: Any) -> None:
         """See `gymnasium.vector.VectorEnv.close_extras`."""
-        self._core.close()
+        if "_core" in self.__dict__:  # else it was refused, and is thrown away
+            self._core.close()
 
     def get_state(self) -> dict[str, Any]:
         """All that a bit-exact continuation needs: arrays, and the generator's state."""
+        self._core.check_open("get_state")
         streams = self._streams
         return {
             "simulator": self.simulator.get_state(),
@@ -409,10 +538,12 @@ class _VectorEnv(gymnasium.vector.VectorEnv):
                 else [stream.bit_generator.state for stream in streams.generators]
             ),
             "ended": self._ended.copy(),
+            "elapsed": self._elapsed.copy(),
         }
 
     def set_state(self, state: Mapping[str, Any]) -> None:
         """Continue from what `get_state` returned, in an environment built with equal arguments."""
+        self._core.check_open("set_state")
         self.simulator.set_state(state["simulator"])
         self.task.set_state(state["task"])
         generator = state["generator"]
@@ -424,15 +555,18 @@ class _VectorEnv(gymnasium.vector.VectorEnv):
         else:
             self.np_random.bit_generator.state = generator
         self._ended[:] = state["ended"]
+        if "elapsed" in state:  # 0.1 had no such limit
+            self._elapsed[:] = state["elapsed"]
         self._started = True
 
     def _info(
         self, parts: tuple[np.ndarray, ...], result: StepResult | None = None
     ) -> dict[str, Any]:
-        """Of the states that are observed and, with `result`, of the step that led there."""
+        """Of the states that are observed and of the step that led there, if any."""
         values = self._figures(parts)
-        if result is not None:
-            values |= zip(result.names, result.values.T, strict=True)
+        names = self.task.reward_names
+        rows = np.zeros((len(names), self.num_envs), np.float32)
+        values |= zip(names, rows if result is None else result.values.T, strict=True)
         everyone = self._all.copy()
         return values | {f"_{name}": everyone for name in values}
 
@@ -441,7 +575,7 @@ class _VectorEnv(gymnasium.vector.VectorEnv):
         raise NotImplementedError
 
 
-class TrackEnv(_SingleEnv):
+class TrackEnv(_SingleEnv, gymnasium.Env):
     """Track a reference motion with a Unitree G1: one robot. The vector form is `TrackVectorEnv`.
 
     ## Description
@@ -506,8 +640,19 @@ class TrackEnv(_SingleEnv):
         episode_s: float | None | Literal["preset"] = "preset", state_estimation: bool = True,
         critic: CriticObs = "info", render_mode: str | None = None, width: int = 640,
         height: int = 480, camera: str = "track", ghost: bool = True, threads: int = 1,
+        **unknown: Any,
     ) -> None:  # fmt: skip
-        _check_render_mode(render_mode)
+        _check_arguments(
+            type(self),
+            unknown,
+            backend=backend,
+            threads=threads,
+            render_mode=render_mode,
+            width=width,
+            height=height,
+            camera=camera,
+            ghost=ghost,
+        )
         render = dict(
             render_mode=render_mode, width=width, height=height, camera=camera, ghost=ghost
         )
@@ -521,8 +666,9 @@ class TrackEnv(_SingleEnv):
         return self._core.config
 
     def _info(self, parts: tuple[np.ndarray, ...]) -> dict[str, Any]:
+        clip = int(self.task.clip_id[0])
         info: dict[str, Any] = {
-            "clip": self.task.clips[self.task.clip_id[0]].name,
+            "clip": Named(clip, self.task.clips[clip].name),
             "frame": int(self.task.frame[0]),
         }
         if self._core.critic == "info":
@@ -530,7 +676,7 @@ class TrackEnv(_SingleEnv):
         return info
 
 
-class TrackVectorEnv(_VectorEnv):
+class TrackVectorEnv(_VectorEnv, gymnasium.vector.VectorEnv):
     """N robots in one simulator; task, spaces and arguments are those of `TrackEnv`.
 
     `autoreset_mode`: `same_step` (default: no step is lost; the last observation of an ended
@@ -552,15 +698,28 @@ class TrackVectorEnv(_VectorEnv):
         autoreset_mode: Autoreset = "same_step", critic: CriticObs = "info",
         render_mode: str | None = None, width: int = 640, height: int = 480,
         camera: str = "track", ghost: bool = True, threads: int = 0,
+        max_episode_steps: int | None = None, **unknown: Any,
     ) -> None:  # fmt: skip
         mode = _autoreset_mode(autoreset_mode)
-        _check_render_mode(render_mode)
+        _check_arguments(
+            type(self),
+            unknown,
+            backend=backend,
+            threads=threads,
+            render_mode=render_mode,
+            width=width,
+            height=height,
+            camera=camera,
+            ghost=ghost,
+            num_envs=num_envs,
+            max_episode_steps=max_episode_steps,
+        )
         render = dict(
             render_mode=render_mode, width=width, height=height, camera=camera, ghost=ghost
         )
         resolved = _resolve_config(config, preset, overrides, episode_s, state_estimation)
         core = _TrackCore(num_envs, motion, resolved, backend, threads, critic, render)
-        super().__init__(num_envs, core, mode, render_mode)
+        super().__init__(int(num_envs), core, mode, render_mode, max_episode_steps)
 
     @property
     def config(self) -> TrackConfig:
@@ -574,7 +733,7 @@ class TrackVectorEnv(_VectorEnv):
         return values
 
 
-class GuidedEnv(_SingleEnv):
+class GuidedEnv(_SingleEnv, gymnasium.Env):
     """A Unitree G1 without a reference, at one of the guided tasks: one robot.
 
     The vector form is `GuidedVectorEnv`.
@@ -684,8 +843,18 @@ class GuidedEnv(_SingleEnv):
         episode_s: Setting = "preset", fall: str = "preset", warm_up_s: Setting = "preset",
         render_mode: str | None = None, width: int = 640, height: int = 480,
         camera: str | None = None, threads: int = 1,
+        **unknown: Any,
     ) -> None:  # fmt: skip
-        _check_render_mode(render_mode)
+        _check_arguments(
+            type(self),
+            unknown,
+            backend=backend,
+            threads=threads,
+            render_mode=render_mode,
+            width=width,
+            height=height,
+            camera=camera,
+        )
         render = dict(render_mode=render_mode, width=width, height=height, camera=camera)
         settings = dict(episode_s=episode_s, fall=fall, warm_up_s=warm_up_s)
         resolved = _resolve_guided(task, config, overrides, settings)
@@ -701,7 +870,7 @@ class GuidedEnv(_SingleEnv):
         return {name: row if row.ndim else row.item() for name, row in rows.items()}
 
 
-class GuidedVectorEnv(_VectorEnv):
+class GuidedVectorEnv(_VectorEnv, gymnasium.vector.VectorEnv):
     """N robots in one simulator; task, spaces and arguments are those of `GuidedEnv`.
 
     `autoreset_mode` as in `TrackVectorEnv`. With `reset(seed=[...])`, a seed a robot, what is drawn
@@ -718,14 +887,26 @@ class GuidedVectorEnv(_VectorEnv):
         episode_s: Setting = "preset", fall: str = "preset", warm_up_s: Setting = "preset",
         autoreset_mode: Autoreset = "same_step", render_mode: str | None = None, width: int = 640,
         height: int = 480, camera: str | None = None, threads: int = 0,
+        max_episode_steps: int | None = None, **unknown: Any,
     ) -> None:  # fmt: skip
         mode = _autoreset_mode(autoreset_mode)
-        _check_render_mode(render_mode)
+        _check_arguments(
+            type(self),
+            unknown,
+            backend=backend,
+            threads=threads,
+            render_mode=render_mode,
+            width=width,
+            height=height,
+            camera=camera,
+            num_envs=num_envs,
+            max_episode_steps=max_episode_steps,
+        )
         render = dict(render_mode=render_mode, width=width, height=height, camera=camera)
         settings = dict(episode_s=episode_s, fall=fall, warm_up_s=warm_up_s)
         resolved = _resolve_guided(task, config, overrides, settings)
         core = _GuidedCore(num_envs, resolved, backend, threads, render)
-        super().__init__(num_envs, core, mode, render_mode)
+        super().__init__(int(num_envs), core, mode, render_mode, max_episode_steps)
 
     @property
     def config(self) -> GuidedConfig:
@@ -761,12 +942,6 @@ def _autoreset_mode(mode: Autoreset) -> AutoresetMode:
         ) from None
 
 
-def _check_render_mode(mode: str | None) -> None:
-    if mode is not None and mode not in METADATA["render_modes"]:
-        known = ", ".join(METADATA["render_modes"])
-        raise ConfigError(f"render_mode is '{mode}', expected None or one of {known}.")
-
-
 def _start_options(
     task: TrackTask, options: Mapping[str, Any] | None, count: int = 1
 ) -> tuple[np.ndarray | None, np.ndarray | None]:
@@ -794,6 +969,9 @@ def _start_options(
 
     def each(name: str, value: Any, dtype: type) -> np.ndarray:
         array = np.asarray(0 if value is None else value)
+        if array.dtype.kind not in ("iu" if dtype is int else "iuf"):
+            kind = "an integer" if dtype is int else "a number"
+            raise ConfigError(f"options['{name}'] is {value!r}, expected {kind}.")
         if array.shape not in ((), (count,)):
             raise ConfigError(
                 f"options['{name}'] has shape {array.shape}, expected one value or {count}."

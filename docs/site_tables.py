@@ -23,7 +23,7 @@ import numpy as np
 
 import bm_envs  # noqa: F401  (registers the environments)
 from bm_envs import observation_terms
-from bm_envs.envs import GuidedEnv, TrackEnv
+from bm_envs.envs import GuidedEnv, GuidedVectorEnv, Named, TrackEnv, TrackVectorEnv
 from bm_envs.motion import clip, library
 from bm_envs.observation_terms import CRITIC_TERMS, ObsTerm
 from bm_envs.robots import g1
@@ -210,23 +210,36 @@ def _info(env: TrackEnv | GuidedEnv, text: str) -> list[str]:
     env.reset(seed=0)
     info = env.step(np.zeros(g1.NUM_JOINTS, np.float32))[-1]
     rows = [[f"`{name}`", _kind(value)] for name, value in info.items()]
-    rows.append(["`termination`", "str"])
     return [text, _table(["key", "of a single environment"], rows)]
 
 
 def _kind(value: Any) -> str:
+    if isinstance(value, Named):
+        return "int that equals its name, too"
     if isinstance(value, np.ndarray):
         return f"{value.dtype} [{', '.join(map(str, value.shape))}]"
     return type(value).__name__
 
 
 def _arguments(env: type) -> str:
-    """Keywords of `gymnasium.make`, with their values if nothing else is said."""
-    rows = [
-        [f"`{item.name}`", f"`{item.annotation}`", f"`{item.default!r}`"]
-        for item in list(inspect.signature(env).parameters.values())
-    ]
-    return _table(["argument", "type", "default"], rows)
+    """Keywords of `gymnasium.make` and of `make_vec`, with their values if nothing else is said."""
+    vector = {TrackEnv: TrackVectorEnv, GuidedEnv: GuidedVectorEnv}[env]
+    single, many = _parameters(env), _parameters(vector)
+    more = {name: row for name, row in many.items() if name not in single}
+    return "\n\n".join([
+        _table(["argument", "type", "default"], single.values()),
+        "`make_vec` has besides, and uses all cores by itself (`threads=0`):",
+        _table(["of `make_vec`", "type", "default"], more.values()),
+    ])  # fmt: skip
+
+
+def _parameters(env: type) -> dict[str, list[str]]:
+    """A row for each keyword of a class."""
+    return {
+        item.name: [f"`{item.name}`", f"`{item.annotation}`", f"`{item.default!r}`"]
+        for item in inspect.signature(env).parameters.values()
+        if item.kind is not inspect.Parameter.VAR_KEYWORD
+    }
 
 
 def _sections(env: type) -> dict[str, str]:

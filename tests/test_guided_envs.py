@@ -1627,8 +1627,11 @@ def test_pushes_are_shown_for_half_a_second():
 def test_vector_pictures_and_depth():
     env = GuidedVectorEnv(2, "waypoint", render_mode="rgbd_tuple", width=64, height=48)
     env.reset(seed=0)
-    ((picture, depth),) = env.render()
-    assert picture.shape == (48, 64, 3) and depth.shape == (48, 64)
+    shown = env.render()
+    assert len(shown) == 2  # one a robot
+    for picture, depth in shown:
+        assert picture.shape == (48, 64, 3) and depth.shape == (48, 64)
+    assert (shown[0][1] != shown[1][1]).any()
     env.close()
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from bm_envs.backends.base import Array, Simulator, SimulatorConfig, make_simulator
@@ -52,6 +54,9 @@ class HostSimulator:
             view = array[...]
             view.setflags(write=False)
             setattr(self, name, view)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _revived, (type(self.engine), self.config, self.get_state())
 
     @property
     def contact_bodies(self) -> tuple[str, ...]:
@@ -126,6 +131,13 @@ class HostSimulator:
     def _refresh(self) -> None:
         for name, array in self._copied:
             array[...] = getattr(self.engine, name).cpu().numpy()
+
+
+def _revived(engine: Any, config: SimulatorConfig, state: dict[str, np.ndarray]) -> HostSimulator:
+    """What was pickled or copied."""
+    simulator = HostSimulator(engine(config))
+    simulator.set_state(state)
+    return simulator
 
 
 def make_host_simulator(backend: str, config: SimulatorConfig) -> Simulator:

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import ctypes
 import math
+import os
+import weakref
+from typing import Any
 
 import mujoco
 import numpy as np
 
 from bm_envs.backends.base import SimulatorConfig
-from bm_envs.errors import BackendUnavailable
+from bm_envs.errors import BackendUnavailable, ConfigError
 from bm_envs.native import Casts
 from bm_envs.robots import g1, mjcf
 from bm_envs.robots.mjcf import model_figures
@@ -31,10 +35,18 @@ _NONE = int(mujoco.mjtStage.mjSTAGE_NONE)
 # last bits.
 _STATE_FIELDS = ("time", "qpos", "qvel", "qacc_warmstart", "ctrl")
 _RANDOMIZED_FIELDS = ("geom_friction", "body_ipos")
+# What belongs to a running engine, and is let go of with it.
+_ENGINE = (
+    "_batch", "_ctrl", "_qpos", "_qvel", "_sensordata", "_xmat", "_fields", "_refresh_copies",
+)  # fmt: skip
+_alive: weakref.WeakSet[MujocoSimulator] = weakref.WeakSet()
 
 
 class MujocoSimulator:
-    """See `bm_envs.backends.base.Simulator`. The engine runs in float64, the views are float32."""
+    """See `bm_envs.backends.base.Simulator`. The engine runs in float64, the views are float32.
+
+    Copies and pickles go on from the same state bit for bit, as does a forked process.
+    """
 
     def __init__(self, config: SimulatorConfig) -> None:
         self.config = config
@@ -46,21 +58,12 @@ class MujocoSimulator:
         model.opt.disableflags |= int(mujoco.mjtDisableBit.mjDSBL_AUTORESET)
         mjcf.set_gains(model, config.stiffness, config.damping)
 
-        self._batch = Batch(
-            model, config.num_envs, min(config.threads, config.num_envs), persistent=True
-        )
-        bind = self._batch.bind
-        self._ctrl, self._qpos, self._qvel = bind("ctrl"), bind("qpos"), bind("qvel")
-        self._sensordata = bind("sensordata")
         # Flat places of the tracked bodies' matrices, transposed: their axes, one a row.
         bodies = np.array([model.body(name).id for name in config.bodies])
         self._axes = (9 * bodies[:, None] + np.arange(9).reshape(3, 3).T.ravel()).ravel()
-        self._xmat = bind("xmat").reshape(config.num_envs, -1)
-        self._fields = {name: bind(name) for name in _STATE_FIELDS}
         self._foot_geoms = mjcf.foot_geoms(model)
         self._torso = model.body(g1.ANCHOR_BODY).id
         self._nominal_torso_com = model.body_ipos[self._torso].copy()
-        self._randomized: dict[str, np.ndarray] = {}
 
         # float32 copies of state and sensors, and named views into them.
         n, k, c = config.num_envs, len(config.bodies), len(self.contact_bodies)
@@ -94,13 +97,45 @@ class MujocoSimulator:
         self._body_ang_vel32 = self._sensors32[:, 10 * k : 13 * k].reshape(n, k, 3)
         self._num_pose_sensors = 13 * k
         self._self_contact = slice(13 * k + 3 * c, None)
+        self._start_engine()
+        self._batch.reset(keyframe=0, stage=_FRESH)
+        self._refresh()
+
+    def _start_engine(self) -> None:
+        """A batch with threads of its own, and its arrays."""
+        config = self.config
+        self._batch = Batch(
+            self.model, config.num_envs, min(config.threads, config.num_envs), persistent=True
+        )
+        bind = self._batch.bind
+        self._ctrl, self._qpos, self._qvel = bind("ctrl"), bind("qpos"), bind("qvel")
+        self._sensordata = bind("sensordata")
+        self._xmat = bind("xmat").reshape(config.num_envs, -1)
+        self._fields = {name: bind(name) for name in _STATE_FIELDS}
+        self._randomized: dict[str, np.ndarray] = {}
         self._refresh_copies = Casts(
             (self._qpos, self._qpos32, None), (self._qvel, self._qvel32, None),
             (self._sensordata, self._sensors32, None), (self._xmat, self._axes32, self._axes),
         )  # fmt: skip
+        self._usable, self._closed = True, False
+        _alive.add(self)
 
-        self._batch.reset(keyframe=0, stage=_FRESH)
-        self._refresh()
+    def _make_usable(self) -> None:
+        """After a fork: a batch of this process in place of one whose threads stayed behind.
+
+        Raises:
+            ConfigError: it is closed.
+        """
+        if self._closed:
+            raise ConfigError("The simulator was closed, make a new one.")
+        state = self.get_state()
+        # The batch would wait for its threads when it goes: it stays for the process's life.
+        ctypes.pythonapi.Py_IncRef(ctypes.py_object(self._batch))
+        self._start_engine()
+        self.set_state(state)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _revived, (self.config, None if self._closed else self.get_state())
 
     @property
     def self_contact_force(self) -> np.ndarray:
@@ -110,6 +145,8 @@ class MujocoSimulator:
 
     def reset(self, env_ids: np.ndarray, qpos: np.ndarray, qvel: np.ndarray) -> None:
         """See `Simulator.reset`."""
+        if not self._usable:
+            self._make_usable()
         gone = env_ids[self._diverged[env_ids]]
         if gone.size:  # only these need the engine's own reset, which clears all of their memory
             self._batch.reset(gone, stage=_NONE)
@@ -123,6 +160,8 @@ class MujocoSimulator:
 
     def lift(self, env_ids: np.ndarray, height: np.ndarray) -> None:
         """See `Simulator.lift`."""
+        if not self._usable:
+            self._make_usable()
         # All that is known of a robot but heights stays what it is.
         self._qpos[env_ids, 2] += height
         self._qpos32[env_ids, 2] = self._qpos[env_ids, 2]
@@ -131,6 +170,8 @@ class MujocoSimulator:
 
     def step(self, joint_targets: np.ndarray) -> None:
         """See `Simulator.step`."""
+        if not self._usable:
+            self._make_usable()
         self._ctrl[:] = joint_targets
         # A robot that has diverged waits for its reset: stepping it on would only cost time and
         # print the engine's warnings.
@@ -141,6 +182,8 @@ class MujocoSimulator:
 
     def push(self, env_ids: np.ndarray, lin_vel: np.ndarray, ang_vel: np.ndarray) -> None:
         """See `Simulator.push`."""
+        if not self._usable:
+            self._make_usable()
         lin_vel, ang_vel = np.asarray(lin_vel, np.float64), np.asarray(ang_vel, np.float64)
         self._qvel[env_ids, :3] += lin_vel
         self._qvel[env_ids, 3:6] += quat_rotate_inverse(self._qpos[env_ids, 3:7], ang_vel)
@@ -188,6 +231,8 @@ class MujocoSimulator:
 
     def set_state(self, state: dict[str, np.ndarray]) -> None:
         """See `Simulator.set_state`."""
+        if not self._usable:
+            self._make_usable()
         for name in _RANDOMIZED_FIELDS:
             if f"model.{name}" in state:
                 self._expanded(name)[:] = state[f"model.{name}"]
@@ -199,11 +244,22 @@ class MujocoSimulator:
 
     def close(self) -> None:
         """See `Simulator.close`."""
-        # Dropping the references frees the threads and the data; nothing else is held.
-        self.__dict__.pop("_batch", None)
+        # Dropping the references frees the threads and the data; nothing else is held. The views
+        # show the last state.
+        if self._closed:
+            return
+        if not self._usable:  # forked: see `_make_usable`
+            ctypes.pythonapi.Py_IncRef(ctypes.py_object(self._batch))
+        for name in _ENGINE:
+            del self.__dict__[name]
+        self._randomized = {}
+        self._usable, self._closed = False, True
+        _alive.discard(self)
 
     def _expanded(self, name: str) -> np.ndarray:
         """The per-robot values of a model field, made on first use."""
+        if not self._usable:
+            self._make_usable()
         if name not in self._randomized:
             self._randomized[name] = self._batch.expand(name)
         return self._randomized[name]
@@ -222,3 +278,23 @@ class MujocoSimulator:
             gone = ~np.isfinite(state.sum(1))
         self._diverged[slice(None) if env_ids is None else env_ids] = gone
         self._any_diverged = bool(self._diverged.any())
+
+
+def _revived(config: SimulatorConfig, state: dict[str, np.ndarray] | None) -> MujocoSimulator:
+    """What was pickled or copied; without a state it was closed."""
+    simulator = MujocoSimulator(config)
+    if state is None:
+        simulator.close()
+    else:
+        simulator.set_state(state)
+    return simulator
+
+
+def _after_fork() -> None:
+    """In the child: the threads of its engines are only in the parent."""
+    for simulator in _alive:
+        simulator._usable = simulator._batch.nthread == 1
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)

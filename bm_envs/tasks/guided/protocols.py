@@ -62,6 +62,7 @@ class GuidedTask:
     """
 
     config: GuidedConfig
+    reward_names: ClassVar[tuple[str, ...]] = ("reward_alive", "reward_task")
     options: ClassVar[tuple[str, ...]] = ("qpos", "qvel")
     """What `start` takes."""
     _STATE: ClassVar[tuple[str, ...]] = (
@@ -204,8 +205,7 @@ class GuidedTask:
         self._over |= fell | truncated
         if running[0] and self.clock[0] % _TRAIL_STEPS == 0:
             self._trail.append(sim.root_pos[0, :2].copy())
-        names = ("reward_alive", "reward_task")
-        return StepResult(values.sum(1), values, names, fell.copy(), truncated, causes)
+        return StepResult(values.sum(1), values, self.reward_names, fell.copy(), truncated, causes)
 
     def push(self, rng: Source, allowed: np.ndarray) -> None:
         """Draw what the coming step brings to the robots that are `allowed [N]`.

@@ -40,6 +40,9 @@ class Reference:
         self.body_ang_vel = bodies[:, 10 * K : 13 * K].reshape(n, K, 3)
         self.anchor_axes = bodies[:, 13 * K :].reshape(n, 3, 3)
 
+    def __reduce__(self) -> tuple[type, tuple[Array]]:
+        return type(self), (self.rows,)  # views of a copy must be of its rows
+
     @staticmethod
     def table(clips: Sequence[Clip]) -> np.ndarray:
         """All frames of all clips, one row a frame in the layout of the views. `[F, SIZE]`."""
@@ -68,6 +71,9 @@ class Shown:
         self.command = rows[:, : 2 * J]
         self.anchor_pos = rows[:, 2 * J : 2 * J + 3]
         self.anchor_axes = rows[:, 2 * J + 3 :].reshape(len(rows), 3, 3)
+
+    def __reduce__(self) -> tuple[type, tuple[Array]]:
+        return type(self), (self.rows,)
 
     @staticmethod
     def table(clips: Sequence[Clip], lead: int) -> np.ndarray:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
@@ -164,6 +165,14 @@ class TrackTask:
         self._kernel = (
             Kernel(self, ANCHOR, np.array(END_EFFECTORS)) if Kernel.serves(self) else None
         )
+
+    def __getstate__(self) -> dict[str, Any]:
+        return self.__dict__ | {"_kernel": None}  # it holds addresses
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        if "simulator" in state:
+            self.attach(state["simulator"])
 
     def simulator_config(self, threads: int = 0) -> SimulatorConfig:
         """What the task needs simulated."""
