@@ -46,8 +46,9 @@ def native(env: Any, adapter: str) -> TrackVectorEnv | GuidedVectorEnv:
 
 def longest_episode(env: TrackVectorEnv | GuidedVectorEnv) -> int:
     """Control steps after which an episode has ended in any case."""
+    limits = [] if env.max_episode_steps is None else [env.max_episode_steps]
     if isinstance(env, GuidedVectorEnv):
-        return int(env.config.episode_steps)
-    longest = int(env.task.clip_frames.max()) - 1
-    seconds = env.config.episode_s
-    return longest if seconds is None else min(longest, max(1, round(seconds / CONTROL_DT)))
+        return min([env.config.episode_steps, *limits])
+    if env.config.episode_s is not None:
+        limits.append(max(1, round(env.config.episode_s / CONTROL_DT)))
+    return min([int(env.task.clip_frames.max()) - 1, *limits])

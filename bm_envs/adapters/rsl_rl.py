@@ -63,6 +63,11 @@ class RslRlVecEnv(VecEnv):
                 "init_at_random_ep_len is True, expected False in a guided task, where what is "
                 "commanded goes by the episode's time."
             )
+        if self._native.max_episode_steps is not None:
+            raise ConfigError(
+                "init_at_random_ep_len is True, expected False beside max_episode_steps: give the "
+                "environment's time as episode_s, in seconds, instead."
+            )
         if steps.shape != (self.num_envs,):
             raise ConfigError(
                 f"episode_length_buf has shape {tuple(steps.shape)}, expected ({self.num_envs},)."
