@@ -30,7 +30,7 @@ ENGINES = {
 # What a distribution brings beside its own name: packages of its wheel, and those that it pins.
 BRINGS = {
     "isaaclab": {"isaaclab_newton", "isaaclab_ov", "mujoco_warp", "newton", "torch", "warp"},
-    "rsl-rl-lib": {"rsl_rl"},
+    "rsl-rl-lib": {"rsl_rl", "torch"},  # which it requires
     "viser": {"msgspec", "websockets", "zstandard"},  # which it requires; pinned with it
 }
 
