@@ -20,12 +20,13 @@ EXPORT void *PyInit__native(void) { return 0; }
 #define EXPORT __attribute__((visibility("default")))
 #endif
 
-#define VERSION 2
+#define VERSION 3
 #define J 29  /* joints */
 #define K 14  /* tracked bodies */
 #define REFERENCE (2 * J + 13 * K + 9)
 #define SHOWN (2 * J + 12)
 #define TRACKED 6  /* rewards that are exp(-square / width^2) */
+#define ACTION_BOUND 100.0f  /* of `rewards.py` */
 
 typedef struct {
   const float *data;
@@ -59,6 +60,10 @@ typedef struct {
 static float dot3(const float *a, const float *b) { return a[0] * b[0] + a[1] * b[1] + a[2] * b[2]; }
 
 static float square(float x) { return x * x; }
+
+static float bounded(float action) {
+  return action > ACTION_BOUND ? ACTION_BOUND : action < -ACTION_BOUND ? -ACTION_BOUND : action;
+}
 
 static const float *at(View view, int64_t env) { return view.data + env * view.stride; }
 
@@ -177,7 +182,7 @@ EXPORT int64_t native_terms(const Track *t) {
     const float *action = t->action + env * J, *last = t->last_action + env * J;
     float rate = 0, beyond = 0;
     for (int j = 0; j < J; j++) {
-      rate += square(action[j] - last[j]);
+      rate += square(bounded(action[j]) - bounded(last[j]));
       float q = joint_pos[j], low = t->soft_low[j], high = t->soft_high[j];
       beyond += q < low ? low - q : q > high ? q - high : q - q;  /* NaN stays NaN */
     }

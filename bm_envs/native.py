@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-VERSION = 2  # of the functions and the structure; `native.c` has the same
+VERSION = 3  # of the functions and the structure; `native.c` has the same
 
 
 def address(array: np.ndarray) -> int:

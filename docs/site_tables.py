@@ -14,11 +14,13 @@ import inspect
 import json
 import re
 import shlex
+import tempfile
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 import gymnasium
+import gymnasium.wrappers.vector
 import numpy as np
 
 import bm_envs  # noqa: F401  (registers the environments)
@@ -32,7 +34,7 @@ from bm_envs.tasks.guided import sampler
 from bm_envs.tasks.guided.observations import ABSENT, NEAREST
 from bm_envs.tasks.guided.representation import REPRESENTATIONS
 from bm_envs.tasks.track import rewards, terms
-from bm_envs.tasks.track.config import CONTROL_DT, TrackConfig
+from bm_envs.tasks.track.config import CONTROL_DT, LAPTOP_ACTION_UNIT, PRESETS, TrackConfig
 
 ROOT = Path(__file__).resolve().parent.parent
 MARKER = re.compile(r"^<!-- (\w+)((?: \S+)*) -->$", re.M)
@@ -107,7 +109,7 @@ def _track(env: TrackEnv) -> str:
             settings("bm_envs/tasks/track/config.py", "RandomizationConfig"),
             "Pushes (`push`):",
             settings("bm_envs/tasks/track/config.py", "PushConfig"),
-            "Each is on in the presets `train`, `published` and `robust`, and off in `clip`.",
+            "Each is on in all presets but `clip`.",
         ],
         "Info": _info(env, text["Info"]),
         "Arguments": [_arguments(type(env)), text["Arguments"]],
@@ -511,6 +513,97 @@ def _number(value: Any) -> str:
     return f"{value:.4g}"
 
 
+def presets() -> str:
+    """What each preset of the tracking environment sets differently from the first."""
+    first = _flat(TrackConfig.preset(PRESETS[0]))
+    rows = [[f"`{PRESETS[0]}`", "the defaults of the tables below"]]
+    for name in PRESETS[1:]:
+        changed = [
+            f"`{key}={_shortened(value)}`"
+            for key, value in _flat(TrackConfig.preset(name)).items()
+            if value != first[key]
+        ]
+        rows.append([f"`{name}`", ", ".join(changed)])
+    return _table(["preset", "settings"], rows)
+
+
+def _flat(config: Any, path: str = "") -> dict[str, Any]:
+    """Fields of nested dataclasses by their paths."""
+    found = {}
+    for item in dataclasses.fields(config):
+        value, name = getattr(config, item.name), path + item.name
+        found |= _flat(value, f"{name}.") if dataclasses.is_dataclass(value) else {name: value}
+    return found
+
+
+def _shortened(value: Any) -> str:
+    if value == TrackConfig.preset("laptop").actuation.action_scale:
+        return f"{LAPTOP_ACTION_UNIT} * table"
+    return _number(value) if isinstance(value, float) else repr(value)
+
+
+def wrappers() -> str:
+    """Which of Gymnasium's vector wrappers take the environment, by its autoreset mode."""
+    rows = []
+    for name in gymnasium.wrappers.vector.__all__:
+        if name in NOT_FOR_US:
+            rows.append([f"`{name}`", *[NOT_FOR_US[name]] * 2])
+            continue
+        row = [f"`{name}`"]
+        for mode in ("same_step", "next_step"):
+            try:
+                wrapped(name, mode).close()
+                row.append("yes")
+            except ValueError as error:
+                row.append("no" if "autoreset_mode" in str(error) else str(error))
+            except ImportError as error:  # of a package that is not installed here
+                row.append(f"wants {str(error).split()[-1]}")
+        rows.append(row)
+    return _table(["wrapper", "`same_step`", "`next_step`"], rows)
+
+
+# Wrappers that ask for what the environment does not have, or for packages of their own.
+NOT_FOR_US = {
+    "GrayscaleObservation": "of images only", "ResizeObservation": "of images only",
+    "RescaleObservation": "of bounded observations only",
+    "HumanRendering": "yes, with pygame", "ArrayConversion": "yes, with array-api-compat",
+    "JaxToNumpy": "of JAX environments only", "JaxToTorch": "of JAX environments only",
+    "NumpyToTorch": "yes, with array-api-compat",
+}  # fmt: skip
+
+
+def wrapped(name: str, mode: str) -> gymnasium.vector.VectorWrapper:
+    """Two robots in one of Gymnasium's wrappers."""
+    same = {"func": lambda value: value}
+    wrappers_of_one = {
+        "VectorizeTransformObservation": gymnasium.wrappers.TransformObservation,
+        "VectorizeTransformAction": gymnasium.wrappers.TransformAction,
+        "VectorizeTransformReward": gymnasium.wrappers.TransformReward,
+    }
+    pictures = name == "RecordVideo"
+    env = gymnasium.make_vec(
+        "BMTrack-G1-v0", num_envs=2, motion="stand", autoreset_mode=mode, episode_s=0.2,
+        critic="dict" if name == "FilterObservation" else "info",
+        render_mode="rgb_array" if pictures else None, width=64, height=48,
+    )  # fmt: skip
+    spaces = {
+        "VectorizeTransformObservation": {"observation_space": env.single_observation_space},
+        "VectorizeTransformAction": {"action_space": env.single_action_space},
+    }
+    arguments: dict[str, Any] = {
+        "FilterObservation": {"filter_keys": ["policy"]}, "ReshapeObservation": {"shape": (4, 40)},
+        "DtypeObservation": {"dtype": np.float64},
+        "RescaleAction": {"min_action": -1.0, "max_action": 1.0},
+        "ClipReward": {"min_reward": -1.0, "max_reward": 1.0},
+        "RecordVideo": {"video_folder": f"{tempfile.mkdtemp()}/videos", "video_length": 5},
+    }.get(name, {})  # fmt: skip
+    if "Transform" in name:
+        arguments = same | spaces.get(name, {})
+    if name in wrappers_of_one:
+        arguments["wrapper"] = wrappers_of_one[name]
+    return getattr(gymnasium.wrappers.vector, name)(env, **arguments)
+
+
 TABLES: dict[str, Callable[..., str]] = {
     "environment": environment,
     "settings": settings,
@@ -519,4 +612,6 @@ TABLES: dict[str, Callable[..., str]] = {
     "joints": joints,
     "motion_file": motion_file,
     "motion_names": motion_names,
+    "presets": presets,
+    "wrappers": wrappers,
 }

@@ -34,6 +34,9 @@ _NONE = int(mujoco.mjtStage.mjSTAGE_NONE)
 # What a continued simulation needs: solver warm start included, else the iterates differ in the
 # last bits.
 _STATE_FIELDS = ("time", "qpos", "qvel", "qacc_warmstart", "ctrl")
+# rad; the engine takes targets beyond 1e10 for an error and holds the joints at 0. Drives are at
+# their torque limits long before.
+_FURTHEST = 1e9
 _RANDOMIZED_FIELDS = ("geom_friction", "body_ipos")
 # What belongs to a running engine, and is let go of with it.
 _ENGINE = (
@@ -172,7 +175,7 @@ class MujocoSimulator:
         """See `Simulator.step`."""
         if not self._usable:
             self._make_usable()
-        self._ctrl[:] = joint_targets
+        np.clip(joint_targets, -_FURTHEST, _FURTHEST, out=self._ctrl)
         # A robot that has diverged waits for its reset: stepping it on would only cost time and
         # print the engine's warnings.
         alive = np.flatnonzero(~self._diverged) if self._any_diverged else None

@@ -63,7 +63,7 @@ class RewardConfig:
     body_ang_vel_std: float = 3.14
     """rad/s."""
     action_rate: float = -0.1
-    """Weight of the summed squared change of the raw action."""
+    """Weight of the summed squared change of the raw action, taken as within -100 and 100."""
     joint_limit: float = -10.0
     """Weight of the radians by which joints are beyond their soft limits, summed."""
     contact: float = -0.1

@@ -13,6 +13,9 @@ from bm_envs.rotations import Array, dot, namespace, turn_quats, turn_vectors
 TRACKED = ("anchor_pos", "anchor_ori", "body_pos", "body_ori", "body_lin_vel", "body_ang_vel")
 # Terms that are computed only where they have a weight.
 OPTIONAL = ("foot_contact", "action_accel", "joint_accel")
+# Rewards take raw actions as within plus and minus this, so that what a step can cost has a bound;
+# the robot gets them as they are. Actions of policies are below 40 in size.
+ACTION_BOUND = 100.0
 
 
 def gaussian(square: Array, std: Array | float) -> Array:
@@ -39,9 +42,8 @@ def square_angle(quat: Array, ref_quat: Array) -> Array:
 
 
 def action_rate(action: Array, last_action: Array) -> Array:
-    """`sum_j (a_t - a_{t-1})^2` of the raw actions. `[N, 29]`."""
-    change = action - last_action
-    return dot(change, change)
+    """`sum_j (a_t - a_{t-1})^2` of the raw actions, within `ACTION_BOUND`. `[N, 29]`."""
+    return _square(_bounded(action) - _bounded(last_action))
 
 
 def joint_limit(joint_pos: Array, low: Array, high: Array) -> Array:
@@ -66,13 +68,14 @@ def contact_mismatch(foot_force: Array, ref_contact: Array, threshold: float) ->
 
 
 def action_accel(action: Array, last_action: Array, older_action: Array) -> Array:
-    """`sum_j (a_t - 2 a_{t-1} + a_{t-2})^2` of the raw actions. `[N, 29]`."""
-    return action_rate(action - last_action, last_action - older_action)
+    """`sum_j (a_t - 2 a_{t-1} + a_{t-2})^2` of raw actions within `ACTION_BOUND`. `[N, 29]`."""
+    action, last_action, older_action = map(_bounded, (action, last_action, older_action))
+    return _square((action - last_action) - (last_action - older_action))
 
 
 def joint_accel(joint_vel: Array, last_joint_vel: Array, dt: float) -> Array:
     """`sum_j ((v_t - v_{t-1}) / dt)^2`, (rad/s^2)^2. `[N, 29]`, rad/s, and s."""
-    return action_rate(joint_vel, last_joint_vel) / (dt * dt)
+    return _square(joint_vel - last_joint_vel) / (dt * dt)
 
 
 def heading_difference(axes: Array, ref_axes: Array) -> Array:
@@ -116,3 +119,11 @@ def anchored_reference(
     base = namespace(anchor_pos).concatenate([anchor_pos[:, :2], ref_anchor[:, 2:]], -1)
     pos = turn_vectors(heading[:, 0], ref_body_pos - ref_anchor[:, None]) + base[:, None]
     return pos, turn_quats(heading[:, 1], ref_body_quat)
+
+
+def _bounded(action: Array) -> Array:
+    return action.clip(-ACTION_BOUND, ACTION_BOUND)
+
+
+def _square(vector: Array) -> Array:
+    return dot(vector, vector)
