@@ -399,6 +399,68 @@ def test_another_script_is_refused(tmp_path, text, flags, sentence):
     assert not out.exists()
 
 
+# --- the page -------------------------------------------------------------------------------------
+
+
+def snippets():
+    text = (ROOT / "docs" / "your_own_ppo.md").read_text()
+    return re.findall(r"^## ([^\n]+)$|^```python\n(.*?)^```$", text, re.M | re.S)
+
+
+def sections():
+    """`(section, code)` of the page."""
+    found, title = [], ""
+    for heading, code in snippets():
+        title = heading or title
+        if code:
+            found.append((title, code))
+    return found
+
+
+SMALL = {"num_envs=64": "num_envs=4", "num_envs=256": "num_envs=4", "2_000_000": "256",
+         "learn(500,": "learn(2,"}  # fmt: skip
+SECTIONS = {
+    "The environment": ["gymnasium"], "Stable-Baselines3": [SB3], "rsl_rl": [RSL_RL],
+    "skrl": ["skrl"], "TorchRL": ["torchrl"], "Minari": ["minari", "jax"],
+}  # fmt: skip
+
+
+def test_the_page_has_code_for_each_client():
+    assert [title for title, _ in sections()] == list(SECTIONS)
+
+
+@pytest.mark.parametrize(("title", "code"), [
+    pytest.param(title, code, id=title, marks=needs(*SECTIONS.get(title, [])))
+    for title, code in sections()
+])  # fmt: skip
+def test_the_pages_code_runs(title, code, tmp_path):
+    for large, small in SMALL.items():
+        code = code.replace(large, small)
+    done = run(
+        "-c", code, cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(ROOT), "MINARI_DATASETS_PATH": str(tmp_path)},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+
+
+def test_noise_of_unit_size_costs_what_the_page_says():
+    """0.1 /s * 0.02 s * 29 joints * variance 2 of a change = 0.116 a step; laptop: 0.16 of it."""
+    for preset, cost in (("train", 0.116), ("laptop", 0.116 * 0.16)):
+        env = gymnasium.make_vec("BMTrack-G1-v0", num_envs=64, motion="walk", preset=preset)
+        env.reset(seed=0)
+        rng, costs, began = np.random.default_rng(0), [], np.ones(64, bool)
+        for _ in range(31):
+            action = rng.normal(0, 1, (64, 29)).astype(np.float32)
+            *_, info = env.step(action)
+            # Robots that have just begun have an action of 0 before: their change has variance 1.
+            costs.append(info["reward_action_rate"][~began])
+            began = info.get("_termination", np.zeros(64, bool))
+        # A sum of 29 squares over 2 has relative deviation sqrt(2 / 29); some 1700 of them are
+        # averaged, neighbours correlated by 1/4: 1 % is more than three deviations.
+        assert -np.concatenate(costs).mean() == pytest.approx(cost, rel=0.02)
+        env.close()
+
+
 # --- the command ----------------------------------------------------------------------------------
 
 
@@ -419,11 +481,13 @@ def test_the_pins_of_the_extra_are_the_versions_that_are_tested():
 
 
 def test_clients_that_do_not_run_have_a_row_with_the_reason(tmp_path):
-    """An interpreter that fails stands for an installation that is broken."""
+    """An interpreter that fails, but for pip, stands for an installation that is broken."""
     out = tmp_path / "out.json"
     python = tmp_path / "envs" / "sb3" / "bin" / "python"
     python.parent.mkdir(parents=True)
-    python.write_text("#!/bin/sh\necho 'ImportError: broken' >&2\nexit 1\n")
+    python.write_text(
+        "#!/bin/sh\ncase $2 in pip) exit 0 ;; esac\necho 'ImportError: broken' >&2\nexit 1\n"
+    )
     python.chmod(0o755)
     done = run(
         CLIENTS / "try.py", "--client", "sb3", "--train", "laptop", "quiet", "--reuse", "--dir",
@@ -438,7 +502,23 @@ def test_clients_that_do_not_run_have_a_row_with_the_reason(tmp_path):
     ]
 
 
+def test_a_client_that_cannot_be_installed_has_a_row_with_the_reason(tmp_path):
+    out, python = tmp_path / "out.json", tmp_path / "envs" / "sb3" / "bin" / "python"
+    python.parent.mkdir(parents=True)
+    python.write_text("#!/bin/sh\necho 'ERROR: No matching distribution found' >&2\nexit 1\n")
+    python.chmod(0o755)
+    done = run(
+        CLIENTS / "try.py", "--client", "sb3", "--reuse", "--dir", tmp_path / "envs", "--json", out,
+        cwd=ROOT,
+    )  # fmt: skip
+    assert (done.returncode, done.stderr) == (1, "")
+    (row,) = json.loads(out.read_text())["rows"]
+    told = (row["name"], row["passed"], row["reason"])
+    assert told == ("pip install", False, "ERROR: No matching distribution found")
+
+
 @pytest.mark.parametrize(("flags", "sentence"), [
+    (("--jobs", "0"), "jobs is 0, expected 1 or more."),
     (("--plot", "curves.pdf"), "curves.pdf: expected a name that ends in .svg or .png."),
     (("--steps", "100"), "steps is 100, expected 20 or more for each of 64 robots."),
     (("--client", "sb3", "sb3"), "--client has a client twice, expected each once."),

@@ -21,6 +21,7 @@ import subprocess
 import sys
 import tempfile
 import tomllib
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -80,7 +81,9 @@ class Config:
     dir: Path = Path(".cache/clients")
     """Where the Python environments are made."""
     reuse: Annotated[bool, FlagCreatePairsOff] = False
-    """Take environments that are there as they are."""
+    """Take environments that are there, with this project installed anew."""
+    jobs: int = 1
+    """Trainings at a time, of one client."""
     no_checks: Annotated[bool, FlagCreatePairsOff] = False
     """Train alone."""
 
@@ -91,6 +94,8 @@ class Config:
             raise ConfigError(
                 f"steps is {self.steps}, expected 20 or more for each of {self.num_envs} robots."
             )
+        if self.jobs < 1:
+            raise ConfigError(f"jobs is {self.jobs}, expected 1 or more.")
         if len(set(self.client)) < len(self.client):
             raise ConfigError("--client has a client twice, expected each once.")
 
@@ -116,11 +121,12 @@ def environment(client: str, config: Config) -> Path:
     folder = config.dir / client
     # Absolute, but the link is not followed: it is what makes the environment.
     python = (folder / ("Scripts" if os.name == "nt" else "bin") / "python").absolute()
+    pip = [str(python), "-m", "pip", "install", "--quiet", "-c", str(ROOT / "constraints.txt")]
     if config.reuse and python.exists():
+        run([*pip, "--no-deps", "--force-reinstall", str(ROOT)])
         return python
     # CleanRL 1.2.0 imports distutils, which setuptools brings where Python has it no more.
     run([sys.executable, "-m", "venv", "--clear", str(folder)])
-    pip = [str(python), "-m", "pip", "install", "--quiet", "-c", str(ROOT / "constraints.txt")]
     run([*pip, "setuptools", str(ROOT), *requirements(client)])
     return python
 
@@ -180,13 +186,16 @@ def tried(client: Client, config: Config) -> list[dict[str, Any]]:
                 told |= {name: getattr(config, name) for name in figures}
                 flags = [f"--{name.replace('_', '-')}={value}" for name, value in told.items()]
                 jobs.append(("train", variant, flags))
-    rows = []
-    for what, name, flags in jobs:
+
+    def done(job: tuple[str, str, list[str]]) -> list[dict[str, Any]]:
+        what, name, flags = job
         try:
-            rows += ask(python, client, flags)
+            return ask(python, client, flags)
         except BMError as error:
-            rows.append(failure(client, what, name, error))
-    return rows
+            return [failure(client, what, name, error)]
+
+    with ThreadPoolExecutor(config.jobs) as pool:
+        return [row for rows in pool.map(done, jobs) for row in rows]
 
 
 def table(rows: list[dict[str, Any]]) -> str:
