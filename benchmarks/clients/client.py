@@ -159,7 +159,7 @@ def train_sb3(env: Episodes, config: Config, noise: float) -> dict[str, Any]:
 
     from bm_envs.adapters.sb3 import SB3VecEnv
 
-    settings = {"n_steps": 32, "batch_size": 512, "n_epochs": 5}
+    settings: dict[str, Any] = {"n_steps": 32, "batch_size": 512, "n_epochs": 5}
     robots = VecNormalize(VecMonitor(SB3VecEnv(env)), norm_reward=False)
     policy = {"log_std_init": float(np.log(noise))}
     model = PPO(
@@ -206,6 +206,7 @@ def train_rsl_rl(env: Episodes, config: Config, noise: float) -> dict[str, Any]:
 def train_skrl(env: Episodes, config: Config, noise: float) -> dict[str, Any]:
     """skrl: `PPO` with observations and values normalized by its `RunningStandardScaler`."""
     import torch
+    from skrl.agents.torch import ExperimentCfg
     from skrl.agents.torch.ppo import PPO, PPO_CFG
     from skrl.envs.wrappers.torch import wrap_env
     from skrl.memories.torch import RandomMemory
@@ -216,7 +217,7 @@ def train_skrl(env: Episodes, config: Config, noise: float) -> dict[str, Any]:
     from torch import nn
 
     set_seed(config.seed)
-    robots = wrap_env(env, verbose=False)
+    robots: Any = wrap_env(env, verbose=False)
 
     def layers(outputs: int) -> nn.Sequential:
         size = robots.observation_space.shape[0]
@@ -248,7 +249,12 @@ def train_skrl(env: Episodes, config: Config, noise: float) -> dict[str, Any]:
         def compute(self, inputs: dict, role: str) -> tuple:
             return self.net(inputs["observations"]), {}
 
-    settings = {"rollouts": 32, "learning_epochs": 5, "mini_batches": 4, "learning_rate": 3e-4}
+    settings: dict[str, Any] = {
+        "rollouts": 32,
+        "learning_epochs": 5,
+        "mini_batches": 4,
+        "learning_rate": 3e-4,
+    }
     agent = PPO(
         models={"policy": Policy(), "value": Value()},
         memory=RandomMemory(
@@ -259,7 +265,7 @@ def train_skrl(env: Episodes, config: Config, noise: float) -> dict[str, Any]:
             observation_preprocessor=RunningStandardScaler,
             observation_preprocessor_kwargs={"size": robots.observation_space},
             value_preprocessor=RunningStandardScaler, value_preprocessor_kwargs={"size": 1},
-            experiment={"write_interval": 0, "checkpoint_interval": 0},
+            experiment=ExperimentCfg(write_interval=0, checkpoint_interval=0),
         ),
         **spaces,
     )  # fmt: skip
@@ -478,7 +484,7 @@ def sb3_subprocesses(method: str) -> None:
     env.reset()
     for _ in range(40):
         obs, *_ = env.step(np.zeros((2, 29), np.float32))
-    assert obs.shape == (2, 160)
+    assert isinstance(obs, np.ndarray) and obs.shape == (2, 160)
     env.close()
 
 

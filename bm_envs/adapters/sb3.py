@@ -77,7 +77,7 @@ class SB3VecEnv(VecEnv):
         done = terminated | truncated
         if done.any():
             final = rows(info["final_info"], self.num_envs, done)
-            for i in np.flatnonzero(done):
+            for i in np.flatnonzero(done).tolist():
                 self.reset_infos[i] = infos[i]
                 infos[i] = infos[i] | final[i]
                 infos[i]["terminal_observation"] = _row(info["final_obs"], i)
@@ -96,7 +96,8 @@ class SB3VecEnv(VecEnv):
                 f"The render mode is {self.render_mode}, pictures need 'rgb_array'.", stacklevel=2
             )
             return [None] * self.num_envs
-        return list(self.env.render() or ())
+        pictures: Any = self.env.render()
+        return list(pictures or ())
 
     # --- what robots have in common ---------------------------------------------------------------
 
@@ -161,7 +162,7 @@ def rows(
             plain = rows(values, num_envs, mask)
         else:
             plain = values.tolist() if values.ndim == 1 else list(values)
-        everyone = mask is None or mask.all()
-        for i in range(num_envs) if everyone else np.flatnonzero(mask).tolist():
+        ids = range(num_envs) if mask is None else np.flatnonzero(mask).tolist()
+        for i in ids:
             found[i][name] = plain[i]
     return found
