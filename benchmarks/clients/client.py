@@ -7,7 +7,8 @@ It runs in an environment that has the client's package. Without `--train` it ma
 checks; each is a row with `passed` and, where it failed, the error. With `--train` it trains one
 policy with the client's own PPO and defaults, but for the number of robots and samples, and the row
 has a curve: for each of `BINS` stretches of the training, over the episodes that ended in it, the
-mean length in control steps and the mean reward of a step.
+mean length in control steps and the mean reward of a step. Where a stretch is shorter than an
+episode can be, as in very small trainings, its first points know short episodes alone.
 
 What is trained on:
 
