@@ -966,7 +966,7 @@ class Goals:
     """The reference motion for imagination: what is shown, and what robots are compared with."""
 
     def __init__(self, task: TrackTask, device: torch.device) -> None:
-        self.table = torch.as_tensor(task._reference_table).to(device)
+        self.table = torch.tensor(task._reference_table).to(device)
         self.lead = task.config.lead
 
         body_quat = Reference(self.table).body_quat

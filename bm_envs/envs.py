@@ -22,7 +22,7 @@ from gymnasium.vector.utils import batch_space
 from bm_envs.backends.host import make_host_simulator
 from bm_envs.errors import ConfigError, MotionError, unknown_name
 from bm_envs.motion.clip import Clip
-from bm_envs.motion.library import load_motions
+from bm_envs.motion.shared import shared_motions
 from bm_envs.observation_terms import NO_STATE_ESTIMATION_TERMS
 from bm_envs.robots import g1
 from bm_envs.tasks.guided.config import GuidedConfig, config_class
@@ -98,7 +98,7 @@ def _resolve_clips(motion: Motion) -> list[Clip]:
         if isinstance(item, Clip):
             clips.append(item)
         elif isinstance(item, str | os.PathLike):
-            clips.extend(load_motions(os.fspath(item)))
+            clips.extend(shared_motions(os.fspath(item)))
         else:
             raise MotionError(
                 f"motion is {motion!r}, expected a name, a path, a Clip or several of those."

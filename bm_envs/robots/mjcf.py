@@ -14,19 +14,23 @@ never tests a body against its parent.
 
 from __future__ import annotations
 
+import copy
+import functools
 import xml.etree.ElementTree as ET
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import mujoco
 import numpy as np
-from tyro.conf import Positional, arg
 
 from bm_envs import cli
 from bm_envs.errors import ConfigError
 from bm_envs.robots import g1
+
+if TYPE_CHECKING:
+    from tyro.conf import Positional, arg
 
 FOOT_FRICTION = 0.6
 VISUAL_GROUP = 2
@@ -186,7 +190,18 @@ def add_sensors(sensor: ET.Element, tracked: Sequence[str], self_collision: bool
 def compile_model(
     config: ModelConfig = ModelConfig(), tracked: Sequence[str] = (), *, contacts: bool = False
 ) -> mujoco.MjModel:
-    """The compiled model of `build_mjcf`, with the poses of `g1.POSES` as keyframes."""
+    """The compiled model of `build_mjcf`, with the poses of `g1.POSES` as keyframes.
+
+    It is the caller's own, to be changed at will.
+    """
+    if config.visuals or config.mesh_dir:  # made of files that may change
+        return mujoco.MjModel.from_xml_string(build_mjcf(config, tracked, contacts=contacts))
+    return copy.copy(_compiled(config, tuple(tracked), contacts))
+
+
+@functools.lru_cache(maxsize=16)
+def _compiled(config: ModelConfig, tracked: tuple[str, ...], contacts: bool) -> mujoco.MjModel:
+    """A model that nobody changes."""
     return mujoco.MjModel.from_xml_string(build_mjcf(config, tracked, contacts=contacts))
 
 
@@ -302,4 +317,7 @@ def main(config: WriteConfig) -> None:
 
 
 if __name__ == "__main__":
+    # Of the annotations above, which are read when the command runs; environments need no flags.
+    from tyro.conf import Positional, arg
+
     cli.run(main, WriteConfig)

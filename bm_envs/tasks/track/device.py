@@ -149,7 +149,7 @@ class DeviceTrack:
         self.sampler = DeviceSampler(task, on)
 
         def constant(values: np.ndarray | float, dtype: torch.dtype = torch.float32) -> Tensor:
-            return torch.as_tensor(values, device=on).to(dtype)
+            return torch.tensor(values, device=on).to(dtype)
 
         self._reference_table = constant(task._reference_table)
         self._shown_table = constant(task._shown_table)

@@ -5,7 +5,9 @@ For NumPy and torch alike: the tables are NumPy's, rows are whatever they were g
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import weakref
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -18,6 +20,22 @@ END_EFFECTORS = tuple(g1.TRACKED_BODIES.index(name) for name in g1.END_EFFECTORS
 FEET = tuple(g1.TRACKED_BODIES.index(name) for name in g1.FOOT_BODIES)
 K, J = len(g1.TRACKED_BODIES), g1.NUM_JOINTS
 _TRACKED = np.array([g1.BODY_NAMES.index(name) for name in g1.TRACKED_BODIES])
+
+
+# What was made of a clip, as long as it lives: environments of the same clips share it.
+_made: weakref.WeakKeyDictionary[Clip, dict[Any, np.ndarray]] = weakref.WeakKeyDictionary()
+
+
+def _table(clips: Sequence[Clip], key: Any, rows: Callable[[Clip], np.ndarray]) -> np.ndarray:
+    """`rows` of all clips one after another, float32, read-only. `[F, SIZE]`."""
+    parts = []
+    for clip in clips:
+        made = _made.setdefault(clip, {})
+        if key not in made:
+            made[key] = rows(clip).astype(np.float32)
+            made[key].setflags(write=False)
+        parts.append(made[key])
+    return parts[0] if len(parts) == 1 else np.concatenate(parts)
 
 
 def _anchor_axes(clip: Clip) -> np.ndarray:
@@ -46,19 +64,20 @@ class Reference:
     @staticmethod
     def table(clips: Sequence[Clip]) -> np.ndarray:
         """All frames of all clips, one row a frame in the layout of the views. `[F, SIZE]`."""
+        return _table(clips, "reference", Reference._rows)
+
+    @staticmethod
+    def _rows(clip: Clip) -> np.ndarray:
         return np.concatenate([
-            np.concatenate([
-                clip.joint_pos, clip.joint_vel,
-                *(
-                    array[:, _TRACKED].reshape(clip.num_frames, -1)
-                    for array in (
-                        clip.body_pos_w, clip.body_quat_w, clip.body_lin_vel_w, clip.body_ang_vel_w
-                    )
-                ),
-                _anchor_axes(clip).reshape(-1, 9),
-            ], axis=1)
-            for clip in clips
-        ]).astype(np.float32)  # fmt: skip
+            clip.joint_pos, clip.joint_vel,
+            *(
+                array[:, _TRACKED].reshape(clip.num_frames, -1)
+                for array in (
+                    clip.body_pos_w, clip.body_quat_w, clip.body_lin_vel_w, clip.body_ang_vel_w
+                )
+            ),
+            _anchor_axes(clip).reshape(-1, 9),
+        ], axis=1)  # fmt: skip
 
 
 class Shown:
@@ -79,11 +98,12 @@ class Shown:
     def table(clips: Sequence[Clip], lead: int) -> np.ndarray:
         """For every frame t of every clip what is shown at t: frame t + lead. `[F, SIZE]`."""
         anchor = _TRACKED[ANCHOR]
-        rows = []
-        for clip in clips:
+
+        def rows(clip: Clip) -> np.ndarray:
             frames = np.minimum(np.arange(clip.num_frames) + lead, clip.num_frames - 1)
-            rows.append(np.concatenate([
+            return np.concatenate([
                 clip.joint_pos[frames], clip.joint_vel[frames], clip.body_pos_w[frames, anchor],
                 _anchor_axes(clip)[frames].reshape(-1, 9),
-            ], axis=1))  # fmt: skip
-        return np.concatenate(rows).astype(np.float32)
+            ], axis=1)  # fmt: skip
+
+        return _table(clips, ("shown", lead), rows)
