@@ -1,8 +1,8 @@
 r"""CleanRL's `ppo_continuous_action.py` with the three edits that our environments want.
 
     python benchmarks/clients/cleanrl.py --out my_ppo.py
-    python my_ppo.py --env-id bm_envs:BMTrack-G1-v0 --num-envs 32 --num-steps 64 \
-        --num-minibatches 4 --update-epochs 5 --total-timesteps 300000
+    python my_ppo.py --env-id bm_envs:BMTrack-G1-v0 --num-envs 64 --num-steps 32 \
+        --num-minibatches 4 --learning-rate 1e-3 --total-timesteps 2000000
 
 The script is CleanRL's (MIT licence) and no part of this project: it is taken from the release on
 the package index with pip, or from `--script`, a copy of yours. The edits, shown when made:

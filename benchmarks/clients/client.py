@@ -154,20 +154,20 @@ def make(config: Config, variant: Variant) -> Episodes:
 
 
 def train_sb3(env: Episodes, config: Config, noise: float) -> dict[str, Any]:
-    """Stable-Baselines3: `PPO` with observations normalized by its `VecNormalize`."""
+    """Stable-Baselines3: `PPO` behind its `VecNormalize`."""
     from stable_baselines3 import PPO
     from stable_baselines3.common.vec_env import VecMonitor, VecNormalize
 
     from bm_envs.adapters.sb3 import SB3VecEnv
 
-    settings: dict[str, Any] = {"n_steps": 32, "batch_size": 512, "n_epochs": 5}
-    robots = VecNormalize(VecMonitor(SB3VecEnv(env)), norm_reward=False)
+    settings: dict[str, Any] = {"n_steps": 32, "batch_size": 512, "learning_rate": 1e-3}
+    robots = VecNormalize(VecMonitor(SB3VecEnv(env)))
     policy = {"log_std_init": float(np.log(noise))}
     model = PPO(
         "MlpPolicy", robots, **settings, seed=config.seed, policy_kwargs=policy, device="cpu"
     )
     model.learn(config.steps)
-    return {**settings, "norm_reward": False}
+    return settings
 
 
 def train_rsl_rl(env: Episodes, config: Config, noise: float) -> dict[str, Any]:
@@ -298,7 +298,7 @@ def train_cleanrl(config: Config, preset: str, noise: float) -> CleanRL:
     """CleanRL: its script for continuous actions as `cleanrl.py` edits it, in its own process."""
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-    settings = {"num_steps": 64, "num_minibatches": 4, "update_epochs": 5}
+    settings = {"num_steps": 32, "num_minibatches": 4, "learning_rate": 1e-3}
     with tempfile.TemporaryDirectory() as folder:
         script = Path(folder) / "script.py"
         edit = [
