@@ -82,6 +82,14 @@ class Named(int):
         return f"{int(self)} ({self.name!r})"
 
 
+class UnknownArgument(ConfigError, TypeError):
+    """An argument that the environment does not have.
+
+    A TypeError with Python's words, too: who makes environments of many kinds, as TorchRL's
+    `GymEnv` does, tries an argument and goes by them.
+    """
+
+
 def _resolve_clips(motion: Motion) -> list[Clip]:
     single = isinstance(motion, str | os.PathLike | Clip)
     items = [motion] if single or not isinstance(motion, Sequence) else list(motion)
@@ -126,7 +134,11 @@ def _check_arguments(env: type, unknown: Mapping[str, Any], **given: Any) -> Non
     """
     if unknown:
         known = [name for name in inspect.signature(env).parameters if name != "unknown"]
-        raise ConfigError(unknown_name("argument", next(iter(unknown)), known))
+        name = next(iter(unknown))
+        raise UnknownArgument(
+            f"{env.__name__}.__init__() got an unexpected keyword argument '{name}'. "
+            + unknown_name("argument", name, known)
+        )
     for name, least in (("num_envs", 1), ("threads", 0), ("width", 1), ("height", 1)):
         value = given.get(name, least)
         integer = isinstance(value, int | np.integer) and not isinstance(value, bool)
@@ -406,6 +418,11 @@ class _VectorEnv(gymnasium.vector.VectorEnv):
         self._ended = np.zeros(num_envs, bool)  # next_step: to be reset by the coming step
         self._started = False
         self._streams: Streams | None = None  # in place of the batch's generator
+
+    @property
+    def max_episode_steps(self) -> int | None:
+        """Control steps after which an episode is cut off; None: as the task says alone."""
+        return self._max_steps
 
     @property
     def _rng(self) -> Any:

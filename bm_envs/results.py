@@ -11,6 +11,7 @@ machine may be anywhere.
 from __future__ import annotations
 
 import datetime
+import itertools
 import json
 import math
 import re
@@ -592,6 +593,54 @@ def _reliability(row: dict[str, Any], settings: dict[str, Any]) -> Iterator[tupl
         yield "wrong", "at most the inputs"
 
 
+CLIENTS: Rules = {
+    "client": text(),
+    "version": text(),
+    "what": text("check", "train"),
+    "name": text(),
+    "passed": truth(),
+    "reason": Rule("a text", lambda v: isinstance(v, str)),
+    "wall_s": number(0),
+    "preset": text(required=False),
+    "noise_std": number(0, above=True, required=False),
+    "num_envs": whole(1, required=False),
+    "seed": whole(required=False),
+    "steps": whole(1, required=False),
+    "settings": table(required=False),
+    "episode_length_first": number(1, null=True, required=False),
+    "episode_length_last": number(1, null=True, required=False),
+    "reward_per_step_first": number(null=True, required=False),
+    "reward_per_step_last": number(null=True, required=False),
+    "curve": listing(required=False),
+}
+
+
+def _clients(row: dict[str, Any], settings: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    if row["passed"] != (row["reason"] == ""):
+        yield "reason", "a reason where it did not pass, and none where it did"
+    if row["what"] == "check" or not row["passed"]:
+        return
+    for name, rule in CLIENTS.items():
+        if name not in row or row[name] is None:
+            yield name, f"{rule.expected} in a training that passed"
+            return
+    points = row["curve"]
+    whole_point = all(
+        isinstance(point, list) and len(point) == 3 and all(map(number().holds, point))
+        for point in points
+    )
+    if len(points) < 2 or not whole_point:
+        yield "curve", "two points or more of steps, length and reward"
+        return
+    steps = [0, *(point[0] for point in points), row["steps"] + ROUNDING]
+    if any(a >= b for a, b in itertools.pairwise(steps)):
+        yield "curve", f"steps that rise to at most {row['steps']}"
+    for i, figure in ((1, "episode_length"), (2, "reward_per_step")):
+        for end, point in (("first", points[0]), ("last", points[-1])):
+            if row[f"{figure}_{end}"] != point[i]:
+                yield f"{figure}_{end}", f"{point[i]:g}, as the curve has it"
+
+
 KINDS: dict[str, Kind] = {
     "track": Kind(TRACK, _track, TRACK_SETTINGS),
     "guided": Kind(GUIDED, _guided),
@@ -604,6 +653,7 @@ KINDS: dict[str, Kind] = {
     "conformance": Kind(CONFORMANCE, _conformance),
     "sim2sim": Kind(SIM2SIM, _sim2sim),
     "world_model": Kind(WORLD_MODEL),
+    "clients": Kind(CLIENTS, _clients),
     "retarget": Kind(RETARGET),
     "retarget_solvers": Kind(RETARGET_SOLVERS),
     "reliability": Kind(RELIABILITY, _reliability),

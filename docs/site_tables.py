@@ -501,6 +501,16 @@ def _reliability_row(row: dict[str, Any]) -> list[str]:
     return [row["surface"], row["fault"], row["expected"], *counts]
 
 
+def _client_row(row: dict[str, Any]) -> list[str]:
+    head = [row["client"], row["version"], f"{row['what']}: {row['name']}"]
+    if not row.get("curve"):
+        return [*head, "", "", "", "passed" if row["passed"] else row["reason"]]
+    lengths = f"{row['episode_length_first']:.0f}, {row['episode_length_last']:.0f}"
+    rewards = f"{row['reward_per_step_first']:.3f}, {row['reward_per_step_last']:.3f}"
+    noise = f"`{row['preset']}`, {_number(row['noise_std'])}"
+    return [*head, noise, lengths, rewards, f"{row['steps']:,} steps, seed {row['seed']}"]
+
+
 _RESULTS: dict[str, tuple[list[str], Callable[[dict[str, Any]], list[str]]]] = {
     "track": (
         ["motion", "protocol", "completed (95 % interval)", "survived, s", "global, mm",
@@ -514,6 +524,11 @@ _RESULTS: dict[str, tuple[list[str], Callable[[dict[str, Any]], list[str]]]] = {
     ),
     "guided": (
         ["policy", "task", "successes", "95 % interval", "mean speed, m/s", "sampler"], _guided_row,
+    ),
+    "clients": (
+        ["client", "version", "what", "preset, noise", "steps of an episode: first, last",
+         "reward of a step: first, last", "outcome"],
+        _client_row,
     ),
     "gates": (["gate", "what", "value", "threshold", "unit", ""], _gate_row),
     "reliability": (

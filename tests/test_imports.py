@@ -16,6 +16,8 @@ ROOT = Path(__file__).resolve().parent.parent
 SCRIPT_FOLDERS = ("algos", "benchmarks", "tools")
 # Imported when asked for, and the extras that bring their packages.
 ENGINES = {
+    "adapters.rsl_rl": "clients",
+    "adapters.sb3": "clients",
     "backends.mujoco_warp": "warp",
     "backends.mujoco_warp_kernels": "warp",
     "backends.isaaclab": "isaaclab",
@@ -28,6 +30,7 @@ ENGINES = {
 # What a distribution brings beside its own name: packages of its wheel, and those that it pins.
 BRINGS = {
     "isaaclab": {"isaaclab_newton", "isaaclab_ov", "mujoco_warp", "newton", "torch", "warp"},
+    "rsl-rl-lib": {"rsl_rl", "torch"},  # which it requires
     "viser": {"msgspec", "websockets", "zstandard"},  # which it requires; pinned with it
 }
 
@@ -63,6 +66,7 @@ MAY_IMPORT = {
         "rotations",
     },
     "envs": {"backends", "errors", "motion", "observation_terms", "robots", "rotations", "tasks"},
+    "adapters": {"envs", "errors", "tasks"},
     "evaluation": {"envs", "errors", "motion", "policy", "robots", "tasks"},
     "results": {"cli", "errors", "evaluation", "motion", "tasks"},
     "web": {"backends.mujoco_render", "errors", "robots", "rotations"},
@@ -168,6 +172,8 @@ def test_the_package_imports_one_way():
         ("deploy.robot", "backends.mujoco_cpu"),
         ("errors", "robots"),
         ("envs", "evaluation"),
+        ("envs", "adapters.sb3"),
+        ("adapters.sb3", "training"),
         ("web", "backends.mujoco_cpu"),
         ("web", "envs"),
     ],
@@ -248,6 +254,7 @@ def test_importing_the_package_is_light():
     heavy = (
         "torch", "huggingface_hub", "onnx", "onnxruntime", "tensorboard", "scipy", "av", "imageio",
         "moviepy", "tyro", "mujoco_warp", "isaaclab", "wandb", "viser", "cyclonedds", "roslibpy",
+        "stable_baselines3", "rsl_rl",
     )  # fmt: skip
     assert importlib.util.find_spec("torch"), "premise: what must stay out could come in"
     code = f"import bm_envs, sys; print([name for name in {heavy} if name in sys.modules])"

@@ -12,7 +12,9 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = ["README.md", "CONTRIBUTING.md", "CHANGELOG.md"]
 PAGES += sorted(path.relative_to(ROOT).as_posix() for path in (ROOT / "docs").rglob("*.md"))
-SCRIPT = re.compile(r"(?:python )?((?:algos|benchmarks|tools)/\w+\.py)((?:[^\S\n]+[^\s`|]+)*)")
+SCRIPT = re.compile(
+    r"(?:python )?((?:algos|benchmarks|tools)/(?:\w+/)?\w+\.py)((?:[^\S\n]+[^\s`|]+)*)"
+)
 
 
 def text(page):
