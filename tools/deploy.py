@@ -71,7 +71,7 @@ class Config:
     lost_s: float = 0.2
     """Seconds without a state after which motors are damped."""
     policy_config: Path | None = None
-    """JSON with the metadata that the policy file lacks; keys as in the ONNX metadata."""
+    """Metadata that the policy file lacks: JSON, keys as in the ONNX metadata, or a deploy.yaml."""
     json: Path | None = None
     """File to write what happened to."""
 

@@ -127,6 +127,8 @@ def new_folder(path: Path) -> Iterator[Path]:
         yield temporary
         temporary.chmod(0o755)
         temporary.replace(path)
+    except OSError as error:  # a disk that is full, or a folder that was taken away
+        raise ConfigError(f"{path}: cannot be written ({error.strerror or error}).") from error
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
 
@@ -338,7 +340,12 @@ def push(config: Push) -> None:
         return
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        stage(folder, config)
+        try:
+            stage(folder, config)
+        except OSError as error:
+            raise ConfigError(
+                f"The files to push cannot be written to {name} ({error.strerror or error})."
+            ) from error
         address, commit = hub.push_folder(
             folder, repository, private=config.private, message=config.message
         )
