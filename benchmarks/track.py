@@ -85,7 +85,7 @@ class Config:
     no_failure: Annotated[bool, FlagCreatePairsOff] = False
     """Leave the failure rules off; see above what success then means."""
     policy_config: Path | None = None
-    """JSON with the metadata that the policy file lacks; keys as in the ONNX metadata."""
+    """Metadata that the policy file lacks: JSON, keys as in the ONNX metadata, or a deploy.yaml."""
     backend: str = "mujoco"
     """Physics backend."""
     feet: Literal["spheres", "capsules"] = "spheres"

@@ -20,12 +20,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from bm_envs.cli import file_sha256
+from bm_envs.cli import file_sha256, shortened
 from bm_envs.errors import BMError, HubError
 
 Kind = Literal["dataset", "model"]
 PREFIX = "hub:"
 SUMS = "SHA256SUMS"
+MAX_SUMS = 2**20  # bytes; a policy has about ten files
 PATTERNS = (
     "*.onnx", "*.safetensors", "*.json", "*.jsonl", "*.md", "*.png", "*.jpg", "*.svg", "*.mp4",
     "*.webm", "LICENSE", SUMS,
@@ -86,6 +87,12 @@ def one_sentence(
     ) as problem:  # fmt: skip
         reason = _explain(hub, problem, kind, pushing, absent)
         raise error(f"{where}: {reason}.") from problem
+    # The client trusts what a server says: an answer of another shape makes it stumble anywhere.
+    except Exception as problem:
+        raise error(
+            f"{where}: the Hub's answer is none that its client understands "
+            f"({type(problem).__name__})."
+        ) from problem
 
 
 def _explain(hub: Any, problem: Exception, kind: Kind, pushing: bool, absent: str) -> str:
@@ -115,9 +122,8 @@ def _explain(hub: Any, problem: Exception, kind: Kind, pushing: bool, absent: st
         return f"{absent} and {unreachable}"
     elif isinstance(problem, errors.EntryNotFoundError):
         return f"the Hub has no such file in this {kind}"
-    lines = str(problem).strip().splitlines()
-    failed = "the upload failed" if pushing else "the download failed"
-    return f"{failed} ({lines[0].rstrip('.') if lines else type(problem).__name__})"
+    told = shortened(str(problem)).rstrip(".") or type(problem).__name__
+    return f"the {'upload' if pushing else 'download'} failed ({told})"
 
 
 # --- policies -------------------------------------------------------------------------------------
@@ -185,15 +191,28 @@ def check_sums(folder: Path, where: str) -> dict[str, str]:
         for path in sorted(folder.rglob("*"))
         if path.is_file() and ".cache" not in path.relative_to(folder).parts
     }
+    for name in found:
+        # What a repository may hold is for programs to read, and for nobody to execute or obey.
+        if any(part.startswith(".") for part in name.split("/")) or not name.isprintable():
+            raise HubError(
+                f"{where}: holds a hidden file '{shortened(name, 60)}'; nothing of it is used."
+            )
     if SUMS not in found:
         return found
     listed = {}
-    for line in (folder / SUMS).read_text(encoding="utf-8", errors="replace").splitlines():
-        digest, _, name = line.partition("  ")
-        listed[name] = digest
+    with (folder / SUMS).open("rb") as stream:
+        text = stream.read(MAX_SUMS).decode("utf-8", "replace")
+    for line in text.splitlines():
+        if not (match := re.fullmatch(r"([0-9a-f]{64}) [ *](\S.*)", line)):
+            raise HubError(
+                f"{where}: its {SUMS} has the line '{shortened(line, 60)}', expected a digest and "
+                "a file's name; nothing of it is used."
+            )
+        listed[match[2]] = match[1]
     for name in sorted(listed.keys() | found.keys() - {SUMS}):
         if name not in found:
-            raise HubError(f"{where}: {name} of its {SUMS} is missing; nothing of it is used.")
+            missing = shortened(name, 60)
+            raise HubError(f"{where}: {missing} of its {SUMS} is missing; nothing of it is used.")
         if name not in listed:
             raise HubError(f"{where}: {name} is not in its {SUMS}; nothing of it is used.")
         if found[name] != listed[name]:

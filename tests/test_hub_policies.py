@@ -495,6 +495,93 @@ def test_a_folder_that_is_there_is_not_touched(server, home, tmp_path):
     assert files_in(tmp_path / "out") == {"mine"} and not server.requests
 
 
+EVIL = b'{"evil": 1}'
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["../../evil.json", "results/../../evil.json", "..\\evil.json", "evil\0.json", ".git/evil.json",
+     "x" * 300 + "evil.json"],
+)  # fmt: skip
+def test_names_that_lead_out_of_the_folder(server, home, tmp_path, pushed, name):
+    files = dict(pushed.commits[pushed.head])
+    del files["SHA256SUMS"]  # whose list would refuse them all
+    pushed.commit({**files, name: EVIL})
+    before = files_in(tmp_path)
+    sentence = refused(server, home, "pull", "me/wiggle", tmp_path / "out")
+    assert sentence.startswith("hub:me/wiggle: ") and sentence.isprintable()
+    new = {path for path in files_in(tmp_path) - before if not path.startswith(home.name)}
+    assert not new and not [path for path in tmp_path.parent.glob("evil*")]
+    for path in home.rglob("*evil*"):
+        assert path.resolve().is_relative_to(home.resolve())
+
+
+@pytest.mark.parametrize("commit", ["..", "x" * 5000])
+def test_a_commit_that_is_a_path(server, home, tmp_path, pushed, commit):
+    pushed.commits[commit] = pushed.commits.pop(pushed.head)
+    pushed.tags["main"] = commit
+    before = files_in(tmp_path)
+    sentence = refused(server, home, "pull", "me/wiggle", tmp_path / "out")
+    assert sentence.startswith("hub:me/wiggle: ") and sentence.isprintable()
+    assert len(sentence) < 400
+    assert not {p for p in files_in(tmp_path) - before if not p.startswith(home.name)}
+
+
+HTML = b"<!doctype html><html><body>Please log in</body></html>"
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "told"),
+    [
+        ("policy.onnx", HTML, "policy.onnx: not a readable ONNX model"),
+        ("policy.json", HTML, "policy.json: not a readable JSON file"),
+        ("results/out.json", HTML, "results/out.json: not a readable JSON file"),
+    ],
+)
+def test_a_page_in_place_of_a_file(server, home, tmp_path, pushed, name, content, told):
+    files = dict(pushed.commits[pushed.head])
+    del files["SHA256SUMS"]
+    pushed.commit({**files, name: content})
+    sentence = refused(server, home, "pull", "me/wiggle", tmp_path / "out")
+    assert sentence.startswith(f"hub:me/wiggle: {told}")
+    assert sentence.endswith("; nothing of it is used.")
+    assert not (tmp_path / "out").exists() and not list(tmp_path.glob(".out*"))
+
+
+@pytest.mark.parametrize("change", ["longer", "other"])
+def test_a_transfer_that_is_not_what_was_announced(server, home, tmp_path, pushed, change):
+    true = pushed.commits[pushed.head]["policy.onnx"]
+    server.sent["me/wiggle/policy.onnx"] = {
+        "longer": true + b"x", "other": bytes(len(true)),
+    }[change]  # fmt: skip
+    sentence = refused(server, home, "pull", "me/wiggle", tmp_path / "out")
+    assert "Consistency check failed" in sentence or "has SHA-256" in sentence
+    assert not (tmp_path / "out").exists() and not list(tmp_path.glob(".out*"))
+
+
+@pytest.mark.parametrize(
+    "sums", [HTML, b"\xff\x00" * 10**6, b"0" * 64 + b"  "]
+)  # fmt: skip
+def test_sums_that_are_none(server, home, tmp_path, pushed, sums):
+    pushed.commit({**pushed.commits[pushed.head], "SHA256SUMS": sums})
+    sentence = refused(server, home, "pull", "me/wiggle", tmp_path / "out")
+    assert "its SHA256SUMS has the line '" in sentence and len(sentence) < 300
+    assert sentence.isprintable() and not (tmp_path / "out").exists()
+
+
+def test_an_answer_of_another_shape(server, home, tmp_path, pushed, monkeypatch):
+    import hub_server
+
+    send = hub_server._Handler._json
+    for answer in ([], {"sha": 3, "siblings": 3}):
+        monkeypatch.setattr(
+            hub_server._Handler, "_json", lambda self, value, status=200, a=answer: send(self, a)
+        )
+        sentence = refused(server, home, "pull", "me/wiggle", tmp_path / "out")
+        assert sentence.startswith("hub:me/wiggle: ") and len(sentence) < 400
+        assert not (tmp_path / "out").exists()
+
+
 # --- sums and names ---
 
 

@@ -2,6 +2,7 @@
 
 import json
 import pickle
+import time
 import zipfile
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from policy_files import make_clip, make_mlp, save_checkpoint
 
 from bm_envs.errors import PolicyError
 from bm_envs.policy import PolicySpec, load_policy, mlp_from_checkpoint, write_onnx
+from bm_envs.policy.archive import check_archive
 
 
 class Marker:
@@ -507,3 +509,62 @@ def test_archives_with_odd_members(tmp_path, checkpoint):
         refuse(mlp_from_checkpoint, tmp_path, checkpoint)
     (checkpoint.parent / "checkpoint.pt").unlink()
     assert "no such checkpoint" in refuse(mlp_from_checkpoint, tmp_path, checkpoint)
+
+
+def _nested(levels):
+    """A pickle of a tuple of two references to a tuple of two references ..., as a key."""
+    tuples = b"U\x01a\x85" + b"".join(
+        b"q" + bytes([i]) + b"h" + bytes([i]) + b"\x86" for i in range(levels)
+    )
+    return b"\x80\x02}" + tuples + b"K\x01s."
+
+
+ARCHIVES = {
+    "a key of thirty levels": (zipfile.ZIP_STORED, "data.pkl", lambda _: _nested(30)),
+    "an actor of thirty levels": (
+        zipfile.ZIP_STORED, "data.pkl",
+        lambda _: b"\x80\x02}U\x05actor" + _nested(30)[3:-5] + b"s.",
+    ),
+    "a gigabyte of zeros as weights": (zipfile.ZIP_DEFLATED, "data/0", lambda _: bytes(3 * 10**8)),
+    "a gigabyte of nothing": (
+        zipfile.ZIP_DEFLATED, "data.pkl", lambda _: b"\x80\x02" + b"N" * 3 * 10**8 + b".",
+    ),
+    "lists without end": (
+        zipfile.ZIP_STORED, "data.pkl", lambda _: b"\x80\x02" + b"]" * 10**5 + b"a" * 10**5 + b".",
+    ),
+    "marks without end": (zipfile.ZIP_STORED, "data.pkl", lambda _: b"\x80\x02" + b"(" * 10**6),
+    "nothing": (zipfile.ZIP_STORED, "data.pkl", lambda _: b""),
+    "half of it": (zipfile.ZIP_STORED, "data.pkl", lambda content: content[: len(content) // 2]),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", ARCHIVES)
+def test_checkpoints_that_unpack_without_end(tmp_path, checkpoint, name):
+    compression, suffix, change = ARCHIVES[name]
+    content = {}
+    with zipfile.ZipFile(checkpoint) as archive:
+        for member in archive.namelist():
+            content[member] = archive.read(member)
+    with zipfile.ZipFile(checkpoint, "w", compression) as archive:
+        for member, data in content.items():
+            archive.writestr(member, change(data) if member.endswith(suffix) else data)
+    assert checkpoint.stat().st_size < 2e6
+    start = time.process_time()
+    message = refuse(mlp_from_checkpoint, tmp_path, checkpoint)
+    assert time.process_time() - start < 2
+    if "levels" in name:
+        assert "nests references that stand for more than 1000000 values" in message
+    if "gigabyte" in name:
+        assert "unpacks to 286 MiB, more than 4 times its size" in message
+
+
+def test_true_checkpoints_pass(tmp_path):
+    state = {
+        "actor": {f"layers.{i}.weight": torch.zeros(300, 300) for i in range(4)},
+        "optimizer": {"state": {i: {"step": torch.tensor(1.0)} for i in range(500)}},
+        "curve": [float(i) for i in range(10_000)], "shared": [torch.zeros(3)] * 1000,
+        "text": "x" * 10_000,
+    }  # fmt: skip
+    for options in ({}, {"pickle_protocol": 4}):
+        torch.save(state, tmp_path / "c.pt", **options)
+        check_archive(tmp_path / "c.pt")

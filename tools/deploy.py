@@ -79,7 +79,7 @@ class Config:
     envelope: Annotated[bool, FlagCreatePairsOff] = False
     """Print the safety envelope and end."""
     policy_config: Path | None = None
-    """JSON with the metadata that the policy file lacks; keys as in the ONNX metadata."""
+    """Metadata that the policy file lacks: JSON, keys as in the ONNX metadata, or a deploy.yaml."""
     json: Path | None = None
     """File to write what happened to."""
 

@@ -20,7 +20,7 @@ A reference motion inside the network goes along only where its licence lets eve
 from __future__ import annotations
 
 import contextlib
-import json
+import importlib.util
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
@@ -31,12 +31,13 @@ from typing import Annotated, Any
 from tyro.conf import FlagCreatePairsOff, Positional, arg
 
 from bm_envs import cli, hub
-from bm_envs.errors import ConfigError, HubError, PolicyError, ResultError
+from bm_envs.errors import BMError, ConfigError, HubError, PolicyError, ResultError
 from bm_envs.motion import library
 from bm_envs.policy import (
     MOTION_OUTPUTS,
     MOTION_REMOVED,
     SHIPPED,
+    check_description,
     read_onnx,
     remove_motion,
 )
@@ -126,6 +127,8 @@ def new_folder(path: Path) -> Iterator[Path]:
         yield temporary
         temporary.chmod(0o755)
         temporary.replace(path)
+    except OSError as error:  # a disk that is full, or a folder that was taken away
+        raise ConfigError(f"{path}: cannot be written ({error.strerror or error}).") from error
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
 
@@ -140,11 +143,32 @@ def pull(config: Pull) -> None:
         # The cache holds links; what is copied are the files behind them.
         shutil.copytree(found.folder, folder, dirs_exist_ok=True)
         digests = hub.check_sums(folder, f"hub:{reference}")
+        check_files(folder, f"hub:{reference}")
         cli.write_json(
             folder / HUB_JSON,
             {"repository": found.repository, "commit": found.commit, "sha256": digests},
         )
     print(f"hub:{found.repository}@{found.commit} in {config.out} ({len(digests)} files)")
+
+
+def check_files(folder: Path, where: str) -> None:
+    """Refuse a folder whose networks or description are not what their names tell.
+
+    A page of a proxy that asks to log in is a file, too. Networks are looked at where the package
+    onnx is there.
+
+    Raises:
+        HubError: one of them cannot be read.
+    """
+    try:
+        for name in NETWORKS:
+            if (folder / name).is_file() and importlib.util.find_spec("onnx") is not None:
+                read_onnx(folder / name)
+        for path in sorted(folder.rglob("*.json")):
+            cli.read_json(path)
+    except BMError as error:
+        told = str(error).replace(f"{folder}/", "")
+        raise HubError(f"{where}: {told} Nothing of it is used.".replace(". N", "; n")) from None
 
 
 # --- push -----------------------------------------------------------------------------------------
@@ -184,12 +208,10 @@ def find(policy: str) -> Source:
     if not path.is_file():
         raise PolicyError(f"{policy}: no such policy file or run directory.")
     named = path.parent / "policy.json" if path.name in NETWORKS else path.with_suffix(".json")
-    try:
-        description = json.loads(named.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        description = None
-    if not isinstance(description, dict) or description.get("format") not in FORMATS:
+    description = cli.read_json(named, PolicyError) if named.is_file() else None
+    if not isinstance(description, dict) or description.get("format") not in [*FORMATS]:
         raise PolicyError(f"{path}: has no description, expected {named.name} beside it.")
+    check_description(named, description)
     digest = cli.file_sha256(path)
     if (told := (description.get("network") or {}).get("sha256")) not in (None, digest):
         raise PolicyError(
@@ -318,7 +340,12 @@ def push(config: Push) -> None:
         return
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        stage(folder, config)
+        try:
+            stage(folder, config)
+        except OSError as error:
+            raise ConfigError(
+                f"The files to push cannot be written to {name} ({error.strerror or error})."
+            ) from error
         address, commit = hub.push_folder(
             folder, repository, private=config.private, message=config.message
         )
@@ -463,12 +490,14 @@ def training_text(config: Push, description: Mapping[str, Any], names: Sequence[
     """How it was trained, as far as anybody tells."""
     training = description.get("training") or {}
     facts = []
-    if training.get("env_steps"):
-        facts.append(f"{training['env_steps'] / 1e6:.1f} million control steps")
-    if training.get("wall_s"):
-        facts.append(f"{training['wall_s'] / 60:.0f} minutes")
-    machine = training.get("machine") or {}
-    if machine.get("processor"):
+    for key, unit, text in (
+        ("env_steps", 1e6, "{:.1f} million control steps"), ("wall_s", 60, "{:.0f} minutes"),
+    ):  # fmt: skip
+        figure = training.get(key)
+        if isinstance(figure, (int, float)) and figure:
+            facts.append(text.format(figure / unit))
+    machine = training.get("machine")
+    if isinstance(machine, dict) and machine.get("processor"):
         facts.append(", ".join(map(str, filter(None, [
             machine["processor"], f"{machine.get('cores')} cores", machine.get("gpu"),
         ]))))  # fmt: skip

@@ -95,7 +95,7 @@ class Config:
     feet: Literal["spheres", "capsules"] = "spheres"
     """Foot contact shape of the policy's robot."""
     policy_config: Path | None = None
-    """JSON with the metadata that the policy file lacks; keys as in the ONNX metadata."""
+    """Metadata that the policy file lacks: JSON, keys as in the ONNX metadata, or a deploy.yaml."""
     lead: Literal[0, 1] = 1
     """Frames by which the reference that the policy sees is ahead of the robot."""
 

@@ -83,7 +83,7 @@ class Config:
     controller: Annotated[ControllerConfig, arg(name="")] = field(default_factory=ControllerConfig)
     """The controller of --task track."""
     policy_config: Path | None = None
-    """JSON with the metadata that the policy file lacks; keys as in the ONNX metadata."""
+    """Metadata that the policy file lacks: JSON, keys as in the ONNX metadata, or a deploy.yaml."""
 
     def __post_init__(self) -> None:
         for name, limit in (("connect_s", 600.0), ("command_s", 600.0), ("speed", 100.0)):

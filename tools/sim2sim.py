@@ -77,7 +77,7 @@ class Config:
     fast: Annotated[bool, FlagCreatePairsOff] = False
     """Leave shadows and smooth edges out of the video."""
     policy_config: Path | None = None
-    """JSON with the metadata that the policy file lacks; keys as in the ONNX metadata."""
+    """Metadata that the policy file lacks: JSON, keys as in the ONNX metadata, or a deploy.yaml."""
 
     def __post_init__(self) -> None:
         if not 1 <= self.trials <= 10_000:

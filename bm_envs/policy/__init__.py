@@ -46,6 +46,7 @@ from bm_envs.errors import BMError, BMWarning, HubError, PolicyError, unknown_na
 from bm_envs.observation_terms import POLICY_TERMS, TERMS
 from bm_envs.policy import foreign
 from bm_envs.policy import graph as graph_files
+from bm_envs.policy.archive import check_archive
 from bm_envs.robots import g1, kinematics
 
 if TYPE_CHECKING:
@@ -498,6 +499,7 @@ def mlp_from_checkpoint(path: str | Path) -> MLP:
     network = config.get("network")
     if not isinstance(network, dict):
         raise PolicyError(f"{path.parent / 'config.json'}: 'network' is missing or no object.")
+    check_archive(path)
     try:
         if damage := zip_damage(path):
             raise ValueError(damage)

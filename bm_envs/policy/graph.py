@@ -366,7 +366,7 @@ def _evaluate(
     )
     try:
         with np.errstate(all="ignore"):
-            return ReferenceEvaluator(model).run(None, dict(values))
+            return list(ReferenceEvaluator(model).run(None, dict(values)))
     except Exception:  # of many classes: then the size is not told, and the graph refused
         return None
 
