@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from policy_files import make_mlp
 
 from bm_envs import cli, envs
 from bm_envs import rotations as rot
@@ -20,6 +21,7 @@ from bm_envs.errors import BMWarning, MotionError, MotionWarning
 from bm_envs.motion import checks, consistency, feasibility, formats, rates
 from bm_envs.motion.clip import ARRAY_SHAPES, clip_from_states, load_npz, save_npz
 from bm_envs.motion.library import load_motion, load_motions
+from bm_envs.policy import PolicySpec, load_policy, write_onnx
 from bm_envs.robots import g1
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -695,6 +697,26 @@ def test_warnings_are_lines_and_each_is_told_once(capsys):
     lines = capsys.readouterr().err.splitlines()
     assert lines[0] == "warning: one line" and len(lines) == cli.WARNING_LINES + 1
     assert lines[-1] == "warning: 21 more like these."
+
+
+def test_a_policys_own_motion_passes_the_gate(tmp_path):
+    spec, pose = PolicySpec.for_g1(), make_mlp()
+    pos, quat, joints, fps = states("turn_left")
+    for shift in (0.0, 0.098, -0.3):
+        clip = clip_from_states(
+            "turn", fps, pos + [0, 0, shift], quat, joints, source="", licence="CC0"
+        )  # fmt: skip
+        write_onnx(tmp_path / "p.onnx", pose, spec, clip)
+        policy = load_policy(tmp_path / "p.onnx")
+        if shift == 0.0:
+            silent(policy.embedded_clip)
+        elif shift > 0:
+            says = r"p.onnx: the motion inside: the feet and all else are 0.098 m or more"
+            with pytest.warns(MotionWarning, match=says):
+                policy.embedded_clip()
+        else:
+            with pytest.raises(MotionError, match=r"p.onnx: the motion inside: .* under the floor"):
+                policy.embedded_clip()
 
 
 # --- the documentation ----------------------------------------------------------------------------
