@@ -88,6 +88,14 @@ def silent(function, *arguments, **keywords):
         return function(*arguments, **keywords)
 
 
+@pytest.fixture
+def arrays(tmp_path):
+    """Those of whole_body_tracking's file of the package's walk, without names."""
+    save_npz(load_motion("walk[4:12]"), tmp_path / "w.npz")
+    with np.load(tmp_path / "w.npz") as file:
+        return {"fps": np.array([50]), **{key: file[key] for key in ARRAY_SHAPES}}
+
+
 # --- lies, their causes, and the flags that mend them ---------------------------------------------
 
 LIES = {
@@ -312,6 +320,44 @@ def test_a_pelvis_that_jumps_is_refused(tmp_path, size):
     silent(convert, tmp_path, path, "--frame-range", "42", "200")
 
 
+@pytest.mark.parametrize(("change", "says"), [
+    ("pelvis", r"the pelvis moves at 7.\d m/s at 0.98 s"),
+    ("joint", r"'right_elbow_joint' moves at 1[12]\d% of its limit at 0.98 s"),
+    ("range", r"'left_knee_joint' is 0.2\d rad beyond its range at 10.00 s"),
+])  # fmt: skip
+def test_what_no_public_motion_does_is_warned_of(tmp_path, change, says):
+    pos, quat, joints, fps = states("stand")
+    if change == "pelvis":
+        pos[50:, 0] += 7.2 / fps
+    if change == "joint":
+        elbow = g1.JOINT_NAMES.index("right_elbow_joint")
+        joints[50:, elbow] += 1.2 * g1.VELOCITY_LIMIT[elbow] / fps
+    if change == "range":
+        knee = g1.JOINT_NAMES.index("left_knee_joint")
+        joints[50:, knee] = g1.JOINT_RANGE[knee, 1] - np.linspace(2.0, -0.2, len(pos) - 50)
+        pos[:, 2] += 0.02
+    clip = clip_from_states("a", fps, pos, quat, joints, source="", licence="")
+    save_npz(clip, tmp_path / "a.npz")
+    with pytest.warns(MotionWarning, match=says):
+        load_motion(str(tmp_path / "a.npz"))
+
+
+@pytest.mark.parametrize(("keys", "says"), [
+    ({"framerate": 50}, None), ({"mocap_framerate": np.float32(50)}, None), ({"dt": [0.02]}, None),
+    ({"fps": 50, "dt": np.float32(0.02)}, None), ({}, "lacks fps"), ({"fps": 0}, "fps is 0, expec"),
+    ({"fps": 50, "mocap_frame_rate": 30}, "contradict"), ({"dt": 50}, "dt is 50, expected"),
+    ({"fps": "50"}, "fps has type"),
+])  # fmt: skip
+def test_rates_of_an_npz(tmp_path, arrays, keys, says):
+    bare = {key: value for key, value in arrays.items() if key != "fps"}
+    np.savez(tmp_path / "a.npz", **bare | {key: np.array(value) for key, value in keys.items()})
+    if says is None:
+        assert silent(load_motion, str(tmp_path / "a.npz")).num_frames == 401
+    else:
+        with pytest.raises(MotionError, match=says):
+            load_motion(str(tmp_path / "a.npz"))
+
+
 def test_what_is_refused_is_still_looked_at(tmp_path, capsys):
     path = lie("wxyz", tmp_path / "a.csv", *resampled())
     check_reference.main(check_reference.Config(motion=(path,)))
@@ -476,14 +522,6 @@ def test_23_joints_without_names_are_a_question(tmp_path):
 
 
 # --- what a file says twice -----------------------------------------------------------------------
-
-
-@pytest.fixture
-def arrays(tmp_path):
-    """Those of whole_body_tracking's file of the package's walk, without names."""
-    save_npz(load_motion("walk[4:12]"), tmp_path / "w.npz")
-    with np.load(tmp_path / "w.npz") as file:
-        return {"fps": np.array([50]), **{key: file[key] for key in ARRAY_SHAPES}}
 
 
 def wrong(arrays, key):
