@@ -358,6 +358,22 @@ def test_rates_of_an_npz(tmp_path, arrays, keys, says):
             load_motion(str(tmp_path / "a.npz"))
 
 
+@pytest.mark.parametrize(("angle", "says"), [(3.0, "refused"), (0.6, "warned"), (0.3, "passes")])
+def test_a_pelvis_that_turns_at_once(tmp_path, angle, says):
+    pos, quat, joints, fps = states("stand")
+    _, quat[60:] = yawed(pos[60:], quat[60:], angle)
+    quat[100:] *= -1  # the same rotations
+    clip = clip_from_states("a", fps, pos, quat, joints, source="", licence="")
+    found, doubts = checks.refusal(clip), checks.doubtful(clip)
+    if says == "refused":
+        assert found is not None and found.startswith("the pelvis turns by 3 rad at 1.18 s")
+    else:
+        assert found is None
+        assert [d[:25] for d in doubts] == (
+            ["the pelvis turns at 30.0 "] if says == "warned" else []
+        )
+
+
 def test_what_is_refused_is_still_looked_at(tmp_path, capsys):
     path = lie("wxyz", tmp_path / "a.csv", *resampled())
     check_reference.main(check_reference.Config(motion=(path,)))
