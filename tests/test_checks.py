@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from policy_files import make_mlp
 
 from bm_envs import cli, envs
 from bm_envs import rotations as rot
@@ -20,6 +21,7 @@ from bm_envs.errors import BMWarning, MotionError, MotionWarning
 from bm_envs.motion import checks, consistency, feasibility, formats, rates
 from bm_envs.motion.clip import ARRAY_SHAPES, clip_from_states, load_npz, save_npz
 from bm_envs.motion.library import load_motion, load_motions
+from bm_envs.policy import PolicySpec, load_policy, write_onnx
 from bm_envs.robots import g1
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -84,6 +86,14 @@ def silent(function, *arguments, **keywords):
     with warnings.catch_warnings():
         warnings.simplefilter("error", BMWarning)
         return function(*arguments, **keywords)
+
+
+@pytest.fixture
+def arrays(tmp_path):
+    """Those of whole_body_tracking's file of the package's walk, without names."""
+    save_npz(load_motion("walk[4:12]"), tmp_path / "w.npz")
+    with np.load(tmp_path / "w.npz") as file:
+        return {"fps": np.array([50]), **{key: file[key] for key in ARRAY_SHAPES}}
 
 
 # --- lies, their causes, and the flags that mend them ---------------------------------------------
@@ -310,6 +320,60 @@ def test_a_pelvis_that_jumps_is_refused(tmp_path, size):
     silent(convert, tmp_path, path, "--frame-range", "42", "200")
 
 
+@pytest.mark.parametrize(("change", "says"), [
+    ("pelvis", r"the pelvis moves at 7.\d m/s at 0.98 s"),
+    ("joint", r"'right_elbow_joint' moves at 1[12]\d% of its limit at 0.98 s"),
+    ("range", r"'left_knee_joint' is 0.2\d rad beyond its range at 10.00 s"),
+])  # fmt: skip
+def test_what_no_public_motion_does_is_warned_of(tmp_path, change, says):
+    pos, quat, joints, fps = states("stand")
+    if change == "pelvis":
+        pos[50:, 0] += 7.2 / fps
+    if change == "joint":
+        elbow = g1.JOINT_NAMES.index("right_elbow_joint")
+        joints[50:, elbow] += 1.2 * g1.VELOCITY_LIMIT[elbow] / fps
+    if change == "range":
+        knee = g1.JOINT_NAMES.index("left_knee_joint")
+        joints[50:, knee] = g1.JOINT_RANGE[knee, 1] - np.linspace(2.0, -0.2, len(pos) - 50)
+        pos[:, 2] += 0.02
+    clip = clip_from_states("a", fps, pos, quat, joints, source="", licence="")
+    save_npz(clip, tmp_path / "a.npz")
+    with pytest.warns(MotionWarning, match=says):
+        load_motion(str(tmp_path / "a.npz"))
+
+
+@pytest.mark.parametrize(("keys", "says"), [
+    ({"framerate": 50}, None), ({"mocap_framerate": np.float32(50)}, None), ({"dt": [0.02]}, None),
+    ({"fps": 50, "dt": np.float32(0.02)}, None), ({}, "lacks fps"), ({"fps": 0}, "fps is 0, expec"),
+    ({"fps": 50, "mocap_frame_rate": 30}, "contradict"), ({"dt": 50}, "dt is 50, expected"),
+    ({"fps": "50"}, "fps has type"),
+])  # fmt: skip
+def test_rates_of_an_npz(tmp_path, arrays, keys, says):
+    bare = {key: value for key, value in arrays.items() if key != "fps"}
+    np.savez(tmp_path / "a.npz", **bare | {key: np.array(value) for key, value in keys.items()})
+    if says is None:
+        assert silent(load_motion, str(tmp_path / "a.npz")).num_frames == 401
+    else:
+        with pytest.raises(MotionError, match=says):
+            load_motion(str(tmp_path / "a.npz"))
+
+
+@pytest.mark.parametrize(("angle", "says"), [(3.0, "refused"), (0.6, "warned"), (0.3, "passes")])
+def test_a_pelvis_that_turns_at_once(tmp_path, angle, says):
+    pos, quat, joints, fps = states("stand")
+    _, quat[60:] = yawed(pos[60:], quat[60:], angle)
+    quat[100:] *= -1  # the same rotations
+    clip = clip_from_states("a", fps, pos, quat, joints, source="", licence="")
+    found, doubts = checks.refusal(clip), checks.doubtful(clip)
+    if says == "refused":
+        assert found is not None and found.startswith("the pelvis turns by 3 rad at 1.18 s")
+    else:
+        assert found is None
+        assert [d[:25] for d in doubts] == (
+            ["the pelvis turns at 30.0 "] if says == "warned" else []
+        )
+
+
 def test_what_is_refused_is_still_looked_at(tmp_path, capsys):
     path = lie("wxyz", tmp_path / "a.csv", *resampled())
     check_reference.main(check_reference.Config(motion=(path,)))
@@ -474,14 +538,6 @@ def test_23_joints_without_names_are_a_question(tmp_path):
 
 
 # --- what a file says twice -----------------------------------------------------------------------
-
-
-@pytest.fixture
-def arrays(tmp_path):
-    """Those of whole_body_tracking's file of the package's walk, without names."""
-    save_npz(load_motion("walk[4:12]"), tmp_path / "w.npz")
-    with np.load(tmp_path / "w.npz") as file:
-        return {"fps": np.array([50]), **{key: file[key] for key in ARRAY_SHAPES}}
 
 
 def wrong(arrays, key):
@@ -695,6 +751,26 @@ def test_warnings_are_lines_and_each_is_told_once(capsys):
     lines = capsys.readouterr().err.splitlines()
     assert lines[0] == "warning: one line" and len(lines) == cli.WARNING_LINES + 1
     assert lines[-1] == "warning: 21 more like these."
+
+
+def test_a_policys_own_motion_passes_the_gate(tmp_path):
+    spec, pose = PolicySpec.for_g1(), make_mlp()
+    pos, quat, joints, fps = states("turn_left")
+    for shift in (0.0, 0.098, -0.3):
+        clip = clip_from_states(
+            "turn", fps, pos + [0, 0, shift], quat, joints, source="", licence="CC0"
+        )  # fmt: skip
+        write_onnx(tmp_path / "p.onnx", pose, spec, clip)
+        policy = load_policy(tmp_path / "p.onnx")
+        if shift == 0.0:
+            silent(policy.embedded_clip)
+        elif shift > 0:
+            says = r"p.onnx: the motion inside: the feet and all else are 0.098 m or more"
+            with pytest.warns(MotionWarning, match=says):
+                policy.embedded_clip()
+        else:
+            with pytest.raises(MotionError, match=r"p.onnx: the motion inside: .* under the floor"):
+                policy.embedded_clip()
 
 
 # --- the documentation ----------------------------------------------------------------------------

@@ -13,7 +13,8 @@ the joints' range. A motion whose cost is large while the same numbers read in a
 a motion of small cost is refused, and the other way is its likely cause. Where no other way is
 better the motion is only strange, and passes.
 
-`RULES` is what is looked at; `docs/motions.md` shows it.
+`RULES` is what is looked at; `docs/motions.md` shows it. The file is long because every refusal
+tells its figure, its likely cause and the way out.
 """
 
 from __future__ import annotations
@@ -48,6 +49,8 @@ SPEED_REFUSED = 20.0
 """m/s of the pelvis between two frames: twice the fastest person."""
 SPEED_DOUBTED = 6.5
 """m/s likewise; LAFAN1, with a sprint in it, has up to 5.6."""
+TURN_REFUSED = 60.0
+"""rad/s of the pelvis between two frames, ten turns a second; LAFAN1 has up to 11.7."""
 JOINT_SPEED_DOUBTED = 1.1
 """Share of a joint's limit; LAFAN1's glitches reach 1.00."""
 FRAMES = 64
@@ -90,6 +93,8 @@ RULES = (
          "as with a root height of 0", "refused", "--ground"),
     Rule("the pelvis jumps", f"faster than {SPEED_REFUSED:g} m/s between two frames", "refused",
          "--frame-range"),
+    Rule("the pelvis turns at once", f"faster than {TURN_REFUSED:g} rad/s between two frames",
+         "refused", "--frame-range"),
     Rule("over the floor", f"more than {feasibility.CLEARANCE:g} m in nine of ten frames",
          "warning", "--ground"),
     Rule("under the floor", f"more than {SUNK:g} m in one of ten frames", "warning", "--ground"),
@@ -97,6 +102,8 @@ RULES = (
          f" m/s or {feasibility.START_JOINT_SPEED:g} rad/s and {feasibility.START_RATIO:g} times"
          " what follows", "warning", "--frame-range"),
     Rule("the pelvis is fast", f"faster than {SPEED_DOUBTED:g} m/s", "warning", "--input-fps"),
+    Rule("the pelvis turns fast", f"faster than {feasibility.ROOT_TURN:g} rad/s", "warning",
+         "--input-fps"),
     Rule("a joint is fast", f"faster than {JOINT_SPEED_DOUBTED:g} times its limit", "warning",
          "--input-fps"),
     Rule("a joint beyond its range", f"by more than {feasibility.JOINT_EXCESS:g} rad", "warning",
@@ -341,6 +348,14 @@ def refusal(clip: Clip, quat: QuatOrder = "wxyz") -> str | None:
             f" is {speed[jump]:.3g} m/s, expected at most {SPEED_REFUSED:g}; cut it there"
             " (NAME[START:END], or --frame-range of tools/csv_to_npz.py)."
         )
+    turn = feasibility.root_turn(clip)
+    flip = int(turn.argmax())
+    if turn[flip] > TURN_REFUSED:
+        return (
+            f"the pelvis turns by {turn[flip] / clip.fps:.3g} rad at {flip / clip.fps:.2f} s, which"
+            f" is {turn[flip]:.3g} rad/s, expected at most {TURN_REFUSED:g}; cut it there"
+            " (NAME[START:END], or --frame-range of tools/csv_to_npz.py)."
+        )
     if found.middle < -SUNK_REFUSED and not np.any(np.abs(clip.body_pos_w[:, 0, 2]) > 1e-6):
         return (
             f"the root's height is 0 in all frames, and so the robot is {-found.middle:.2f} m under"
@@ -401,6 +416,10 @@ def doubtful(clip: Clip, *, is_start: bool = True) -> list[str]:
     frame = int(speed.argmax())
     if speed[frame] > SPEED_DOUBTED:
         says.append(f"the pelvis moves at {speed[frame]:.1f} m/s at {frame / clip.fps:.2f} s")
+    turn = feasibility.root_turn(clip)
+    frame = int(turn.argmax())
+    if turn[frame] > feasibility.ROOT_TURN:
+        says.append(f"the pelvis turns at {turn[frame]:.1f} rad/s at {frame / clip.fps:.2f} s")
     ratio = feasibility.joint_speed_ratio(clip)
     frame, joint = np.unravel_index(ratio.argmax(), ratio.shape)
     if ratio[frame, joint] > JOINT_SPEED_DOUBTED:

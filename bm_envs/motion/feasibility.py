@@ -86,9 +86,7 @@ def examine(clip: Clip) -> Feasibility:
     links = clip.body_pos_w[:, :, 2].astype(np.float64)
     lowest, link = _largest(-links)
     speed = root_speed(clip)
-    quat = clip.body_quat_w[:, 0].astype(np.float64)
-    change = rot.quat_to_rotvec(rot.quat_mul(quat[1:], rot.quat_conj(quat[:-1])))
-    turn = np.linalg.norm(change, axis=1) / dt
+    turn = root_turn(clip)
     lowest_point = np.minimum(soles.min(axis=1), links.min(axis=1))
     floating, landed = _longest(lowest_point > FLIGHT_HEIGHT, dt)
     clearance = np.percentile(lowest_point, 10)
@@ -144,6 +142,13 @@ def root_speed(clip: Clip) -> np.ndarray:
     """`[T - 1]` m/s: speed of the pelvis between two frames."""
     root = clip.body_pos_w[:, 0].astype(np.float64)
     return np.linalg.norm(np.diff(root, axis=0), axis=1) * clip.fps
+
+
+def root_turn(clip: Clip) -> np.ndarray:
+    """`[T - 1]` rad/s: turning rate of the pelvis between two frames."""
+    quat = clip.body_quat_w[:, 0].astype(np.float64)
+    change = rot.quat_to_rotvec(rot.quat_mul(quat[1:], rot.quat_conj(quat[:-1])))
+    return np.linalg.norm(change, axis=1) * clip.fps
 
 
 def describe_start(clip: Clip) -> str:

@@ -1,9 +1,12 @@
 """Motions of the G1 in the files of other projects, told apart by what is in them.
 
-`READERS` lists them; `docs/motions.md` shows it. Pickles are read by `pickles.py`, which runs no
-code. Their root quaternions are x y z w; joints are the project's 29 in its order. A motion without
-`dof` has it in `pose_aa [T, 1 + joints + more, 3]`: rotation vectors of the root and of each joint
-about its own axis. A file with several clips gives one by `FILE.pkl#NAME`.
+`READERS` lists them; `docs/motions.md` shows it. They are in one file because all of them come to
+the same root poses, joints and rate, and most differ by a few keys.
+
+Pickles are read by `pickles.py`, which runs no code. Their root quaternions are x y z w; joints are
+the project's 29 in its order. A motion without `dof` has it in `pose_aa [T, 1 + joints + more, 3]`:
+rotation vectors of the root and of each joint about its own axis. A file with several clips gives
+one by `FILE.pkl#NAME`.
 
 What a file does not say is not guessed. 23 joints may be the robot without wrists or Unitree's own
 of 23, so names or other keys must tell, or the user (`Layout.joints`). A rate that is not there or

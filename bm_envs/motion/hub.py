@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from bm_envs.cli import file_sha256
-from bm_envs.errors import MotionError
+from bm_envs.errors import MotionError, MotionWarning
 from bm_envs.hub import client, one_sentence
 
 LAFAN1_REPO = "lvhaidong/LAFAN1_Retargeting_Dataset"
@@ -51,6 +51,7 @@ def fetch(filename: str, sha256: str, *, repo_id: str = LAFAN1_REPO) -> Path:
         damaged = True
         warnings.warn(
             f"{path}: has SHA-256 {found[:12]}..., expected {sha256[:12]}...; fetching it again.",
+            MotionWarning,
             stacklevel=2,
         )
     absent = "the cached copy is damaged" if damaged else "is not in the Hub cache"

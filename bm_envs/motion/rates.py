@@ -65,7 +65,8 @@ def rate_of(where: str, entries: dict[str, Any], fallback: float | None) -> floa
                 f" ({'frames a second' if key in RATE_KEYS else 'seconds a frame'},"
                 f" {RATES[0]:g} to {RATES[1]:g} frames a second); {advice}."
             )
-        found[key] = rate
+        # float32's 0.02 s are 49.9999989 frames a second.
+        found[key] = float(round(rate)) if abs(rate - round(rate)) < 1e-5 * rate else rate
     if not found:
         if fallback is None:
             raise MotionError(
