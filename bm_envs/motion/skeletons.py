@@ -59,8 +59,9 @@ far all the time, so the pelvis's up is wrong. In the five public BVH files of t
 7."""
 MAX_PACE = 25.0
 """Leg lengths a second of the root that 5 % of the frames may exceed: a sprinter has 14."""
-MAX_JUMP = 200.0
-"""The same of any frame: 3 m from one frame to the next at 50 Hz."""
+JUMP, MAX_JUMP = 50.0, 2000.0
+"""The same of any frame, to be warned of and at most: 0.8 and 34 m from one frame to the next at 50
+Hz. The first frame of many files is a T-pose at the origin, and the second where the person was."""
 TRUNK_LEGS = (0.15, 7.0)
 """Least and most of the trunk's length (hips to neck) over the leg's: 0.6 in a person."""
 LYING = {"pelvis": 0.12, "hip": 0.12, "chest": 0.14, "neck": 0.1}
@@ -285,11 +286,17 @@ def _check_limbs(
             f" most {MAX_PACE:g}: positions have another unit than the skeleton (mm or cm to m), or"
             f" {person.fps:.6g} is not its rate."
         )
-    if not pace.max() <= MAX_JUMP:
-        frame = int(pace.argmax())
-        raise MotionError(
+    if not pace.max() <= JUMP:
+        says = (
             f"{person.source}: its pelvis jumps by {pace.max() / person.fps:.4g} leg lengths at"
-            f" {frame / person.fps:.3f} s, expected a motion without gaps: cut it there."
+            f" {int(pace.argmax()) / person.fps:.3f} s"
+        )
+        if not pace.max() <= MAX_JUMP:
+            raise MotionError(f"{says}, expected a motion without gaps: cut it there.")
+        warnings.warn(
+            f"{says}; many files begin with a T-pose that is better cut off.",
+            MotionWarning,
+            stacklevel=3,
         )
 
 
