@@ -11,6 +11,8 @@ from pathlib import Path
 import numpy as np
 import people
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from scipy.spatial.transform import Rotation
 
 from bm_envs.errors import MotionError, MotionWarning
@@ -303,6 +305,48 @@ def test_positions_in_another_unit_than_the_skeleton(tmp_path, factor, sentence)
     else:
         with pytest.raises(MotionError, match=sentence):
             body_motion(moved, find_mapping(person))
+
+
+def test_a_jump_of_one_frame(tmp_path):
+    """A first frame elsewhere, as a T-pose at the origin is: 3 m are doubtful, 900 km are none."""
+    person = read(tmp_path, people.posed(LAFAN1, frames=61, **STANDING))
+    for metres, how in ((3.0, "warned"), (900_000.0, "refused"), (0.3, "read")):
+        pos = person.local_pos.copy()
+        pos[0, 0, 0] += 100.0 * metres
+        moved, mapping = replace(person, local_pos=pos), find_mapping(person)
+        if how == "warned":
+            # By hand: 300 cm in legs of 84.
+            with pytest.warns(
+                MotionWarning, match="its pelvis jumps by 3.571 leg lengths at 0.000"
+            ):
+                body_motion(moved, mapping)
+        elif how == "refused":
+            with pytest.raises(MotionError, match="leg lengths at 0.000 s, expected a motion with"):
+                body_motion(moved, mapping)
+        else:
+            with warnings.catch_warnings():
+                warnings.simplefilter("error")
+                body_motion(moved, mapping)
+
+
+@given(st.integers(0, 2**32 - 1), st.sampled_from(list(FILE_AXES)))
+@settings(max_examples=40, deadline=None)
+def test_no_posture_makes_another_axis_of_the_one_the_rest_pose_has(tmp_path_factory, seed, axis):
+    """However the body lies in space: the rest pose's axis, or a question that offers it."""
+    root = Rotation.random(random_state=seed)
+    text = people.posed(LAFAN1, root=root, height=80.0, frames=5, axes=FILE_AXES[axis])
+    person = read(tmp_path_factory.mktemp("posture"), text)
+    try:
+        body = body_motion(person, find_mapping(person))
+    except MotionError as error:
+        assert f"up is {axis} by the rest pose and " in str(error) and f"--up={axis} if" in str(
+            error
+        )
+    else:
+        assert body.found.up == axis
+        truth = root.apply([0.0, 1.0, 0.0])[1]  # how high the pelvis's up points
+        found = people.rotation(body.pelvis_quat).apply([0.0, 0.0, 1.0])[:, 2]
+        np.testing.assert_allclose(found, truth, atol=0.04)  # sways by 2 degrees
 
 
 def test_bodies_of_no_length_or_of_no_proportion(tmp_path):

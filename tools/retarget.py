@@ -5,7 +5,7 @@
     python tools/retarget.py IN.npz OUT.npz --skeleton my_body.json
 
 Skeletons of LAFAN1, CMU, FAIR, Mixamo and Xsens are told by their joints' names;
-`bm_envs/motion/skeletons.py` has what a mapping file holds, `bm_envs/motion/amass.py` what an
+`bm_envs/motion/mappings.py` has what a mapping file holds, `bm_envs/motion/amass.py` what an
 SMPL-family file and a skeleton file hold. What is written is a motion as any other (`--motion
 OUT.npz` of every command). What is printed says what was found in the file (skeleton, up axis and
 what says so, scale, floor) and how well the robot follows the person, with a warning for each

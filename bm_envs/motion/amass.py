@@ -30,7 +30,8 @@ from bm_envs.errors import MotionError
 from bm_envs.motion import npz
 from bm_envs.motion.bvh import PersonMotion
 from bm_envs.motion.clip import MAX_FRAMES
-from bm_envs.motion.skeletons import REST_UPRIGHT, numbers, read_json
+from bm_envs.motion.mappings import numbers, read_json
+from bm_envs.motion.skeletons import REST_UPRIGHT
 
 # The body's joints and their parents. Source: SMPL (Loper et al. 2015).
 JOINTS: tuple[tuple[str, int], ...] = (
