@@ -36,7 +36,7 @@ from bm_envs.deploy import envelope, unitree_topics
 from bm_envs.deploy.controller import Controller, ControllerConfig, Motion, damped
 from bm_envs.deploy.envelope import Stream
 from bm_envs.deploy.guard import Guard
-from bm_envs.deploy.process import Signals, Voice
+from bm_envs.deploy.process import Signals, Voice, open_streams
 from bm_envs.errors import ConfigError
 from bm_envs.policy import load_policy
 from bm_envs.robots import g1
@@ -368,4 +368,5 @@ def main(config: Config) -> int:
 
 
 if __name__ == "__main__":
+    open_streams()
     cli.run(main, Config)

@@ -12,6 +12,7 @@ import contextlib
 import os
 import queue
 import signal
+import sys
 import threading
 from types import FrameType, TracebackType
 from typing import Any, TextIO
@@ -24,6 +25,20 @@ _LEFT_ALONE = {
 }  # fmt: skip
 # A background process that uses its terminal would be stopped.
 _IGNORED = {"SIGTTIN", "SIGTTOU"}
+
+
+def open_streams() -> None:
+    """Open those of standard input, output and error that a process was started without.
+
+    Their numbers would become those of sockets and pipes, into which somebody then prints.
+    """
+    for number, name, mode in ((0, "stdin", "r"), (1, "stdout", "w"), (2, "stderr", "w")):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # takes the lowest number that is free, this one
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(number, mode, closefd=False))
 
 
 class Signals:
