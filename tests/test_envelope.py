@@ -474,8 +474,14 @@ def check_commands(wire):
     assert damped
 
 
-@pytest.mark.parametrize("clock", ["tick", "host"])
-@pytest.mark.parametrize("name", FAULTS)
+# Of the stream of states the two clocks are judged apart.
+BY_HOST = ("frozen", "gone", "flood of old states", "five states a second", "clock goes back",
+           "two robots", "two robots, ahead", "second publisher", "pose jumps")  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("name", "clock"), [*((name, "tick") for name in FAULTS), *((name, "host") for name in BY_HOST)]
+)
 def test_the_robot_is_damped_in_time(name, clock, deploy, walk):
     row, fault, within_s, sentence = FAULTS[name]
     wire = Wire(fault)
@@ -491,6 +497,39 @@ def test_the_robot_is_damped_in_time(name, clock, deploy, walk):
     check_commands(wire)
     active = [command for after, command, _ in wire.sent if after and command.stiffness.any()]
     assert len(active) <= within_s / SENSOR_DT + 1
+
+
+ANY_FLOAT = st.one_of(st.floats(width=32), st.floats(-3, 3, width=32))
+LIES = st.lists(
+    st.tuples(
+        st.sampled_from(["q", "dq", "quaternion", "gyroscope", "accelerometer"]),
+        st.integers(0, 28), ANY_FLOAT, st.integers(0, 20),
+    ),
+    min_size=1, max_size=6,
+)  # fmt: skip
+
+
+@settings(max_examples=12, deadline=None)
+@given(LIES)
+def test_whatever_states_say_commands_are_bounded(deploy, walk, lies):
+    """Any numbers in any fields, from any state on; it may go on or end, but never leave bounds."""
+
+    def fault(wire, message):
+        for field, index, value, since in lies:
+            if wire.since < since:
+                continue
+            if field in ("q", "dq"):
+                setattr(message.motor_state[index], field, value)
+            else:
+                values = list(getattr(message.imu_state, field))
+                values[index % len(values)] = value
+                setattr(message.imu_state, field, values)
+        return message
+
+    wire = Wire(fault)
+    report, _, _ = drive(deploy, wire, walk, motion="walk[0:0.3]")
+    assert report.phase in ("done", "damping")
+    check_commands(wire)
 
 
 def test_the_clock_of_old_states_is_noticed(deploy, walk):

@@ -314,13 +314,14 @@ def envelope_lines(config: Config) -> list[str]:
 
 def main(config: Config) -> int:
     """Control the robot; 1 if it was stopped for safety."""
-    unitree = unitree_topics()
     policy = load_policy(config.policy, config=config.policy_config)
-    motion = Motion(policy, config.motion)
-    controller = Controller(policy, motion, config.controller)
     if config.envelope:
+        envelope.check_policy(policy)
         print("\n".join(envelope_lines(config)))
         return 0
+    unitree = unitree_topics()
+    motion = Motion(policy, config.motion)
+    controller = Controller(policy, motion, config.controller)
     # The first call of a network takes longer than any other.
     policy(np.zeros((1, policy.spec.observation_size), np.float32))
     bus = unitree.Bus(config.interface, config.domain)
