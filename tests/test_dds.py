@@ -532,7 +532,7 @@ def hurt(*arguments, lost_s="5", **options):
     command = [
         sys.executable, str(DEPLOY), "walk", "--motion", "walk[0:6]", "--domain", str(DOMAIN + 3),
         "--clock", "tick", "--stand-s", "0.2", "--end-s", "600", "--lost-s", lost_s,
-        "--patience-s", PATIENCE, "--motors", *arguments,
+        "--patience-s", PATIENCE, "--motors", *map(str, arguments),
     ]  # fmt: skip
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1"}
     values = dict(stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)
@@ -686,6 +686,23 @@ def test_output_that_nobody_reads_does_not_hold_it_up(bus):
     os.close(read)
     assert process.returncode == 0
     assert len(peer.check()) > 500  # 0.2 s of standing, 1 s of motion, 0.1 s of end
+
+
+def test_a_process_without_any_stream_drives_as_well(bus, tmp_path):
+    """Closed ones, whose numbers the sockets and the guard's pipes would get."""
+
+    def close():
+        for number in range(3):
+            os.close(number)
+
+    path = tmp_path / "report.json"
+    process = hurt(
+        "--end-s", "0.1", "--motion", "walk[0:0.4]", "--json", path, stdout=None, stderr=None,
+        preexec_fn=close,
+    )  # fmt: skip
+    peer = Peer(bus)
+    assert peer.run(process)[0] == 0
+    assert json.loads(path.read_text())["phase"] == "done" and len(peer.check()) > 200
 
 
 def test_a_message_of_another_type_is_no_state(bus):

@@ -445,7 +445,9 @@ def drive(deploy, wire, policy, *, motors=True, clock="tick", motion="walk[0:4]"
     deploy["drive"].__globals__["time"] = wire
     said = []
     try:
-        report = deploy["drive"](driver, wire, wire if motors else None, config, say=said.append)
+        report = deploy["drive"](
+            driver, wire, wire if motors else None, config, say=lambda line: None, warn=said.append
+        )
     finally:
         deploy["drive"].__globals__["time"] = time
     return report, driver, said
@@ -472,8 +474,14 @@ def check_commands(wire):
     assert damped
 
 
-@pytest.mark.parametrize("clock", ["tick", "host"])
-@pytest.mark.parametrize("name", FAULTS)
+# Of the stream of states the two clocks are judged apart.
+BY_HOST = ("frozen", "gone", "flood of old states", "five states a second", "clock goes back",
+           "two robots", "two robots, ahead", "second publisher", "pose jumps")  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("name", "clock"), [*((name, "tick") for name in FAULTS), *((name, "host") for name in BY_HOST)]
+)
 def test_the_robot_is_damped_in_time(name, clock, deploy, walk):
     row, fault, within_s, sentence = FAULTS[name]
     wire = Wire(fault)
@@ -489,6 +497,39 @@ def test_the_robot_is_damped_in_time(name, clock, deploy, walk):
     check_commands(wire)
     active = [command for after, command, _ in wire.sent if after and command.stiffness.any()]
     assert len(active) <= within_s / SENSOR_DT + 1
+
+
+ANY_FLOAT = st.one_of(st.floats(width=32), st.floats(-3, 3, width=32))
+LIES = st.lists(
+    st.tuples(
+        st.sampled_from(["q", "dq", "quaternion", "gyroscope", "accelerometer"]),
+        st.integers(0, 28), ANY_FLOAT, st.integers(0, 20),
+    ),
+    min_size=1, max_size=6,
+)  # fmt: skip
+
+
+@settings(max_examples=12, deadline=None)
+@given(LIES)
+def test_whatever_states_say_commands_are_bounded(deploy, walk, lies):
+    """Any numbers in any fields, from any state on; it may go on or end, but never leave bounds."""
+
+    def fault(wire, message):
+        for field, index, value, since in lies:
+            if wire.since < since:
+                continue
+            if field in ("q", "dq"):
+                setattr(message.motor_state[index], field, value)
+            else:
+                values = list(getattr(message.imu_state, field))
+                values[index % len(values)] = value
+                setattr(message.imu_state, field, values)
+        return message
+
+    wire = Wire(fault)
+    report, _, _ = drive(deploy, wire, walk, motion="walk[0:0.3]")
+    assert report.phase in ("done", "damping")
+    check_commands(wire)
 
 
 def test_the_clock_of_old_states_is_noticed(deploy, walk):
@@ -515,9 +556,9 @@ def test_a_low_voltage_and_heat_are_warnings(deploy, walk):
 
     report, _, said = drive(deploy, Wire(fault), walk, motion="walk[0:1]")
     assert report.reason == ""
-    assert [line for line in said if line.startswith("warning")] == [
-        "warning: the motor of left_knee_joint has 38.5 V",
-        "warning: the motor of left_ankle_pitch_joint is at 90 C",
+    assert said == [
+        "the motor of left_knee_joint has 38.5 V",
+        "the motor of left_ankle_pitch_joint is at 90 C",
     ]
 
 
@@ -652,6 +693,25 @@ def test_a_dry_run_goes_on_where_targets_are_bounded(deploy):
     assert driver.envelope.bounded > envelope.BOUNDED_STEPS
 
 
+def test_commands_that_cannot_be_sent_end_it_in_a_sentence(deploy, walk):
+    """The network's interface is gone: neither the command nor, at first, the damping gets out."""
+    wire = Wire()
+    original, failed = wire.write, []
+
+    def write(message):
+        if wire.count >= BEGIN and len(failed) < 20:
+            failed.append(message)
+            raise ConnectionError("network is unreachable")
+        original(message)
+
+    wire.write = write
+    report, _, _ = drive(deploy, wire, walk)
+    assert report.reason == "commands cannot be sent (network is unreachable)"
+    # One command, and 19 of the 100 that damp.
+    assert len(failed) == 20 and sum(not c.stiffness.any() for _, c, _ in wire.sent) == 81
+    check_commands(wire)
+
+
 # --- the stream by itself -------------------------------------------------------------------------
 
 
@@ -704,6 +764,14 @@ def test_a_voice_never_holds_up_and_never_fails():
     closed = Voice(write)
     closed("nobody hears this")
     closed.close()
+
+
+def test_without_an_output_nothing_is_written_elsewhere(monkeypatch):
+    """Its number may be that of another file by then."""
+    monkeypatch.setattr(os, "write", lambda *arguments: pytest.fail("it wrote"))
+    voice = Voice(None)
+    voice("nobody hears this")
+    voice.close()
 
 
 def test_a_voice_says_all_in_order():

@@ -21,6 +21,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -35,7 +36,7 @@ from bm_envs.deploy import envelope, unitree_topics
 from bm_envs.deploy.controller import Controller, ControllerConfig, Motion, damped
 from bm_envs.deploy.envelope import Stream
 from bm_envs.deploy.guard import Guard
-from bm_envs.deploy.process import Signals, Voice
+from bm_envs.deploy.process import Signals, Voice, open_streams
 from bm_envs.errors import ConfigError
 from bm_envs.policy import load_policy
 from bm_envs.robots import g1
@@ -117,7 +118,7 @@ class Report:
 
 def first_state(
     states: Reader, commands: Writer | None, config: Config, guard: Guard | None,
-    asked: Callable[[], str], say: Callable[[str], None],
+    asked: Callable[[], str], warn: Callable[[str], None],
 ) -> LowState_:  # fmt: skip
     """Wait for a robot that tells its state and listens; the newest state.
 
@@ -141,7 +142,7 @@ def first_state(
                 if commands is not None and (odd or danger):
                     raise ConfigError(f"{odd or danger}; motors stay off.")
                 for text in filter(None, (odd, danger, warning)):
-                    say(f"warning: {text}")
+                    warn(text)
                 if guard is not None:
                     guard.tell(message.mode_machine)
             heard = commands is None or commands.is_heard
@@ -182,6 +183,7 @@ def other_robot(mode_machine: int) -> str:
 def drive(
     controller: Controller, states: Reader, commands: Writer | None, config: Config, *,
     guard: Guard | None = None, asked: Callable[[], str] = str, say: Callable[[str], None] = print,
+    warn: Callable[[str], None] = print,
 ) -> Report:  # fmt: skip
     """Control until there is nothing left to do.
 
@@ -193,17 +195,20 @@ def drive(
         guard: the process that damps when this one cannot.
         asked: name of a signal that has come, or nothing.
         say: prints a line.
+        warn: prints a warning.
     """
     unitree = unitree_topics()
     report = Report()
     controller.envelope.forgiving = commands is None
-    message = first_state(states, commands, config, guard, asked, say)
+    message = first_state(states, commands, config, guard, asked, warn)
     mode_machine = message.mode_machine
     say(f"robot found, mode_machine {mode_machine}")
     if mode_machine != envelope.MODE_MACHINE:
-        say(f"warning: mode_machine is {mode_machine}, of ours it is {envelope.MODE_MACHINE}")
+        warn(f"mode_machine is {mode_machine}, of ours it is {envelope.MODE_MACHINE}")
     stream = Stream(lost_s=config.lost_s, by_tick=config.clock == "tick")
     said, warned = -np.inf, ""
+    if guard is not None:
+        guard.beat()  # from its first sign on it watches
     try:
         while message is not None:
             kind, trouble = stream.take(
@@ -225,7 +230,7 @@ def drive(
                     controller.stop(trouble)
                 if warning and warning != warned:
                     warned = warning
-                    say(f"warning: {warning}")
+                    warn(warning)
                 if controller.phase in ("done", "damping"):
                     break
                 if commands is not None:
@@ -237,6 +242,8 @@ def drive(
             message = next_state(controller, states, stream, guard, asked)
     except KeyboardInterrupt:
         controller.stop("interrupted")
+    except ConnectionError as error:
+        controller.stop(f"commands cannot be sent ({error})")
     finally:
         if commands is not None:
             damp(commands, mode_machine, guard)
@@ -307,20 +314,21 @@ def envelope_lines(config: Config) -> list[str]:
 
 def main(config: Config) -> int:
     """Control the robot; 1 if it was stopped for safety."""
-    unitree = unitree_topics()
     policy = load_policy(config.policy, config=config.policy_config)
-    motion = Motion(policy, config.motion)
-    controller = Controller(policy, motion, config.controller)
     if config.envelope:
+        envelope.check_policy(policy)
         print("\n".join(envelope_lines(config)))
         return 0
+    unitree = unitree_topics()
+    motion = Motion(policy, config.motion)
+    controller = Controller(policy, motion, config.controller)
     # The first call of a network takes longer than any other.
     policy(np.zeros((1, policy.spec.observation_size), np.float32))
     bus = unitree.Bus(config.interface, config.domain)
     states = bus.reader(unitree.LOW_STATE_TOPIC)
     commands = bus.writer(unitree.LOW_CMD_TOPIC) if config.motors else None
     what = "MOTORS ON" if config.motors else "dry run, nothing is published"
-    say = Voice()
+    say, warnings = Voice(sys.stdout), Voice(sys.stderr)
     guard = None
     with Signals() as signals:
         try:
@@ -335,15 +343,16 @@ def main(config: Config) -> int:
                 guard = Guard(config.interface, config.domain, patience)
             report = drive(
                 controller, states, commands, config, guard=guard, asked=lambda: signals.asked,
-                say=say,
+                say=say, warn=lambda text: warnings(f"warning: {text}"),
             )  # fmt: skip
         finally:
             if guard is not None:
                 guard.dismiss()
             say.close()
+            warnings.close()
     if config.json is not None:
         cli.write_json(config.json, dataclasses.asdict(report))
-    say = Voice()
+    say = Voice(sys.stdout)
     say(
         f"{report.states} states ({report.late_states} overtaken, {report.repeated_states} "
         f"repeated, {report.broken_states} broken), {report.commands} commands "
@@ -360,4 +369,5 @@ def main(config: Config) -> int:
 
 
 if __name__ == "__main__":
+    open_streams()
     cli.run(main, Config)

@@ -119,6 +119,7 @@ def rows(
     bounded = (
         f"held to the bound; {DAMP} after {BOUNDED_STEPS} of {BOUNDED_OF} control steps"
     )  # fmt: skip
+    soon = f"same command; {BOUNDED_OF * CONTROL_DT:g} s"
     table = "robot table's effort and speed limits"
     return (
         Row("stiffness", span(STIFFNESS_RANGE, "N m/rad"), "published gains", refused, before),
@@ -127,12 +128,12 @@ def rows(
         Row("default pose", f"joint range and {DEFAULT_POSE_MARGIN:g} rad", "robot table", refused,
             before),
         Row("target beyond the joint's range", f"{RANGE_TORQUES:g} effort / stiffness, at most "
-            f"{RANGE_CAP:g} rad", table, bounded, "same command"),
+            f"{RANGE_CAP:g} rad", table, bounded, soon),
         Row("target from the measured position", "(effort + damping x speed limit) / stiffness, "
             f"at most {DISTANCE_CAP:g} rad", table, f"{bounded}; {DAMP} at once beyond {FAR:g} "
-            "times that", "same command"),
+            "times that", soon),
         Row("target's change in a control step", f"{STEP_TORQUES:g} effort / stiffness, at most "
-            f"{STEP_CAP:g} rad", table, bounded, "same command"),
+            f"{STEP_CAP:g} rad", table, bounded, soon),
         Row("action", "finite", "-", DAMP, "same command"),
         Row("control steps late by more than one", f"fewer than {LATE_STEPS} of {LATE_OF}",
             "ours", DAMP, f"{LATE_OF} steps"),

@@ -106,13 +106,14 @@ def watch(commands: Any, message: Any, patience_s: float, source: int) -> None:
             armed = True
             continue
         while not select.select([source], [], [], DAMP_EVERY_S)[0]:
-            commands.write(message)
+            with contextlib.suppress(ConnectionError):
+                commands.write(message)
 
 
 def damp(commands: Any, message: Any) -> None:
     """Let the motors resist and hold nothing, for a second."""
     for _ in range(round(DAMP_S / DAMP_EVERY_S)):
-        with contextlib.suppress(Exception):  # what fails once is tried again
+        with contextlib.suppress(ConnectionError):  # what fails once is tried again
             commands.write(message)
         time.sleep(DAMP_EVERY_S)
 

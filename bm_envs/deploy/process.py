@@ -12,9 +12,10 @@ import contextlib
 import os
 import queue
 import signal
+import sys
 import threading
 from types import FrameType, TracebackType
-from typing import Any
+from typing import Any, TextIO
 
 # Answered by the kernel (KILL, STOP), by Python (CHLD, PIPE, XFSZ), or of no effect; the next are
 # the processor's, after which no Python runs: the guard's business.
@@ -24,6 +25,20 @@ _LEFT_ALONE = {
 }  # fmt: skip
 # A background process that uses its terminal would be stopped.
 _IGNORED = {"SIGTTIN", "SIGTTOU"}
+
+
+def open_streams() -> None:
+    """Open those of standard input, output and error that a process was started without.
+
+    Their numbers would become those of sockets and pipes, into which somebody then prints.
+    """
+    for number, name, mode in ((0, "stdin", "r"), (1, "stdout", "w"), (2, "stderr", "w")):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # takes the lowest number that is free, this one
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(number, mode, closefd=False))
 
 
 class Signals:
@@ -69,8 +84,15 @@ def _name(number: int) -> str:
 class Voice:
     """Prints lines from a thread; calling it never waits and never fails."""
 
-    def __init__(self, descriptor: int = 1) -> None:
-        self._descriptor = descriptor
+    def __init__(self, file: int | TextIO | None) -> None:
+        """To an open file, by its number too; to none where a process was started without one.
+
+        That one's number may be another file's by then.
+        """
+        self._descriptor = file if isinstance(file, int) else None
+        if not isinstance(file, int) and file is not None:
+            with contextlib.suppress(OSError, ValueError):
+                self._descriptor = file.fileno()
         self._lines: queue.Queue[str | None] = queue.Queue(maxsize=100)
         # A daemon: it may be held up for ever when all else is over.
         self._thread = threading.Thread(target=self._print, daemon=True)
@@ -91,5 +113,5 @@ class Voice:
             data = f"{line}\n".encode()
             # Past Python's buffer, whose lock a held up thread would keep for ever.
             with contextlib.suppress(OSError):
-                while data:
+                while data and self._descriptor is not None:
                     data = data[os.write(self._descriptor, data) :]

@@ -343,7 +343,15 @@ class Writer:
         self._writer = DataWriter(participant, Topic(participant, topic, _TYPES[topic]))
 
     def write(self, message: LowCmd_ | LowState_) -> None:
-        self._writer.write(message)
+        """Send.
+
+        Raises:
+            ConnectionError: DDS cannot.
+        """
+        try:
+            self._writer.write(message)
+        except DDSException as error:
+            raise ConnectionError(error.msg.strip()) from None
 
     @property
     def is_heard(self) -> bool:
@@ -389,9 +397,10 @@ class Reader:
         while True:
             try:
                 samples = self._reader.take(self.DEPTH, condition=self._condition)
-            except Exception:  # bytes that do not fit the type; of several kinds
+            except Exception:  # bytes that do not fit the type, or no network; of several kinds
                 samples = []
                 self.broken += 1
+                time.sleep(0.001)
             told = [sample for sample in samples if hasattr(sample, "crc")]
             self.publishers = tuple({s.sample_info.publication_handle for s in told})
             if told and isinstance(told[0], LowState_):
