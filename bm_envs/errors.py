@@ -13,10 +13,6 @@ class BMError(ValueError):
     """Base of all errors about input; commands print it as one line and exit with status 2."""
 
 
-class BMWarning(UserWarning):
-    """Base of all warnings about input; commands print it as one line."""
-
-
 class ConfigError(BMError):
     """A setting or argument outside what is allowed."""
 
