@@ -11,6 +11,8 @@ the input is kept in `--out`. Rows are those of `benchmarks/reliability.py`.
 
 from __future__ import annotations
 
+import importlib
+import importlib.util
 import multiprocessing
 import os
 import pickle
@@ -160,8 +162,7 @@ READERS: dict[str, tuple[str, Callable[[], tuple[Callable[[Path], Any], bytes]]]
 
 def fuzz(name: str, seconds: int, seed: int, out: Path, shared: str) -> None:
     """Fuzz one reader until the time is over; libFuzzer ends the process."""
-    import atheris
-
+    atheris: Any = importlib.import_module("atheris")
     with atheris.instrument_imports(include=["bm_envs"]):
         surface, make = READERS[name]
         read, content = make()
@@ -195,10 +196,8 @@ def fuzz(name: str, seconds: int, seed: int, out: Path, shared: str) -> None:
 
 def main(config: Config) -> None:
     """Fuzz each reader in turn."""
-    try:
-        import atheris  # noqa: F401  # pyright: ignore[reportMissingImports]
-    except ImportError:
-        raise ConfigError("Fuzzing needs the package atheris: pip install atheris.") from None
+    if importlib.util.find_spec("atheris") is None:
+        raise ConfigError("Fuzzing needs the package atheris: pip install atheris.")
     config.out.mkdir(parents=True, exist_ok=True)
     rows = []
     context = multiprocessing.get_context("spawn")

@@ -11,6 +11,7 @@ where `BM_DATA_DIR` has them. Each is read in a process of its own. What may hap
     load     it loads without a word
     loads    it loads, with or without a warning
     any      a damaged file may still be whole: any of these, but no other error
+    damp     the robot's bounds hold, and where its table says so motors are damped in time
 
 An input is `wrong` where anything else happened, where reading took more than 2 s of processor time
 or more than 1 GB of memory, or where it made or changed a file. A row counts the inputs of one kind
@@ -40,9 +41,10 @@ import tempfile
 import time
 import traceback
 import warnings
+import xml.etree.ElementTree
 import zipfile
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -56,11 +58,12 @@ from bm_envs.motion import library
 from bm_envs.motion.clip import Clip, save_npz
 from bm_envs.robots import g1
 
-Expected = Literal["refuse", "doubt", "load", "loads", "any"]
+Expected = Literal["refuse", "doubt", "load", "loads", "any", "damp"]
 ALLOWED: dict[Expected, tuple[str, ...]] = {
     "refuse": ("refused",),
     "doubt": ("refused", "warned"),
     "load": ("loaded",),
+    "damp": ("refused",),
     "loads": ("loaded", "warned"),
     "any": ("refused", "warned", "loaded"),
 }
@@ -204,15 +207,24 @@ def _read_here(read: Read, path: Path) -> tuple[str, str, float, float]:
 BUILTIN = ("walk", "stand", "walk_back", "turn_left", "turn_right", "side_left", "side_right")
 
 
-def rows_of(clip: Clip) -> np.ndarray:
-    """A clip as rows of a CSV file: root position, root quaternion x y z w, joints."""
+def rows_of(clip: Clip, fps: float | None = None) -> np.ndarray:
+    """A clip as rows of a CSV file: root position, root quaternion x y z w, joints.
+
+    With `fps` at that rate, between frames linearly.
+    """
     quat = clip.body_quat_w[:, 0, [1, 2, 3, 0]]
-    return np.concatenate([clip.body_pos_w[:, 0], quat, clip.joint_pos], axis=1).astype(float)
+    rows = np.concatenate([clip.body_pos_w[:, 0], quat, clip.joint_pos], axis=1).astype(float)
+    if fps is None:
+        return rows
+    where = np.arange(0, len(rows) - 1, clip.fps / fps)
+    below, share = where.astype(int), (where % 1)[:, None]
+    return (1 - share) * rows[below] + share * rows[below + 1]
 
 
 def true_rows() -> dict[str, np.ndarray]:
     """Motions to falsify: those that ship, and of LAFAN1 and G1 Moves what is there."""
-    rows = {name: rows_of(library.load_motion(name)) for name in BUILTIN}
+    # At the rate that a CSV file is taken to have.
+    rows = {name: rows_of(library.load_motion(name), library.CSV_FPS) for name in BUILTIN}
     for public in library.PUBLIC_SETS:
         for stem in public.sha256:
             folder = os.environ.get(library.DATA_DIR_VARIABLE)
@@ -989,19 +1001,20 @@ COMMANDS = {
 
 
 def run_command(
-    arguments: list[str], folder: Path, limit: int | None = None
+    arguments: Sequence[str], folder: Path, limit: int | None = None
 ) -> tuple[int, str, float]:
     """Exit status, what it wrote to stderr, and seconds; `limit` is the largest file in bytes."""
+
+    def bounded() -> None:
+        if limit is not None:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
+
     start = time.monotonic()
     done = subprocess.run(
-        [sys.executable, str(ROOT / arguments[0]), *arguments[1:]],
-        cwd=folder,
-        text=True,
-        capture_output=True,
-        timeout=600,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-        preexec_fn=limit and (lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))),
-    )
+        [sys.executable, str(ROOT / arguments[0]), *arguments[1:]], cwd=folder, text=True,
+        capture_output=True, timeout=600, env={**os.environ, "PYTHONPATH": str(ROOT)},
+        preexec_fn=bounded,
+    )  # fmt: skip
     return done.returncode, done.stderr, time.monotonic() - start
 
 
@@ -1107,6 +1120,32 @@ def trainings(rng: np.random.Generator, quick: bool) -> Iterator[Row]:
     yield full
 
 
+# Files of the tests that put faults on the simulated robot's bus and into its control loop. They
+# assert the bounds of every command and the time to the reaction; a row counts a test's cases.
+ROBOT_TESTS = ("tests/test_envelope.py", "tests/test_dds.py")
+
+
+def robot(quick: bool) -> Iterator[Row]:
+    """Faults of the robot's readings, bus, clock and process, by the tests that inject them."""
+    with tempfile.TemporaryDirectory() as folder:
+        report_file = Path(folder, "report.xml")
+        subprocess.run(
+            [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider",
+             f"--junitxml={report_file}", *ROBOT_TESTS[: 1 if quick else 2]], cwd=ROOT, stdout=subprocess.DEVNULL, check=False,
+            env={**os.environ, "PYTHONPATH": str(ROOT)},
+        )  # fmt: skip
+        cases = list(xml.etree.ElementTree.parse(report_file).getroot().iter("testcase"))
+    rows: dict[str, Row] = {}
+    for case in cases:
+        name, _, which = case.get("name", "").partition("[")
+        words = name.removeprefix("test_").replace("_", " ")
+        row = rows.setdefault(words, Row("robot", words, "damp"))
+        outcome = "failed" if {"failure", "error"} & {part.tag for part in case} else "refused"
+        if case.find("skipped") is None:
+            row.add(which.rstrip("]"), outcome, "", 0.0, 0.0)
+    yield from (row for row in rows.values() if row.inputs)
+
+
 def report(row: Row) -> None:
     """One line, and the sentences of what went wrong."""
     print(
@@ -1143,6 +1182,7 @@ def main(config: Config) -> None:
         "": lambda: reading(config, rng),
         "command": lambda: bad_paths(config.quick),
         "training": lambda: trainings(rng, config.quick),
+        "robot": lambda: robot(config.quick),
     }
     for surface, make in parts.items():
         if surface and config.surface and not surface.startswith(config.surface):
