@@ -65,7 +65,8 @@ class Config:
     preset: Literal["cpu", "paper"] = "cpu"
     """`paper`: the published size and recipe."""
     run_dir: Path | None = None
-    """Where results go; default: runs/<representation>__ddpm_guided__<seed>."""
+    """Where results go; default: runs/<representation>__ddpm_guided__<seed>, with __2 and so on
+    behind it where that is a run with other settings."""
     resume: bool = False
     """Go on from the checkpoint in `run_dir`, if there is one."""
     seed: int = 1

@@ -115,7 +115,8 @@ class Config:
     task: Literal["walk_perturb", "joystick", "waypoint", "obstacle"] = "joystick"
     """What to learn. The joystick's commands are random in training, fixed in its protocol."""
     run_dir: Path | None = None
-    """Where the run is kept; default runs/<task>__ppo_guided__<seed>."""
+    """Where the run is kept; default runs/<task>__ppo_guided__<seed>, with __2 and so on
+    behind it where that is a run with other settings."""
     resume: bool = False
     """Go on from the run directory's checkpoint, with the numbers the run would have had."""
     seed: int = 1

@@ -98,7 +98,8 @@ class Config:
     motion: tuple[str, ...] = ("walk",)
     """Motions: names, files, cuts such as 'walk1[5:15]'. Several: one policy for all."""
     run_dir: Path | None = None
-    """Where the run is kept; default runs/<motion>__ppo_track__<seed>."""
+    """Where the run is kept; default runs/<motion>__ppo_track__<seed>, with __2 and so on
+    behind it where that is a run with other settings."""
     resume: bool = False
     """Go on from the run directory's checkpoint, with the numbers the run would have had."""
     seed: int = 1

@@ -109,7 +109,8 @@ class Config:
     suite: suites.Suite | None = None
     """All motions of a suite in their place."""
     run_dir: Path | None = None
-    """Where the run is kept; default runs/<motion>__wm_track__<seed>."""
+    """Where the run is kept; default runs/<motion>__wm_track__<seed>, with __2 and so on
+    behind it where that is a run with other settings."""
     resume: bool = False
     """Go on from the run directory's checkpoint, with the numbers the run would have had."""
     seed: int = 1

@@ -119,13 +119,15 @@ def check_outputs(config: Any) -> None:
                 elif there != path and not os.access(there, os.W_OK | os.X_OK):
                     number = errno.EACCES
             elif stat.S_ISDIR(mode):
-                number = errno.EISDIR
+                raise ConfigError(f"{path} is a folder, expected the name of a file for --{name}.")
             if number:
                 raise OSError(number, os.strerror(number))
             os.lstat(path)  # `lexists` says of a name that is too long only that it is not there
         except FileNotFoundError:
             pass  # it is to be made; or a link to what is not there, in whose place it comes
         except (OSError, ValueError) as error:
+            if isinstance(error, ConfigError):
+                raise
             raise ConfigError(f"{path}: cannot be written ({os_reason(error)}).") from None
 
 

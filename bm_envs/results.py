@@ -325,6 +325,7 @@ GUIDED: Rules = {
     "successes_strict": whole(required=False),
     "success_rate_strict": number(0, 1, required=False),
     "ci95_strict": interval(required=False),
+    "mean_speed": number(null=True, required=False),
     "each": listing(required=False),
 }
 

@@ -348,6 +348,17 @@ def test_whatever_else_stands_in_a_field_is_one_sentence_or_fine(kind, data):
         assert str(error).startswith("out.json: ") and "\n" not in str(error)
 
 
+@pytest.mark.parametrize("odd", [None, 1.0, [1.0], "1", {}, True])
+def test_the_mean_speed_of_a_guided_row_is_a_number(odd):
+    """The leaderboard formats it."""
+    value = copy.deepcopy(GOOD["guided"])
+    value["rows"][0]["mean_speed"] = odd
+    if odd is None or type(odd) is float:
+        check_result(value, "out.json")
+    else:
+        assert "mean_speed is" in refusal(value)
+
+
 # --- files ---
 
 

@@ -389,6 +389,17 @@ def test_metrics_that_are_no_file_are_refused(tmp_path):
         read_metrics(tmp_path)
 
 
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="a device of Linux")
+def test_a_disk_that_is_full_in_the_middle_of_a_run_is_one_sentence(tmp_path):
+    log = RunLog(tmp_path, 0)
+    log.write(1, {"a": 0.5})
+    log._file.close()
+    log._file = open("/dev/full", "a")
+    with pytest.raises(BMError, match=r"metrics\.jsonl: cannot be written \(No space left on"):
+        log.write(2, {"a": 0.5})
+    assert [row["step"] for row in read_metrics(tmp_path / "metrics.jsonl")] == [1]
+
+
 # --- the clock ------------------------------------------------------------------------------------
 
 
