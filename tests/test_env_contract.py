@@ -1,6 +1,7 @@
 """What clients may rely on: limits, infos, presets, wrappers, bounds, refusals, sharing."""
 
 import dataclasses
+import importlib
 import inspect
 import re
 import sys
@@ -25,7 +26,7 @@ from bm_envs.tasks.track.config import PRESETS, TrackConfig, laptop_task
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.append(str(ROOT / "docs"))
-import site_tables  # noqa: E402
+site_tables = importlib.import_module("site_tables")
 
 IDS = [name for name in gymnasium.registry if name.startswith("BM")]
 STILL = dict(motion="walk", preset="clip")  # draws nothing
