@@ -366,7 +366,8 @@ def _evaluate(
     )
     try:
         with np.errstate(all="ignore"):
-            return list(ReferenceEvaluator(model).run(None, dict(values)))
+            found: Any = ReferenceEvaluator(model).run(None, dict(values))
+            return found
     except Exception:  # of many classes: then the size is not told, and the graph refused
         return None
 
