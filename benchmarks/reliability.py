@@ -1130,10 +1130,15 @@ def robot(quick: bool) -> Iterator[Row]:
     with tempfile.TemporaryDirectory() as folder:
         report_file = Path(folder, "report.xml")
         subprocess.run(
-            [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider",
-             f"--junitxml={report_file}", *ROBOT_TESTS[: 1 if quick else 2]], cwd=ROOT, stdout=subprocess.DEVNULL, check=False,
+            [
+                *(sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider"),
+                *(f"--junitxml={report_file}", *ROBOT_TESTS[: 1 if quick else 2]),
+            ],
+            cwd=ROOT,
+            stdout=subprocess.DEVNULL,
+            check=False,
             env={**os.environ, "PYTHONPATH": str(ROOT)},
-        )  # fmt: skip
+        )
         cases = list(xml.etree.ElementTree.parse(report_file).getroot().iter("testcase"))
     rows: dict[str, Row] = {}
     for case in cases:

@@ -256,6 +256,22 @@ def test_a_robot_that_lies_or_that_only_looks_strange_passes():
         assert checks.refusal(strange, "xyzw") is None and checks.doubtful(strange)
 
 
+def test_a_still_robot_in_another_order_shows_by_its_joints_ranges():
+    """No slip tells the order of a robot that hardly moves; a knee's angle on a hip does."""
+    pos, quat, joints, fps = states("stand")
+    joints = joints.copy()
+    joints[:, g1.JOINT_NAMES.index("left_knee_joint")] = 1.6  # within 0 to 2.9 rad
+    joints[:, g1.JOINT_NAMES.index("left_elbow_joint")] = 1.9  # within -1.0 to 2.1
+    clip = clip_from_states("a", fps, pos, quat, joints, source="made", licence="CC0")
+    assert checks.refusal(clip) is None  # the premise: in its own order it passes
+    backwards = slice(None, None, -1)
+    for order, says in ((ISAAC, "Isaac Lab's (breadth-first) order"), (backwards, "reverse order")):
+        other = clip_from_states(
+            "a", fps, pos, quat, joints[:, order], source="made", licence="CC0"
+        )
+        assert says in str(checks.refusal(other))
+
+
 # --- what is doubtful -----------------------------------------------------------------------------
 
 

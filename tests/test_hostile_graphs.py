@@ -271,3 +271,62 @@ def test_damaged_files_load_or_give_one_sentence(good, tmp_path, data):
             load_policy(path).motion  # noqa: B018
         except PolicyError as error:
             assert "\n" not in str(error) and str(error).startswith(str(tmp_path))
+
+
+# --- the other kinds of networks go through the same door ---
+
+APART = [
+    "matmul_chain_that_nothing_needs", "loop_of_constants_that_nothing_needs", "sparse_weights",
+    "hundred_thousand_operators", "four_hundred_thousand_empty_operators", "one_function",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("name", APART)
+def test_a_diffusion_model_that_asks_for_too_much(tmp_path, name):
+    model = onnx.load(shipped("guided_body_pos").with_suffix("") / "denoiser.onnx")
+    try:
+        hostile_graphs.CASES[name](model)
+    except (IndexError, onnx.checker.ValidationError):  # a case that needs the tracker's outputs
+        pytest.fail(f"{name} does not stand alone")
+    (tmp_path / "denoiser.onnx").write_bytes(model.SerializeToString())
+    with pytest.raises(PolicyError, match="the (graph|network) ") as caught:
+        load_model(tmp_path)
+    assert str(caught.value).isprintable()
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("stiffness", "[1e9" + ", 1.0" * 28 + "]"), ("action_scale", "[0" + ", 1.0" * 28 + "]"),
+        ("damping", "[true" + ", 1.0" * 28 + "]"), ("stiffness", "[" * 10**5), ("stiffness", "{}"),
+        ("damping", "[" + "9" * 400 + "]"), ("default_joint_pos", "[NaN]"), ("damping", "null"),
+        ("action_scale", "[" + "1," * 10**5 + "1]"), ("joint_names", "a," * 10**5),
+        ("representation", "x" * 10**6), ("format", "bm-envs policy 1"),
+    ],
+)  # fmt: skip
+def test_metadata_of_a_diffusion_model(tmp_path, key, value):
+    model = onnx.load(shipped("guided_body_pos").with_suffix("") / "denoiser.onnx")
+    entries = {entry.key: entry.value for entry in model.metadata_props} | {key: value}
+    helper.set_model_props(model, entries)
+    (tmp_path / "denoiser.onnx").write_bytes(model.SerializeToString())
+    with pytest.raises(PolicyError) as caught:
+        load_model(tmp_path)
+    assert str(caught.value).isprintable() and len(str(caught.value)) < 500
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["/etc/passwd", "/dev/stdin", "../walk.csv", "a/../../walk", "a\0b", "walk\n", "/dev/zero"],
+)
+def test_a_policy_that_names_a_path_as_its_motion(good, tmp_path, name):
+    from bm_envs.evaluation import motions_of
+
+    write_onnx(tmp_path / "p.onnx", make_mlp(hidden=(8,)), PolicySpec.for_g1(), None)
+    model = onnx.load(tmp_path / "p.onnx")
+    model.metadata_props.add(key="motion_name", value=name)
+    (tmp_path / "p.onnx").write_bytes(model.SerializeToString())
+    with pytest.raises(
+        PolicyError, match="expected a name of the library; give --motion"
+    ) as caught:
+        motions_of(load_policy(tmp_path / "p.onnx"))
+    assert str(caught.value).isprintable()

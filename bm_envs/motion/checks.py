@@ -53,6 +53,9 @@ TURN_REFUSED = 60.0
 """rad/s of the pelvis between two frames, ten turns a second; LAFAN1 has up to 11.7."""
 JOINT_SPEED_DOUBTED = 1.1
 """Share of a joint's limit; LAFAN1's glitches reach 1.00."""
+ORDER_EXCESS = 0.3
+"""rad beyond a joint's range in any frame, from which on another order is tried by ranges alone.
+LAFAN1 and G1 Moves never leave them."""
 FRAMES = 64
 """Frames looked at for poses, spread over the clip."""
 PLAUSIBLE = 3.0
@@ -269,6 +272,28 @@ def likely_cause(clip: Clip, found: Contact, quat: QuatOrder) -> Reading | None:
     return best
 
 
+def _order_by_range(joints: np.ndarray) -> tuple[str, str, float] | None:
+    """What another order of the joints looks like, its flag, and how far this one is out of range.
+
+    A slow motion in place slips little in any order. But joints that leave their ranges by more
+    than `ORDER_EXCESS` and would never leave them in another order are in that order.
+    """
+    low, high = g1.JOINT_RANGE.T
+
+    def excess(angles: np.ndarray) -> float:
+        return float(np.maximum(low - angles, angles - high).max())
+
+    found = excess(joints)
+    if found > ORDER_EXCESS:
+        for columns, says, flag in (
+            (_FROM_ISAAC, "Isaac Lab's (breadth-first) order", "--input-order isaac"),
+            (np.arange(g1.NUM_JOINTS)[::-1], "the reverse order", "--joints NAME,NAME,..."),
+        ):
+            if excess(joints[:, columns]) <= feasibility.JOINT_EXCESS:
+                return says, flag, found
+    return None
+
+
 def check(
     clip: Clip, where: str, *, quat: QuatOrder = "wxyz", is_start: bool = True
 ) -> Clip:  # fmt: skip
@@ -367,6 +392,11 @@ def refusal(clip: Clip, quat: QuatOrder = "wxyz") -> str | None:
             f"{reading.says}: as it is, the robot's lowest point moves at {found.slip:.2f} m/s and"
             f" is {found.low:.2f} m over the floor; "
             + (f"{convert} {reading.flag}." if reading.flag else "mend the file.")
+        )
+    if order := _order_by_range(joints):
+        return (
+            f"a joint is {order[2]:.2f} rad beyond its range, and none would be if the joints were"
+            f" in {order[0]}; {convert} {order[1]}."
         )
     if found.excess > EXCESS_REFUSED:
         excess = np.maximum(g1.JOINT_RANGE[:, 0] - joints, joints - g1.JOINT_RANGE[:, 1]).mean(0)

@@ -1227,7 +1227,14 @@ def named_clip(policy: Policy, told: Mapping[str, Any]) -> Clip:
     """
     from bm_envs.motion import library, procedural
 
-    clip = library.load_motion(told["name"])
+    name = str(told["name"])
+    # A name of the library, which is the stem of a file: a policy from elsewhere opens no paths.
+    if Path(name).is_absolute() or ".." in Path(name).parts or not name.isprintable():
+        raise PolicyError(
+            f"{policy.path}: was made for the motion '{shortened(name, 60)}', expected a name of "
+            "the library; give --motion."
+        )
+    clip = library.load_motion(name)
     # A clip that is made when asked for differs in a few last digits between processors, so
     # its bytes tell nothing there; its length does, which follows from the commands.
     if procedural.is_drawn(clip.name):

@@ -367,7 +367,7 @@ def _evaluate(
     try:
         with np.errstate(all="ignore"):
             found: Any = ReferenceEvaluator(model).run(None, dict(values))
-            return list(found)
+            return found
     except Exception:  # of many classes: then the size is not told, and the graph refused
         return None
 

@@ -25,7 +25,15 @@ from typing import Any, Literal
 import numpy as np
 
 from bm_envs import policy as policy_files
-from bm_envs.cli import atomic_path, file_sha256, parse_json, read_json, versions, write_json
+from bm_envs.cli import (
+    atomic_path,
+    file_sha256,
+    parse_json,
+    read_json,
+    shortened,
+    versions,
+    write_json,
+)
 from bm_envs.errors import BMError, ConfigError, PolicyError, unknown_name
 from bm_envs.robots import g1
 from bm_envs.tasks.guided import sampler
@@ -301,7 +309,7 @@ def load_model(reference: str | Path, *, threads: int = 1) -> GuidedModel:
 
 def _representation(name: str) -> Representation:
     if name not in REPRESENTATIONS:
-        raise PolicyError(unknown_name("representation", name, REPRESENTATIONS))
+        raise PolicyError(unknown_name("representation", shortened(name, 60), REPRESENTATIONS))
     return representation(name)
 
 

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from bm_envs import policy as policy_files
-from bm_envs.cli import atomic_path, file_sha256, versions, write_json
+from bm_envs.cli import atomic_path, file_sha256, shortened, versions, write_json
 from bm_envs.errors import PolicyError, unknown_name
 from bm_envs.policy import MLP
 from bm_envs.policy.graph import MAX_TRACKER_OPERATIONS
@@ -131,7 +131,7 @@ def _size(task: str) -> int:
 def _fixed(task: str) -> dict[str, str]:
     """The metadata that all policies of a task share: a file that differs is for another robot."""
     if task not in TERMS:
-        raise PolicyError(unknown_name("task", task, TERMS))
+        raise PolicyError(unknown_name("task", shortened(task, 60), TERMS))
     return {
         "format": FORMAT,
         "task": task,
