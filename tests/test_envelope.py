@@ -352,14 +352,14 @@ def two_robots(wire, message):
 
 def two_robots_ahead(wire, message):
     if wire.since % 2:
-        return dataclasses.replace(message, tick=message.tick + 800)
+        return dataclasses.replace(message, tick=message.tick + 900)
     return message
 
 
 def slow_clock(wire, message):
-    """The robot's clock passes at a third of what it did: the states are older and older."""
+    """The robot's clock passes at a tenth of what it did: the states are older and older."""
     first = wire.first = getattr(wire, "first", message.tick)
-    return dataclasses.replace(message, tick=first + (message.tick - first) // 3)
+    return dataclasses.replace(message, tick=first + (message.tick - first) // 10)
 
 
 def restarted(wire, message):
@@ -413,7 +413,7 @@ FAULTS = {
     "clock goes back": ("the robot's clock", restarted, STATE, "clock went back, it was restarted"),
     "two robots": ("the robot's clock", two_robots, 50 * STATE, "clock went back in 20 of 50"),
     "two robots, ahead": ("the robot's clock", two_robots_ahead, 50 * STATE,
-                          "clock jumped by 0.8|clock went back in 20 of"),
+                          "clock jumped by 0.9|clock went back in 20 of"),
     "second publisher": ("publisher of the states", second_publisher, 2 * STATE,
                          "states come from a second publisher"),
     "other robot": ("mode_machine", lambda wire, m: dataclasses.replace(m, mode_machine=4), STATE,
@@ -476,7 +476,8 @@ def check_commands(wire):
 
 # Of the stream of states the two clocks are judged apart.
 BY_HOST = ("frozen", "gone", "flood of old states", "five states a second", "clock goes back",
-           "two robots", "two robots, ahead", "second publisher", "pose jumps")  # fmt: skip
+           "two robots", "two robots, ahead", "second publisher", "pose jumps", "orientation jumps",
+           "joint speed is another's", "angular velocity in degrees")  # fmt: skip
 
 
 @pytest.mark.parametrize(
@@ -541,8 +542,10 @@ def test_the_clock_of_old_states_is_noticed(deploy, walk):
         report, _, _ = drive(deploy, wire, walk, clock="host", motion="walk[0:6]")
     finally:
         BEGIN = kept
-    assert re.search(r"clock runs at 0\.[45]\d? times its rate at first", report.reason)
-    assert wire.damped_s - wire.began_s <= 0.5 + STATE
+    assert re.search(
+        r"clock runs at 0\.(20|1\d) times its rate at first|states a second", report.reason
+    )
+    assert wire.damped_s - wire.began_s <= 0.7 + STATE
     check_commands(wire)
 
 
@@ -618,7 +621,7 @@ def test_a_policy_that_is_too_slow_ends_it(deploy):
 
     policy = Told(act)
     report, driver, _ = drive(deploy, wire, policy, motion="stand[0:4]", clock="host")
-    assert "5 of 50 control steps came more than 20 ms late" in report.reason
+    assert "10 of 50 control steps came more than 20 ms late" in report.reason
     assert report.late_steps == envelope.LATE_STEPS and policy.calls <= 10 + envelope.LATE_OF
     check_commands(wire)
 

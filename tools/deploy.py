@@ -200,6 +200,7 @@ def drive(
     unitree = unitree_topics()
     report = Report()
     controller.envelope.forgiving = commands is None
+    controller.envelope.slack = envelope.HOST_SLACK if config.clock == "host" else 0.0
     message = first_state(states, commands, config, guard, asked, warn)
     mode_machine = message.mode_machine
     say(f"robot found, mode_machine {mode_machine}")

@@ -54,7 +54,7 @@ DISTANCE_CAP = 4.5
 FAR = 4.0  # times the greatest distance, from where on a target is no policy's; falls give 1.8
 # So many control steps of the last so many had to be bounded: nothing that works does that.
 BOUNDED_STEPS, BOUNDED_OF = 10, 25
-LATE_STEPS, LATE_OF = 5, 50
+LATE_STEPS, LATE_OF = 10, 50
 
 # --- a reading ------------------------------------------------------------------------------------
 
@@ -66,14 +66,18 @@ ACCEL_LIMIT = 500.0  # m/s^2
 # twice what the noise of training gives, the time is by how much readings may come early or late.
 WINDOW_S, JITTER_S = 0.1, 0.01
 JOINT_TOLERANCE, TURN_TOLERANCE = 0.2, 0.35  # rad
-GAP_S = 0.05  # after a longer gap sums mean nothing, and only the joints' speed limits do
+# By the host's clock, which a simulation need not keep to, and readings that come at odd times.
+HOST_SLACK = 0.5
+GAP_S = 0.03  # after a longer gap sums mean nothing, and only the joints' speed limits do
 
 # --- the stream of states -------------------------------------------------------------------------
 
 RATE_WINDOW_S, LEAST_RATE = 0.5, 25.0  # s, states a second
 REORDERED = 1000  # a tick that is smaller by less comes from a message that was overtaken
 OVERTAKEN, OVERTAKEN_OF = 20, 50  # of the last messages
-CLOCK_RANGE = (0.5, 2.0)  # the robot's clock against what it was in the first second
+# The robot's clock against what it was in the first second. A simulation on a busy machine is slow
+# for a moment; states of a queue that grows are slow for good.
+LEAST_CLOCK = 0.2
 TICKS = 1 << 32
 # Unitree's table of G1 models (unitree_ros, g1_description/README.md), column mode_machine: ours is
 # 29 joints of revision 1.0; without wrists, with the waist locked, and two arms alone are others.
@@ -157,8 +161,8 @@ def rows(
             f"{lost_s:g} s"),
         Row("rate of states", f"{LEAST_RATE:g} a second over {RATE_WINDOW_S:g} s",
             "half the control rate", DAMP, f"{RATE_WINDOW_S + lost_s:g} s"),
-        Row("the robot's clock", f"forward, {CLOCK_RANGE[0]:g} to {CLOCK_RANGE[1]:g} times its "
-            f"rate at first; {OVERTAKEN} of {OVERTAKEN_OF} states in order", "ours", DAMP,
+        Row("the robot's clock", f"forward, {LEAST_CLOCK:g} times its rate at first or faster, no "
+            f"jump; fewer than {OVERTAKEN} of {OVERTAKEN_OF} states back", "ours", DAMP,
             f"{OVERTAKEN_OF} states or {RATE_WINDOW_S + lost_s:g} s"),
         Row("publisher of the states", "one, always the same", "-", DAMP, state),
         Row("mode_machine", f"{MODE_MACHINE}; never changes", "Unitree's table of G1 models",
@@ -214,10 +218,24 @@ def check_policy(policy: Policy) -> None:
             )
 
 
+@dataclass(frozen=True, eq=False)
+class _Moment:
+    """A reading, and what velocities have added up to by then, and how uncertain that is."""
+
+    time_s: float
+    joints: np.ndarray
+    frame: np.ndarray
+    way: np.ndarray
+    turn_way: float
+    speed: float
+    turning: float
+
+
 class Envelope:
     """The bounds at work, on one robot.
 
     Attributes:
+        slack: share by which the clock of readings may be wrong; of one that is not the robot's.
         forgiving: whether bounded targets alone never end it; of a dry run, whose robot does not do
             what it is asked for.
         bounded: control steps so far whose target was held to a bound.
@@ -226,11 +244,12 @@ class Envelope:
     def __init__(self, noise: float = 0.0) -> None:
         """`noise` of the readings, as a multiple of that in training (`SimulatedRobot`)."""
         self._more = max(1.0, noise)
-        self.forgiving = False
+        self.forgiving, self.slack = False, 0.0
         self.bounded = 0
-        self._window: deque[tuple[float, np.ndarray, np.ndarray, float, float]] = deque()
+        self._window: deque[_Moment] = deque()
         self._last: Sensors | None = None
         self._sum, self._turned = np.zeros(g1.NUM_JOINTS), np.array([1.0, 0, 0, 0])
+        self._way, self._turn_way = np.zeros(g1.NUM_JOINTS), 0.0
         self._sent: Command | None = None
         self._base = np.zeros(g1.NUM_JOINTS)
         self._times: deque[float] = deque()
@@ -272,25 +291,38 @@ class Envelope:
             if over.max() > 0:
                 return self._jump(int(over.argmax()), way)
         elif last is not None:
-            self._sum = self._sum + 0.5 * dt * (sensors.joint_vel + last.joint_vel)
-            turn = rot.quat_from_axis_angle(0.5 * dt * (sensors.gyro + last.gyro))
-            self._turned = rot.quat_normalize(rot.quat_mul(self._turned, turn))
-        # Positions less what velocities add up to are constant where the two agree.
-        rest = sensors.joint_pos - self._sum
-        frame = rot.quat_mul(rot.quat_normalize(sensors.quat), rot.quat_conj(self._turned))
-        fast = float(np.abs(sensors.joint_vel).max())
-        turning = float(np.linalg.norm(sensors.gyro))
-        while self._window and sensors.time_s - self._window[0][0] > WINDOW_S + 1e-9:
-            self._window.popleft()
-        self._window.append((sensors.time_s, rest, frame, fast, turning))
-        _, first_rest, first_frame, _, _ = self._window[0]
-        off = np.abs(rest - first_rest)
-        early = JITTER_S * max(entry[3] for entry in self._window)
-        if off.max() > (JOINT_TOLERANCE + early) * self._more:
-            return self._jump(int(off.argmax()), off)
-        off_turn = float(rot.quat_angle(frame, first_frame))
-        early = JITTER_S * max(entry[4] for entry in self._window)
-        if off_turn > (TURN_TOLERANCE + early) * self._more:
+            way = 0.5 * dt * (sensors.joint_vel + last.joint_vel)
+            # Between two readings a velocity may have been either's all the time.
+            change = 0.5 * dt * np.abs(sensors.joint_vel - last.joint_vel)
+            self._sum, self._way = self._sum + way, self._way + self.slack * np.abs(way) + change
+            turn = 0.5 * dt * (sensors.gyro + last.gyro)
+            change = 0.5 * dt * float(np.linalg.norm(sensors.gyro - last.gyro))
+            self._turn_way += self.slack * float(np.linalg.norm(turn)) + change
+            turned = rot.quat_mul(self._turned, rot.quat_from_axis_angle(turn))
+            self._turned = rot.quat_normalize(turned)
+        now = _Moment(
+            time_s=sensors.time_s,
+            # Positions less what velocities add up to are constant where the two agree.
+            joints=sensors.joint_pos - self._sum,
+            frame=rot.quat_mul(rot.quat_normalize(sensors.quat), rot.quat_conj(self._turned)),
+            way=self._way, turn_way=self._turn_way,
+            speed=float(np.abs(sensors.joint_vel).max()),
+            turning=float(np.linalg.norm(sensors.gyro)),
+        )  # fmt: skip
+        window = self._window
+        while window and now.time_s - window[0].time_s > WINDOW_S + 1e-9:
+            window.popleft()
+        window.append(now)
+        first = window[0]
+        off = np.abs(now.joints - first.joints)
+        early = JITTER_S * max(moment.speed for moment in window)
+        allowed = JOINT_TOLERANCE + early + (now.way - first.way)
+        if (off > allowed * self._more).any():
+            return self._jump(int((off - allowed).argmax()), off)
+        off_turn = float(rot.quat_angle(now.frame, first.frame))
+        early = JITTER_S * max(moment.turning for moment in window)
+        allowed_turn = TURN_TOLERANCE + early + (now.turn_way - first.turn_way)
+        if off_turn > allowed_turn * self._more:
             return (
                 f"the orientation is {np.degrees(off_turn):.0f} degrees off what its angular "
                 f"velocity adds up to within {WINDOW_S:g} s"
@@ -471,7 +503,9 @@ class Stream:
 
     def _advance(self, tick: int, step: int, now: float) -> str:
         rate = 1e3 if self._by_tick else self._rate
-        if rate is not None and step / rate > self.lost_s + (now - self.fresh_s):
+        # By the host's clock the rate is a mean.
+        missed_s = self.lost_s + (0.0 if self._by_tick else RATE_WINDOW_S) + now - self.fresh_s
+        if rate is not None and step / rate > missed_s:
             return f"the robot's clock jumped by {step / rate:.2f} s"
         self.tick, self.fresh_s = tick, now
         self._ticks += step
@@ -493,9 +527,9 @@ class Stream:
         if self._rate is None:
             if now - self._began >= 2 * RATE_WINDOW_S:
                 self._rate = self._ticks / (now - self._began)
-        elif not CLOCK_RANGE[0] <= passed / self._rate <= CLOCK_RANGE[1]:
+        elif passed / self._rate < LEAST_CLOCK:
             return (
                 f"the robot's clock runs at {passed / self._rate:.2f} times its rate at first: "
-                "states are old, or of another robot"
+                "states are older and older"
             )
         return ""
