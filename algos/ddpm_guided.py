@@ -589,9 +589,10 @@ def main(config: Config) -> None:
     rep = representation(config.representation)
     if config.device == "cuda" and not torch.cuda.is_available():
         raise ConfigError("device is 'cuda', but torch finds no CUDA device.")
-    identity = json.dumps(
-        _identity(config, [rollouts.read_manifest(folder) for folder in config.data])
-    )
+    manifests = [rollouts.read_manifest(folder) for folder in config.data]
+    for folder, manifest in zip(config.data, manifests, strict=True):
+        rollouts.check_complete(folder, manifest)
+    identity = json.dumps(_identity(config, manifests))
     keys = ("identity", "network", "averaged", "scaling")
     with claim_run(
         config, f"{rep.name}__ddpm_guided__{config.seed}", identity, "identity", keys,
@@ -615,8 +616,6 @@ def train(config: Config, rep: Representation, identity: str, run: Run) -> None:
     torch.set_num_threads(config.threads or cli.available_cores())
 
     # 2. Data: whole episodes are held out, since windows of one are much alike.
-    for folder in config.data:
-        rollouts.check_complete(folder, rollouts.read_manifest(folder))
     loaded = [rollouts.load_rollouts(folder) for folder in config.data]
     manifests = [manifest for _, manifest in loaded]
     drives = manifests[0]["drives"]

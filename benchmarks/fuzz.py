@@ -111,9 +111,19 @@ def _amass() -> tuple[Callable[[Path], Any], bytes]:
     from bm_envs.motion import amass
 
     rest = Path(tempfile.mkdtemp(), "rest.json")
-    cli.write_json(rest, {"joints": [[0.01 * i, 0.05 * i, 0.0] for i in range(22)]})
+    heights = (0, -0.1, -0.1, 0.1, -0.5, -0.5, 0.2, -0.9, -0.9, 0.3, -0.95, -0.95, 0.5, 0.4, 0.4,
+               0.6, 0.45, 0.45, 0.45, 0.45, 0.45, 0.45)  # fmt: skip
+    across = (0, 0.1, -0.1, 0, 0.1, -0.1, 0, 0.1, -0.1, 0, 0.1, -0.1, 0, 0.1, -0.1, 0, 0.2, -0.2,
+              0.45, -0.45, 0.7, -0.7)  # fmt: skip
+    ahead = [0.13 if i in (10, 11) else 0.0 for i in range(22)]
+    cli.write_json(rest, {"joints": list(zip(across, heights, ahead, strict=True))})
     packed = Path(rest.parent, "seed.npz")
-    np.savez(packed, poses=np.zeros((4, 66)), trans=np.zeros((4, 3)), mocap_framerate=60.0)
+    np.savez(
+        packed,
+        poses=np.tile([np.pi / 2, *[0.0] * 65], (4, 1)),
+        trans=np.ones((4, 3)),
+        mocap_framerate=60.0,
+    )
     return lambda path: amass.read_amass(path, rest), packed.read_bytes()
 
 

@@ -610,6 +610,24 @@ def person_bvh(frames: int = 40) -> bytes:
     return "\n".join(lines).encode() + b"\n"
 
 
+def standing_body() -> list[list[float]]:
+    """The 22 joints of an SMPL body at rest, m: y up, arms out."""
+    side = {
+        "hip": (0.1, -0.08, 0.0), "knee": (0.1, -0.48, 0.0), "ankle": (0.1, -0.88, 0.0),
+        "foot": (0.1, -0.94, 0.13), "collar": (0.08, 0.42, 0.0), "shoulder": (0.18, 0.45, 0.0),
+        "elbow": (0.45, 0.45, 0.0), "wrist": (0.7, 0.45, 0.0),
+    }  # fmt: skip
+    middle = {"pelvis": 0, "spine1": 0.1, "spine2": 0.24, "spine3": 0.3, "neck": 0.5, "head": 0.6}
+    from bm_envs.motion.amass import JOINTS
+
+    rest = []
+    for name, _ in JOINTS:
+        which, _, part = name.partition("_")
+        x, y, z = (0.0, middle[name], 0.0) if name in middle else side[part]
+        rest.append([-x if which == "right" else x, float(y), z])
+    return rest
+
+
 def _person(path: Path) -> Any:
     from bm_envs.motion import bvh, skeletons
 
@@ -649,8 +667,7 @@ def people(count: int, rng: np.random.Generator) -> Iterator[Inputs]:
     )
     with tempfile.TemporaryDirectory() as folder:
         rest = Path(folder, "body.json")
-        body = [[0.1 * (i % 3 - 1), 0.9 - 0.04 * i, 0.01 * i] for i in range(22)]
-        rest.write_text(json.dumps({"joints": body}))
+        rest.write_text(json.dumps({"joints": standing_body()}))
 
         def smpl(path: Path) -> Any:
             return amass.read_amass(path, rest)

@@ -25,6 +25,7 @@ import numpy as np
 
 from bm_envs import cli
 from bm_envs.errors import BMError, BMWarning, ConfigError, PolicyError
+from bm_envs.policy.archive import check_archive
 
 # --- the checkpoint -------------------------------------------------------------------------------
 
@@ -66,6 +67,7 @@ def load_checkpoint(path: Path, keys: Sequence[str]) -> dict[str, Any]:
     """
     import torch
 
+    check_archive(path)
     refused = f"{path}: not a readable checkpoint of this script"
     try:
         damage = cli.zip_damage(path)

@@ -52,7 +52,7 @@ MAY_IMPORT = {
     # A second implementation of the control loop: nothing of `tasks` and `backends`.
     "deploy": {"cli", "errors", "motion", "policy", "robots", "rotations"},
     "backends": {"backends.base", "backends.host", "errors", "native", "robots", "rotations"},
-    "run_files": {"cli", "errors"},
+    "run_files": {"cli", "errors", "policy.archive"},
     "tasks": {
         "backends.base",
         "backends.host",
