@@ -86,7 +86,7 @@ def run(
         told, number = "interrupted", signal.SIGINT
         if isinstance(error, Interrupted):
             told, number = f"interrupted{error.kept and f': {error.kept}'}", error.signal
-        print(_one_line(told), file=sys.stderr)
+        _print_behind_bars(_one_line(told))
         sys.exit(128 + number)
     sys.exit(status if isinstance(status, int) else 0)
 
@@ -132,8 +132,16 @@ def check_outputs(config: Any) -> None:
 
 
 def _refuse(sentence: str) -> NoReturn:
-    print(f"error: {_one_line(sentence)}", file=sys.stderr)
+    _print_behind_bars(f"error: {_one_line(sentence)}")
     sys.exit(2)
+
+
+def _print_behind_bars(line: str) -> None:
+    """A line on stderr, behind the end of a progress bar that would be drawn over it."""
+    if (module := sys.modules.get("tqdm")) is not None:
+        for bar in list(getattr(module.tqdm, "_instances", ())):
+            bar.close()
+    print(line, file=sys.stderr)
 
 
 def _one_line(sentence: str) -> str:
