@@ -617,12 +617,13 @@ def wrappers() -> str:
 
 
 # Wrappers that ask for what the environment does not have, or for packages of their own.
+_NO_TEXTS = "until an episode ends: it takes no texts, which infos then have"
 NOT_FOR_US = {
     "GrayscaleObservation": "of images only", "ResizeObservation": "of images only",
     "RescaleObservation": "of bounded observations only",
-    "HumanRendering": "yes, with pygame", "ArrayConversion": "yes, with array-api-compat",
+    "HumanRendering": "not tried: wants pygame and OpenCV", "ArrayConversion": _NO_TEXTS,
     "JaxToNumpy": "of JAX environments only", "JaxToTorch": "of JAX environments only",
-    "NumpyToTorch": "yes, with array-api-compat",
+    "NumpyToTorch": _NO_TEXTS,
 }  # fmt: skip
 
 
