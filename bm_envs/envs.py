@@ -946,6 +946,8 @@ def _resolve_guided(
     task: str, config: GuidedConfig | None, overrides: Mapping[str, Any] | None,
     settings: Mapping[str, Any],
 ) -> GuidedConfig:  # fmt: skip
+    check_kind("task", task, str)
+    check_kind("overrides", overrides, Mapping | None)
     kind = config_class(task)
     config = kind() if config is None else config
     if type(config) is not kind:

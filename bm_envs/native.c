@@ -26,7 +26,8 @@ EXPORT void *PyInit__native(void) { return 0; }
 #define REFERENCE (2 * J + 13 * K + 9)
 #define SHOWN (2 * J + 12)
 #define TRACKED 6  /* rewards that are exp(-square / width^2) */
-#define ACTION_BOUND 100.0f  /* of `rewards.py` */
+#define ACTION_BOUND 100.0f  /* of `rewards.py`, as is the next */
+#define LIMIT_BOUND 100.0f
 
 typedef struct {
   const float *data;
@@ -184,7 +185,8 @@ EXPORT int64_t native_terms(const Track *t) {
     for (int j = 0; j < J; j++) {
       rate += square(bounded(action[j]) - bounded(last[j]));
       float q = joint_pos[j], low = t->soft_low[j], high = t->soft_high[j];
-      beyond += q < low ? low - q : q > high ? q - high : q - q;  /* NaN stays NaN */
+      float off = q < low ? low - q : q > high ? q - high : q - q;  /* NaN stays NaN */
+      beyond += off > LIMIT_BOUND ? LIMIT_BOUND : off;
     }
     value[6] = rate, value[7] = beyond;
     if (t->num_values > 8) {

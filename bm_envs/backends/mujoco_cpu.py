@@ -132,8 +132,6 @@ class MujocoSimulator:
         if self._closed:
             raise ConfigError("The simulator was closed, make a new one.")
         state = self.get_state()
-        # The batch would wait for its threads when it goes: it stays for the process's life.
-        ctypes.pythonapi.Py_IncRef(ctypes.py_object(self._batch))
         self._start_engine()
         self.set_state(state)
 
@@ -251,8 +249,6 @@ class MujocoSimulator:
         # show the last state.
         if self._closed:
             return
-        if not self._usable:  # forked: see `_make_usable`
-            ctypes.pythonapi.Py_IncRef(ctypes.py_object(self._batch))
         for name in _ENGINE:
             del self.__dict__[name]
         self._randomized = {}
@@ -294,9 +290,15 @@ def _revived(config: SimulatorConfig, state: dict[str, np.ndarray] | None) -> Mu
 
 
 def _after_fork() -> None:
-    """In the child: the threads of its engines are only in the parent."""
+    """In the child: the threads of its engines are only in the parent.
+
+    A batch that goes waits for its threads. So these stay for the child's life, those included that
+    nobody uses any more and that would be collected there.
+    """
     for simulator in _alive:
-        simulator._usable = simulator._batch.nthread == 1
+        if simulator._usable and simulator._batch.nthread > 1:
+            ctypes.pythonapi.Py_IncRef(ctypes.py_object(simulator._batch))
+            simulator._usable = False
 
 
 if hasattr(os, "register_at_fork"):

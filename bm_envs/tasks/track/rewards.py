@@ -16,6 +16,9 @@ OPTIONAL = ("foot_contact", "action_accel", "joint_accel")
 # Rewards take raw actions as within plus and minus this, so that what a step can cost has a bound;
 # the robot gets them as they are. Actions of policies are below 40 in size.
 ACTION_BOUND = 100.0
+# What a joint can be beyond its range, rad, and its speed, rad/s. A robot has some tenths, and 40;
+# where physics are about to diverge there are 1e30.
+LIMIT_BOUND, SPEED_BOUND = 100.0, 1000.0
 
 
 def gaussian(square: Array, std: Array | float) -> Array:
@@ -48,7 +51,7 @@ def action_rate(action: Array, last_action: Array) -> Array:
 
 def joint_limit(joint_pos: Array, low: Array, high: Array) -> Array:
     """Radians by which joints are outside the soft range `[29]` to `[29]`, summed. `[N, 29]`."""
-    return abs(joint_pos - joint_pos.clip(low, high)).sum(-1)
+    return abs(joint_pos - joint_pos.clip(low, high)).clip(max=LIMIT_BOUND).sum(-1)
 
 
 def contact_count(contact_force: Array, threshold: float) -> Array:
@@ -75,7 +78,8 @@ def action_accel(action: Array, last_action: Array, older_action: Array) -> Arra
 
 def joint_accel(joint_vel: Array, last_joint_vel: Array, dt: float) -> Array:
     """`sum_j ((v_t - v_{t-1}) / dt)^2`, (rad/s^2)^2. `[N, 29]`, rad/s, and s."""
-    return _square(joint_vel - last_joint_vel) / (dt * dt)
+    now, before = (vel.clip(-SPEED_BOUND, SPEED_BOUND) for vel in (joint_vel, last_joint_vel))
+    return _square(now - before) / (dt * dt)
 
 
 def heading_difference(axes: Array, ref_axes: Array) -> Array:

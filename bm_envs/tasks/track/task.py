@@ -418,9 +418,10 @@ class TrackTask:
 
     def _observations(self, env_ids: np.ndarray | slice) -> tuple[np.ndarray, np.ndarray]:
         """Observations of policy and critic, without noise."""
-        values = terms.observation_values(
-            self.simulator, self._shown, self.action, self.default_joint_pos, env_ids
-        )
+        with np.errstate(over="ignore", invalid="ignore"):  # of robots that are about to diverge
+            values = terms.observation_values(
+                self.simulator, self._shown, self.action, self.default_joint_pos, env_ids
+            )
         self._remember_anchor(env_ids)
         critic = np.concatenate([values[name] for name in CRITIC_TERMS], axis=1)
         policy = np.concatenate([critic[:, part] for part in self._policy_columns], axis=1)
