@@ -27,7 +27,8 @@ PIP = {"sb3": "stable-baselines3", "rsl_rl": "rsl-rl-lib"}
 
 def needs(*packages):
     absent = [name for name in packages if importlib.util.find_spec(name) is None]
-    return pytest.mark.skipif(bool(absent), X)
+    reason = f"{', '.join(absent)} is not installed: the extra clients has all but jax"
+    return pytest.mark.skipif(bool(absent), reason=reason)
 
 
 def several(num_envs=4, **arguments):
