@@ -27,7 +27,7 @@ PIP = {"sb3": "stable-baselines3", "rsl_rl": "rsl-rl-lib"}
 
 def needs(*packages):
     absent = [name for name in packages if importlib.util.find_spec(name) is None]
-    reason = f"the client's package {absent[0]} is missing (extra clients)" if absent else ""
+    reason = f"{', '.join(absent)} is not installed: the extra clients has all but jax"
     return pytest.mark.skipif(bool(absent), reason=reason)
 
 

@@ -227,9 +227,9 @@ def draw(path: Path, rows: list[dict[str, Any]]) -> None:
             label = None if row["name"] in seen else LABELS[row["name"]]
             seen[row["name"]] = color
             axes.plot([step / 1e3 for step in steps], lengths, color=color, label=label)
-        axes.set(title=client, xlabel="thousand control steps", ylim=(0, None))
+        axes.set(title=client, xlabel="thousand control steps")
         axes.legend(fontsize="small")
-    panels[0].set_ylabel("control steps of an episode")
+    panels[0].set(ylabel="control steps of an episode", ylim=(0, None))
     with cli.atomic_path(path) as temporary:
         figure.savefig(temporary, format=path.suffix[1:], dpi=110)
 
