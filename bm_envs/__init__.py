@@ -13,7 +13,7 @@ from gymnasium.envs.registration import registry as _registry
 
 from bm_envs.errors import GL_REFUSED as _GL_REFUSED
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 # As `mujoco/rendering/classic/gl_context.py` has them.
 _GL_NAMES = (
