@@ -1,6 +1,6 @@
 """Whether a change of the code changed a number: environments, trainers, models and files.
 
-    python benchmarks/same_numbers.py --record runs/before.json             # in the old tree
+    python benchmarks/same_numbers.py --json runs/before.json               # in the old tree
     python benchmarks/same_numbers.py --against runs/before.json            # in the new one
     python benchmarks/same_numbers.py --against runs/before.json --parts environments files
 
@@ -47,8 +47,8 @@ Part = Literal["environments", "trainers", "models", "files"]
 class Config:
     """Record numbers, or compare with those recorded."""
 
-    record: Path | None = None
-    """File to write."""
+    json: Path | None = None
+    """File to write the numbers' digests to."""
     against: Path | None = None
     """File to compare with."""
     parts: tuple[Part, ...] = ("environments", "trainers", "models", "files")
@@ -59,8 +59,8 @@ class Config:
     """Used by the command itself, for the run without the compiled part."""
 
     def __post_init__(self) -> None:
-        if self.only_environments is None and (self.record is None) == (self.against is None):
-            raise ConfigError("Expected either --record or --against.")
+        if self.only_environments is None and (self.json is None) == (self.against is None):
+            raise ConfigError("Expected either --json or --against.")
 
 
 def digest(*values: Any) -> str:
@@ -222,7 +222,11 @@ def main(config: Config) -> int:
         cli.write_json(config.only_environments, dict(of_environments(config.steps)))
         return 0
     assert Path(bm_envs.__file__).is_relative_to(ROOT), "another tree's bm_envs is imported"
-    known = json.loads(config.against.read_text()) if config.against is not None else {}
+    known: dict[str, Any] = {}
+    if config.against is not None:
+        known = cli.read_json(config.against, ConfigError)
+        if not isinstance(known, dict):
+            raise ConfigError(f"{config.against}: holds no digests, expected a file of --json.")
     found: dict[str, str] = {}
     differ = 0
     for part in config.parts:
@@ -234,9 +238,9 @@ def main(config: Config) -> int:
                 verdict = "same" if expected == value else "new" if expected is None else "DIFFERS"
                 differ += verdict != "same"
                 print(f"{verdict:8s} {part}: {name}", flush=True)
-    if config.record is not None:
-        cli.write_json(config.record, found)
-        print(f"{len(found)} digests in {config.record}")
+    if config.json is not None:
+        cli.write_json(config.json, found)
+        print(f"{len(found)} digests in {config.json}")
         return 0
     absent = [
         name for name in known if name.partition(":")[0] in config.parts and name not in found

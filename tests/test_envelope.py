@@ -86,10 +86,17 @@ class Told:
 
 
 CONSTANTS = {
-    "joint_stiffness": (1e9, 501.0, 0.99, 1e-6),
-    "joint_damping": (1e9, 20.1, 0.0),
-    "action_scale": (1e6, 2.1, 0.0, -1.0, 1e-9),
-    "default_joint_pos": (1000.0, -3.3, float(HIGH.max()) + 1),
+    "joint_stiffness": (9e3, 501.0, 0.99, 1e-6),
+    "joint_damping": (9e2, 20.1, 0.0),
+    "action_scale": (90.0, 2.1, 1e-9),
+    "default_joint_pos": (6.0, -3.3, float(HIGH.max()) + 1),
+}
+# These are none for any robot, and refused when the policy is read.
+IMPOSSIBLE = {
+    "joint_stiffness": (1e9, 0.0),
+    "joint_damping": (1e9, -1.0),
+    "action_scale": (1e6, 0.0, -1.0),
+    "default_joint_pos": (1000.0,),
 }
 
 
@@ -111,18 +118,28 @@ def test_a_policy_that_is_none_for_a_robot_is_refused(key, value):
     assert re.fullmatch(sentence, str(error.value)), error.value
 
 
+@pytest.mark.parametrize(
+    ("key", "value"), [(key, value) for key, values in IMPOSSIBLE.items() for value in values]
+)
+def test_a_policy_that_is_none_for_any_robot_is_not_even_read(key, value):
+    spec = PolicySpec.for_g1()
+    values = [value if i == 7 else old for i, old in enumerate(getattr(spec, key))]
+    with pytest.raises(PolicyError, match=f"{key} of right_hip_roll_joint is .*, expected "):
+        dataclasses.replace(spec, **{key: tuple(values)})
+
+
 @pytest.mark.parametrize("flags", [[], ["--motors"], ["--envelope"]])
 def test_a_file_with_such_a_constant_ends_the_command(flags, tmp_path, monkeypatch, capsys):
     pytest.importorskip("cyclonedds")
     path = tmp_path / "bad.onnx"
-    stiff = [1e9, *PolicySpec.for_g1().joint_stiffness[1:]]
+    stiff = [1e3, *PolicySpec.for_g1().joint_stiffness[1:]]
     write_onnx(path, make_mlp(), PolicySpec.for_g1(stiffness=stiff), make_clip())
     monkeypatch.setattr("sys.argv", [str(DEPLOY), str(path), *flags])
     with pytest.raises(SystemExit) as stop:
         runpy.run_path(str(DEPLOY), run_name="__main__")
     out, err = capsys.readouterr()
     assert stop.value.code == 2 and out == "" and err.count("\n") == 1
-    assert "joint_stiffness of left_hip_pitch_joint is 1e+09 N m/rad, expected 1 to 500" in err
+    assert "joint_stiffness of left_hip_pitch_joint is 1000 N m/rad, expected 1 to 500" in err
 
 
 def test_every_shipped_policy_is_one_for_a_robot():
