@@ -68,6 +68,7 @@ def run(
             )
         with warnings_as_lines():
             config = parse(config_class, presets)
+            check_seed(config)
             check_outputs(config)
             status = main(config)
         sys.stdout.flush()  # a full disk or a closed pipe shows here at the latest
@@ -94,6 +95,19 @@ def run(
 # Names of settings, the same in all commands, that are files to be written, and folders.
 OUTPUT_FILES = ("json", "video", "plot", "chart", "strip", "npz", "onnx")
 OUTPUT_FOLDERS = ("run_dir", "out")
+
+
+def check_seed(config: Any) -> None:
+    """Refuse a seed that no generator takes.
+
+    Raises:
+        ConfigError: it is below 0 or has more than 62 bits.
+    """
+    seed = getattr(config, "seed", None)
+    if isinstance(seed, int) and seed < 0:
+        raise ConfigError(f"seed is {seed}, expected 0 or more.")
+    if isinstance(seed, int) and seed >= 2**62:  # torch has 64 bits, and some add to a seed
+        raise ConfigError("seed has more than 62 bits, expected less.")
 
 
 def check_outputs(config: Any) -> None:

@@ -8,9 +8,11 @@ alone, so that loading one runs no code. Needs the extra `train`.
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import datetime
 import errno
 import json
+import math
 import os
 import signal
 import threading
@@ -296,6 +298,16 @@ class Run:
         return f"to go on, add --resume --run-dir {self.path} to the same command"
 
 
+def _check_finite(config: Any, prefix: str = "") -> None:
+    """Refuse settings that no record of a run can hold."""
+    for item in dataclasses.fields(config) if dataclasses.is_dataclass(config) else ():
+        value = getattr(config, item.name)
+        if dataclasses.is_dataclass(value):
+            _check_finite(value, f"{prefix}{item.name}.")
+        elif isinstance(value, float) and not math.isfinite(value):
+            raise ConfigError(f"{prefix}{item.name} is {value}, expected a finite number.")
+
+
 @contextlib.contextmanager
 def claim_run(
     config: Any, name: str, settings: str, key: str, keys: Sequence[str], kind: str,
@@ -316,10 +328,11 @@ def claim_run(
         processes: of the run, of which the first holds the folder for all.
 
     Raises:
-        ConfigError: there is a run and no `--resume`.
+        ConfigError: there is a run and no `--resume`, or a setting is NaN or infinite.
         FolderHeld: another process is at work there.
         PolicyError: the checkpoint cannot be read.
     """
+    _check_finite(config)
     with contextlib.ExitStack() as stack:
         run, refused = None, None
         if processes is None or processes.rank == 0:

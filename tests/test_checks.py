@@ -431,6 +431,21 @@ def test_a_robot_that_leans_too_far_for_its_speed_is_refused(tmp_path, name, fps
     assert silent(load_motion, path, input_fps=float(fps))
 
 
+@pytest.mark.parametrize("how", ["off a chair", "up the stairs"])
+def test_who_leaves_the_floors_height_was_not_filed_with_y_up(how):
+    count, fps = 150, 30.0
+    t = np.arange(count) / fps
+    pos, quat, joints, _ = states("stand")
+    pos, quat, joints = (np.tile(value[:1], (count, 1)) for value in (pos, quat, joints))
+    if how == "off a chair":
+        pos[:, 2] += np.where(t < 2.5, 0.45, np.maximum(0.0, 0.45 - 4.9 * (t - 2.5) ** 2))
+    else:
+        pos[:, 2] += 0.17 * np.floor(t)
+        pos[:, 0] += 0.3 * t
+    told = {"source": "", "licence": ""}
+    assert checks.refusal(clip_from_states("x", fps, pos, quat, joints, **told)) is None
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_rows_of_50_hz_do_not_show(tmp_path, name):
     """They are within the bound, and so is every true motion that is a little slow."""
@@ -604,7 +619,9 @@ def test_an_npz_whose_quaternions_are_x_y_z_w_says_so(tmp_path, arrays):
         load_motion(str(tmp_path / "a.npz"))
 
 
-@pytest.mark.parametrize("way", ["forward", "backward", "of the centre", "noise", "isaac", "flip"])
+@pytest.mark.parametrize(
+    "way", ["forward", "backward", "of the centre", "noise", "slow and noisy", "isaac", "flip"]
+)
 def test_velocities_made_in_other_ways_pass(tmp_path, arrays, way):
     joints, rng = arrays["joint_pos"].astype(float), np.random.default_rng(0)
     change = {}
@@ -626,6 +643,8 @@ def test_velocities_made_in_other_ways_pass(tmp_path, arrays, way):
             key: arrays[key] + rng.normal(0, 0.05, arrays[key].shape)
             for key in ("joint_vel", "body_lin_vel_w", "body_ang_vel_w")
         }
+    if way == "slow and noisy":  # of a joint that hardly moves, too
+        change = {"joint_vel": arrays["joint_vel"] + rng.normal(0, 0.25, joints.shape)}
     if way == "isaac":
         bodies = g1.order_map(g1.BODY_NAMES, g1.body_names("isaac"))
         change = {

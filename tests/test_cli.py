@@ -13,6 +13,7 @@ import sys
 import time
 from datetime import datetime
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from hypothesis import given
@@ -104,6 +105,14 @@ def test_bad_input_is_one_line_and_status_2(command):
 def test_what_a_config_class_refuses_is_one_line_too(command, flag, value, text):
     done = command(flag, value)
     assert (done.returncode, done.stdout, done.stderr) == (2, "", f"error: {text}\n")
+
+
+def test_a_seed_that_no_generator_takes_is_refused():
+    cli.check_seed(SimpleNamespace(seed=0))
+    with pytest.raises(ConfigError, match="seed is -1, expected 0 or more"):
+        cli.check_seed(SimpleNamespace(seed=-1))
+    with pytest.raises(ConfigError, match="more than 62 bits"):
+        cli.check_seed(SimpleNamespace(seed=10**23))
 
 
 def test_a_real_command_refuses_its_settings_in_one_line():

@@ -202,10 +202,19 @@ def test_an_error_of_the_work_stays_what_it_is(tmp_path):
 class Config:
     run_dir: Path | None = None
     resume: bool = False
+    learning_rate: float = 1e-3
 
 
 def claim(settings="settings", **config):
     return claim_run(Config(**config), "walk__x__1", settings, "task", KEYS, "settings or motions")
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_a_setting_that_no_record_can_hold_is_refused_before_a_folder_is_made(tmp_path, value):
+    with pytest.raises(ConfigError, match="learning_rate is .*expected a finite number"):  # noqa: SIM117
+        with claim(run_dir=tmp_path / "run", learning_rate=value):
+            pass
+    assert not (tmp_path / "run").exists()
 
 
 HOLD = """

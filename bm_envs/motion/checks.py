@@ -141,6 +141,11 @@ def _turned(pose: Pose) -> Pose:
     return Pose(rot.quat_rotate(turn, pose.pos), rot.quat_mul(turn, pose.quat), pose.joints)
 
 
+def _upright(quat: np.ndarray) -> float:
+    """Median height of the tip of the pelvis' own z axis over the pelvis; 1 for one who stands."""
+    return float(np.median(rot.quat_rotate(quat, np.tile([0.0, 0.0, 1.0], (len(quat), 1)))[:, 2]))
+
+
 _FROM_ISAAC = g1.order_map(g1.joint_names("isaac"), g1.JOINT_NAMES)
 _SWAPPED = np.array([g1.JOINT_NAMES.index(g1.mirror_name(name)) for name in g1.JOINT_NAMES])
 # Where a file's four columns a b c d went, and where they belong.
@@ -264,6 +269,10 @@ def likely_cause(clip: Clip, found: Contact, quat: QuatOrder) -> Reading | None:
     points = _points(links).reshape(len(poses), len(frames), -1, 3)
     best, least = None, np.inf
     for reading, other, there in zip(readings, poses, points, strict=True):
+        # Who climbs stairs or steps off a chair leaves the floor's height, and on the side would
+        # keep to it; but who stands as read was not filed lying.
+        if reading.read is _turned and _upright(pose.quat) > _upright(other.quat):
+            continue
         cost = _contact(there, other.joints, clip.fps).cost
         if cost < least:
             best, least = reading, cost

@@ -31,6 +31,8 @@ SLOPE = (0.75, 1.33)
 """Velocities over differences of positions, by regression: 30 instead of 50 Hz makes it 0.6."""
 MOVING = {"joint": 0.1, "linear": 0.1, "angular": 0.2}
 """rad/s, m/s, rad/s: root mean square under which a joint or link counts as still."""
+FLOOR = {"joint": 0.3, "linear": 0.15, "angular": 0.3}
+"""The same units: velocities that were measured shake by so much, however slow the joint is."""
 STILL = {"joint": 1.0, "linear": 0.5, "angular": 1.0}
 """What the velocities of something still may be."""
 
@@ -150,6 +152,10 @@ def _unlike(truth: np.ndarray, given: np.ndarray, kind: str) -> tuple[int, float
     off = ((given - truth) ** 2).mean(axis=0)
     is_moving = size > MOVING[kind] ** 2
     share = np.where(is_moving, off / np.maximum(size, 1e-12), 0.0)
+    all_share = off[is_moving].sum() / max(size[is_moving].sum(), 1e-12)
+    if all_share > UNLIKE:
+        return int(share.argmax()), float(all_share)
+    share = np.where(off > FLOOR[kind] ** 2, share, 0.0)
     still = np.where(is_moving, 0.0, np.sqrt(off) / STILL[kind])
     if share.max() > UNLIKE:
         return int(share.argmax()), float(share.max())
