@@ -163,6 +163,17 @@ def test_the_wrong_flag_is_refused_too(tmp_path):
     assert not (tmp_path / "out.npz").exists()
 
 
+@pytest.mark.parametrize("flags", [
+    ("--angles", "deg"), ("--units", "cm"), ("--units", "cm", "--ground", "auto"),
+    ("--up", "y", "--ground", "auto"),
+])  # fmt: skip
+def test_a_flag_that_a_true_file_does_not_need_is_refused_by_its_name(tmp_path, flags):
+    path = write_csv(tmp_path / "a.csv", *resampled())
+    with pytest.raises(MotionError, match=f"with {flags[0]} {flags[1]} and is one with .*; leave"):
+        convert(tmp_path, str(path), *flags)
+    assert not (tmp_path / "out.npz").exists()
+
+
 @pytest.mark.parametrize("kind", ["wxyz", "degrees", "mm", "isaac", "root0"])
 def test_every_way_in_passes_the_gate(tmp_path, kind, monkeypatch):
     path = lie(kind, tmp_path / "a.csv", *resampled())

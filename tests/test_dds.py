@@ -269,7 +269,7 @@ STOPS = {
 @pytest.mark.parametrize("name", STOPS)
 def test_whatever_stops_it_the_motors_are_damped(deploy, name):
     script, reason = STOPS[name]
-    report, wire = drive(deploy, script, lost_s=0.5)
+    report, wire = drive(deploy, script, lost_s=0.5 if name == "gone" else 60.0)
     assert (report.phase, report.reason) == ("damping", reason)
     assert not is_damped(wire.sent[-4]) and all(map(is_damped, wire.sent[-3:]))
     assert report.commands == len(wire.sent) - 3 < 160

@@ -281,6 +281,14 @@ def likely_cause(clip: Clip, found: Contact, quat: QuatOrder) -> Reading | None:
     return best
 
 
+def fits_better(other: Clip, clip: Clip, quat: QuatOrder) -> bool:
+    """Whether `other`, the same file without a flag that was given, passes and `clip` is no match.
+
+    A file that needs the flag is refused without it, or costs more.
+    """
+    return contact(clip).cost > contact(other).cost + 1.0 and refusal(other, quat) is None
+
+
 def _order_by_range(joints: np.ndarray) -> tuple[str, str, float] | None:
     """What another order of the joints looks like, its flag, and how far this one is out of range.
 

@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import math
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -27,7 +27,7 @@ import numpy as np
 from bm_envs import rotations as rot
 from bm_envs.errors import MotionError, unknown_name
 from bm_envs.motion import consistency, npz
-from bm_envs.motion.checks import QuatOrder, check, contact
+from bm_envs.motion.checks import QuatOrder, check, contact, fits_better
 from bm_envs.motion.clip import MAX_FRAMES, Clip, load_npz, load_poses
 from bm_envs.motion.csv import check_rates, clip_from_rows, read_rows, rows_of_range
 from bm_envs.motion.pickles import as_array, read_pickle
@@ -197,20 +197,33 @@ def convert(
     """
     file, name = _parts(path)
     states = _read_states(file, name, layout, layout.input_fps)
-    pos, quat, joints = states.pos * _UNITS[layout.units], states.quat, states.joints
-    if layout.angles == "deg":
-        joints = np.radians(joints)
-    if layout.up == "y":
-        turn = np.tile([math.sqrt(0.5), math.sqrt(0.5), 0.0, 0.0], (len(pos), 1))
-        pos, quat = rot.quat_rotate(turn, pos), rot.quat_mul(turn, quat)
-    states = states._replace(pos=pos, quat=quat, joints=joints)
-    clip = _clip(file, states, output_fps, interpolation, frame_range)
-    if layout.ground is not None:
-        shift = layout.ground if math.isfinite(layout.ground) else -contact(clip).low
-        clip = _clip(
-            file, states._replace(pos=pos + [0.0, 0.0, shift]), output_fps, interpolation,
-            frame_range,
-        )  # fmt: skip
+
+    def read_as(told: Layout) -> Clip:
+        pos, quat, joints = states.pos * _UNITS[told.units], states.quat, states.joints
+        if told.angles == "deg":
+            joints = np.radians(joints)
+        if told.up == "y":
+            turn = np.tile([math.sqrt(0.5), math.sqrt(0.5), 0.0, 0.0], (len(pos), 1))
+            pos, quat = rot.quat_rotate(turn, pos), rot.quat_mul(turn, quat)
+        read = states._replace(pos=pos, quat=quat, joints=joints)
+        clip = _clip(file, read, output_fps, interpolation, frame_range)
+        if told.ground is None:
+            return clip
+        shift = told.ground if math.isfinite(told.ground) else -contact(clip).low
+        read = read._replace(pos=pos + [0.0, 0.0, shift])
+        return _clip(file, read, output_fps, interpolation, frame_range)
+
+    clip = read_as(layout)
+    plain = Layout()
+    for flag in ("angles", "units", "up"):
+        told, usual = getattr(layout, flag), getattr(plain, flag)
+        if told != usual and fits_better(
+            read_as(replace(layout, **{flag: usual})), clip, states.quat_order
+        ):
+            raise MotionError(
+                f"{path}: is no motion with --{flag} {told} and is one with {usual}; leave the"
+                " flag out."
+            )
     return check(clip, f"{path}", quat=states.quat_order)
 
 
