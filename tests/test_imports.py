@@ -68,7 +68,7 @@ MAY_IMPORT = {
     "envs": {"backends", "errors", "motion", "observation_terms", "robots", "rotations", "tasks"},
     "adapters": {"envs", "errors", "tasks"},
     "evaluation": {"envs", "errors", "motion", "policy", "robots", "tasks"},
-    "results": {"cli", "errors", "evaluation", "motion", "tasks"},
+    "results": {"cli", "errors", "evaluation", "motion", "policy", "tasks"},
     "web": {"backends.mujoco_render", "errors", "robots", "rotations"},
     "training": {
         "backends.base",

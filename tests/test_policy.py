@@ -16,11 +16,11 @@ import torch
 from onnx import TensorProto, helper, numpy_helper
 from policy_files import isaac_spec, make_clip, make_mlp, save_checkpoint
 
-from bm_envs import policy as policy_module
 from bm_envs.errors import PolicyError
 from bm_envs.observation_terms import NO_STATE_ESTIMATION_TERMS, POLICY_TERMS
 from bm_envs.policy import (
     ACTION_TOLERANCE,
+    MOTION_OUTPUTS,
     SHIPPED,
     PolicySpec,
     load_policy,
@@ -170,12 +170,12 @@ def test_time_step_is_clamped_at_both_ends_and_the_end_rests(written, clip):
 
     for step, index in {-1: 0, -5.7: 0, 0: 0, 7: 7, 7.9: 7, last: last}.items():
         out = frame(runtime, step)
-        for name in policy_module.MOTION_OUTPUTS:
+        for name in MOTION_OUTPUTS:
             np.testing.assert_array_equal(out[name][0], expected(name, index), err_msg=name)
     assert np.abs(clip.joint_vel[last]).max() > 0.1  # the motion does move at its end
     for step in (last + 1, last + 100, 1e20):
         out = frame(runtime, step)
-        for name in policy_module.MOTION_OUTPUTS:
+        for name in MOTION_OUTPUTS:
             wanted = 0 * expected(name, last) if "vel" in name else expected(name, last)
             np.testing.assert_array_equal(out[name][0], wanted, err_msg=name)
 
@@ -485,7 +485,7 @@ def test_references(tmp_path, monkeypatch, written):
     shipped = tmp_path / "shipped"
     shipped.mkdir()
     (shipped / "wiggle.onnx").write_bytes(written.read_bytes())
-    monkeypatch.setattr(policy_module, "SHIPPED", shipped)
+    monkeypatch.setattr("bm_envs.policy.resolve.SHIPPED", shipped)
     monkeypatch.chdir(tmp_path)
     assert load_policy("wiggle").path == shipped / "wiggle.onnx"
     (tmp_path / "wiggle").mkdir()

@@ -69,14 +69,13 @@ from bm_envs.backends.mujoco_render import (
     has_display,
 )
 from bm_envs.envs import GuidedVectorEnv, TrackVectorEnv
-from bm_envs.errors import ConfigError, unknown_name
+from bm_envs.errors import ConfigError, PolicyError, unknown_name
 from bm_envs.motion import library
 from bm_envs.motion.clip import Clip
-from bm_envs.policy import Policy, load_policy, read_onnx, shipped_policies
+from bm_envs.policy import TRACKER, Policy, kind_of, load_policy
 from bm_envs.robots import g1
 from bm_envs.robots.mjcf import ModelConfig
 from bm_envs.rotations import quat_yaw
-from bm_envs.tasks.guided import model as model_files
 from bm_envs.tasks.guided.config import (
     CompositionConfig,
     JoystickConfig,
@@ -994,14 +993,11 @@ def write_strip(path: Path, pictures: Sequence[np.ndarray]) -> None:
 
 
 def is_tracker(reference: str) -> bool:
-    """Whether it is a tracker's file and not a diffusion model's; of the Hub's: no."""
-    path = Path(reference)
-    if path.is_dir():
-        return (path / "policy.onnx").is_file() and not (path / model_files.FILE).is_file()
-    if path.is_file():
-        entries = {entry.key: entry.value for entry in read_onnx(path).metadata_props}
-        return entries.get("format") != model_files.FORMAT
-    return reference in shipped_policies()
+    """Whether a policy is a tracker; False also for one that is not there or unreadable."""
+    try:
+        return kind_of(reference) is TRACKER
+    except PolicyError:  # whoever loads it says what is wrong
+        return False
 
 
 def make_game(config: Config, script: Sequence[Event]) -> Game:
