@@ -18,11 +18,14 @@ __version__ = "0.2.0"
 
 # Modules of earlier versions, and where their content is now. An import of an old name fails with
 # one sentence that gives the new one.
-MOVED: dict[str, str] = {}
+MOVED: dict[str, str] = {
+    "bm_envs.backends.mujoco_render": "bm_envs.viewers",
+    "bm_envs.web": "bm_envs.viewers.page",
+}
 
 
 class _MovedFinder:
-    """Asked after all other finders, so only for modules that do not exist."""
+    """Asked before all other finders, one of which may know a file of an earlier version."""
 
     @staticmethod
     def find_spec(name: str, path: object = None, target: _ModuleType | None = None) -> None:
@@ -32,7 +35,7 @@ class _MovedFinder:
 
 
 if not any(type(_finder).__name__ == "_MovedFinder" for _finder in _sys.meta_path):
-    _sys.meta_path.append(_MovedFinder())  # type: ignore[arg-type]
+    _sys.meta_path.insert(0, _MovedFinder())  # type: ignore[arg-type]
 
 # As `mujoco/rendering/classic/gl_context.py` has them.
 _GL_NAMES = (

@@ -65,11 +65,20 @@ MAY_IMPORT = {
         "robots",
         "rotations",
     },
-    "envs": {"backends", "errors", "motion", "observation_terms", "robots", "rotations", "tasks"},
+    "viewers": {"errors", "robots", "rotations"},
+    "envs": {
+        "backends",
+        "errors",
+        "motion",
+        "observation_terms",
+        "robots",
+        "rotations",
+        "tasks",
+        "viewers",
+    },
     "adapters": {"envs", "errors", "tasks"},
     "evaluation": {"envs", "errors", "motion", "policy", "robots", "tasks"},
     "results": {"cli", "errors", "evaluation", "motion", "policy", "tasks"},
-    "web": {"backends.mujoco_render", "errors", "robots", "rotations"},
     "training": {
         "backends.base",
         "cli",
@@ -140,7 +149,7 @@ def forbidden(module, imported):
         return True
     if package != "backends":
         return False
-    engine = module.partition(".")[2].partition("_")[0]  # mujoco_cpu, mujoco_render: one engine
+    engine = module.partition(".")[2].partition("_")[0]
     return module == "backends.base" or not imported.startswith(f"backends.{engine}_")
 
 
@@ -174,8 +183,8 @@ def test_the_package_imports_one_way():
         ("envs", "evaluation"),
         ("envs", "adapters.sb3"),
         ("adapters.sb3", "training"),
-        ("web", "backends.mujoco_cpu"),
-        ("web", "envs"),
+        ("viewers.video", "backends.mujoco_cpu"),
+        ("viewers.page", "envs"),
     ],
 )
 def test_the_table_forbids(module, imported):

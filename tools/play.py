@@ -58,16 +58,8 @@ import mujoco
 import numpy as np
 from tyro.conf import FlagCreatePairsOff
 
-from bm_envs import evaluation, web
+from bm_envs import evaluation
 from bm_envs.backends.base import Simulator
-from bm_envs.backends.mujoco_render import (
-    FAR_VIEW,
-    Decor,
-    HumanViewer,
-    OffscreenRenderer,
-    View,
-    has_display,
-)
 from bm_envs.envs import GuidedVectorEnv, TrackVectorEnv
 from bm_envs.errors import ConfigError, PolicyError, unknown_name
 from bm_envs.motion import library
@@ -91,7 +83,17 @@ from bm_envs.tasks.guided.protocols import (
 )
 from bm_envs.tasks.guided.steering import Pilot, Steering, steering_for
 from bm_envs.tasks.track.config import CONTROL_DT, ActuationConfig
-from bm_envs.web import DEFAULT_PORT, feet_touch
+from bm_envs.viewers import (
+    FAR_VIEW,
+    Decor,
+    HumanViewer,
+    OffscreenRenderer,
+    View,
+    has_display,
+    panels,
+)
+from bm_envs.viewers import page as pages
+from bm_envs.viewers.page import DEFAULT_PORT, feet_touch
 
 Task = Literal["joystick", "waypoint", "obstacle", "walk_perturb", "composition", "track"]
 START_MOTIONS = ("walk",)
@@ -782,7 +784,7 @@ class PageWindow:
     What people do there arrives in viser's threads; `keys` and `drive` take it to the robot.
     """
 
-    def __init__(self, page: web.Page, task: Task) -> None:
+    def __init__(self, page: pages.Page, task: Task) -> None:
         self.page = page
         self._pressed: deque[int] = deque()
         self._wanted: deque[tuple[str, float, float]] = deque()
@@ -812,7 +814,7 @@ class PageWindow:
             gui.add_command(label, hotkey=key).on_trigger(lambda event, code=code: press(code))
         self._gamepad = None
         if self._sliders:
-            self._gamepad = web.PageGamepad(page)
+            self._gamepad = panels.PageGamepad(page)
             for label, key in (("Ahead", "I"), ("Back", "K"), ("Left", "J"), ("Right", "L")):
                 command = gui.add_command(label, hotkey=key)
                 command.on_trigger(lambda event, code=ord(key): press(code))
@@ -870,7 +872,7 @@ class PageWindow:
 
     def tell(self, rows: Sequence[tuple[str, str]]) -> None:
         """Show names and values, and move the sliders to what is wanted."""
-        self._told.content = web.table(rows)
+        self._told.content = panels.table(rows)
         label = "Go on" if self._paused else "Pause"
         if self._pause.label != label:
             self._pause.label = label
@@ -1049,11 +1051,11 @@ def main(config: Config) -> None:
         script = default_script(task, config.duration_s)
     look = ModelConfig(visuals=True, mesh_dir=config.mesh_dir)
     if config.web:
-        web.check(config.port)  # before the network is loaded
+        pages.check(config.port)  # before the network is loaded
     play = make_game(config, script)
     try:
         if config.web:
-            page = web.Page(look, port=config.port, title="bm-envs play", view=config.view)
+            page = pages.Page(look, port=config.port, title="bm-envs play", view=config.view)
             with contextlib.closing(PageWindow(page, task)) as window:
                 print(f"page on {page.url} (Ctrl-C ends it)", flush=True)
                 watch(play, window)
