@@ -20,6 +20,7 @@ __version__ = "0.2.0"
 # one sentence that gives the new one.
 MOVED: dict[str, str] = {
     "bm_envs.backends.mujoco_render": "bm_envs.viewers",
+    "bm_envs.hub": "bm_envs.policy.hub",
     "bm_envs.web": "bm_envs.viewers.page",
 }
 

@@ -15,7 +15,6 @@ from policy_files import make_clip, make_mlp
 from result_files import guided, track, track_row
 from test_hub import environment
 
-from bm_envs import hub as hub_files
 from bm_envs.errors import HubError, PolicyError
 from bm_envs.policy import (
     MOTION_OUTPUTS,
@@ -26,6 +25,7 @@ from bm_envs.policy import (
     write_onnx,
     write_policy_json,
 )
+from bm_envs.policy import hub as hub_files
 from bm_envs.tasks.guided.config import CONFIGS
 from bm_envs.tasks.guided.model import load_model
 

@@ -44,11 +44,10 @@ MAY_IMPORT = {
     "rotations": set(),
     "native": set(),
     "cli": {"errors"},
-    "hub": {"cli", "errors"},
     "robots": {"cli", "errors", "rotations"},
     "observation_terms": {"robots"},
-    "motion": {"cli", "errors", "hub", "robots", "rotations"},
-    "policy": {"cli", "errors", "hub", "motion", "observation_terms", "robots", "rotations"},
+    "motion": {"cli", "errors", "robots", "rotations"},
+    "policy": {"cli", "errors", "motion", "observation_terms", "robots", "rotations"},
     # A second implementation of the control loop: nothing of `tasks` and `backends`.
     "deploy": {"cli", "errors", "motion", "policy", "robots", "rotations"},
     "backends": {"backends.base", "backends.host", "errors", "native", "robots", "rotations"},

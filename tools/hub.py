@@ -30,9 +30,10 @@ from typing import Annotated, Any
 
 from tyro.conf import FlagCreatePairsOff, Positional, arg
 
-from bm_envs import cli, hub
+from bm_envs import cli
 from bm_envs.errors import BMError, ConfigError, HubError, PolicyError, ResultError
 from bm_envs.motion import library
+from bm_envs.motion.hub import client
 from bm_envs.policy import (
     DIFFUSION,
     KINDS,
@@ -40,6 +41,7 @@ from bm_envs.policy import (
     MOTION_REMOVED,
     SHIPPED,
     check_description,
+    hub,
     read_onnx,
     remove_motion,
 )
@@ -419,7 +421,7 @@ def card(
 ) -> str:  # fmt: skip
     """The model card: the Hub's metadata, then what people want to know."""
     repository, _ = hub.parse_reference(config.repository)
-    package = hub.client(f"hub:{repository}", doing="pushing it to")
+    package = client(f"hub:{repository}", doing="pushing it to")
     name = repository.partition("/")[2]
     environments = sorted({result.dataset_type for result in eval_results(package, files)})
     data = package.ModelCardData(

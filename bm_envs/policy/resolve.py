@@ -10,8 +10,8 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from bm_envs import hub
 from bm_envs.errors import HubError, PolicyError, unknown_name
+from bm_envs.policy import hub
 from bm_envs.policy.session import read_onnx
 
 SHIPPED = Path(__file__).resolve().parent.parent / "assets" / "policies"
