@@ -23,8 +23,8 @@ from bm_envs.backends.host import make_host_simulator
 from bm_envs.errors import ConfigError, MotionError, unknown_name
 from bm_envs.motion.clip import Clip
 from bm_envs.motion.shared import shared_motions
-from bm_envs.observation_terms import NO_STATE_ESTIMATION_TERMS
 from bm_envs.robots import g1
+from bm_envs.robots.observation_terms import NO_STATE_ESTIMATION_TERMS
 from bm_envs.tasks.guided.config import GuidedConfig, config_class
 from bm_envs.tasks.guided.protocols import TASKS, GuidedTask
 from bm_envs.tasks.guided.streams import Source, Streams

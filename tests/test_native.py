@@ -10,7 +10,7 @@ import pytest
 
 from bm_envs import native
 from bm_envs.envs import TrackVectorEnv
-from bm_envs.observation_terms import NO_STATE_ESTIMATION_TERMS
+from bm_envs.robots.observation_terms import NO_STATE_ESTIMATION_TERMS
 from bm_envs.tasks.track.task import TrackTask
 
 N = 64

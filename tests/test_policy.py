@@ -17,7 +17,6 @@ from onnx import TensorProto, helper, numpy_helper
 from policy_files import isaac_spec, make_clip, make_mlp, save_checkpoint
 
 from bm_envs.errors import PolicyError
-from bm_envs.observation_terms import NO_STATE_ESTIMATION_TERMS, POLICY_TERMS
 from bm_envs.policy import (
     ACTION_TOLERANCE,
     MOTION_OUTPUTS,
@@ -34,6 +33,7 @@ from bm_envs.policy import (
     write_test_vectors,
 )
 from bm_envs.robots import g1, mjcf
+from bm_envs.robots.observation_terms import NO_STATE_ESTIMATION_TERMS, POLICY_TERMS
 
 # Names and shapes typed from the controller's contract (facts on tracking, sections 7.1 and 7.2).
 KEYS_OF_BOTH_EXPORTERS = {

@@ -16,9 +16,9 @@ from bm_envs import cli
 from bm_envs.errors import BMError, ConfigError, MotionError, PolicyError
 from bm_envs.motion.clip import clip_from_states
 from bm_envs.motion.library import list_motions, load_motion
-from bm_envs.observation_terms import NO_STATE_ESTIMATION_TERMS
 from bm_envs.policy import PolicySpec, load_policy, write_onnx
 from bm_envs.robots import g1
+from bm_envs.robots.observation_terms import NO_STATE_ESTIMATION_TERMS
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT / "benchmarks"), str(ROOT / "tools")]

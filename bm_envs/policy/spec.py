@@ -13,12 +13,11 @@ from typing import Any
 
 import numpy as np
 
-from bm_envs import observation_terms
 from bm_envs.cli import shortened
 from bm_envs.errors import PolicyError, unknown_name
-from bm_envs.observation_terms import POLICY_TERMS, TERMS
 from bm_envs.policy import foreign
-from bm_envs.robots import g1
+from bm_envs.robots import g1, observation_terms
+from bm_envs.robots.observation_terms import POLICY_TERMS, TERMS
 
 CONTROL_DT = 0.02  # s, one action and one frame of the motion
 # Names under which other projects have the same terms.
