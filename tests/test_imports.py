@@ -207,6 +207,94 @@ def test_scripts_of_peers_do_without_the_package():
         assert not [name for name in names if is_inside(name, "bm_envs")], path
 
 
+# Private names of other modules that a module uses: as it is, and to become empty. Nothing may be
+# added here; an entry that is no longer needed must be taken out.
+REACHES: dict[str, set[str]] = {
+    "bm_envs/tasks/track/device": {
+        "_bins", "_episode_steps", "_foot_contact_table", "_noise_level", "_noisy",
+        "_option_weights", "_options", "_policy_columns", "_sole_radius",
+    },
+    "bm_envs/tasks/track/kernel": {
+        "_bins", "_first_row", "_last_action", "_last_frame", "_policy_columns",
+        "_reference_table", "_row", "_shown", "_shown_table", "_soft_limits", "_stale_axes",
+        "_stale_pos", "_weights", "_widths",
+    },
+    "bm_envs/training": {"_clip_frames", "_clip_start", "_first_row", "_last_frame"},
+    "algos/wm_track": {"_foot_contact_table", "_reference_table"},
+    "benchmarks/reliability": {"_SHAPES"},
+}  # fmt: skip
+# Not ours: members of named tuples, and tqdm's clock.
+OF_OTHERS = {"_asdict", "_fields", "_make", "_replace"}
+OF_OTHERS_IN = {"bm_envs/cli": {"_time"}}
+
+
+def is_private(name):
+    return name.startswith("_") and not name.startswith("__") and name != "_"
+
+
+def private_definitions(tree):
+    """Private names that a module defines: of functions, classes, variables and attributes."""
+    found = set()
+    for node in ast.walk(tree):
+        if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)):
+            found.add(node.name)
+        elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
+            found.add(node.id)
+        elif isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Store):
+            if isinstance(node.value, ast.Name) and node.value.id in ("self", "cls"):
+                found.add(node.attr)
+    return {name for name in found if is_private(name)}
+
+
+def private_uses(tree):
+    """Private names that a module takes from something other than itself and `self`."""
+    found = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.Attribute):
+            if not (isinstance(node.value, ast.Name) and node.value.id in ("self", "cls")):
+                found.add(node.attr)
+    return {name for name in found if is_private(name)}
+
+
+def private_reaches(trees):
+    """By module, the private names it uses that other modules define and it does not."""
+    defined = {name: private_definitions(tree) for name, tree in trees.items()}
+    found = {}
+    for name, tree in trees.items():
+        others = set().union(*(d for other, d in defined.items() if other != name))
+        used = private_uses(tree) - OF_OTHERS - OF_OTHERS_IN.get(name, set())
+        if reached := (used & others) - defined[name]:
+            found[name] = reached
+    return found
+
+
+def test_private_names_stay_in_their_module():
+    files = [*sources("bm_envs"), *scripts()]
+    trees = {
+        path.relative_to(ROOT).with_suffix("").as_posix(): ast.parse(path.read_text())
+        for path in files
+    }
+    found = private_reaches(trees)
+    assert len(trees) > 50
+    new = {name: reached - REACHES.get(name, set()) for name, reached in found.items()}
+    assert not {name: reached for name, reached in new.items() if reached}
+    gone = {name: known - found.get(name, set()) for name, known in REACHES.items()}
+    assert not {name: known for name, known in gone.items() if known}, "take them out of the list"
+
+
+def test_a_private_reach_is_seen():
+    trees = {
+        "a": ast.parse("class A:\n    def __init__(self):\n        self._x = self._y = 1\n"),
+        "b": ast.parse("from a import _z, A\nprint(A()._x)\n_z()\n"),
+        "c": ast.parse("class C:\n    def f(self, o):\n        self._x = o._x\n"),
+    }
+    assert private_reaches(trees) == {"b": {"_x"}}  # `_z` is defined nowhere here
+    trees["a"].body += ast.parse("def _z(): ...").body
+    assert private_reaches(trees) == {"b": {"_x", "_z"}}
+
+
 def distributions(requirements):
     return {re.sub(r"[-_.]+", "-", re.match(r"[\w.-]+", line)[0]).lower() for line in requirements}
 

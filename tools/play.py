@@ -61,10 +61,10 @@ from tyro.conf import FlagCreatePairsOff
 from bm_envs import evaluation
 from bm_envs.backends.base import Simulator
 from bm_envs.envs import GuidedVectorEnv, TrackVectorEnv
-from bm_envs.errors import ConfigError, PolicyError, unknown_name
+from bm_envs.errors import ConfigError, unknown_name
 from bm_envs.motion import library
 from bm_envs.motion.clip import Clip
-from bm_envs.policy import TRACKER, Policy, kind_of, load_policy
+from bm_envs.policy import DIFFUSION, TRACKER, Policy, kind_of, load_policy, shipped_policies
 from bm_envs.robots import g1
 from bm_envs.robots.mjcf import ModelConfig
 from bm_envs.rotations import quat_yaw
@@ -995,11 +995,9 @@ def write_strip(path: Path, pictures: Sequence[np.ndarray]) -> None:
 
 
 def is_tracker(reference: str) -> bool:
-    """Whether a policy is a tracker; False also for one that is not there or unreadable."""
-    try:
-        return kind_of(reference) is TRACKER
-    except PolicyError:  # whoever loads it says what is wrong
-        return False
+    """Whether it is a tracker's file and not a diffusion model's; of the Hub's: no."""
+    known = Path(reference).exists() or reference in shipped_policies()
+    return known and kind_of(reference, expected=DIFFUSION) is TRACKER
 
 
 def make_game(config: Config, script: Sequence[Event]) -> Game:
