@@ -21,6 +21,7 @@ __version__ = "0.2.0"
 MOVED: dict[str, str] = {
     "bm_envs.backends.mujoco_render": "bm_envs.viewers",
     "bm_envs.hub": "bm_envs.policy.hub",
+    "bm_envs.native": "bm_envs.backends.native",
     "bm_envs.observation_terms": "bm_envs.robots.observation_terms",
     "bm_envs.web": "bm_envs.viewers.page",
 }
