@@ -28,6 +28,7 @@ from bm_envs.policy import (
     observation_table,
     read_policy_json,
     shipped_policies,
+    shipped_test_vectors,
     write_onnx,
     write_policy_json,
     write_test_vectors,
@@ -675,7 +676,7 @@ def test_the_promised_tolerance_holds_for_other_implementations(name):
     Sums in another order in float32, the same in float64, and the runtime; `exp(x) - 1` in place of
     `expm1`, as a reader of the page may write it.
     """
-    vectors = json.loads((SHIPPED / f"{name}_vectors.json").read_text())
+    vectors = shipped_test_vectors(name)
     runtime = load_policy(name)
     implementations = [
         plain_network(SHIPPED / f"{name}.onnx", np.float32),
@@ -695,7 +696,7 @@ def test_the_old_promise_did_not_hold():
     """The premise: 1e-5 for all actions is less than float32 gives where they reach 37."""
     off = 0.0
     for name in ("builtin", "walk"):
-        vectors = json.loads((SHIPPED / f"{name}_vectors.json").read_text())
+        vectors = shipped_test_vectors(name)
         act = plain_network(SHIPPED / f"{name}.onnx", np.float32)
         for case in vectors["cases"]:
             off = max(off, np.abs(act(case["observation"]) - np.array(case["action"])).max())

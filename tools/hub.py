@@ -44,6 +44,7 @@ from bm_envs.policy import (
     hub,
     read_onnx,
     remove_motion,
+    shipped_test_vectors,
 )
 from bm_envs.results import ResultFile, machine_path, read_result
 
@@ -310,6 +311,9 @@ def stage(folder: Path, config: Push) -> None:
             continue
         renamed = "policy_vectors.json" if path.name.endswith("_vectors.json") else path.name
         shutil.copyfile(path, folder / ("replay.mp4" if path.suffix == ".mp4" else renamed))
+    if source.network.resolve().parent == SHIPPED:
+        vectors = shipped_test_vectors(source.network.stem)
+        cli.write_json(folder / "policy_vectors.json", vectors)
     if config.picture is not None:
         if config.picture.suffix not in PICTURES or not config.picture.is_file():
             raise ConfigError(

@@ -50,7 +50,12 @@ from bm_envs.policy.spec import (
     observation_table,
     spec_from_config,
 )
-from bm_envs.policy.vectors import ACTION_TOLERANCE, make_test_vectors, write_test_vectors
+from bm_envs.policy.vectors import (
+    ACTION_TOLERANCE,
+    make_test_vectors,
+    shipped_test_vectors,
+    write_test_vectors,
+)
 from bm_envs.policy.write import (
     MOTION_REMOVED,
     GraphBuilder,
@@ -100,6 +105,7 @@ __all__ = [
     "resolve_file",
     "SHIPPED",
     "shipped_policies",
+    "shipped_test_vectors",
     "spec_from_config",
     "TRACKER",
     "training_figures",

@@ -12,7 +12,10 @@ from typing import Any
 import numpy as np
 
 from bm_envs import rotations as rot
-from bm_envs.cli import write_json
+from bm_envs.cli import read_json, write_json
+from bm_envs.errors import PolicyError, unknown_name
+from bm_envs.policy.load import load_policy
+from bm_envs.policy.resolve import SHIPPED
 from bm_envs.policy.spec import PolicySpec, observation_table
 from bm_envs.robots import g1, kinematics
 
@@ -111,3 +114,26 @@ def write_test_vectors(
 ) -> None:  # fmt: skip
     """Write `make_test_vectors` as JSON."""
     write_json(path, make_test_vectors(policy, spec, cases=cases, seed=seed))
+
+
+def shipped_test_vectors(name: str) -> dict[str, Any]:
+    """Those of a tracker that ships with the package, as `make_test_vectors` gives them.
+
+    States and observations are stored once for all trackers, whose layout is the same, and for each
+    of them the actions that its file gave where it was made. The entry of a new one is the `action`
+    of each case that `make_test_vectors` makes with its own seed.
+
+    Raises:
+        PolicyError: no such tracker.
+    """
+    stored = read_json(SHIPPED / "test_vectors.json", PolicyError)
+    if name not in stored["actions"]:
+        raise PolicyError(unknown_name("policy", name, stored["actions"]))
+    spec = load_policy(name).spec
+    default, scale = np.array(spec.default_joint_pos), np.array(spec.action_scale)
+    cases = [
+        {**case, "action": action, "joint_target": (default + scale * np.array(action)).tolist()}
+        for case, action in zip(stored["cases"], stored["actions"][name], strict=True)
+    ]
+    shared = {k: v for k, v in stored.items() if k not in ("format", "cases", "actions")}
+    return {"format": VECTORS_FORMAT, **shared, "cases": cases}
