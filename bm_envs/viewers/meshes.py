@@ -10,7 +10,7 @@ import mujoco
 import numpy as np
 
 from bm_envs.errors import ConfigError
-from bm_envs.robots import g1, mjcf
+from bm_envs.robots import g1, visuals
 
 # Vertices `[V, 3]`, m, and triangles `[F, 3]` that turn to the left as seen from outside.
 Mesh = tuple[np.ndarray, np.ndarray]
@@ -25,7 +25,7 @@ def body_meshes(
     for body in g1.BODY_NAMES:
         by_colour: dict[tuple[int, int, int], list[Mesh]] = {}
         for geom in np.flatnonzero(model.geom_bodyid == model.body(body).id):
-            if model.geom_group[geom] == mjcf.VISUAL_GROUP:
+            if model.geom_group[geom] == visuals.VISUAL_GROUP:
                 material = model.geom_matid[geom]
                 rgba = model.mat_rgba[material] if material >= 0 else model.geom_rgba[geom]
                 by_colour.setdefault(rgb_of(rgba), []).append(geom_mesh(model, int(geom)))
