@@ -58,8 +58,8 @@ from bm_envs.errors import ConfigError
 from bm_envs.evaluation import ROBUST
 from bm_envs.motion.clip import Clip
 from bm_envs.motion.library import load_motions
-from bm_envs.observation_terms import CRITIC_TERMS, mirror_map
 from bm_envs.robots import g1
+from bm_envs.robots.observation_terms import CRITIC_TERMS, mirror_map
 from bm_envs.run_files import Run, as_arrays, claim_run, save_checkpoint
 from bm_envs.tasks.track.config import CONTROL_DT, TrackConfig, laptop_task
 from bm_envs.tasks.track.task import TrackTask

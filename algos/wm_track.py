@@ -52,8 +52,8 @@ from bm_envs.evaluation import ROBUST
 from bm_envs.motion import suites
 from bm_envs.motion.clip import Clip
 from bm_envs.motion.library import load_motions
-from bm_envs.observation_terms import layout, mirror_map
 from bm_envs.robots import g1
+from bm_envs.robots.observation_terms import layout, mirror_map
 from bm_envs.rotations import quat_normalize, quat_to_matrix
 from bm_envs.run_files import Run, as_arrays, claim_run, save_checkpoint
 from bm_envs.tasks.track.config import (

@@ -60,11 +60,11 @@ from tyro.conf import FlagCreatePairsOff
 from bm_envs import cli
 from bm_envs.backends.base import full_state
 from bm_envs.envs import GuidedVectorEnv
-from bm_envs.errors import BMError, ConfigError, PolicyError
+from bm_envs.errors import ConfigError
 from bm_envs.evaluation import in_project_order, protocol_task, wilson
 from bm_envs.motion.clip import Clip
 from bm_envs.motion.procedural import Command, Gait, clip_from_plan, plan_walk
-from bm_envs.policy import Policy, load_policy
+from bm_envs.policy import DIFFUSION, TRACKER, Policy, kind_of, load_policy
 from bm_envs.tasks.guided.config import (
     CommandedConfig,
     GuidedConfig,
@@ -73,7 +73,7 @@ from bm_envs.tasks.guided.config import (
     control_steps,
 )
 from bm_envs.tasks.guided.model import Controller, GuidedModel, Method, load_model, method_of
-from bm_envs.tasks.guided.policy import GuidedPolicy, is_guided_policy, load_guided_policy
+from bm_envs.tasks.guided.policy import GuidedPolicy, load_guided_policy
 from bm_envs.tasks.guided.protocols import GuidedTask, PushedTask
 from bm_envs.tasks.guided.steering import Pilot, Steering, steering_for
 from bm_envs.tasks.guided.task import PELVIS_HEIGHT, TILT
@@ -265,29 +265,17 @@ def load(config: Config) -> Runnable:
     threads = config.threads or cli.available_cores()
     if config.expert:
         return load_policy(config.policy, threads=threads)
-    if not is_guided_policy(config.policy):
-        try:
-            return load_model(config.policy, threads=threads)
-        except PolicyError:
-            if _is_tracker(config.policy):
-                raise ConfigError(
-                    f"{config.policy} is a tracker, expected a diffusion model, or --expert."
-                ) from None
-            raise
+    kind = kind_of(config.policy, expected=DIFFUSION)
+    if kind is TRACKER:
+        raise ConfigError(f"{config.policy} is a tracker, expected a diffusion model, or --expert.")
+    if kind is DIFFUSION:
+        return load_model(config.policy, threads=threads)
     policy = load_guided_policy(config.policy, threads=threads)
     if policy.task != config.task:
         raise ConfigError(
             f"{policy.path}: is a policy of task '{policy.task}', expected one of '{config.task}'."
         )
     return policy
-
-
-def _is_tracker(reference: str) -> bool:
-    try:
-        load_policy(reference)
-    except BMError:
-        return False
-    return True
 
 
 def _actuation(model: Runnable) -> ActuationConfig:

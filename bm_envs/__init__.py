@@ -7,6 +7,7 @@ Gymnasium loads no plugins by itself; `gymnasium.make("bm_envs:BMTrack-G1-v0")` 
 
 import os as _os
 import sys as _sys
+from types import ModuleType as _ModuleType
 
 from gymnasium.envs.registration import register as _register
 from gymnasium.envs.registration import registry as _registry
@@ -14,6 +15,30 @@ from gymnasium.envs.registration import registry as _registry
 from bm_envs.errors import GL_REFUSED as _GL_REFUSED
 
 __version__ = "0.2.0"
+
+# Modules of earlier versions, and where their content is now. An import of an old name fails with
+# one sentence that gives the new one.
+MOVED: dict[str, str] = {
+    "bm_envs.backends.mujoco_render": "bm_envs.viewers",
+    "bm_envs.hub": "bm_envs.policy.hub",
+    "bm_envs.native": "bm_envs.backends.native",
+    "bm_envs.observation_terms": "bm_envs.robots.observation_terms",
+    "bm_envs.web": "bm_envs.viewers.page",
+}
+
+
+class _MovedFinder:
+    """Asked before all other finders, one of which may know a file of an earlier version."""
+
+    @staticmethod
+    def find_spec(name: str, path: object = None, target: _ModuleType | None = None) -> None:
+        if name in MOVED:
+            # Without `name=`: `from package import module` would drop the error and say less.
+            raise ModuleNotFoundError(f"{name} is now {MOVED[name]}.")
+
+
+if not any(type(_finder).__name__ == "_MovedFinder" for _finder in _sys.meta_path):
+    _sys.meta_path.insert(0, _MovedFinder())  # type: ignore[arg-type]
 
 # As `mujoco/rendering/classic/gl_context.py` has them.
 _GL_NAMES = (

@@ -23,8 +23,8 @@ from bm_envs.backends.host import make_host_simulator
 from bm_envs.errors import ConfigError, MotionError, unknown_name
 from bm_envs.motion.clip import Clip
 from bm_envs.motion.shared import shared_motions
-from bm_envs.observation_terms import NO_STATE_ESTIMATION_TERMS
 from bm_envs.robots import g1
+from bm_envs.robots.observation_terms import NO_STATE_ESTIMATION_TERMS
 from bm_envs.tasks.guided.config import GuidedConfig, config_class
 from bm_envs.tasks.guided.protocols import TASKS, GuidedTask
 from bm_envs.tasks.guided.streams import Source, Streams
@@ -204,23 +204,23 @@ class _Core:
         if mode is None:
             gymnasium.logger.warn("render() was called but no render_mode was given to make().")
             return None
-        from bm_envs.backends import mujoco_render
+        from bm_envs import viewers
 
         sim = self.simulator
         qpos = np.concatenate(
             [sim.root_pos[env_id], sim.root_quat[env_id], sim.joint_pos[env_id]]
         ).astype(np.float64)
-        shown = qpos, self._ghost(env_id), mujoco_render.Decor(**self._decor(env_id))
+        shown = qpos, self._ghost(env_id), viewers.Decor(**self._decor(env_id))
         model = self.config.model
-        view = mujoco_render.FAR_VIEW if self._far else mujoco_render.View()
+        view = viewers.FAR_VIEW if self._far else viewers.View()
         if mode == "human":
             if self._viewer is None:
-                self._viewer = mujoco_render.HumanViewer(model, view=view)
+                self._viewer = viewers.HumanViewer(model, view=view)
             self._viewer.sync(*shown)
             return None
         if self._renderer is None:
             size = {key: self._render_config[key] for key in ("width", "height", "camera")}
-            self._renderer = mujoco_render.OffscreenRenderer(model, view=view, **size)
+            self._renderer = viewers.OffscreenRenderer(model, view=view, **size)
         if mode == "rgb_array":
             return self._renderer.render(*shown)
         depth = self._renderer.depth(*shown)

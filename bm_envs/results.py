@@ -25,11 +25,12 @@ from bm_envs.errors import ResultError
 from bm_envs.evaluation import wilson
 from bm_envs.motion import suites
 from bm_envs.motion.feasibility import FLAGS
+from bm_envs.policy import KINDS as POLICY_KINDS
 from bm_envs.tasks.guided.config import CONFIGS
 from bm_envs.tasks.track.config import CONTROL_DT
 
 # Of files beside results that are none.
-POLICY_FORMATS = ("bm-envs policy 1", "bm-envs denoiser 1", "bm-envs guided policy 1")
+POLICY_FORMATS = tuple(kind.format for kind in POLICY_KINDS)
 MAX_BYTES = 64 * 2**20
 PROTOCOLS = ("clip", "robust")
 # Of the gates' values; what a gate asks beside its value may still fail it.

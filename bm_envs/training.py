@@ -36,7 +36,6 @@ from bm_envs.backends.base import full_state
 from bm_envs.envs import TrackVectorEnv
 from bm_envs.errors import ConfigError
 from bm_envs.evaluation import run_episodes
-from bm_envs.observation_terms import mirror_map
 from bm_envs.policy import (
     MLP,
     PolicySpec,
@@ -47,6 +46,7 @@ from bm_envs.policy import (
     write_policy_json,
 )
 from bm_envs.robots import g1
+from bm_envs.robots.observation_terms import mirror_map
 from bm_envs.run_files import Run, RunLog, as_arrays
 from bm_envs.tasks.track.config import CONTROL_DT, TrackConfig
 from bm_envs.tasks.track.device import DeviceTrack

@@ -24,12 +24,11 @@ import gymnasium.wrappers.vector
 import numpy as np
 
 import bm_envs  # noqa: F401  (registers the environments)
-from bm_envs import observation_terms
 from bm_envs.envs import GuidedEnv, GuidedVectorEnv, Named, TrackEnv, TrackVectorEnv
 from bm_envs.motion import checks, clip, formats, library
-from bm_envs.observation_terms import CRITIC_TERMS, ObsTerm
-from bm_envs.robots import g1
+from bm_envs.robots import g1, observation_terms
 from bm_envs.robots.mjcf import ModelConfig
+from bm_envs.robots.observation_terms import CRITIC_TERMS, ObsTerm
 from bm_envs.tasks.guided import sampler
 from bm_envs.tasks.guided.observations import ABSENT, NEAREST
 from bm_envs.tasks.guided.representation import REPRESENTATIONS

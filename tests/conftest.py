@@ -12,8 +12,8 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 @pytest.fixture(scope="session")
 def opengl() -> None:
     """Skips where nothing can be drawn."""
-    from bm_envs.backends.mujoco_render import OffscreenRenderer
     from bm_envs.errors import BackendUnavailable
+    from bm_envs.viewers import OffscreenRenderer
 
     try:
         OffscreenRenderer(width=16, height=16).close()

@@ -10,9 +10,9 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from bm_envs.observation_terms import POLICY_TERMS, TERMS
 from bm_envs.policy import SHIPPED, load_policy
 from bm_envs.robots import g1
+from bm_envs.robots.observation_terms import POLICY_TERMS, TERMS
 
 # Isaac Lab counts joints breadth first; motors of the robot in that order, as the exporter has it.
 # Source: unitree_rl_lab, any deploy.yaml of the G1 with 29 joints.

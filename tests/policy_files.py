@@ -3,9 +3,9 @@
 import numpy as np
 
 from bm_envs.motion.clip import clip_from_states
-from bm_envs.observation_terms import POLICY_TERMS
 from bm_envs.policy import MLP, PolicySpec
 from bm_envs.robots import g1
+from bm_envs.robots.observation_terms import POLICY_TERMS
 
 
 def make_mlp(size=160, hidden=(24, 16), activation="elu", residual=False, seed=0):

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 import bm_envs  # noqa: F401  (registers the environments)
-from bm_envs import native
+from bm_envs.backends import native
 from bm_envs.backends.mujoco_cpu import MujocoSimulator
 from bm_envs.envs import Named, TrackVectorEnv
 from bm_envs.tasks.track import kernel

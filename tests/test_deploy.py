@@ -1,7 +1,6 @@
 """The control loop of robots: observations, phases, safety, the estimate and the stand-in robot."""
 
 import dataclasses
-import json
 import os
 import re
 from pathlib import Path
@@ -27,7 +26,13 @@ from bm_envs.deploy.estimator import IMU_POS, BaseEstimator
 from bm_envs.deploy.robot import NOISE, SENSOR_DT, RobotConfig, SimulatedRobot
 from bm_envs.errors import ConfigError, PolicyError
 from bm_envs.motion.library import load_motion
-from bm_envs.policy import SHIPPED, PolicySpec, load_policy, make_test_vectors, write_onnx
+from bm_envs.policy import (
+    PolicySpec,
+    load_policy,
+    make_test_vectors,
+    shipped_test_vectors,
+    write_onnx,
+)
 from bm_envs.robots import g1, mjcf
 
 ORACLES = Path(os.environ.get("BM_DATA_DIR", "/nonexistent")) / "oracle_policies"
@@ -85,7 +90,7 @@ def test_observation_and_target_are_those_of_the_test_vectors(name, foreign, req
         policy, vectors = foreign
     else:
         policy = load_policy(name)
-        vectors = json.loads((SHIPPED / f"{name}_vectors.json").read_text())
+        vectors = shipped_test_vectors(name)
     spec = policy.spec
     by_name = {joint: i for i, joint in enumerate(vectors["joint_names"])}
     to_robot = [by_name[joint] for joint in g1.JOINT_NAMES]

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 import bm_envs  # noqa: F401  (registers the environments)
-from bm_envs import native
+from bm_envs.backends import native
 from bm_envs.envs import GuidedEnv, GuidedVectorEnv, Named, TrackEnv, TrackVectorEnv
 from bm_envs.errors import BMError, ConfigError
 from bm_envs.robots import g1, mjcf

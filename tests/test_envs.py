@@ -19,8 +19,8 @@ from gymnasium.wrappers.vector import RecordEpisodeStatistics as VectorStatistic
 import bm_envs
 from bm_envs.envs import TrackEnv, TrackVectorEnv
 from bm_envs.errors import BMError, ConfigError, MotionError
-from bm_envs.observation_terms import TERMS, layout
 from bm_envs.robots import g1
+from bm_envs.robots.observation_terms import TERMS, layout
 from bm_envs.tasks.track.config import TrackConfig
 
 IDS = {"BMTrack-G1-v0": 160, "BMTrack-G1-NoStateEst-v0": 154}

@@ -24,9 +24,9 @@ from bm_envs import evaluation
 from bm_envs.envs import TrackVectorEnv
 from bm_envs.errors import BMWarning, PolicyError
 from bm_envs.motion.library import load_motion
-from bm_envs.observation_terms import POLICY_TERMS, TERMS
 from bm_envs.policy import foreign, load_policy
 from bm_envs.robots import g1
+from bm_envs.robots.observation_terms import POLICY_TERMS, TERMS
 
 SORTED = sorted(POLICY_TERMS, key=lambda term: HOLOSOMA.get(term, term))
 

@@ -15,11 +15,11 @@ from policy_files import make_mlp
 from bm_envs.envs import GuidedVectorEnv, TrackVectorEnv
 from bm_envs.errors import BMError, ConfigError
 from bm_envs.evaluation import in_project_order, protocol_task
-from bm_envs.policy import load_policy
+from bm_envs.policy import DIFFUSION, GUIDED, SHIPPED, TRACKER, kind_of, load_policy
 from bm_envs.robots import g1
 from bm_envs.rotations import quat_yaw
 from bm_envs.tasks.guided.config import JoystickConfig, WalkPerturbConfig
-from bm_envs.tasks.guided.policy import is_guided_policy, load_guided_policy, write_guided_policy
+from bm_envs.tasks.guided.policy import load_guided_policy, write_guided_policy
 from bm_envs.tasks.guided.steering import STEERING
 from bm_envs.tasks.track.config import ActuationConfig
 
@@ -154,9 +154,11 @@ def test_a_policy_of_the_task_acts_on_its_observation(monkeypatch, policy_run, d
 
 
 def test_policies_are_recognised_by_their_file(policy_run):
-    assert is_guided_policy(policy_run) and is_guided_policy(policy_run / "policy.onnx")
-    tracker = load_policy("walk").path
-    assert not is_guided_policy(tracker) and not is_guided_policy("walk")
+    assert kind_of(policy_run) is kind_of(policy_run / "policy.onnx") is GUIDED
+    assert kind_of(load_policy("walk").path) is kind_of("walk") is TRACKER
+    shipped = SHIPPED / "guided_body_pos"
+    for reference in ("guided_body_pos", shipped, shipped / "denoiser.onnx"):
+        assert kind_of(reference) is DIFFUSION
     config = guided.Config(policy=str(policy_run), task="waypoint", threads=1)
     with pytest.raises(BMError, match="is a policy of task 'joystick', expected one of 'waypoint'"):
         guided.load(config)

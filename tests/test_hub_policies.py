@@ -15,7 +15,6 @@ from policy_files import make_clip, make_mlp
 from result_files import guided, track, track_row
 from test_hub import environment
 
-from bm_envs import hub as hub_files
 from bm_envs.errors import HubError, PolicyError
 from bm_envs.policy import (
     MOTION_OUTPUTS,
@@ -23,9 +22,11 @@ from bm_envs.policy import (
     load_policy,
     read_onnx,
     remove_motion,
+    shipped_test_vectors,
     write_onnx,
     write_policy_json,
 )
+from bm_envs.policy import hub as hub_files
 from bm_envs.tasks.guided.config import CONFIGS
 from bm_envs.tasks.guided.model import load_model
 
@@ -264,6 +265,13 @@ def test_a_diffusion_model_goes_the_same_way(server, home):
     assert found == [f"me/guided@{model.head[:10]}", digest]
     (sentence,) = load(server, home, "hub:me/guided", HF_TOKEN="hf_test")
     assert sentence.startswith("PolicyError: ") and "holds no policy.onnx" in sentence
+
+
+def test_a_shipped_tracker_takes_its_test_vectors_along(server, home):
+    command(server, home, "push", "walk", "me/walk", "--licence", "MIT")
+    model = server.models["me/walk"]
+    pushed = json.loads(model.commits[model.head]["policy_vectors.json"])
+    assert pushed == shipped_test_vectors("walk")
 
 
 # --- motions ---

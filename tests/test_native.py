@@ -1,5 +1,6 @@
 """The compiled arithmetic against NumPy's: the same task in two processes' worth of states."""
 
+import ctypes
 import functools
 import os
 import subprocess
@@ -8,9 +9,10 @@ import sys
 import numpy as np
 import pytest
 
-from bm_envs import native
+from bm_envs.backends import native
 from bm_envs.envs import TrackVectorEnv
-from bm_envs.observation_terms import NO_STATE_ESTIMATION_TERMS
+from bm_envs.robots.observation_terms import NO_STATE_ESTIMATION_TERMS
+from bm_envs.tasks.track import kernel
 from bm_envs.tasks.track.task import TrackTask
 
 N = 64
@@ -131,7 +133,8 @@ def test_copies_round_as_numpy_does():
 
 def test_without_the_library_numpy_does_it():
     code = (
-        "import numpy as np; from bm_envs import native; from bm_envs.envs import TrackVectorEnv;"
+        "import numpy as np; from bm_envs.backends import native;"
+        "from bm_envs.envs import TrackVectorEnv;"
         "env = TrackVectorEnv(3, 'walk'); env.reset(seed=0);"
         "assert native.library() is None and env.task._kernel is None;"
         "print(float(env.step(np.zeros((3, 29), np.float32))[1].sum()))"
@@ -157,3 +160,15 @@ def test_a_library_of_another_version_is_not_used(monkeypatch):
         monkeypatch.undo()
         native.library.cache_clear()
     assert native.library() is not None
+
+
+@needs_library
+def test_a_library_with_another_structure_is_not_used(monkeypatch):
+    class Longer(ctypes.Structure):
+        _fields_ = [("track", kernel.Track), ("more", ctypes.c_int64)]
+
+    monkeypatch.setattr(kernel, "Track", Longer)
+    with pytest.warns(RuntimeWarning, match="built from another version of native.c"):
+        env = TrackVectorEnv(2, "stand")
+    assert env.task._kernel is None
+    env.close()

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from bm_envs import native
+from bm_envs.backends import native
 
 ROOT = Path(__file__).resolve().parent.parent
 KEPT = (".py", ".c", ".npz", ".json", ".onnx", ".xml", ".typed")

@@ -1,4 +1,4 @@
-"""`bm_envs/web.py`: who and what a page's server lets in, asked by raw clients."""
+"""`bm_envs/viewers/guard.py`: who and what a page's server lets in, asked by raw clients."""
 
 import logging
 import math
@@ -16,7 +16,9 @@ viser = pytest.importorskip("viser", reason="the package viser (extra web) is no
 import websockets.exceptions  # noqa: E402
 import websockets.sync.client  # noqa: E402
 
-from bm_envs import web  # noqa: E402
+from bm_envs.errors import BackendUnavailable  # noqa: E402
+from bm_envs.viewers import guard  # noqa: E402
+from bm_envs.viewers import page as pages  # noqa: E402
 
 CAMERA = dict(
     type="ViewerCameraMessage", wxyz=[1, 0, 0, 0], position=[0, -3, 1], fov=1.0, near=0.01,
@@ -30,7 +32,7 @@ CLICK = dict(
 
 @pytest.fixture(scope="module")
 def page():
-    with web.Page(port=0, title="test") as found:
+    with pages.Page(port=0, title="test") as found:
         found.slider = found.server.gui.add_slider("speed", 0.0, 2.0, 0.05, 1.0)
         found.whole = found.server.gui.add_slider("count", 0, 5, 1, 2)
         found.choice = found.server.gui.add_dropdown("motion", ("walk", "stand"))
@@ -109,10 +111,10 @@ def test_no_name_and_two_names_are_refused(page, header):
 
 @given(host=st.text(max_size=30), origin=st.none() | st.text(max_size=30))
 def test_whatever_stands_there_is_judged(host, origin):
-    ours = web.is_ours(host, origin)
+    ours = guard.is_ours(host, origin)
     assert isinstance(ours, bool)
     if ours:
-        assert any(name in host.lower() for name in web.LOCAL_NAMES)
+        assert any(name in host.lower() for name in guard.LOCAL_NAMES)
 
 
 # --- what ----------------------------------------------------------------------------------------
@@ -209,7 +211,7 @@ def test_a_message_too_large_ends_that_connection_alone(page):
 @settings(max_examples=300, deadline=None)
 @given(raw=st.binary(max_size=200))
 def test_random_bytes_are_no_message(raw):
-    assert not web.Guard().understands(raw)
+    assert not guard.Guard().understands(raw)
 
 
 MESSAGE = st.fixed_dictionaries({}, optional={
@@ -224,7 +226,7 @@ MESSAGE = st.fixed_dictionaries({}, optional={
 @given(changes=MESSAGE)
 def test_of_changed_messages_only_finite_ones_pass(changes):
     message = CAMERA | changes
-    if web.Guard().understands(msgspec.msgpack.encode(message)):
+    if guard.Guard().understands(msgspec.msgpack.encode(message)):
         numbers = [message[name] for name in CAMERA if name != "type" and name in message]
         assert all(np.isfinite(np.ravel(value)).all() for value in numbers if value is not None)
 
@@ -233,6 +235,6 @@ def test_without_a_way_to_guard_there_is_no_page(monkeypatch):
     """A viser that does not start its server as 1.1.1 does gets no page."""
     import contextlib
 
-    monkeypatch.setattr(web.Guard, "watching", lambda self: contextlib.nullcontext())
-    with pytest.raises(web.BackendUnavailable, match=r"does not know how to guard"):
-        web.Page(port=0)
+    monkeypatch.setattr(guard.Guard, "watching", lambda self: contextlib.nullcontext())
+    with pytest.raises(BackendUnavailable, match=r"does not know how to guard"):
+        pages.Page(port=0)

@@ -576,7 +576,7 @@ def paged(model):
 
     def page_of(task):
         game, said = make(model, task) if task != "track" else track("stand[0:2]")
-        window = play.PageWindow(play.web.Page(port=0), task)
+        window = play.PageWindow(play.pages.Page(port=0), task)
         client = Client(window.page)
         made.extend((client, window, game))
 

@@ -16,11 +16,10 @@ import torch
 from onnx import TensorProto, helper, numpy_helper
 from policy_files import isaac_spec, make_clip, make_mlp, save_checkpoint
 
-from bm_envs import policy as policy_module
 from bm_envs.errors import PolicyError
-from bm_envs.observation_terms import NO_STATE_ESTIMATION_TERMS, POLICY_TERMS
 from bm_envs.policy import (
     ACTION_TOLERANCE,
+    MOTION_OUTPUTS,
     SHIPPED,
     PolicySpec,
     load_policy,
@@ -29,11 +28,13 @@ from bm_envs.policy import (
     observation_table,
     read_policy_json,
     shipped_policies,
+    shipped_test_vectors,
     write_onnx,
     write_policy_json,
     write_test_vectors,
 )
 from bm_envs.robots import g1, mjcf
+from bm_envs.robots.observation_terms import NO_STATE_ESTIMATION_TERMS, POLICY_TERMS
 
 # Names and shapes typed from the controller's contract (facts on tracking, sections 7.1 and 7.2).
 KEYS_OF_BOTH_EXPORTERS = {
@@ -170,12 +171,12 @@ def test_time_step_is_clamped_at_both_ends_and_the_end_rests(written, clip):
 
     for step, index in {-1: 0, -5.7: 0, 0: 0, 7: 7, 7.9: 7, last: last}.items():
         out = frame(runtime, step)
-        for name in policy_module.MOTION_OUTPUTS:
+        for name in MOTION_OUTPUTS:
             np.testing.assert_array_equal(out[name][0], expected(name, index), err_msg=name)
     assert np.abs(clip.joint_vel[last]).max() > 0.1  # the motion does move at its end
     for step in (last + 1, last + 100, 1e20):
         out = frame(runtime, step)
-        for name in policy_module.MOTION_OUTPUTS:
+        for name in MOTION_OUTPUTS:
             wanted = 0 * expected(name, last) if "vel" in name else expected(name, last)
             np.testing.assert_array_equal(out[name][0], wanted, err_msg=name)
 
@@ -485,7 +486,7 @@ def test_references(tmp_path, monkeypatch, written):
     shipped = tmp_path / "shipped"
     shipped.mkdir()
     (shipped / "wiggle.onnx").write_bytes(written.read_bytes())
-    monkeypatch.setattr(policy_module, "SHIPPED", shipped)
+    monkeypatch.setattr("bm_envs.policy.resolve.SHIPPED", shipped)
     monkeypatch.chdir(tmp_path)
     assert load_policy("wiggle").path == shipped / "wiggle.onnx"
     (tmp_path / "wiggle").mkdir()
@@ -675,7 +676,7 @@ def test_the_promised_tolerance_holds_for_other_implementations(name):
     Sums in another order in float32, the same in float64, and the runtime; `exp(x) - 1` in place of
     `expm1`, as a reader of the page may write it.
     """
-    vectors = json.loads((SHIPPED / f"{name}_vectors.json").read_text())
+    vectors = shipped_test_vectors(name)
     runtime = load_policy(name)
     implementations = [
         plain_network(SHIPPED / f"{name}.onnx", np.float32),
@@ -695,7 +696,7 @@ def test_the_old_promise_did_not_hold():
     """The premise: 1e-5 for all actions is less than float32 gives where they reach 37."""
     off = 0.0
     for name in ("builtin", "walk"):
-        vectors = json.loads((SHIPPED / f"{name}_vectors.json").read_text())
+        vectors = shipped_test_vectors(name)
         act = plain_network(SHIPPED / f"{name}.onnx", np.float32)
         for case in vectors["cases"]:
             off = max(off, np.abs(act(case["observation"]) - np.array(case["action"])).max())

@@ -10,10 +10,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from bm_envs.backends import mujoco_render
-from bm_envs.backends.mujoco_render import HumanViewer, OffscreenRenderer, View
+from bm_envs import viewers
 from bm_envs.errors import BackendUnavailable, ConfigError
 from bm_envs.robots import g1, mjcf
+from bm_envs.viewers import HumanViewer, OffscreenRenderer, View
 
 ROOT = Path(__file__).resolve().parent.parent
 # Without a graphics card, smooth edges and shadows take eight times as long.
@@ -201,7 +201,7 @@ def run_python(code, **environment):
 
 WHICH = """
 import numpy as np
-from bm_envs.backends import mujoco_render as mr
+from bm_envs import viewers as mr
 r = mr.OffscreenRenderer(width=32, height=24, antialias=False, shadows=False)
 q = np.zeros(36); q[2:4] = 0.8, 1
 print("drawn with", type(r._context).__module__, r.render(q).std() > 10)
@@ -241,14 +241,14 @@ def test_mujoco_gl_off_is_one_sentence(monkeypatch):
 def test_a_viewer_without_a_display_is_one_sentence(monkeypatch):
     monkeypatch.delenv("DISPLAY", raising=False)
     monkeypatch.delenv("WAYLAND_DISPLAY", raising=False)
-    assert not mujoco_render.has_display()
+    assert not viewers.has_display()
     text = (
         "A viewer needs a display, and neither DISPLAY nor WAYLAND_DISPLAY is set; record instead: "
         "render_mode='rgb_array', or tools/replay.py --video out.mp4."
     )
     with pytest.raises(BackendUnavailable, match=f"^{re.escape(text)}$"):
         HumanViewer()
-    code = "from bm_envs.backends.mujoco_render import HumanViewer; HumanViewer()"
+    code = "from bm_envs.viewers import HumanViewer; HumanViewer()"
     status, output = run_python(code, DISPLAY=":987")
     assert status == 1
     assert "BackendUnavailable: No window can be opened on the display ':987'; record" in output
@@ -260,7 +260,7 @@ def test_a_window_opens_follows_and_shuts():
         pytest.skip("xvfb-run is not installed: no display to open a window on")
     code = """
 import numpy as np
-from bm_envs.backends.mujoco_render import HumanViewer, OffscreenRenderer
+from bm_envs.viewers import HumanViewer, OffscreenRenderer
 q = np.zeros(36); q[2:4] = 0.8, 1
 pictures = OffscreenRenderer(width=32, height=24, antialias=False, shadows=False)
 before = pictures.render(q)

@@ -16,9 +16,9 @@ from bm_envs import cli
 from bm_envs.errors import BMError, ConfigError, MotionError, PolicyError
 from bm_envs.motion.clip import clip_from_states
 from bm_envs.motion.library import list_motions, load_motion
-from bm_envs.observation_terms import NO_STATE_ESTIMATION_TERMS
 from bm_envs.policy import PolicySpec, load_policy, write_onnx
 from bm_envs.robots import g1
+from bm_envs.robots.observation_terms import NO_STATE_ESTIMATION_TERMS
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT / "benchmarks"), str(ROOT / "tools")]
@@ -360,7 +360,7 @@ def stage(follower, monkeypatch):
 
     monkeypatch.delenv("BM_DATA_DIR", raising=False)
     config = replay.Config(motion="stand[0:0.8]", policy=str(follower), web=True, port=0)
-    with replay.web.Page(port=0) as page:
+    with replay.pages.Page(port=0) as page:
         found = replay.Stage(page, config)
         found.client = Client(page)
         yield found
@@ -453,7 +453,7 @@ def test_the_command_serves_until_it_is_interrupted(monkeypatch, capsys):
     first, second = capsys.readouterr().out.splitlines()
     assert first == "motion stand[0:1] (1.00 s, Apache-2.0), no policy"
     port = int(re.fullmatch(r"page on http://127\.0\.0\.1:(\d+) \(Ctrl-C ends it\)", second)[1])
-    replay.web.check(port)  # it is free again
+    replay.pages.check(port)  # it is free again
 
 
 # --- bad input -----------------------------------------------------------------------------------

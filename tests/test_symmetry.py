@@ -10,7 +10,8 @@ import torch
 from bm_envs.envs import TrackVectorEnv
 from bm_envs.errors import ConfigError
 from bm_envs.motion.library import load_motions
-from bm_envs.observation_terms import (
+from bm_envs.robots import g1
+from bm_envs.robots.observation_terms import (
     CRITIC_TERMS,
     NO_STATE_ESTIMATION_TERMS,
     POLICY_TERMS,
@@ -18,7 +19,6 @@ from bm_envs.observation_terms import (
     mirror_map,
     size,
 )
-from bm_envs.robots import g1
 from bm_envs.tasks.track.config import TrackConfig
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "algos"))

@@ -18,7 +18,6 @@ from bm_envs import evaluation
 from bm_envs.envs import TrackVectorEnv
 from bm_envs.errors import BMError, ConfigError, PolicyError
 from bm_envs.motion.library import load_motion
-from bm_envs.observation_terms import NO_STATE_ESTIMATION_TERMS, POLICY_TERMS
 from bm_envs.policy import (
     PolicySpec,
     load_policy,
@@ -26,6 +25,7 @@ from bm_envs.policy import (
     write_policy_json,
 )
 from bm_envs.robots import g1
+from bm_envs.robots.observation_terms import NO_STATE_ESTIMATION_TERMS, POLICY_TERMS
 from bm_envs.tasks.track.config import RewardConfig, TrackConfig
 
 ROOT = Path(__file__).resolve().parent.parent

@@ -14,11 +14,11 @@ import numpy as np
 import pytest
 from golden import tracking_facts as facts
 
-from bm_envs import observation_terms, policy
+from bm_envs import policy
 from bm_envs.motion import clip as clips
 from bm_envs.motion import csv as motion_csv
 from bm_envs.motion.sampler import StartSampler
-from bm_envs.robots import g1, mjcf
+from bm_envs.robots import g1, mjcf, observation_terms
 from bm_envs.tasks.track import config as track_config
 from bm_envs.tasks.track import rewards, terminations
 from bm_envs.tasks.track.config import TrackConfig

@@ -43,7 +43,8 @@ def visible(model, body):
     return [
         i
         for i in range(model.ngeom)
-        if model.geom_group[i] == mjcf.VISUAL_GROUP and model.geom_bodyid[i] == model.body(body).id
+        if model.geom_group[i] == visuals.VISUAL_GROUP
+        and model.geom_bodyid[i] == model.body(body).id
     ]
 
 
@@ -82,7 +83,7 @@ def test_visuals_leave_physics_bit_equal(feet, tmp_path):
 
 
 def test_every_link_is_seen_and_nothing_seen_collides(model):
-    seen = np.flatnonzero(model.geom_group == mjcf.VISUAL_GROUP)
+    seen = np.flatnonzero(model.geom_group == visuals.VISUAL_GROUP)
     assert len(seen) == len(visuals.SHAPES)
     assert not model.geom_contype[seen].any()
     assert not model.geom_conaffinity[seen].any()
@@ -92,7 +93,7 @@ def test_every_link_is_seen_and_nothing_seen_collides(model):
 
 def test_the_plain_model_has_nothing_to_see():
     plain = mjcf.compile_model()
-    assert (plain.geom_group != mjcf.VISUAL_GROUP).all()
+    assert (plain.geom_group != visuals.VISUAL_GROUP).all()
     assert plain.ntex == plain.nmat == plain.ncam == 0
 
 
@@ -141,7 +142,7 @@ def test_shapes_cover_the_contact_shapes_of_trunk_and_limbs(model):
         body = model.body(geom.body).id
         frame = data.xmat[body].reshape(3, 3)
         ends = [geom.start] if geom.end is None else [geom.start, geom.end]
-        near = [i for i in range(model.ngeom) if model.geom_group[i] == mjcf.VISUAL_GROUP]
+        near = [i for i in range(model.ngeom) if model.geom_group[i] == visuals.VISUAL_GROUP]
         for point in ends:
             world = data.xpos[body] + frame @ np.array(point)
             inside = False

@@ -30,25 +30,26 @@ from typing import Annotated, Any
 
 from tyro.conf import FlagCreatePairsOff, Positional, arg
 
-from bm_envs import cli, hub
+from bm_envs import cli
 from bm_envs.errors import BMError, ConfigError, HubError, PolicyError, ResultError
 from bm_envs.motion import library
+from bm_envs.motion.hub import client
 from bm_envs.policy import (
+    DIFFUSION,
+    KINDS,
     MOTION_OUTPUTS,
     MOTION_REMOVED,
     SHIPPED,
     check_description,
+    hub,
     read_onnx,
     remove_motion,
+    shipped_test_vectors,
 )
 from bm_envs.results import ResultFile, machine_path, read_result
 
-NETWORKS = ("policy.onnx", "denoiser.onnx")
-FORMATS = {
-    "bm-envs policy 1": "motion tracker",
-    "bm-envs guided policy 1": "policy of a guided task",
-    "bm-envs denoiser 1": "state-action diffusion model",
-}
+FORMATS = {kind.format: kind for kind in KINDS}
+NETWORKS = tuple(dict.fromkeys(kind.file for kind in KINDS))
 PICTURES = (".png", ".jpg", ".svg", ".mp4", ".webm")
 # Licences under which anybody may pass a motion on, unchanged or not, as they begin.
 FREE = ("Apache-2.0", "MIT", "BSD", "CC0", "CC BY 4.0", "CC-BY-4.0")
@@ -291,7 +292,7 @@ def stage(folder: Path, config: Push) -> None:
         )
     given = [path for path in source.beside if path.parent.name == "results"]
     files = check_results(source, [*given, *config.results])
-    name = "denoiser.onnx" if "denoiser" in description["format"] else "policy.onnx"
+    name = FORMATS[description["format"]].file
     if config.no_motion and source.outputs & set(MOTION_OUTPUTS):
         remove_motion(source.network, folder / name)
         motions = description.get("motions") or []
@@ -310,6 +311,9 @@ def stage(folder: Path, config: Push) -> None:
             continue
         renamed = "policy_vectors.json" if path.name.endswith("_vectors.json") else path.name
         shutil.copyfile(path, folder / ("replay.mp4" if path.suffix == ".mp4" else renamed))
+    if source.network.resolve().parent == SHIPPED:
+        vectors = shipped_test_vectors(source.network.stem)
+        cli.write_json(folder / "policy_vectors.json", vectors)
     if config.picture is not None:
         if config.picture.suffix not in PICTURES or not config.picture.is_file():
             raise ConfigError(
@@ -421,7 +425,7 @@ def card(
 ) -> str:  # fmt: skip
     """The model card: the Hub's metadata, then what people want to know."""
     repository, _ = hub.parse_reference(config.repository)
-    package = hub.client(f"hub:{repository}", doing="pushing it to")
+    package = client(f"hub:{repository}", doing="pushing it to")
     name = repository.partition("/")[2]
     environments = sorted({result.dataset_type for result in eval_results(package, files)})
     data = package.ModelCardData(
@@ -433,7 +437,7 @@ def card(
         eval_results=eval_results(package, files) or None,
         **hub_licence(licence),
     )  # fmt: skip
-    kind = FORMATS[description["format"]]
+    kind = FORMATS[description["format"]].title
     parts = [f"# {name}", f"A {kind} for the Unitree G1 with 29 joints, made with bm-envs."]
     picture = next((n for n in names if n.startswith("picture.")), None)
     if picture:
@@ -443,7 +447,7 @@ def card(
     if commands:
         parts.append("Made by:\n\n" + code("\n".join(commands)))
     parts += ["## Training", training_text(config, description, names)]
-    denoiser = description["format"] == "bm-envs denoiser 1"
+    denoiser = description["format"] == DIFFUSION.format
     flag = "benchmarks/guided.py --task joystick" if denoiser else "benchmarks/track.py"
     about = (
         "`policy.json` says what goes in and comes out, and with which gains the robot's drives "

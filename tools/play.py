@@ -58,25 +58,16 @@ import mujoco
 import numpy as np
 from tyro.conf import FlagCreatePairsOff
 
-from bm_envs import evaluation, web
+from bm_envs import evaluation
 from bm_envs.backends.base import Simulator
-from bm_envs.backends.mujoco_render import (
-    FAR_VIEW,
-    Decor,
-    HumanViewer,
-    OffscreenRenderer,
-    View,
-    has_display,
-)
 from bm_envs.envs import GuidedVectorEnv, TrackVectorEnv
 from bm_envs.errors import ConfigError, unknown_name
 from bm_envs.motion import library
 from bm_envs.motion.clip import Clip
-from bm_envs.policy import Policy, load_policy, read_onnx, shipped_policies
+from bm_envs.policy import DIFFUSION, TRACKER, Policy, kind_of, load_policy, shipped_policies
 from bm_envs.robots import g1
 from bm_envs.robots.mjcf import ModelConfig
 from bm_envs.rotations import quat_yaw
-from bm_envs.tasks.guided import model as model_files
 from bm_envs.tasks.guided.config import (
     CompositionConfig,
     JoystickConfig,
@@ -92,7 +83,17 @@ from bm_envs.tasks.guided.protocols import (
 )
 from bm_envs.tasks.guided.steering import Pilot, Steering, steering_for
 from bm_envs.tasks.track.config import CONTROL_DT, ActuationConfig
-from bm_envs.web import DEFAULT_PORT, feet_touch
+from bm_envs.viewers import (
+    FAR_VIEW,
+    Decor,
+    HumanViewer,
+    OffscreenRenderer,
+    View,
+    has_display,
+    panels,
+)
+from bm_envs.viewers import page as pages
+from bm_envs.viewers.page import DEFAULT_PORT, feet_touch
 
 Task = Literal["joystick", "waypoint", "obstacle", "walk_perturb", "composition", "track"]
 START_MOTIONS = ("walk",)
@@ -783,7 +784,7 @@ class PageWindow:
     What people do there arrives in viser's threads; `keys` and `drive` take it to the robot.
     """
 
-    def __init__(self, page: web.Page, task: Task) -> None:
+    def __init__(self, page: pages.Page, task: Task) -> None:
         self.page = page
         self._pressed: deque[int] = deque()
         self._wanted: deque[tuple[str, float, float]] = deque()
@@ -813,7 +814,7 @@ class PageWindow:
             gui.add_command(label, hotkey=key).on_trigger(lambda event, code=code: press(code))
         self._gamepad = None
         if self._sliders:
-            self._gamepad = web.PageGamepad(page)
+            self._gamepad = panels.PageGamepad(page)
             for label, key in (("Ahead", "I"), ("Back", "K"), ("Left", "J"), ("Right", "L")):
                 command = gui.add_command(label, hotkey=key)
                 command.on_trigger(lambda event, code=ord(key): press(code))
@@ -871,7 +872,7 @@ class PageWindow:
 
     def tell(self, rows: Sequence[tuple[str, str]]) -> None:
         """Show names and values, and move the sliders to what is wanted."""
-        self._told.content = web.table(rows)
+        self._told.content = panels.table(rows)
         label = "Go on" if self._paused else "Pause"
         if self._pause.label != label:
             self._pause.label = label
@@ -995,13 +996,8 @@ def write_strip(path: Path, pictures: Sequence[np.ndarray]) -> None:
 
 def is_tracker(reference: str) -> bool:
     """Whether it is a tracker's file and not a diffusion model's; of the Hub's: no."""
-    path = Path(reference)
-    if path.is_dir():
-        return (path / "policy.onnx").is_file() and not (path / model_files.FILE).is_file()
-    if path.is_file():
-        entries = {entry.key: entry.value for entry in read_onnx(path).metadata_props}
-        return entries.get("format") != model_files.FORMAT
-    return reference in shipped_policies()
+    known = Path(reference).exists() or reference in shipped_policies()
+    return known and kind_of(reference, expected=DIFFUSION) is TRACKER
 
 
 def make_game(config: Config, script: Sequence[Event]) -> Game:
@@ -1053,11 +1049,11 @@ def main(config: Config) -> None:
         script = default_script(task, config.duration_s)
     look = ModelConfig(visuals=True, mesh_dir=config.mesh_dir)
     if config.web:
-        web.check(config.port)  # before the network is loaded
+        pages.check(config.port)  # before the network is loaded
     play = make_game(config, script)
     try:
         if config.web:
-            page = web.Page(look, port=config.port, title="bm-envs play", view=config.view)
+            page = pages.Page(look, port=config.port, title="bm-envs play", view=config.view)
             with contextlib.closing(PageWindow(page, task)) as window:
                 print(f"page on {page.url} (Ctrl-C ends it)", flush=True)
                 watch(play, window)

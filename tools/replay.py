@@ -34,8 +34,7 @@ from typing import Annotated, Any, Literal
 import numpy as np
 from tyro.conf import FlagCreatePairsOff
 
-from bm_envs import cli, evaluation, web
-from bm_envs.backends.mujoco_render import HumanViewer, OffscreenRenderer, has_display
+from bm_envs import cli, evaluation
 from bm_envs.envs import TrackVectorEnv
 from bm_envs.errors import BMError, ConfigError, PolicyError
 from bm_envs.motion import library, procedural
@@ -44,7 +43,9 @@ from bm_envs.policy import Policy, load_policy, shipped_policies
 from bm_envs.robots import g1, kinematics
 from bm_envs.robots.mjcf import ModelConfig
 from bm_envs.tasks.track.config import CONTROL_DT
-from bm_envs.web import DEFAULT_PORT, feet_touch
+from bm_envs.viewers import HumanViewer, OffscreenRenderer, has_display, panels
+from bm_envs.viewers import page as pages
+from bm_envs.viewers.page import DEFAULT_PORT, feet_touch
 
 ROOT = g1.BODY_NAMES.index(g1.ROOT_BODY)
 TRACKED = [g1.BODY_NAMES.index(name) for name in g1.TRACKED_BODIES]
@@ -339,7 +340,7 @@ class Stage:
     What people do there arrives in viser's threads; they queue it, and `step` does it.
     """
 
-    def __init__(self, page: web.Page, config: Config) -> None:
+    def __init__(self, page: pages.Page, config: Config) -> None:
         self.page, self.config = page, config
         self._asked: queue.SimpleQueue[tuple[str, Any]] = queue.SimpleQueue()
         self._told_at = -1.0
@@ -418,14 +419,14 @@ class Stage:
 
     def _change(self, motion: str) -> None:
         """Another motion, with the policy of the command line or the one that ships for it."""
-        self._about.content = web.table([("", f"loading {motion} ...")])
+        self._about.content = panels.table([("", f"loading {motion} ...")])
         self.page.server.flush()
         try:
             # A cut of the command line belongs to its own motion.
             other = replace(self.config, motion=motion, start=0.0, seconds=None)
             self.take = make_take(self.config if motion == self._first else other)
         except BMError as error:
-            self._about.content = web.table([("not shown", str(error))])
+            self._about.content = panels.table([("not shown", str(error))])
             return
         self.playhead = Playhead(self.take.clip.duration_s)
         self._present()
@@ -442,7 +443,7 @@ class Stage:
             rows += [("policy", take.policy.name), ("", survived)]
         else:
             rows.append(("policy", "none: the motion alone"))
-        self._about.content = web.table(rows)
+        self._about.content = panels.table(rows)
         self._time.max = round(clip.duration_s, 2)
         self._ghost.disabled = take.rollout is None
         self._told_at = -1.0
@@ -484,14 +485,14 @@ class Stage:
                     ("R", "#ff8c00", take.rollout.contact[:, 1]), bars[1]]  # fmt: skip
             curve = take.body_m.mean(1) * 1000
         times = np.arange(clip.num_frames) / clip.fps
-        self._plot.content = web.timeline(times, curve, bars, seconds, "mm")
+        self._plot.content = panels.timeline(times, curve, bars, seconds, "mm")
         self._errors.content = error_table(take, seconds)
 
 
 def error_table(take: Take, seconds: float) -> str:
     """The errors of a moment as HTML: means, each tracked link, and the joints furthest off."""
     if take.body_m is None or take.joint_rad is None:
-        return web.table([("", "no policy: nothing to compare")])
+        return panels.table([("", "no policy: nothing to compare")])
     frame = frame_at(seconds, take.clip, len(take.body_m))
     body_mm, joint = take.body_m[frame] * 1000, take.joint_rad[frame]
     means = [
@@ -514,12 +515,12 @@ def error_table(take: Take, seconds: float) -> str:
         for name, share, value in rows
     )
     style = "font-size:0.75em;margin:0.2em 0.95em;line-height:1.3;border-spacing:0.4em 0"
-    return web.table(means) + f"<table style='{style}'>{bars}</table>"
+    return panels.table(means) + f"<table style='{style}'>{bars}</table>"
 
 
 def serve(config: Config, model: ModelConfig) -> None:
     """Show on a page until Ctrl-C."""
-    with web.Page(model, port=config.port, title="bm-envs replay") as page:
+    with pages.Page(model, port=config.port, title="bm-envs replay") as page:
         stage = Stage(page, config)
         print(f"page on {page.url} (Ctrl-C ends it)", flush=True)
         before = time.perf_counter()

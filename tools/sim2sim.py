@@ -288,7 +288,7 @@ def row_of(config: Config, policy: Policy, motion: Motion, runs: list[Run]) -> d
 def pictures(found: Run, frames: np.ndarray, config: Config) -> Iterator[np.ndarray]:
     """The run at these control steps, drawn, with the reference as a ghost."""
     # Drawing is the one thing taken from the environments' side, and it comes after the run.
-    from bm_envs.backends.mujoco_render import OffscreenRenderer
+    from bm_envs.viewers import OffscreenRenderer
 
     model = mjcf.ModelConfig(feet=config.robot.feet, visuals=True)
     with OffscreenRenderer(

@@ -12,8 +12,8 @@ import mujoco
 import numpy as np
 
 from bm_envs.backends.base import SimulatorConfig
+from bm_envs.backends.native import Casts
 from bm_envs.errors import BackendUnavailable, ConfigError
-from bm_envs.native import Casts
 from bm_envs.robots import g1, mjcf
 from bm_envs.robots.mjcf import model_figures
 from bm_envs.rotations import cross, quat_rotate_inverse

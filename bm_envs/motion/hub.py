@@ -1,4 +1,4 @@
-"""Motion files from the Hugging Face Hub, through its own client and cache.
+"""The Hugging Face Hub through its own client and cache: what goes wrong in one sentence; motions.
 
 The datasets are not ours and no revision of theirs is known to us, so nothing is pinned by
 revision: the pin is the file's SHA-256. Whatever the Hub, a mirror (`HF_ENDPOINT`) or the cache
@@ -9,16 +9,113 @@ a temporary name and renames it, so a broken transfer leaves nothing behind.
 from __future__ import annotations
 
 import contextlib
+import importlib
 import warnings
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
-from bm_envs.cli import file_sha256
-from bm_envs.errors import MotionError, MotionWarning
-from bm_envs.hub import client, one_sentence
+from bm_envs.cli import file_sha256, shortened
+from bm_envs.errors import BMError, HubError, MotionError, MotionWarning
 
 LAFAN1_REPO = "lvhaidong/LAFAN1_Retargeting_Dataset"
 LAFAN1_FOLDER = "g1"
+Kind = Literal["dataset", "model"]
+
+
+# --- the client, which policies use as well -------------------------------------------------------
+
+
+def client(where: str, *, doing: str = "fetching it from", error: type[BMError] = HubError) -> Any:
+    """The package `huggingface_hub`.
+
+    Args:
+        where: what is to be fetched or pushed, for the message.
+        doing: with the Hub.
+        error: class of the exception.
+
+    Raises:
+        BMError: it is not installed.
+    """
+    try:
+        for module in ("errors", "constants"):
+            importlib.import_module(f"huggingface_hub.{module}")
+        return importlib.import_module("huggingface_hub")
+    except ImportError:
+        raise error(
+            f"{where}: {doing} the Hub needs the package huggingface_hub: pip install"
+            " 'bm-envs[hub]'."
+        ) from None
+
+
+@contextlib.contextmanager
+def one_sentence(
+    where: str, *, kind: Kind, pushing: bool = False, absent: str = "is not in the Hub cache",
+    error: type[BMError] = HubError,
+) -> Iterator[None]:  # fmt: skip
+    """Turn what the client raises in the block into an exception of ours.
+
+    Args:
+        where: what is to be fetched or pushed.
+        kind: of the repository.
+        pushing: whether it is pushed.
+        absent: what is the matter when the Hub cannot be asked.
+        error: class of the exception.
+    """
+    hub = client(where, error=error)
+    # The client's HTTP library differs between its versions (httpx, httpx2); the class all of its
+    # errors have in common is the first base of the client's own error.
+    http_error: Any = hub.errors.HfHubHTTPError.__bases__[0]
+    try:
+        yield
+    except BMError:
+        raise
+    # RuntimeError: an upload that broke, whatever broke it. ValueError: forced, and no network.
+    except (
+        hub.errors.EntryNotFoundError, http_error, OSError, ValueError, RuntimeError
+    ) as problem:  # fmt: skip
+        reason = _explain(hub, problem, kind, pushing, absent)
+        raise error(f"{where}: {reason}.") from problem
+    # The client trusts what a server says: an answer of another shape makes it stumble anywhere.
+    except Exception as problem:
+        raise error(
+            f"{where}: the Hub's answer is none that its client understands "
+            f"({type(problem).__name__})."
+        ) from problem
+
+
+def _explain(hub: Any, problem: Exception, kind: Kind, pushing: bool, absent: str) -> str:
+    errors, constants = hub.errors, hub.constants
+    unreachable = (
+        "HF_HUB_OFFLINE is set"
+        if constants.HF_HUB_OFFLINE
+        else f"{constants.ENDPOINT} gave no answer"
+    )
+    if isinstance(problem, errors.HFValidationError):
+        return "is no name of a repository, expected OWNER/NAME"
+    if isinstance(problem, errors.RevisionNotFoundError):
+        return f"the Hub has no such revision of this {kind}"
+    if isinstance(problem, errors.GatedRepoError):
+        return f"the terms of this {kind} have to be accepted on its page first"
+    if isinstance(problem, errors.RepositoryNotFoundError):
+        return f"the Hub has no such {kind}, or not for everyone"
+    if isinstance(problem, errors.HfHubHTTPError):
+        if isinstance(problem, errors.EntryNotFoundError):
+            return f"the Hub has no such file in this {kind}"
+        status = getattr(getattr(problem, "response", None), "status_code", None)
+        if status in (401, 403):
+            return f"the Hub refuses it ({status}); log in with 'hf auth login' or set HF_TOKEN"
+    elif isinstance(problem, errors.LocalEntryNotFoundError | errors.OfflineModeIsEnabled) or (
+        isinstance(problem, ValueError) and not pushing
+    ):
+        return f"{absent} and {unreachable}"
+    elif isinstance(problem, errors.EntryNotFoundError):
+        return f"the Hub has no such file in this {kind}"
+    told = shortened(str(problem)).rstrip(".") or type(problem).__name__
+    return f"the {'upload' if pushing else 'download'} failed ({told})"
+
+
+# --- motion files ---------------------------------------------------------------------------------
 
 
 def fetch(filename: str, sha256: str, *, repo_id: str = LAFAN1_REPO) -> Path:

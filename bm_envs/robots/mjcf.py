@@ -27,13 +27,12 @@ import numpy as np
 
 from bm_envs import cli
 from bm_envs.errors import ConfigError
-from bm_envs.robots import g1
+from bm_envs.robots import g1, visuals
 
 if TYPE_CHECKING:
     from tyro.conf import Positional, arg
 
 FOOT_FRICTION = 0.6
-VISUAL_GROUP = 2
 COLLISION_GROUP = 3
 # With self-collision the pairs of links that touch at once are bounded by this.
 _SELF_CONTACTS = 32
@@ -100,8 +99,6 @@ def build_mjcf(
         name="ground", type="plane", size="0 0 0.05", condim="3", friction="1 0.005 0.0001"
     )
     if config.visuals or config.mesh_dir:
-        from bm_envs.robots import visuals
-
         visuals.add_scene(root, asset, world)
         ground["material"] = "ground"
     ET.SubElement(world, "geom", ground, contype="1", conaffinity="1", group="0")

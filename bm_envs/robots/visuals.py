@@ -21,9 +21,10 @@ from pathlib import Path
 from typing import Literal
 
 from bm_envs.errors import ConfigError
-from bm_envs.robots import g1, mjcf
+from bm_envs.robots import g1
 
 TRACKING_CAMERA = "track"
+VISUAL_GROUP = 2  # of the geoms that are drawn and touch nothing
 DATA_DIR_VARIABLE = "BM_DATA_DIR"
 MESH_FOLDER = "g1_meshes"  # inside BM_DATA_DIR
 
@@ -197,7 +198,7 @@ def add_body_visuals(
                       pos="1.35 0 3", dir="-0.45 0 -1", diffuse="0.45 0.44 0.42",
                       specular="0.25 0.25 0.25", castshadow="true")  # fmt: skip
     files = mesh_files(mesh_dir or default_mesh_dir())
-    common = dict(group=str(mjcf.VISUAL_GROUP), contype="0", conaffinity="0", mass="0")
+    common = dict(group=str(VISUAL_GROUP), contype="0", conaffinity="0", mass="0")
     for part in MESH_PARTS:
         if part.body == body and part.name in files:
             path = files[part.name]

@@ -35,6 +35,7 @@ from bm_envs.cli import (
     write_json,
 )
 from bm_envs.errors import BMError, ConfigError, PolicyError, unknown_name
+from bm_envs.policy import DIFFUSION
 from bm_envs.robots import g1
 from bm_envs.tasks.guided import sampler
 from bm_envs.tasks.guided.representation import (
@@ -48,8 +49,7 @@ from bm_envs.tasks.guided.representation import (
 from bm_envs.tasks.guided.sampler import LENGTH, NOW, PAST, Guide, RollingSampler, Sample
 from bm_envs.tasks.guided.streams import Streams
 
-FORMAT = "bm-envs denoiser 1"
-FILE = "denoiser.onnx"
+FORMAT, FILE = DIFFUSION.format, DIFFUSION.file
 A = g1.NUM_JOINTS
 DRIVES = ("default_joint_pos", "action_scale", "stiffness", "damping")
 SCALING = ("state_center", "state_half", "action_center", "action_half")
@@ -288,18 +288,7 @@ def load_model(reference: str | Path, *, threads: int = 1) -> GuidedModel:
         PolicyError: unknown, unreadable or malformed; one sentence that names the file.
     """
     reference, name = policy_files.from_hub(reference)
-    path = Path(reference)
-    if not path.exists():
-        shipped = policy_files.SHIPPED / str(reference)
-        if not (shipped / FILE).is_file():
-            names = [item.parent.name for item in policy_files.SHIPPED.glob(f"*/{FILE}")]
-            advice = "Give a name, a run directory or an ONNX file."
-            raise PolicyError(unknown_name("diffusion model", str(reference), names, advice))
-        path = shipped
-    if path.is_dir():
-        if not (path / FILE).is_file():
-            raise PolicyError(f"{path}: holds no {FILE}, expected a diffusion model's run.")
-        path = path / FILE
+    path = policy_files.resolve_file(reference, DIFFUSION)
     try:
         return GuidedModel(path, threads, name)
     except PolicyError as error:

@@ -13,8 +13,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from bm_envs.errors import ConfigError, unknown_name
-from bm_envs.observation_terms import ObsTerm
 from bm_envs.robots import g1
+from bm_envs.robots.observation_terms import ObsTerm
 from bm_envs.rotations import quat_rotate_inverse
 from bm_envs.tasks.guided.representation import (
     REPRESENTATIONS,

@@ -17,18 +17,16 @@ from typing import Any
 import numpy as np
 
 from bm_envs import policy as policy_files
-from bm_envs.cli import atomic_path, file_sha256, shortened, versions, write_json
+from bm_envs.cli import file_sha256, shortened, versions, write_json
 from bm_envs.errors import PolicyError, unknown_name
-from bm_envs.policy import MLP
+from bm_envs.policy import GUIDED, MLP, GraphBuilder, resolve_file
 from bm_envs.policy.graph import MAX_TRACKER_OPERATIONS
 from bm_envs.robots import g1
 from bm_envs.tasks.guided.model import DRIVES, drive_of
 from bm_envs.tasks.guided.observations import TERMS, layout
 
-FORMAT = "bm-envs guided policy 1"
-FILE = "policy.onnx"
+FORMAT, FILE = GUIDED.format, GUIDED.file
 A = g1.NUM_JOINTS
-_OPERATORS = {"elu": "Elu", "relu": "Relu", "tanh": "Tanh"}
 
 
 # --- writing --------------------------------------------------------------------------------------
@@ -53,7 +51,6 @@ def write_guided_policy(
     Raises:
         PolicyError: the network does not fit the task.
     """
-    onnx = policy_files.need("onnx")
     entries = {**_fixed(task), **{n: json.dumps([float(v) for v in drives[n]]) for n in DRIVES}}
     size = _size(task)
     if network.obs_mean.shape[0] != size or network.residual_offset is not None:
@@ -62,38 +59,10 @@ def write_guided_policy(
             f"The network takes {network.obs_mean.shape[0]} values and {what}, expected the {size} "
             f"of task '{task}' alone."
         )
-    constants, nodes = [], []
-
-    def constant(name: str, array: np.ndarray) -> str:
-        constants.append(onnx.numpy_helper.from_array(np.ascontiguousarray(array), name))
-        return name
-
-    def node(kind: str, inputs: list[str], output: str, **attributes: Any) -> str:
-        nodes.append(onnx.helper.make_node(kind, inputs, [output], **attributes))
-        return output
-
-    x = node("Sub", ["obs", constant("obs_mean", network.obs_mean)], "centered")
-    x = node("Div", [x, constant("obs_scale", network.obs_scale)], "normalized")
-    last = len(network.weights) - 1
-    for i, (weight, bias) in enumerate(zip(network.weights, network.biases, strict=True)):
-        inputs = [x, constant(f"weight_{i}", weight), constant(f"bias_{i}", bias)]
-        x = node("Gemm", inputs, "actions" if i == last else f"linear_{i}", transB=1)
-        if i < last:
-            x = node(_OPERATORS[network.activation], [x], f"hidden_{i}")
-    tensor, number = onnx.helper.make_tensor_value_info, onnx.TensorProto.FLOAT
-    graph = onnx.helper.make_graph(
-        nodes, "policy", [tensor("obs", number, ["N", size])],
-        [tensor("actions", number, ["N", A])], constants,
-    )  # fmt: skip
-    # As `bm_envs.policy.write_onnx`: every runtime since 2022 takes these versions.
-    model = onnx.helper.make_model(
-        graph, opset_imports=[onnx.helper.make_opsetid("", 17)], ir_version=8,
-        producer_name="bm-envs",
-    )  # fmt: skip
-    onnx.helper.set_model_props(model, entries)
-    onnx.checker.check_model(model, full_check=True)
-    with atomic_path(folder / FILE) as temporary:
-        temporary.write_bytes(model.SerializeToString())
+    graph = GraphBuilder()
+    graph.network(network)
+    inputs, outputs = [graph.tensor("obs", ("N", size))], [graph.tensor("actions", ("N", A))]
+    graph.save(folder / FILE, inputs, outputs, entries)
     places = layout(TERMS[task])
     write_json(folder / "policy.json", {
         "format": FORMAT,
@@ -193,20 +162,6 @@ class GuidedPolicy:
             raise PolicyError(f"{self.path}: the network fails ({line}).") from None
 
 
-def is_guided_policy(reference: str | Path) -> bool:
-    """Whether a run directory or a file holds a policy of a guided task, by its metadata.
-
-    Raises:
-        PolicyError: the file is unreadable.
-    """
-    path = Path(policy_files.from_hub(reference)[0])
-    path = path / FILE if path.is_dir() else path
-    if not path.is_file():
-        return False
-    metadata = policy_files.read_onnx(path).metadata_props
-    return ("format", FORMAT) in {(entry.key, entry.value) for entry in metadata}
-
-
 def load_guided_policy(reference: str | Path, *, threads: int = 1) -> GuidedPolicy:
     """Load a policy of a guided task.
 
@@ -219,11 +174,7 @@ def load_guided_policy(reference: str | Path, *, threads: int = 1) -> GuidedPoli
         PolicyError: unreadable, malformed, or of another kind; one sentence that names the file.
     """
     reference, name = policy_files.from_hub(reference)
-    path = Path(reference)
-    if path.is_dir():
-        if not (path / FILE).is_file():
-            raise PolicyError(f"{path}: holds no {FILE}, expected a run of a guided task.")
-        path = path / FILE
+    path = resolve_file(reference, GUIDED)
     try:
         return GuidedPolicy(path, threads, name)
     except PolicyError as error:

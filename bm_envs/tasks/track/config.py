@@ -19,9 +19,9 @@ from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 import numpy as np
 
 from bm_envs.errors import ConfigError, unknown_name
-from bm_envs.observation_terms import POLICY_TERMS
 from bm_envs.robots import g1
 from bm_envs.robots.mjcf import ModelConfig
+from bm_envs.robots.observation_terms import POLICY_TERMS
 
 CONTROL_DT = 0.02  # s; motions are 50 frames per second, one frame per control step
 PRESETS = ("train", "published", "laptop", "clip", "robust")  # of `TrackConfig.preset`

@@ -23,7 +23,7 @@ from torch import Tensor
 from bm_envs.backends.base import Simulator, make_simulator
 from bm_envs.errors import ConfigError
 from bm_envs.motion.clip import Clip
-from bm_envs.observation_terms import CRITIC_TERMS
+from bm_envs.robots.observation_terms import CRITIC_TERMS
 from bm_envs.rotations import dot, quat_from_euler, quat_mul, quat_rotate_inverse
 from bm_envs.tasks.track import terms
 from bm_envs.tasks.track.config import CONTROL_DT, TrackConfig

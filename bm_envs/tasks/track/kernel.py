@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import ctypes
-from typing import TYPE_CHECKING
+import warnings
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from bm_envs.native import Track, View, address, library
+from bm_envs.backends.native import View, address, library
 from bm_envs.robots import g1
 
 if TYPE_CHECKING:
@@ -19,6 +20,60 @@ VIEWS = (
 )  # fmt: skip
 
 FEW = 16  # robots, up to which copying observations is quicker than asking for an address
+
+
+class Track(ctypes.Structure):
+    """`Track` of `native.c`; a change of it raises `VERSION` here and there."""
+
+    _fields_ = [
+        ("num_envs", ctypes.c_int64),
+        *((name, View) for name in (
+            "joint_pos", "joint_vel", "root_lin_vel", "root_ang_vel_b", "body_pos", "body_quat",
+            "body_axes", "body_lin_vel", "body_ang_vel", "contact_force",
+        )),
+        *((name, ctypes.c_void_p) for name in (
+            "reference_table", "shown_table", "reference", "shown", "frame", "first_row",
+            "last_frame", "row", "action", "last_action", "default_joint_pos", "soft_low",
+            "soft_high", "stale_pos", "stale_axes",
+        )),
+        *((name, ctypes.c_int64) for name in (
+            "anchor", "num_penalized", "num_values", "stale_targets", "rotate_velocity_targets",
+            "failure_body", "train_rules",
+        )),
+        ("end_effectors", ctypes.c_void_p),
+        ("num_end_effectors", ctypes.c_int64),
+        *((name, ctypes.c_double) for name in (
+            "failure_height", "failure_tilt", "failure_distance", "contact_threshold",
+        )),
+        *((name, ctypes.c_void_p) for name in (
+            "widths", "weights", "values", "reward", "causes", "terminated", "diverged",
+        )),
+    ]  # fmt: skip
+
+
+def declare(found: Any) -> bool:
+    """Say to the library which arguments the task's functions take; False: it is of another size.
+
+    That happens to who changes `Track` and neither `VERSION` nor builds again.
+    """
+    found.native_track_size.restype = ctypes.c_int64
+    if found.native_track_size() != ctypes.sizeof(Track):
+        warnings.warn(
+            "The compiled part was built from another version of native.c and is not used; install "
+            "the package again.",
+            RuntimeWarning, stacklevel=2,
+        )  # fmt: skip
+        return False
+    pointer, number, track = ctypes.c_void_p, ctypes.c_int64, ctypes.POINTER(Track)
+    found.native_gather.argtypes = found.native_terms.argtypes = [track]
+    found.native_observe.argtypes = [
+        track, pointer, number, pointer, number, pointer, pointer, number,
+    ]  # fmt: skip
+    found.native_record.argtypes = [track, pointer, pointer, pointer, number, ctypes.c_double]
+    for function in (found.native_gather, found.native_observe, found.native_record):
+        function.restype = None
+    found.native_terms.restype = number
+    return True
 
 
 class Kernel:
@@ -90,8 +145,10 @@ class Kernel:
     @staticmethod
     def serves(task: TrackTask) -> bool:
         """Whether the library is there and the task is one that it knows."""
+        found = library()
         return (
-            library() is not None
+            found is not None
+            and declare(found)
             and isinstance(task.simulator.body_pos, np.ndarray)
             and task.config.rewards.contact_term != "self"
         )

@@ -19,8 +19,8 @@ from bm_envs.backends.base import Simulator, SimulatorConfig
 from bm_envs.errors import ConfigError, MotionError
 from bm_envs.motion.clip import Clip
 from bm_envs.motion.sampler import StartSampler
-from bm_envs.observation_terms import CRITIC_TERMS, layout, size
 from bm_envs.robots import g1
+from bm_envs.robots.observation_terms import CRITIC_TERMS, layout, size
 from bm_envs.rotations import dot, quat_from_euler, quat_mul, quat_rotate_inverse
 from bm_envs.tasks.track import terms
 from bm_envs.tasks.track.config import CONTROL_DT, TrackConfig

@@ -1,4 +1,4 @@
-"""`bm_envs/web.py`: shapes, what the scene holds, the server on loopback, panels, refusals."""
+"""`bm_envs/viewers/`: a page's shapes, what its scene holds, its server, its panels, refusals."""
 
 import re
 import socket
@@ -15,10 +15,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.spatial.transform import Rotation
 
-from bm_envs import web
-from bm_envs.backends.mujoco_render import Decor, View
 from bm_envs.errors import BackendUnavailable, BMError, ConfigError
 from bm_envs.robots import g1, mjcf, visuals
+from bm_envs.viewers import Decor, View, meshes, panels
+from bm_envs.viewers import page as pages
 
 STANDING = np.array([0.0, 0.0, 0.76, 1.0, 0.0, 0.0, 0.0, *g1.DEFAULT_JOINT_POS])
 HALF = 0.3  # of the shapes below, m
@@ -42,7 +42,7 @@ SHAPES = """
 @pytest.fixture(scope="module")
 def page():
     pytest.importorskip("viser", reason="the package viser (extra web) is not installed")
-    with web.Page(port=0, title="test", view=View(azimuth=30.0)) as found:
+    with pages.Page(port=0, title="test", view=View(azimuth=30.0)) as found:
         yield found
 
 
@@ -87,7 +87,7 @@ def test_a_shape_is_closed_faces_outward_and_is_where_the_engine_has_it(kind):
     model = mujoco.MjModel.from_xml_string(SHAPES)
     data = mujoco.MjData(model)
     mujoco.mj_kinematics(model, data)
-    vertices, faces = web.geom_mesh(model, model.geom(kind).id)
+    vertices, faces = meshes.geom_mesh(model, model.geom(kind).id)
     corners = vertices[faces]
     volume = np.einsum("fi,fi->f", corners[:, 0], np.cross(corners[:, 1], corners[:, 2])).sum() / 6
     exact, least = VOLUMES[kind]
@@ -111,12 +111,12 @@ def test_a_shape_is_closed_faces_outward_and_is_where_the_engine_has_it(kind):
 
 def test_the_robot_is_drawn_in_the_colours_of_its_table():
     model = mjcf.compile_model(mjcf.ModelConfig(visuals=True))
-    meshes = web.body_meshes(model)
-    assert list(meshes) == list(g1.BODY_NAMES)
+    bodies = meshes.body_meshes(model)
+    assert list(bodies) == list(g1.BODY_NAMES)
     tones = {
         name: np.array(tone["rgba"].split()[:3], float) for name, tone in visuals.TONES.items()
     }
-    for body, parts in meshes.items():
+    for body, parts in bodies.items():
         used = {shape.tone for shape in visuals.SHAPES if shape.body == body}
         expected = sorted((255 * tones[tone]).tolist() for tone in used)
         # Whole numbers of float32 values: off by a half and a little.
@@ -235,14 +235,14 @@ def test_the_page_is_served_on_loopback_alone(page):
 
 def test_a_closed_page_frees_its_port_and_says_nothing(capfd):
     pytest.importorskip("viser", reason="the package viser (extra web) is not installed")
-    page = web.Page(port=0)
+    page = pages.Page(port=0)
     port = page.port
     page.show(STANDING)
     page.close()
     page.close()
     with pytest.raises(OSError, match="refused"):
-        socket.create_connection((web.HOST, port), timeout=10)
-    web.check(port)
+        socket.create_connection((pages.HOST, port), timeout=10)
+    pages.check(port)
     assert capfd.readouterr() == ("", "")
 
 
@@ -250,33 +250,33 @@ def test_a_taken_port_is_one_sentence(page):
     text = (
         f"port {page.port} of 127.0.0.1 is taken; name another with --port (0: any that is free)."
     )
-    assert error_line(web.Page, port=page.port) == text
+    assert error_line(pages.Page, port=page.port) == text
     with socket.socket() as other:
-        other.bind((web.HOST, 0))
+        other.bind((pages.HOST, 0))
         other.listen()
         port = other.getsockname()[1]
-        assert error_line(web.check, port) == text.replace(str(page.port), str(port))
+        assert error_line(pages.check, port) == text.replace(str(page.port), str(port))
 
 
 @pytest.mark.parametrize("port", [-1, 65536])
 def test_what_is_no_port_is_one_sentence(port):
     text = f"port is {port}, expected 0 (any that is free) to 65535."
     with pytest.raises(ConfigError, match=f"^{re.escape(text)}$"):
-        web.check(port)
+        pages.check(port)
 
 
 def test_without_viser_it_is_one_sentence(monkeypatch):
     monkeypatch.setitem(sys.modules, "viser", None)
     text = "A page needs the package viser: pip install 'bm-envs[web]'."
     with pytest.raises(BackendUnavailable, match=f"^{re.escape(text)}$"):
-        web.Page(port=0)
+        pages.Page(port=0)
 
 
 # --- panels --------------------------------------------------------------------------------------
 
 
 def test_text_in_a_table_is_text():
-    found = ET.fromstring(web.table([("a<b>", "1 & <script>x</script>"), ("c", "2")]))
+    found = ET.fromstring(panels.table([("a<b>", "1 & <script>x</script>"), ("c", "2")]))
     cells = ["".join(cell.itertext()) for cell in found.iter("td")]
     assert cells == ["a<b>", "1 & <script>x</script>", "c", "2"]
 
@@ -287,7 +287,7 @@ def test_a_timeline_has_its_curve_its_bars_and_its_moment():
     curve[30] = 80.0
     held = np.zeros(101, bool)
     held[:26] = held[50:76] = True
-    text = web.timeline(seconds, curve, [("L", "#123456", held)], 1.0, "mm")
+    text = panels.timeline(seconds, curve, [("L", "#123456", held)], 1.0, "mm")
     svg = ET.fromstring(text)
     width = float(svg.get("viewBox").split()[2])
     (line,), rects = svg.findall("line"), svg.findall("rect")
@@ -307,7 +307,7 @@ def test_a_timeline_has_its_curve_its_bars_and_its_moment():
 def test_a_long_curve_keeps_its_peaks():
     curve = np.zeros(10_000)
     curve[5003] = 50.0
-    svg = ET.fromstring(web.timeline(np.arange(10_000) / 50, curve, [], 0.0))
+    svg = ET.fromstring(panels.timeline(np.arange(10_000) / 50, curve, [], 0.0))
     points = svg.find("polyline").get("points").split()
     heights = [float(pair.split(",")[1]) for pair in points]
     assert len(points) <= 240 and heights.count(min(heights)) == 1 and min(heights) == 12.0
@@ -315,7 +315,7 @@ def test_a_long_curve_keeps_its_peaks():
 
 def test_a_timeline_without_a_curve_has_bars_alone():
     svg = ET.fromstring(
-        web.timeline(np.arange(3) / 50, None, [("R", "red", np.ones(3, bool))], 9.0)
+        panels.timeline(np.arange(3) / 50, None, [("R", "red", np.ones(3, bool))], 9.0)
     )
     assert svg.find("polyline") is None and len(svg.findall("rect")) == 1
     assert float(svg.find("line").get("x1")) <= float(svg.get("viewBox").split()[2])
@@ -335,11 +335,11 @@ def test_a_timeline_without_a_curve_has_bars_alone():
     ],
 )
 def test_a_gamepad_is_read(text, state):
-    assert web.parse_gamepad(text) == state
+    assert panels.parse_gamepad(text) == state
 
 
 @given(st.text(alphabet="-.0123456789 x\n", max_size=20))
 def test_whatever_a_page_sends_is_a_stick_or_nothing(text):
-    state = web.parse_gamepad(text)
+    state = panels.parse_gamepad(text)
     if state is not None:
         assert all(-1 <= value <= 1 for value in state[0]) and 0 <= state[1] < 16

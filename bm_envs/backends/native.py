@@ -1,5 +1,8 @@
 """The compiled part of the package: `native.c`, where a C compiler was at hand when installing.
 
+Here it is loaded, and here are the casts of the CPU's backend; the tracking task's functions are
+declared in `tasks/track/kernel.py`.
+
 Without it, or with `BM_NATIVE=0` in the environment, NumPy does the same work, slower. Nothing else
 depends on which of the two it is but the last digits.
 """
@@ -16,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-VERSION = 3  # of the functions and the structure; `native.c` has the same
+VERSION = 3  # of the functions and the structures; `native.c` has the same
 
 
 def address(array: np.ndarray) -> int:
@@ -38,41 +41,12 @@ class View(ctypes.Structure):
         return cls(address(array), array.strides[0] // 4)
 
 
-class Track(ctypes.Structure):
-    """`Track` of `native.c`."""
-
-    _fields_ = [
-        ("num_envs", ctypes.c_int64),
-        *((name, View) for name in (
-            "joint_pos", "joint_vel", "root_lin_vel", "root_ang_vel_b", "body_pos", "body_quat",
-            "body_axes", "body_lin_vel", "body_ang_vel", "contact_force",
-        )),
-        *((name, ctypes.c_void_p) for name in (
-            "reference_table", "shown_table", "reference", "shown", "frame", "first_row",
-            "last_frame", "row", "action", "last_action", "default_joint_pos", "soft_low",
-            "soft_high", "stale_pos", "stale_axes",
-        )),
-        *((name, ctypes.c_int64) for name in (
-            "anchor", "num_penalized", "num_values", "stale_targets", "rotate_velocity_targets",
-            "failure_body", "train_rules",
-        )),
-        ("end_effectors", ctypes.c_void_p),
-        ("num_end_effectors", ctypes.c_int64),
-        *((name, ctypes.c_double) for name in (
-            "failure_height", "failure_tilt", "failure_distance", "contact_threshold",
-        )),
-        *((name, ctypes.c_void_p) for name in (
-            "widths", "weights", "values", "reward", "causes", "terminated", "diverged",
-        )),
-    ]  # fmt: skip
-
-
 @functools.cache
 def library() -> Any:
     """The loaded library, or None."""
     if os.environ.get("BM_NATIVE") == "0":
         return None
-    folder = Path(__file__).resolve().parent
+    folder = Path(__file__).resolve().parent.parent
     for suffix in importlib.machinery.EXTENSION_SUFFIXES:
         path = folder / f"_native{suffix}"
         if path.is_file():
@@ -80,28 +54,17 @@ def library() -> Any:
     else:
         return None
     found = ctypes.CDLL(str(path))
-    found.native_version.restype = found.native_track_size.restype = ctypes.c_int64
-    version, size = found.native_version(), found.native_track_size()
-    if version != VERSION or size != ctypes.sizeof(Track):
+    found.native_version.restype = ctypes.c_int64
+    if found.native_version() != VERSION:
         warnings.warn(
             f"{path.name} was built from another version of native.c and is not used; install the "
             "package again.",
             RuntimeWarning, stacklevel=2,
         )  # fmt: skip
         return None
-    pointer, number, track = ctypes.c_void_p, ctypes.c_int64, ctypes.POINTER(Track)
+    pointer, number = ctypes.c_void_p, ctypes.c_int64
     found.native_cast.argtypes = [pointer, number, pointer, number]
-    found.native_gather.argtypes = found.native_terms.argtypes = [track]
-    found.native_observe.argtypes = [
-        track, pointer, number, pointer, number, pointer, pointer, number,
-    ]  # fmt: skip
-    for function in (
-        found.native_cast, found.native_gather, found.native_terms, found.native_observe,
-    ):  # fmt: skip
-        function.restype = None
-    found.native_terms.restype = number
-    found.native_record.argtypes = [track, pointer, pointer, pointer, number, ctypes.c_double]
-    found.native_record.restype = None
+    found.native_cast.restype = None
     return found
 
 

@@ -1,8 +1,9 @@
 """Terms of the observations as data: names, sizes, frames and units of the vector's stretches.
 
-The one table for everybody: the task computes these terms, policy files name them, and slices,
-spaces and tables in the documentation are derived from it. Source: whole_body_tracking and mjlab,
-`tracking_env_cfg.py`. No term looks back in time.
+This is the one table for everybody, and it stands beside the robot's because tasks, policies and
+the robot's own controller all use it: the task computes these terms, policy files name them, and
+slices, spaces and tables in the documentation are derived from it. Source: whole_body_tracking and
+mjlab, `tracking_env_cfg.py`. No term looks back in time.
 """
 
 from __future__ import annotations

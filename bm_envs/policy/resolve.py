@@ -1,0 +1,126 @@
+"""Which file a policy's reference names, and what kind of policy that is.
+
+A reference is a run directory, an ONNX file, the bare name of a policy that ships with the package,
+or one of the Hub, `hub:OWNER/NAME[@REVISION]`. An existing path wins over a shipped name.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from bm_envs.errors import HubError, PolicyError, unknown_name
+from bm_envs.policy import hub
+from bm_envs.policy.session import read_onnx
+
+SHIPPED = Path(__file__).resolve().parent.parent / "assets" / "policies"
+
+
+@dataclass(frozen=True)
+class Kind:
+    """A kind of policy, and how its files are told from others."""
+
+    title: str
+    """What it is, for people."""
+    name: str
+    """The same in messages, shorter."""
+    format: str
+    """`format` in `policy.json` and, but for trackers, in the ONNX file's metadata."""
+    file: str
+    """The ONNX file in a run directory."""
+    run: str
+    """That directory, in messages."""
+    shipped: str
+    """Pattern of the kind's files in `SHIPPED`; empty for a kind of which none ships."""
+
+
+TRACKER = Kind(
+    "motion tracker", "policy", "bm-envs policy 1", "policy.onnx", "a run directory", "*.onnx"
+)
+GUIDED = Kind(
+    "policy of a guided task", "guided policy", "bm-envs guided policy 1", "policy.onnx",
+    "a run of a guided task", "",
+)  # fmt: skip
+DIFFUSION = Kind(
+    "state-action diffusion model", "diffusion model", "bm-envs denoiser 1", "denoiser.onnx",
+    "a diffusion model's run", "*/denoiser.onnx",
+)  # fmt: skip
+KINDS = (TRACKER, GUIDED, DIFFUSION)
+
+
+def shipped_files(kind: Kind) -> dict[str, Path]:
+    """Bare name and file of each policy of a kind inside the package, in alphabetical order."""
+    files = sorted(SHIPPED.glob(kind.shipped)) if kind.shipped else []
+    return {file.parent.name if "/" in kind.shipped else file.stem: file for file in files}
+
+
+def shipped_policies() -> list[str]:
+    """Names of the trackers inside the package."""
+    return [*shipped_files(TRACKER)]
+
+
+def from_hub(reference: str | Path) -> tuple[str | Path, str | None]:
+    """For a policy of the Hub its folder and its name in tables; any other as it is, and None.
+
+    Raises:
+        PolicyError: it cannot be had.
+    """
+    if not hub.is_reference(reference):
+        return reference, None
+    try:
+        found = hub.fetch_policy(str(reference))
+    except HubError as error:
+        raise PolicyError(str(error)) from error
+    return found.folder, found.name
+
+
+def resolve_file(reference: str | Path, kind: Kind) -> Path:
+    """The ONNX file of a policy that is on this machine (`from_hub` brings the others).
+
+    Raises:
+        PolicyError: there is none.
+    """
+    text, path = str(reference), Path(reference)
+    if path.is_dir():
+        if (path / kind.file).is_file():
+            return path / kind.file
+        trained = kind is TRACKER and (path / "checkpoint.pt").exists()
+        advice = "; make it with tools/export_onnx.py" if trained else ""
+        raise PolicyError(f"{path}: holds no {kind.file}, expected {kind.run}{advice}.")
+    if path.exists():
+        return path
+    shipped = shipped_files(kind)
+    if text in shipped:
+        return shipped[text]
+    if shipped and re.fullmatch(r"\w+", text):
+        advice = "Give a name, a run directory or an ONNX file."
+        raise PolicyError(unknown_name(kind.name, text, shipped, advice))
+    raise PolicyError(f"{text}: no such policy file or run directory.")
+
+
+def kind_of(reference: str | Path, *, expected: Kind = TRACKER) -> Kind:
+    """What kind of policy a reference names; a file that does not say it counts as a tracker.
+
+    Args:
+        reference: of a policy.
+        expected: the kind whose names the message tells when there is no such policy.
+
+    Raises:
+        PolicyError: there is no such policy, or its file is unreadable.
+    """
+    reference, _ = from_hub(reference)
+    path = Path(reference)
+    if not path.exists():
+        for kind in KINDS:
+            if str(reference) in shipped_files(kind):
+                return kind
+        resolve_file(reference, expected)  # which says that there is none
+    if path.is_dir():
+        if (path / DIFFUSION.file).is_file():
+            return DIFFUSION
+        if not (path / TRACKER.file).is_file():
+            resolve_file(path, expected)  # which says so
+        path /= TRACKER.file
+    stated = {entry.value for entry in read_onnx(path).metadata_props if entry.key == "format"}
+    return next((kind for kind in KINDS if kind.format in stated), TRACKER)
