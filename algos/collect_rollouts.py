@@ -41,8 +41,8 @@ from bm_envs.policy import Policy, load_policy
 from bm_envs.robots import g1
 from bm_envs.run_files import claim_folder
 from bm_envs.tasks.guided import rollouts
-from bm_envs.tasks.guided.representation import yaw_frames
 from bm_envs.tasks.guided.rollouts import Rollouts
+from bm_envs.tasks.guided.states import states_of, yaw_frames
 from bm_envs.tasks.track.config import CONTROL_DT, TrackConfig
 
 # Standard deviation of the noise by what a joint's name holds, raw action; other joints: `OTHERS`.
@@ -245,7 +245,7 @@ def coverage(episodes: Rollouts) -> dict[str, Any]:
 
     Edges in m/s and rad/s; the first and last bin hold what is beyond them.
     """
-    states = rollouts.states_of(episodes.qpos, episodes.qvel)
+    states = states_of(episodes.qpos, episodes.qvel)
     velocity = yaw_frames(states).of(states.root_lin_vel[..., None, :])[..., 0, :]
     figures = {
         "forward_m_s": (velocity[..., 0], np.arange(-0.6, 1.01, 0.2)),

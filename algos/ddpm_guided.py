@@ -46,9 +46,9 @@ from bm_envs.robots import g1
 from bm_envs.run_files import Run, RunLog, claim_run, save_checkpoint
 from bm_envs.tasks.guided import rollouts
 from bm_envs.tasks.guided.model import write_denoiser
-from bm_envs.tasks.guided.representation import Representation, States, representation
 from bm_envs.tasks.guided.rollouts import Rollouts
-from bm_envs.tasks.guided.sampler import LENGTH, PAST, SCHEDULE, K
+from bm_envs.tasks.guided.sampler import LENGTH, SCHEDULE, K
+from bm_envs.tasks.guided.states import PAST, Representation, States, representation, states_of
 from bm_envs.training import has_native_bfloat16
 
 A = g1.NUM_JOINTS
@@ -188,7 +188,7 @@ class Windows:
         shoved_futures: bool = False,
     ) -> None:  # fmt: skip
         self._rep = rep
-        states = rollouts.states_of(episodes.qpos, episodes.qvel)
+        states = states_of(episodes.qpos, episodes.qvel)
         self._states = States(*(torch.as_tensor(value, device=device) for value in states))
         self._actions = torch.as_tensor(episodes.action, device=device)
         starts = episodes.qpos.shape[1] - LENGTH + 1

@@ -55,7 +55,7 @@ from bm_envs.tasks.guided.config import GuidedConfig, RewardConfig, config_class
 from bm_envs.tasks.guided.observations import TERMS
 from bm_envs.tasks.guided.policy import write_guided_policy
 from bm_envs.tasks.guided.protocols import GuidedTask, JoystickTask, WaypointTask
-from bm_envs.tasks.guided.representation import representation
+from bm_envs.tasks.guided.states import representation
 from bm_envs.tasks.track import rewards
 from bm_envs.tasks.track.config import CONTROL_DT
 

@@ -60,14 +60,17 @@ from bm_envs.rotations import quat_mul, quat_rotate
 from bm_envs.tasks.guided import rollouts, sampler
 from bm_envs.tasks.guided.costs import Joystick
 from bm_envs.tasks.guided.model import Controller, GuidedModel, Method, load_model, method_of
-from bm_envs.tasks.guided.representation import (
+from bm_envs.tasks.guided.rollouts import Rollouts
+from bm_envs.tasks.guided.sampler import LENGTH, K
+from bm_envs.tasks.guided.states import (
+    NOW,
+    PAST,
     REPRESENTATIONS,
     States,
     now_frame,
+    states_of,
     yaw_frames,
 )
-from bm_envs.tasks.guided.rollouts import Rollouts, states_of
-from bm_envs.tasks.guided.sampler import LENGTH, NOW, PAST, K
 from bm_envs.tasks.guided.steering import (
     Steering,
     command_cost,

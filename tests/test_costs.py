@@ -31,15 +31,17 @@ from bm_envs.tasks.guided.costs import (
     barrier,
     barrier_slope,
 )
-from bm_envs.tasks.guided.representation import (
+from bm_envs.tasks.guided.sampler import LENGTH, SCHEDULE, K
+from bm_envs.tasks.guided.sdf import Boxes, Cylinders, Grid, Spheres, Union
+from bm_envs.tasks.guided.states import (
+    NOW,
+    PAST,
     REPRESENTATIONS,
     Frame,
     States,
     now_frame,
     representation,
 )
-from bm_envs.tasks.guided.sampler import LENGTH, NOW, PAST, SCHEDULE, K
-from bm_envs.tasks.guided.sdf import Boxes, Cylinders, Grid, Spheres, Union
 
 REP = representation("body_pos")
 VELOCITY = REP.blocks["root_lin_vel"].start

@@ -41,8 +41,7 @@ from bm_envs.tasks.guided.config import (
 )
 from bm_envs.tasks.guided.observations import TERMS, features, history_states, layout
 from bm_envs.tasks.guided.protocols import moving_frames
-from bm_envs.tasks.guided.representation import REPRESENTATIONS, representation
-from bm_envs.tasks.guided.rollouts import states_of
+from bm_envs.tasks.guided.states import REPRESENTATIONS, representation, states_of
 
 IDS = {
     "BMGuided-G1-WalkPerturb-v0": ("walk_perturb", 309),

@@ -7,8 +7,6 @@ from bm_envs.errors import ConfigError
 from bm_envs.tasks.guided import sampler
 from bm_envs.tasks.guided.sampler import (
     LENGTH,
-    NOW,
-    PAST,
     SCHEDULE,
     K,
     RollingSampler,
@@ -16,6 +14,7 @@ from bm_envs.tasks.guided.sampler import (
     posterior,
     sample,
 )
+from bm_envs.tasks.guided.states import NOW, PAST
 
 MEAN, STD = 0.7, 0.5
 S, A = 3, 2

@@ -10,8 +10,8 @@ from bm_envs.envs import GuidedVectorEnv
 from bm_envs.errors import ConfigError
 from bm_envs.robots import g1
 from bm_envs.tasks.guided.costs import ByVelocity, Joystick, Obstacle, Sum, Waypoint
-from bm_envs.tasks.guided.representation import REPRESENTATIONS
 from bm_envs.tasks.guided.sampler import Sample
+from bm_envs.tasks.guided.states import REPRESENTATIONS
 from bm_envs.tasks.guided.steering import STEERING, Pilot, Steering, cost_of, steering_for
 
 # A robot at (1, 2) that faces along +y, a quarter turn to the left.

@@ -39,9 +39,9 @@ from bm_envs.errors import ConfigError, unknown_name
 from bm_envs.robots import g1
 from bm_envs.rotations import cross, dot, quat_from_axis_angle, quat_mul, quat_rotate
 from bm_envs.tasks.guided.obstacles import LINK_RADII
-from bm_envs.tasks.guided.representation import Frame, Representation
-from bm_envs.tasks.guided.sampler import LENGTH, NOW, PAST, Guide, guidance_steps
+from bm_envs.tasks.guided.sampler import LENGTH, Guide, guidance_steps
 from bm_envs.tasks.guided.sdf import Field, numbers
+from bm_envs.tasks.guided.states import NOW, PAST, Frame, Representation
 from bm_envs.tasks.track.config import CONTROL_DT
 
 AHEAD = (np.arange(LENGTH) - NOW) * CONTROL_DT  # s, of each step of a window
@@ -578,7 +578,7 @@ def unit_weight(cost: Cost, features: np.ndarray, rep: Representation) -> float:
 class UserCost(_Evaluated):
     """A cost as a function of one's own.
 
-    The function is given the blocks of the window by name, as `representation.py` lists them:
+    The function is given the blocks of the window by name, as `states.py` lists them:
     `[N, L, size]` each, all L steps in the now frame, of which step `NOW` is the present and later
     ones are `AHEAD` seconds away. It returns
 

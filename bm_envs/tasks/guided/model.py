@@ -37,7 +37,10 @@ from bm_envs.cli import (
 from bm_envs.errors import BMError, ConfigError, PolicyError, unknown_name
 from bm_envs.robots import g1
 from bm_envs.tasks.guided import sampler
-from bm_envs.tasks.guided.representation import (
+from bm_envs.tasks.guided.sampler import LENGTH, Guide, RollingSampler, Sample
+from bm_envs.tasks.guided.states import (
+    NOW,
+    PAST,
     REPRESENTATIONS,
     Frame,
     Representation,
@@ -45,7 +48,6 @@ from bm_envs.tasks.guided.representation import (
     now_frame,
     representation,
 )
-from bm_envs.tasks.guided.sampler import LENGTH, NOW, PAST, Guide, RollingSampler, Sample
 from bm_envs.tasks.guided.streams import Streams
 
 FORMAT = "bm-envs denoiser 1"

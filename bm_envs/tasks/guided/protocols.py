@@ -39,8 +39,7 @@ from bm_envs.tasks.guided.config import (
     WaypointConfig,
 )
 from bm_envs.tasks.guided.observations import ABSENT, NEAREST, TERMS, history_values, layout
-from bm_envs.tasks.guided.representation import States
-from bm_envs.tasks.guided.sampler import PAST
+from bm_envs.tasks.guided.states import PAST, States
 from bm_envs.tasks.guided.streams import Source, of_robot, of_robots
 from bm_envs.tasks.guided.task import Robots
 from bm_envs.tasks.track.config import CONTROL_DT

@@ -38,9 +38,9 @@ from bm_envs.tasks.guided.protocols import (
     ObstacleTask,
     WaypointTask,
 )
-from bm_envs.tasks.guided.representation import Frame
-from bm_envs.tasks.guided.sampler import PAST, Guide, K, Sample
+from bm_envs.tasks.guided.sampler import Guide, K, Sample
 from bm_envs.tasks.guided.sdf import Cylinders
+from bm_envs.tasks.guided.states import PAST, Frame
 from bm_envs.tasks.guided.ways import heading_points
 from bm_envs.tasks.track.config import CONTROL_DT
 

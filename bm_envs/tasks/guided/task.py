@@ -15,8 +15,7 @@ from bm_envs.backends.base import Simulator, SimulatorConfig, full_state
 from bm_envs.backends.host import make_host_simulator
 from bm_envs.robots import g1
 from bm_envs.robots.mjcf import ModelConfig
-from bm_envs.tasks.guided.representation import States
-from bm_envs.tasks.guided.rollouts import states_of
+from bm_envs.tasks.guided.states import States, states_of
 from bm_envs.tasks.track.config import TrackConfig
 
 TORSO = g1.TRACKED_BODIES.index(g1.ANCHOR_BODY)
