@@ -141,7 +141,7 @@ def _result() -> tuple[Callable[[Path], Any], bytes]:
 
 
 def _manifest() -> tuple[Callable[[Path], Any], bytes]:
-    from bm_envs.tasks.guided import rollouts
+    from bm_envs.diffusion import rollouts
 
     def read(path: Path) -> Any:
         (path.parent / rollouts.MANIFEST).write_bytes(path.read_bytes())

@@ -59,6 +59,10 @@ from tyro.conf import FlagCreatePairsOff
 
 from bm_envs import cli
 from bm_envs.backends.base import full_state
+from bm_envs.diffusion.controller import Controller, Method, method_of
+from bm_envs.diffusion.model import GuidedModel, load_model
+from bm_envs.diffusion.steering import Pilot, Steering, steering_for
+from bm_envs.diffusion.task_policy import GuidedPolicy, is_guided_policy, load_guided_policy
 from bm_envs.envs import GuidedVectorEnv
 from bm_envs.errors import BMError, ConfigError, PolicyError
 from bm_envs.evaluation import in_project_order, protocol_task, wilson
@@ -72,10 +76,7 @@ from bm_envs.tasks.guided.config import (
     config_class,
     control_steps,
 )
-from bm_envs.tasks.guided.model import Controller, GuidedModel, Method, load_model, method_of
-from bm_envs.tasks.guided.policy import GuidedPolicy, is_guided_policy, load_guided_policy
 from bm_envs.tasks.guided.protocols import GuidedTask, PushedTask
-from bm_envs.tasks.guided.steering import Pilot, Steering, steering_for
 from bm_envs.tasks.guided.task import PELVIS_HEIGHT, TILT
 from bm_envs.tasks.track.config import CONTROL_DT, ActuationConfig
 from bm_envs.tasks.track.task import TrackTask
@@ -112,7 +113,7 @@ class Config:
     strength: float | None = None
     """Of guidance, in place of the steering's own; 0: none."""
     steering: Steering | None = None
-    """How costs pull; by default as chosen for the representation (`tasks/guided/steering.py`)."""
+    """How costs pull; by default as chosen for the representation (`diffusion/steering.py`)."""
     backend: str = "mujoco"
     """Physics backend."""
     threads: int = 0

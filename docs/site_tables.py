@@ -25,12 +25,12 @@ import numpy as np
 
 import bm_envs  # noqa: F401  (registers the environments)
 from bm_envs import observation_terms
+from bm_envs.diffusion import sampler
 from bm_envs.envs import GuidedEnv, GuidedVectorEnv, Named, TrackEnv, TrackVectorEnv
 from bm_envs.motion import checks, clip, formats, library
 from bm_envs.observation_terms import CRITIC_TERMS, ObsTerm
 from bm_envs.robots import g1
 from bm_envs.robots.mjcf import ModelConfig
-from bm_envs.tasks.guided import sampler
 from bm_envs.tasks.guided.observations import ABSENT, NEAREST
 from bm_envs.tasks.guided.states import PAST, REPRESENTATIONS
 from bm_envs.tasks.track import rewards, terms
@@ -413,7 +413,7 @@ def figures() -> str:
     return _table(["figure", "value", "where"], rows)
 
 
-_SAMPLER = "`bm_envs/tasks/guided/sampler.py`"
+_SAMPLER = "`bm_envs/diffusion/sampler.py`"
 _REPRESENTATION = "`bm_envs/tasks/guided/states.py`"
 
 

@@ -13,11 +13,8 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from scipy.spatial.transform import Rotation
 
-from bm_envs.errors import ConfigError
-from bm_envs.robots import g1
-from bm_envs.robots.mjcf import compile_model
-from bm_envs.tasks.guided import costs, sampler
-from bm_envs.tasks.guided.costs import (
+from bm_envs.diffusion import costs, sampler
+from bm_envs.diffusion.costs import (
     ByVelocity,
     Corrected,
     Heading,
@@ -31,8 +28,11 @@ from bm_envs.tasks.guided.costs import (
     barrier,
     barrier_slope,
 )
-from bm_envs.tasks.guided.sampler import LENGTH, SCHEDULE, K
-from bm_envs.tasks.guided.sdf import Boxes, Cylinders, Grid, Spheres, Union
+from bm_envs.diffusion.fields import Boxes, Cylinders, Grid, Spheres, Union
+from bm_envs.diffusion.sampler import LENGTH, SCHEDULE, K
+from bm_envs.errors import ConfigError
+from bm_envs.robots import g1
+from bm_envs.robots.mjcf import compile_model
 from bm_envs.tasks.guided.states import (
     NOW,
     PAST,
@@ -847,7 +847,7 @@ def test_a_users_function_cannot_change_the_features():
 
 
 def test_costs_load_neither_torch_nor_scipy():
-    code = "import bm_envs.tasks.guided.costs, sys; print({'torch', 'scipy'} & {*sys.modules})"
+    code = "import bm_envs.diffusion.costs, sys; print({'torch', 'scipy'} & {*sys.modules})"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=300)
     assert (done.returncode, done.stdout.strip()) == (0, "set()"), done.stderr
 

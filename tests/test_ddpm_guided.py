@@ -13,13 +13,14 @@ import torch
 from metric_pages import check_metrics
 from threadpoolctl import threadpool_info, threadpool_limits
 
+from bm_envs.diffusion import rollouts
+from bm_envs.diffusion.controller import Controller
+from bm_envs.diffusion.model import load_model
+from bm_envs.diffusion.rollouts import Rollouts
+from bm_envs.diffusion.sampler import LENGTH, SCHEDULE
 from bm_envs.envs import TrackVectorEnv
 from bm_envs.errors import ConfigError, PolicyError
 from bm_envs.robots import g1
-from bm_envs.tasks.guided import rollouts
-from bm_envs.tasks.guided.model import Controller, load_model
-from bm_envs.tasks.guided.rollouts import Rollouts
-from bm_envs.tasks.guided.sampler import LENGTH, SCHEDULE
 from bm_envs.tasks.guided.states import NOW, PAST, REPRESENTATIONS, representation, states_of
 
 ROOT = Path(__file__).resolve().parent.parent

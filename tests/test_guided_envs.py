@@ -1142,7 +1142,7 @@ def test_what_a_controller_keeps_free_is_no_rule_of_the_world():
     program = """
 import json, sys
 import numpy as np
-from bm_envs.tasks.guided import costs
+from bm_envs.diffusion import costs
 if sys.argv[1] == "wide":
     costs.RADII.update(wrist=0.30, hip=0.25)
 from bm_envs.envs import GuidedVectorEnv

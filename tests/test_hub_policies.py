@@ -16,6 +16,7 @@ from result_files import guided, track, track_row
 from test_hub import environment
 
 from bm_envs import hub as hub_files
+from bm_envs.diffusion.model import load_model
 from bm_envs.errors import HubError, PolicyError
 from bm_envs.policy import (
     MOTION_OUTPUTS,
@@ -27,7 +28,6 @@ from bm_envs.policy import (
     write_policy_json,
 )
 from bm_envs.tasks.guided.config import CONFIGS
-from bm_envs.tasks.guided.model import load_model
 
 pytest.importorskip("huggingface_hub")
 ROOT = Path(__file__).resolve().parent.parent
@@ -44,7 +44,7 @@ import sys, time
 time.sleep = lambda seconds: None
 from bm_envs.errors import PolicyError
 from bm_envs.policy import load_policy
-from bm_envs.tasks.guided.model import load_model
+from bm_envs.diffusion.model import load_model
 try:
     found = (load_model if sys.argv[2] == "model" else load_policy)(sys.argv[1])
     print(found.name)

@@ -13,10 +13,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from bm_envs.diffusion import rollouts
+from bm_envs.diffusion.rollouts import Rollouts
 from bm_envs.errors import BMError, ConfigError
 from bm_envs.robots import g1, mjcf
-from bm_envs.tasks.guided import rollouts
-from bm_envs.tasks.guided.rollouts import Rollouts
 from bm_envs.tasks.guided.states import states_of
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "algos"))

@@ -3,9 +3,8 @@
 import numpy as np
 import pytest
 
-from bm_envs.errors import ConfigError
-from bm_envs.tasks.guided import sampler
-from bm_envs.tasks.guided.sampler import (
+from bm_envs.diffusion import sampler
+from bm_envs.diffusion.sampler import (
     LENGTH,
     SCHEDULE,
     K,
@@ -14,6 +13,7 @@ from bm_envs.tasks.guided.sampler import (
     posterior,
     sample,
 )
+from bm_envs.errors import ConfigError
 from bm_envs.tasks.guided.states import NOW, PAST
 
 MEAN, STD = 0.7, 0.5

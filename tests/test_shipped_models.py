@@ -6,8 +6,9 @@ import zipfile
 import numpy as np
 import pytest
 
+from bm_envs.diffusion.controller import Controller
+from bm_envs.diffusion.model import FILE, load_model
 from bm_envs.policy import SHIPPED
-from bm_envs.tasks.guided.model import FILE, Controller, load_model
 from bm_envs.tasks.guided.protocols import moving_frames
 from bm_envs.tasks.guided.task import Robots
 

@@ -10,7 +10,7 @@ far as one that varies much, when the cost asks for the same.
 |---|---|---|
 | `Joystick` | a velocity and a rate of turning | eq. 7, with a turn |
 | `Waypoint` | a place | eq. 8 |
-| `Obstacle` | a distance from what stands around, a field of `sdf.py` | eqs. 9 and 10 |
+| `Obstacle` | a distance from what stands around, a field of `fields.py` | eqs. 9 and 10 |
 | `Hold`, `Heading` | standing still; facing a direction | ours |
 | `Sum` | several at once | densities exp(-cost) multiply, so costs add |
 | `Corrected` | what another asks for, predictions being off | offset-free predictive control |
@@ -35,12 +35,12 @@ from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
+from bm_envs.diffusion.fields import Field, numbers
+from bm_envs.diffusion.sampler import LENGTH, Guide, guidance_steps
 from bm_envs.errors import ConfigError, unknown_name
 from bm_envs.robots import g1
 from bm_envs.rotations import cross, dot, quat_from_axis_angle, quat_mul, quat_rotate
 from bm_envs.tasks.guided.obstacles import LINK_RADII
-from bm_envs.tasks.guided.sampler import LENGTH, Guide, guidance_steps
-from bm_envs.tasks.guided.sdf import Field, numbers
 from bm_envs.tasks.guided.states import NOW, PAST, Frame, Representation
 from bm_envs.tasks.track.config import CONTROL_DT
 
@@ -384,7 +384,7 @@ class Obstacle(_Evaluated):
     """
 
     field: Field
-    """What stands around, of `sdf.py`."""
+    """What stands around, of `fields.py`."""
     frame: Frame | None = None
     """The now frame in the field's axes, for fields that stand in the world; None: the field is
     itself in the now frame."""

@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
+from bm_envs.diffusion.fields import Boxes, Cylinders, Distance, Grid, Spheres, Union
 from bm_envs.errors import ConfigError
-from bm_envs.tasks.guided.sdf import Boxes, Cylinders, Distance, Grid, Spheres, Union
 
 # Sums of a few float64 numbers of size 10 or less, divisions by lengths included.
 ROUNDING = 1e-12
