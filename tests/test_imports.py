@@ -267,6 +267,36 @@ def test_importing_the_package_is_light():
     assert (done.returncode, done.stdout.strip()) == (0, "[]"), done.stderr
 
 
+@pytest.mark.parametrize(
+    ("env_id", "keywords", "absent"),
+    [
+        (
+            "BMTrack-G1-v0",
+            {"motion": "walk"},
+            ("bm_envs.tasks.guided", "bm_envs.diffusion", "bm_envs.learning", "torch"),
+        ),
+        ("BMGuided-G1-Obstacle-v0", {}, ("bm_envs.diffusion", "bm_envs.learning", "torch")),
+    ],
+)
+def test_an_environment_loads_its_own_world_alone(env_id, keywords, absent):
+    premise = ("torch", "bm_envs.tasks.guided", "bm_envs.diffusion")
+    assert all(map(importlib.util.find_spec, premise)), "what must stay out could come in"
+    code = f"""
+import sys, gymnasium, bm_envs
+for make in (gymnasium.make, gymnasium.make_vec):
+    env = make({env_id!r}, **{keywords})
+    env.reset(seed=0)
+    env.step(env.action_space.sample())
+    env.close()
+print([name for name in sys.modules
+       if any(name == one or name.startswith(one + ".") for one in {absent})])
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, timeout=300
+    )
+    assert (done.returncode, done.stdout.strip()) == (0, "[]"), done.stderr
+
+
 def test_constraints_pin_every_requirement_exactly():
     lines = [
         line for line in (ROOT / "constraints.txt").read_text().splitlines() if line[:1] != "#"
