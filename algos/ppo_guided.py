@@ -52,10 +52,12 @@ from bm_envs.policy import MLP
 from bm_envs.robots import g1
 from bm_envs.robots.mjcf import ModelConfig
 from bm_envs.run_files import Run, RunLog, as_arrays, claim_run, save_checkpoint
+from bm_envs.tasks.guided.base import GuidedTask
 from bm_envs.tasks.guided.config import GuidedConfig, RewardConfig, config_class
+from bm_envs.tasks.guided.joystick import JoystickTask
 from bm_envs.tasks.guided.observations import TERMS
-from bm_envs.tasks.guided.protocols import GuidedTask, JoystickTask, WaypointTask
 from bm_envs.tasks.guided.states import representation
+from bm_envs.tasks.guided.waypoint import WaypointTask
 from bm_envs.tasks.track import rewards
 from bm_envs.tasks.track.config import CONTROL_DT
 

@@ -70,6 +70,7 @@ from bm_envs.motion.clip import Clip
 from bm_envs.policy import load_policy
 from bm_envs.robots import g1
 from bm_envs.rotations import quat_mul, quat_rotate
+from bm_envs.tasks.guided.robots import Robots
 from bm_envs.tasks.guided.states import (
     NOW,
     PAST,
@@ -79,7 +80,6 @@ from bm_envs.tasks.guided.states import (
     states_of,
     yaw_frames,
 )
-from bm_envs.tasks.guided.task import Robots
 from bm_envs.tasks.track.config import CONTROL_DT
 
 ROOT = Path(__file__).resolve().parent.parent

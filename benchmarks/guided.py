@@ -69,6 +69,7 @@ from bm_envs.evaluation import in_project_order, protocol_task, wilson
 from bm_envs.motion.clip import Clip
 from bm_envs.motion.procedural import Command, Gait, clip_from_plan, plan_walk
 from bm_envs.policy import Policy, load_policy
+from bm_envs.tasks.guided.base import GuidedTask
 from bm_envs.tasks.guided.config import (
     CommandedConfig,
     GuidedConfig,
@@ -76,8 +77,8 @@ from bm_envs.tasks.guided.config import (
     config_class,
     control_steps,
 )
-from bm_envs.tasks.guided.protocols import GuidedTask, PushedTask
-from bm_envs.tasks.guided.task import PELVIS_HEIGHT, TILT
+from bm_envs.tasks.guided.robots import PELVIS_HEIGHT, TILT
+from bm_envs.tasks.guided.walk_perturb import PushedTask
 from bm_envs.tasks.track.config import CONTROL_DT, ActuationConfig
 from bm_envs.tasks.track.task import TrackTask
 

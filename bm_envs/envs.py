@@ -30,8 +30,8 @@ from bm_envs.tasks.track.config import CONTROL_DT, TrackConfig, check_kind
 from bm_envs.tasks.track.task import StepResult, TrackTask
 
 if TYPE_CHECKING:
+    from bm_envs.tasks.guided.base import GuidedTask
     from bm_envs.tasks.guided.config import GuidedConfig
-    from bm_envs.tasks.guided.protocols import GuidedTask
     from bm_envs.tasks.guided.streams import Source, Streams
 
 Motion = str | os.PathLike[str] | Clip | Sequence[str | os.PathLike[str] | Clip]
@@ -289,7 +289,7 @@ class _GuidedCore(_Core):
         self, num_envs: int, config: GuidedConfig, backend: str, threads: int,
         render: Mapping[str, Any],
     ) -> None:  # fmt: skip
-        from bm_envs.tasks.guided.protocols import TASKS
+        from bm_envs.tasks.guided.tasks import TASKS
 
         task = TASKS[config.task](config, num_envs, backend=backend, threads=threads)
         super().__init__(task, config, render)

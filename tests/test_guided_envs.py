@@ -40,7 +40,7 @@ from bm_envs.tasks.guided.config import (
     WaypointConfig,
 )
 from bm_envs.tasks.guided.observations import TERMS, features, history_states, layout
-from bm_envs.tasks.guided.protocols import moving_frames
+from bm_envs.tasks.guided.starts import moving_frames
 from bm_envs.tasks.guided.states import REPRESENTATIONS, representation, states_of
 
 IDS = {

@@ -9,8 +9,8 @@ import pytest
 from bm_envs.diffusion.controller import Controller
 from bm_envs.diffusion.model import FILE, load_model
 from bm_envs.policy import SHIPPED
-from bm_envs.tasks.guided.protocols import moving_frames
-from bm_envs.tasks.guided.task import Robots
+from bm_envs.tasks.guided.robots import Robots
+from bm_envs.tasks.guided.starts import moving_frames
 
 NAMES = sorted(path.parent.name for path in SHIPPED.glob(f"*/{FILE}"))
 

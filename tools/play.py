@@ -80,18 +80,15 @@ from bm_envs.policy import Policy, load_policy, read_onnx, shipped_policies
 from bm_envs.robots import g1
 from bm_envs.robots.mjcf import ModelConfig
 from bm_envs.rotations import quat_yaw
+from bm_envs.tasks.guided.composition import CompositionTask
 from bm_envs.tasks.guided.config import (
     CompositionConfig,
     JoystickConfig,
     config_class,
     control_steps,
 )
-from bm_envs.tasks.guided.protocols import (
-    CommandedTask,
-    CompositionTask,
-    JoystickTask,
-    WaypointTask,
-)
+from bm_envs.tasks.guided.joystick import CommandedTask, JoystickTask
+from bm_envs.tasks.guided.waypoint import WaypointTask
 from bm_envs.tasks.track.config import CONTROL_DT, ActuationConfig
 from bm_envs.web import DEFAULT_PORT, feet_touch
 

@@ -35,14 +35,12 @@ from bm_envs.diffusion.sampler import Guide, K, Sample
 from bm_envs.diffusion.ways import heading_points
 from bm_envs.errors import ConfigError
 from bm_envs.rotations import quat_yaw
-from bm_envs.tasks.guided.protocols import (
-    CommandedTask,
-    CompositionTask,
-    GuidedTask,
-    ObstacleTask,
-    WaypointTask,
-)
+from bm_envs.tasks.guided.base import GuidedTask
+from bm_envs.tasks.guided.composition import CompositionTask
+from bm_envs.tasks.guided.joystick import CommandedTask
+from bm_envs.tasks.guided.obstacle import ObstacleTask
 from bm_envs.tasks.guided.states import PAST, Frame
+from bm_envs.tasks.guided.waypoint import WaypointTask
 from bm_envs.tasks.track.config import CONTROL_DT
 
 
