@@ -11,7 +11,7 @@ more, or to the clip's end. So every recorded action led back to the motion.
 
 The expert sees the robot without sensor noise, and its own last action as it was sent. Shard i is
 drawn from `(seed, i)` alone: a run that was cut short goes on with the next shard, to the same
-files. `bm_envs/tasks/guided/rollouts.py` has the format.
+files. `bm_envs/diffusion/rollouts.py` has the format.
 
 Source: arXiv 2508.08241, sec. IV and VI (noise on actions, clean actions as labels, delay); the
 figures of noise from the names of the authors' data files and, for Ornstein-Uhlenbeck noise, from
@@ -33,6 +33,8 @@ from tqdm import tqdm
 
 from bm_envs import cli, evaluation
 from bm_envs.backends.base import full_state
+from bm_envs.diffusion import rollouts
+from bm_envs.diffusion.rollouts import Rollouts
 from bm_envs.envs import TrackVectorEnv
 from bm_envs.errors import BMError, ConfigError
 from bm_envs.motion import library
@@ -40,9 +42,7 @@ from bm_envs.motion.clip import Clip
 from bm_envs.policy import Policy, load_policy
 from bm_envs.robots import g1
 from bm_envs.run_files import claim_folder
-from bm_envs.tasks.guided import rollouts
-from bm_envs.tasks.guided.representation import yaw_frames
-from bm_envs.tasks.guided.rollouts import Rollouts
+from bm_envs.tasks.guided.states import states_of, yaw_frames
 from bm_envs.tasks.track.config import CONTROL_DT, TrackConfig
 
 # Standard deviation of the noise by what a joint's name holds, raw action; other joints: `OTHERS`.
@@ -245,7 +245,7 @@ def coverage(episodes: Rollouts) -> dict[str, Any]:
 
     Edges in m/s and rad/s; the first and last bin hold what is beyond them.
     """
-    states = rollouts.states_of(episodes.qpos, episodes.qvel)
+    states = states_of(episodes.qpos, episodes.qvel)
     velocity = yaw_frames(states).of(states.root_lin_vel[..., None, :])[..., 0, :]
     figures = {
         "forward_m_s": (velocity[..., 0], np.arange(-0.6, 1.01, 0.2)),

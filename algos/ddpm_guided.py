@@ -7,7 +7,7 @@ From windows of 20 control steps of roll-outs (`collect_rollouts.py`) a transfor
 window was before noise was put on it, every state and every action with a noise level of its own.
 Sampled with the last states put in, it says what the robot will do next and the action that does
 it: a controller, without a task; a cost on its states gives it one at test time. How it is sampled
-is in `bm_envs/tasks/guided/sampler.py`; this file trains it.
+is in `bm_envs/diffusion/sampler.py`; this file trains it.
 
 The run directory holds `config.json`, `checkpoint.pt` (all that a bit-exact `--resume` needs),
 `denoiser.onnx` with `policy.json` (what leaves the project), `metrics.jsonl`, TensorBoard events.
@@ -41,14 +41,14 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from bm_envs import cli
+from bm_envs.diffusion import rollouts
+from bm_envs.diffusion.model import write_denoiser
+from bm_envs.diffusion.rollouts import Rollouts
+from bm_envs.diffusion.sampler import LENGTH, SCHEDULE, K
 from bm_envs.errors import ConfigError
 from bm_envs.robots import g1
 from bm_envs.run_files import Run, RunLog, claim_run, save_checkpoint
-from bm_envs.tasks.guided import rollouts
-from bm_envs.tasks.guided.model import write_denoiser
-from bm_envs.tasks.guided.representation import Representation, States, representation
-from bm_envs.tasks.guided.rollouts import Rollouts
-from bm_envs.tasks.guided.sampler import LENGTH, PAST, SCHEDULE, K
+from bm_envs.tasks.guided.states import PAST, Representation, States, representation, states_of
 from bm_envs.training import has_native_bfloat16
 
 A = g1.NUM_JOINTS
@@ -188,7 +188,7 @@ class Windows:
         shoved_futures: bool = False,
     ) -> None:  # fmt: skip
         self._rep = rep
-        states = rollouts.states_of(episodes.qpos, episodes.qvel)
+        states = states_of(episodes.qpos, episodes.qvel)
         self._states = States(*(torch.as_tensor(value, device=device) for value in states))
         self._actions = torch.as_tensor(episodes.action, device=device)
         starts = episodes.qpos.shape[1] - LENGTH + 1
@@ -324,7 +324,7 @@ class Denoiser(nn.Module):
     def forward(
         self, states: Tensor, actions: Tensor, state_levels: Tensor, action_levels: Tensor
     ) -> tuple[Tensor, Tensor]:
-        """See `bm_envs.tasks.guided.sampler`; actions may be the first few of the window."""
+        """See `bm_envs.diffusion.sampler`; actions may be the first few of the window."""
         count = actions.shape[1]
         state_tokens = torch.cat([self.state_in(states), self._level(state_levels)], -1)
         action_tokens = torch.cat([self.action_in(actions), self._level(action_levels)], -1)

@@ -10,7 +10,7 @@ and `unitree_rl_lab`. Measured so far is joystick alone (docs/guided.md). In tha
 (exploratory) evaluations followed no command at 2 M steps and all four from 4.5 M on, hence 6 M.
 
 The run directory holds `config.json`, `checkpoint.pt` (everything a bit-exact `--resume` needs),
-`policy.onnx` and `policy.json` (what leaves the project; `bm_envs.tasks.guided.policy` runs it),
+`policy.onnx` and `policy.json` (what leaves the project; `bm_envs.diffusion.task_policy` runs it),
 `metrics.jsonl` and TensorBoard events.
 
 Letters in shapes: N robots, T steps, B = N T samples, O observation, A action.
@@ -45,17 +45,19 @@ import torch
 from torch import Tensor, nn
 
 from bm_envs import cli
+from bm_envs.diffusion.task_policy import write_guided_policy
 from bm_envs.envs import GuidedVectorEnv
 from bm_envs.errors import ConfigError
 from bm_envs.policy import MLP
 from bm_envs.robots import g1
 from bm_envs.robots.mjcf import ModelConfig
 from bm_envs.run_files import Run, RunLog, as_arrays, claim_run, save_checkpoint
+from bm_envs.tasks.guided.base import GuidedTask
 from bm_envs.tasks.guided.config import GuidedConfig, RewardConfig, config_class
+from bm_envs.tasks.guided.joystick import JoystickTask
 from bm_envs.tasks.guided.observations import TERMS
-from bm_envs.tasks.guided.policy import write_guided_policy
-from bm_envs.tasks.guided.protocols import GuidedTask, JoystickTask, WaypointTask
-from bm_envs.tasks.guided.representation import representation
+from bm_envs.tasks.guided.states import representation
+from bm_envs.tasks.guided.waypoint import WaypointTask
 from bm_envs.tasks.track import rewards
 from bm_envs.tasks.track.config import CONTROL_DT
 

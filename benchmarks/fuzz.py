@@ -11,7 +11,6 @@ the input is kept in `--out`. Rows are those of `benchmarks/reliability.py`.
 
 from __future__ import annotations
 
-import importlib
 import importlib.util
 import multiprocessing
 import os
@@ -141,7 +140,7 @@ def _result() -> tuple[Callable[[Path], Any], bytes]:
 
 
 def _manifest() -> tuple[Callable[[Path], Any], bytes]:
-    from bm_envs.tasks.guided import rollouts
+    from bm_envs.diffusion import rollouts
 
     def read(path: Path) -> Any:
         (path.parent / rollouts.MANIFEST).write_bytes(path.read_bytes())
@@ -172,8 +171,9 @@ READERS: dict[str, tuple[str, Callable[[], tuple[Callable[[Path], Any], bytes]]]
 
 def fuzz(name: str, seconds: int, seed: int, out: Path, shared: str) -> None:
     """Fuzz one reader until the time is over; libFuzzer ends the process."""
-    atheris: Any = importlib.import_module("atheris")
-    with atheris.instrument_imports(include=["bm_envs"]):
+    import atheris  # pyright: ignore[reportMissingImports]
+
+    with atheris.instrument_imports(include=["bm_envs"]):  # pyright: ignore
         surface, make = READERS[name]
         read, content = make()
     counts = np.memmap(shared, np.int64, "r+", shape=(len(COUNTS),))

@@ -50,6 +50,19 @@ from tqdm import tqdm
 from tyro.conf import FlagCreatePairsOff
 
 from bm_envs import cli, evaluation
+from bm_envs.diffusion import rollouts, sampler
+from bm_envs.diffusion.controller import Controller, Method, method_of
+from bm_envs.diffusion.costs import Joystick
+from bm_envs.diffusion.model import GuidedModel, load_model
+from bm_envs.diffusion.rollouts import Rollouts
+from bm_envs.diffusion.sampler import LENGTH, K
+from bm_envs.diffusion.steering import (
+    Steering,
+    command_cost,
+    guide_by,
+    predicted_velocity,
+    steering_for,
+)
 from bm_envs.errors import BMError, ConfigError
 from bm_envs.evaluation import wilson
 from bm_envs.motion import library
@@ -57,25 +70,16 @@ from bm_envs.motion.clip import Clip
 from bm_envs.policy import load_policy
 from bm_envs.robots import g1
 from bm_envs.rotations import quat_mul, quat_rotate
-from bm_envs.tasks.guided import rollouts, sampler
-from bm_envs.tasks.guided.costs import Joystick
-from bm_envs.tasks.guided.model import Controller, GuidedModel, Method, load_model, method_of
-from bm_envs.tasks.guided.representation import (
+from bm_envs.tasks.guided.robots import Robots
+from bm_envs.tasks.guided.states import (
+    NOW,
+    PAST,
     REPRESENTATIONS,
     States,
     now_frame,
+    states_of,
     yaw_frames,
 )
-from bm_envs.tasks.guided.rollouts import Rollouts, states_of
-from bm_envs.tasks.guided.sampler import LENGTH, NOW, PAST, K
-from bm_envs.tasks.guided.steering import (
-    Steering,
-    command_cost,
-    guide_by,
-    predicted_velocity,
-    steering_for,
-)
-from bm_envs.tasks.guided.task import Robots
 from bm_envs.tasks.track.config import CONTROL_DT
 
 ROOT = Path(__file__).resolve().parent.parent

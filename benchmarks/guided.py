@@ -59,12 +59,17 @@ from tyro.conf import FlagCreatePairsOff
 
 from bm_envs import cli
 from bm_envs.backends.base import full_state
+from bm_envs.diffusion.controller import Controller, Method, method_of
+from bm_envs.diffusion.model import GuidedModel, load_model
+from bm_envs.diffusion.steering import Pilot, Steering, steering_for
+from bm_envs.diffusion.task_policy import GuidedPolicy, load_guided_policy
 from bm_envs.envs import GuidedVectorEnv
 from bm_envs.errors import ConfigError
 from bm_envs.evaluation import in_project_order, protocol_task, wilson
 from bm_envs.motion.clip import Clip
 from bm_envs.motion.procedural import Command, Gait, clip_from_plan, plan_walk
 from bm_envs.policy import DIFFUSION, TRACKER, Policy, kind_of, load_policy
+from bm_envs.tasks.guided.base import GuidedTask
 from bm_envs.tasks.guided.config import (
     CommandedConfig,
     GuidedConfig,
@@ -72,11 +77,8 @@ from bm_envs.tasks.guided.config import (
     config_class,
     control_steps,
 )
-from bm_envs.tasks.guided.model import Controller, GuidedModel, Method, load_model, method_of
-from bm_envs.tasks.guided.policy import GuidedPolicy, load_guided_policy
-from bm_envs.tasks.guided.protocols import GuidedTask, PushedTask
-from bm_envs.tasks.guided.steering import Pilot, Steering, steering_for
-from bm_envs.tasks.guided.task import PELVIS_HEIGHT, TILT
+from bm_envs.tasks.guided.robots import PELVIS_HEIGHT, TILT
+from bm_envs.tasks.guided.walk_perturb import PushedTask
 from bm_envs.tasks.track.config import CONTROL_DT, ActuationConfig
 from bm_envs.tasks.track.task import TrackTask
 
@@ -112,7 +114,7 @@ class Config:
     strength: float | None = None
     """Of guidance, in place of the steering's own; 0: none."""
     steering: Steering | None = None
-    """How costs pull; by default as chosen for the representation (`tasks/guided/steering.py`)."""
+    """How costs pull; by default as chosen for the representation (`diffusion/steering.py`)."""
     backend: str = "mujoco"
     """Physics backend."""
     threads: int = 0

@@ -912,7 +912,7 @@ def results(count: int, rng: np.random.Generator) -> Iterator[Inputs]:
 
 def rollouts(count: int, rng: np.random.Generator) -> Iterator[Inputs]:
     """Shards of roll-outs and their manifests."""
-    from bm_envs.tasks.guided import rollouts as stored
+    from bm_envs.diffusion import rollouts as stored
 
     shapes = stored._SHAPES  # of the arrays: (shape, per step, type)
     arrays = {

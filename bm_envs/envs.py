@@ -2,7 +2,8 @@
 
 Tracking and the guided tasks share what Gymnasium asks of every environment (seeds, autoreset,
 saved states, pictures): `_SingleEnv` and `_VectorEnv`, which drive a task through the calls that
-both kinds have: `startup`, `reset`, `step`, `push`, `observe`.
+both kinds have: `startup`, `reset`, `step`, `push`, `observe`. A guided environment imports its
+tasks when it is made, so that tracking starts without them.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import inspect
 import math
 import os
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import gymnasium
 import numpy as np
@@ -25,11 +26,13 @@ from bm_envs.motion.clip import Clip
 from bm_envs.motion.shared import shared_motions
 from bm_envs.robots import g1
 from bm_envs.robots.observation_terms import NO_STATE_ESTIMATION_TERMS
-from bm_envs.tasks.guided.config import GuidedConfig, config_class
-from bm_envs.tasks.guided.protocols import TASKS, GuidedTask
-from bm_envs.tasks.guided.streams import Source, Streams
 from bm_envs.tasks.track.config import CONTROL_DT, TrackConfig, check_kind
 from bm_envs.tasks.track.task import StepResult, TrackTask
+
+if TYPE_CHECKING:
+    from bm_envs.tasks.guided.base import GuidedTask
+    from bm_envs.tasks.guided.config import GuidedConfig
+    from bm_envs.tasks.guided.streams import Source, Streams
 
 Motion = str | os.PathLike[str] | Clip | Sequence[str | os.PathLike[str] | Clip]
 CriticObs = Literal["info", "dict", "none"]
@@ -286,6 +289,8 @@ class _GuidedCore(_Core):
         self, num_envs: int, config: GuidedConfig, backend: str, threads: int,
         render: Mapping[str, Any],
     ) -> None:  # fmt: skip
+        from bm_envs.tasks.guided.tasks import TASKS
+
         task = TASKS[config.task](config, num_envs, backend=backend, threads=threads)
         super().__init__(task, config, render)
 
@@ -453,7 +458,7 @@ class _VectorEnv(gymnasium.vector.VectorEnv):
                 raise ConfigError(
                     f"seed is a list of {len(seed)}, expected one integer or {self.num_envs}."
                 )
-            streams = Streams.seeded(seed)
+            streams = _streams(seed)
         else:
             super().reset(seed=seed)
         env_ids = self._everyone
@@ -566,7 +571,7 @@ class _VectorEnv(gymnasium.vector.VectorEnv):
         generator = state["generator"]
         self._streams = None
         if isinstance(generator, list):
-            self._streams = Streams.seeded([0] * self.num_envs)
+            self._streams = _streams([0] * self.num_envs)
             for stream, saved in zip(self._streams.generators, generator, strict=True):
                 stream.bit_generator.state = saved
         else:
@@ -946,6 +951,8 @@ def _resolve_guided(
     task: str, config: GuidedConfig | None, overrides: Mapping[str, Any] | None,
     settings: Mapping[str, Any],
 ) -> GuidedConfig:  # fmt: skip
+    from bm_envs.tasks.guided.config import config_class
+
     check_kind("task", task, str)
     check_kind("overrides", overrides, Mapping | None)
     kind = config_class(task)
@@ -956,6 +963,13 @@ def _resolve_guided(
         )
     changes = {name: value for name, value in settings.items() if value != "preset"}
     return config.override({**(overrides or {}), **changes})
+
+
+def _streams(seeds: Sequence[int]) -> Streams:
+    """A generator for each robot; the guided tasks draw from them."""
+    from bm_envs.tasks.guided.streams import Streams
+
+    return Streams.seeded(seeds)
 
 
 def _autoreset_mode(mode: Autoreset) -> AutoresetMode:

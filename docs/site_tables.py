@@ -24,14 +24,14 @@ import gymnasium.wrappers.vector
 import numpy as np
 
 import bm_envs  # noqa: F401  (registers the environments)
+from bm_envs.diffusion import sampler
 from bm_envs.envs import GuidedEnv, GuidedVectorEnv, Named, TrackEnv, TrackVectorEnv
 from bm_envs.motion import checks, clip, formats, library
 from bm_envs.robots import g1, observation_terms
 from bm_envs.robots.mjcf import ModelConfig
 from bm_envs.robots.observation_terms import CRITIC_TERMS, ObsTerm
-from bm_envs.tasks.guided import sampler
 from bm_envs.tasks.guided.observations import ABSENT, NEAREST
-from bm_envs.tasks.guided.representation import REPRESENTATIONS
+from bm_envs.tasks.guided.states import PAST, REPRESENTATIONS
 from bm_envs.tasks.track import rewards, terms
 from bm_envs.tasks.track.config import CONTROL_DT, LAPTOP_ACTION_UNIT, PRESETS, TrackConfig
 
@@ -396,13 +396,13 @@ def converter_flags() -> str:
 
 def figures() -> str:
     """Sizes and times that the method's description speaks of."""
-    future = sampler.LENGTH - sampler.PAST
+    future = sampler.LENGTH - PAST
     rows = [
         ["control step", f"{CONTROL_DT} s", "`CONTROL_DT` in `bm_envs/tasks/track/config.py`"],
         ["physics step", f"{ModelConfig().physics_dt} s", "`bm_envs/robots/mjcf.py`"],
         ["joints", str(g1.NUM_JOINTS), "`bm_envs/robots/g1.py`"],
         ["tracked bodies", str(len(g1.TRACKED_BODIES)), "`bm_envs/robots/g1.py`"],
-        ["steps of a window: known, future", f"{sampler.PAST}, {future}", _SAMPLER],
+        ["steps of a window: known, future", f"{PAST}, {future}", _SAMPLER],
         ["noise levels K, and calls of full sampling", str(sampler.K), _SAMPLER],
         *(
             [f"features of a state, {name}", str(item.size), _REPRESENTATION]
@@ -412,8 +412,8 @@ def figures() -> str:
     return _table(["figure", "value", "where"], rows)
 
 
-_SAMPLER = "`bm_envs/tasks/guided/sampler.py`"
-_REPRESENTATION = "`bm_envs/tasks/guided/representation.py`"
+_SAMPLER = "`bm_envs/diffusion/sampler.py`"
+_REPRESENTATION = "`bm_envs/tasks/guided/states.py`"
 
 
 def joints() -> str:

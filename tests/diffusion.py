@@ -4,8 +4,7 @@ from pathlib import Path
 
 import numpy as np
 
-from bm_envs.tasks.guided.representation import representation
-from bm_envs.tasks.guided.sampler import NOW, PAST
+from bm_envs.tasks.guided.states import NOW, PAST, representation
 
 
 class Model:

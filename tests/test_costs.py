@@ -13,33 +13,33 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from scipy.spatial.transform import Rotation
 
-from bm_envs.errors import ConfigError
-from bm_envs.robots import g1
-from bm_envs.robots.mjcf import compile_model
-from bm_envs.tasks.guided import costs, sampler
-from bm_envs.tasks.guided.costs import (
+from bm_envs.diffusion import costs, sampler
+from bm_envs.diffusion.costs import (
     ByVelocity,
     Corrected,
     Heading,
-    Hold,
     Joystick,
     Obstacle,
-    Route,
     Sum,
     UserCost,
     Waypoint,
     barrier,
     barrier_slope,
 )
-from bm_envs.tasks.guided.representation import (
+from bm_envs.diffusion.fields import Cylinders, Distance
+from bm_envs.diffusion.sampler import LENGTH, SCHEDULE, K
+from bm_envs.errors import ConfigError
+from bm_envs.robots import g1
+from bm_envs.robots.mjcf import compile_model
+from bm_envs.tasks.guided.states import (
+    NOW,
+    PAST,
     REPRESENTATIONS,
     Frame,
     States,
     now_frame,
     representation,
 )
-from bm_envs.tasks.guided.sampler import LENGTH, NOW, PAST, SCHEDULE, K
-from bm_envs.tasks.guided.sdf import Boxes, Cylinders, Grid, Spheres, Union
 
 REP = representation("body_pos")
 VELOCITY = REP.blocks["root_lin_vel"].start
@@ -232,15 +232,25 @@ def crouch_by_hand(blocks):
 
 
 def around(count):
-    """Obstacles of all kinds, the same for `count` environments; dense, so that many count."""
+    """Posts, the same for `count` environments; dense, so that many count."""
     rng = np.random.default_rng(3)
-    image = rng.random((10, 10)) < 0.1
-    return Union([
-        Spheres(rng.uniform(-1, 1, (1, 5, 3)), rng.uniform(0.1, 0.3, (1, 5))),
-        Cylinders(rng.uniform(-1, 1, (1, 2, 2)), rng.uniform(0.1, 0.2, (1, 2))),
-        Boxes(rng.uniform(-1, 1, (1, 2, 2)), rng.uniform(0.1, 0.2, (1, 2, 2)), np.ones((1, 2))),
-        Grid(np.tile(image, (count, 1, 1)), 0.4, np.array([1.0, -2.0])),
-    ])  # fmt: skip
+    center, radius = rng.uniform(-1.2, 1.2, (1, 9, 2)), rng.uniform(0.1, 0.25, (1, 9))
+    return Cylinders(np.tile(center, (count, 1, 1)), np.tile(radius, (count, 1)))
+
+
+class Balls:
+    """A field of one's own, whose gradient has a z: `|p - center| - radius` of the nearest."""
+
+    def __init__(self):
+        rng = np.random.default_rng(3)
+        self.center, self.radius = rng.uniform(-1.2, 1.2, (20, 3)), rng.uniform(0.1, 0.3, 20)
+
+    def at(self, points):
+        offset = points[..., None, :] - self.center
+        length = np.linalg.norm(offset, axis=-1)
+        index = (length - self.radius).argmin(-1)[..., None]
+        away = np.take_along_axis(offset / length[..., None], index[..., None], -2)[..., 0, :]
+        return Distance(np.take_along_axis(length - self.radius, index, -1)[..., 0], away)
 
 
 def frames(count):
@@ -258,14 +268,13 @@ COSTS = {
     "waypoint, speed": lambda n: waypoint(n, 0.06, -0.08, speed=0.5, consistent=0.7),
     "waypoint, weights": lambda n: waypoint(n, 0.3, 0.2, speed=0.5, consistent=0.7, pull=0.3),
     "waypoint, there": lambda n: waypoint(n, 0.0, 0.0),
-    "hold": lambda n: Hold(np.tile([0.3, 0.1], (n, 1)), np.full(n, 3.0), stay=0.7, reach=0.5),
     "heading": lambda n: Heading(np.full(n, -2.0)),
     "heading, at once": lambda n: Heading(np.full(n, 1.0), rate=np.inf, consistent=0.0),
     "obstacle": lambda n: Obstacle(around(n), frames(n)),
-    "obstacle, limbs": lambda n: Obstacle(around(n), None, ARMS_AND_LEGS, cutoff=0.25),
+    "obstacle, limbs": lambda n: Obstacle(Balls(), None, ARMS_AND_LEGS, cutoff=0.25),
     "torch": lambda n: UserCost(crouch, torch=True),
     "by hand": lambda n: UserCost(crouch_by_hand),
-    "sum": lambda n: Sum([(0.5, waypoint(n, 1.0, 1.0)), (np.full(n, 2.0), Hold.here(n)),
+    "sum": lambda n: Sum([(0.5, waypoint(n, 1.0, 1.0)), (np.full(n, 2.0), Heading(np.full(n, 0.4))),
                           (1.5, Obstacle(around(n), frames(n)))]),
     "corrected": lambda n: Corrected(Obstacle(around(n), frames(n)),
                                      np.tile([0.2, -0.1, 0.4], (n, 1))),
@@ -278,7 +287,7 @@ def test_every_gradient_is_its_values_derivative(kind, name):
     """By central differences in every number of every step, in float64.
 
     h = 1e-6: rounding is 2e-16 of a value of some 100, over h: 2e-8. The third derivative times
-    h^2 / 6 is less: 1e-12 / 6 * 1000 for the barrier (2 / delta^3). Kinks (nearest obstacle, pixel,
+    h^2 / 6 is less: 1e-12 / 6 * 1000 for the barrier (2 / delta^3). Kinks (nearest obstacle,
     cut-off) are where two values meet to 1e-6, which none of these does.
     """
     rep, h = REPRESENTATIONS[name], 1e-6
@@ -407,19 +416,12 @@ def test_turning_the_world_changes_no_cost(name, yaw, shift):
             )  # fmt: skip
         x, frame = rep.encode(states, NOW), now_frame(states, NOW)
         north = np.arctan2(*along(np.array([[1.0, 0.0]]))[0, ::-1])
-        posts = np.array([[[0.5, 0.2], [-0.4, 0.6]]] * 2)
-        field = Union(
-            [
-                Cylinders(at(posts), np.full((2, 2), 0.2)),
-                Boxes(at(-posts), np.full((2, 2, 2), 0.1), np.full((2, 2), 0.3 + north)),
-            ]
-        )
+        posts = np.array([[[0.5, 0.2], [-0.4, 0.6], [-0.5, -0.2], [0.4, -0.6]]] * 2)
+        field = Cylinders(at(posts), np.full((2, 4), 0.2))
         goal = np.array([[0.7, 0.2], [-0.4, 0.9]])
         parts = [
             Joystick(costs.directions_to_now(along(goal), frame), np.full(2, 0.3)),
             Waypoint(costs.points_to_now(at(goal), frame), speed=0.6, consistent=1.0),
-            Hold(costs.points_to_now(at(goal), frame),
-                 costs.headings_to_now(np.full(2, 1 + north), frame)),
             Heading(costs.headings_to_now(np.full(2, 2 + north), frame)),
             Obstacle(field, frame, ARMS_AND_LEGS),
         ]  # fmt: skip
@@ -515,29 +517,6 @@ def test_root_heading_by_rotation_matrices(size):
 def test_a_root_that_points_straight_up_is_pushed_by_a_bounded_amount():
     rotvec = np.array([[0, -np.pi / 2, 0], [1e-9, np.pi / 2, 0]])
     assert (np.abs(costs.root_heading(rotvec)[1]) <= np.sqrt(1000) * np.pi).all()
-
-
-def test_hold_by_hand():
-    """Standing there costs nothing; half the squares of what is off otherwise, in each step."""
-    cost = Hold(np.array([[0.3, 0.4]]), np.array([3.0]), stay=2.0)
-    x = np.zeros((1, LENGTH, REP.size))
-    blocks = blocks_of(x)
-    blocks["root_pos"][..., :2], blocks["root_rot"][..., 2] = (0.3, 0.4), 3.0
-    assert cost.value(x, REP)[0] == pytest.approx(0, abs=1e-25)
-    blocks["root_pos"][..., 0] += 0.1
-    blocks["root_rot"][..., 2] = -3.0  # the shorter way from there is -0.28, through pi
-    blocks["root_lin_vel"][..., :2] = (0.3, 0.0)
-    blocks["root_ang_vel"][..., 2] = 0.5
-    off = 2 * np.pi - 6
-    total = 0.3**2 + 0.5**2 + 2 * (0.1**2 + off**2)
-    assert cost.value(x, REP)[0] == pytest.approx(16 * 0.5 * total)
-    gradient = blocks_of(cost.gradient(x, REP))
-    np.testing.assert_allclose(
-        gradient["root_rot"], np.tile([0, 0, 2 * off], (1, 16, 1)), atol=1e-12
-    )
-    np.testing.assert_allclose(gradient["root_pos"], np.tile([0.2, 0, 0], (1, 16, 1)), atol=1e-12)
-    here = Hold.here(1)
-    assert here.value(np.zeros((1, LENGTH, REP.size)), REP)[0] == 0
 
 
 def test_heading_turns_the_shorter_way_at_its_rate():
@@ -721,12 +700,13 @@ def test_every_link_has_a_radius():
 
 
 def test_a_sum_is_the_weighted_sum():
-    x, parts = features(), [(2.0, joystick()), (np.array([0.5, 0.0]), Hold.here(2))]
+    other = waypoint(2, 0.3, 0.2)
+    x, parts = features(), [(2.0, joystick()), (np.array([0.5, 0.0]), other)]
     total = Sum(parts)
-    value = 2 * joystick().value(x, REP) + [0.5, 0] * Hold.here(2).value(x, REP)
+    value = 2 * joystick().value(x, REP) + [0.5, 0] * other.value(x, REP)
     np.testing.assert_allclose(total.value(x, REP), value, rtol=1e-14)
     gradient = 2 * joystick().gradient(x, REP)
-    gradient[0] += 0.5 * Hold.here(2).gradient(x, REP)[0]
+    gradient[0] += 0.5 * other.gradient(x, REP)[0]
     np.testing.assert_allclose(total.gradient(x, REP), gradient, rtol=1e-14)
 
 
@@ -787,18 +767,6 @@ def test_the_gradient_by_velocities_is_the_values_derivative_by_them(kind, name)
     assert not gradient.any()
 
 
-def test_normalized_parts_push_as_hard_at_the_reference():
-    x = features(count=4)
-    strong = Sum([(1e3, Hold.here(4))])
-    total = Sum.normalized([(1.0, strong), (3.0, waypoint(4, 0.5, 0.5))], x, REP)
-    for (weight, cost), expected in zip(total.parts, (1.0, 3.0), strict=True):
-        length = np.linalg.norm((weight * cost.gradient(x, REP)).reshape(4, -1), axis=1)
-        assert np.sqrt((length**2).mean()) == pytest.approx(expected)
-    assert costs.unit_weight(strong, x, REP) == pytest.approx(
-        1e-3 * costs.unit_weight(Hold.here(4), x, REP)
-    )
-
-
 def test_a_users_cost_in_torch_is_the_joysticks():
     """Eq. 7 by autograd against the one worked out by hand, in both precisions."""
     goal = np.array([[0.6, 0.1], [-0.3, 0.0]])
@@ -845,76 +813,14 @@ def test_a_users_function_cannot_change_the_features():
 
 
 def test_costs_load_neither_torch_nor_scipy():
-    code = "import bm_envs.tasks.guided.costs, sys; print({'torch', 'scipy'} & {*sys.modules})"
+    code = "import bm_envs.diffusion.costs, sys; print({'torch', 'scipy'} & {*sys.modules})"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=300)
     assert (done.returncode, done.stdout.strip()) == (0, "set()"), done.stderr
 
 
-# --- routes ---------------------------------------------------------------------------------------
-
-
-def walk(route, start, ticks, speed=0.6):
-    """Robots that go straight to the point that the cost names; their places, tick by tick."""
-    place, yaw, track = np.array(start, float), np.array([0.3, -2.0]), []
-    for _ in range(ticks):
-        frame = Frame(np.pad(place, ((0, 0), (0, 1))), yaw)
-        cost = route(frame)
-        np.testing.assert_allclose(
-            costs.points_to_world(cost.goal, frame), route.goal(), atol=1e-12
-        )
-        way = route.goal() - place
-        length = np.linalg.norm(way, axis=1, keepdims=True)
-        place = place + way * np.minimum(1, speed * 0.02 / np.maximum(length, 1e-9))
-        yaw = yaw + 0.01
-        track.append(place)
-    return np.array(track)
-
-
-POINTS = np.array([[[1.0, 0], [1, 1], [0, 1]], [[-1.0, 0], [-1, 2], [np.nan, np.nan]]])
-
-
-def test_a_route_goes_from_point_to_point_and_stays_at_the_last():
-    route = Route(POINTS, arrival=0.1, speed=0.6)
-    track = walk(route, np.zeros((2, 2)), 100)
-    assert (route.index == 1).all() and not route.done.any()
-    track = np.concatenate([track, walk(route, track[-1], 300)])
-    assert route.done.all() and (route.index == [2, 1]).all()
-    for robot, points in enumerate((POINTS[0], POINTS[1, :2])):
-        away = np.linalg.norm(track[:, robot, None] - points, axis=-1)
-        first = (away < 0.1).argmax(0)
-        assert (away[first, np.arange(len(points))] < 0.1).all(), "all were reached"
-        assert (np.diff(first) > 0).all() and away[-1, -1] < 0.1
-    step = np.linalg.norm(np.diff(track, axis=0), axis=-1)
-    assert step.max() <= 0.6 * 0.02 + 1e-12
-    route.reset(np.array([1]))
-    assert (route.index == [2, 0]).all() and (route.done == [True, False]).all()
-
-
-def test_a_route_in_a_loop_begins_again():
-    route = Route(POINTS, arrival=0.1, loop=True)
-    seen = []
-    for _ in range(20):
-        walk(route, np.zeros((2, 2)) if not seen else route.goal(), 1)
-        seen.append(route.index.copy())
-    assert np.array(seen).T.tolist() == [
-        [0, *[1, 2, 0] * 7][:20], [0, *[1, 0] * 10][:20],
-    ]  # fmt: skip
-    assert not route.done.any()
-
-
-def test_a_routes_goal_is_speed_limited():
-    """No step of a window is wanted further along than 0.5 m/s take it, at no other velocity."""
-    route = Route(np.array([[[5.0, 0.0]]]), speed=0.5)
-    cost = route(Frame(np.zeros((1, 3)), np.zeros(1)))
-    position, velocity = cost.path()
-    np.testing.assert_allclose(position[0, :, 0], 0.5 * 0.02 * np.arange(1, 17))
-    np.testing.assert_allclose(velocity[0], np.tile([0.5, 0], (16, 1)))
-    assert cost.consistent == 1.0
-
-
 # --- bad input ------------------------------------------------------------------------------------
 
-ONE, TWO = np.zeros((1, 2)), np.zeros((2, 2))
+TWO = np.zeros((2, 2))
 POST = Cylinders(np.zeros((1, 1, 2)), np.ones((1, 1)))
 NUMBERS = "expected finite numbers of shape"
 X = np.zeros((3, LENGTH, REP.size))
@@ -963,10 +869,8 @@ def no_torch(blocks):
          "Waypoint: consistent needs a speed, expected speed in m/s."),
         (lambda: Waypoint(TWO).value(X, REP),
          "Waypoint: its numbers are of 2 robots, the features of 3."),
-        (lambda: Hold(TWO, np.zeros(3)),
-         "Hold: place is of 2 and heading is of 3 robots, expected as many."),
-        (lambda: Hold(TWO, np.zeros(2), stay=-1.0),
-         "Hold: stay is -1.0, expected a weight of 0 or more."),
+        (lambda: Heading(np.zeros(2), consistent=-1.0),
+         "Heading: consistent is -1.0, expected a weight of 0 or more."),
         (lambda: Heading(np.zeros(2), rate=np.inf),
          "Heading: consistent needs a rate, expected rate in rad/s."),
         (lambda: Obstacle(POST, bodies=("pelvis", "torso")),
@@ -990,14 +894,11 @@ def no_torch(blocks):
         (lambda: costs.points_to_now(np.zeros(2), frames(2)),
          "points have shape (2,), expected [2, ..., 2 or 3], as the frame is of 2 robots."),
         (lambda: Sum([]), "Sum: parts are none, expected one or more."),
-        (lambda: Sum([(-1.0, Hold.here(2))]), "Sum: weight 0 is -1, expected 0 or more."),
-        (lambda: Sum([(1.0, Hold.here(2)), (np.zeros((2, 2)), Hold.here(2))]),
+        (lambda: Sum([(-1.0, Waypoint(TWO))]), "Sum: weight 0 is -1, expected 0 or more."),
+        (lambda: Sum([(1.0, Waypoint(TWO)), (np.zeros((2, 2)), Waypoint(TWO))]),
          f"Sum: weight 1 has shape (2, 2), {NUMBERS} [N]."),
-        (lambda: Sum([(np.ones(2), Hold.here(3))]).value(X, REP),
+        (lambda: Sum([(np.ones(2), Waypoint(np.zeros((3, 2))))]).value(X, REP),
          "Sum: its numbers are of 2 robots, the features of 3."),
-        (lambda: costs.unit_weight(Hold.here(3), X, REP),
-         "Hold has a gradient of length 0 at the reference features, expected features on which it "
-         "acts."),
         (lambda: UserCost("crouch"), "UserCost: function is 'crouch', expected a function."),
         (lambda: UserCost(no_dict).value(X, REP),
          "UserCost 'no_dict' returns ndarray, expected the value and a dict of gradients by block "
@@ -1020,16 +921,6 @@ def no_torch(blocks):
         (lambda: UserCost(not_finite).value(X, REP),
          "gradient of block 'root_pos' of UserCost 'not_finite' is not finite everywhere, "
          f"{NUMBERS} [3, 20, 3]."),
-        (lambda: Route(POINTS[0]), f"Route: points has shape (3, 2), {NUMBERS} [N, M, 2] or NaN."),
-        (lambda: Route(POINTS[:, ::-1]),
-         "Route: points hold NaN before a point, expected it after the last."),
-        (lambda: Route(np.full((1, 2, 2), np.nan)),
-         "Route: points hold none for robot 0, expected one or more."),
-        (lambda: Route(POINTS, arrival=0.0),
-         "Route: arrival is 0.0, expected a positive distance in m."),
-        (lambda: Route(POINTS, speed=0.0),
-         "Waypoint: speed is 0.0, expected a positive number of m/s."),
-        (lambda: Route(POINTS)(frames(3)), "Route: the frame is of 3 robots, expected 2."),
     ],
 )  # fmt: skip
 def test_bad_input_is_told_in_one_sentence(make, sentence):

@@ -13,14 +13,15 @@ import torch
 from metric_pages import check_metrics
 from threadpoolctl import threadpool_info, threadpool_limits
 
+from bm_envs.diffusion import rollouts
+from bm_envs.diffusion.controller import Controller
+from bm_envs.diffusion.model import load_model
+from bm_envs.diffusion.rollouts import Rollouts
+from bm_envs.diffusion.sampler import LENGTH, SCHEDULE
 from bm_envs.envs import TrackVectorEnv
 from bm_envs.errors import ConfigError, PolicyError
 from bm_envs.robots import g1
-from bm_envs.tasks.guided import rollouts
-from bm_envs.tasks.guided.model import Controller, load_model
-from bm_envs.tasks.guided.representation import REPRESENTATIONS, representation
-from bm_envs.tasks.guided.rollouts import Rollouts
-from bm_envs.tasks.guided.sampler import LENGTH, NOW, PAST, SCHEDULE
+from bm_envs.tasks.guided.states import NOW, PAST, REPRESENTATIONS, representation, states_of
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "algos"))
@@ -431,7 +432,7 @@ def test_half_precision_halves_the_file_and_little_else(run, data, tmp_path):
 def test_scaling_goes_both_ways(trained, data):
     model = load_model(trained[0])
     episodes = rollouts.load_rollouts(data)[0]
-    states = rollouts.states_of(episodes.qpos[:2, :LENGTH], episodes.qvel[:2, :LENGTH])
+    states = states_of(episodes.qpos[:2, :LENGTH], episodes.qvel[:2, :LENGTH])
     features = model.representation.encode(states, NOW)
     scaled = model.scale(features)
     assert scaled.shape[-1] == model.width
@@ -456,7 +457,7 @@ def test_a_model_in_the_loop(trained, method):
             sim = env.simulator
             qpos = np.concatenate([sim.root_pos, sim.root_quat, sim.joint_pos], 1)
             qvel = np.concatenate([sim.root_lin_vel, sim.root_ang_vel_b, sim.joint_vel], 1)
-            states = rollouts.states_of(qpos, qvel)
+            states = states_of(qpos, qvel)
             action = controller.act(states)
             assert action.shape == (3, 29) and np.isfinite(action).all()
             plan = controller.plan()
@@ -480,7 +481,7 @@ def test_a_guide_is_given_the_estimates_and_moves_the_plan(trained):
     sim = env.simulator
     qpos = np.concatenate([sim.root_pos, sim.root_quat, sim.joint_pos], 1)
     qvel = np.concatenate([sim.root_lin_vel, sim.root_ang_vel_b, sim.joint_vel], 1)
-    states = rollouts.states_of(qpos, qvel)
+    states = states_of(qpos, qvel)
     speeds = []
     for given in (None, guide):
         controller = Controller(model, 2, seed=1, guide=given)
@@ -505,7 +506,7 @@ def test_numpy_has_one_thread_while_a_model_runs_and_all_of_them_afterwards(trai
     qpos[:, 2], qpos[:, 3] = 0.76, 1.0
     with threadpool_limits(limits=2, user_api="blas"):
         before = threads()
-        Controller(model, 1, method=2, guide=guide).act(rollouts.states_of(qpos, np.zeros((1, 35))))
+        Controller(model, 1, method=2, guide=guide).act(states_of(qpos, np.zeros((1, 35))))
         assert threads() == before and set(before) == {2}
     assert len(inside) == 2 and all(set(found) == {1} for found in inside)
 

@@ -12,10 +12,10 @@ import pytest
 from diffusion import Model, still
 from scipy import stats
 
+from bm_envs.diffusion.sampler import LENGTH
 from bm_envs.errors import ConfigError
 from bm_envs.robots import g1
-from bm_envs.tasks.guided.representation import REPRESENTATIONS, representation
-from bm_envs.tasks.guided.sampler import LENGTH, PAST
+from bm_envs.tasks.guided.states import PAST, REPRESENTATIONS, representation
 
 ROOT = Path(__file__).resolve().parent.parent
 for folder in ("algos", "benchmarks"):

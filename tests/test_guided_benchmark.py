@@ -12,6 +12,8 @@ import pytest
 from diffusion import Model, still
 from policy_files import make_mlp
 
+from bm_envs.diffusion.steering import STEERING
+from bm_envs.diffusion.task_policy import load_guided_policy, write_guided_policy
 from bm_envs.envs import GuidedVectorEnv, TrackVectorEnv
 from bm_envs.errors import BMError, ConfigError
 from bm_envs.evaluation import in_project_order, protocol_task
@@ -19,8 +21,6 @@ from bm_envs.policy import DIFFUSION, GUIDED, SHIPPED, TRACKER, kind_of, load_po
 from bm_envs.robots import g1
 from bm_envs.rotations import quat_yaw
 from bm_envs.tasks.guided.config import JoystickConfig, WalkPerturbConfig
-from bm_envs.tasks.guided.policy import load_guided_policy, write_guided_policy
-from bm_envs.tasks.guided.steering import STEERING
 from bm_envs.tasks.track.config import ActuationConfig
 
 ROOT = Path(__file__).resolve().parent.parent

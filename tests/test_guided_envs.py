@@ -40,9 +40,8 @@ from bm_envs.tasks.guided.config import (
     WaypointConfig,
 )
 from bm_envs.tasks.guided.observations import TERMS, features, history_states, layout
-from bm_envs.tasks.guided.protocols import moving_frames
-from bm_envs.tasks.guided.representation import REPRESENTATIONS, representation
-from bm_envs.tasks.guided.rollouts import states_of
+from bm_envs.tasks.guided.starts import moving_frames
+from bm_envs.tasks.guided.states import REPRESENTATIONS, representation, states_of
 
 IDS = {
     "BMGuided-G1-WalkPerturb-v0": ("walk_perturb", 309),
@@ -1143,7 +1142,7 @@ def test_what_a_controller_keeps_free_is_no_rule_of_the_world():
     program = """
 import json, sys
 import numpy as np
-from bm_envs.tasks.guided import costs
+from bm_envs.diffusion import costs
 if sys.argv[1] == "wide":
     costs.RADII.update(wrist=0.30, hip=0.25)
 from bm_envs.envs import GuidedVectorEnv

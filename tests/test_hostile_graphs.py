@@ -19,9 +19,9 @@ from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
 from policy_files import make_clip, make_mlp
 
+from bm_envs.diffusion.model import load_model
 from bm_envs.errors import PolicyError
 from bm_envs.policy import PolicySpec, graph, load_policy, read_onnx, shipped_policies, write_onnx
-from bm_envs.tasks.guided.model import load_model
 
 HERE = Path(__file__).resolve().parent
 SECONDS, MEBIBYTES = 2.0, 1024  # what one file of a megabyte may take

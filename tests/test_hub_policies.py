@@ -15,6 +15,7 @@ from policy_files import make_clip, make_mlp
 from result_files import guided, track, track_row
 from test_hub import environment
 
+from bm_envs.diffusion.model import load_model
 from bm_envs.errors import HubError, PolicyError
 from bm_envs.policy import (
     MOTION_OUTPUTS,
@@ -28,7 +29,6 @@ from bm_envs.policy import (
 )
 from bm_envs.policy import hub as hub_files
 from bm_envs.tasks.guided.config import CONFIGS
-from bm_envs.tasks.guided.model import load_model
 
 pytest.importorskip("huggingface_hub")
 ROOT = Path(__file__).resolve().parent.parent
@@ -45,7 +45,7 @@ import sys, time
 time.sleep = lambda seconds: None
 from bm_envs.errors import PolicyError
 from bm_envs.policy import load_policy
-from bm_envs.tasks.guided.model import load_model
+from bm_envs.diffusion.model import load_model
 try:
     found = (load_model if sys.argv[2] == "model" else load_policy)(sys.argv[1])
     print(found.name)

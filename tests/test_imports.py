@@ -38,7 +38,7 @@ BRINGS = {
 # import others of its own package, but for `backends`, where each engine stands alone. `cli` is
 # below `robots`, `motion` and `policy` because all three write files, and `cli` has the one way to
 # write them whole or not at all (`atomic_path`, `write_json`); `policy` reads and embeds a motion;
-# `tasks` read a diffusion model's file as `policy` reads a tracker's.
+# `diffusion` reads its model's file as `policy` reads a tracker's.
 MAY_IMPORT = {
     "errors": set(),
     "rotations": set(),
@@ -61,13 +61,13 @@ MAY_IMPORT = {
         "backends.base",
         "backends.host",
         "backends.native",
-        "cli",
         "errors",
         "motion",
-        "policy",
         "robots",
         "rotations",
     },
+    # What acts in the guided worlds, which know nothing of it.
+    "diffusion": {"cli", "errors", "policy", "robots", "rotations", "tasks"},
     "viewers": {"errors", "robots", "rotations"},
     "envs": {
         "backends",
@@ -182,6 +182,9 @@ def test_the_package_imports_one_way():
         ("deploy.robot", "backends.mujoco_cpu"),
         ("errors", "robots"),
         ("envs", "evaluation"),
+        ("envs", "diffusion.controller"),
+        ("tasks.guided.observations", "diffusion.sampler"),
+        ("diffusion.steering", "envs"),
         ("envs", "adapters.sb3"),
         ("adapters.sb3", "training"),
         ("viewers.video", "backends.mujoco_cpu"),
@@ -416,6 +419,36 @@ def test_importing_the_package_is_light():
     )  # fmt: skip
     assert importlib.util.find_spec("torch"), "premise: what must stay out could come in"
     code = f"import bm_envs, sys; print([name for name in {heavy} if name in sys.modules])"
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, timeout=300
+    )
+    assert (done.returncode, done.stdout.strip()) == (0, "[]"), done.stderr
+
+
+@pytest.mark.parametrize(
+    ("env_id", "keywords", "absent"),
+    [
+        (
+            "BMTrack-G1-v0",
+            {"motion": "walk"},
+            ("bm_envs.tasks.guided", "bm_envs.diffusion", "bm_envs.learning", "torch"),
+        ),
+        ("BMGuided-G1-Obstacle-v0", {}, ("bm_envs.diffusion", "bm_envs.learning", "torch")),
+    ],
+)
+def test_an_environment_loads_its_own_world_alone(env_id, keywords, absent):
+    premise = ("torch", "bm_envs.tasks.guided", "bm_envs.diffusion")
+    assert all(map(importlib.util.find_spec, premise)), "what must stay out could come in"
+    code = f"""
+import sys, gymnasium, bm_envs
+for make in (gymnasium.make, gymnasium.make_vec):
+    env = make({env_id!r}, **{keywords})
+    env.reset(seed=0)
+    env.step(env.action_space.sample())
+    env.close()
+print([name for name in sys.modules
+       if any(name == one or name.startswith(one + ".") for one in {absent})])
+"""
     done = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, timeout=300
     )

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from policy_files import make_clip, make_mlp, save_checkpoint
 
 from bm_envs import cli
+from bm_envs.diffusion.model import load_model
 from bm_envs.errors import BMError, PolicyError
 from bm_envs.policy import (
     PolicySpec,
@@ -26,7 +27,6 @@ from bm_envs.policy import (
     write_onnx,
     write_policy_json,
 )
-from bm_envs.tasks.guided.model import load_model
 
 ROOT = Path(__file__).resolve().parent.parent
 VALUES = st.recursive(

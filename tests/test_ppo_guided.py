@@ -17,12 +17,12 @@ from policy_files import make_mlp
 from scipy.spatial.transform import Rotation
 
 from bm_envs import cli
+from bm_envs.diffusion.task_policy import load_guided_policy, write_guided_policy
 from bm_envs.envs import GuidedVectorEnv
 from bm_envs.errors import PolicyError
 from bm_envs.robots import g1
 from bm_envs.tasks.guided.config import JoystickConfig, WaypointConfig, config_class
 from bm_envs.tasks.guided.observations import TERMS, layout
-from bm_envs.tasks.guided.policy import load_guided_policy, write_guided_policy
 from bm_envs.tasks.track.config import ActuationConfig
 
 ROOT = Path(__file__).parent.parent

@@ -13,10 +13,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from bm_envs.diffusion import rollouts
+from bm_envs.diffusion.rollouts import Rollouts
 from bm_envs.errors import BMError, ConfigError
 from bm_envs.robots import g1, mjcf
-from bm_envs.tasks.guided import rollouts
-from bm_envs.tasks.guided.rollouts import Rollouts
+from bm_envs.tasks.guided.states import states_of
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "algos"))
 import collect_rollouts as collect  # noqa: E402
@@ -177,7 +178,7 @@ def test_mirrored_twice_is_the_same_and_once_obeys_the_same_physics(episodes):
 
 
 def test_states_are_mujocos(episodes):
-    states = rollouts.states_of(episodes.qpos[:2, :3], episodes.qvel[:2, :3])
+    states = states_of(episodes.qpos[:2, :3], episodes.qvel[:2, :3])
     model = mjcf.compile_model()
     data = mujoco.MjData(model)
     ids = [model.body(name).id for name in g1.BODY_NAMES]

@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 
 from bm_envs import cli
+from bm_envs.diffusion import rollouts
+from bm_envs.diffusion.rollouts import Rollouts
 from bm_envs.errors import BMError, ConfigError
 from bm_envs.motion import library
-from bm_envs.tasks.guided import rollouts
-from bm_envs.tasks.guided.rollouts import Rollouts
 
 minari = pytest.importorskip("minari", reason="the extra `minari` is not installed")
 

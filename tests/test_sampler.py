@@ -3,12 +3,9 @@
 import numpy as np
 import pytest
 
-from bm_envs.errors import ConfigError
-from bm_envs.tasks.guided import sampler
-from bm_envs.tasks.guided.sampler import (
+from bm_envs.diffusion import sampler
+from bm_envs.diffusion.sampler import (
     LENGTH,
-    NOW,
-    PAST,
     SCHEDULE,
     K,
     RollingSampler,
@@ -16,6 +13,8 @@ from bm_envs.tasks.guided.sampler import (
     posterior,
     sample,
 )
+from bm_envs.errors import ConfigError
+from bm_envs.tasks.guided.states import NOW, PAST
 
 MEAN, STD = 0.7, 0.5
 S, A = 3, 2

@@ -6,10 +6,11 @@ import zipfile
 import numpy as np
 import pytest
 
+from bm_envs.diffusion.controller import Controller
+from bm_envs.diffusion.model import FILE, load_model
 from bm_envs.policy import SHIPPED
-from bm_envs.tasks.guided.model import FILE, Controller, load_model
-from bm_envs.tasks.guided.protocols import moving_frames
-from bm_envs.tasks.guided.task import Robots
+from bm_envs.tasks.guided.robots import Robots
+from bm_envs.tasks.guided.starts import moving_frames
 
 NAMES = sorted(path.parent.name for path in SHIPPED.glob(f"*/{FILE}"))
 

@@ -1,4 +1,4 @@
-"""tasks/guided/steering.py: what a task's cost asks for, against values worked out by hand."""
+"""diffusion/steering.py: what a task's cost asks for, against values worked out by hand."""
 
 import dataclasses
 
@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 from diffusion import Model, still
 
+from bm_envs.diffusion.costs import ByVelocity, Joystick, Obstacle, Sum, Waypoint
+from bm_envs.diffusion.sampler import Sample
+from bm_envs.diffusion.steering import STEERING, Pilot, Steering, cost_of, steering_for
 from bm_envs.envs import GuidedVectorEnv
 from bm_envs.errors import ConfigError
 from bm_envs.robots import g1
-from bm_envs.tasks.guided.costs import ByVelocity, Joystick, Obstacle, Sum, Waypoint
-from bm_envs.tasks.guided.representation import REPRESENTATIONS
-from bm_envs.tasks.guided.sampler import Sample
-from bm_envs.tasks.guided.steering import STEERING, Pilot, Steering, cost_of, steering_for
+from bm_envs.tasks.guided.states import REPRESENTATIONS
 
 # A robot at (1, 2) that faces along +y, a quarter turn to the left.
 POSE = np.array([1.0, 2.0, 0.76, np.sqrt(0.5), 0.0, 0.0, np.sqrt(0.5), *g1.DEFAULT_JOINT_POS])

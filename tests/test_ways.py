@@ -1,13 +1,13 @@
-"""tasks/guided/ways.py: ways around posts, against geometry worked out by hand."""
+"""diffusion/ways.py: ways around posts, against geometry worked out by hand."""
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from bm_envs.diffusion.ways import Way, heading_points
 from bm_envs.tasks.guided import obstacles
 from bm_envs.tasks.guided.config import ObstacleConfig
-from bm_envs.tasks.guided.ways import Way, heading_points
 
 STEP = 0.02  # m, about what a robot walks in two control steps
 

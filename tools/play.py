@@ -60,6 +60,9 @@ from tyro.conf import FlagCreatePairsOff
 
 from bm_envs import evaluation
 from bm_envs.backends.base import Simulator
+from bm_envs.diffusion.controller import Controller, Method, method_of
+from bm_envs.diffusion.model import GuidedModel, load_model
+from bm_envs.diffusion.steering import Pilot, Steering, steering_for
 from bm_envs.envs import GuidedVectorEnv, TrackVectorEnv
 from bm_envs.errors import ConfigError, unknown_name
 from bm_envs.motion import library
@@ -68,20 +71,15 @@ from bm_envs.policy import DIFFUSION, TRACKER, Policy, kind_of, load_policy, shi
 from bm_envs.robots import g1
 from bm_envs.robots.mjcf import ModelConfig
 from bm_envs.rotations import quat_yaw
+from bm_envs.tasks.guided.composition import CompositionTask
 from bm_envs.tasks.guided.config import (
     CompositionConfig,
     JoystickConfig,
     config_class,
     control_steps,
 )
-from bm_envs.tasks.guided.model import Controller, GuidedModel, Method, load_model, method_of
-from bm_envs.tasks.guided.protocols import (
-    CommandedTask,
-    CompositionTask,
-    JoystickTask,
-    WaypointTask,
-)
-from bm_envs.tasks.guided.steering import Pilot, Steering, steering_for
+from bm_envs.tasks.guided.joystick import CommandedTask, JoystickTask
+from bm_envs.tasks.guided.waypoint import WaypointTask
 from bm_envs.tasks.track.config import CONTROL_DT, ActuationConfig
 from bm_envs.viewers import (
     FAR_VIEW,
@@ -322,7 +320,7 @@ class Config:
     strength: float | None = None
     """Of guidance, in place of the steering's own; 0: none."""
     steering: Steering | None = None
-    """How costs pull; by default as chosen for the representation (`tasks/guided/steering.py`)."""
+    """How costs pull; by default as chosen for the representation (`diffusion/steering.py`)."""
     threads: int = 0
     """Of the network; 0: all cores this process may use."""
     backend: str = "mujoco"

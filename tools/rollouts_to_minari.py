@@ -44,9 +44,9 @@ from gymnasium.spaces import Box, Dict
 from tyro.conf import FlagCreatePairsOff, Positional, arg
 
 from bm_envs import cli
+from bm_envs.diffusion import rollouts
+from bm_envs.diffusion.rollouts import J, Rollouts
 from bm_envs.errors import BMError, ConfigError
-from bm_envs.tasks.guided import rollouts
-from bm_envs.tasks.guided.rollouts import J, Rollouts
 
 # Minari's rule for an id, less the folders without a name that it lets pass.
 NAME = re.compile(r"(?:[-\w]{2,}(?:/[-\w]+)*/)?[-\w]+-v\d+")

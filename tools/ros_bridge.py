@@ -183,10 +183,11 @@ class Steered:
     """A diffusion model that walks as it is asked, in the joystick environment."""
 
     def __init__(self, config: Config) -> None:
+        from bm_envs.diffusion.controller import Controller, method_of
+        from bm_envs.diffusion.model import load_model
+        from bm_envs.diffusion.steering import Pilot, steering_for
         from bm_envs.envs import GuidedVectorEnv
         from bm_envs.tasks.guided.config import JoystickConfig
-        from bm_envs.tasks.guided.model import Controller, load_model, method_of
-        from bm_envs.tasks.guided.steering import Pilot, steering_for
         from bm_envs.tasks.track.config import ActuationConfig
 
         model = load_model(config.policy)

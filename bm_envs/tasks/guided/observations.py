@@ -1,9 +1,9 @@
 """What the guided tasks show: the last four states of the robot, its last action, its command.
 
 The *now frame* has its origin under the root (its x and y, at height zero), its z axis upward and
-its x axis along the root's heading, all of the present step; see `representation.py`. The history
-holds what that module calls `joint_rot`, block by block, each with its steps t-3, t-2, t-1, t one
-after another. `joint_rot` is therefore read off, and `body_pos` follows by kinematics: `features`.
+its x axis along the root's heading, all of the present step; see `states.py`. The history holds
+what that module calls `joint_rot`, block by block, each with its steps t-3, t-2, t-1, t one after
+another. `joint_rot` is therefore read off, and `body_pos` follows by kinematics: `features`.
 """
 
 from __future__ import annotations
@@ -16,15 +16,16 @@ from bm_envs.errors import ConfigError, unknown_name
 from bm_envs.robots import g1
 from bm_envs.robots.observation_terms import ObsTerm
 from bm_envs.rotations import quat_rotate_inverse
-from bm_envs.tasks.guided.representation import (
+from bm_envs.tasks.guided.states import (
+    NOW,
+    PAST,
     REPRESENTATIONS,
     Frame,
     States,
     decode_joint_rot,
     representation,
+    states_of,
 )
-from bm_envs.tasks.guided.rollouts import states_of
-from bm_envs.tasks.guided.sampler import NOW, PAST
 
 J = g1.NUM_JOINTS
 NEAREST = 3  # obstacles shown

@@ -17,9 +17,8 @@ from typing import Literal
 
 import numpy as np
 
-from bm_envs.errors import ConfigError
-from bm_envs.rotations import quat_yaw
-from bm_envs.tasks.guided.costs import (
+from bm_envs.diffusion.controller import one_blas_thread
+from bm_envs.diffusion.costs import (
     ByVelocity,
     Corrected,
     Cost,
@@ -30,18 +29,18 @@ from bm_envs.tasks.guided.costs import (
     guide,
     points_to_now,
 )
-from bm_envs.tasks.guided.model import GuidedModel, one_blas_thread
-from bm_envs.tasks.guided.protocols import (
-    CommandedTask,
-    CompositionTask,
-    GuidedTask,
-    ObstacleTask,
-    WaypointTask,
-)
-from bm_envs.tasks.guided.representation import Frame
-from bm_envs.tasks.guided.sampler import PAST, Guide, K, Sample
-from bm_envs.tasks.guided.sdf import Cylinders
-from bm_envs.tasks.guided.ways import heading_points
+from bm_envs.diffusion.fields import Cylinders
+from bm_envs.diffusion.model import GuidedModel
+from bm_envs.diffusion.sampler import Guide, K, Sample
+from bm_envs.diffusion.ways import heading_points
+from bm_envs.errors import ConfigError
+from bm_envs.rotations import quat_yaw
+from bm_envs.tasks.guided.base import GuidedTask
+from bm_envs.tasks.guided.composition import CompositionTask
+from bm_envs.tasks.guided.joystick import CommandedTask
+from bm_envs.tasks.guided.obstacle import ObstacleTask
+from bm_envs.tasks.guided.states import PAST, Frame
+from bm_envs.tasks.guided.waypoint import WaypointTask
 from bm_envs.tasks.track.config import CONTROL_DT
 
 

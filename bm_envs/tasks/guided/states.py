@@ -1,7 +1,10 @@
-"""What the diffusion model sees of the robot: windows of states in frames that move with it.
+"""States of the robot, and how they are written as numbers in frames that move with it.
 
-Two representations of the same states, BeyondMimic sec. IV: `body_pos` (positions and velocities of
-all links) and `joint_rot` (joint angles and velocities), each followed by the same root block.
+A window of states has `PAST` steps that are known, of which step `NOW` is the present; a diffusion
+model's windows go on after it. Two representations of the same states, BeyondMimic sec. IV:
+`body_pos` (positions and velocities of all links) and `joint_rot` (joint angles and velocities),
+each followed by the same root block. The observation of the guided tasks holds `joint_rot`; models
+are of one or the other.
 
 Frames. The *yaw frame* of step i has its origin under the root (its x and y, at height zero), its z
 axis upward and its x axis along the root's heading. The *now frame* is the yaw frame of the step
@@ -33,18 +36,22 @@ from typing import NamedTuple
 import numpy as np
 
 from bm_envs.errors import ConfigError, unknown_name
-from bm_envs.robots import g1
+from bm_envs.robots import g1, kinematics
 from bm_envs.rotations import (
     Array,
     namespace,
     quat_conj,
     quat_from_axis_angle,
     quat_mul,
+    quat_normalize,
+    quat_rotate,
     quat_to_rotvec,
     quat_yaw,
 )
 
 B, J = g1.NUM_BODIES, g1.NUM_JOINTS
+NOW = 3  # step of a window that is the present
+PAST = NOW + 1  # states that are known, the present one included
 
 
 class States(NamedTuple):
@@ -104,6 +111,26 @@ class Representation(NamedTuple):
     @property
     def size(self) -> int:
         return len(self.mirror[0])
+
+
+def states_of(qpos: np.ndarray, qvel: np.ndarray) -> States:
+    """States, links included, of `qpos [..., 36]` and `qvel [..., 35]`. float32.
+
+    The velocity that MuJoCo keeps of a free joint is the pelvis origin's in the world, its angular
+    velocity is in the pelvis' axes.
+    """
+    shape = qpos.shape[:-1]
+    flat_pos, flat_vel = (v.reshape(-1, v.shape[-1]).astype(np.float64) for v in (qpos, qvel))
+    quat = quat_normalize(flat_pos[:, 3:7])
+    spin = quat_rotate(quat, flat_vel[:, 3:6])
+    links = kinematics.link_states(
+        flat_pos[:, :3], quat, flat_pos[:, 7:], flat_vel[:, :3], spin, flat_vel[:, 6:]
+    )
+    values = (
+        flat_pos[:, :3], quat, flat_vel[:, :3], spin, flat_pos[:, 7:], flat_vel[:, 6:],
+        links.pos, links.lin_vel,
+    )  # fmt: skip
+    return States(*(v.reshape(*shape, *v.shape[1:]).astype(np.float32) for v in values))
 
 
 def yaw_frames(states: States) -> Frame:

@@ -18,11 +18,11 @@ import numpy as np
 
 from bm_envs import policy as policy_files
 from bm_envs.cli import file_sha256, shortened, versions, write_json
+from bm_envs.diffusion.model import DRIVES, drive_of
 from bm_envs.errors import PolicyError, unknown_name
 from bm_envs.policy import GUIDED, MLP, GraphBuilder, resolve_file
 from bm_envs.policy.graph import MAX_TRACKER_OPERATIONS
 from bm_envs.robots import g1
-from bm_envs.tasks.guided.model import DRIVES, drive_of
 from bm_envs.tasks.guided.observations import TERMS, layout
 
 FORMAT, FILE = GUIDED.format, GUIDED.file

@@ -1,4 +1,4 @@
-"""A trained diffusion model as a file, and the controller that runs it on N robots.
+"""A trained diffusion model as a file; `controller.py` runs it on robots.
 
 `denoiser.onnx` is one call of the denoiser of `sampler.py`, for any number of windows and, in each,
 of the first actions: inputs `states`, `actions`, `state_levels`, `action_levels`, outputs
@@ -15,12 +15,10 @@ here runs code from a file.
 
 from __future__ import annotations
 
-import functools
 import json
 from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
@@ -34,20 +32,11 @@ from bm_envs.cli import (
     versions,
     write_json,
 )
-from bm_envs.errors import BMError, ConfigError, PolicyError, unknown_name
+from bm_envs.diffusion.sampler import LENGTH, Guide
+from bm_envs.errors import BMError, PolicyError, unknown_name
 from bm_envs.policy import DIFFUSION
 from bm_envs.robots import g1
-from bm_envs.tasks.guided import sampler
-from bm_envs.tasks.guided.representation import (
-    REPRESENTATIONS,
-    Frame,
-    Representation,
-    States,
-    now_frame,
-    representation,
-)
-from bm_envs.tasks.guided.sampler import LENGTH, NOW, PAST, Guide, RollingSampler, Sample
-from bm_envs.tasks.guided.streams import Streams
+from bm_envs.tasks.guided.states import NOW, REPRESENTATIONS, Representation, representation
 
 FORMAT, FILE = DIFFUSION.format, DIFFUSION.file
 A = g1.NUM_JOINTS
@@ -345,123 +334,3 @@ def _check_graph(model: Any, rep: Representation) -> int:
             f"{rep.size} or more values and of any number of actions with {A}."
         )
     return width
-
-
-# --- control --------------------------------------------------------------------------------------
-
-
-def one_blas_thread() -> AbstractContextManager[Any]:
-    """NumPy's matrix products on one thread.
-
-    Its further threads wait for work busily, on cores that the network's runtime and the physics
-    want between two products; on two cores that makes a guided tick twice as long.
-    """
-    return _thread_pools().limit(limits=1, user_api="blas")
-
-
-@functools.cache
-def _thread_pools() -> Any:
-    return policy_files.need("threadpoolctl").ThreadpoolController()
-
-
-Method = Literal["full", "rolling"] | int
-
-
-def method_of(name: str) -> Method:
-    """A sampler by its name on a command line: `full`, `rolling`, or a number of DDIM calls.
-
-    Raises:
-        ConfigError: it is none of these.
-    """
-    if name == "full" or name == "rolling":
-        return name
-    if name.isdecimal() and 1 <= int(name) <= sampler.K:
-        return int(name)
-    raise ConfigError(
-        f"sampler is '{name}', expected full, rolling or 1 to {sampler.K} DDIM calls."
-    )
-
-
-class Controller:
-    """A model in the loop of N robots: remembers their last states and gives their next actions.
-
-    Attributes:
-        sample: the window of the last tick, in the network's numbers.
-        frame: the now frame of that window, in the world.
-    """
-
-    sample: Sample
-    frame: Frame
-
-    def __init__(
-        self, model: GuidedModel, num_envs: int, *, seed: int | Sequence[int] = 0,
-        method: Method = "full", guide: Guide | None = None,
-    ) -> None:  # fmt: skip
-        """A controller without a past; call `reset` before the first `act`.
-
-        Args:
-            model: what to run.
-            num_envs: N.
-            seed: of the sampler's noise: one for the batch, or N, for each robot its own; then its
-                noise does not depend on how many others there are.
-            method: `full` (20 calls a tick), `rolling` (15), or a number of DDIM calls.
-            guide: moves the estimate of the clean states in every call, as features of the model's
-                representation, in float32; see `sampler.sample`.
-        """
-        self.model, self.num_envs, self.method, self.guide = model, num_envs, method, guide
-        many = isinstance(seed, Sequence)
-        self._rng = Streams.seeded(seed) if many else np.random.default_rng(seed)
-        self._past: States | None = None
-        self._rolling = RollingSampler(self._denoise, A, guide=self._bounded)
-
-    def reset(self, states: States) -> None:
-        """Begin with robots that have been in `states [N, ...]` for a while."""
-        self._past = States(
-            *(np.repeat(value[:, None], PAST, 1) for value in states if value is not None)
-        )
-        self._rolling.reset()
-
-    def act(self, states: States, *, ahead: int = 0) -> np.ndarray:
-        """Raw actions `[N, 29]`, project order, for robots that are in `states [N, ...]` now.
-
-        Call it once a control step: it takes the states for those one step after the last. With
-        `ahead`, the actions planned for that many steps later, when they take that long to arrive.
-        """
-        with one_blas_thread():
-            past = self.remember(states)
-            if self.method == "rolling":
-                self.sample = self._rolling(past, self._rng)
-            else:
-                steps = sampler.K if self.method == "full" else int(self.method)
-                self.sample = sampler.sample(
-                    self._denoise, past, A, self._rng, steps=steps, guide=self._bounded,
-                    action_steps=PAST + ahead,
-                )  # fmt: skip
-        return self.model.unscale_action(self.sample.actions[:, NOW + ahead])
-
-    def remember(self, states: States) -> np.ndarray:
-        """Shift the states in; returns the past as the network has it, `[N, PAST, S]`."""
-        if self._past is None:
-            self.reset(states)
-        assert self._past is not None
-        self._past = States(
-            *(
-                np.concatenate([old[:, 1:], new[:, None]], 1)
-                for old, new in zip(self._past, states, strict=True)
-                if old is not None and new is not None
-            )
-        )
-        self.frame = now_frame(self._past, NOW)
-        features = self.model.representation.encode(self._past, NOW)
-        return self.model.scale(features).astype(np.float32)
-
-    def plan(self) -> States:
-        """The states of the last window, past ones included, in the world. `[N, L, ...]`."""
-        return self.model.representation.decode(self.model.unscale(self.sample.states), self.frame)
-
-    def _denoise(self, *window: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        states, actions = self.model.denoise(*window)
-        return states, self.model.bound_action(actions)
-
-    def _bounded(self, states: np.ndarray, levels: np.ndarray) -> np.ndarray:
-        return self.model.bound(states, self.guide, levels)

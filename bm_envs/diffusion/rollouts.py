@@ -39,9 +39,7 @@ import numpy as np
 from bm_envs.cli import atomic_path, file_sha256, read_json, shortened
 from bm_envs.errors import BMError
 from bm_envs.policy import DRIVE_BOUNDS, check_drive
-from bm_envs.robots import g1, kinematics
-from bm_envs.rotations import quat_normalize, quat_rotate
-from bm_envs.tasks.guided.representation import States
+from bm_envs.robots import g1
 
 MANIFEST = "dataset.json"
 FORMAT = "bm-envs rollouts 1"
@@ -127,26 +125,6 @@ class Rollouts:
                 "joint_offset": joints(self.joint_offset),
             }
         )
-
-
-def states_of(qpos: np.ndarray, qvel: np.ndarray) -> States:
-    """States, links included, of `qpos [..., 36]` and `qvel [..., 35]`. float32.
-
-    The velocity that MuJoCo keeps of a free joint is the pelvis origin's in the world, its angular
-    velocity is in the pelvis' axes.
-    """
-    shape = qpos.shape[:-1]
-    flat_pos, flat_vel = (v.reshape(-1, v.shape[-1]).astype(np.float64) for v in (qpos, qvel))
-    quat = quat_normalize(flat_pos[:, 3:7])
-    spin = quat_rotate(quat, flat_vel[:, 3:6])
-    links = kinematics.link_states(
-        flat_pos[:, :3], quat, flat_pos[:, 7:], flat_vel[:, :3], spin, flat_vel[:, 6:]
-    )
-    values = (
-        flat_pos[:, :3], quat, flat_vel[:, :3], spin, flat_pos[:, 7:], flat_vel[:, 6:],
-        links.pos, links.lin_vel,
-    )  # fmt: skip
-    return States(*(v.reshape(*shape, *v.shape[1:]).astype(np.float32) for v in values))
 
 
 # --- files ----------------------------------------------------------------------------------------

@@ -27,12 +27,11 @@ from typing import NamedTuple
 import numpy as np
 
 from bm_envs.errors import ConfigError, unknown_name
+from bm_envs.tasks.guided.states import NOW, PAST
 from bm_envs.tasks.guided.streams import Source
 
-LENGTH = 20
-NOW = 3
-PAST = NOW + 1  # states that are known, the present one included
-K = 20
+LENGTH = 20  # steps of a window, the known ones included
+K = 20  # noise levels
 
 Denoiser = Callable[[np.ndarray, np.ndarray, np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]]
 Guide = Callable[[np.ndarray, np.ndarray], np.ndarray]

@@ -7,17 +7,18 @@ a name says otherwise.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 
 import numpy as np
 
 from bm_envs.backends.base import Simulator, SimulatorConfig, full_state
 from bm_envs.backends.host import make_host_simulator
+from bm_envs.errors import ConfigError
 from bm_envs.robots import g1
 from bm_envs.robots.mjcf import ModelConfig
-from bm_envs.tasks.guided.representation import States
-from bm_envs.tasks.guided.rollouts import states_of
-from bm_envs.tasks.track.config import TrackConfig
+from bm_envs.tasks.guided.states import States, states_of
+from bm_envs.tasks.track.config import ActuationConfig, TrackConfig
 
 TORSO = g1.TRACKED_BODIES.index(g1.ANCHOR_BODY)
 HEAD = next(geom.start for geom in g1.COLLISION_GEOMS if geom.name == "head_collision")
@@ -127,3 +128,24 @@ class Robots:
     def close(self) -> None:
         """Free the engine's resources."""
         self.simulator.close()
+
+
+def drives_of(actuation: ActuationConfig) -> dict[str, Sequence[float]]:
+    """The robot table's drives, or the configured ones, as `Robots` takes them.
+
+    Raises:
+        ConfigError: a drive has another number of values than there are joints.
+    """
+    table = {
+        "default_joint_pos": g1.DEFAULT_JOINT_POS, "action_scale": g1.ACTION_SCALE,
+        "stiffness": g1.STIFFNESS, "damping": g1.DAMPING,
+    }  # fmt: skip
+    given = dataclasses.asdict(actuation)
+    for name, values in given.items():
+        if values is not None and len(values) != g1.NUM_JOINTS:
+            raise ConfigError(
+                f"actuation.{name} has {len(values)} values, expected {g1.NUM_JOINTS}."
+            )
+    return {
+        name: tuple(table[name] if values is None else values) for name, values in given.items()
+    }

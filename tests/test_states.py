@@ -1,4 +1,4 @@
-"""The diffusion model's view of the robot: frames, round trips and mirrors against kinematics."""
+"""tasks/guided/states.py: frames, round trips and mirrors against kinematics."""
 
 import numpy as np
 import pytest
@@ -10,12 +10,7 @@ from scipy.spatial.transform import Rotation
 
 from bm_envs.errors import ConfigError
 from bm_envs.robots import g1, kinematics
-from bm_envs.tasks.guided.representation import (
-    REPRESENTATIONS,
-    States,
-    now_frame,
-    representation,
-)
+from bm_envs.tasks.guided.states import REPRESENTATIONS, States, now_frame, representation
 
 T, NOW, WINDOWS = 20, 3, 6
 NAMES = tuple(REPRESENTATIONS)

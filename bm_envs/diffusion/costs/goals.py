@@ -1,0 +1,202 @@
+"""Costs of where the root is to go: with a velocity, to a place, to a direction."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from bm_envs.diffusion.costs.base import (
+    AHEAD,
+    Evaluated,
+    at_blocks,
+    check_count,
+    check_positive,
+    check_weights,
+    future,
+    set_numbers,
+)
+from bm_envs.diffusion.costs.frames import wrapped
+from bm_envs.diffusion.costs.links import root_heading
+from bm_envs.errors import ConfigError
+from bm_envs.tasks.guided.states import PAST, Representation
+
+REACH = 1.0  # m; a place further away pulls no harder than one at this distance
+TURN_RATE = 0.5  # rad/s of a turn to a direction
+
+
+@dataclass(frozen=True)
+class Joystick:
+    """Walk with a velocity and turn at a rate: eq. 7 of the paper, with a turn.
+
+    The goal velocity turns with the heading that is asked for, and the root is wanted turned as far
+    as the rate takes it, at that rate. With `consistent` it is also wanted where the velocity takes
+    it.
+    """
+
+    velocity: np.ndarray
+    """`[N, 2]`, m/s, forward and left of the present heading."""
+    yaw_rate: np.ndarray
+    """`[N]`, rad/s, to the left."""
+    consistent: float = 0.0
+    """Weight of the positions that go with the velocity; 0: the paper's cost."""
+    turn: float = 1.0
+    """Weight of heading and turning rate, which the paper's formula leaves open."""
+
+    def __post_init__(self) -> None:
+        set_numbers(self, velocity=("N", 2), yaw_rate=("N",))
+        check_weights(self, "consistent", "turn")
+
+    def value(self, features: np.ndarray, rep: Representation) -> np.ndarray:
+        """See `Cost`."""
+        total = np.zeros(len(features))
+        for _, _, error, weight in self._errors(features, rep):
+            total += 0.5 * weight * (error[:, PAST:] ** 2).sum((1, 2))
+        return total
+
+    def gradient(self, features: np.ndarray, rep: Representation) -> np.ndarray:
+        """See `Cost`."""
+        result = np.zeros_like(features)
+        for start, size, error, weight in self._errors(features, rep):
+            result[:, PAST:, start : start + size] = weight * error[:, PAST:]
+        return result
+
+    def _errors(
+        self, features: np.ndarray, rep: Representation
+    ) -> list[tuple[int, int, np.ndarray, float]]:
+        """First feature, size, error `[N, L, size]` and weight of what is wanted."""
+        velocity, position, heading = self.path()
+        rate = np.broadcast_to(self.yaw_rate[:, None], heading.shape)
+        wanted = [
+            ("root_lin_vel", 0, velocity, 1.0),
+            ("root_pos", 0, position, self.consistent),
+            # A walking root leans little, so its heading is close to its rotation vector's z.
+            ("root_rot", 2, heading[..., None], self.turn),
+            ("root_ang_vel", 2, rate[..., None], self.turn),
+        ]
+        found = []
+        for block, offset, target, weight in wanted:
+            start, size = rep.blocks[block].start + offset, target.shape[-1]
+            found.append((start, size, features[..., start : start + size] - target, weight))
+        return found
+
+    def path(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Velocity `[N, L, 2]`, position `[N, L, 2]` and heading `[N, L]` that are wanted."""
+        heading = self.yaw_rate[:, None] * AHEAD
+        x, y = self.velocity[:, :1], self.velocity[:, 1:]
+        cos, sin = np.cos(heading), np.sin(heading)
+        velocity = np.stack([cos * x - sin * y, sin * x + cos * y], -1)
+        # The way along an arc of constant rate is its chord, sin(h/2) / (h/2) of its length.
+        half = 0.5 * heading
+        shrink = np.sinc(half / np.pi) * AHEAD
+        cos, sin = np.cos(half), np.sin(half)
+        position = np.stack([cos * x - sin * y, sin * x + cos * y], -1) * shrink[..., None]
+        return velocity, position, heading
+
+
+@dataclass(frozen=True)
+class Waypoint(Evaluated):
+    """Walk to a place and stop there: eq. 8 of the paper.
+
+    `sum_j (1 - e^{-2d}) |P_j - g|^2 + e^{-2d} |V_j|^2`, with P and V the planar position and
+    velocity of the root and d the distance from which the goal is seen now, a constant. The now
+    frame begins at the robot's real root, so d = |g|. Far away the place pulls, near it the speed
+    is braked. Beyond `reach` the square goes on as its tangent, so that a far goal pulls no harder.
+
+    With a `speed`, step j is not wanted at the goal but where that speed takes it on the straight
+    way there, which a predicted step can reach; and with `consistent` also at that velocity.
+    """
+
+    goal: np.ndarray
+    """`[N, 2]`, m, now frame."""
+    reach: float = REACH
+    """Distance beyond which the pull grows no more, m; infinite: the paper's."""
+    speed: float = np.inf
+    """Of the way to the goal, m/s; infinite: the paper's."""
+    consistent: float = 0.0
+    """Weight of the velocity on the way, beside the pull; 0: the paper's cost alone."""
+    pull: float = 1.0
+    """Weight of the positions."""
+
+    def __post_init__(self) -> None:
+        set_numbers(self, goal=("N", 2))
+        check_weights(self, "consistent", "pull")
+        check_positive(self, reach="m", speed="m/s")
+        if self.consistent and np.isinf(self.speed):
+            raise ConfigError("Waypoint: consistent needs a speed, expected speed in m/s.")
+
+    def path(self) -> tuple[np.ndarray, np.ndarray]:
+        """Position and velocity that are wanted in the steps after the present, `[N, L', 2]`."""
+        distance = np.linalg.norm(self.goal, axis=1)
+        way = self.speed * AHEAD[PAST:]
+        direction = (self.goal / np.maximum(distance, 1e-9)[:, None])[:, None]
+        position = direction * np.minimum(way, distance[:, None])[..., None]
+        walks = way < distance[:, None]
+        return position, direction * np.where(walks, self.speed, 0.0)[..., None]
+
+    def _evaluate(self, features: np.ndarray, rep: Representation) -> tuple[np.ndarray, np.ndarray]:
+        check_count(self, self.goal, features)
+        distance = np.linalg.norm(self.goal, axis=1)[:, None]
+        near = np.exp(-2 * distance)
+        far = 1 - near
+        position, velocity = self.path()
+        pos, vel = future(features, rep, "root_pos", "root_lin_vel")
+        slow, off = vel[..., :2], vel[..., :2] - velocity
+        pull, by_pos = _pull(pos[..., :2] - position, self.reach)
+        push, drawn = self.consistent * far, self.pull * far
+        total = drawn * pull + push * (off**2).sum(-1) + near * (slow**2).sum(-1)
+        by_vel = 2 * (push[..., None] * off + near[..., None] * slow)
+        parts = {"root_pos": (0, drawn[..., None] * by_pos), "root_lin_vel": (0, by_vel)}
+        return total.sum(1), at_blocks(features, rep, parts)
+
+
+@dataclass(frozen=True)
+class Heading(Evaluated):
+    """Face a direction, turning the shorter way.
+
+    `1/2 sum_j (heading_j - h_j)^2 + consistent (w_j - h'_j)^2`, where h_j turns to the direction at
+    `rate` and h' is that rate until it is there. Ours.
+    """
+
+    heading: np.ndarray
+    """`[N]`, rad, now frame."""
+    rate: float = TURN_RATE
+    """At which it is turned, rad/s; infinite: at once."""
+    consistent: float = 1.0
+    """Weight of the turning rate; 0 where `rate` is infinite."""
+
+    def __post_init__(self) -> None:
+        set_numbers(self, heading=("N",))
+        check_weights(self, "consistent")
+        check_positive(self, rate="rad/s")
+        if self.consistent and np.isinf(self.rate):
+            raise ConfigError("Heading: consistent needs a rate, expected rate in rad/s.")
+
+    def path(self) -> tuple[np.ndarray, np.ndarray]:
+        """Heading and turning rate that are wanted in the steps after the present, `[N, L']`."""
+        angle = wrapped(self.heading)[:, None]
+        turned = self.rate * AHEAD[PAST:]
+        size, sign = np.abs(angle), np.sign(angle)
+        return sign * np.minimum(turned, size), sign * np.where(turned < size, self.rate, 0.0)
+
+    def _evaluate(self, features: np.ndarray, rep: Representation) -> tuple[np.ndarray, np.ndarray]:
+        check_count(self, self.heading, features)
+        wanted, rate = self.path()
+        rot, turn = future(features, rep, "root_rot", "root_ang_vel")
+        heading, by_rot = root_heading(rot)
+        off, slip = wrapped(heading - wanted), turn[..., 2] - rate
+        parts = {
+            "root_rot": (0, off[..., None] * by_rot),
+            "root_ang_vel": (2, self.consistent * slip[..., None]),
+        }
+        total = (off**2 + self.consistent * slip**2).sum(1)
+        return 0.5 * total, at_blocks(features, rep, parts)
+
+
+def _pull(error: np.ndarray, reach: float) -> tuple[np.ndarray, np.ndarray]:
+    """Squared length of `error [..., 2]`, its tangent beyond `reach`, and the gradient."""
+    length = np.linalg.norm(error, axis=-1)
+    held = np.minimum(length, reach)
+    shrink = held / np.maximum(length, 1e-12)
+    shrink[length == 0] = 1.0
+    return held * (2 * length - held), 2 * shrink[..., None] * error
