@@ -35,11 +35,11 @@ from bm_envs import cli, evaluation
 from bm_envs.backends.base import full_state
 from bm_envs.envs import TrackVectorEnv
 from bm_envs.errors import BMError, ConfigError
+from bm_envs.learning.folder import claim_folder
 from bm_envs.motion import library
 from bm_envs.motion.clip import Clip
 from bm_envs.policy import Policy, load_policy
 from bm_envs.robots import g1
-from bm_envs.run_files import claim_folder
 from bm_envs.tasks.guided import rollouts
 from bm_envs.tasks.guided.representation import yaw_frames
 from bm_envs.tasks.guided.rollouts import Rollouts

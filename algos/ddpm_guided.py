@@ -42,14 +42,15 @@ from torch import Tensor, nn
 
 from bm_envs import cli
 from bm_envs.errors import ConfigError
+from bm_envs.learning.folder import Run, claim_run, save_checkpoint
+from bm_envs.learning.log import RunLog
+from bm_envs.learning.networks import has_native_bfloat16
 from bm_envs.robots import g1
-from bm_envs.run_files import Run, RunLog, claim_run, save_checkpoint
 from bm_envs.tasks.guided import rollouts
 from bm_envs.tasks.guided.model import write_denoiser
 from bm_envs.tasks.guided.representation import Representation, States, representation
 from bm_envs.tasks.guided.rollouts import Rollouts
 from bm_envs.tasks.guided.sampler import LENGTH, PAST, SCHEDULE, K
-from bm_envs.training import has_native_bfloat16
 
 A = g1.NUM_JOINTS
 

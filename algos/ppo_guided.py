@@ -47,10 +47,11 @@ from torch import Tensor, nn
 from bm_envs import cli
 from bm_envs.envs import GuidedVectorEnv
 from bm_envs.errors import ConfigError
+from bm_envs.learning.folder import Run, as_arrays, claim_run, save_checkpoint
+from bm_envs.learning.log import RunLog
 from bm_envs.policy import MLP
 from bm_envs.robots import g1
 from bm_envs.robots.mjcf import ModelConfig
-from bm_envs.run_files import Run, RunLog, as_arrays, claim_run, save_checkpoint
 from bm_envs.tasks.guided.config import GuidedConfig, RewardConfig, config_class
 from bm_envs.tasks.guided.observations import TERMS
 from bm_envs.tasks.guided.policy import write_guided_policy

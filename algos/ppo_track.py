@@ -56,37 +56,42 @@ from torch import Tensor, nn
 from bm_envs import cli
 from bm_envs.errors import ConfigError
 from bm_envs.evaluation import ROBUST
+from bm_envs.learning.folder import Run, as_arrays, claim_run, save_checkpoint
+from bm_envs.learning.log import Logger
+from bm_envs.learning.networks import (
+    UNCHANGED,
+    Network,
+    TrackingPolicy,
+    as_mirror,
+    begin_with,
+    gradient_of,
+    has_native_bfloat16,
+)
+from bm_envs.learning.processes import Processes
+from bm_envs.learning.robots import (
+    DeviceRobots,
+    HostRobots,
+    evaluate,
+    evaluation_env,
+    mean_errors,
+    next_level,
+    robust_share,
+)
+from bm_envs.learning.run import (
+    Clock,
+    check_resumed,
+    config_record,
+    export,
+    identity,
+    spec_of,
+    write_record,
+)
 from bm_envs.motion.clip import Clip
 from bm_envs.motion.library import load_motions
 from bm_envs.observation_terms import CRITIC_TERMS, mirror_map
 from bm_envs.robots import g1
-from bm_envs.run_files import Run, as_arrays, claim_run, save_checkpoint
 from bm_envs.tasks.track.config import CONTROL_DT, TrackConfig, laptop_task
 from bm_envs.tasks.track.task import TrackTask
-from bm_envs.training import (
-    UNCHANGED,
-    Clock,
-    DeviceRobots,
-    HostRobots,
-    Logger,
-    Network,
-    Processes,
-    TrackingPolicy,
-    as_mirror,
-    begin_with,
-    check_resumed,
-    config_record,
-    evaluate,
-    evaluation_env,
-    export,
-    gradient_of,
-    has_native_bfloat16,
-    identity,
-    mean_errors,
-    next_level,
-    robust_share,
-    write_record,
-)
 
 
 @dataclass(frozen=True)
@@ -629,7 +634,7 @@ def train(
     robust_env = evaluation_env(config, clips, "robust") if config.robust_every else None
     learner = Learner(config, task, processes, device)
     if config.start_from is not None and saved is None:
-        begin_with((learner.actor, learner.averaged), config)
+        begin_with((learner.actor, learner.averaged), config.start_from, spec_of(config))
     acting = copy.deepcopy(learner.actor)  # the learner's own may change while this one acts
     T, N, A = config.num_steps, config.num_envs, g1.NUM_JOINTS  # noqa: N806
     batch_size = T * N * processes.count
@@ -789,11 +794,11 @@ def train(
             and step // config.eval_every > (step - batch_size) // config.eval_every
         )
         if due or last:
-            evaluation = processes.first_says(evaluate(learner.averaged, eval_env) if first else {})
+            evaluation = processes.broadcast(evaluate(learner.averaged, eval_env) if first else {})
             if robust_env and (last or step // config.eval_every % config.robust_every == 0):
                 with clock.stopped():
                     share = robust_share(learner.averaged, robust_env) if first else 0.0
-                    evaluation["robust"] = processes.first_says(share)
+                    evaluation["robust"] = processes.broadcast(share)
             row |= {f"eval/{key}": value for key, value in evaluation.items()}
         train_s = clock.wall_s
         if evaluation.get("success") == 1.0 and not first_pass:
@@ -807,7 +812,7 @@ def train(
         save = time.perf_counter() - last_save > config.checkpoint_s or stop or asked or (
             iteration in (1, num_iterations)
         )  # fmt: skip
-        save, asked = processes.first_says((save, asked))
+        save, asked = processes.broadcast((save, asked))
         stop |= asked
         if save:
             last_save = time.perf_counter()

@@ -49,13 +49,42 @@ from torch import Tensor, nn
 from bm_envs import cli
 from bm_envs.errors import ConfigError
 from bm_envs.evaluation import ROBUST
+from bm_envs.learning.folder import Run, as_arrays, claim_run, save_checkpoint
+from bm_envs.learning.log import Logger
+from bm_envs.learning.networks import (
+    UNCHANGED,
+    Mirror,
+    Network,
+    TrackingPolicy,
+    as_mirror,
+    begin_with,
+    has_native_bfloat16,
+)
+from bm_envs.learning.processes import Processes
+from bm_envs.learning.robots import (
+    DeviceRobots,
+    HostRobots,
+    evaluate,
+    evaluation_env,
+    mean_errors,
+    next_level,
+    robust_share,
+)
+from bm_envs.learning.run import (
+    Clock,
+    check_resumed,
+    config_record,
+    export,
+    identity,
+    spec_of,
+    write_record,
+)
 from bm_envs.motion import suites
 from bm_envs.motion.clip import Clip
 from bm_envs.motion.library import load_motions
 from bm_envs.observation_terms import layout, mirror_map
 from bm_envs.robots import g1
 from bm_envs.rotations import quat_normalize, quat_to_matrix
-from bm_envs.run_files import Run, as_arrays, claim_run, save_checkpoint
 from bm_envs.tasks.track.config import (
     CONTROL_DT,
     RewardConfig,
@@ -66,30 +95,6 @@ from bm_envs.tasks.track.config import (
 from bm_envs.tasks.track.rewards import OPTIONAL, TRACKED, action_accel, joint_accel
 from bm_envs.tasks.track.rows import ANCHOR, FEET, Reference
 from bm_envs.tasks.track.task import TrackTask
-from bm_envs.training import (
-    UNCHANGED,
-    Clock,
-    DeviceRobots,
-    HostRobots,
-    Logger,
-    Mirror,
-    Network,
-    Processes,
-    TrackingPolicy,
-    as_mirror,
-    begin_with,
-    check_resumed,
-    config_record,
-    evaluate,
-    evaluation_env,
-    export,
-    has_native_bfloat16,
-    identity,
-    mean_errors,
-    next_level,
-    robust_share,
-    write_record,
-)
 
 J = g1.NUM_JOINTS
 
@@ -1571,7 +1576,7 @@ def train(config: Config, clips: list[Clip], name: str, settings: str, run: Run)
     robust_env = evaluation_env(config, clips, "robust") if config.robust_every else None
     policy, dynamics = PolicyLearner(config, task, device), ModelLearner(config, device)
     if config.start_from is not None and saved is None:
-        begin_with((policy.actor, policy.averaged), config)
+        begin_with((policy.actor, policy.averaged), config.start_from, spec_of(config))
     acting = copy.deepcopy(policy.actor)
     # What the policy learns in while the model goes on learning; needs no derivatives of its own.
     model = copy.deepcopy(dynamics.model).requires_grad_(False)

@@ -29,9 +29,9 @@ import torch
 
 from bm_envs import cli
 from bm_envs.errors import ConfigError, PolicyError
+from bm_envs.learning.folder import load_checkpoint
 from bm_envs.motion.library import load_motions
 from bm_envs.policy import read_run_config
-from bm_envs.run_files import load_checkpoint
 from bm_envs.tasks.track.config import TrackConfig, with_changes
 
 

@@ -25,7 +25,10 @@ ENGINES = {
     "backends.isaaclab_scene": "isaaclab",
     "deploy.unitree": "dds",
     "tasks.track.device": "warp",
-    "training": "train",
+    "learning.networks": "train",
+    "learning.processes": "train",
+    "learning.robots": "train",
+    "learning.run": "train",
 }
 # What a distribution brings beside its own name: packages of its wheel, and those that it pins.
 BRINGS = {
@@ -52,7 +55,6 @@ MAY_IMPORT = {
     # A second implementation of the control loop: nothing of `tasks` and `backends`.
     "deploy": {"cli", "errors", "motion", "policy", "robots", "rotations"},
     "backends": {"backends.base", "backends.host", "errors", "native", "robots", "rotations"},
-    "run_files": {"cli", "errors", "policy.archive"},
     "tasks": {
         "backends.base",
         "backends.host",
@@ -70,7 +72,7 @@ MAY_IMPORT = {
     "evaluation": {"envs", "errors", "motion", "policy", "robots", "tasks"},
     "results": {"cli", "errors", "evaluation", "motion", "tasks"},
     "web": {"backends.mujoco_render", "errors", "robots", "rotations"},
-    "training": {
+    "learning": {
         "backends.base",
         "cli",
         "envs",
@@ -79,7 +81,6 @@ MAY_IMPORT = {
         "observation_terms",
         "policy",
         "robots",
-        "run_files",
         "tasks",
     },
     "__init__": {"envs", "errors", "motion", "tasks"},
@@ -173,7 +174,7 @@ def test_the_package_imports_one_way():
         ("errors", "robots"),
         ("envs", "evaluation"),
         ("envs", "adapters.sb3"),
-        ("adapters.sb3", "training"),
+        ("adapters.sb3", "learning.run"),
         ("web", "backends.mujoco_cpu"),
         ("web", "envs"),
     ],

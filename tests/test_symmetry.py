@@ -24,7 +24,7 @@ from bm_envs.tasks.track.config import TrackConfig
 sys.path.insert(0, str(Path(__file__).parent.parent / "algos"))
 import ppo_track as ppo  # noqa: E402
 
-from bm_envs import training  # noqa: E402
+from bm_envs.learning import networks  # noqa: E402
 
 
 def mirrored_state(qpos, qvel):
@@ -99,8 +99,8 @@ def test_symmetric_policy_acts_mirrored_on_the_mirrored_and_learns_so():
     assert (after - before).abs().mean() > 0.1
     # float32 sums of some hundred terms, and twenty steps of rounding.
     torch.testing.assert_close(
-        actor.mean(training.reflected(obs, seen)),
-        training.reflected(after, joints),
+        actor.mean(networks.reflected(obs, seen)),
+        networks.reflected(after, joints),
         atol=1e-4,
         rtol=1e-3,
     )
@@ -115,7 +115,7 @@ def test_symmetric_critic_values_the_mirrored_alike():
     critic.update_normalizer(obs)
     assert critic(critic.normalize(obs)).std() > 0.1
     torch.testing.assert_close(
-        critic(critic.normalize(training.reflected(obs, seen))), critic(critic.normalize(obs)),
+        critic(critic.normalize(networks.reflected(obs, seen))), critic(critic.normalize(obs)),
         atol=1e-5, rtol=1e-4,
     )  # fmt: skip
 

@@ -27,12 +27,12 @@ import wm_track as wm  # noqa: E402
 from bm_envs.backends.base import full_state  # noqa: E402
 from bm_envs.envs import TrackVectorEnv  # noqa: E402
 from bm_envs.errors import ConfigError  # noqa: E402
+from bm_envs.learning.run import Clock  # noqa: E402
 from bm_envs.motion.library import load_motions  # noqa: E402
 from bm_envs.policy import load_policy  # noqa: E402
 from bm_envs.robots import g1, kinematics  # noqa: E402
 from bm_envs.tasks.track import rewards  # noqa: E402
 from bm_envs.tasks.track.config import RandomizationConfig, TrackConfig  # noqa: E402
-from bm_envs.training import Clock  # noqa: E402
 
 SMALL = (
     "--motion stand --num-envs 8 --num-steps 8 --total-timesteps 384 --eval-every 128 --hidden 32 "
