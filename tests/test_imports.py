@@ -25,10 +25,13 @@ ENGINES = {
     "backends.isaaclab_scene": "isaaclab",
     "deploy.unitree": "dds",
     "tasks.track.device": "warp",
+    "learning.evaluation": "train",
     "learning.networks": "train",
     "learning.processes": "train",
+    "learning.returns": "train",
     "learning.robots": "train",
     "learning.run": "train",
+    "learning.tracker": "train",
 }
 # What a distribution brings beside its own name: packages of its wheel, and those that it pins.
 BRINGS = {
@@ -73,6 +76,7 @@ MAY_IMPORT = {
     "results": {"cli", "errors", "evaluation", "motion", "tasks"},
     "web": {"backends.mujoco_render", "errors", "robots", "rotations"},
     "learning": {
+        "motion",
         "backends.base",
         "cli",
         "envs",

@@ -82,7 +82,7 @@ def test_symmetric_policy_acts_mirrored_on_the_mirrored_and_learns_so():
     torch.manual_seed(0)
     config = ppo.Config(hidden=(32, 16), init_std=1.0)
     q0 = g1.DEFAULT_JOINT_POS.astype(np.float32)
-    actor = ppo.Actor(160, config, q0, g1.ACTION_SCALE.astype(np.float32))
+    actor = ppo.Actor(config, q0, g1.ACTION_SCALE.astype(np.float32))
     seen = ppo.as_mirror(mirror_map(config.task.observations))
     joints = ppo.as_mirror(g1.mirror_map())
     obs = torch.randn(64, 160)

@@ -306,7 +306,7 @@ def claim_run(
     to `runs/<name>__2` and so on, where its `--resume` finds it.
 
     Args:
-        config: of the script; its `run_dir` and `resume` are read.
+        config: a `RunConfig`; its `run_dir` and `resume` are read.
         name: of the folder.
         settings: all that a checkpoint must have in common with this run, as text.
         key: the checkpoint's name for its settings.
@@ -367,7 +367,7 @@ def _claim(
             try:
                 hold.enter_context(held_folder(folder, settings))
             except _Held as held:
-                if searching and held.note.get("settings") != settings:
+                if searching and not same_settings(held.note.get("settings"), settings):
                     continue
                 raise _occupied(folder, held, "--run-dir") from None
             saved = None
@@ -380,7 +380,7 @@ def _claim(
                             raise
                         damaged = damaged or error
                         continue
-                    if saved.get(key) != settings:
+                    if not same_settings(saved.get(key), settings):
                         if not searching:
                             raise other
                         continue
@@ -394,6 +394,16 @@ def _claim(
                 print(f"{first} holds a run with other {kind}: this is {folder}")
             return Run(folder, saved)
     raise AssertionError  # `count` has no end
+
+
+def same_settings(saved: Any, settings: str) -> bool:
+    """Whether two texts are equal, or JSON with the same content in another order."""
+    if saved == settings or not isinstance(saved, str):
+        return saved == settings
+    try:
+        return bool(json.loads(saved) == json.loads(settings))
+    except ValueError:
+        return False
 
 
 def _file_name(name: str) -> str:

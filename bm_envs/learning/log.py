@@ -106,27 +106,26 @@ class Logger:
     """metrics.jsonl, TensorBoard, the progress bar, and W&B on request."""
 
     def __init__(
-        self, run_dir: Path, config: Any, record: dict[str, Any], step: int, total: int
+        self, run_dir: Path, record: dict[str, Any], step: int, total: int,
+        wandb_project: str | None = None,
     ) -> None:  # fmt: skip
         """Go on after `step` of `total` control steps; `record` is the run's `config_record`."""
         self._log = RunLog(run_dir, step)
         self._bar = cli.progress_bar(total, step, unit_scale=True)
         self._first = step, None
         self._wandb = None
-        if config.track:
+        if wandb_project is not None:
             try:
                 wandb: Any = importlib.import_module("wandb")
             except ModuleNotFoundError:
                 raise ConfigError("--track needs the package wandb: pip install wandb.") from None
-            self._wandb = wandb.init(
-                project=config.wandb_project_name, name=run_dir.name, config=record
-            )
+            self._wandb = wandb.init(project=wandb_project, name=run_dir.name, config=record)
 
     def write(
         self, step: int, iteration: int, train_s: float, row: dict[str, float],
-        evaluation: dict[str, float],
+        shown: Mapping[str, str],
     ) -> None:  # fmt: skip
-        """One iteration's numbers."""
+        """One iteration's numbers; `shown` stands behind the bar."""
         if self._first[1] is None:  # the first iteration warms up and is not timed
             self._first = step, train_s
         elif train_s > self._first[1]:
@@ -134,11 +133,7 @@ class Logger:
         self._log.write(step, row, iteration=iteration, train_s=round(train_s, 2))
         if self._wandb is not None:
             self._wandb.log(row, step=step)
-        self._bar.set_postfix({
-            "length": f"{row.get('charts/episodic_length', float('nan')):.0f}",
-            "error_mm": f"{row['track/r_mpkpe_m'] * 1000:.0f}",
-            "clip": f"{evaluation['survival']:.0%}" if evaluation else "-",
-        }, refresh=False)  # fmt: skip
+        self._bar.set_postfix(shown, refresh=False)
         self._bar.update(step - self._bar.n)
 
     def close(self) -> None:

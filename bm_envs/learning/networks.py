@@ -5,9 +5,10 @@ Letters in shapes: B samples, O observation, A action, D any.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from itertools import pairwise
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -15,10 +16,11 @@ from torch import Tensor, nn
 
 from bm_envs.errors import ConfigError
 from bm_envs.learning.processes import Processes
-from bm_envs.observation_terms import mirror_map
+from bm_envs.observation_terms import mirror_map, size
 from bm_envs.policy import MLP, PolicySpec, load_policy, mlp_from_policy
 from bm_envs.robots import g1
 
+Activation = Literal["elu", "relu", "tanh"]
 Mirror = tuple[Tensor, Tensor]  # index and sign, `[D]` each, of a left-right reflection
 UNCHANGED: Mirror = (torch.zeros(1, dtype=torch.long), torch.ones(1))  # a value has no sides
 
@@ -56,7 +58,7 @@ class Network(nn.Module):
     obs_count: Tensor
 
     def __init__(
-        self, sizes: tuple[int, ...], activation: str, last_gain: float,
+        self, sizes: tuple[int, ...], activation: Activation, last_gain: float,
         mirrors: tuple[Mirror, Mirror] | None = None,
     ) -> None:  # fmt: skip
         super().__init__()
@@ -65,6 +67,7 @@ class Network(nn.Module):
             nn.init.orthogonal_(layer.weight, 2**0.5 if layer is not layers[-1] else last_gain)
             nn.init.zeros_(layer.bias)
         self.layers = nn.ModuleList(layers)
+        self.activation_name: Activation = activation
         self.activation = {"elu": nn.functional.elu, "relu": torch.relu, "tanh": torch.tanh}[
             activation
         ]
@@ -111,6 +114,20 @@ class Network(nn.Module):
         """Between `backward` and the optimizer's step."""
         self.symmetrize([gradient_of(value) for value in self.layers.parameters()])
 
+    def as_mlp(self) -> MLP:
+        """Layers and normalizer as plain arrays, for a policy's file."""
+        depth = range(len(self.layers))
+
+        def arrays(name: str) -> tuple[np.ndarray, ...]:
+            values = (self.get_parameter(f"layers.{i}.{name}") for i in depth)
+            return tuple(value.detach().cpu().numpy() for value in values)
+
+        return MLP(
+            obs_mean=self.obs_mean.cpu().numpy(),
+            obs_scale=self.obs_var.sqrt().cpu().numpy() + 0.01,
+            weights=arrays("weight"), biases=arrays("bias"), activation=self.activation_name,
+        )  # fmt: skip
+
     @torch.no_grad()
     def update_normalizer(self, obs: Tensor, processes: Processes | None = None) -> None:
         """Fold `[B, O]` of every process into mean and variance (Chan et al.'s pairwise update)."""
@@ -148,15 +165,16 @@ class TrackingPolicy(Network):
     """The policy's mean, which may ride on the reference: raw observations to raw actions."""
 
     def __init__(
-        self, obs_size: int, config: Any, default_joint_pos: np.ndarray, scale: np.ndarray
-    ) -> None:
-        joints = as_mirror(g1.mirror_map())
-        mirrors = (as_mirror(mirror_map(config.task.observations)), joints)
+        self, observations: Sequence[str], hidden: tuple[int, ...], default_joint_pos: np.ndarray,
+        scale: np.ndarray, *, activation: Activation = "elu", residual: bool = True,
+        symmetry: bool = True,
+    ) -> None:  # fmt: skip
+        mirrors = (as_mirror(mirror_map(observations)), as_mirror(g1.mirror_map()))
         super().__init__(
-            (obs_size, *config.hidden, g1.NUM_JOINTS), config.activation, 0.01,
-            mirrors if config.symmetry else None,
+            (size(observations), *hidden, g1.NUM_JOINTS), activation, 0.01,
+            mirrors if symmetry else None,
         )  # fmt: skip
-        self.residual = config.residual
+        self.residual = residual
         self.default_joint_pos, self.action_scale = map(torch.as_tensor, (default_joint_pos, scale))
 
     def _apply(self, fn: Any, recurse: bool = True) -> Any:
@@ -196,6 +214,45 @@ class TrackingPolicy(Network):
         """Deterministic action for raw observations. `[B, O]` -> `[B, A]`."""
         return self(self.normalize(obs)) + self.offset(obs)
 
+    def as_mlp(self) -> MLP:
+        """See `Network.as_mlp`; with what the reference adds."""
+        mlp = super().as_mlp()
+        if not self.residual:
+            return mlp
+        return dataclasses.replace(
+            mlp, residual_offset=self.default_joint_pos.cpu().numpy(),
+            residual_scale=self.action_scale.cpu().numpy(),
+        )  # fmt: skip
+
+
+@torch.no_grad()
+def polyak_update(average: nn.Module, present: nn.Module, decay: float) -> None:
+    """Move the averaged weights to the present ones: `mean = decay mean + (1 - decay) value`."""
+    for mean, value in zip(average.parameters(), present.parameters(), strict=True):
+        mean.lerp_(value, 1 - decay)
+
+
+def copy_normalizer(average: nn.Module, present: nn.Module) -> None:
+    """Give a network the statistics of another one's normalizer."""
+    for mine, value in zip(average.buffers(), present.buffers(), strict=True):
+        mine.copy_(value)
+
+
+def log_prob(action: Tensor, mean: Tensor, log_std: Tensor) -> Tensor:
+    """Log density of a diagonal Gaussian. `[B, A]` -> `[B]`."""
+    z = (action - mean) * torch.exp(-log_std)
+    return -0.5 * (z * z).sum(-1) - log_std.sum() - 0.5 * np.log(2 * np.pi) * action.shape[-1]
+
+
+def gaussian_kl(mean_old: Tensor, log_std_old: Tensor, mean: Tensor, log_std: Tensor) -> Tensor:
+    """Mean KL divergence of the new from the old policy, nats. `[B, A]` -> scalar.
+
+    `sum_A ln(s/s_old) + (s_old^2 + (m_old - m)^2) / (2 s^2) - 1/2`. Source: `rsl_rl`, `ppo.py`.
+    """
+    ratio = torch.exp(2 * (log_std_old - log_std))
+    shift = (mean_old - mean) ** 2 * torch.exp(-2 * log_std)
+    return (log_std - log_std_old + 0.5 * (ratio + shift) - 0.5).sum(-1).mean()
+
 
 def has_native_bfloat16(device: torch.device) -> bool:
     """Whether the device multiplies bfloat16 itself."""
@@ -203,6 +260,11 @@ def has_native_bfloat16(device: torch.device) -> bool:
         return torch.cuda.is_bf16_supported()
     capabilities = getattr(torch.cpu, "get_capabilities", dict)()  # torch 2.10 and newer
     return any(capabilities.get(name, False) for name in ("avx512_bf16", "amx_bf16", "bf16"))
+
+
+def use_bfloat16(choice: Literal["auto", "on", "off"], device: torch.device) -> bool:
+    """Whether to compute in bfloat16: as chosen, or where the device is made for it."""
+    return choice == "on" or (choice == "auto" and has_native_bfloat16(device))
 
 
 def begin_with(actors: Sequence[TrackingPolicy], name: str, expected: PolicySpec) -> None:

@@ -5,11 +5,8 @@ Letters in shapes: N robots, C critic observation, A action.
 
 from __future__ import annotations
 
-import copy
-import dataclasses
 import json
-from collections.abc import Callable
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -17,92 +14,11 @@ from torch import Tensor
 
 from bm_envs.backends.base import full_state
 from bm_envs.envs import TrackVectorEnv
-from bm_envs.evaluation import run_episodes
 from bm_envs.learning.folder import as_arrays
-from bm_envs.learning.networks import TrackingPolicy
+from bm_envs.learning.tracker import TrackerRunConfig
+from bm_envs.motion.clip import Clip
 from bm_envs.tasks.track.config import CONTROL_DT, TrackConfig
 from bm_envs.tasks.track.device import DeviceTrack
-
-
-def leash(level: float) -> float:
-    """Factor of `failure_distance` at a level of the curriculum, 0 to 1.
-
-    Three at the end: a robot that was pushed off the path must learn to stay up there, too.
-    """
-    return 1 + 2 * level
-
-
-def next_level(level: float, hardest_s: float, config: Any) -> float:
-    """The curriculum's level after an iteration: up while robots stay up, else down.
-
-    Args:
-        level: the present one, 0 to 1.
-        hardest_s: robot seconds per failure in the hardest tenth of the clips.
-        config: its `curriculum_s` is what `hardest_s` has to exceed, its `curriculum_step` the way.
-    """
-    change = config.curriculum_step if hardest_s > config.curriculum_s else -config.curriculum_step
-    return float(np.clip(level + change, 0.0, 1.0))
-
-
-ROBUST_EPISODES = 100  # of a clip
-ROBUST_SEED = 1_000_000  # not one that benchmarks report
-
-
-def evaluation_env(
-    config: Any, clips: list[Any], protocol: Literal["clip", "robust"] = "clip"
-) -> TrackVectorEnv:
-    """Robots under a protocol, which see and are driven as in training.
-
-    They always have the standard physics steps, whatever training saves on. One robot a clip, or
-    `ROBUST_EPISODES`.
-    """
-    preset = TrackConfig.preset(protocol)
-    preset = dataclasses.replace(
-        preset, observations=config.task.observations, actuation=config.task.actuation,
-        model=dataclasses.replace(config.task.model, physics_dt=preset.model.physics_dt),
-    )  # fmt: skip
-    return TrackVectorEnv(
-        len(clips) * (1 if protocol == "clip" else ROBUST_EPISODES), clips, config=preset,
-        autoreset_mode="disabled", critic="none", threads=config.threads,
-    )  # fmt: skip
-
-
-def _as_function(actor: TrackingPolicy) -> Callable[[np.ndarray], np.ndarray]:
-    actor = copy.deepcopy(actor).cpu()
-
-    def act(obs: np.ndarray) -> np.ndarray:
-        with torch.no_grad():
-            return actor.mean(torch.from_numpy(obs)).numpy()
-
-    return act
-
-
-def evaluate(actor: TrackingPolicy, env: TrackVectorEnv) -> dict[str, float]:
-    """The `clip` protocol: every clip once, from its first frame, by the policy's mean.
-
-    Returns the share of clips completed, the mean share of a clip survived, and mean errors of the
-    frames before a failure, averaged over clips.
-    """
-    episodes = run_episodes(_as_function(actor), env)
-    result = {
-        "success": float(episodes.completed.mean()),
-        "survival": float((episodes.reached / (env.task.clip_frames - 1)).mean()),
-        "survival_s": float(episodes.reached.mean() * CONTROL_DT),
-    }
-    for name, error in episodes.errors.items():
-        in_mm = name.endswith("_m")
-        # A clip failed in its first step has no error.
-        value = float(np.nanmean(error)) if np.isfinite(error).any() else 0.0
-        result[f"{name}m" if in_mm else name] = value * (1000 if in_mm else 1)
-    return result
-
-
-def robust_share(actor: TrackingPolicy, env: TrackVectorEnv) -> float:
-    """Of the episodes of the `robust` protocol, how many the policy's mean completes."""
-    return float(run_episodes(_as_function(actor), env, seed=ROBUST_SEED).completed.mean())
-
-
-# --- robots -------------------------------------------------------------------------------------
 
 
 class Step(NamedTuple):
@@ -124,11 +40,10 @@ class HostRobots:
 
     device = torch.device("cpu")
 
-    def __init__(self, config: Any, clips: list[Any]) -> None:
-        self.env = TrackVectorEnv(
-            config.num_envs, clips, backend=config.backend, config=config.task,
-            threads=config.threads,
-        )  # fmt: skip
+    def __init__(
+        self, clips: list[Clip], task: TrackConfig, num_envs: int, threads: int = 0
+    ) -> None:
+        self.env = TrackVectorEnv(num_envs, clips, config=task, threads=threads)
         self.task, self.sampler = self.env.task, self.env.task.sampler
         self.term_names = [name[7:] for name in self.task.reward_names]
 
@@ -152,13 +67,14 @@ class HostRobots:
             tensor(truncated), final, terms,
         )  # fmt: skip
 
-    def set_level(self, level: float) -> None:
-        """Set the task to a level of the curriculum, 0 to 1.
+    def set_difficulty(self, disturbance: float, failure_distance_scale: float) -> None:
+        """How hard the task is.
 
-        It brings start noise, observation noise and pushes, from nothing to all, and lets the leash
-        (`failure_distance`) out.
+        Args:
+            disturbance: share of start noise, observation noise and pushes, 0 to 1.
+            failure_distance_scale: factor of the task's `failure_distance`.
         """
-        self.task.disturbance, self.task.leash = level, leash(level)
+        self.task.disturbance, self.task.leash = disturbance, failure_distance_scale
 
     def rows(self) -> tuple[Tensor, Tensor]:
         """Rows of the task's tables: of the present frames, and of the clips' last. `[N]` each."""
@@ -195,11 +111,11 @@ class HostRobots:
 class DeviceRobots:
     """The same for robots that live on a device, with all that the task does to them."""
 
-    def __init__(self, config: Any, clips: list[Any], seed: int) -> None:
-        self.env = DeviceTrack(
-            config.num_envs, clips, config.task, seed=seed, backend=config.backend,
-            device=config.device,
-        )  # fmt: skip
+    def __init__(
+        self, clips: list[Clip], task: TrackConfig, num_envs: int, *, backend: str,
+        device: str | None, seed: int,
+    ) -> None:  # fmt: skip
+        self.env = DeviceTrack(num_envs, clips, task, seed=seed, backend=backend, device=device)
         self.device = self.env.device
         self.task, self.sampler = self.env.task, self.env.task.sampler
         self.term_names = [name[7:] for name in self.task.reward_names]
@@ -222,10 +138,10 @@ class DeviceRobots:
             out.final_critic_obs, out.values.mean(0),
         )  # fmt: skip
 
-    def set_level(self, level: float) -> None:
+    def set_difficulty(self, disturbance: float, failure_distance_scale: float) -> None:
         """See `HostRobots`."""
-        self.env.disturbance.fill_(level)
-        self.env.leash.fill_(leash(level))
+        self.env.disturbance.fill_(disturbance)
+        self.env.leash.fill_(failure_distance_scale)
 
     def rows(self) -> tuple[Tensor, Tensor]:
         """See `HostRobots`."""
@@ -258,7 +174,82 @@ class DeviceRobots:
         self.env.set_state(state)
 
 
-def mean_errors(robots: HostRobots | DeviceRobots) -> dict[str, float]:
+Robots = HostRobots | DeviceRobots
+
+
+def make_robots(
+    clips: list[Clip], task: TrackConfig, num_envs: int, run: TrackerRunConfig, seed: int
+) -> Robots:
+    """Robots of the run's backend: on the host with the C engine, else on a device."""
+    if run.backend == "mujoco":
+        return HostRobots(clips, task, num_envs, run.threads)
+    return DeviceRobots(
+        clips, task, num_envs, backend=run.backend, device=run.device, seed=seed
+    )  # fmt: skip
+
+
+class Episodes:
+    """Returns and lengths of the robots' episodes, and the figures of an iteration's steps."""
+
+    def __init__(self, robots: Robots) -> None:
+        n, device = robots.env.num_envs, robots.device
+        self._names, self._device = robots.term_names, device
+        self.episode_return = torch.zeros(n, dtype=torch.float64, device=device)
+        self.episode_length = torch.zeros(n, dtype=torch.long, device=device)
+        self._begin()
+
+    def _begin(self) -> None:
+        # Failures, episodes that ended, the sums of their returns and of their lengths.
+        self._counts = torch.zeros(4, dtype=torch.float64, device=self._device)
+        self._terms = torch.zeros(len(self._names), device=self._device)
+        self._steps = 0
+
+    def add(self, step: Step) -> None:
+        """Count a step of all robots."""
+        done = step.terminated | step.truncated
+        self.episode_return += step.reward
+        self.episode_length += 1
+        ended = done.double()
+        self._counts += torch.stack([
+            step.terminated.sum(), done.sum(), (self.episode_return * ended).sum(),
+            (self.episode_length * ended).sum(),
+        ])  # fmt: skip
+        self.episode_return *= ~done
+        self.episode_length *= ~done
+        self._terms += step.terms
+        self._steps += 1
+
+    def figures(self) -> dict[str, float]:
+        """What is logged of the steps since the last call."""
+        failures, episodes, returns, lengths = self._counts.tolist()
+        seconds = self._steps * len(self.episode_length) * CONTROL_DT
+        terms = zip(self._names, self._terms.tolist(), strict=True)
+        figures = {
+            "charts/time_to_failure_s": seconds / max(failures, 1),
+            **{f"reward/{name}": value / self._steps for name, value in terms},
+        }
+        if episodes:
+            figures["charts/episodic_return"] = returns / episodes
+            figures["charts/episodic_length"] = lengths / episodes
+        self._begin()
+        return figures
+
+    def get_state(self) -> dict[str, Tensor]:
+        """For a checkpoint, between two iterations."""
+        return {
+            "episode_return": self.episode_return.cpu(),
+            "episode_length": self.episode_length.cpu(),
+        }
+
+    def set_state(self, state: dict[str, Any]) -> None:
+        """What `get_state` returned, or a checkpoint holds of it."""
+        for name, value in self.get_state().items():
+            saved = torch.as_tensor(state[name]).to(self._device)
+            assert saved.shape == value.shape
+            setattr(self, name, saved)
+
+
+def mean_errors(robots: Robots) -> dict[str, float]:
     """Tracking errors of the last step, means over robots, as they are logged."""
     return {
         f"track/{name}": float(np.nanmean(error))

@@ -1,89 +1,90 @@
-"""What a trainer of trackers keeps of its run: time, settings, record, and what leaves it."""
+"""A run's bookkeeping: settings, record, clock, when to evaluate, to save and to stop.
+
+A script's `Config` holds a `RunConfig`, whose flags stand beside the script's own. The script's
+loop asks a `Progress` what is due and tells it what came of it; nothing here calls the script.
+"""
 
 from __future__ import annotations
 
-import copy
 import dataclasses
 import json
-import subprocess
-import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, TypeVar
+
+import numpy as np
+from tyro.conf import arg
 
 from bm_envs import cli
 from bm_envs.errors import ConfigError
-from bm_envs.learning.folder import Run
-from bm_envs.learning.networks import TrackingPolicy
+from bm_envs.learning.folder import Run, save_checkpoint
+from bm_envs.learning.log import Logger
 from bm_envs.learning.processes import Processes
-from bm_envs.policy import MLP, PolicySpec, read_run_config, write_onnx, write_policy_json
+from bm_envs.policy import read_run_config
 
 
-class Clock:
-    """Seconds of training so far, from which what is only measured can be left out."""
+@dataclass(frozen=True)
+class RunConfig:
+    """Where a run is kept and how it is looked at."""
 
-    def __init__(self, wall_s: float = 0.0) -> None:
-        """Go on from `wall_s` seconds of a run that was cut short."""
-        self._start, self._cpu = time.perf_counter() - wall_s, 0.0
+    run_dir: Path | None = None
+    """Where the run is kept; default runs/<what it learns>__<script>__<seed>, with __2 and so on
+    behind it where that is a run with other settings."""
+    resume: bool = False
+    """Go on from the run directory's checkpoint, with the numbers the run would have had."""
+    seed: int = 1
+    """Seed of everything random."""
+    threads: int = 0
+    """CPU threads of physics and learner; 0: all cores this process may use."""
+    eval_every: int = 200_000
+    """Control steps between evaluations; 0: only at the end."""
+    checkpoint_s: float = 30.0
+    """Seconds between checkpoints (the first follows the first iteration)."""
 
-    @property
-    def wall_s(self) -> float:
-        """By the clock on the wall."""
-        return time.perf_counter() - self._start
-
-    @property
-    def cpu_s(self) -> float:
-        """Of processors, by this process, which may be a run's second."""
-        return time.process_time() - self._cpu
-
-    @contextmanager
-    def stopped(self) -> Iterator[None]:
-        """What is done inside does not count."""
-        wall, cpu = time.perf_counter(), time.process_time()
-        yield
-        self._start += time.perf_counter() - wall
-        self._cpu += time.process_time() - cpu
+    def __post_init__(self) -> None:
+        for name in ("seed", "threads", "eval_every"):
+            if getattr(self, name) < 0:
+                raise ConfigError(f"{name} is {getattr(self, name)}, expected 0 or more.")
 
 
-def identity(config: Any, clips: list[Any], processes: Processes) -> dict[str, Any]:
-    """What must be equal for a checkpoint to go on as if nothing had happened."""
-    free = ("run_dir", "resume", "total_timesteps", "checkpoint_s", "track", "wandb_project_name",
-            "capture_video", "no_motion", "stop_when_passed", "threads", "robust_every",
-            "stop_when_robust")  # fmt: skip
-    values = {k: v for k, v in dataclasses.asdict(config).items() if k not in free}
-    return json.loads(json.dumps(values, default=str)) | {
-        "clips": [clip.sha256() for clip in clips], "processes": processes.count
-    }  # fmt: skip
+RunT = TypeVar("RunT", bound=RunConfig)
+Flags = Annotated[RunT, arg(name="")]  # of a field: its flags stand beside the script's own
+
+# Settings by which a run may differ from its checkpoint's.
+FREE = (
+    "run_dir", "resume", "total_timesteps", "checkpoint_s", "track", "wandb_project_name",
+    "capture_video", "no_motion", "stop_when_passed", "threads", "robust_every", "stop_when_robust",
+)  # fmt: skip
 
 
-def check_resumed(config: Any, run: Run, step: int) -> None:
-    """Refuse a checkpoint that is further than this run is to go.
+def values_of(config: Any) -> dict[str, Any]:
+    """A script's settings as JSON has them, those of its `run` beside its own."""
+    values = json.loads(json.dumps(dataclasses.asdict(config), default=str))
+    return values | values.pop("run")
+
+
+def settings_of(config: Any, *free: str, **further: Any) -> str:
+    """What must be equal for a checkpoint to go on as if nothing had happened.
 
     Args:
-        config: of the trainer.
-        run: its folder.
-        step: the control steps that its checkpoint has behind it.
-
-    Raises:
-        ConfigError: it cannot go on.
+        config: of the script.
+        free: names of settings that may differ, beside `FREE`.
+        further: what else must be equal.
     """
-    if config.total_timesteps < step:
-        raise ConfigError(
-            f"total_timesteps is {config.total_timesteps:,}, but {run.checkpoint} has {step:,} "
-            "behind it."
-        )
+    values = values_of(config)
+    return json.dumps({k: v for k, v in values.items() if k not in FREE + free} | further)
 
 
-def config_record(config: Any, algorithm: str) -> dict[str, Any]:
+def config_record(config: Any, algorithm: str, **further: Any) -> dict[str, Any]:
     """What `config.json` holds."""
-    values = json.loads(json.dumps(dataclasses.asdict(config), default=str))
+    values = values_of(config)
     for name in ("run_dir", "resume"):
         values.pop(name)
     return {
-        "exp_name": algorithm, "env_id": "BMTrack-G1-v0", **values,
-        "network": {"residual": config.residual, "activation": config.activation},
+        "exp_name": algorithm, **values, **further,
         "versions": cli.versions(), "commit": cli.commit(), "machine": cli.machine(),
     }  # fmt: skip
 
@@ -112,48 +113,160 @@ def write_record(run_dir: Path, record: dict[str, Any], step: int) -> str:
     return begun
 
 
-def spec_of(config: Any, run_path: str = "none") -> PolicySpec:
-    """What a policy of this run sees and drives."""
-    drive = config.task.actuation
-    return PolicySpec.for_g1(
-        config.task.observations, default_joint_pos=drive.default_joint_pos,
-        action_scale=drive.action_scale, stiffness=drive.stiffness, damping=drive.damping,
-        run_path=run_path,
-    )  # fmt: skip
+class Clock:
+    """Seconds of training so far, from which what is only measured can be left out."""
+
+    def __init__(self, wall_s: float = 0.0) -> None:
+        """Go on from `wall_s` seconds of a run that was cut short."""
+        self._start, self._cpu = time.perf_counter() - wall_s, 0.0
+
+    @property
+    def wall_s(self) -> float:
+        """By the clock on the wall."""
+        return time.perf_counter() - self._start
+
+    @property
+    def cpu_s(self) -> float:
+        """Of processors, by this process, which may be a run's second."""
+        return time.process_time() - self._cpu
+
+    @contextmanager
+    def stopped(self) -> Iterator[None]:
+        """What is done inside does not count."""
+        wall, cpu = time.perf_counter(), time.process_time()
+        yield
+        self._start += time.perf_counter() - wall
+        self._cpu += time.process_time() - cpu
 
 
-def export(
-    run_dir: Path, config: Any, actor: TrackingPolicy, clips: list[Any], algorithm: str,
-    evaluation: dict[str, float], first_pass: dict[str, float], env_steps: int, train_s: float,
-    commits: list[str],
-) -> None:  # fmt: skip
-    """Write policy.onnx and policy.json, and the video where asked for."""
-    actor = copy.deepcopy(actor).cpu()
-    depth = range(len(actor.layers))
-    network = MLP(
-        obs_mean=actor.obs_mean.numpy(),
-        obs_scale=actor.obs_var.sqrt().numpy() + 0.01,
-        weights=tuple(actor.get_parameter(f"layers.{i}.weight").detach().numpy() for i in depth),
-        biases=tuple(actor.get_parameter(f"layers.{i}.bias").detach().numpy() for i in depth),
-        activation=config.activation,
-        residual_offset=actor.default_joint_pos.numpy() if config.residual else None,
-        residual_scale=actor.action_scale.numpy() if config.residual else None,
-    )
-    spec = spec_of(config, run_dir.name)
-    clip = clips[0] if len(clips) == 1 else None  # the graph has room for one motion
-    embed = clip is not None and not config.no_motion
-    write_onnx(run_dir / "policy.onnx", network, spec, clip, embed_motion=embed)
-    write_policy_json(
-        run_dir / "policy.json", spec, onnx_file=run_dir / "policy.onnx", motions=clips,
-        embedded=embed, training={
-            "algorithm": algorithm, "env_steps": env_steps, "wall_s": round(train_s, 1),
-            "seed": config.seed, "num_envs": config.num_envs, "first_pass": first_pass,
-            "clip_protocol": evaluation, "commit": ", ".join(commits) or None,
-            "machine": cli.machine(),
-        },
-    )  # fmt: skip
-    if config.capture_video:
-        replay = Path(__file__).parents[2] / "tools" / "replay.py"
-        command = [sys.executable, str(replay), "--motion", config.motion[0]]
-        command += ["--policy", str(run_dir), "--video", str(run_dir / "video.mp4")]
-        subprocess.run(command, check=False)
+class Progress:
+    """How far a run is, and what is kept of it.
+
+    Attributes:
+        saved: the checkpoint that it goes on from, or None.
+        iteration: iterations that are done; the script's loop counts them.
+        evaluation: figures of the last evaluation.
+    """
+
+    def __init__(
+        self, folder: Run, config: RunConfig, settings: str, *, batch_size: int,
+        total_timesteps: int, processes: Processes | None = None, key: str = "settings",
+    ) -> None:  # fmt: skip
+        """Begin, or go on from the checkpoint of `folder`.
+
+        Args:
+            folder: of the run.
+            config: of the run.
+            settings: what a checkpoint must have in common with this run.
+            batch_size: control steps of an iteration, over all robots and processes.
+            total_timesteps: control steps of the run.
+            processes: of the run.
+            key: the checkpoint's name for its settings.
+        """
+        self.folder, self.config, self.batch_size = folder, config, batch_size
+        self.processes = processes or Processes()
+        self.first = self.processes.rank == 0  # it alone evaluates and writes
+        self.num_iterations = total_timesteps // batch_size
+        self._settings = {key: settings}
+        self.iteration, self.train_s = 0, 0.0
+        self.evaluation: dict[str, float] = {}
+        self.commits: list[str] = []
+        self.saved = saved = folder.saved
+        if saved is not None:
+            self.iteration, self.train_s = saved["iteration"], saved["train_s"]
+            self.evaluation, self.commits = saved["evaluation"], saved["commits"]
+        # Every state of the source that had a part in the weights.
+        if (commit := cli.commit()) is not None and commit not in self.commits:
+            self.commits.append(commit)
+        self._stop = self._asked = False
+        self._last_save = -np.inf
+        self._log: Logger | None = None
+
+    @property
+    def step(self) -> int:
+        """Control steps that are done, over all robots."""
+        return self.iteration * self.batch_size
+
+    def begin(
+        self, record: dict[str, Any], description: str, wandb_project: str | None = None
+    ) -> None:
+        """Write the record, open the log, start the clock; from now on an ending signal is heard.
+
+        Args:
+            record: the run's `config_record`.
+            description: what runs, for the line that is printed.
+            wandb_project: where to log as well.
+        """
+        if self.first:
+            total = self.num_iterations * self.batch_size
+            self._log = Logger(self.folder.path, record, self.step, total, wandb_project)
+            begun = write_record(self.folder.path, record, self.step)
+            print(
+                f"{description}, {record['total_timesteps']:,} steps, {begun} -> {self.folder.path}"
+            )
+        self.clock = Clock(self.train_s)
+        self.folder.listen()
+
+    @property
+    def goes_on(self) -> bool:
+        """Whether there is another iteration."""
+        return self.iteration < self.num_iterations and not self._stop
+
+    @property
+    def share(self) -> float:
+        """Of the run's iterations, how many are done, 0 to 1."""
+        return self.iteration / self.num_iterations
+
+    def evaluation_due(self) -> bool:
+        """Whether an evaluation follows the iteration just counted."""
+        every = self.config.eval_every
+        due = bool(every) and self.step // every > (self.step - self.batch_size) // every
+        return due or self.iteration == self.num_iterations
+
+    def log(self, row: dict[str, float], shown: Mapping[str, str]) -> None:
+        """An iteration's figures; those `shown` stand behind the progress bar."""
+        self.train_s = self.clock.wall_s
+        if self._log is not None:
+            self._log.write(self.step, self.iteration, self.train_s, row, shown)
+
+    def save_due(self) -> bool:
+        """Whether a checkpoint is to be written after this iteration, the same in all processes."""
+        asked = self.folder.asked is not None
+        waited = time.perf_counter() - self._last_save > self.config.checkpoint_s
+        due = waited or self._stop or asked or self.iteration in (1, self.num_iterations)
+        due, self._asked = self.processes.broadcast((due, asked))
+        self._stop |= self._asked
+        if due:
+            self._last_save = time.perf_counter()
+        return due
+
+    def save(self, state: Mapping[str, Any]) -> None:
+        """Write a checkpoint: `state` of the algorithm, with the run's own."""
+        if self.first:
+            save_checkpoint(self.folder.checkpoint, {
+                **self._settings, "iteration": self.iteration, "train_s": self.train_s,
+                "env_steps": self.step, "commits": self.commits, "evaluation": self.evaluation,
+                **state,
+            })  # fmt: skip
+
+    def end(self) -> bool:
+        """Behind the loop: close the log; whether this process is the one that exports.
+
+        Raises:
+            Interrupted: a signal asked for the end.
+        """
+        self.processes.close()
+        if self._log is not None:
+            self._log.close()
+        if self._asked:
+            self.folder.leave(f"{self.step:,} steps")
+        self.folder.stop_listening()
+        return self.first
+
+    def training_record(self, algorithm: str, num_envs: int) -> dict[str, Any]:
+        """What `policy.json` says of the training."""
+        return {
+            "algorithm": algorithm, "env_steps": self.step, "wall_s": round(self.train_s, 1),
+            "seed": self.config.seed, "num_envs": num_envs,
+            "commit": ", ".join(self.commits) or None, "machine": cli.machine(),
+        }  # fmt: skip
