@@ -37,11 +37,11 @@ from bm_envs.diffusion import rollouts
 from bm_envs.diffusion.rollouts import Rollouts
 from bm_envs.envs import TrackVectorEnv
 from bm_envs.errors import BMError, ConfigError
+from bm_envs.learning.folder import claim_folder
 from bm_envs.motion import library
 from bm_envs.motion.clip import Clip
 from bm_envs.policy import Policy, load_policy
 from bm_envs.robots import g1
-from bm_envs.run_files import claim_folder
 from bm_envs.tasks.guided.states import states_of, yaw_frames
 from bm_envs.tasks.track.config import CONTROL_DT, TrackConfig
 

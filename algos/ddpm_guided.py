@@ -46,10 +46,11 @@ from bm_envs.diffusion.model import write_denoiser
 from bm_envs.diffusion.rollouts import Rollouts
 from bm_envs.diffusion.sampler import LENGTH, SCHEDULE, K
 from bm_envs.errors import ConfigError
+from bm_envs.learning.folder import Run, claim_run, save_checkpoint
+from bm_envs.learning.log import RunLog
+from bm_envs.learning.networks import has_native_bfloat16
 from bm_envs.robots import g1
-from bm_envs.run_files import Run, RunLog, claim_run, save_checkpoint
 from bm_envs.tasks.guided.states import PAST, Representation, States, representation, states_of
-from bm_envs.training import has_native_bfloat16
 
 A = g1.NUM_JOINTS
 

@@ -37,7 +37,6 @@ import json
 import math
 import time
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -48,11 +47,20 @@ from bm_envs import cli
 from bm_envs.diffusion.task_policy import write_guided_policy
 from bm_envs.envs import GuidedVectorEnv
 from bm_envs.errors import ConfigError
+from bm_envs.learning.folder import as_arrays, claim_run
+from bm_envs.learning.networks import (
+    UNCHANGED,
+    Mirror,
+    as_mirror,
+    gaussian_kl,
+    log_prob,
+    reflected,
+)
+from bm_envs.learning.returns import gae
+from bm_envs.learning.run import Flags, Progress, RunConfig, config_record, settings_of
 from bm_envs.policy import MLP
 from bm_envs.robots import g1
 from bm_envs.robots.mjcf import ModelConfig
-from bm_envs.run_files import Run, RunLog, as_arrays, claim_run, save_checkpoint
-from bm_envs.tasks.guided.base import GuidedTask
 from bm_envs.tasks.guided.config import GuidedConfig, RewardConfig, config_class
 from bm_envs.tasks.guided.joystick import JoystickTask
 from bm_envs.tasks.guided.observations import TERMS
@@ -116,15 +124,8 @@ class Config:
 
     task: Literal["walk_perturb", "joystick", "waypoint", "obstacle"] = "joystick"
     """What to learn. The joystick's commands are random in training, fixed in its protocol."""
-    run_dir: Path | None = None
-    """Where the run is kept; default runs/<task>__ppo_guided__<seed>, with __2 and so on
-    behind it where that is a run with other settings."""
-    resume: bool = False
-    """Go on from the run directory's checkpoint, with the numbers the run would have had."""
-    seed: int = 1
-    """Seed of everything random."""
-    threads: int = 0
-    """CPU threads of physics and learner; 0: all cores this process may use."""
+    run: Flags[RunConfig] = RunConfig(eval_every=500_000)
+    """Where the run is kept, and how often it is evaluated by the task's protocol."""
 
     total_timesteps: int = 6_000_000
     """Control steps over all robots; a finished run goes on with more of them and `--resume`."""
@@ -132,12 +133,8 @@ class Config:
     """Robots, N (Isaac Lab: 4096)."""
     num_steps: int = 24
     """Steps per robot and iteration, T."""
-    eval_every: int = 500_000
-    """Control steps between evaluations by the task's protocol; 0: only at the end."""
     eval_trials: int = 20
     """Robots in an evaluation, one trial each."""
-    checkpoint_s: float = 30.0
-    """Seconds between checkpoints (the first follows the first iteration)."""
 
     forward: tuple[float, float] = (-0.3, 0.6)
     """m/s, range of the joystick's random commands; beyond the protocol's is allowed."""
@@ -186,9 +183,6 @@ class Config:
         for name in ("num_envs", "num_steps", "eval_trials", "num_minibatches", "update_epochs"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name} is {getattr(self, name)}, expected 1 or more.")
-        for name in ("seed", "threads", "eval_every"):
-            if getattr(self, name) < 0:
-                raise ConfigError(f"{name} is {getattr(self, name)}, expected 0 or more.")
         if self.total_timesteps < batch:
             raise ConfigError(
                 f"total_timesteps {self.total_timesteps} is less than one iteration of num_envs * "
@@ -340,8 +334,6 @@ def reward_terms(
 # --- left and right -----------------------------------------------------------------------------
 
 
-Mirror = tuple[Tensor, Tensor]  # index and sign, `[D]` each, of a reflection in the x-z plane
-UNCHANGED: Mirror = (torch.zeros(1, dtype=torch.long), torch.ones(1))  # a value has no sides
 _COMMAND_SIGNS = {  # forward, left, yaw rate; x, y; distance; x, y, radius
     "command": (1.0, -1.0, -1.0), "goal_pos": (1.0, -1.0), "goal_distance": (1.0,),
     "obstacles": (1.0, -1.0, 1.0),
@@ -370,16 +362,6 @@ def mirror_map(task: str) -> tuple[np.ndarray, np.ndarray]:
             sign.append(signs)
         start += term.size
     return np.concatenate(index), np.concatenate(sign).astype(np.float32)
-
-
-def as_mirror(pair: tuple[np.ndarray, np.ndarray]) -> Mirror:
-    """The result of a `mirror_map` as tensors."""
-    return torch.as_tensor(pair[0]), torch.as_tensor(pair[1], dtype=torch.float32)
-
-
-def reflected(x: Tensor, mirror: Mirror) -> Tensor:
-    """`[..., D]` seen in the mirror."""
-    return x[..., mirror[0]] * mirror[1]
 
 
 # --- networks -----------------------------------------------------------------------------------
@@ -506,44 +488,6 @@ class Agent(nn.Module):
 # --- mathematics --------------------------------------------------------------------------------
 
 
-def gae(
-    reward: Tensor, value: Tensor, last_value: Tensor, done: Tensor, gamma: float, lam: float
-) -> Tensor:
-    """Generalized advantage estimates `[T, N]`.
-
-    Args:
-        reward: `[T, N]`; a truncated step's already holds `gamma * V(final observation)`.
-        value: `[T, N]`, V of the observation each action was chosen on.
-        last_value: `[N]`, V of the observation after the last step.
-        done: `[T, N]` bool, the episode ended in this step for whatever reason.
-        gamma: discount.
-        lam: lambda.
-    """
-    advantage = torch.zeros_like(reward)
-    running = torch.zeros_like(last_value)
-    following = last_value
-    for t in reversed(range(len(reward))):
-        alive = (~done[t]).to(reward.dtype)
-        delta = reward[t] + gamma * following * alive - value[t]
-        running = delta + gamma * lam * alive * running
-        advantage[t] = running
-        following = value[t]
-    return advantage
-
-
-def log_prob(action: Tensor, mean: Tensor, log_std: Tensor) -> Tensor:
-    """Log density of a diagonal Gaussian. `[B, A]` -> `[B]`."""
-    z = (action - mean) * torch.exp(-log_std)
-    return -0.5 * (z * z).sum(-1) - log_std.sum() - 0.5 * math.log(2 * math.pi) * action.shape[-1]
-
-
-def gaussian_kl(mean_old: Tensor, log_std_old: Tensor, mean: Tensor, log_std: Tensor) -> Tensor:
-    """Mean KL divergence of the new from the old policy, nats. `[B, A]` -> scalar."""
-    ratio = torch.exp(2 * (log_std_old - log_std))
-    shift = (mean_old - mean) ** 2 * torch.exp(-2 * log_std)
-    return (log_std - log_std_old + 0.5 * (ratio + shift) - 0.5).sum(-1).mean()
-
-
 def adapted(learning_rate: float, kl: float, desired: float) -> float:
     """The step size after a step that moved the policy by `kl`. Source: `rsl_rl`, `ppo.py`."""
     if kl > 2 * desired:
@@ -651,29 +595,26 @@ def evaluate(agent: Agent, env: GuidedVectorEnv, seed: int) -> dict[str, float]:
 def main(config: Config) -> None:
     """Train, evaluate, export."""
     # 1. Everything that can be refused is refused here, before a file is made.
-    settings = json.dumps(_identity(config))
+    settings = settings_of(config, "eval_every", "eval_trials")
     with claim_run(
-        config, f"{config.task}__ppo_guided__{config.seed}", settings, "settings",
+        config.run, f"{config.task}__ppo_guided__{config.run.seed}", settings, "settings",
         ("settings", "agent", "optimizer", "env"), "settings",
-    ) as run:  # fmt: skip
-        train(config, settings, run)
+    ) as folder:  # fmt: skip
+        train(config, Progress(
+            folder, config.run, settings, batch_size=config.num_steps * config.num_envs,
+            total_timesteps=config.total_timesteps,
+        ))  # fmt: skip
 
 
-def train(config: Config, settings: str, run: Run) -> None:
-    """The run itself, in its folder.
-
-    Args:
-        config: settings.
-        settings: what a checkpoint must have in common with this run.
-        run: its folder, and the checkpoint that is there.
-    """
-    saved, run_dir = run.saved, run.path
+def train(config: Config, run: Progress) -> None:
+    """The run itself, in its folder."""
+    saved, seed = run.saved, config.run.seed
 
     # 2. Environments and networks.
-    threads = config.threads or cli.available_cores()
+    threads = config.run.threads or cli.available_cores()
     torch.set_num_threads(threads)
-    torch.manual_seed(config.seed)  # initial weights
-    generator = torch.Generator().manual_seed(config.seed)  # noise of actions, mini-batches
+    torch.manual_seed(seed)  # initial weights
+    generator = torch.Generator().manual_seed(seed)  # noise of actions, mini-batches
     # Robots are reset by hand, so that the reward sees the state in which an episode ended.
     env = GuidedVectorEnv(
         config.num_envs, config.task, config=config.environment, autoreset_mode="disabled",
@@ -687,17 +628,13 @@ def train(config: Config, settings: str, run: Run) -> None:
     agent = Agent(config)
     groups = [{"params": agent.policy()}, {"params": list(agent.critic.parameters())}]
     optimizer = torch.optim.Adam(groups, config.learning_rate, eps=1e-5, fused=True)
-    batch_size = T * N
-    num_iterations = config.total_timesteps // batch_size
 
     # 3. Start afresh, or from the checkpoint.
-    iteration, train_s, learning_rate = 0, 0.0, config.learning_rate
+    learning_rate = config.learning_rate
     episode_return, episode_length = np.zeros(N), np.zeros(N, np.int64)
-    evaluation: dict[str, float] = {}
-    commits: list[str] = []
-    env.reset(seed=config.seed)
+    env.reset(seed=seed)
     if saved is None:
-        # Else every robot that stays up is cut off by the time limit in the same step.
+        # Otherwise the time limit would cut off every robot that stays up in the same step.
         task.clock[:] = env.np_random.integers(0, env.config.episode_steps, N)
         next_obs = torch.from_numpy(task.observe(slice(None))[0])
         agent.update_normalizer(next_obs)
@@ -712,31 +649,17 @@ def train(config: Config, settings: str, run: Run) -> None:
         episode_return, episode_length = (
             saved[f"episode_{key}"].numpy() for key in ("return", "length")
         )
-        iteration, train_s, learning_rate = (
-            saved[key] for key in ("iteration", "train_s", "learning_rate")
-        )
-        evaluation, commits = saved["evaluation"], saved["commits"]
-    # Every state of the source that had a part in the weights.
-    if (commit := cli.commit()) is not None and commit not in commits:
-        commits.append(commit)
-    if saved is None:
-        cli.write_json(run_dir / "config.json", _config_record(config))
-    step = first_step = iteration * batch_size
-    log = RunLog(run_dir, step)
-    print(
-        f"task {config.task}, {N} robots, {threads} threads, {config.total_timesteps:,} steps -> "
-        f"{run_dir}"
+        learning_rate = saved["learning_rate"]
+    environment = json.loads(json.dumps(dataclasses.asdict(config.environment), default=str))
+    run.begin(
+        config_record(config, "ppo_guided", environment=environment),
+        f"task {config.task}, {N} robots, {threads} threads",
     )
-    bar = cli.progress_bar(num_iterations * batch_size, step, unit_scale=True)
     obs = torch.zeros(T, N, O)
     action, mean = torch.zeros(T, N, A), torch.zeros(T, N, A)
     reward, done = torch.zeros(T, N), torch.zeros(T, N, dtype=torch.bool)
 
-    last_save = -math.inf
-    run.listen()
-    started = time.perf_counter() - train_s
-    first_s: float | None = None
-    while iteration < num_iterations and run.asked is None:
+    while run.goes_on:
         # 4. Collect.
         tick = time.perf_counter()
         ended: list[tuple[float, int, bool]] = []  # return, length, success
@@ -778,7 +701,7 @@ def train(config: Config, settings: str, run: Run) -> None:
         # statistics alone what does not vary at the start would be far too large.
         tick = time.perf_counter()
         losses: dict[str, float] = {}
-        if iteration:
+        if run.iteration:
             with torch.no_grad():
                 values = agent.value(torch.cat([obs, next_obs[None]]))
             advantage = gae(
@@ -799,12 +722,11 @@ def train(config: Config, settings: str, run: Run) -> None:
         # Only now: before, the samples were seen through the eyes of the policy that drew them.
         agent.update_normalizer(obs.flatten(0, 1))
         learn_s = time.perf_counter() - tick
-        iteration += 1
-        step = iteration * batch_size
+        run.iteration += 1
 
         # 6. Log, evaluate, save.
         row = {
-            "charts/time_to_fall_s": batch_size * CONTROL_DT / max(falls, 1),
+            "charts/time_to_fall_s": run.batch_size * CONTROL_DT / max(falls, 1),
             "charts/learning_rate": learning_rate, "charts/action_std": std.mean().item(),
             "perf/collect_s": collect_s, "perf/learn_s": learn_s, **losses,
             **{f"reward/{name}": total / T for name, total in term_sums.items()},
@@ -815,86 +737,44 @@ def train(config: Config, settings: str, run: Run) -> None:
                 strict=True,
             ):  # fmt: skip
                 row[f"charts/{name}"] = float(column.mean())
-        every = config.eval_every
-        due = every and step // every > (step - batch_size) // every
-        if due or iteration == num_iterations:
-            evaluation = evaluate(agent, eval_env, config.seed)
-            row |= {f"eval/{name}": value for name, value in evaluation.items()}
-        train_s = time.perf_counter() - started
-        if first_s is None:  # the first iteration warms up and is not timed
-            first_step, first_s = step, train_s
-        elif train_s > first_s:
-            row["charts/SPS"] = (step - first_step) / (train_s - first_s)
-        log.write(step, row, iteration=iteration, train_s=round(train_s, 2))
-        bar.set_postfix({
+        if run.evaluation_due():
+            run.evaluation = evaluate(agent, eval_env, seed)
+            row |= {f"eval/{name}": value for name, value in run.evaluation.items()}
+        run.log(row, {
             "length": f"{row.get('charts/episodic_length', math.nan):.0f}",
             "task": f"{row['reward/task']:.3f}",
-            "success": f"{evaluation['success']:.0%}" if evaluation else "-",
-        }, refresh=False)  # fmt: skip
-        bar.update(batch_size)
-        if (
-            time.perf_counter() - last_save > config.checkpoint_s
-            or iteration in (1, num_iterations)
-            or run.asked is not None
-        ):  # fmt: skip
-            last_save = time.perf_counter()
+            "success": f"{run.evaluation['success']:.0%}" if run.evaluation else "-",
+        })  # fmt: skip
+        if run.save_due():
             state = env.get_state()
             state["generator"] = json.dumps(state["generator"])  # of integers beyond 64 bits
-            save_checkpoint(run.checkpoint, {
-                "settings": settings, "iteration": iteration,
-                "train_s": train_s, "env_steps": step, "learning_rate": learning_rate,
-                "evaluation": evaluation, "commits": commits, "agent": agent.state_dict(),
+            run.save({
+                "learning_rate": learning_rate, "agent": agent.state_dict(),
                 "optimizer": optimizer.state_dict(), "generator": generator.get_state(),
                 "env": state, "obs": next_obs, "feet_contact": feet.contact,
                 "feet_seconds": feet.seconds, "episode_return": episode_return,
                 "episode_length": episode_length,
             })  # fmt: skip
-    bar.close()
-    log.close()
-    run.leave(f"{step:,} steps")
-    run.stop_listening()
-    if not evaluation:  # resumed with fewer steps than were done
-        evaluation = evaluate(agent, eval_env, config.seed)
+    run.end()
+    if not run.evaluation:  # resumed with fewer steps than were done
+        run.evaluation = evaluate(agent, eval_env, seed)
 
     # 7. What leaves the project.
     write_guided_policy(
-        run_dir, agent.export(), task=config.task,
+        run.folder.path, agent.export(), task=config.task,
         drives={
             "default_joint_pos": g1.DEFAULT_JOINT_POS, "action_scale": g1.ACTION_SCALE,
             "stiffness": g1.STIFFNESS, "damping": g1.DAMPING,
         },
-        training={
-            "algorithm": "ppo_guided", "env_steps": step, "wall_s": round(train_s, 1),
-            "seed": config.seed, "num_envs": N, "commit": ", ".join(commits) or None,
-            "machine": cli.machine(),
-        },
-        evaluation={"trials": config.eval_trials, **evaluation},
+        training=run.training_record("ppo_guided", N),
+        evaluation={"trials": config.eval_trials, **run.evaluation},
     )  # fmt: skip
     print(
-        f"{config.task}: {evaluation['success']:.0%} of {config.eval_trials} trials succeeded, "
-        f"{evaluation['upright']:.0%} stayed up; results in {run_dir}"
+        f"{config.task}: {run.evaluation['success']:.0%} of {config.eval_trials} trials "
+        f"succeeded, {run.evaluation['upright']:.0%} stayed up; results in {run.folder.path}"
     )
     env.close()
     eval_env.close()
-
-
-def _identity(config: Config) -> dict[str, Any]:
-    """What must be equal for a checkpoint to go on as if nothing had happened."""
-    free = ("run_dir", "resume", "total_timesteps", "checkpoint_s", "threads", "eval_every",
-            "eval_trials")  # fmt: skip
-    values = {k: v for k, v in dataclasses.asdict(config).items() if k not in free}
-    return json.loads(json.dumps(values, default=str))
-
-
-def _config_record(config: Config) -> dict[str, Any]:
-    values = json.loads(json.dumps(dataclasses.asdict(config), default=str))
-    for name in ("run_dir", "resume"):
-        values.pop(name)
-    return {
-        "exp_name": "ppo_guided", **values,
-        "environment": json.loads(json.dumps(dataclasses.asdict(config.environment), default=str)),
-        "versions": cli.versions(), "commit": cli.commit(), "machine": cli.machine(),
-    }  # fmt: skip
 
 
 if __name__ == "__main__":

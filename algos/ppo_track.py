@@ -39,14 +39,12 @@ from __future__ import annotations
 import copy
 import dataclasses
 import functools
-import json
 import os
 import sys
 import time
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -55,38 +53,31 @@ from torch import Tensor, nn
 
 from bm_envs import cli
 from bm_envs.errors import ConfigError
-from bm_envs.evaluation import ROBUST
-from bm_envs.motion.clip import Clip
-from bm_envs.motion.library import load_motions
-from bm_envs.robots import g1
-from bm_envs.robots.observation_terms import CRITIC_TERMS, mirror_map
-from bm_envs.run_files import Run, as_arrays, claim_run, save_checkpoint
-from bm_envs.tasks.track.config import CONTROL_DT, TrackConfig, laptop_task
-from bm_envs.tasks.track.task import TrackTask
-from bm_envs.training import (
+from bm_envs.learning.evaluation import Evaluation
+from bm_envs.learning.folder import as_arrays
+from bm_envs.learning.networks import (
     UNCHANGED,
-    Clock,
-    DeviceRobots,
-    HostRobots,
-    Logger,
     Network,
-    Processes,
     TrackingPolicy,
     as_mirror,
     begin_with,
-    check_resumed,
-    config_record,
-    evaluate,
-    evaluation_env,
-    export,
+    copy_normalizer,
+    gaussian_kl,
     gradient_of,
-    has_native_bfloat16,
-    identity,
-    mean_errors,
-    next_level,
-    robust_share,
-    write_record,
+    log_prob,
+    polyak_update,
+    use_bfloat16,
 )
+from bm_envs.learning.processes import Processes
+from bm_envs.learning.returns import gae
+from bm_envs.learning.robots import Episodes, make_robots, mean_errors
+from bm_envs.learning.run import Flags, config_record, settings_of
+from bm_envs.learning.tracker import TrackerRun, TrackerRunConfig, spec_of, tracker_run
+from bm_envs.motion.library import load_motions
+from bm_envs.robots import g1
+from bm_envs.robots.observation_terms import CRITIC_TERMS, mirror_map
+from bm_envs.tasks.track.config import CONTROL_DT, TrackConfig, laptop_task
+from bm_envs.tasks.track.task import TrackTask
 
 
 @dataclass(frozen=True)
@@ -97,27 +88,8 @@ class Config:
     """Which set of values the other flags start from."""
     motion: tuple[str, ...] = ("walk",)
     """Motions: names, files, cuts such as 'walk1[5:15]'. Several: one policy for all."""
-    run_dir: Path | None = None
-    """Where the run is kept; default runs/<motion>__ppo_track__<seed>, with __2 and so on
-    behind it where that is a run with other settings."""
-    resume: bool = False
-    """Go on from the run directory's checkpoint, with the numbers the run would have had."""
-    seed: int = 1
-    """Seed of everything random."""
-    backend: str = "mujoco"
-    """Physics backend of training."""
-    device: str | None = None
-    """Of a backend that has a choice, "cpu" or "cuda:0"; None: a GPU where there is one."""
-    threads: int = 0
-    """CPU threads of physics and learner; 0: all cores this process may use."""
-    track: bool = False
-    """Log to Weights & Biases as well (needs the package wandb)."""
-    wandb_project_name: str = "bm-envs"
-    """Project of the Weights & Biases run."""
-    capture_video: bool = False
-    """Write video.mp4 of the final policy (needs the extra `viz`)."""
-    no_motion: bool = False
-    """Leave the reference motion out of policy.onnx (for motions that may not be passed on)."""
+    run: Flags[TrackerRunConfig] = TrackerRunConfig()
+    """Where the run is kept, how it is evaluated and when it ends."""
 
     start_from: str | None = None
     """A policy to go on from (run directory, file or shipped name): its network becomes the actor,
@@ -131,17 +103,6 @@ class Config:
     """Robots, N."""
     num_steps: int = 8
     """Steps per robot and iteration, T."""
-    eval_every: int = 200_000
-    """Control steps between evaluations by the `clip` protocol; 0: only at the end."""
-    stop_when_passed: bool = False
-    """End training at the first evaluation in which every clip is completed."""
-    robust_every: int = 0
-    """Evaluations from one that has the `robust` protocol as well, 100 episodes a clip, to the next
-    (`eval/robust`; its time is not counted); 0: none."""
-    stop_when_robust: bool = False
-    """End training at the first of those that completes 95 % of its episodes."""
-    checkpoint_s: float = 30.0
-    """Seconds between checkpoints (the first follows the first iteration)."""
 
     learning_rate: float = 1e-3
     """Adam's step size; where it starts when adaptive."""
@@ -157,8 +118,6 @@ class Config:
     critic_speed: float = 3.0
     """The critic's step size over the actor's (published 1): it has more to learn, and advantages
     are no better than its values."""
-    desired_kl: float = 0.01
-    """Target of the adaptive schedule, nats: above twice it slower, below half of it faster."""
     gamma: float = 0.99
     """Discount per control step."""
     gae_lambda: float = 0.97
@@ -174,35 +133,23 @@ class Config:
     """Mini-batches per epoch."""
     update_epochs: int = 4
     """Epochs over each iteration's samples."""
-    clip_coef: float = 0.2
-    """Clip of the probability ratio, and of the value's change."""
-    clip_vloss: bool = True
-    """Whether the value loss is clipped."""
     overlap: bool = True
     """Collect an iteration's samples while the ones before are learned from, which keeps all cores
     busy. The samples are one update older, which their weights make up for."""
     ent_coef: float = 0.0
     """Weight of the entropy bonus (published 0.005, with unit noise)."""
-    vf_coef: float = 1.0
-    """Weight of the value loss."""
-    max_grad_norm: float = 1.0
-    """Bound of the gradient's norm."""
     curriculum: bool = True
-    """Raise the difficulty (`set_level`) from 0 to 1 as the policy learns to stay up: each
-    iteration by `curriculum_step`, up while the mean time between failures in the hardest tenth of
+    """Raise the difficulty from 0 to 1 as the policy learns to stay up: each iteration by
+    `CURRICULUM_STEP`, up while the mean time between failures in the hardest tenth of
     the clips is above `curriculum_s`, else down. Published: off, everything from the start."""
     curriculum_s: float = 5.0
     """s."""
-    curriculum_step: float = 0.002
-    """Change of the level per iteration."""
     bfloat16: Literal["auto", "on", "off"] = "auto"
     """Learn under bfloat16 autocast; `auto`: where the processor has instructions for it, since it
     is slower than float32 elsewhere."""
 
     hidden: tuple[int, ...] = (256, 128)
     """Hidden layers of actor and critic (published 512 256 128: more work for the learner)."""
-    activation: Literal["elu", "relu", "tanh"] = "elu"
-    """Nonlinearity."""
     residual: bool = True
     """Add the reference pose to the policy's mean: (ref_joint_pos - q0) / action_scale + net(obs).
     Action space, q0 and file contract stay the published ones; it starts near the motion."""
@@ -226,8 +173,6 @@ class Config:
         for name in ("num_envs", "num_steps", "num_minibatches", "update_epochs", "halved_after"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name} is {getattr(self, name)}, expected 1 or more.")
-        if self.stop_when_robust and not self.robust_every:
-            raise ConfigError("stop_when_robust needs robust_every, which is 0.")
         if self.total_timesteps < batch:
             raise ConfigError(
                 f"total_timesteps {self.total_timesteps} is less than one iteration of num_envs * "
@@ -254,11 +199,11 @@ def published() -> Config:
     """The published recipe (whole_body_tracking, rsl_rl_ppo_cfg.py), for 4096 robots at once."""
     return Config(
         preset="published", num_envs=4096, num_steps=24, total_timesteps=30_000 * 4096 * 24,
-        learning_rate=1e-3, schedule="adaptive", desired_kl=0.01, gae_lambda=0.95, symmetry=False,
+        learning_rate=1e-3, schedule="adaptive", gae_lambda=0.95, symmetry=False,
         num_minibatches=4, update_epochs=5, ent_coef=0.005, curriculum=False, ema=0.0,
         hidden=(512, 256, 128), residual=False, init_std=1.0, noise_correlation=0.0,
-        warmup_iterations=0, eval_every=50_000_000, task=TrackConfig.preset("published"),
-        overlap=False, bfloat16="off", critic_speed=1.0,
+        warmup_iterations=0, task=TrackConfig.preset("published"), overlap=False, bfloat16="off",
+        critic_speed=1.0, run=TrackerRunConfig(eval_every=50_000_000),
     )  # fmt: skip
 
 
@@ -268,13 +213,25 @@ def gpu() -> Config:
     Not tuned: no GPU was at hand when it was written.
     """
     return Config(
-        preset="gpu", backend="mujoco_warp", num_envs=4096, num_steps=16,
-        total_timesteps=300_000_000, num_minibatches=4, update_epochs=5, critic_speed=1.0,
-        overlap=False, hidden=(512, 256, 128), eval_every=5_000_000,
+        preset="gpu", run=TrackerRunConfig(backend="mujoco_warp", eval_every=5_000_000),
+        num_envs=4096, num_steps=16, total_timesteps=300_000_000, num_minibatches=4,
+        update_epochs=5, critic_speed=1.0, overlap=False, hidden=(512, 256, 128),
     )  # fmt: skip
 
 
 PRESETS = {"laptop": Config, "published": published, "gpu": gpu}
+
+# The same in every preset. `rsl_rl`'s and the publication's, but for the curriculum's step.
+CLIP = 0.2  # of the probability ratio, and of the value's change
+DESIRED_KL = 0.01  # nats, of the adaptive schedule: above twice it slower, below half of it faster
+VALUE_COEF = 1.0  # weight of the value loss
+MAX_GRAD_NORM = 1.0
+ACTIVATION: Literal["elu"] = "elu"
+CURRICULUM_STEP = 0.002  # change of the level per iteration
+CONSTANT = {  # as a checkpoint's settings have them
+    "clip_coef": CLIP, "clip_vloss": True, "desired_kl": DESIRED_KL, "vf_coef": VALUE_COEF,
+    "max_grad_norm": MAX_GRAD_NORM, "activation": ACTIVATION, "curriculum_step": CURRICULUM_STEP,
+}  # fmt: skip
 
 
 # --- policy -------------------------------------------------------------------------------------
@@ -283,10 +240,11 @@ PRESETS = {"laptop": Config, "published": published, "gpu": gpu}
 class Actor(TrackingPolicy):
     """Gaussian policy with one standard deviation per joint."""
 
-    def __init__(
-        self, obs_size: int, config: Config, default_joint_pos: np.ndarray, scale: np.ndarray
-    ) -> None:
-        super().__init__(obs_size, config, default_joint_pos, scale)
+    def __init__(self, config: Config, default_joint_pos: np.ndarray, scale: np.ndarray) -> None:
+        super().__init__(
+            config.task.observations, config.hidden, default_joint_pos, scale,
+            activation=ACTIVATION, residual=config.residual, symmetry=config.symmetry,
+        )  # fmt: skip
         self.log_std = nn.Parameter(torch.full((g1.NUM_JOINTS,), float(np.log(config.init_std))))
         self.log_fresh = 0.5 * float(np.log(1 - config.noise_correlation**2))
 
@@ -304,62 +262,18 @@ class Actor(TrackingPolicy):
 # --- mathematics --------------------------------------------------------------------------------
 
 
-def gae(
-    reward: Tensor, value: Tensor, last_value: Tensor, done: Tensor, gamma: float, lam: float
-) -> Tensor:
-    """Generalized advantage estimates `[T, N]`.
-
-    Args:
-        reward: `[T, N]`; a truncated step's already holds `gamma * V(final observation)`.
-        value: `[T, N]`, V of the observation each action was chosen on.
-        last_value: `[N]`, V of the observation after the last step.
-        done: `[T, N]` bool, the episode ended in this step for whatever reason.
-        gamma: discount.
-        lam: lambda.
-    """
-    advantage = torch.zeros_like(reward)
-    running = torch.zeros_like(last_value)
-    following = last_value
-    for t in reversed(range(len(reward))):
-        alive = (~done[t]).to(reward.dtype)
-        delta = reward[t] + gamma * following * alive - value[t]
-        running = delta + gamma * lam * alive * running
-        advantage[t] = running
-        following = value[t]
-    return advantage
-
-
-def log_prob(action: Tensor, mean: Tensor, log_std: Tensor) -> Tensor:
-    """Log density of a diagonal Gaussian. `[B, A]` -> `[B]`."""
-    z = (action - mean) * torch.exp(-log_std)
-    return -0.5 * (z * z).sum(-1) - log_std.sum() - 0.5 * np.log(2 * np.pi) * action.shape[-1]
-
-
-def gaussian_kl(mean_old: Tensor, log_std_old: Tensor, mean: Tensor, log_std: Tensor) -> Tensor:
-    """Mean KL divergence of the new from the old policy, nats. `[B, A]` -> scalar.
-
-    `sum_A ln(s/s_old) + (s_old^2 + (m_old - m)^2) / (2 s^2) - 1/2`. Source: `rsl_rl`, `ppo.py`.
-    """
-    ratio = torch.exp(2 * (log_std_old - log_std))
-    shift = (mean_old - mean) ** 2 * torch.exp(-2 * log_std)
-    return (log_std - log_std_old + 0.5 * (ratio + shift) - 0.5).sum(-1).mean()
-
-
 def ppo_loss(
     log_ratio: Tensor, advantage: Tensor, value: Tensor, value_old: Tensor, returns: Tensor,
-    entropy: Tensor, config: Config,
+    entropy: Tensor, ent_coef: float = 0.0,
 ) -> tuple[Tensor, dict[str, Tensor]]:  # fmt: skip
     """Clipped surrogate, clipped value loss, entropy bonus. `[B]` each -> scalar and its parts."""
     ratio = log_ratio.exp()
-    clipped = ratio.clamp(1 - config.clip_coef, 1 + config.clip_coef)
+    clipped = ratio.clamp(1 - CLIP, 1 + CLIP)
     policy_loss = -torch.min(ratio * advantage, clipped * advantage).mean()
-    value_error = (value - returns) ** 2
-    if config.clip_vloss:
-        near = value_old + (value - value_old).clamp(-config.clip_coef, config.clip_coef)
-        value_error = torch.max(value_error, (near - returns) ** 2)
-    value_loss = value_error.mean()
-    loss = policy_loss + config.vf_coef * value_loss - config.ent_coef * entropy
-    clipfrac = ((ratio - 1).abs() > config.clip_coef).float().mean()
+    near = value_old + (value - value_old).clamp(-CLIP, CLIP)
+    value_loss = torch.max((value - returns) ** 2, (near - returns) ** 2).mean()
+    loss = policy_loss + VALUE_COEF * value_loss - ent_coef * entropy
+    clipfrac = ((ratio - 1).abs() > CLIP).float().mean()
     return loss, {"policy_loss": policy_loss, "value_loss": value_loss, "clipfrac": clipfrac}
 
 
@@ -370,6 +284,26 @@ def adapted(learning_rate: float, kl: float, desired: float) -> float:
     if 0 < kl < desired / 2:
         return min(1e-2, learning_rate * 1.5)
     return learning_rate
+
+
+def next_level(level: float, hardest_s: float, curriculum_s: float) -> float:
+    """The curriculum's level after an iteration: up while robots stay up, else down.
+
+    Args:
+        level: the present one, 0 to 1.
+        hardest_s: robot seconds per failure in the hardest tenth of the clips.
+        curriculum_s: what `hardest_s` has to exceed.
+    """
+    change = CURRICULUM_STEP if hardest_s > curriculum_s else -CURRICULUM_STEP
+    return float(np.clip(level + change, 0.0, 1.0))
+
+
+def failure_distance_scale(level: float) -> float:
+    """Factor of the task's `failure_distance` at a level of the curriculum.
+
+    Three at the end: a robot that was pushed off the path must learn to stay up there, too.
+    """
+    return 1 + 2 * level
 
 
 def actor_share(iteration: int, config: Config) -> float:
@@ -424,9 +358,9 @@ class Learner:
         device: torch.device = torch.device("cpu"),
     ) -> None:  # fmt: skip
         self.config, self.processes, self.device = config, processes or Processes(), device
-        self.actor = Actor(task.observation_size, config, task.nominal_joint_pos, task.action_scale)
+        self.actor = Actor(config, task.nominal_joint_pos, task.action_scale)
         self.critic = Network(
-            (task.critic_size, *config.hidden, 1), config.activation, 1.0,
+            (task.critic_size, *config.hidden, 1), ACTIVATION, 1.0,
             (as_mirror(mirror_map(CRITIC_TERMS)), UNCHANGED) if config.symmetry else None,
         )  # fmt: skip
         for network in (self.actor, self.critic):
@@ -435,10 +369,8 @@ class Learner:
         groups = [{"params": list(net.parameters())} for net in (self.actor, self.critic)]
         self.optimizer = torch.optim.Adam(groups, eps=1e-5, fused=True)
         self.learning_rate = config.learning_rate
-        self.bfloat16 = config.bfloat16 == "on" or (
-            config.bfloat16 == "auto" and has_native_bfloat16(device)
-        )
-        self.generator = torch.Generator(device).manual_seed(config.seed + 1)
+        self.bfloat16 = use_bfloat16(config.bfloat16, device)
+        self.generator = torch.Generator(device).manual_seed(config.run.seed + 1)
 
     def learn(self, rollout: Rollout, iteration: int) -> dict[str, float]:
         """Improve actor and critic by an iteration's rollout, then fold it into the normalizers.
@@ -502,7 +434,7 @@ class Learner:
                 self.processes.average(divergence)
                 kl = divergence.item()
                 if config.schedule == "adaptive":
-                    self.learning_rate = adapted(self.learning_rate, kl, config.desired_kl)
+                    self.learning_rate = adapted(self.learning_rate, kl, DESIRED_KL)
                 for group, speed in zip(
                     self.optimizer.param_groups, (1.0, config.critic_speed), strict=True
                 ):
@@ -512,7 +444,7 @@ class Learner:
                 log_ratio = log_prob(chosen[index], new_mean, log_std) - log_prob_old[index]
                 loss, parts = ppo_loss(
                     log_ratio, advantage[index], new_value,
-                    value_old[index], returns[index], entropy, config,
+                    value_old[index], returns[index], entropy, config.ent_coef,
                 )  # fmt: skip
                 self.optimizer.zero_grad()
                 loss.backward()
@@ -523,23 +455,18 @@ class Learner:
                     actor.symmetrize_gradients()
                     critic.symmetrize_gradients()
                 # Apart: a large error of the critic must not shorten the actor's step.
-                nn.utils.clip_grad_norm_(actor.parameters(), config.max_grad_norm)
-                nn.utils.clip_grad_norm_(critic.parameters(), config.max_grad_norm)
+                nn.utils.clip_grad_norm_(actor.parameters(), MAX_GRAD_NORM)
+                nn.utils.clip_grad_norm_(critic.parameters(), MAX_GRAD_NORM)
                 self.optimizer.step()
                 for key, value in (parts | {"entropy": entropy}).items():
                     sums[key] = sums.get(key, 0.0) + value.item()
                 sums["approx_kl"] = sums.get("approx_kl", 0.0) + kl
-        with torch.no_grad():
-            for average, present in zip(
-                self.averaged.parameters(), actor.parameters(), strict=True
-            ):
-                average.lerp_(present, 1 - config.ema)
+        polyak_update(self.averaged, actor, config.ema)
         # Only now: before, the samples were seen through the eyes of the policy that drew them.
         actor.update_normalizer(obs, self.processes)
         critic_obs = rollout.critic_obs[:-1].flatten(0, 1)
         critic.update_normalizer(critic_obs, self.processes)
-        for average, present in zip(self.averaged.buffers(), actor.buffers(), strict=True):
-            average.copy_(present)
+        copy_normalizer(self.averaged, actor)
         return {
             "perf/learn_s": time.perf_counter() - tick,
             **{f"losses/{key}": value / updates for key, value in sums.items()},
@@ -581,145 +508,104 @@ LEARNER_NICE = 4  # by how much the overlapping learner's thread stands back beh
 
 def main(config: Config) -> None:
     """Train, evaluate, export."""
-    # 1. Everything that can be refused is refused here, before a file is made.
-    clips = load_motions(config.motion)
-    name = "+".join(clip.name for clip in clips[:3]) + ("+..." if len(clips) > 3 else "")
-    on_host = config.backend == "mujoco"
-    if not on_host:  # one device does one thing at a time
+    # Everything that can be refused is refused before a file is made.
+    if config.run.backend != "mujoco":  # one device does one thing at a time
         config = dataclasses.replace(config, overlap=False)
-    processes = Processes()
-    settings = json.dumps(identity(config, clips, processes))
-    keys = ("task", "actor", "learner", "processes")
-    with claim_run(
-        config, f"{name}__ppo_track__{config.seed}", settings, "task", keys,
-        "settings or motions", processes,
+    clips, processes = load_motions(config.motion), Processes()
+    if processes.count > 1 and config.run.backend != "mujoco":
+        raise ConfigError(
+            f"backend is '{config.run.backend}', expected mujoco for several processes."
+        )
+    settings = settings_of(
+        config, clips=[clip.sha256() for clip in clips], processes=processes.count, **CONSTANT
+    )
+    with tracker_run(
+        config.run, "ppo_track", clips, settings, ("task", "actor", "learner", "processes"),
+        batch_size=config.num_steps * config.num_envs * processes.count,
+        total_timesteps=config.total_timesteps, processes=processes,
     ) as run:  # fmt: skip
-        train(config, clips, name, settings, processes, run)
+        train(config, run)
 
 
-def train(
-    config: Config, clips: list[Clip], name: str, settings: str, processes: Processes, run: Run
-) -> None:  # fmt: skip
-    """The run itself, in its folder.
-
-    Args:
-        config: settings.
-        clips: the motions.
-        name: what they are called together.
-        settings: what a checkpoint must have in common with this run.
-        processes: of the run.
-        run: its folder, and the checkpoint that is there.
-    """
-    on_host, saved = config.backend == "mujoco", run.saved
-    threads = config.threads or cli.available_cores()
-    # With overlap, physics has all the cores, and policy and learner share what it leaves idle.
+def train(config: Config, run: TrackerRun) -> None:
+    """The run itself, in its folder."""
+    clips, processes, saved = run.clips, run.processes, run.saved
+    # 1. Threads and seeds. With overlap, physics has all the cores, and policy and learner share
+    # what it leaves idle.
+    threads = config.run.threads or cli.available_cores()
     learn_threads = max(1, threads // 2) if config.overlap else threads
     torch.set_num_threads(learn_threads)
-    if processes.count > 1 and not on_host:
-        raise ConfigError(f"backend is '{config.backend}', expected mujoco for several processes.")
-    first = processes.rank == 0  # it alone evaluates and writes
-    own_seed = config.seed + 10_000 * processes.rank
-    torch.manual_seed(config.seed)  # the same initial weights everywhere
+    own_seed = config.run.seed + 10_000 * processes.rank
+    torch.manual_seed(config.run.seed)  # the same initial weights everywhere
 
-    # 2. Environments and networks.
-    robots = HostRobots(config, clips) if on_host else DeviceRobots(config, clips, own_seed)
+    # 2. Environments, networks, storage.
+    T, N, A = config.num_steps, config.num_envs, g1.NUM_JOINTS  # noqa: N806
+    robots = make_robots(clips, config.task, N, config.run, own_seed)
     task, device = robots.task, robots.device
     generator = torch.Generator(device).manual_seed(own_seed)
-    eval_env = evaluation_env(config, clips)
-    robust_env = evaluation_env(config, clips, "robust") if config.robust_every else None
+    evaluation = Evaluation(
+        clips, config.task, config.run.threads, robust=bool(config.run.robust_every)
+    )
     learner = Learner(config, task, processes, device)
     if config.start_from is not None and saved is None:
-        begin_with((learner.actor, learner.averaged), config)
+        begin_with((learner.actor, learner.averaged), config.start_from, spec_of(config.task))
     acting = copy.deepcopy(learner.actor)  # the learner's own may change while this one acts
-    T, N, A = config.num_steps, config.num_envs, g1.NUM_JOINTS  # noqa: N806
-    batch_size = T * N * processes.count
-    num_iterations = config.total_timesteps // batch_size
-    if not num_iterations:
-        raise ConfigError(
-            f"total_timesteps {config.total_timesteps} is less than one iteration of "
-            f"{processes.count} processes, {batch_size}."
-        )
     rollout = Rollout(config, task.observation_size, task.critic_size, device)
     pending: Rollout | None = None  # collected, not yet learned from
+    noise = torch.zeros(N, A, device=device)
+    episodes = Episodes(robots)
+    level = 0.0 if config.curriculum else 1.0
 
     # 3. Start afresh, or from the checkpoint.
-    iteration, begun_at, train_s = 0, 0, 0.0
-    noise = torch.zeros(N, A, device=device)
-    episode_return = torch.zeros(N, dtype=torch.float64, device=device)
-    episode_length = torch.zeros(N, dtype=torch.long, device=device)
-    level, commits = 0.0 if config.curriculum else 1.0, []
-    evaluation: dict[str, float] = {}
-    first_pass: dict[str, float] = {}
     if saved is None:
-        robots.set_level(level)
+        robots.set_difficulty(level, failure_distance_scale(level))
         obs, obs_critic = robots.reset(own_seed)
-        # Else every robot that survives is cut off by the time limit in the same step.
+        # Otherwise the time limit would cut off every robot that survives in the same step.
         if config.task.episode_s is not None:
             robots.spread_ends(round(config.task.episode_s / CONTROL_DT))
         for network in (learner.actor, learner.averaged):
             network.update_normalizer(obs, processes)
         learner.critic.update_normalizer(obs_critic, processes)
     else:
-        begun_at = saved["iteration"] * batch_size
-        check_resumed(config, run, begun_at)
         learner.set_state(saved)
-        own = as_arrays(saved["processes"][processes.rank])
+        mine = as_arrays(saved["processes"][processes.rank])
         robots.reset(own_seed)
-        robots.set_state(own["robots"])
-        if own["pending"]:
+        robots.set_state(mine["robots"])
+        if mine["pending"]:
             pending = Rollout(config, task.observation_size, task.critic_size, device)
-            pending.set_state(own["pending"])
-        generator.set_state(torch.from_numpy(own["torch_generator"]))
-        obs, obs_critic, noise, episode_return, episode_length = (
-            torch.from_numpy(own[name]).to(device)
-            for name in ("obs", "critic_obs", "noise", "episode_return", "episode_length")
+            pending.set_state(mine["pending"])
+        generator.set_state(torch.from_numpy(mine["torch_generator"]))
+        obs, obs_critic, noise = (
+            torch.from_numpy(mine[name]).to(device) for name in ("obs", "critic_obs", "noise")
         )
-        iteration, train_s = saved["iteration"], saved["train_s"]
-        evaluation, level = saved["evaluation"], saved["level"]
-        first_pass, commits = saved["first_pass"], saved["commits"]
+        episodes.set_state(mine)
+        level = saved["level"]
     acting.load_state_dict(learner.actor.state_dict())
-    # Every state of the source that had a part in the weights.
-    if (commit := cli.commit()) is not None and commit not in commits:
-        commits.append(commit)
-    log: Logger | None = None
-    if first:
-        record = config_record(config, "ppo_track")
-        log = Logger(run.path, config, record, begun_at, num_iterations * batch_size)
-        begun = write_record(run.path, record, begun_at)
-        print(
-            f"motion {name} ({sum(clip.duration_s for clip in clips):.1f} s), backend "
-            f"{config.backend}, {processes.count} x {N} robots, {threads} threads each, "
-            f"{config.total_timesteps:,} steps, {begun} -> {run.path}"
-        )
-
-    last_save = -np.inf
-    clock = Clock(train_s)
-    stop = asked = False
+    network_record = {"residual": config.residual, "activation": ACTIVATION}
+    run.begin_training(
+        config_record(config, "ppo_track", env_id="BMTrack-G1-v0", network=network_record),
+        f"{processes.count} x {N} robots, {threads} threads each",
+    )
     if config.overlap:
         # Python's threads take turns: by default after 5 ms, a quarter of a step of all robots.
         sys.setswitchinterval(0.0005)
-    run.listen()
     background = ThreadPoolExecutor(1, initializer=_stand_back, initargs=(learn_threads,))
-    while iteration < num_iterations and not stop:
+    while run.goes_on:
         if config.schedule == "exponential":
             ratio = config.final_learning_rate / config.learning_rate
-            learner.learning_rate = config.learning_rate * ratio ** (iteration / num_iterations)
+            learner.learning_rate = config.learning_rate * ratio**run.share
         elif config.schedule == "inverse":
-            passed = iteration * batch_size / config.halved_after
-            learner.learning_rate = config.learning_rate / (1 + passed)
+            learner.learning_rate = config.learning_rate / (1 + run.step / config.halved_after)
         # 4. Learn in the background from what the last iteration collected.
         learning: Future[dict[str, float]] | None = None
         if pending is not None:
-            learning = background.submit(learner.learn, pending, iteration - 1)
+            learning = background.submit(learner.learn, pending, run.iteration - 1)
         # 5. Collect.
         tick = time.perf_counter()
         std = acting.log_std.detach().exp()
         fresh_log_std = acting.fresh_log_std().detach()
         fresh_std = fresh_log_std.exp()
         rollout.log_std.copy_(fresh_log_std)
-        # Of the iteration: failures, episodes that ended, their returns and lengths, reward terms.
-        counts = torch.zeros(4, dtype=torch.float64, device=device)
-        terms = torch.zeros(len(robots.term_names), device=device)
         for t in range(T):
             rollout.obs[t], rollout.critic_obs[t] = obs, obs_critic
             with torch.no_grad():
@@ -728,25 +614,16 @@ def train(
                 chosen = mean + fresh_std * torch.randn(N, A, generator=generator, device=device)
                 noise = chosen - mean + carried
             rollout.mean[t], rollout.chosen[t] = mean, chosen
-            obs, obs_critic, reward, terminated, truncated, final, means = robots.step(mean + noise)
-            done = terminated | truncated
-            rollout.reward[t], rollout.done[t], rollout.truncated[t] = reward, done, truncated
-            if final is not None:
-                rollout.final_critic_obs[t] = final
-            episode_return += reward
-            episode_length += 1
-            ended = done.double()
-            counts += torch.stack([
-                terminated.sum(), done.sum(), (episode_return * ended).sum(),
-                (episode_length * ended).sum(),
-            ])  # fmt: skip
-            keep = ~done
-            noise *= keep[:, None]
-            episode_return *= keep
-            episode_length *= keep
-            terms += means
+            step = robots.step(mean + noise)
+            obs, obs_critic, done = step.obs, step.critic_obs, step.terminated | step.truncated
+            rollout.reward[t], rollout.done[t], rollout.truncated[t] = (
+                step.reward, done, step.truncated
+            )  # fmt: skip
+            if step.final_critic_obs is not None:
+                rollout.final_critic_obs[t] = step.final_critic_obs
+            episodes.add(step)
+            noise *= ~done[:, None]
         rollout.critic_obs[T] = obs_critic
-        failures, episodes, returns, lengths = counts.tolist()
         collect_s = time.perf_counter() - tick
 
         # 6. What was learned meanwhile acts from now on.
@@ -755,108 +632,41 @@ def train(
             spare = pending or Rollout(config, task.observation_size, task.critic_size, device)
             pending, rollout = rollout, spare
         else:
-            learned = learner.learn(rollout, iteration)
+            learned = learner.learn(rollout, run.iteration)
         acting.load_state_dict(learner.actor.state_dict())
         robots.read_statistics()
         processes.average_statistics(robots.sampler.failures, robots.sampler.visits)
         if config.curriculum:
-            level = next_level(level, robots.sampler.hardest_s(), config)
-            robots.set_level(level)
-        iteration += 1
-        step = iteration * batch_size
+            level = next_level(level, robots.sampler.hardest_s(), config.curriculum_s)
+            robots.set_difficulty(level, failure_distance_scale(level))
+        run.iteration += 1
 
-        # 7. Log, evaluate, save.
+        # 7. Evaluate, log, save.
         row = {
-            "charts/time_to_failure_s": T * N * CONTROL_DT / max(failures, 1),
-            "perf/collect_s": collect_s,
-            "perf/cpu_s": clock.cpu_s,
-            "charts/learning_rate": learner.learning_rate,
-            **learned,
-            **mean_errors(robots),
-            "track/action_std": std.mean().item(),
-            "track/level": level,
-            **{
-                f"reward/{k}": v / T for k, v in zip(robots.term_names, terms.tolist(), strict=True)
-            },
+            **episodes.figures(), "perf/collect_s": collect_s, "perf/cpu_s": run.clock.cpu_s,
+            "charts/learning_rate": learner.learning_rate, **learned, **mean_errors(robots),
+            "track/action_std": std.mean().item(), "track/level": level,
             **{f"sampling/{key}": value for key, value in robots.sampler.metrics().items()},
-        }
-        if episodes:
-            row["charts/episodic_return"] = returns / episodes
-            row["charts/episodic_length"] = lengths / episodes
-        last = iteration == num_iterations
-        due = (
-            config.eval_every
-            and step // config.eval_every > (step - batch_size) // config.eval_every
-        )
-        if due or last:
-            evaluation = processes.first_says(evaluate(learner.averaged, eval_env) if first else {})
-            if robust_env and (last or step // config.eval_every % config.robust_every == 0):
-                with clock.stopped():
-                    share = robust_share(learner.averaged, robust_env) if first else 0.0
-                    evaluation["robust"] = processes.first_says(share)
-            row |= {f"eval/{key}": value for key, value in evaluation.items()}
-        train_s = clock.wall_s
-        if evaluation.get("success") == 1.0 and not first_pass:
-            first_pass = {"env_steps": step, "wall_s": train_s}
-        stop = (config.stop_when_passed and bool(first_pass)) or (
-            config.stop_when_robust and evaluation.get("robust", 0.0) >= ROBUST
-        )
-        if log is not None:
-            log.write(step, iteration, train_s, row, evaluation)
-        asked = run.asked is not None
-        save = time.perf_counter() - last_save > config.checkpoint_s or stop or asked or (
-            iteration in (1, num_iterations)
-        )  # fmt: skip
-        save, asked = processes.first_says((save, asked))
-        stop |= asked
-        if save:
-            last_save = time.perf_counter()
+        }  # fmt: skip
+        row |= run.evaluate(learner.averaged, evaluation)
+        run.log_training(row)
+        if run.save_due():
             states = processes.gather({
                 "robots": robots.get_state(), "pending": pending.get_state() if pending else {},
                 "torch_generator": generator.get_state().numpy(), "noise": noise.cpu(),
-                "obs": obs.cpu(), "critic_obs": obs_critic.cpu(),
-                "episode_return": episode_return.cpu(), "episode_length": episode_length.cpu(),
+                "obs": obs.cpu(), "critic_obs": obs_critic.cpu(), **episodes.get_state(),
             })  # fmt: skip
-            if first:
-                save_checkpoint(
-                    run.checkpoint,
-                    {
-                        "task": settings,
-                        "iteration": iteration, "train_s": train_s, "env_steps": step,
-                        "level": level, "commits": commits, "evaluation": evaluation,
-                        "first_pass": first_pass, **learner.get_state(), "processes": states,
-                    },
-                )  # fmt: skip
+            run.save({"level": level, **learner.get_state(), "processes": states})
     background.shutdown()
-    processes.close()
-    if log is not None:
-        log.close()
-    if asked:
-        run.leave(f"{iteration * batch_size:,} steps")
-    run.stop_listening()
-    if log is None:
-        return
 
     # 8. What leaves the project.
-    export(
-        run.path, config, learner.averaged, clips, "ppo_track", evaluation, first_pass,
-        iteration * batch_size, train_s, commits,
-    )  # fmt: skip
-    if first_pass:
-        print(
-            f"completed by the clip protocol after {first_pass['env_steps']:,} steps, "
-            f"{first_pass['wall_s'] / 60:.1f} min"
-        )
-    # A robot that fell in its first step has no frame with an error.
-    error = f"{evaluation['mpkpe_mm']:.0f} mm" if evaluation["survival"] > 0 else "-"
-    print(
-        f"clip protocol: survived {evaluation['survival']:.1%}, mpkpe {error}; "
-        f"results in {run.path}"
-    )
+    if run.end():
+        run.export(
+            learner.averaged, config.task, algorithm="ppo_track", num_envs=N,
+            motion=config.motion[0],
+        )  # fmt: skip
     robots.env.close()
-    eval_env.close()
-    if robust_env is not None:
-        robust_env.close()
+    evaluation.close()
 
 
 def _stand_back(threads: int) -> None:

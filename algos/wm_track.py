@@ -32,14 +32,12 @@ from __future__ import annotations
 import copy
 import dataclasses
 import functools
-import json
 import math
 import sys
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -48,14 +46,28 @@ from torch import Tensor, nn
 
 from bm_envs import cli
 from bm_envs.errors import ConfigError
-from bm_envs.evaluation import ROBUST
+from bm_envs.learning.evaluation import Evaluation
+from bm_envs.learning.folder import as_arrays
+from bm_envs.learning.networks import (
+    UNCHANGED,
+    Mirror,
+    Network,
+    TrackingPolicy,
+    as_mirror,
+    begin_with,
+    copy_normalizer,
+    polyak_update,
+    use_bfloat16,
+)
+from bm_envs.learning.processes import Processes
+from bm_envs.learning.robots import Episodes, Robots, make_robots, mean_errors
+from bm_envs.learning.run import Flags, config_record, settings_of
+from bm_envs.learning.tracker import TrackerRun, TrackerRunConfig, spec_of, tracker_run
 from bm_envs.motion import suites
-from bm_envs.motion.clip import Clip
 from bm_envs.motion.library import load_motions
 from bm_envs.robots import g1
 from bm_envs.robots.observation_terms import layout, mirror_map
 from bm_envs.rotations import quat_normalize, quat_to_matrix
-from bm_envs.run_files import Run, as_arrays, claim_run, save_checkpoint
 from bm_envs.tasks.track.config import (
     CONTROL_DT,
     RewardConfig,
@@ -66,30 +78,6 @@ from bm_envs.tasks.track.config import (
 from bm_envs.tasks.track.rewards import OPTIONAL, TRACKED, action_accel, joint_accel
 from bm_envs.tasks.track.rows import ANCHOR, FEET, Reference
 from bm_envs.tasks.track.task import TrackTask
-from bm_envs.training import (
-    UNCHANGED,
-    Clock,
-    DeviceRobots,
-    HostRobots,
-    Logger,
-    Mirror,
-    Network,
-    Processes,
-    TrackingPolicy,
-    as_mirror,
-    begin_with,
-    check_resumed,
-    config_record,
-    evaluate,
-    evaluation_env,
-    export,
-    has_native_bfloat16,
-    identity,
-    mean_errors,
-    next_level,
-    robust_share,
-    write_record,
-)
 
 J = g1.NUM_JOINTS
 
@@ -108,27 +96,8 @@ class Config:
     """Motions: names, files, cuts such as 'walk1[5:15]'. Several: one policy for all."""
     suite: suites.Suite | None = None
     """All motions of a suite in their place."""
-    run_dir: Path | None = None
-    """Where the run is kept; default runs/<motion>__wm_track__<seed>, with __2 and so on
-    behind it where that is a run with other settings."""
-    resume: bool = False
-    """Go on from the run directory's checkpoint, with the numbers the run would have had."""
-    seed: int = 1
-    """Seed of everything random."""
-    backend: str = "mujoco"
-    """Physics backend of training."""
-    device: str | None = None
-    """Of a backend that has a choice, "cpu" or "cuda:0"; None: a GPU where there is one."""
-    threads: int = 0
-    """CPU threads of physics and learner; 0: all cores this process may use."""
-    track: bool = False
-    """Log to Weights & Biases as well (needs the package wandb)."""
-    wandb_project_name: str = "bm-envs"
-    """Project of the Weights & Biases run."""
-    capture_video: bool = False
-    """Write video.mp4 of the final policy (needs the extra `viz`)."""
-    no_motion: bool = False
-    """Leave the reference motion out of policy.onnx (for motions that may not be passed on)."""
+    run: Flags[TrackerRunConfig] = TrackerRunConfig(eval_every=10_000)
+    """Where the run is kept, how it is evaluated and when it ends."""
 
     start_from: str | None = None
     """A policy to go on from (run directory, file or shipped name): its network becomes the
@@ -139,17 +108,6 @@ class Config:
     """Robots, N."""
     num_steps: int = 8
     """Steps per robot and iteration, T."""
-    eval_every: int = 10_000
-    """Control steps between evaluations by the `clip` protocol; 0: only at the end."""
-    stop_when_passed: bool = False
-    """End training at the first evaluation in which every clip is completed."""
-    robust_every: int = 0
-    """Evaluations from one that has the `robust` protocol as well, 100 episodes a clip, to the next
-    (`eval/robust`; its time is not counted); 0: none."""
-    stop_when_robust: bool = False
-    """End training at the first of those that completes 95 % of its episodes."""
-    checkpoint_s: float = 30.0
-    """Seconds between checkpoints (the first follows the first iteration)."""
     capacity: int = 100_000
     """Control steps in the replay buffer, over all robots."""
     warmup_iterations: int = 16
@@ -209,7 +167,7 @@ class Config:
     muon: bool = False
     """Hidden weight matrices learn by Muon in place of Adam (needs PyTorch 2.9)."""
     curriculum: bool = True
-    """Raise the difficulty (`set_level`) from 0 to 1 as the policy learns to stay up, as
+    """Raise the difficulty from 0 to 1 as the policy learns to stay up, as
     `ppo_track.py` does."""
     curriculum_s: float = 5.0
     """Robot seconds per failure in the hardest tenth of the clips above which the level rises."""
@@ -248,8 +206,6 @@ class Config:
             if not getattr(self, name) > 0:
                 raise ConfigError(f"{name} is {getattr(self, name)}, expected a positive number.")
         batch = self.num_envs * self.num_steps
-        if self.stop_when_robust and not self.robust_every:
-            raise ConfigError("stop_when_robust needs robust_every, which is 0.")
         if self.total_timesteps < batch:
             raise ConfigError(
                 f"total_timesteps {self.total_timesteps} is less than one iteration of num_envs * "
@@ -283,11 +239,12 @@ class Config:
 def gpu() -> Config:
     """One policy for many clips on a GPU: sizes of the published followers. Not tuned."""
     return Config(
-        preset="gpu", backend="mujoco_warp", num_envs=2048, num_steps=4, capacity=2_000_000,
+        preset="gpu", num_envs=2048, num_steps=4, capacity=2_000_000,
         total_timesteps=60_000_000, model_updates=1, policy_updates=1, model_batch=4096,
         policy_batch=4096, model_hidden=(1024, 1024), hidden=(1024, 512, 256), recent=500_000,
         learning_rate=3e-4, final_learning_rate=1e-4, model_learning_rate=3e-4,
-        eval_every=10_000_000, checkpoint_s=300.0, overlap=False,
+        overlap=False,
+        run=TrackerRunConfig(backend="mujoco_warp", eval_every=10_000_000, checkpoint_s=300.0),
     )  # fmt: skip
 
 
@@ -861,7 +818,7 @@ class Collector:
     The noise of a robot lasts from step to step; the first robot has none, the last twice the mean.
     """
 
-    def __init__(self, config: Config, robots: HostRobots | DeviceRobots, seed: int) -> None:
+    def __init__(self, config: Config, robots: Robots, seed: int) -> None:
         self.config, self.robots = config, robots
         self.device = device = robots.device
         self.generator = torch.Generator(device).manual_seed(seed)
@@ -869,8 +826,7 @@ class Collector:
         self.spread = torch.linspace(0, 2 * config.action_noise, n, device=device)[:, None]
         self.obs, _ = robots.reset(seed)
         self.noise, self.last_action = (torch.zeros(n, J, device=device) for _ in range(2))
-        self.episode_return = torch.zeros(n, dtype=torch.float64, device=device)
-        self.episode_length = torch.zeros(n, dtype=torch.long, device=device)
+        self.episodes = Episodes(robots)
 
     @torch.no_grad()
     def run(
@@ -879,9 +835,6 @@ class Collector:
         """Some steps of all robots; the observations `[T N, O]`, and what is logged."""
         config, robots, tick = self.config, self.robots, time.perf_counter()
         fresh = math.sqrt(1 - config.noise_correlation**2)
-        # Failures, episodes that ended, their returns and lengths; reward terms.
-        counts = torch.zeros(4, dtype=torch.float64, device=self.device)
-        terms = torch.zeros(len(robots.term_names), device=self.device)
         seen = []
         for _ in range(steps):
             seen.append(self.obs.clone())
@@ -890,48 +843,33 @@ class Collector:
             action = policy.mean(self.obs) + self.noise
             default = robots.default_joint_pos().clone()
             before = Starts(*robots.state(), self.last_action, default, *robots.rows())
-            self.obs, _, reward, terminated, truncated, _, means = robots.step(action)
-            done = terminated | truncated
+            step = robots.step(action)
+            done = step.terminated | step.truncated
             buffer.add(before, default + policy.action_scale * action, done)
-            self.episode_return += reward
-            self.episode_length += 1
-            ended = done.double()
-            counts += torch.stack([
-                terminated.sum(), done.sum(), (self.episode_return * ended).sum(),
-                (self.episode_length * ended).sum(),
-            ])  # fmt: skip
-            keep = ~done
-            self.noise = self.noise * keep[:, None]
-            self.last_action = action * keep[:, None]
-            self.episode_return *= keep
-            self.episode_length *= keep
-            terms += means
-        failures, episodes, returns, lengths = counts.tolist()
-        told = {
-            "charts/time_to_failure_s": steps * len(self.noise) * CONTROL_DT / max(failures, 1),
-            "perf/collect_s": time.perf_counter() - tick,
-            **{
-                f"reward/{name}": value / steps
-                for name, value in zip(robots.term_names, terms.tolist(), strict=True)
-            },
-        }
-        if episodes:
-            told["charts/episodic_return"] = returns / episodes
-            told["charts/episodic_length"] = lengths / episodes
-        return torch.cat(seen), told
+            self.obs = step.obs
+            self.episodes.add(step)
+            self.noise = self.noise * ~done[:, None]
+            self.last_action = action * ~done[:, None]
+        collect_s = time.perf_counter() - tick
+        metrics = {**self.episodes.figures(), "perf/collect_s": collect_s}
+        return torch.cat(seen), metrics
 
-    _STATE = ("obs", "noise", "last_action", "episode_return", "episode_length")
+    _STATE = ("obs", "noise", "last_action")
 
     def get_state(self) -> dict[str, Any]:
         """For a checkpoint."""
         own = {name: getattr(self, name).cpu() for name in self._STATE}
-        return {**own, "env": self.robots.get_state(), "generator": self.generator.get_state()}
+        return {
+            **own, **self.episodes.get_state(), "env": self.robots.get_state(),
+            "generator": self.generator.get_state(),
+        }  # fmt: skip
 
     def set_state(self, state: dict[str, Any]) -> None:
         """What `get_state` returned, or a checkpoint holds of it."""
         self.robots.set_state(as_arrays(state["env"]))
         for name in self._STATE:
             setattr(self, name, state[name].to(self.device))
+        self.episodes.set_state(state)
         self.generator.set_state(state["generator"])
 
 
@@ -1351,12 +1289,6 @@ class Optimizer:
             part.load_state_dict(saved)
 
 
-@torch.no_grad()
-def _follow(average: Network, present: Network, decay: float) -> None:
-    for mean, value in zip(average.parameters(), present.parameters(), strict=True):
-        mean.lerp_(value, 1 - decay)
-
-
 def _means(sums: list[dict[str, Tensor]]) -> dict[str, float]:
     return {k: torch.stack([row[k] for row in sums]).mean().item() for k in (sums or [{}])[0]}
 
@@ -1368,7 +1300,7 @@ class ModelLearner:
         self.config = config
         self.model = WorldModel(config).to(device)
         self.optimizer = Optimizer([self.model.network, self.model.linear], config)
-        self.generator = torch.Generator(device).manual_seed(config.seed + 2)
+        self.generator = torch.Generator(device).manual_seed(config.run.seed + 2)
         self.graph = Graph(self.differentiate, config.cuda_graphs and device.type == "cuda")
 
     def update_normalizer(self, buffer: Buffer, steps: int) -> None:
@@ -1423,7 +1355,13 @@ class PolicyLearner:
     def __init__(self, config: Config, task: TrackTask, device: torch.device) -> None:
         self.config = config
         self.actor = TrackingPolicy(
-            task.observation_size, config, task.nominal_joint_pos, task.action_scale
+            config.task.observations,
+            config.hidden,
+            task.nominal_joint_pos,
+            task.action_scale,
+            activation=config.activation,
+            residual=config.residual,
+            symmetry=config.symmetry,
         ).to(device)
         self.averaged = copy.deepcopy(self.actor)  # what is evaluated and exported
         self.imagination = Imagination(config, task, Goals(task, device)).to(device)
@@ -1435,7 +1373,7 @@ class PolicyLearner:
         ).to(device)  # fmt: skip
         self.target = copy.deepcopy(self.critic)  # its average, to which it is fitted
         self.critic_optimizer = Optimizer([self.critic], config)
-        self.generator = torch.Generator(device).manual_seed(config.seed + 1)
+        self.generator = torch.Generator(device).manual_seed(config.run.seed + 1)
         self.graph = Graph(self.differentiate, config.cuda_graphs and device.type == "cuda")
 
     def objective(self, dream: Dream, model: WorldModel) -> Tensor:
@@ -1467,7 +1405,7 @@ class PolicyLearner:
         error = (self.worth(self.critic, seen[:-1], model) - wanted) * dream.counted
         loss = (error * error).mean()
         self.critic_optimizer.descend(self.critic_optimizer.differentiate(loss), learning_rate)
-        _follow(self.target, self.critic, config.critic_ema)
+        polyak_update(self.target, self.critic, config.critic_ema)
         return loss.detach()
 
     def differentiate(self, model: WorldModel, *inputs: Tensor) -> tuple[Dream, Tensor]:
@@ -1487,7 +1425,7 @@ class PolicyLearner:
             noise = self.imagination.draw_noise(len(update[0]), level, self.generator)
             dream, norm = self.graph(model, *update, *noise)
             self.optimizer.descend(norm, learning_rate)
-            _follow(self.averaged, self.actor, self.config.ema)
+            polyak_update(self.averaged, self.actor, self.config.ema)
             row = {
                 "losses/policy": (dream.cost * dream.counted).mean(),
                 "losses/policy_norm": norm.clone(), "imagined/pos_m": dream.distance[-1].mean(),
@@ -1500,8 +1438,7 @@ class PolicyLearner:
     def update_normalizer(self, obs: Tensor) -> None:
         """Fold in observations `[B, O]` of real robots."""
         self.actor.update_normalizer(obs)
-        for average, present in zip(self.averaged.buffers(), self.actor.buffers(), strict=True):
-            average.copy_(present)
+        copy_normalizer(self.averaged, self.actor)
 
     def get_state(self) -> dict[str, Any]:
         """For a checkpoint."""
@@ -1527,6 +1464,23 @@ class PolicyLearner:
 # --- training -----------------------------------------------------------------------------------
 
 
+def next_level(level: float, hardest_s: float, config: Config) -> float:
+    """The curriculum's level after an iteration: up while robots stay up, else down.
+
+    Args:
+        level: the present one, 0 to 1.
+        hardest_s: robot seconds per failure in the hardest tenth of the clips.
+        config: its `curriculum_s` is what `hardest_s` has to exceed, its `curriculum_step` the way.
+    """
+    change = config.curriculum_step if hardest_s > config.curriculum_s else -config.curriculum_step
+    return float(np.clip(level + change, 0.0, 1.0))
+
+
+def failure_distance_scale(level: float) -> float:
+    """Factor of the task's `failure_distance` at a curriculum's level, as in `ppo_track.py`."""
+    return 1 + 2 * level
+
+
 def main(config: Config) -> None:
     """Train, evaluate, export."""
     # 1. Everything that can be refused is refused here, before a file is made.
@@ -1534,106 +1488,77 @@ def main(config: Config) -> None:
         if config.motion != Config.motion:
             raise ConfigError("Both --motion and --suite are given, expected one of them.")
         config = dataclasses.replace(config, motion=suites.motions(config.suite))
-    clips = load_motions(config.motion)
-    name = "+".join(clip.name for clip in clips[:3]) + ("+..." if len(clips) > 3 else "")
-    processes = Processes()
+    clips, processes = load_motions(config.motion), Processes()
     if processes.count > 1:
         raise ConfigError("wm_track runs in one process, torchrun started several.")
-    settings = json.dumps(identity(config, clips, processes))
-    keys = ("task", "actor", "model", "buffer", "robots")
-    with claim_run(
-        config, f"{name}__wm_track__{config.seed}", settings, "task", keys, "settings or motions"
-    ) as run:
-        train(config, clips, name, settings, run)
+    settings = settings_of(config, clips=[clip.sha256() for clip in clips], processes=1)
+    with tracker_run(
+        config.run, "wm_track", clips, settings, ("task", "actor", "model", "buffer", "robots"),
+        batch_size=config.num_steps * config.num_envs, total_timesteps=config.total_timesteps,
+        processes=processes,
+    ) as run:  # fmt: skip
+        train(config, run)
 
 
-def train(config: Config, clips: list[Clip], name: str, settings: str, run: Run) -> None:
-    """The run itself, in its folder.
-
-    Args:
-        config: settings.
-        clips: the motions.
-        name: what they are called together.
-        settings: what a checkpoint must have in common with this run.
-        run: its folder, and the checkpoint that is there.
-    """
-    on_host, saved = config.backend == "mujoco", run.saved
-    threads = config.threads or cli.available_cores()
+def train(config: Config, run: TrackerRun) -> None:
+    """The run itself, in its folder."""
+    clips, saved = run.clips, run.saved
+    on_host = config.run.backend == "mujoco"
+    threads = config.run.threads or cli.available_cores()
     overlap = config.overlap and on_host and threads > 1
     learn_threads = max(1, threads // 2) if overlap else threads
     torch.set_num_threads(learn_threads)
-    torch.manual_seed(config.seed)
+    torch.manual_seed(config.run.seed)
 
     # 2. Environments and networks.
-    robots = HostRobots(config, clips) if on_host else DeviceRobots(config, clips, config.seed)
+    robots = make_robots(clips, config.task, config.num_envs, config.run, config.run.seed)
     task, device = robots.task, robots.device
-    eval_env = evaluation_env(config, clips)
-    robust_env = evaluation_env(config, clips, "robust") if config.robust_every else None
+    evaluation = Evaluation(
+        clips, config.task, config.run.threads, robust=bool(config.run.robust_every)
+    )
     policy, dynamics = PolicyLearner(config, task, device), ModelLearner(config, device)
     if config.start_from is not None and saved is None:
-        begin_with((policy.actor, policy.averaged), config)
+        begin_with((policy.actor, policy.averaged), config.start_from, spec_of(config.task))
     acting = copy.deepcopy(policy.actor)
     # What the policy learns in while the model goes on learning; needs no derivatives of its own.
     model = copy.deepcopy(dynamics.model).requires_grad_(False)
-    dynamics.model.rounded = model.rounded = config.bfloat16 == "on" or (
-        config.bfloat16 == "auto" and has_native_bfloat16(device)
-    )
+    dynamics.model.rounded = model.rounded = use_bfloat16(config.bfloat16, device)
     T, N = config.num_steps, config.num_envs  # noqa: N806
-    batch_size = T * N
-    num_iterations = config.total_timesteps // batch_size
     buffer = Buffer(config.capacity // N, N, device)
     # 3. Start afresh, or from the checkpoint.
-    iteration, begun_at, train_s = 0, 0, 0.0
-    level, commits = 0.0 if config.curriculum else 1.0, []
-    evaluation: dict[str, float] = {}
-    first_pass: dict[str, float] = {}
-    robots.set_level(level)
-    collector = Collector(config, robots, config.seed)
+    level = 0.0 if config.curriculum else 1.0
+    robots.set_difficulty(level, failure_distance_scale(level))
+    collector = Collector(config, robots, config.run.seed)
     if saved is None:
-        # Else every robot that survives is cut off by the time limit in the same step.
+        # Otherwise the time limit would cut off every robot that survives in the same step.
         if config.task.episode_s is not None:
             robots.spread_ends(round(config.task.episode_s / CONTROL_DT))
         policy.update_normalizer(collector.obs)
     else:
-        begun_at = saved["iteration"] * batch_size
-        check_resumed(config, run, begun_at)
         policy.set_state(saved)
         dynamics.set_state(saved)
         buffer.set_state(as_arrays(saved["buffer"]))
         collector.set_state(saved["robots"])
-        iteration, train_s = saved["iteration"], saved["train_s"]
-        evaluation, level = saved["evaluation"], saved["level"]
-        first_pass, commits = saved["first_pass"], saved["commits"]
+        level = saved["level"]
     acting.load_state_dict(policy.actor.state_dict())
     model.load_state_dict(dynamics.model.state_dict())
-    # Every state of the source that had a part in the weights.
-    if (commit := cli.commit()) is not None and commit not in commits:
-        commits.append(commit)
-    record = config_record(config, "wm_track")
-    log = Logger(run.path, config, record, begun_at, num_iterations * batch_size)
-    begun = write_record(run.path, record, begun_at)
-    print(
-        f"motion {name} ({sum(clip.duration_s for clip in clips):.1f} s), backend "
-        f"{config.backend}, {N} robots, {threads} threads, {config.total_timesteps:,} steps, "
-        f"{begun} -> {run.path}"
+    network_record = {"residual": config.residual, "activation": config.activation}
+    run.begin_training(
+        config_record(config, "wm_track", env_id="BMTrack-G1-v0", network=network_record),
+        f"{N} robots, {threads} threads",
     )
-
-    last_save = -np.inf
-    clock = Clock(train_s)
-    stop = False
     if overlap:
         # Python's threads take turns: by default after 5 ms, many kernels of the learner.
         sys.setswitchinterval(0.0005)
-    run.listen()
     background = ThreadPoolExecutor(1, initializer=torch.set_num_threads, initargs=(learn_threads,))
-    while iteration < num_iterations and not stop:
-        decay = (config.final_learning_rate / config.learning_rate) ** (iteration / num_iterations)
+    while run.goes_on:
+        decay = (config.final_learning_rate / config.learning_rate) ** run.share
         learning_rate = config.learning_rate * decay
 
         # 4. The policy learns in the model as it is, from states of the buffer as it is.
         learning: Future[dict[str, float]] | None = None
         learned: dict[str, float] = {}
-        if iteration >= config.warmup_iterations and config.policy_updates:
+        if run.iteration >= config.warmup_iterations and config.policy_updates:
             starts = buffer.starts(
                 (config.policy_updates, config.policy_batch), dynamics.generator,
                 max(1, config.recent // N),
@@ -1660,14 +1585,13 @@ def train(config: Config, clips: list[Clip], name: str, settings: str, run: Run)
         robots.read_statistics()
         if config.curriculum:
             level = next_level(level, robots.sampler.hardest_s(), config)
-            robots.set_level(level)
-        iteration += 1
-        step = iteration * batch_size
+            robots.set_difficulty(level, failure_distance_scale(level))
+        run.iteration += 1
 
         # 7. Log, evaluate, save.
         row = {
             **collected,
-            "perf/cpu_s": clock.cpu_s,
+            "perf/cpu_s": run.clock.cpu_s,
             "charts/learning_rate": learning_rate,
             **modelled,
             **learned,
@@ -1675,64 +1599,23 @@ def train(config: Config, clips: list[Clip], name: str, settings: str, run: Run)
             "track/level": level,
             **{f"sampling/{key}": value for key, value in robots.sampler.metrics().items()},
         }
-        last = iteration == num_iterations
-        due = (
-            config.eval_every
-            and step // config.eval_every > (step - batch_size) // config.eval_every
-        )
-        if due or last:
-            evaluation = evaluate(policy.averaged, eval_env)
-            if robust_env and (last or step // config.eval_every % config.robust_every == 0):
-                with clock.stopped():
-                    evaluation["robust"] = robust_share(policy.averaged, robust_env)
-            row |= {f"eval/{key}": value for key, value in evaluation.items()}
-        train_s = clock.wall_s
-        if evaluation.get("success") == 1.0 and not first_pass:
-            first_pass = {"env_steps": step, "wall_s": train_s}
-        stop = (config.stop_when_passed and bool(first_pass)) or (
-            config.stop_when_robust and evaluation.get("robust", 0.0) >= ROBUST
-        )
-        log.write(step, iteration, train_s, row, evaluation)
-        stop |= run.asked is not None
-        if time.perf_counter() - last_save > config.checkpoint_s or stop or iteration in (
-            1, num_iterations
-        ):  # fmt: skip
-            last_save = time.perf_counter()
-            save_checkpoint(
-                run.checkpoint,
-                {
-                    "task": settings,
-                    "iteration": iteration, "train_s": train_s, "env_steps": step,
-                    "level": level, "commits": commits, "evaluation": evaluation,
-                    "first_pass": first_pass, **policy.get_state(), **dynamics.get_state(),
-                    "buffer": buffer.get_state(), "robots": collector.get_state(),
-                },
-            )  # fmt: skip
+        row |= run.evaluate(policy.averaged, evaluation)
+        run.log_training(row)
+        if run.save_due():
+            run.save({
+                "level": level, **policy.get_state(), **dynamics.get_state(),
+                "buffer": buffer.get_state(), "robots": collector.get_state(),
+            })  # fmt: skip
     background.shutdown()
-    log.close()
-    run.leave(f"{iteration * batch_size:,} steps")
-    run.stop_listening()
 
     # 8. What leaves the project.
-    export(
-        run.path, config, policy.averaged, clips, "wm_track", evaluation, first_pass,
-        iteration * batch_size, train_s, commits,
+    run.end()
+    run.export(
+        policy.averaged, config.task, algorithm="wm_track", num_envs=N,
+        motion=config.motion[0],
     )  # fmt: skip
-    if first_pass:
-        print(
-            f"completed by the clip protocol after {first_pass['env_steps']:,} steps, "
-            f"{first_pass['wall_s'] / 60:.1f} min"
-        )
-    # A robot that fell in its first step has no frame with an error.
-    error = f"{evaluation['mpkpe_mm']:.0f} mm" if evaluation["survival"] > 0 else "-"
-    print(
-        f"clip protocol: survived {evaluation['survival']:.1%}, mpkpe {error}; "
-        f"results in {run.path}"
-    )
     robots.env.close()
-    eval_env.close()
-    if robust_env is not None:
-        robust_env.close()
+    evaluation.close()
 
 
 if __name__ == "__main__":

@@ -40,9 +40,9 @@ from bm_envs import cli
 from bm_envs.backends.base import SimulatorConfig, full_state, make_simulator
 from bm_envs.backends.host import make_host_simulator
 from bm_envs.errors import BackendUnavailable, BMError, ConfigError
+from bm_envs.learning.log import read_metrics
 from bm_envs.motion.library import load_motions
 from bm_envs.robots import g1
-from bm_envs.run_files import read_metrics
 from bm_envs.tasks.track.config import SamplingConfig, TrackConfig
 
 BACKEND = "mujoco_warp"

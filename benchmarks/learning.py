@@ -56,10 +56,10 @@ from bm_envs import cli, evaluation
 from bm_envs.envs import TrackVectorEnv
 from bm_envs.errors import BMError, ConfigError, unknown_name
 from bm_envs.evaluation import ROBUST
+from bm_envs.learning.log import read_metrics
 from bm_envs.motion import suites
 from bm_envs.policy import load_policy, read_run_config, training_figures
 from bm_envs.robots import g1
-from bm_envs.run_files import read_metrics
 from bm_envs.tasks.track.config import CONTROL_DT
 from bm_envs.tasks.track.rewards import OPTIONAL
 

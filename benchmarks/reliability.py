@@ -946,16 +946,16 @@ def checkpoints(count: int, rng: np.random.Generator) -> Iterator[Inputs]:
     """A trainer's checkpoint."""
     import torch
 
-    from bm_envs import run_files
+    from bm_envs.learning import folder as run_folder
 
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "checkpoint.pt")
         state = {"actor": {"w": torch.arange(4000.0)}, "iteration": 3, "name": "walk"}
-        run_files.save_checkpoint(path, state)
+        run_folder.save_checkpoint(path, state)
         good = path.read_bytes()
 
     def read(path: Path) -> None:
-        found = run_files.load_checkpoint(path, list(state))
+        found = run_folder.load_checkpoint(path, list(state))
         if not torch.equal(found["actor"]["w"], state["actor"]["w"]) or found["iteration"] != 3:
             raise ArithmeticError("other numbers than were saved")
 

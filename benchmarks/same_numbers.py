@@ -110,6 +110,8 @@ TRAINERS = {
     "--batch-size 32 --threads 1",
 }  # fmt: skip
 
+TIMES = ("train_s", "charts/SPS", "charts/windows_per_s")  # of metrics.jsonl, beside perf/
+
 
 def _run(folder: Path, script: str, *arguments: str) -> None:
     done = subprocess.run(
@@ -149,7 +151,8 @@ def of_trainers(steps: int) -> Iterator[tuple[str, str]]:
             _run(folder, f"algos/{script}.py", *words, "--run-dir", str(run), "--seed", "3")
             lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
             timeless = [
-                {k: v for k, v in line.items() if not k.startswith("perf/")} for line in lines
+                {k: v for k, v in line.items() if k not in TIMES and not k.startswith("perf/")}
+                for line in lines
             ]
             yield f"{script}, metrics", digest(json.dumps(timeless, sort_keys=True))
             checkpoint = torch.load(run / "checkpoint.pt", weights_only=True)

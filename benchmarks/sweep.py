@@ -28,8 +28,8 @@ from tyro.conf import UseAppendAction, arg
 
 from bm_envs import cli
 from bm_envs.errors import BMError, ConfigError
+from bm_envs.learning.folder import FolderHeld
 from bm_envs.policy import training_figures
-from bm_envs.run_files import FolderHeld
 
 SCRIPT = Path(__file__).resolve().parent.parent / "algos" / "ppo_track.py"
 PATIENCE_S = 60.0  # with another process in a run's folder

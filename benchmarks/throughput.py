@@ -53,11 +53,11 @@ from tyro.conf import FlagCreatePairsOff, arg
 import bm_envs
 from bm_envs.envs import TrackVectorEnv
 from bm_envs.errors import BMError, ConfigError
+from bm_envs.learning.log import read_metrics
 from bm_envs.motion.clip import save_npz
 from bm_envs.motion.library import load_motions
 from bm_envs.policy import read_run_config
 from bm_envs.robots import mjcf
-from bm_envs.run_files import read_metrics
 from bm_envs.tasks.track.config import SamplingConfig, TrackConfig
 
 What = Literal["raw_engine", "env", "single_env", "rollout_with_policy", "ppo"]

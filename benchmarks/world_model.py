@@ -29,9 +29,10 @@ import torch
 
 from bm_envs import cli
 from bm_envs.errors import ConfigError, PolicyError
+from bm_envs.learning.folder import load_checkpoint
+from bm_envs.learning.robots import HostRobots
 from bm_envs.motion.library import load_motions
 from bm_envs.policy import read_run_config
-from bm_envs.run_files import load_checkpoint
 from bm_envs.tasks.track.config import TrackConfig, with_changes
 
 
@@ -95,9 +96,9 @@ def restored(wm: Any, run: Path) -> tuple[Any, dict[str, Any], list[Any]]:
 
 def roll_outs(wm: Any, config: Config, run: Any, saved: dict[str, Any], clips: list[Any]) -> Any:
     """A buffer with the policy's own states, and its world model."""
-    settings = wm.dataclasses.replace(run, num_envs=config.num_envs, threads=1)
-    robots = wm.HostRobots(settings, clips)
-    robots.set_level(0.0)
+    settings = wm.dataclasses.replace(run, num_envs=config.num_envs)
+    robots = HostRobots(clips, settings.task, config.num_envs, threads=1)
+    robots.set_difficulty(0.0, 1.0)
     device = robots.device
     learner = wm.PolicyLearner(settings, robots.task, device)
     learner.actor.load_state_dict(saved["actor"])

@@ -23,6 +23,7 @@ MOVED: dict[str, str] = {
     "bm_envs.hub": "bm_envs.policy.hub",
     "bm_envs.native": "bm_envs.backends.native",
     "bm_envs.observation_terms": "bm_envs.robots.observation_terms",
+    "bm_envs.run_files": "bm_envs.learning",
     "bm_envs.tasks.guided.costs": "bm_envs.diffusion.costs",
     "bm_envs.tasks.guided.model": "bm_envs.diffusion.model",
     "bm_envs.tasks.guided.policy": "bm_envs.diffusion.task_policy",
@@ -34,6 +35,7 @@ MOVED: dict[str, str] = {
     "bm_envs.tasks.guided.steering": "bm_envs.diffusion.steering",
     "bm_envs.tasks.guided.task": "bm_envs.tasks.guided.robots",
     "bm_envs.tasks.guided.ways": "bm_envs.diffusion.ways",
+    "bm_envs.training": "bm_envs.learning",
     "bm_envs.web": "bm_envs.viewers.page",
 }
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import datetime
 import errno
 import hashlib
@@ -118,8 +119,12 @@ def check_outputs(config: Any) -> None:
     Raises:
         ConfigError: no file, or no folder, can be there.
     """
+    values = dict(vars(config)) if dataclasses.is_dataclass(config) else {}
+    for part in list(values.values()):
+        if dataclasses.is_dataclass(part):  # settings of the run, see `learning.run.RunConfig`
+            values |= {k: v for k, v in vars(part).items() if k not in values}
     for name in (*OUTPUT_FILES, *OUTPUT_FOLDERS):
-        path = getattr(config, name, None)
+        path = values.get(name)
         if not isinstance(path, Path):
             continue
         is_folder = name in OUTPUT_FOLDERS

@@ -245,7 +245,7 @@ def test_the_record_of_a_machine_says_what_pytorch_says_of_bfloat16():
     capabilities = getattr(torch.cpu, "get_capabilities", dict)()
     if not capabilities or not Path("/proc/cpuinfo").exists():
         pytest.skip("nothing to compare with: it wants PyTorch 2.10 and Linux")
-    from bm_envs.training import has_native_bfloat16
+    from bm_envs.learning.networks import has_native_bfloat16
 
     assert cli.machine()["bfloat16"] is has_native_bfloat16(torch.device("cpu"))
 

@@ -109,8 +109,19 @@ def call(tmp_path, monkeypatch, capsys):
         signal.signal(number, handler)
 
 
+def settings_of(config):
+    """Names and types of a class's settings, those of its run's among them."""
+    if not dataclasses.is_dataclass(config):
+        return  # tools/hub.py, with a class for each of its commands
+    for name, kind in typing.get_type_hints(config).items():
+        if dataclasses.is_dataclass(kind) and name == "run":
+            yield from settings_of(kind)
+        else:
+            yield name, kind
+
+
 def outputs_of(command):
-    fields = getattr(module_of(command).Config, "__dataclass_fields__", {})
+    fields = dict(settings_of(module_of(command).Config))
     names = [name for name in (*cli.OUTPUT_FILES, *cli.OUTPUT_FOLDERS) if name in fields]
     return [name for name in names if (command, name) != ("tools/export_onnx", "run_dir")]  # read
 
@@ -203,7 +214,7 @@ def test_every_command_is_tried():
         config = module_of(command).Config
         if not dataclasses.is_dataclass(config):
             continue  # tools/hub.py, with a class for each of its commands
-        for name, kind in typing.get_type_hints(config).items():
+        for name, kind in settings_of(config):
             if "Path" not in str(kind) or name in others:
                 continue
             positions = [key for key in INPUTS.get(command, ()) if key.startswith("#")]

@@ -25,7 +25,13 @@ ENGINES = {
     "backends.isaaclab_scene": "isaaclab",
     "deploy.unitree": "dds",
     "tasks.track.device": "warp",
-    "training": "train",
+    "learning.evaluation": "train",
+    "learning.networks": "train",
+    "learning.processes": "train",
+    "learning.returns": "train",
+    "learning.robots": "train",
+    "learning.run": "train",
+    "learning.tracker": "train",
 }
 # What a distribution brings beside its own name: packages of its wheel, and those that it pins.
 BRINGS = {
@@ -55,8 +61,7 @@ MAY_IMPORT = {
         "errors",
         "robots",
         "rotations",
-    },  # fmt: skip,
-    "run_files": {"cli", "errors", "policy.archive"},
+    },
     "tasks": {
         "backends.base",
         "backends.host",
@@ -81,7 +86,8 @@ MAY_IMPORT = {
     "adapters": {"envs", "errors", "tasks"},
     "evaluation": {"envs", "errors", "motion", "policy", "robots", "tasks"},
     "results": {"cli", "errors", "evaluation", "motion", "policy", "tasks"},
-    "training": {
+    "learning": {
+        "motion",
         "backends.base",
         "cli",
         "envs",
@@ -89,7 +95,6 @@ MAY_IMPORT = {
         "evaluation",
         "policy",
         "robots",
-        "run_files",
         "tasks",
     },
     "__init__": {"envs", "errors", "motion", "tasks"},
@@ -186,7 +191,7 @@ def test_the_package_imports_one_way():
         ("tasks.guided.observations", "diffusion.sampler"),
         ("diffusion.steering", "envs"),
         ("envs", "adapters.sb3"),
-        ("adapters.sb3", "training"),
+        ("adapters.sb3", "learning.run"),
         ("viewers.video", "backends.mujoco_cpu"),
         ("viewers.page", "envs"),
     ],

@@ -29,6 +29,8 @@ ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT / "algos"))
 import ppo_guided as ppo  # noqa: E402
 
+from bm_envs.learning.run import RunConfig  # noqa: E402
+
 TASKS = ["walk_perturb", "joystick", "waypoint", "obstacle"]
 SMALL = dict(
     num_envs=8, num_steps=16, total_timesteps=6 * 128, eval_every=128, eval_trials=2, hidden=(16,),
@@ -48,10 +50,17 @@ def standing(n, height=0.76):
     return qpos, np.zeros((n, 35))
 
 
+def config_of(**values):
+    """A configuration whose run's settings are given beside its own."""
+    names = [field.name for field in dataclasses.fields(RunConfig)]
+    own = {name: values.pop(name) for name in names if name in values}
+    return ppo.Config(run=dataclasses.replace(ppo.Config().run, **own), **values)
+
+
 def agent_of(seed=0, **changes):
     """An agent whose normalizer has seen something and whose actions are not near zero."""
     torch.manual_seed(seed)
-    agent = ppo.Agent(ppo.Config(**{**SMALL, **changes}))
+    agent = ppo.Agent(config_of(**{**SMALL, **changes}))
     agent.update_normalizer(torch.randn(200, len(agent.obs_mean)) + 0.5)
     with torch.no_grad():
         for parameter in agent.actor.parameters():
@@ -103,7 +112,7 @@ def test_adaptive_step_size_rule():
 
 
 def test_normalizer_gives_mean_and_variance_of_all_it_has_seen():
-    agent = ppo.Agent(ppo.Config(**SMALL, symmetry=False))
+    agent = ppo.Agent(config_of(**SMALL, symmetry=False))
     size = len(agent.obs_mean)
     torch.manual_seed(0)
     data = torch.randn(1000, size) * torch.rand(size) * 5 + 3.0
@@ -127,7 +136,7 @@ def made_up_samples(agent, count, seed=1):
 
 @pytest.mark.parametrize("symmetry", [True, False])
 def test_first_gradient_is_the_policy_gradient_and_that_of_the_squared_error(symmetry):
-    config = ppo.Config(**ONE, symmetry=symmetry, max_grad_norm=1e9, ent_coef=0.0, vf_coef=0.5)
+    config = config_of(**ONE, symmetry=symmetry, max_grad_norm=1e9, ent_coef=0.0, vf_coef=0.5)
     agent = agent_of(symmetry=symmetry)
     samples = made_up_samples(agent, 64)
     twin = copy.deepcopy(agent)
@@ -147,7 +156,7 @@ def test_first_gradient_is_the_policy_gradient_and_that_of_the_squared_error(sym
 @pytest.mark.parametrize("symmetry", [True, False])
 def test_divergence_is_from_the_policy_that_drew_the_samples(symmetry):
     """Only the entropy pulls: Adam's first step widens every log std by its step size, 0.01."""
-    config = ppo.Config(**{**ONE, "update_epochs": 2}, symmetry=symmetry, ent_coef=0.1)
+    config = config_of(**{**ONE, "update_epochs": 2}, symmetry=symmetry, ent_coef=0.1)
     agent = agent_of(symmetry=symmetry)
     samples = made_up_samples(agent, 64)._replace(advantage=torch.zeros(64))
     optimizer = torch.optim.Adam(agent.parameters(), 1e-2)
@@ -159,7 +168,7 @@ def test_divergence_is_from_the_policy_that_drew_the_samples(symmetry):
 
 
 def test_divergence_steers_the_policys_step_size_and_not_the_critics():
-    config = ppo.Config(**{**ONE, "update_epochs": 2}, desired_kl=1e-9)
+    config = config_of(**{**ONE, "update_epochs": 2}, desired_kl=1e-9)
     agent = agent_of()
     groups = [{"params": agent.policy()}, {"params": list(agent.critic.parameters())}]
     optimizer = torch.optim.Adam(groups, 1e-2)
@@ -174,7 +183,7 @@ def test_divergence_steers_the_policys_step_size_and_not_the_critics():
 
 
 def test_a_ratio_beyond_the_clip_gives_no_gradient_where_it_would_go_further():
-    config = ppo.Config(**ONE, symmetry=False, ent_coef=0.0, vf_coef=0.0)
+    config = config_of(**ONE, symmetry=False, ent_coef=0.0, vf_coef=0.0)
     for advantage, moves in ((1.0, False), (-1.0, True)):
         agent = agent_of(symmetry=False)
         samples = made_up_samples(agent, 4)
@@ -191,7 +200,7 @@ def test_a_ratio_beyond_the_clip_gives_no_gradient_where_it_would_go_further():
 
 
 def test_gradients_of_policy_and_critic_are_bounded_apart():
-    config = ppo.Config(**ONE, max_grad_norm=0.01)
+    config = config_of(**ONE, max_grad_norm=0.01)
     agent = agent_of()
     optimizer = torch.optim.Adam(agent.parameters(), 1e-3)
     samples = made_up_samples(agent, 64)
@@ -274,7 +283,7 @@ def test_mirrored_robot_in_the_mirrored_world_sees_the_mirrored_observation(name
 
 
 def test_symmetric_agent_acts_and_values_so_and_stays_so_while_it_learns():
-    config = ppo.Config(**SMALL)
+    config = config_of(**SMALL)
     agent = agent_of()
     obs = torch.randn(64, len(agent.obs_mean))
     before = agent.mean(obs).detach()
@@ -460,7 +469,7 @@ def test_evaluation_of_a_robot_that_obeys_one_that_stands_and_one_that_falls():
 
 
 def trained(run_dir, **changes):
-    ppo.main(ppo.Config(run_dir=run_dir, **{**SMALL, **changes}))
+    ppo.main(config_of(run_dir=run_dir, **{**SMALL, **changes}))
     return torch.load(run_dir / "checkpoint.pt", weights_only=True)
 
 
@@ -529,7 +538,7 @@ def test_a_finished_run_goes_on_as_the_longer_run(tmp_path, whole):
 def test_the_first_iteration_only_fills_the_normalizer(tmp_path):
     saved = trained(tmp_path / "run", total_timesteps=128)
     torch.manual_seed(1)
-    fresh = ppo.Agent(ppo.Config(**SMALL)).state_dict()
+    fresh = ppo.Agent(config_of(**SMALL)).state_dict()
     for name, value in saved["agent"].items():
         assert torch.equal(value, fresh[name]) != name.startswith("obs_"), name
     assert saved["agent"]["obs_count"] == 2 * (8 + 128)  # observations and their reflections
@@ -549,7 +558,7 @@ def test_truncated_steps_are_paid_the_value_of_what_would_have_come(
     """Episodes of four steps, in which nobody falls; every step pays the same, bounded."""
     weights = {field.name: 0.0 for field in dataclasses.fields(ppo.Weights)} | {"alive": alive}
     short = dataclasses.replace(
-        ppo.Config().environment, segment_s=0.08, judged_s=0.04, episode_s=0.08
+        config_of().environment, segment_s=0.08, judged_s=0.04, episode_s=0.08
     )
     monkeypatch.setattr(ppo.Config, "environment", short)
     monkeypatch.setattr(ppo.Agent, "value", lambda self, obs: torch.full(obs.shape[:-1], 3.0))
@@ -603,12 +612,12 @@ def test_every_task_trains_and_its_policy_runs_in_its_environment(tmp_path, name
 
 
 def test_training_has_random_commands_and_evaluation_the_protocols():
-    config = ppo.Config(forward=(-0.4, 0.7), yaw_rate=(-0.6, 0.6))
+    config = config_of(forward=(-0.4, 0.7), yaw_rate=(-0.6, 0.6))
     task = config.environment
     assert task.random and task.random_forward == (-0.4, 0.7) and task.random_left == (0, 0)
     assert (task.rewards.alive, task.rewards.task) == (0, 1)
     assert task.model.physics_dt == 0.01 and not JoystickConfig().random
-    waypoint = ppo.Config(task="waypoint", physics_dt=0.005).environment
+    waypoint = config_of(task="waypoint", physics_dt=0.005).environment
     assert waypoint == WaypointConfig(rewards=waypoint.rewards)
 
 
@@ -697,7 +706,7 @@ def test_the_command_itself_ends_with_status_2():
 
 def test_export_equals_the_network(whole):
     folder, saved = whole
-    agent = ppo.Agent(ppo.Config(**SMALL))
+    agent = ppo.Agent(config_of(**SMALL))
     agent.load_state_dict(saved["agent"])
     policy = load_guided_policy(folder)
     noise = np.random.default_rng(0).normal(size=(1000, 312))

@@ -23,6 +23,7 @@ sys.path.insert(0, str(ROOT / "algos"))
 import ppo_track as ppo  # noqa: E402
 
 from bm_envs.envs import TrackVectorEnv  # noqa: E402
+from bm_envs.learning.robots import HostRobots  # noqa: E402
 from bm_envs.motion.library import load_motions  # noqa: E402
 from bm_envs.policy import load_policy, mlp_from_policy  # noqa: E402
 
@@ -94,7 +95,6 @@ def test_log_prob_and_kl_agree_with_torch():
 def test_policy_gradient_is_that_of_the_unclipped_objective_at_the_start():
     """At ratio one the gradient is -mean(A grad log pi): against finite differences."""
     torch.manual_seed(0)
-    config = ppo.Config(vf_coef=0.0, ent_coef=0.0)
     action, mean = torch.randn(2, 64, 29, dtype=torch.float64)
     advantage = torch.randn(64, dtype=torch.float64)
     shift = torch.zeros(29, dtype=torch.float64, requires_grad=True)
@@ -104,7 +104,7 @@ def test_policy_gradient_is_that_of_the_unclipped_objective_at_the_start():
 
     def loss(offset):
         ratio = ppo.log_prob(action, mean + offset, log_std) - old
-        return ppo.ppo_loss(ratio, advantage, zero, zero, zero, torch.zeros(()), config)[0]
+        return ppo.ppo_loss(ratio, advantage, zero, zero, zero, torch.zeros(()))[0]
 
     loss(shift).backward()
     for j in (0, 13, 28):
@@ -115,13 +115,12 @@ def test_policy_gradient_is_that_of_the_unclipped_objective_at_the_start():
 
 
 def test_clipped_ratio_gives_no_gradient_where_it_would_go_further():
-    config = ppo.Config(vf_coef=0.0)
     for advantage, log_ratio, moves in ((1.0, 0.5, False), (1.0, -0.5, True), (-1.0, -0.5, False),
                                         (-1.0, 0.5, True)):  # fmt: skip
         ratio = torch.tensor([log_ratio], requires_grad=True)
         zero = torch.zeros(1)
         loss, parts = ppo.ppo_loss(
-            ratio, torch.tensor([advantage]), zero, zero, zero, torch.zeros(()), config
+            ratio, torch.tensor([advantage]), zero, zero, zero, torch.zeros(())
         )
         loss.backward()
         assert (ratio.grad.item() != 0) == moves
@@ -149,7 +148,7 @@ def test_adaptive_step_size_rule():
 def test_one_update_on_a_fixed_batch_lowers_the_loss():
     torch.manual_seed(0)
     config = ppo.Config()
-    actor = ppo.Actor(160, config, np.zeros(29, np.float32), np.ones(29, np.float32))
+    actor = ppo.Actor(config, np.zeros(29, np.float32), np.ones(29, np.float32))
     obs, advantage = torch.randn(256, 160), torch.randn(256)
     x, std = actor.normalize(obs), actor.log_std.detach()
     with torch.no_grad():
@@ -160,7 +159,7 @@ def test_one_update_on_a_fixed_batch_lowers_the_loss():
 
     def loss():
         ratio = ppo.log_prob(action, actor(x), actor.log_std) - old
-        return ppo.ppo_loss(ratio, advantage, zero, zero, zero, torch.zeros(()), config)[0]
+        return ppo.ppo_loss(ratio, advantage, zero, zero, zero, torch.zeros(()))[0]
 
     before = loss()
     optimizer = torch.optim.Adam(actor.parameters(), lr=1e-4)
@@ -172,20 +171,18 @@ def test_one_update_on_a_fixed_batch_lowers_the_loss():
 def test_initial_policy_asks_for_the_reference_pose():
     config = ppo.Config(hidden=(16,))
     q0, scale = np.full(29, 0.1, np.float32), np.full(29, 0.5, np.float32)
-    actor = ppo.Actor(160, config, q0, scale)
+    actor = ppo.Actor(config, q0, scale)
     torch.nn.init.zeros_(actor.layers[-1].weight)
     obs = torch.randn(7, 160)
     target = q0 + scale * actor.mean(obs).detach().numpy()
     np.testing.assert_allclose(target, obs[:, :29].numpy(), atol=1e-6)
 
 
-def test_curriculum_disturbs_and_lets_the_leash_out():
-    robots = ppo.HostRobots(
-        ppo.Config(num_envs=1, num_steps=1, total_timesteps=1), load_motions("stand")
-    )
+def test_curriculum_disturbs_and_lets_robots_go_further_off():
+    robots = HostRobots(load_motions("stand"), ppo.Config().task, num_envs=1)
     seen = []
     for level in (0.0, 0.5, 1.0):
-        robots.set_level(level)
+        robots.set_difficulty(level, ppo.failure_distance_scale(level))
         seen.append((robots.task.leash, robots.task.disturbance))
     assert seen == [(1, 0), (2, 0.5), (3, 1)]
 
@@ -224,13 +221,14 @@ def test_samples_of_the_present_policy_weigh_the_same_with_and_without_overlap()
     torch.testing.assert_close(*learned, rtol=0, atol=2e-5)
 
 
-def test_samples_of_an_older_policy_are_weighted_by_their_likelihood_ratio():
+def test_samples_of_an_older_policy_are_weighted_by_their_likelihood_ratio(monkeypatch):
     """The first gradient is the policy gradient at the present policy, importance-weighted."""
     torch.manual_seed(0)
     config = ppo.Config(
         num_envs=16, hidden=(32,), overlap=True, symmetry=False, noise_correlation=0.0,
-        max_grad_norm=1e9, update_epochs=1, bfloat16="off",
+        update_epochs=1, bfloat16="off",
     )  # fmt: skip
+    monkeypatch.setattr(ppo, "MAX_GRAD_NORM", 1e9)
     task = TrackVectorEnv(1, "stand").task
     learner = ppo.Learner(config, task)
     rollout = filled_rollout(config, task, learner.actor)
@@ -637,7 +635,7 @@ def test_a_run_goes_on_from_a_policy(tmp_path):
 def test_the_actor_begins_as_the_policy_that_it_goes_on_from():
     config = ppo.Config(start_from="walks")
     learner = ppo.Learner(config, TrackVectorEnv(1, "stand").task)
-    ppo.begin_with((learner.actor, learner.averaged), config)
+    ppo.begin_with((learner.actor, learner.averaged), "walks", ppo.spec_of(config.task))
     mlp = mlp_from_policy(ROOT / "bm_envs" / "assets" / "policies" / "walks.onnx")
     noise = np.random.default_rng(0).normal(size=(50, 160))
     obs = (mlp.obs_mean + mlp.obs_scale * noise).astype(np.float32)

@@ -17,14 +17,8 @@ import torch
 
 from bm_envs import cli
 from bm_envs.errors import BMError, BMWarning, ConfigError, PolicyError
-from bm_envs.run_files import (
-    LOCK,
-    RunLog,
-    claim_run,
-    load_checkpoint,
-    read_metrics,
-    save_checkpoint,
-)
+from bm_envs.learning.folder import LOCK, claim_run, load_checkpoint, save_checkpoint
+from bm_envs.learning.log import RunLog, read_metrics
 
 ROOT = Path(__file__).resolve().parent.parent
 KEYS = ("task", "actor")
@@ -130,7 +124,7 @@ import resource, sys
 from pathlib import Path
 import numpy as np, torch
 from bm_envs import cli
-from bm_envs.run_files import save_checkpoint
+from bm_envs.learning.folder import save_checkpoint
 
 path = Path(sys.argv[1])
 resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))
@@ -220,7 +214,7 @@ def test_a_setting_that_no_record_can_hold_is_refused_before_a_folder_is_made(tm
 HOLD = """
 import sys, time
 from pathlib import Path
-from bm_envs.run_files import claim_folder, save_checkpoint
+from bm_envs.learning.folder import claim_folder, save_checkpoint
 folder = Path(sys.argv[1])
 with claim_folder(folder, "--out", ()):
     (folder / ".checkpoint.0a1b2c3d.pt").write_text("cut off")
@@ -262,7 +256,7 @@ def test_many_takers_are_one_at_a_time(tmp_path):
     script = (
         "import os, sys\n"
         "from pathlib import Path\n"
-        "from bm_envs.run_files import claim_folder\n"
+        "from bm_envs.learning.folder import claim_folder\n"
         "from bm_envs.errors import ConfigError\n"
         "folder, taken = Path(sys.argv[1]), 0\n"
         "while taken < 200:\n"
@@ -311,7 +305,7 @@ def test_where_there_are_no_locks_the_run_goes_on_with_a_warning(tmp_path, monke
     def no_locks(handle):
         raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
 
-    monkeypatch.setattr("bm_envs.run_files._try_lock", no_locks)
+    monkeypatch.setattr("bm_envs.learning.folder._try_lock", no_locks)
     with pytest.warns(BMWarning, match="has no locks"), claim(run_dir=tmp_path) as run:
         assert run.path == tmp_path
 

@@ -24,7 +24,7 @@ from bm_envs.tasks.track.config import TrackConfig
 sys.path.insert(0, str(Path(__file__).parent.parent / "algos"))
 import ppo_track as ppo  # noqa: E402
 
-from bm_envs import training  # noqa: E402
+from bm_envs.learning import networks  # noqa: E402
 
 
 def mirrored_state(qpos, qvel):
@@ -82,7 +82,7 @@ def test_symmetric_policy_acts_mirrored_on_the_mirrored_and_learns_so():
     torch.manual_seed(0)
     config = ppo.Config(hidden=(32, 16), init_std=1.0)
     q0 = g1.DEFAULT_JOINT_POS.astype(np.float32)
-    actor = ppo.Actor(160, config, q0, g1.ACTION_SCALE.astype(np.float32))
+    actor = ppo.Actor(config, q0, g1.ACTION_SCALE.astype(np.float32))
     seen = ppo.as_mirror(mirror_map(config.task.observations))
     joints = ppo.as_mirror(g1.mirror_map())
     obs = torch.randn(64, 160)
@@ -99,8 +99,8 @@ def test_symmetric_policy_acts_mirrored_on_the_mirrored_and_learns_so():
     assert (after - before).abs().mean() > 0.1
     # float32 sums of some hundred terms, and twenty steps of rounding.
     torch.testing.assert_close(
-        actor.mean(training.reflected(obs, seen)),
-        training.reflected(after, joints),
+        actor.mean(networks.reflected(obs, seen)),
+        networks.reflected(after, joints),
         atol=1e-4,
         rtol=1e-3,
     )
@@ -115,7 +115,7 @@ def test_symmetric_critic_values_the_mirrored_alike():
     critic.update_normalizer(obs)
     assert critic(critic.normalize(obs)).std() > 0.1
     torch.testing.assert_close(
-        critic(critic.normalize(training.reflected(obs, seen))), critic(critic.normalize(obs)),
+        critic(critic.normalize(networks.reflected(obs, seen))), critic(critic.normalize(obs)),
         atol=1e-5, rtol=1e-4,
     )  # fmt: skip
 

@@ -350,15 +350,15 @@ def test_published_ppo(ppo):
     assert config.update_epochs == expected["epochs"]
     assert config.num_minibatches == expected["mini_batches"]
     assert (config.gamma, config.gae_lambda) == (expected["gamma"], expected["lambda"])
-    assert config.clip_coef == expected["clip"]
-    assert config.vf_coef == expected["value_coefficient"]
-    assert config.clip_vloss is expected["clip_value_loss"]
+    assert ppo.CLIP == expected["clip"]
+    assert ppo.VALUE_COEF == expected["value_coefficient"]
+    assert ppo.CONSTANT["clip_vloss"] is expected["clip_value_loss"]
     assert config.ent_coef == expected["entropy_coefficient"]
     assert config.learning_rate == expected["learning_rate"]
-    assert config.max_grad_norm == expected["max_grad_norm"]
-    assert (config.schedule, config.desired_kl) == ("adaptive", expected["desired_kl"])
+    assert ppo.MAX_GRAD_NORM == expected["max_grad_norm"]
+    assert (config.schedule, ppo.DESIRED_KL) == ("adaptive", expected["desired_kl"])
     assert config.hidden == expected["hidden"]
-    assert config.activation == expected["activation"]
+    assert ppo.ACTIVATION == expected["activation"]
     assert config.init_std == expected["initial_std"]
     assert config.residual is False
     assert config.task == PUBLISHED
@@ -366,7 +366,7 @@ def test_published_ppo(ppo):
 
 def test_published_networks(ppo):
     config = ppo.published()
-    actor = ppo.Actor(160, config, np.zeros(29, np.float32), np.ones(29, np.float32))
+    actor = ppo.Actor(config, np.zeros(29, np.float32), np.ones(29, np.float32))
     assert sum(p.numel() for p in actor.parameters()) == facts.ACTOR_PARAMETERS
     obs = ppo.torch.full((1, 160), 2.02)  # mean 0 and standard deviation 1 at first
     expected = 2.02 / (1 + facts.PPO["normalizer_epsilon"])

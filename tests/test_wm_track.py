@@ -27,12 +27,15 @@ import wm_track as wm  # noqa: E402
 from bm_envs.backends.base import full_state  # noqa: E402
 from bm_envs.envs import TrackVectorEnv  # noqa: E402
 from bm_envs.errors import ConfigError  # noqa: E402
+from bm_envs.learning import evaluation  # noqa: E402
+from bm_envs.learning.robots import HostRobots  # noqa: E402
+from bm_envs.learning.run import Clock  # noqa: E402
+from bm_envs.learning.tracker import TrackerRunConfig  # noqa: E402
 from bm_envs.motion.library import load_motions  # noqa: E402
 from bm_envs.policy import load_policy  # noqa: E402
 from bm_envs.robots import g1, kinematics  # noqa: E402
 from bm_envs.tasks.track import rewards  # noqa: E402
 from bm_envs.tasks.track.config import RandomizationConfig, TrackConfig  # noqa: E402
-from bm_envs.training import Clock  # noqa: E402
 
 SMALL = (
     "--motion stand --num-envs 8 --num-steps 8 --total-timesteps 384 --eval-every 128 --hidden 32 "
@@ -297,8 +300,8 @@ def fitted(motion, updates, seed=0):
     clips = load_motions(motion)
     buffers = []
     for own in (seed, seed + 1):
-        robots = wm.HostRobots(dataclasses.replace(config, threads=1), clips)
-        robots.set_level(0.0)
+        robots = HostRobots(clips, config.task, config.num_envs, threads=1)
+        robots.set_difficulty(0.0, 1.0)
         robots.reset(own)
         buffer = wm.Buffer(64, 32, torch.device("cpu"))
         rng = np.random.default_rng(own)
@@ -724,11 +727,13 @@ def test_the_second_thread_and_further_evaluations_change_no_number(tmp_path, wh
 
 def test_a_run_ends_where_it_is_robust(tmp_path, monkeypatch):
     shares = iter([0.94, 0.95])
-    monkeypatch.setattr(wm, "robust_share", lambda actor, env: next(shares))
+    monkeypatch.setattr(evaluation, "robust_share", lambda actor, env: next(shares))
     config = wm.Config(
-        motion=("stand[0:0.5]",), run_dir=tmp_path / "run", num_envs=4, num_steps=8, hidden=(8,),
-        model_hidden=(8,), total_timesteps=320, eval_every=32, robust_every=2, capacity=256,
-        stop_when_robust=True, threads=1,
+        motion=("stand[0:0.5]",), num_envs=4, num_steps=8, hidden=(8,), model_hidden=(8,),
+        total_timesteps=320, capacity=256, run=TrackerRunConfig(
+            run_dir=tmp_path / "run", eval_every=32, robust_every=2, stop_when_robust=True,
+            threads=1,
+        ),
     )  # fmt: skip
     wm.main(config)
     rows = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").open()]
@@ -763,7 +768,8 @@ def test_the_run_directory_is_that_of_a_tracker(tmp_path, whole):
     # The file acts as the average of the weights does.
     saved = torch.load(run_dir / "checkpoint.pt", weights_only=True)
     config = dataclasses.replace(wm.Config(), hidden=(32,))
-    actor = wm.TrackingPolicy(160, config, g1.DEFAULT_JOINT_POS.astype(np.float32),
+    actor = wm.TrackingPolicy(config.task.observations, config.hidden,
+                              g1.DEFAULT_JOINT_POS.astype(np.float32),
                               g1.ACTION_SCALE.astype(np.float32))  # fmt: skip
     actor.load_state_dict(saved["actor"])
     obs = np.random.default_rng(0).normal(size=(50, 160)).astype(np.float32)
@@ -817,7 +823,6 @@ def test_hidden_weights_learn_by_muon_on_request(tmp_path):
 def test_refusals(tmp_path, whole):
     for values, text in (
         ({"num_envs": 0}, "num_envs is 0, expected 1 or more."),
-        ({"stop_when_robust": True}, "stop_when_robust needs robust_every, which is 0."),
         ({"total_timesteps": 5}, "total_timesteps 5 is less than one iteration"),
         ({"capacity": 640}, "10 steps of each robot, expected num_steps + model_horizon + 1 = 17"),
         ({"learning_rate": 0.0}, "learning_rate is 0.0, expected a positive number."),
@@ -829,6 +834,8 @@ def test_refusals(tmp_path, whole):
         with pytest.raises(ConfigError) as error:
             wm.Config(**values)
         assert text in str(error.value)
+    with pytest.raises(ConfigError, match="^stop_when_robust needs robust_every, which is 0.$"):
+        TrackerRunConfig(stop_when_robust=True)
     run_dir, _ = whole
     other = tmp_path / "other"
     for arguments, text in (
@@ -850,7 +857,7 @@ def test_the_average_follows_the_policy():
     env = TrackVectorEnv(2, "stand", config=config.task, threads=1)
     learner = wm.PolicyLearner(config, env.task, torch.device("cpu"))
     before = copy.deepcopy(learner.actor)
-    robots = wm.HostRobots(dataclasses.replace(config, threads=1, num_envs=2), env.task.clips)
+    robots = HostRobots(env.task.clips, config.task, 2, threads=1)
     robots.reset(0)
     starts = wm.Starts(*robots.state(), torch.zeros(2, 29), robots.default_joint_pos(),
                        *robots.rows())  # fmt: skip
@@ -903,12 +910,12 @@ def both_learners(graph, monkeypatch, **changes):
     torch.manual_seed(0)
     config = dataclasses.replace(
         wm.Config(), hidden=(8, 8), model_hidden=(8, 8), policy_horizon=3, model_batch=16,
-        policy_batch=8, model_horizon=2, num_envs=4, threads=1, **changes,
+        policy_batch=8, model_horizon=2, num_envs=4, **changes,
     )  # fmt: skip
     if graph is not None:
         monkeypatch.setattr(wm, "Graph", lambda function, recorded: graph(function, True))
     cpu = torch.device("cpu")
-    robots = wm.HostRobots(config, load_motions(["walk"]))
+    robots = HostRobots(load_motions(["walk"]), config.task, 4, threads=1)
     policy, dynamics = wm.PolicyLearner(config, robots.task, cpu), wm.ModelLearner(config, cpu)
     model = copy.deepcopy(dynamics.model).requires_grad_(False)
     buffer, collector = wm.Buffer(40, 4, cpu), wm.Collector(config, robots, 0)

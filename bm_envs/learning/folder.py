@@ -16,7 +16,6 @@ import math
 import os
 import signal
 import threading
-import time
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import count
@@ -319,7 +318,7 @@ def claim_run(
     to `runs/<name>__2` and so on, where its `--resume` finds it.
 
     Args:
-        config: of the script; its `run_dir` and `resume` are read.
+        config: a `RunConfig`; its `run_dir` and `resume` are read.
         name: of the folder.
         settings: all that a checkpoint must have in common with this run, as text.
         key: the checkpoint's name for its settings.
@@ -341,11 +340,11 @@ def claim_run(
             except BMError as error:
                 refused = error
         if processes is not None:
-            told = processes.first_says((run and str(run.path), refused and str(refused)))
-            if processes.rank and told[1] is not None:
-                raise ConfigError(told[1])
+            outcome = processes.broadcast((run and str(run.path), refused and str(refused)))
+            if processes.rank and outcome[1] is not None:
+                raise ConfigError(outcome[1])
             if processes.rank:
-                run = Run(Path(told[0]), None)
+                run = Run(Path(outcome[0]), None)
                 if run.checkpoint.exists():
                     run.saved = load_checkpoint(run.checkpoint, keys)
         if refused is not None:
@@ -381,7 +380,7 @@ def _claim(
             try:
                 hold.enter_context(held_folder(folder, settings))
             except _Held as held:
-                if searching and held.note.get("settings") != settings:
+                if searching and not same_settings(held.note.get("settings"), settings):
                     continue
                 raise _occupied(folder, held, "--run-dir") from None
             saved = None
@@ -394,7 +393,7 @@ def _claim(
                             raise
                         damaged = damaged or error
                         continue
-                    if saved.get(key) != settings:
+                    if not same_settings(saved.get(key), settings):
                         if not searching:
                             raise other
                         continue
@@ -410,98 +409,17 @@ def _claim(
     raise AssertionError  # `count` has no end
 
 
+def same_settings(saved: Any, settings: str) -> bool:
+    """Whether two texts are equal, or JSON with the same content in another order."""
+    if saved == settings or not isinstance(saved, str):
+        return saved == settings
+    try:
+        return bool(json.loads(saved) == json.loads(settings))
+    except ValueError:
+        return False
+
+
 def _file_name(name: str) -> str:
     """`name` as that of a folder, less what a file name cannot hold."""
     plain = "".join("_" if c in "/\\\0" or not c.isprintable() else c for c in name)
     return plain.encode()[:200].decode(errors="ignore")
-
-
-# --- its figures ----------------------------------------------------------------------------------
-
-
-def read_metrics(path: Path) -> list[dict[str, Any]]:
-    """The rows of a `metrics.jsonl`.
-
-    A last line that a kill cut off is passed over. So is, with a warning, any other that is no row:
-    a power cut leaves zeros.
-
-    Raises:
-        PolicyError: it cannot be read.
-    """
-    try:
-        lines = path.read_bytes().split(b"\n")
-    except OSError as error:
-        raise PolicyError(f"{path}: cannot be read ({cli.os_reason(error)}).") from None
-    rows, odd = [], 0
-    for i, line in enumerate(lines):
-        try:
-            row = json.loads(line.decode())  # a figure may be NaN
-        except (ValueError, RecursionError):
-            row = None
-        if isinstance(row, dict) and type(row.get("step")) is int:
-            rows.append(row)
-        elif i < len(lines) - 1:
-            odd += 1
-    if odd:
-        warnings.warn(
-            f"{path}: {odd} line{'s are' if odd > 1 else ' is'} no row of figures and left out.",
-            BMWarning, stacklevel=2,
-        )  # fmt: skip
-    return rows
-
-
-FLUSH_S = 30.0  # between two states of TensorBoard's file
-
-
-class RunLog:
-    """`metrics.jsonl` and TensorBoard events, going on after `step` when a run is resumed."""
-
-    def __init__(self, run_dir: Path, step: int) -> None:
-        """Rows of later steps, which will be made again, are dropped."""
-        from torch.utils.tensorboard import SummaryWriter
-
-        run_dir.mkdir(parents=True, exist_ok=True)
-        self._path = path = run_dir / "metrics.jsonl"
-        kept = read_metrics(path) if path.exists() else []
-        with cli.atomic_path(path) as temporary:
-            temporary.write_text(
-                "".join(json.dumps(row) + "\n" for row in kept if row["step"] <= step)
-            )
-        self._file = path.open("a")
-        self._board = SummaryWriter(str(run_dir), purge_step=step + 1)
-        self._flushed = time.monotonic()
-
-    def write(self, step: int, figures: Mapping[str, float], **further: float) -> None:
-        """One row: `figures` go to both, what comes with a name of its own to the file alone.
-
-        Raises:
-            BMError: the disk is full, or the folder is gone.
-        """
-        try:
-            self._write(step, figures, further)
-        except OSError as error:
-            raise BMError(
-                f"{self._path}: cannot be written ({cli.os_reason(error)}); the last checkpoint "
-                "beside it is whole, and --resume goes on from it."
-            ) from error
-
-    def _write(
-        self, step: int, figures: Mapping[str, float], further: Mapping[str, float]
-    ) -> None:  # fmt: skip
-        # Generated by protobuf at run time, so a type checker does not find it.
-        from tensorboard.compat.proto.summary_pb2 import Summary  # pyright: ignore
-
-        self._file.write(json.dumps({"step": step, **further, **figures}) + "\n")
-        self._file.flush()
-        # One event for all, several times as fast as `add_scalar` for each.
-        values = [Summary.Value(tag=key, simple_value=value) for key, value in figures.items()]
-        self._board._get_file_writer().add_summary(Summary(value=values), step)
-        # It flushes by the clock on the wall, which somebody may set back.
-        if time.monotonic() - self._flushed > FLUSH_S:
-            self._flushed = time.monotonic()
-            self._board.flush()
-
-    def close(self) -> None:
-        """Flush and close both."""
-        self._file.close()
-        self._board.close()

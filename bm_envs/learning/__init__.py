@@ -1,0 +1,1 @@
+"""What trainers share: a run and its folder, robots, networks, processes (extra `train`)."""
