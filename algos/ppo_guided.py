@@ -61,6 +61,7 @@ from bm_envs.learning.run import Flags, Progress, RunConfig, config_record, sett
 from bm_envs.policy import MLP
 from bm_envs.robots import g1
 from bm_envs.robots.mjcf import ModelConfig
+from bm_envs.tasks.guided.base import GuidedTask
 from bm_envs.tasks.guided.config import GuidedConfig, RewardConfig, config_class
 from bm_envs.tasks.guided.joystick import JoystickTask
 from bm_envs.tasks.guided.observations import TERMS

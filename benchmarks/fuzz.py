@@ -1,6 +1,6 @@
 """Coverage-guided fuzzing of every reader of files, by atheris.
 
-    pip install atheris
+    pip install -e '.[fuzz]'
     python benchmarks/fuzz.py --seconds 120 --json benchmarks/results/fuzz.json
 
 Each reader gets a process of its own, a small true file to begin with, and bytes that libFuzzer
@@ -207,7 +207,7 @@ def fuzz(name: str, seconds: int, seed: int, out: Path, shared: str) -> None:
 def main(config: Config) -> None:
     """Fuzz each reader in turn."""
     if importlib.util.find_spec("atheris") is None:
-        raise ConfigError("Fuzzing needs the package atheris: pip install atheris.")
+        raise ConfigError("Fuzzing needs the package atheris: pip install 'bm-envs[fuzz]'.")
     config.out.mkdir(parents=True, exist_ok=True)
     rows = []
     context = multiprocessing.get_context("spawn")

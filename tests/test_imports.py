@@ -293,7 +293,7 @@ REACHES: dict[str, set[str]] = {
         "_reference_table", "_row", "_shown", "_shown_table", "_soft_limits", "_stale_axes",
         "_stale_pos", "_weights", "_widths",
     },
-    "bm_envs/training": {"_clip_frames", "_clip_start", "_first_row", "_last_frame"},
+    "bm_envs/learning/robots": {"_clip_frames", "_clip_start", "_first_row", "_last_frame"},
     "algos/wm_track": {"_foot_contact_table", "_reference_table"},
     "benchmarks/reliability": {"_SHAPES"},
 }  # fmt: skip
