@@ -150,12 +150,22 @@ def test_a_suite_is_one_policy_for_all_it_holds(tmp_path):
 def test_the_first_run_that_fails_ends_the_grid(tmp_path, monkeypatch):
     begun = []
 
-    def refuse(command, **_):
-        begun.append(command)
-        time.sleep(1.0)  # long enough for the others to be called off
-        return subprocess.CompletedProcess(command, 2, "", "error: no such clip.\n")
+    class Refused:
+        """A run that ends in a sentence, late enough for the others to be called off."""
 
-    monkeypatch.setattr(learning.subprocess, "run", refuse)
+        returncode = 2
+
+        def __init__(self, command, **_):
+            begun.append(command)
+
+        def communicate(self):
+            time.sleep(1.0)
+            return "", "error: no such clip.\n"
+
+        def send_signal(self, number):
+            pass
+
+    monkeypatch.setattr(learning.subprocess, "Popen", Refused)
     config = learning.Config(json=tmp_path / "out.json", seeds=(1, 2, 3, 4), run_dir=tmp_path)
     with pytest.raises(BMError, match="'default', seed 1 failed: error: no such clip."):
         learning.main(config)
