@@ -1,12 +1,20 @@
 """Shared fixtures. Data that may not be in the repository come from the folder `BM_DATA_DIR`."""
 
 import os
+import signal
 from pathlib import Path
 
 import pytest
 
 # Physics and small networks gain nothing from threads of their own here, and two cores are common.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+# What starts the tests may ignore signals (`nohup`, a shell's `&`), and commands that the tests
+# start would inherit that: but how a command ends when asked is tested.
+signal.signal(signal.SIGINT, signal.default_int_handler)
+for _name in ("SIGHUP", "SIGQUIT", "SIGTERM", "SIGTSTP"):
+    if hasattr(signal, _name) and signal.getsignal(getattr(signal, _name)) is signal.SIG_IGN:
+        signal.signal(getattr(signal, _name), signal.SIG_DFL)
 
 
 @pytest.fixture(scope="session")
