@@ -442,7 +442,7 @@ def test_options_of_the_wrong_kind_are_one_sentence(options):
 
 @pytest.mark.parametrize("make", [gymnasium.make, gymnasium.make_vec])
 def test_makers_pass_the_sentence_on(make):
-    with pytest.raises(ConfigError, match=r"^Unknown argument 'motoin'; did you mean 'motion'\?"):
+    with pytest.raises(ConfigError, match=r"\. Unknown argument 'motoin'; did you mean 'motion'\?"):
         make("BMTrack-G1-v0", motoin="walk")
 
 

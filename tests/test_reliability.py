@@ -97,7 +97,7 @@ def test_counts_of_a_row(expected):
     row = rel.Row("a", "b", expected)
     for outcome in ("refused", "warned", "loaded", "error"):
         row.add("x", outcome, "", 0.1, 1.0)
-    allowed = {"refuse": 1, "doubt": 2, "load": 1, "loads": 2, "any": 3}[expected]
+    allowed = {"refuse": 1, "doubt": 2, "load": 1, "loads": 2, "any": 3, "damp": 1}[expected]
     assert (row.inputs, row.refused, row.warned, row.loaded) == (4, 1, 1, 1)
     assert row.wrong == 4 - allowed
 

@@ -10,7 +10,7 @@ from bm_envs.errors import BackendUnavailable
 from bm_envs.policy import load_policy
 
 # Of a tracking environment: after a reset, and after a step beside the reward's terms.
-INFO = {"clip", "frame", "critic_obs"}
+INFO = {"clip", "frame", "critic_obs", "termination"}
 REWARDS = {
     f"reward_{name}"
     for name in (
@@ -26,7 +26,8 @@ def test_a_single_environment_has_the_spaces_and_info_of_any_other(backend, boun
     assert env.action_space == gymnasium.spaces.Box(-10, 10, (29,), np.float32)
     obs, info = env.reset(seed=0, options={"frame": 30})
     assert obs.dtype == np.float32 and env.observation_space.contains(obs)
-    assert set(info) == INFO and info["frame"] == 30
+    assert set(info) == INFO | REWARDS and info["frame"] == 30
+    assert not any(info[name] for name in REWARDS)
     again, _ = env.reset(seed=0, options={"frame": 30})
     np.testing.assert_allclose(obs, again, rtol=0, atol=0 if bounds.deterministic else 1e-6)
     obs, reward, terminated, truncated, info = env.step(np.zeros(29, np.float32))
