@@ -1096,36 +1096,45 @@ TRAIN = (
 def _metrics(folder: Path) -> list[dict[str, Any]]:
     """Rows of the run's metrics but for its times."""
     lines = (folder / "run" / "metrics.jsonl").read_text().splitlines()
+    times = ("perf/", "train_s", "charts/SPS")
     return [
-        {key: value for key, value in json.loads(line).items() if not key.startswith("perf/")}
+        {key: value for key, value in json.loads(line).items() if not key.startswith(times)}
         for line in lines
     ]
+
+
+def _begun(folder: str, *further: str) -> subprocess.Popen[bytes]:
+    """The training in a process of its own, when its folder is there."""
+    process = subprocess.Popen(
+        [sys.executable, str(ROOT / TRAIN[0]), *TRAIN[1:], *further],
+        cwd=folder,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+    )
+    while not Path(folder, "run", "config.json").exists() and process.poll() is None:
+        time.sleep(0.05)
+    return process
 
 
 def trainings(rng: np.random.Generator, quick: bool) -> Iterator[Row]:
     """A training that is killed, doubled, torn and short of room."""
     killed = Row("training", "killed by SIGKILL and resumed: the same metrics", "load")
     doubled = Row("training", "a second one in the same folder", "refuse")
+    with tempfile.TemporaryDirectory() as folder:
+        process = _begun(folder, "--total-timesteps", "100000000")
+        for further in ([], ["--resume"]):
+            second = run_command([*TRAIN, *further], Path(folder))
+            doubled.add(" ".join(further) or "plain", *told(*second[:2]), 0.0, 0.0)
+        process.kill()
+        process.wait()
     with tempfile.TemporaryDirectory() as whole, tempfile.TemporaryDirectory() as parts:
         status, stderr, seconds = run_command(TRAIN, Path(whole))
         if status:
             raise ConfigError(f"The training to compare with failed: {stderr.splitlines()[-1]}")
-        for attempt_number in range(2 if quick else 8):
-            process = subprocess.Popen(
-                [sys.executable, str(ROOT / TRAIN[0]), *TRAIN[1:], "--resume"],
-                cwd=parts,
-                stdout=subprocess.DEVNULL,
-                stderr=subprocess.DEVNULL,
-                env={**os.environ, "PYTHONPATH": str(ROOT)},
-            )
-            if attempt_number == 0:
-                while not Path(parts, "run", "config.json").exists() and process.poll() is None:
-                    time.sleep(0.05)
-                doubled.add("ppo_track.py", *told(*run_command(TRAIN, Path(parts))[:2]), 0.0, 0.0)
-                doubled.add(
-                    "--resume", *told(*run_command([*TRAIN, "--resume"], Path(parts))[:2]), 0.0, 0.0
-                )
-            time.sleep(float(rng.uniform(0.3, 1.0)) * seconds)
+        for _ in range(2 if quick else 8):
+            process = _begun(parts, "--resume")
+            time.sleep(float(rng.uniform(0.1, 0.6)) * seconds)
             process.kill()
             process.wait()
         status, stderr, _ = run_command([*TRAIN, "--resume"], Path(parts))
