@@ -199,7 +199,7 @@ def _read_here(read: Read, path: Path) -> tuple[str, str, float, float]:
         if said:
             outcome, told = "warned", "; ".join(said)
     end, high = used()
-    return outcome, told[:1000], end - start, high - low
+    return outcome, told.replace(f"{path.parent}/", "")[:1000], end - start, high - low
 
 
 # --- motions of the robot -------------------------------------------------------------------------

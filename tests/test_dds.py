@@ -388,7 +388,7 @@ def test_a_dry_run_moves_no_robot():
     other.send_signal(signal.SIGTERM)
     status, out, err = end(other)
     assert (status, err) == (130, "interrupted\n")
-    assert "hangs on interface lo" in out and "first command" not in out
+    assert "waits for commands: interface lo" in out and "first command" not in out
 
 
 def test_the_robot_damps_its_motors_when_its_controller_dies():

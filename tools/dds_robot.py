@@ -202,7 +202,10 @@ def main(config: Config) -> int:
     robot.stand(g1.DEFAULT_JOINT_POS)
     bus = unitree.Bus(config.interface, config.domain)
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    print(f"hangs on interface {config.interface}, domain {config.domain}", flush=True)
+    print(
+        f"the robot hangs and waits for commands: interface {config.interface}, domain "
+        f"{config.domain}", flush=True,
+    )  # fmt: skip
     report = serve(robot, unitree, bus, config)
     if config.json is not None:
         cli.write_json(config.json, vars(report))
