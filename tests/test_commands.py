@@ -5,6 +5,7 @@ by its name, so that a command that comes later is tried too (`test_every_comman
 """
 
 import dataclasses
+import gc
 import importlib.util
 import os
 import re
@@ -31,6 +32,9 @@ SCRIPTS = {
 NEEDED = {
     "algos/collect_rollouts": ("--policy", "walk", "--out", "{tmp}/out"),
     "algos/ddpm_guided": ("--data", "{tmp}/none"),
+    "algos/ppo_guided": ("--task", "joystick", "--num-envs", "8"),
+    "algos/ppo_track": ("--num-envs", "8"),
+    "algos/wm_track": ("--num-envs", "8"),
     "benchmarks/gates": ("--policy", "guided_body_pos"),
     "benchmarks/guided": ("--policy", "guided_body_pos", "--task", "joystick"),
     "benchmarks/learning": ("--json", "{tmp}/out.json", "--run-dir", "{tmp}/runs"),
@@ -107,6 +111,8 @@ def call(tmp_path, monkeypatch, capsys):
     yield run
     for number, handler in before.items():
         signal.signal(number, handler)
+    # Robots that a command made hold gigabytes of address space, and refer to each other.
+    gc.collect()
 
 
 def settings_of(config):
