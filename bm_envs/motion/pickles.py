@@ -15,6 +15,7 @@ same stream, and may compress the whole. Source: `joblib : joblib/numpy_pickle.p
 
 from __future__ import annotations
 
+import gc
 import io
 import math
 import os
@@ -57,6 +58,9 @@ def read_pickle(path: str | Path) -> Any:
         MotionError: unreadable, no pickle, or one that names anything but arrays.
     """
     content = _unpacked(Path(path))
+    # The collector would walk all objects of the process again and again while millions are made.
+    collects = gc.isenabled()
+    gc.disable()
     try:
         return _Unpickler(f"{path}", content).load()
     except MotionError:
@@ -68,6 +72,9 @@ def read_pickle(path: str | Path) -> Any:
     ) as error:  # fmt: skip
         reason = str(error).splitlines()[0][:80] if str(error) else type(error).__name__
         raise MotionError(f"{path}: is no readable pickle or joblib file ({reason}).") from error
+    finally:
+        if collects:
+            gc.enable()
 
 
 def as_array(value: Any) -> np.ndarray | None:
