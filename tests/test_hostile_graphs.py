@@ -26,9 +26,10 @@ from bm_envs.policy import PolicySpec, graph, load_policy, read_onnx, shipped_po
 HERE = Path(__file__).resolve().parent
 SECONDS, MEBIBYTES = 2.0, 1024  # what one file of a megabyte may take
 CHILD = """
-import json, resource, sys, time
+import json, sys, time
 from bm_envs.errors import PolicyError
 from bm_envs.policy import load_policy
+from process_memory import memory
 load_policy(sys.argv[1]).motion  # imports are not the files' doing
 for path in sys.stdin.read().split():
     start = time.process_time()
@@ -37,7 +38,7 @@ for path in sys.stdin.read().split():
         told = None
     except PolicyError as error:
         told = str(error)
-    used = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    used = memory("VmHWM") / 2**20
     print(json.dumps([path, told, time.process_time() - start, used]), flush=True)
 """
 
@@ -59,7 +60,7 @@ def loaded(good, tmp_path_factory):
         paths[name].write_bytes(hostile_graphs.build(good, name))
     done = subprocess.run(
         [sys.executable, "-c", CHILD, str(good)], input="\n".join(map(str, paths.values())),
-        capture_output=True, text=True, timeout=300,
+        capture_output=True, text=True, timeout=300, cwd=HERE,
     )  # fmt: skip
     lines = [json.loads(line) for line in done.stdout.splitlines()]
     told = {Path(path).stem: rest for path, *rest in lines}

@@ -22,6 +22,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from process_memory import memory
 
 from bm_envs.errors import BMError, BMWarning, MotionError
 from bm_envs.motion import pickles
@@ -37,13 +38,16 @@ MOTION = {
 
 
 def measured(load, path):
-    """What loading said ("" where it succeeded), its seconds of processor time, its peak memory."""
+    """What loading said ("" where it succeeded), its seconds of processor time, its memory.
+
+    The memory is the peak above what the process held before, in bytes.
+    """
     reader, writer = os.pipe()
     child = os.fork()
     if child == 0:  # pragma: no cover
         os.close(reader)
         resource.setrlimit(resource.RLIMIT_CPU, (30, 30))
-        before = resource.getrusage(resource.RUSAGE_SELF)
+        before, standing = resource.getrusage(resource.RUSAGE_SELF), memory("VmRSS")
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", BMWarning)
@@ -55,7 +59,7 @@ def measured(load, path):
             said = f"DEFECT {type(error).__name__}: {error}"
         after = resource.getrusage(resource.RUSAGE_SELF)
         used = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
-        os.write(writer, json.dumps([said[:2000], used, after.ru_maxrss * 1024]).encode())
+        os.write(writer, json.dumps([said[:2000], used, memory("VmHWM") - standing]).encode())
         os._exit(0)
     os.close(writer)
     with os.fdopen(reader, "rb") as stream:
