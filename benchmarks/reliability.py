@@ -1163,7 +1163,7 @@ def trainings(rng: np.random.Generator, quick: bool) -> Iterator[Row]:
 
 # Files of the tests that put faults on the simulated robot's bus and into its control loop. They
 # assert the bounds of every command and the time to the reaction; a row counts a test's cases.
-ROBOT_TESTS = ("tests/test_envelope.py", "tests/test_dds.py")
+ROBOT_TESTS = ("tests/deploy/test_envelope.py", "tests/deploy/test_dds.py")
 
 
 def robot(quick: bool) -> Iterator[Row]:

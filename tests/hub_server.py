@@ -15,10 +15,13 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
+import os
 import threading
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 
+ROOT = Path(__file__).resolve().parent.parent
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
 
@@ -292,3 +295,21 @@ class _Handler(BaseHTTPRequestHandler):
         self.end_headers()
         if self.command != "HEAD":
             self.wfile.write(data)
+
+
+def environment(url: str, home: Path, **more: str) -> dict[str, str]:
+    """Environment of a process whose hub is the server at `url`, with nothing of ours in it."""
+    inherited = {
+        key: value
+        for key, value in os.environ.items()
+        if not key.startswith("HF_") and "proxy" not in key.lower() and key != "BM_DATA_DIR"
+    }
+    hub = {
+        "HF_HOME": str(home),
+        "HF_ENDPOINT": url,
+        "HF_HUB_DISABLE_TELEMETRY": "1",
+        "HF_HUB_DISABLE_PROGRESS_BARS": "1",
+        "HF_HUB_ETAG_TIMEOUT": "120",  # s; ours is up, but the machine may be busy
+        "HF_HUB_DOWNLOAD_TIMEOUT": "120",
+    }
+    return inherited | hub | {"PYTHONPATH": str(ROOT)} | more

@@ -7,7 +7,7 @@ from typing import Literal
 def memory(field: Literal["VmRSS", "VmHWM"]) -> int:
     """Bytes held now (VmRSS) or at most so far (VmHWM), of this program alone.
 
-    `getrusage` is no use here: a program that is started inherits the peak of the one that starts it.
+    `getrusage` is no use here: a program inherits the peak of the one that starts it.
     """
     for line in Path("/proc/self/status").read_text().splitlines():
         if line.startswith(field + ":"):

@@ -1,0 +1,114 @@
+"""`benchmarks/sweep.py`: two workers of this machine, one of them killed; what it runs again."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+SMALL = "--num-envs 8 --num-steps 8 --eval-every 0 --hidden 32 --checkpoint-s 0 --no-motion"
+
+
+def sweep(tmp_path, *arguments, flags=SMALL):
+    return [
+        sys.executable, str(ROOT / "benchmarks" / "sweep.py"), "--motion", "stand", "--json",
+        str(tmp_path / "out.json"), "--run-dir", str(tmp_path / "runs"), f"--flags={flags}",
+        "--workers", "2", *arguments,
+    ]  # fmt: skip
+
+
+def workers_in(folder):
+    """Processes that hold files under a folder open (Ray's workers change their command line)."""
+    found = set()
+    for process in Path("/proc").glob("[0-9]*"):
+        try:
+            links = [os.readlink(link) for link in (process / "fd").iterdir()]
+        except OSError:  # it ended meanwhile
+            continue
+        if any(link.startswith(str(folder)) for link in links):
+            found.add(int(process.name))
+    return found
+
+
+def test_a_killed_worker_costs_a_sweep_nothing(tmp_path):
+    flags = f"{SMALL} --total-timesteps 6400"
+    process = subprocess.Popen(
+        sweep(tmp_path, "--seeds", "1", "2", flags=flags),
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    runs = tmp_path / "runs"
+    deadline = time.monotonic() + 300
+    killed = None
+    while killed is None and process.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.05)
+        [*begun] = runs.glob("*__2/checkpoint.pt") if runs.exists() else []
+        if begun:
+            for pid in workers_in(begun[0].parent):
+                os.kill(pid, signal.SIGKILL)
+                killed = pid
+    out, err = process.communicate(timeout=600)
+    assert killed is not None, err
+    assert process.returncode == 0, err
+    rows = json.loads((tmp_path / "out.json").read_text())["rows"]
+    assert [row["seed"] for row in rows] == [1, 2]
+    for row in rows:
+        assert row["env_steps"] == 6_400 and row["clip"]["survival"] > 0
+        steps = [json.loads(line)["step"] for line in (runs / row["run"] / "metrics.jsonl").open()]
+        assert steps == list(range(64, 6_401, 64))
+    # The second run was begun twice: TensorBoard's events are a file a start.
+    assert len(list((runs / rows[1]["run"]).glob("events.out.tfevents.*"))) == 2
+
+    # Everything is finished, so that the same sweep starts no worker.
+    again = subprocess.run(
+        sweep(tmp_path, "--seeds", "1", "2", flags=flags), capture_output=True, text=True
+    )
+    assert again.returncode == 0 and json.loads((tmp_path / "out.json").read_text())["rows"] == rows
+
+
+def test_a_killed_sweep_goes_on_and_leaves_no_worker(tmp_path):
+    flags = f"{SMALL} --total-timesteps 6400"
+    runs = tmp_path / "runs"
+    with (tmp_path / "log").open("w") as log:
+        process = subprocess.Popen(sweep(tmp_path, flags=flags), stdout=log, stderr=log)
+        deadline = time.monotonic() + 300
+        begun = []
+        while not begun and process.poll() is None and time.monotonic() < deadline:
+            time.sleep(0.05)
+            [*begun] = runs.glob("*/checkpoint.pt") if runs.exists() else []
+        assert begun, (tmp_path / "log").read_text()
+        workers = workers_in(begun[0].parent)
+        process.kill()
+        process.wait()
+    # Its worker may still be at work: it keeps its folder for as long, and the new one waits.
+    again = subprocess.run(
+        sweep(tmp_path, flags=flags), capture_output=True, text=True, timeout=600
+    )
+    assert again.returncode == 0, again.stdout + again.stderr
+    [row] = json.loads((tmp_path / "out.json").read_text())["rows"]
+    assert row["env_steps"] == 6_400
+    steps = [json.loads(line)["step"] for line in (runs / row["run"] / "metrics.jsonl").open()]
+    assert steps == list(range(64, 6_401, 64))
+    assert workers and not any(Path(f"/proc/{pid}/fd/0").exists() for pid in workers)
+    assert not list((runs / row["run"]).glob(".*"))
+
+
+def test_refused_flags_are_reported_and_the_rest_runs(tmp_path):
+    wrong, right = f"{SMALL} --gamma two", f"{SMALL} --total-timesteps 128"
+    done = subprocess.run(
+        sweep(tmp_path, f"--flags={right}", flags=wrong),
+        capture_output=True,
+        text=True,
+        timeout=600,
+    )
+    assert done.returncode == 1, done.stderr
+    rows = json.loads((tmp_path / "out.json").read_text())["rows"]
+    assert "Error parsing --gamma: could not convert string to float: 'two'" in rows[0]["error"]
+    assert rows[1]["env_steps"] == 128
+
+
+def test_equal_runs_are_refused(tmp_path):
+    done = subprocess.run(sweep(tmp_path, "--seeds", "1", "1"), capture_output=True, text=True)
+    assert done.returncode == 2 and "are the same" in done.stderr

@@ -1,0 +1,436 @@
+"""Roll-outs: files, mirror and kinematics; and the collector, with the shipped walk as expert."""
+
+import dataclasses
+import json
+import re
+import sys
+import tempfile
+from pathlib import Path
+
+import mujoco
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from bm_envs.diffusion import rollouts
+from bm_envs.diffusion.rollouts import Rollouts
+from bm_envs.errors import BMError, ConfigError
+from bm_envs.robots import g1, mjcf
+from bm_envs.tasks.guided.states import states_of
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "algos"))
+import collect_rollouts as collect  # noqa: E402
+import ddpm_guided  # noqa: E402
+
+TINY = dict(policy=("walk",), num_envs=12, episodes=24, steps=40, warm_up=5, verify=20, seed=3)
+
+
+def config(out, **changes):
+    return collect.Config(out=out, **{**TINY, **changes})
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    out = tmp_path_factory.mktemp("rollouts") / "data"
+    collect.main(config(out))
+    return out
+
+
+@pytest.fixture(scope="module")
+def episodes(folder) -> Rollouts:
+    return rollouts.load_rollouts(folder)[0]
+
+
+# --- the collector --------------------------------------------------------------------------------
+
+
+def test_manifest_tells_who_acted_and_what_came_of_it(folder, episodes):
+    manifest = rollouts.read_manifest(folder)
+    assert manifest["tried"] == 24 and manifest["accepted"] == len(episodes) > 12
+    assert manifest["experts"][0]["policy"] == "walk"
+    assert manifest["clips"][0]["name"] == "walk" and manifest["settings"]["seed"] == 3
+    assert manifest["joint_names"] == list(g1.JOINT_NAMES)
+    assert manifest["drives"]["action_scale"] == pytest.approx(list(g1.ACTION_SCALE))
+    counts = [shard["episodes"]["count"] + shard["failed"]["count"] for shard in manifest["shards"]]
+    assert counts == [12, 12]
+    for figure in manifest["coverage"].values():
+        assert sum(figure["share"]) == pytest.approx(1, abs=1e-3)
+    assert episodes.qpos.shape == (len(episodes), 40, 36) and (episodes.length == 40).all()
+
+
+def test_noise_is_in_what_was_sent_and_not_in_what_was_wanted(episodes):
+    added = episodes.executed - episodes.action
+    quiet = episodes.noise == 0
+    assert quiet.any() and not quiet.all()
+    assert not added[quiet].any()
+    loud = episodes[~quiet]
+    std = (loud.executed - loud.action).std((0, 1)) / np.sqrt((loud.noise**2).mean())
+    # 40 steps of some ten episodes: a tenth of spread. Hips, knees, ankles and the rest.
+    np.testing.assert_allclose(std, collect.noise_std(), rtol=0.25)
+    assert set(np.round(collect.noise_std(), 3)) == {0.05, 0.2, 0.3, 0.4}
+    assert set(episodes.delay) == {0, 1}
+    assert episodes.pushed.any() and np.abs(episodes.joint_offset).max() <= 0.01 + 1e-6
+
+
+def test_a_shove_is_a_horizontal_jump_after_the_recorded_state(episodes):
+    jumps = np.diff(episodes.qvel[..., :2], axis=1)
+    size = np.linalg.norm(jumps, axis=-1)
+    shoved = episodes.pushed[:, :-1]
+    assert size[shoved].mean() > 2 * size[~shoved].mean()
+
+
+def test_ornstein_uhlenbeck_noise_has_its_spread_and_memory():
+    """x <- 0.2 x + 0.1 xi: standard deviation 0.1 / sqrt(1 - 0.04), correlation 0.2."""
+    draw = collect.noise_process("ou", np.ones(4000), np.random.default_rng(0))
+    series = np.stack([draw() for _ in range(30)])[10:, :, 0]
+    assert series.std() == pytest.approx(0.10206, rel=0.02)
+    assert np.mean(series[1:] * series[:-1]) / series.var() == pytest.approx(0.2, abs=0.01)
+
+
+def test_a_run_cut_short_goes_on_to_the_same_files(folder, tmp_path, capsys):
+    collect.main(config(tmp_path, episodes=12))
+    assert len(rollouts.read_manifest(tmp_path)["shards"]) == 1
+    collect.main(config(tmp_path))
+    whole, parts = (rollouts.read_manifest(path)["shards"] for path in (folder, tmp_path))
+    assert whole == parts
+    collect.main(config(tmp_path))  # nothing is left to do
+    manifest = rollouts.read_manifest(tmp_path)
+    assert manifest["shards"] == whole and manifest["command"]
+    with pytest.raises(BMError, match="was collected with other settings; choose another --out"):
+        collect.main(config(tmp_path, seed=4))
+
+
+@pytest.mark.parametrize(
+    ("changes", "text"),
+    [
+        ({"steps": 0}, "steps is 0, expected 1 or more"),
+        ({"quiet": 1.5}, "quiet is 1.5, expected a share, 0 to 1"),
+        ({"push_speed": -1}, "push_speed is -1, expected 0 or more"),
+    ],
+)
+def test_refused_settings(tmp_path, changes, text):
+    with pytest.raises(ConfigError, match=text):
+        config(tmp_path, **changes)
+
+
+def test_a_clip_too_short_is_refused(tmp_path):
+    with pytest.raises(ConfigError, match=r"'stand\[0:1\]' has 51 frames, expected 52 or more"):
+        collect.main(config(tmp_path / "x", motion=("stand[0:1]",), steps=45))
+    assert not (tmp_path / "x").exists()
+
+
+# --- physics of what is stored --------------------------------------------------------------------
+
+
+def play(qpos, qvel, targets):
+    """Where plain physics takes a robot: root and joints after each target, held for 20 ms."""
+    model = mjcf.compile_model()
+    data = mujoco.MjData(model)
+    data.qpos[:], data.qvel[:] = qpos, qvel
+    found = []
+    for target in targets:
+        data.ctrl[:] = target
+        mujoco.mj_step(model, data, 4)
+        found.append(data.qpos.copy())
+    return np.array(found)
+
+
+def targets_of(episodes: Rollouts, e: int, t: int, count: int) -> np.ndarray:
+    late = int(episodes.delay[e])
+    sent = episodes.executed[e, t - late : t - late + count]
+    return g1.DEFAULT_JOINT_POS + episodes.joint_offset[e] + g1.ACTION_SCALE * sent
+
+
+def test_stored_actions_lead_through_the_stored_states(episodes):
+    """Open loop for ten steps: order, scale, delay and index of actions are right.
+
+    Friction and the torso's centre of mass are not stored, hence 3 cm (the sheet's gate 1b).
+    """
+    still = [e for e in range(len(episodes)) if not episodes.pushed[e].any()]
+    assert len(still) > 3
+    errors, shifted = [], []
+    for e in still[:6]:
+        for t in (3, 20):
+            start = episodes.qpos[e, t], episodes.qvel[e, t]
+            then = episodes.qpos[e, t + 1 : t + 11]
+            found = play(*start, targets_of(episodes, e, t, 10))
+            errors.append(np.linalg.norm(found[-1, :3] - then[-1, :3]))
+            wrong = play(*start, targets_of(episodes, e, t - 1 + 2 * int(episodes.delay[e]), 10))
+            shifted.append(np.abs(wrong[-1, 7:] - then[-1, 7:]).mean())
+            assert np.abs(found[-1, 7:] - then[-1, 7:]).mean() < shifted[-1]
+    assert max(errors) < 0.03
+
+
+def test_mirrored_twice_is_the_same_and_once_obeys_the_same_physics(episodes):
+    mirrored = episodes.mirrored()
+    for field in dataclasses.fields(Rollouts):
+        twice = getattr(mirrored.mirrored(), field.name)
+        np.testing.assert_array_equal(twice, getattr(episodes, field.name))
+    index, sign = g1.mirror_map()
+    for e in (0, 1, 2):
+        found = play(episodes.qpos[e, 5], episodes.qvel[e, 5], targets_of(episodes, e, 5, 10))
+        other = play(mirrored.qpos[e, 5], mirrored.qvel[e, 5], targets_of(mirrored, e, 5, 10))
+        # The published robot is symmetric to 1e-4 m and 1e-3 kg; contacts make it a little more.
+        np.testing.assert_allclose(other[:, 1], -found[:, 1], atol=2e-3)
+        np.testing.assert_allclose(other[:, 7:], found[:, 7:][:, index] * sign, atol=5e-3)
+        assert np.abs(other[:, 7:] - found[:, 7:]).max() > 0.05  # a walk is not its own mirror
+
+
+def test_states_are_mujocos(episodes):
+    states = states_of(episodes.qpos[:2, :3], episodes.qvel[:2, :3])
+    model = mjcf.compile_model()
+    data = mujoco.MjData(model)
+    ids = [model.body(name).id for name in g1.BODY_NAMES]
+    for e in range(2):
+        for t in range(3):
+            data.qpos[:], data.qvel[:] = episodes.qpos[e, t], episodes.qvel[e, t]
+            mujoco.mj_forward(model, data)
+            np.testing.assert_allclose(states.body_pos[e, t], data.xpos[ids], atol=2e-6)
+            for k, body in enumerate(ids):
+                velocity = np.empty(6)
+                kind = mujoco.mjtObj.mjOBJ_XBODY
+                mujoco.mj_objectVelocity(model, data, kind, body, velocity, 0)
+                np.testing.assert_allclose(states.body_lin_vel[e, t, k], velocity[3:], atol=1e-5)
+                if g1.BODY_NAMES[k] == g1.ROOT_BODY:
+                    np.testing.assert_allclose(states.root_ang_vel[e, t], velocity[:3], atol=1e-5)
+
+
+# --- bad files ------------------------------------------------------------------------------------
+
+
+def test_files_that_are_not_what_the_manifest_tells(folder, tmp_path):
+    def copy():
+        target = tmp_path / str(len(list(tmp_path.iterdir())))
+        target.mkdir()
+        for path in folder.iterdir():
+            (target / path.name).write_bytes(path.read_bytes())
+        return target
+
+    with pytest.raises(BMError, match="holds no dataset.json, expected a folder of roll-outs"):
+        rollouts.load_rollouts(tmp_path)
+    broken = copy()
+    (broken / "episodes-00001.npz").unlink()
+    with pytest.raises(BMError, match=r"episodes-00001.npz: is missing, though dataset.json"):
+        rollouts.load_rollouts(broken)
+    broken = copy()
+    with (broken / "episodes-00000.npz").open("ab") as stream:
+        stream.write(b"x")
+    with pytest.raises(BMError, match="another SHA-256 than dataset.json tells; collect it anew"):
+        rollouts.load_rollouts(broken)
+    broken = copy()
+    (broken / "dataset.json").write_text("[]")
+    with pytest.raises(BMError, match="is not a manifest of roll-outs"):
+        rollouts.load_rollouts(broken)
+    (broken / "dataset.json").write_text("{")
+    with pytest.raises(BMError, match=r"dataset.json: not a readable JSON file"):
+        rollouts.load_rollouts(broken)
+    for shards in (None, [3], [{"episodes": {"count": 1}, "failed": {"count": 0}}]):
+        text = json.dumps({"format": rollouts.FORMAT, "shards": shards})
+        (broken / "dataset.json").write_text(text)
+        with pytest.raises(BMError, match=r"dataset.json: shards are not a list of entries"):
+            rollouts.load_rollouts(broken)
+
+
+def test_shards_that_are_not_shards(episodes, tmp_path):
+    path = tmp_path / "a.npz"
+    path.write_bytes(b"not a zip")
+    with pytest.raises(BMError, match="cannot be read as an NPZ shard of roll-outs"):
+        rollouts.load_shard(path)
+    np.savez(path, qpos=np.zeros(3))
+    with pytest.raises(BMError, match="lacks qvel, action"):
+        rollouts.load_shard(path)
+    arrays = {f.name: getattr(episodes, f.name) for f in dataclasses.fields(Rollouts)}
+    np.savez(path, **{**arrays, "qvel": arrays["qvel"][..., :-1]})
+    with pytest.raises(
+        BMError, match=r"qvel is float32 of shape \(\d+, 40, 34\), expected float32"
+    ):
+        rollouts.load_shard(path)
+    spoilt = arrays["action"].copy()
+    spoilt[0, 0, 0] = np.nan
+    np.savez(path, **{**arrays, "action": spoilt})
+    with pytest.raises(BMError, match="action holds a value that is not finite"):
+        rollouts.load_shard(path)
+    np.savez(path, **{**arrays, "clip": np.array([object()] * len(episodes))}, allow_pickle=True)
+    with pytest.raises(BMError, match=r"clip is object of shape \(\d+,\), expected int64"):
+        rollouts.load_shard(path)
+    rollouts.save_shard(episodes, path)
+    again = rollouts.load_shard(path)
+    np.testing.assert_array_equal(again.qpos, episodes.qpos)
+    assert json.dumps(sorted(np.load(path).files)) == json.dumps(sorted(rollouts._SHAPES))
+
+
+def copied(folder, target):
+    target.mkdir(parents=True)
+    for path in folder.iterdir():
+        (target / path.name).write_bytes(path.read_bytes())
+    return target
+
+
+def with_manifest(folder, **changes):
+    path = folder / rollouts.MANIFEST
+    manifest = json.loads(path.read_text())
+    manifest = {k: v for k, v in (manifest | changes).items() if v is not ...}
+    path.write_text(json.dumps(manifest))
+    return folder
+
+
+@pytest.mark.parametrize(
+    "name", ["../../etc/passwd", "/etc/passwd", "..", ".", "", "sub/episodes-00000.npz", "a\0b",
+             "x" * 5000, "\u202e.npz", "episodes-00000.npz/"],
+)  # fmt: skip
+def test_a_manifest_that_leads_out_of_its_folder(folder, tmp_path, name):
+    broken = copied(folder, tmp_path / "a")
+    shards = json.loads((broken / rollouts.MANIFEST).read_text())["shards"]
+    shards[0]["episodes"]["file"] = name
+    with pytest.raises(BMError) as caught:
+        rollouts.load_rollouts(with_manifest(broken, shards=shards))
+    told = str(caught.value)
+    assert "\n" not in told and len(told) < 400
+    assert "expected a file of this folder" in told or "is missing" in told
+
+
+def test_a_shard_that_is_a_link_is_not_followed(folder, tmp_path):
+    broken = copied(folder, tmp_path / "a")
+    (broken / "episodes-00000.npz").unlink()
+    (broken / "episodes-00000.npz").symlink_to(folder / "episodes-00000.npz")
+    with pytest.raises(BMError, match="names the shard 'episodes-00000.npz', expected a file of t"):
+        rollouts.load_rollouts(broken)
+
+
+def test_shards_that_announce_more_than_they_hold(episodes, tmp_path):
+    """A header is 100 bytes, whatever shape it tells; memory is asked for by nobody."""
+    import io
+    import tracemalloc
+    import zipfile
+
+    arrays = {f.name: getattr(episodes, f.name) for f in dataclasses.fields(Rollouts)}
+    path = tmp_path / "a.npz"
+
+    def write(changed, head, compression=zipfile.ZIP_STORED, content=b""):
+        with zipfile.ZipFile(path, "w", compression) as archive:
+            for name, array in arrays.items():
+                stream = io.BytesIO()
+                np.lib.format.write_array(stream, array)
+                if name == changed:
+                    stream = io.BytesIO()
+                    np.lib.format.write_array_header_1_0(stream, head)
+                    stream.write(content)
+                archive.writestr(f"{name}.npy", stream.getvalue())
+
+    def head(shape, kind="<f4"):
+        return {"descr": kind, "fortran_order": False, "shape": shape}
+
+    def refused(match):
+        tracemalloc.start()
+        with pytest.raises(BMError, match=match) as caught:
+            rollouts.load_shard(path)
+        # What the sound arrays take is less than this; what is announced would be terabytes.
+        assert tracemalloc.get_traced_memory()[1] < 50e6
+        tracemalloc.stop()
+        assert "\n" not in str(caught.value)
+
+    write("noise", head((len(episodes),)))
+    refused("expected 96 bytes got 0")
+    write("noise", head((0,)))
+    refused(r"noise is float32 of shape \(0,\)")
+    write("noise", head((10**12,)))
+    refused(r"noise is float32 of shape \(1000000000000,\), expected float32 of shape")
+    write("action", head((10**12, 10**12, 29)))
+    refused("qpos is float32 of shape .*, expected float32 of shape")
+    write("action", head((-1, 40, 29)))
+    refused(r"action.npy has the shape \(-1, 40, 29\)")
+    write("action", head(()))
+    refused("expected")
+    write("action", head((len(episodes), 40, 29), "|O"))
+    refused("action is object of shape")
+    write("action", head((len(episodes), 40, 29), "<f8"))
+    refused("action is float64 of shape")
+    zeros = bytes(4 * 10**8)
+    write("noise", head((10**8,)), zipfile.ZIP_DEFLATED, zeros)
+    assert path.stat().st_size < 2e6  # premise: the zeros are nearly nothing
+    refused("unpacks to .* MiB, more than 100 times its size")
+    np.savez_compressed(path, **arrays)  # as somebody may keep them; read as before
+    np.testing.assert_array_equal(rollouts.load_shard(path).qpos, episodes.qpos)
+
+
+@given(st.data())
+@settings(max_examples=60, deadline=None, derandomize=True)
+def test_damaged_shards_are_read_or_refused(data):
+    """Any bytes may differ: there is a shard, or one sentence."""
+    rng = np.random.default_rng(0)
+    values = {
+        name: rng.normal(size=(2, *((3,) if per_step else ()), *shape)).astype(kind)
+        for name, (shape, per_step, kind) in rollouts._SHAPES.items()
+    }
+    values["length"][:] = 3
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "a.npz"
+        np.savez(path, **values)
+        content = bytearray(path.read_bytes())
+        for _ in range(data.draw(st.integers(1, 6))):
+            content[data.draw(st.integers(0, len(content) - 1))] = data.draw(st.integers(0, 255))
+        cut = data.draw(st.integers(0, len(content)))
+        path.write_bytes(content[:cut] if data.draw(st.booleans()) else content)
+        try:
+            assert len(rollouts.load_shard(path)) == 2
+        except BMError as error:
+            assert "\n" not in str(error) and str(error).startswith(str(path))
+
+
+JUNK = [None, True, 3, -1, 0.5, "x", [], {}, [1], [None], {"a": 1}, 10**30, ["x"], [[]]]
+
+
+@pytest.mark.parametrize("key", ["drives", "experts", "clips", "accepted", "tried", "shards"])
+@pytest.mark.parametrize("value", [..., *JUNK], ids=lambda v: repr(v)[:12])
+def test_manifests_of_odd_types_are_refused_before_training(folder, tmp_path, key, value):
+    broken = with_manifest(copied(folder, tmp_path / "a"), **{key: value})
+    try:
+        rollouts.check_complete(broken, rollouts.read_manifest(broken))
+    except BMError as error:
+        assert "\n" not in str(error) and len(str(error)) < 400
+    else:  # right by its type: nobody can tell more
+        right = {"accepted": int, "tried": int}.get(key, list)
+        assert type(value) is right
+        assert right is int or all(isinstance(entry, dict) for entry in value)
+
+
+@pytest.mark.parametrize("value", ["x", [1] * 28, [None] * 29, [True] * 29, [1e9] * 29, {}, None])
+@pytest.mark.parametrize("name", rollouts.DRIVES)
+def test_drives_of_a_manifest(folder, tmp_path, name, value):
+    drives = json.loads((folder / rollouts.MANIFEST).read_text())["drives"]
+    broken = with_manifest(copied(folder, tmp_path / "a"), drives=drives | {name: value})
+    with pytest.raises(BMError, match=name):
+        rollouts.check_complete(broken, rollouts.read_manifest(broken))
+
+
+def test_an_interrupted_collection_is_told_before_training(tmp_path, folder):
+    """What a kill leaves: the manifest of the last whole shard, as the collector wrote it."""
+    written = []
+    keep = collect.cli.write_json
+
+    def interrupted(path, value):
+        keep(path, value)
+        written.append(path)
+        raise KeyboardInterrupt
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(collect.cli, "write_json", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            collect.main(config(tmp_path / "cut"))
+    assert written
+    text = (
+        f"{tmp_path / 'cut'}: this collection was interrupted after 1 of 2 shards; run the command "
+        "that made it again and it goes on from there."
+    )
+    with pytest.raises(BMError, match=re.escape(text)):
+        ddpm_guided.main(ddpm_guided.Config(data=(tmp_path / "cut",), run_dir=tmp_path / "run"))
+    assert not (tmp_path / "run").exists()
+    collect.main(config(tmp_path / "cut"))
+    rollouts.check_complete(tmp_path / "cut", rollouts.read_manifest(tmp_path / "cut"))
+    # Manifests of 0.1 tell no state: the counts came last.
+    old = with_manifest(copied(folder, tmp_path / "old"), state=..., planned_shards=...)
+    rollouts.check_complete(old, rollouts.read_manifest(old))
+    old = with_manifest(old, tried=..., accepted=...)
+    with pytest.raises(BMError, match="this collection was interrupted after 2 shards; run"):
+        rollouts.check_complete(old, rollouts.read_manifest(old))

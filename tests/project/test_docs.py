@@ -1,0 +1,435 @@
+"""The site: built without warnings, complete in itself, its tables against facts and behaviour."""
+
+import ast
+import dataclasses
+import importlib
+import json
+import os
+import re
+import subprocess
+import sys
+import types
+from html.parser import HTMLParser
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+import gymnasium
+import numpy as np
+import pytest
+from golden import tracking_facts as facts
+from mkdocs.exceptions import PluginError
+from mkdocs.utils import yaml_load
+
+import bm_envs
+
+ROOT = Path(__file__).resolve().parents[2]
+DOCS = ROOT / "docs"
+for folder in ("docs", "algos"):
+    sys.path.insert(0, str(ROOT / folder))
+hooks = importlib.import_module("hooks")
+site_tables = importlib.import_module("site_tables")
+
+IDS = [name for name in gymnasium.registry if name.startswith("BM")]
+ENVIRONMENTS = {  # page of each id
+    re.search(r"<!-- environment (\S+) -->", path.read_text())[1]: f"environments/{path.stem}.html"
+    for path in (DOCS / "environments").glob("*.md")
+}
+# What makes a browser fetch something when a page is opened.
+LOADING = {"src", "srcset", "poster", "data", "background", "action"}
+LOADING_LINKS = {"stylesheet", "icon", "preload", "prefetch", "modulepreload", "preconnect"}
+
+
+class Page(HTMLParser):
+    """What a built page loads and links to, its ids, formulas, text and tables."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.loads, self.links, self.ids, self.classes = [], [], set(), set()
+        self.formulas, self.scripts, self.tables = 0, [], []
+        self.cell, self.inside = None, None
+        self.feed(text)
+
+    def handle_starttag(self, tag, attributes):
+        found = dict(attributes)
+        self.inside = tag if tag in ("script", "style") else None
+        self.ids.add(found.get("id"))
+        self.classes.update((found.get("class") or "").split())
+        self.loads += [found[name] for name in LOADING & found.keys() if found[name]]
+        if tag == "link" and LOADING_LINKS & set((found.get("rel") or "").split()):
+            self.loads.append(found["href"])
+        if tag == "a" and found.get("href"):
+            self.links.append(found["href"])
+        self.formulas += tag == "math"
+        if tag == "table":
+            self.tables.append([])
+        elif tag == "tr" and self.tables:
+            self.tables[-1].append([])
+        elif tag in ("td", "th") and self.tables:
+            self.cell = ""
+
+    def handle_endtag(self, tag):
+        self.inside = None
+        if tag in ("td", "th") and self.cell is not None:
+            self.tables[-1][-1].append(self.cell.strip())
+            self.cell = None
+
+    def handle_data(self, data):
+        if self.inside:
+            self.scripts.append(data)
+        if self.cell is not None:
+            self.cell += data
+
+    def table(self, *heads):
+        """Rows of the first table whose first heads are these, by their first cell."""
+        rows = next(t for t in self.tables if tuple(t[0][: len(heads)]) == heads)
+        return {row[0]: dict(zip(rows[0], row, strict=True)) for row in rows[1:]}
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("site")
+    done = subprocess.run(
+        [sys.executable, "-m", "mkdocs", "build", "--strict", "--config-file",
+         str(ROOT / "mkdocs.yml"), "--site-dir", str(folder)],
+        capture_output=True, text=True, cwd=folder, timeout=600,
+        env={**os.environ, "NO_MKDOCS_2_WARNING": "1"},  # the theme's own notice
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert "WARNING" not in done.stderr and "ERROR" not in done.stderr
+    return folder
+
+
+@pytest.fixture(scope="module")
+def pages(site):
+    return {
+        path.relative_to(site).as_posix(): Page(path.read_text()) for path in site.rglob("*.html")
+    }
+
+
+# --- the site as a whole --------------------------------------------------------------------------
+
+
+def test_every_page_of_the_repository_is_in_the_site(pages):
+    written = {
+        path.relative_to(DOCS).with_suffix(".html").as_posix() for path in DOCS.rglob("*.md")
+    }
+    others = {"index", "quickstart", "contributing", "changelog", "third_party_notices", "404"}
+    assert pages.keys() == written | {f"{name}.html" for name in others}
+    assert len(written) > 15
+
+
+def test_pages_load_nothing_from_other_hosts(site, pages):
+    for name, page in pages.items():
+        assert page.loads, name
+        for address in page.loads:
+            parts = urlsplit(address)
+            assert not parts.scheme and not parts.netloc, f"{name} loads {address}"
+            target = (site / name).parent / unquote(parts.path)
+            if name == "404.html":  # which is served from anywhere, so its addresses begin at /
+                target = site / unquote(parts.path).lstrip("/")
+            assert target.is_file(), f"{name} loads {address}, which is not there"
+        assert not re.search(r"https?://|url\(|import\(", "".join(page.scripts)), name
+    styles = list(site.rglob("*.css"))
+    assert styles
+    for path in styles:
+        text = path.read_text()
+        assert "@import" not in text
+        for address in re.findall(r"url\(\s*['\"]?(.*?)['\"]?\s*\)", text):
+            assert re.match(r"data:|#", address) or (path.parent / address).is_file(), address
+
+
+def test_the_theme_is_given_no_reason_to_fetch(pages):
+    """Its script asks other hosts for diagrams (class `mermaid`) and a repository's figures."""
+    for name, page in pages.items():
+        assert not page.classes & {"mermaid", "md-source", "md-source__repository"}, name
+
+
+def test_links_lead_somewhere(site, pages):
+    checked = 0
+    for name, page in pages.items():
+        if name == "404.html":
+            continue
+        for address in page.links:
+            parts = urlsplit(address)
+            if parts.scheme or parts.netloc:
+                continue
+            path = ((site / name).parent / unquote(parts.path)).resolve() if parts.path else None
+            target = name if path is None else path.relative_to(site.resolve()).as_posix()
+            assert (site / target).is_file(), f"{name}: {address}"
+            if parts.fragment and target.endswith(".html") and parts.fragment != "__top":
+                assert unquote(parts.fragment) in pages[target].ids, f"{name}: {address}"
+            checked += 1
+    assert checked > 500
+
+
+def test_formulas_are_drawn_by_the_browser_itself(site, pages):
+    source = re.sub(r"```.*?```|`.*?`", "", (DOCS / "method.md").read_text(), flags=re.S)
+    displayed = len(re.findall(r"\$\$.+?\$\$", source, re.S))
+    inline = len(re.findall(r"\$[^$]+\$", re.sub(r"\$\$.+?\$\$", "", source, flags=re.S)))
+    assert displayed > 15 and inline > 20
+    assert pages["method.html"].formulas == displayed + inline
+    text = (site / "method.html").read_text()
+    assert "arithmatex" not in text and r"\frac" not in text
+    half = hooks.on_page_content(r'<span class="arithmatex">\(\frac{1}{2} &lt; x\)</span>')
+    # MathML Core: a fraction is <mfrac> of numerator and denominator.
+    assert "<mfrac><mrow><mn>1</mn></mrow><mrow><mn>2</mn></mrow></mfrac>" in half
+    assert "<mo>&#x0003C;</mo>" in half and half.startswith("<math ")
+
+
+def test_a_marker_that_names_no_table_is_one_sentence():
+    page = types.SimpleNamespace(file=types.SimpleNamespace(src_uri="environments/x.md"))
+    for marker, text in (
+        ("<!-- tabel x -->", "environments/x.md: no table 'tabel', expected one of environment, "),
+        ("<!-- settings algos/ppo_track.py Nothing -->", "algos/ppo_track.py has no class Nothing"),
+        ("<!-- results throughput -->", "throughput.json is of kind 'throughput', expected "),
+        ("<!-- results nothing -->", "environments/x.md: .*nothing.json"),
+    ):
+        with pytest.raises(PluginError, match=text):
+            hooks.on_page_markdown(f"text\n\n{marker}\n", page, None, None)
+    # Comments in the middle of a line are none of ours.
+    assert site_tables.fill("a <!-- tabel --> b") == "a <!-- tabel --> b"
+
+
+def test_pages_that_the_navigation_does_not_name_are_put_under_more(tmp_path):
+    (tmp_path / "sub").mkdir()
+    for name in ("a.md", "b.md", "sub/c.md"):
+        (tmp_path / name).touch()
+    config = types.SimpleNamespace(docs_dir=str(tmp_path), nav=[{"Home": "a.md"}])
+    hooks.on_config(config)
+    assert config.nav == [{"Home": "a.md"}, {"More": ["b.md", "sub/c.md"]}]
+    config.nav = [{"Home": "a.md"}, {"Rest": [{"B": "b.md"}, "sub/c.md"]}]
+    hooks.on_config(config)
+    assert len(config.nav) == 2
+
+
+def test_links_between_root_and_docs_work_in_both_places():
+    assert hooks.here("[t](docs/training.md#x) [c](CONTRIBUTING.md)") == (
+        "[t](training.md#x) [c](contributing.md)"
+    )
+    assert hooks.there("[n](../THIRD_PARTY_NOTICES.md)") == "[n](third_party_notices.md)"
+    assert hooks.there("[r](../../README.md#limits)", 1) == "[r](../index.md#limits)"
+
+
+# --- tables of environments -----------------------------------------------------------------------
+
+
+def test_every_environment_has_a_page():
+    assert ENVIRONMENTS.keys() == set(IDS)
+
+
+def indices(rows):
+    return [tuple(map(int, index.split(":"))) for index in rows]
+
+
+@pytest.mark.parametrize("name", IDS)
+def test_observation_tables_cover_the_space(pages, name):
+    found = indices(pages[ENVIRONMENTS[name]].table("index", "term"))
+    env = gymnasium.make(name)
+    assert found[0][0] == 0 and found[-1][1] == env.observation_space.shape[0]
+    assert all(a[1] == b[0] for a, b in zip(found, found[1:], strict=False))
+    env.close()
+
+
+@pytest.mark.parametrize(
+    ("name", "published"),
+    [
+        ("BMTrack-G1-v0", facts.POLICY_OBSERVATION),
+        ("BMTrack-G1-NoStateEst-v0", facts.NO_STATE_ESTIMATION),
+    ],
+)
+def test_observations_are_the_published_ones(pages, name, published):
+    rows = pages[ENVIRONMENTS[name]].table("index", "term").values()
+    assert {row["term"]: indices([row["index"]])[0] for row in rows} == {
+        term: place[:2] for term, place in published.items()
+    }
+    critic = [t for t in pages[ENVIRONMENTS[name]].tables if t[0][:2] == ["index", "term"]][1]
+    assert {row[1]: indices([row[0]])[0] for row in critic[1:]} == facts.CRITIC_OBSERVATION
+
+
+def test_noise_is_what_the_table_says(pages):
+    """512 draws of each number: none beyond the half-width, the largest above 0.9 of it.
+
+    That a term of 3 numbers stays below by chance has probability 0.9^1536.
+    """
+    rows = pages[ENVIRONMENTS["BMTrack-G1-v0"]].table("index", "term").values()
+    env = gymnasium.make_vec("BMTrack-G1-v0", num_envs=512, motion="stand")
+    obs, info = env.reset(seed=0)
+    for row in rows:
+        (start, stop), (low, high) = (
+            indices([row["index"]])[0], facts.CRITIC_OBSERVATION[row["term"]],
+        )  # fmt: skip
+        largest = abs(obs[:, start:stop] - info["critic_obs"][:, low:high]).max()
+        if row["noise"] == "-":
+            assert largest == 0, row
+        else:
+            width = float(row["noise"])
+            # float32: a value near 5 has lost 5e-7 to the sum.
+            assert 0.9 * width < largest <= width + 1e-6, row
+            assert width == facts.POLICY_OBSERVATION[row["term"]][2]
+    env.close()
+
+
+def test_rewards_ends_and_disturbances_are_the_published_ones(pages):
+    page = pages[ENVIRONMENTS["BMTrack-G1-v0"]]
+    rows = page.table("term", "weight, 1/s")
+    counted = {name: row for name, row in rows.items() if row["weight, 1/s"] != "off"}
+    assert counted.keys() == facts.REWARDS.keys()
+    for name, (weight, std) in facts.REWARDS.items():
+        assert float(counted[name]["weight, 1/s"]) == weight
+        width = counted[name]["width"]
+        assert (None if width == "-" else float(width.split()[0])) == std
+
+    ends = page.table('info["termination"]', "kind")
+    assert str(facts.FAILURE_HEIGHT) in ends["anchor_pos"]["when"]
+    assert str(facts.FAILURE_TILT) in ends["anchor_ori"]["when"]
+    assert str(facts.EPISODE) in ends["time_limit"]["when"].replace("10 s", "10.0 s")
+
+    settings = [t[1:] for t in page.tables if t[0][0] == "setting"]
+
+    def values(name, text):
+        found = [row for table in settings for row in table if row[0] == name and text in row[2]]
+        return ast.literal_eval(found[0][1])
+
+    assert values("foot_friction", "Sliding") == facts.FOOT_FRICTION_RANGE
+    assert values("torso_com", "centre of mass") == facts.TORSO_COM
+    assert values("interval_s", "next push") == facts.PUSH_INTERVAL
+    assert values("pos", "Root position") == facts.RESET_POS
+    assert values("rot", "Roll") == facts.RESET_ROT
+
+
+def test_joints_are_the_published_ones(pages):
+    rows = pages[ENVIRONMENTS["BMTrack-G1-v0"]].table("#", "joint").values()
+    assert [row["joint"] for row in rows] == list(facts.JOINTS)
+    for row in rows:
+        published = facts.JOINTS[row["joint"]]
+        shown = [float(row[head]) for head in list(row)[2:]]
+        columns = [published[i] for i in (1, 2, 5, 10, 11, 8, 12)]
+        # Four digits are shown.
+        np.testing.assert_allclose(shown, columns, rtol=6e-4)
+
+
+@pytest.mark.parametrize("name", IDS)
+def test_episodes_end_and_tell_as_the_tables_say(pages, name):
+    page = pages[ENVIRONMENTS[name]]
+    env = gymnasium.make(name)
+    _, info = env.reset(seed=0)
+    first, terminated, truncated = info, False, False
+    while not (terminated or truncated):
+        _, _, terminated, truncated, info = env.step(np.zeros(29, np.float32))
+    assert terminated, "premise: a robot that asks for the default pose falls, or fails to follow"
+    row = page.table('info["termination"]', "kind")[info["termination"]]
+    assert row["kind"] == "termination"
+    told = page.table("key", "of a single environment")
+    assert info.keys() == told.keys() and first.keys() <= told.keys()
+    env.close()
+
+
+@pytest.mark.parametrize("name", IDS)
+def test_arguments_are_accepted_with_their_defaults(pages, name):
+    rows = pages[ENVIRONMENTS[name]].table("argument", "type").values()
+    given = {row["argument"]: ast.literal_eval(row["default"]) for row in rows}
+    if name == "BMTrack-G1-NoStateEst-v0":
+        del given["state_estimation"]  # given by the id
+    if name.startswith("BMGuided"):
+        del given["task"]
+    gymnasium.make(name, **given).close()
+
+
+# --- tables of scripts and files ------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("page", "script", "kinds"),
+    [
+        ("ppo_track", "ppo_track", ("Config",)),
+        ("ppo_guided", "ppo_guided", ("Config", "Weights")),
+        ("ddpm_guided", "collect_rollouts", ("Config",)),
+        ("ddpm_guided", "ddpm_guided", ("Config",)),
+    ],
+)
+def test_flags_have_the_defaults_of_the_script(pages, page, script, kinds):
+    module = importlib.import_module(script)
+    tables = [t[1:] for t in pages[f"algorithms/{page}.html"].tables if t[0][0] == "flag"]
+    for kind in kinds:
+        fields = dataclasses.fields(getattr(module, kind))
+        names = ["--" + item.name.replace("_", "-") for item in fields]
+        rows = next(table for table in tables if [row[0] for row in table] == names)
+        for item, row in zip(fields, rows, strict=True):
+            if item.default is dataclasses.MISSING:
+                assert row[1] == "required" or row[1].endswith("()")
+            else:
+                known = vars(module) | {"__builtins__": {}}
+                assert eval(row[1], known) == item.default
+        assert any(row[2] for row in rows)
+
+
+def test_results_are_those_of_the_file(pages):
+    rows = json.loads((ROOT / "benchmarks/results/walk.json").read_text())["rows"]
+    tables = [t for t in pages["algorithms/ppo_track.html"].tables if t[0][0] == "motion"]
+    (shown,) = [t[1:] for t in tables if t[0][1] == "protocol"]
+    assert len(shown) == len(rows) == 2
+    clip, robust = rows
+    # By hand: "completed" counts episodes, and a single one has no interval.
+    assert shown[0][2] == "1 of 1" and shown[1][2] == "100 of 100 (96 to 100 %)"
+    assert float(shown[0][4]) == pytest.approx(clip["mpkpe_mm"], abs=0.5)
+    assert float(shown[1][6]) == pytest.approx(robust["joint_pos_rad"], abs=5e-4)
+
+
+def test_motion_files_hold_what_the_table_says(pages):
+    rows = pages["motion_formats.html"].table("key", "shape")
+    told = {name for key in rows for name in key.split(", ")}
+    with np.load(ROOT / "bm_envs/assets/motions/walk.npz") as archive:
+        assert set(archive.files) == told
+        for key, row in rows.items():
+            if row["shape"].startswith("["):
+                wanted = row["shape"].strip("[]").split(", ")
+                shape = archive[key].shape
+                assert len(shape) == len(wanted)
+                assert all(w in ("T", str(n)) for w, n in zip(wanted, shape, strict=True))
+
+
+# --- what pages say -------------------------------------------------------------------------------
+
+
+def code_blocks():
+    found = []
+    run = ("method", "motion_formats", "extending", "retarget")
+    for path in sorted(DOCS.rglob("*.md")):
+        if path.parent != DOCS or path.stem in run:
+            blocks = re.findall(r"^```python\n(.*?)^```$", path.read_text(), re.M | re.S)
+            found += [pytest.param(b, id=f"{path.stem}-{i}") for i, b in enumerate(blocks)]
+    return found
+
+
+@pytest.mark.parametrize("code", code_blocks())
+def test_python_on_the_pages_runs(code, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    exec(compile(code, "page", "exec"), {"__name__": "page"})
+
+
+def test_the_method_s_example_does_what_it_says():
+    """The gradient of `crouch` against central differences."""
+    (code,) = re.findall(r"```python\n(.*?)```", (DOCS / "method.md").read_text(), re.S)
+    function = next(n for n in ast.parse(code).body if isinstance(n, ast.FunctionDef))
+    space = {"np": np, "PAST": 4}
+    exec(compile(ast.Module([function], []), "page", "exec"), space)
+    rng = np.random.default_rng(0)
+    pos = rng.normal(0.6, 0.1, (2, 20, 3))
+    value, slopes = space["crouch"]({"root_pos": pos})
+    for at in ((0, 10, 2), (1, 4, 2), (1, 3, 2), (0, 10, 0)):
+        near = [pos.copy(), pos.copy()]
+        near[0][at] -= 1e-4
+        near[1][at] += 1e-4
+        low, high = (space["crouch"]({"root_pos": p})[0][at[0]] for p in near)
+        # A square has no third derivative: what is left is rounding, 1e-16 / 1e-4.
+        assert (high - low) / 2e-4 == pytest.approx(slopes["root_pos"][at], abs=1e-10)
+    assert value.shape == (2,)
+
+
+def test_citation_and_changelog_tell_the_version():
+    cited = yaml_load((ROOT / "CITATION.cff").read_text())
+    assert cited["version"] == bm_envs.__version__ and cited["cff-version"] == "1.2.0"
+    assert cited["license"] == "Apache-2.0"
+    (paper,) = cited["references"]
+    assert paper["identifiers"][0]["value"] == "arXiv:2508.08241"
+    assert f"## [Unreleased]: {bm_envs.__version__}" in (ROOT / "CHANGELOG.md").read_text()

@@ -1,0 +1,146 @@
+"""What README and docs say can be run: commands, flags, files and code."""
+
+import functools
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+PAGES = ["README.md", "CONTRIBUTING.md", "CHANGELOG.md"]
+PAGES += sorted(path.relative_to(ROOT).as_posix() for path in (ROOT / "docs").rglob("*.md"))
+SCRIPT = re.compile(
+    r"(?:python )?((?:algos|benchmarks|tools)/(?:\w+/)?\w+\.py)((?:[^\S\n]+[^\s`|]+)*)"
+)
+
+
+def text(page):
+    return (ROOT / page).read_text()
+
+
+def blocks(page, language):
+    """Contents of the page's fenced blocks of one language."""
+    return re.findall(rf"^```{language}\n(.*?)^```$", text(page), re.M | re.S)
+
+
+def run(command, **options):
+    return subprocess.run(
+        command, capture_output=True, text=True, cwd=options.pop("cwd", ROOT), **options
+    )
+
+
+def one_line(command):
+    return " ".join(command.replace("\\\n", " ").split())
+
+
+# --- the two commands ----------------------------------------------------------------------------
+
+
+def test_readme_has_two_commands_that_set_up_for_themselves():
+    train, test = map(one_line, blocks("README.md", "sh"))
+    setup = "python3 -m venv .venv && .venv/bin/pip install -c constraints.txt -e '.[{}]' && "
+    learn = ".venv/bin/python algos/ppo_track.py --motion walk --total-timesteps 3000000"
+    assert train == setup.format("train") + learn
+    assert test == setup.format("dev") + ".venv/bin/python -m pytest -n 2 --dist loadfile"
+
+
+def test_ci_runs_the_second_command():
+    done = run(["bash", ".ci/run", "--list"], timeout=300)
+    assert done.returncode == 0, done.stderr
+    setup, *checks, tests = done.stdout.splitlines()
+    command = one_line(blocks("README.md", "sh")[1])
+    assert f"{setup} && {tests}".replace(".ci-cache/venv", ".venv") == command
+    assert [line.split()[0].rpartition("/")[2] for line in checks] == ["ruff", "ruff", "pyright"]
+
+
+def test_the_training_command_trains(tmp_path):
+    """The first command's last part, cut short: 16 robots for one iteration of 32 steps."""
+    command = one_line(blocks("README.md", "sh")[0]).rpartition(" && ")[2]
+    arguments = command.replace(".venv/bin/python", sys.executable).split()
+    run_dir = tmp_path / "run"
+    short = ["--num-envs", "16", "--total-timesteps", "512", "--run-dir", str(run_dir)]
+    done = run([*arguments, *short], timeout=300)
+    assert done.returncode == 0, done.stderr
+    for name in ("config.json", "checkpoint.pt", "policy.onnx", "policy.json", "metrics.jsonl"):
+        assert (run_dir / name).stat().st_size > 0
+
+
+def test_the_python_example_runs():
+    (example,) = blocks("README.md", "python")
+    check = "\nassert obs.shape == (64, 160)\n"
+    done = run([sys.executable, "-c", example + check], timeout=300)
+    assert done.returncode == 0, done.stderr
+
+
+# --- names ---------------------------------------------------------------------------------------
+
+
+@functools.cache
+def flags(script):
+    """The flags that a script's `--help` lists, and those of its subcommands."""
+
+    def listed(*subcommand):
+        done = run(
+            [sys.executable, script, *subcommand, "--help"],
+            timeout=300,
+            env={**os.environ, "COLUMNS": "200", "NO_COLOR": "1"},
+        )
+        assert done.returncode == 0, f"{script} --help: {done.stderr}"
+        return done.stdout
+
+    text = listed()
+    text += "".join(map(listed, re.findall(r"• ([a-z]+) ", text)))
+    return set(re.findall(r"--[a-z][a-z0-9.-]*", text))
+
+
+def uses():
+    """`(page, script, flag)` of every flag that stands behind a script's name."""
+    return sorted(
+        {
+            (page, script, flag)
+            for page in PAGES
+            for script, arguments in SCRIPT.findall(text(page))
+            # What is quoted is handed on to another script.
+            for flag in re.findall(r"--[a-z][a-z0-9.-]*", re.sub(r"'[^'\n]*'", "", arguments))
+        }
+    )
+
+
+def test_there_are_flags_to_check():
+    assert len(uses()) >= 5
+
+
+@pytest.mark.parametrize(("page", "script", "flag"), uses(), ids=lambda value: value)
+def test_flags_exist(page, script, flag):
+    assert (ROOT / script).is_file(), f"{page} names {script}"
+    assert flag in flags(script) | {"--help"}
+
+
+def test_files_and_modules_named_exist():
+    missing = []
+    for page in PAGES:
+        for name in re.findall(r"`((?:[\w.-]+/)+[\w.-]*)`", text(page)):
+            if name.split("/")[0] in ("bm_envs", "algos", "benchmarks", "tools", "tests", "docs"):
+                missing += [f"{page}: {name}"] * (not (ROOT / name).exists())
+        for name in re.findall(r"\]\(([^)#:]+)\)", text(page)):
+            target = (ROOT / page).parent / name
+            missing += [f"{page}: {name}"] * (not target.exists())
+        for name in re.findall(r"python -m (bm_envs[\w.]+)", text(page)):
+            path = (ROOT / name.replace(".", "/")).with_suffix(".py")
+            missing += [f"{page}: {name}"] * (not path.exists())
+    assert not missing
+
+
+def test_environments_and_motions_named_exist():
+    import gymnasium
+
+    import bm_envs  # noqa: F401
+
+    ids = set(re.findall(r"`(BM\w+-G1-[\w-]+)`", text("README.md")))
+    assert ids == {name for name in gymnasium.registry if name.startswith("BM")}
+    row = next(line for line in text("README.md").splitlines() if line.startswith("| `stand`"))
+    named = set(re.findall(r"`(\w+)`", row))
+    assert named == {path.stem for path in (ROOT / "bm_envs/assets/motions").glob("*.npz")}
