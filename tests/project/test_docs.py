@@ -433,3 +433,11 @@ def test_citation_and_changelog_tell_the_version():
     (paper,) = cited["references"]
     assert paper["identifiers"][0]["value"] == "arXiv:2508.08241"
     assert f"## [Unreleased]: {bm_envs.__version__}" in (ROOT / "CHANGELOG.md").read_text()
+
+
+def test_the_picture_of_the_house_is_drawn_from_the_code():
+    """`python docs/house.py` draws it again after imports have changed."""
+    done = subprocess.run(
+        [sys.executable, str(ROOT / "docs" / "house.py"), "--check"], capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr or "run python docs/house.py"
