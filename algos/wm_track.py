@@ -48,7 +48,6 @@ from bm_envs.learning.evaluation import Evaluation
 from bm_envs.learning.graphs import Graph
 from bm_envs.learning.imagination import (
     ReferenceTables,
-    has_optional_cost,
     lambda_returns,
     observation,
     observation_noise,
@@ -68,9 +67,10 @@ from bm_envs.learning.networks import (
     use_bfloat16,
 )
 from bm_envs.learning.processes import Processes
-from bm_envs.learning.replay import Collector, ReplayBuffer, Starts
+from bm_envs.learning.replay_buffer import ReplayBuffer, ReplayCollector, Starts
 from bm_envs.learning.robots import make_robots, mean_errors
 from bm_envs.learning.run import Flags, config_record, settings_of
+from bm_envs.learning.states import load_states, states_of
 from bm_envs.learning.tracker import TrackerRun, TrackerRunConfig, spec_of, tracker_run
 from bm_envs.learning.world_model import ERROR_WEIGHTS, State, WorldModel
 from bm_envs.motion import suites
@@ -209,8 +209,7 @@ def gpu() -> Config:
         preset="gpu", num_envs=2048, num_steps=4, capacity=2_000_000,
         total_timesteps=60_000_000, model_updates=1, policy_updates=1, model_batch=4096,
         policy_batch=4096, model_hidden=(1024, 1024), hidden=(1024, 512, 256), recent=500_000,
-        learning_rate=3e-4, final_learning_rate=1e-4, model_learning_rate=3e-4,
-        overlap=False,
+        learning_rate=3e-4, final_learning_rate=1e-4, model_learning_rate=3e-4, overlap=False,
         run=TrackerRunConfig(backend="mujoco_warp", eval_every=10_000_000, checkpoint_s=300.0),
     )  # fmt: skip
 
@@ -357,12 +356,10 @@ class Imagination(nn.Module):
         cost, square = tracking_loss(links, ref_links, batch, task.rewards, self.config.recovery)
         limits, rate = penalties(every.joint_pos[after], actions, task.rewards)
         cost = cost + limits + rate
-        if has_optional_cost(task.rewards):
-            cost = cost + optional_cost(
-                links[..., after], every.joint_vel.view(horizon + 1, batch, J),
-                torch.stack(actions), self.reference.foot_contact_at(rows[after], ends[after]),
-                task.rewards,
-            )  # fmt: skip
+        cost = cost + optional_cost(
+            links[..., after], every.joint_vel.view(horizon + 1, batch, J), torch.stack(actions),
+            self.reference.foot_contact_at(rows[after], ends[after]), task.rewards,
+        )  # fmt: skip
         shape = (horizon, batch)
         return ImaginedRollout(
             cost.view(shape), (rows <= ends)[after].float().view(shape),
@@ -576,9 +573,7 @@ def main(config: Config) -> None:
     clips, processes = load_motions(config.motion), Processes()
     if processes.count > 1:
         raise ConfigError("wm_track runs in one process, torchrun started several.")
-    settings = settings_of(
-        config, clips=[clip.sha256() for clip in clips], processes=1, **CONSTANT
-    )
+    settings = settings_of(config, clips=[clip.sha256() for clip in clips], processes=1, **CONSTANT)
     with tracker_run(
         config.run, "wm_track", clips, settings, ("task", "actor", "model", "buffer", "robots"),
         batch_size=config.num_steps * config.num_envs, total_timesteps=config.total_timesteps,
@@ -616,7 +611,7 @@ def train(config: Config, run: TrackerRun) -> None:
     # 3. Start afresh, or from the checkpoint.
     level = 0.0 if config.curriculum else 1.0
     robots.set_difficulty(level, failure_distance_scale(level))
-    collector = Collector(robots, config.action_noise, NOISE_CORRELATION, config.run.seed)
+    collector = ReplayCollector(robots, config.action_noise, NOISE_CORRELATION, config.run.seed)
     parts = policy.parts() | dynamics.parts()
     if saved is None:
         # Otherwise the time limit would cut off every robot that survives in the same step.
@@ -686,10 +681,8 @@ def train(config: Config, run: TrackerRun) -> None:
         row |= run.evaluate(policy.averaged, evaluation)
         run.log_training(row)
         if run.save_due():
-            run.save({
-                "level": level, **states_of(parts),
-                "buffer": buffer.get_state(), "robots": collector.get_state(),
-            })  # fmt: skip
+            states = {"buffer": buffer.get_state(), "robots": collector.get_state()}
+            run.save({"level": level, **states_of(parts), **states})
     background.shutdown()
 
     # 8. What leaves the project.
@@ -699,21 +692,6 @@ def train(config: Config, run: TrackerRun) -> None:
     )
     robots.env.close()
     evaluation.close()
-
-
-def states_of(parts: Mapping[str, Any]) -> dict[str, Any]:
-    """States of networks, optimizers and generators, for a checkpoint."""
-    return {
-        name: part.get_state() if isinstance(part, torch.Generator) else part.state_dict()
-        for name, part in parts.items()
-    }
-
-
-def load_states(parts: Mapping[str, Any], states: Mapping[str, Any]) -> None:
-    """Give `parts` the states that a checkpoint has of them."""
-    for name, part in parts.items():
-        restore = part.set_state if isinstance(part, torch.Generator) else part.load_state_dict
-        restore(states[name])
 
 
 if __name__ == "__main__":

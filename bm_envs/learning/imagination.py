@@ -25,7 +25,7 @@ from bm_envs.robots import g1
 from bm_envs.robots.observation_terms import layout, size
 from bm_envs.rotations import quat_to_matrix
 from bm_envs.tasks.track.config import CONTROL_DT, RewardConfig, TrackConfig
-from bm_envs.tasks.track.rewards import OPTIONAL, TRACKED, action_accel, joint_accel
+from bm_envs.tasks.track.rewards import TRACKED, action_accel, joint_accel
 from bm_envs.tasks.track.rows import ANCHOR, FEET, Reference
 
 SOFT_RANGE = Constant(g1.soft_joint_range().T.astype(np.float32).copy())  # `[2, 29]`, rad
@@ -245,11 +245,6 @@ def optional_cost(
         mismatch = (on_ground(links) - ref_contact.T.to(links)).abs().sum(0)
         cost = cost - rewards.foot_contact * mismatch
     return cost
-
-
-def has_optional_cost(rewards: RewardConfig) -> bool:
-    """Whether one of `rewards.OPTIONAL` has a weight."""
-    return any(getattr(rewards, name) for name in OPTIONAL)
 
 
 def lambda_returns(

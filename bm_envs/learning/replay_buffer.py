@@ -129,7 +129,7 @@ class ReplayBuffer:
                 value[: len(state[name])] = torch.from_numpy(state[name])
 
 
-class Collector:
+class ReplayCollector:
     """Robots that move by a policy with noise, and fill a buffer.
 
     The noise of a robot lasts from step to step. Its standard deviation grows from robot to robot:
