@@ -226,7 +226,8 @@ MAX_GRAD_NORM = 1.0
 CURRICULUM_S = 5.0  # robot seconds per failure in the hardest tenth above which the level rises
 CURRICULUM_STEP = 0.002  # change of the level per iteration
 ACTIVATION: Literal["elu"] = "elu"
-CONSTANT = {  # as a checkpoint's settings have them
+# A checkpoint's settings hold these, too: one of before, with another value, is refused.
+CONSTANT = {
     "noise_correlation": NOISE_CORRELATION, "imagined_noise": IMAGINED_NOISE, "discount": DISCOUNT,
     "gae_lambda": GAE_LAMBDA, "critic_ema": CRITIC_EMA, "max_grad_norm": MAX_GRAD_NORM,
     "curriculum_s": CURRICULUM_S, "curriculum_step": CURRICULUM_STEP, "activation": ACTIVATION,

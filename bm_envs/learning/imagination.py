@@ -99,10 +99,10 @@ def observation_noise(task: TrackConfig) -> Tensor:
 
 
 class SquareErrors(torch.autograd.Function):
-    """Of links `[M, 3, 4, H + 1, B]` less the reference's, the squares of `rewards.TRACKED`.
+    """The squared errors of `rewards.TRACKED`, `[6, H, B]`.
 
-    `[6, H, B]`. The gradient is written by hand, since the gradients of cuts through so large a
-    tensor would take most of the time of an update.
+    They are of links less the reference's, `[M, 3, 4, H + 1, B]`. The gradient is written by hand:
+    those of cuts through so large a tensor would take most of the time of an update.
     """
 
     @staticmethod
@@ -152,7 +152,7 @@ class SquareErrors(torch.autograd.Function):
 
 @functools.cache
 def _weights_and_widths(rewards: RewardConfig) -> tuple[Constant, Constant]:
-    """Of the six tracking rewards. `[6]` each."""
+    """Weights and widths of the six tracking rewards. `[6]` each."""
     return (
         Constant([getattr(rewards, name) for name in TRACKED]),
         Constant([getattr(rewards, f"{name}_std") for name in TRACKED]),

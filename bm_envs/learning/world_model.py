@@ -80,7 +80,7 @@ _CROSS = Constant(np.cross(np.eye(3)[:, None], np.eye(3)).swapaxes(1, 2).reshape
 def turned(rot: Tensor, vector: Tensor) -> Tensor:
     """`rot Exp(vector)` of `[B, 3, 3]` and small rotation vectors `[B, 3]`, rad, by the series.
 
-    Up to the fourth order: 3e-6 off for the 0.2 rad that 10 rad/s are in a step.
+    The series ends at the fourth order: 3e-6 off for the 0.2 rad that 10 rad/s are in a step.
     """
     square = (vector * vector).sum(-1)[:, None, None]
     cross = (vector @ _CROSS.like(vector)).view(-1, 3, 3)
@@ -139,7 +139,8 @@ class WorldModel(nn.Module):
     def inputs(self, state: State, local: LocalState, target: Tensor) -> Tensor:
         """What the network sees of states and joint targets `[B, 29]`, rad. `[B, D]`."""
         up = state.rot[:, 2]
-        # Heights of the corners: of the foot's origin, and along what is up in the foot's axes.
+        # A corner is as high as the foot's origin, plus the corner's place in the foot along what
+        # is up there.
         feet = (local.links[1:] * up.T[:, None]).sum(1)  # [2, 4, B]
         height = SOLE.like(up) @ feet[:, :3] + (feet[:, 3:] + (state.pos[:, 2] - SOLE_RADIUS))
         height = height.flatten(0, 1).T
@@ -150,10 +151,10 @@ class WorldModel(nn.Module):
         ], 1)  # fmt: skip
 
     def rates(self, state: State, following: State) -> Tensor:
-        """Of true states, one step apart, what the network should put out. `[B, 70]`."""
+        """What the network should put out for true states one control step apart. `[B, 70]`."""
         moved = (following.pos - state.pos) / CONTROL_DT
         turn = state.rot.mT @ following.rot
-        # Small turns: the skew part is sin(angle) times the axis, within 1e-3 of the vector.
+        # The turn is small: its skew part is sin(angle) times the axis, within 1e-3 of the vector.
         spun = 0.5 / CONTROL_DT * torch.stack([
             turn[:, 2, 1] - turn[:, 1, 2], turn[:, 0, 2] - turn[:, 2, 0],
             turn[:, 1, 0] - turn[:, 0, 1],
