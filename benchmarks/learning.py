@@ -119,7 +119,6 @@ MODEL_VARIANTS: dict[str, tuple[str, ...]] = {
     "no recovery": ("--recovery", "0"),
     "half as many updates of the model": ("--model-updates", "4"),
     "no symmetry": ("--no-symmetry",),
-    "Muon": ("--muon",),
     "states of the whole buffer": ("--recent", "100000"),
     "uniform starts": PPO_VARIANTS["uniform starts"],
     "contact consistency": PPO_VARIANTS["contact consistency"],

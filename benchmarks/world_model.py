@@ -8,7 +8,7 @@ steps by the recorded targets, and is compared with what the engine did: `model`
 what moves on with the present velocities: `coasting`. A row of the result holds, for each:
 
     step                  control steps of 20 ms since the true state
-    count                 roll-outs whose episode lasted as long
+    count                 rollouts whose episode lasted as long
     pos_mm, rot_deg       mean error of the pelvis's place and orientation
     lin_m_s, ang_rad_s    of its velocities
     joint_pos_rad, joint_vel_rad_s    mean absolute error of a joint
@@ -18,11 +18,9 @@ what moves on with the present velocities: `coasting`. A row of the result holds
 
 from __future__ import annotations
 
-import importlib.util
-import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -30,7 +28,11 @@ import torch
 from bm_envs import cli
 from bm_envs.errors import ConfigError, PolicyError
 from bm_envs.learning.folder import load_checkpoint
+from bm_envs.learning.networks import TrackingPolicy
+from bm_envs.learning.replay_buffer import ReplayBuffer, ReplayCollector
 from bm_envs.learning.robots import HostRobots
+from bm_envs.learning.world_model import State, WorldModel
+from bm_envs.motion.clip import Clip
 from bm_envs.motion.library import load_motions
 from bm_envs.policy import read_run_config
 from bm_envs.tasks.track.config import TrackConfig, with_changes
@@ -38,7 +40,7 @@ from bm_envs.tasks.track.config import TrackConfig, with_changes
 
 @dataclass(frozen=True)
 class Config:
-    """Compare a world model with the engine on held-out roll-outs."""
+    """Compare a world model with the engine on held-out rollouts."""
 
     run: Path
     """The run: a folder with checkpoint.pt and config.json."""
@@ -53,7 +55,7 @@ class Config:
     roll_out: int = 100
     """Control steps that they are driven."""
     seed: int = 1000
-    """Of the roll-outs."""
+    """Seed of the rollouts."""
 
     def __post_init__(self) -> None:
         for name in ("steps", "num_envs"):
@@ -65,19 +67,30 @@ class Config:
             )
 
 
-def trainer() -> Any:
-    """`algos/wm_track.py` as a module: scripts are not a package."""
-    path = Path(__file__).parent.parent / "algos" / "wm_track.py"
-    spec = importlib.util.spec_from_file_location("wm_track", path)
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["wm_track"] = module  # dataclasses look their module up
-    spec.loader.exec_module(module)
-    return module
+@dataclass(frozen=True)
+class Trained:
+    """Settings of a run of `wm_track.py`, as its `config.json` has them."""
+
+    task: TrackConfig = TrackConfig()
+    """What the robots do."""
+    hidden: tuple[int, ...] = ()
+    """Hidden layers of the policy."""
+    model_hidden: tuple[int, ...] = ()
+    """Hidden layers of the model."""
+    activation: Literal["elu", "relu", "tanh"] = "elu"
+    """Nonlinearity of the policy."""
+    residual: bool = True
+    """Whether the policy's mean rides on the reference."""
+    symmetry: bool = True
+    """Whether the networks are left-right symmetric."""
+    action_noise: float = 0.0
+    """Standard deviation of the raw action's noise, the mean over robots."""
+    noise_correlation: float = 0.75
+    """Correlation of a robot's noise from step to step; a setting of older runs."""
 
 
-def restored(wm: Any, run: Path) -> tuple[Any, dict[str, Any], list[Any]]:
-    """The run's configuration, checkpoint and motions.
+def restored(run: Path) -> tuple[Trained, dict[str, Any], list[Clip]]:
+    """The run's settings, checkpoint and motions.
 
     Raises:
         PolicyError: it is another script's run, or not one.
@@ -86,33 +99,36 @@ def restored(wm: Any, run: Path) -> tuple[Any, dict[str, Any], list[Any]]:
     if record.get("exp_name") != "wm_track":
         raise PolicyError(f"{run}: is no run of wm_track.py, but of {record.get('exp_name')}.")
     saved = load_checkpoint(run / "checkpoint.pt", ("actor", "model"))
-    names = ("action_noise", "noise_correlation", "hidden", "activation", "residual", "symmetry",
-             "model_hidden")  # fmt: skip
-    changes = {name: record[name] for name in names}
-    task = with_changes(TrackConfig(), record["task"], "task.")
-    config = with_changes(wm.Config(), changes | {"task": task}, "")
-    return config, saved, load_motions(record["motion"])
+    values = {"noise_correlation": Trained.noise_correlation} | record["network"] | record
+    changes = {item.name: values[item.name] for item in fields(Trained)}
+    return with_changes(Trained(), changes, ""), saved, load_motions(record["motion"])
 
 
-def roll_outs(wm: Any, config: Config, run: Any, saved: dict[str, Any], clips: list[Any]) -> Any:
+def rollouts(
+    config: Config, trained: Trained, saved: dict[str, Any], clips: list[Clip]
+) -> tuple[ReplayBuffer, WorldModel]:
     """A buffer with the policy's own states, and its world model."""
-    settings = wm.dataclasses.replace(run, num_envs=config.num_envs)
-    robots = HostRobots(clips, settings.task, config.num_envs, threads=1)
+    task = trained.task
+    robots = HostRobots(clips, task, config.num_envs, threads=1)
     robots.set_difficulty(0.0, 1.0)
-    device = robots.device
-    learner = wm.PolicyLearner(settings, robots.task, device)
-    learner.actor.load_state_dict(saved["actor"])
-    model = wm.WorldModel(settings)
+    policy = TrackingPolicy(
+        task.observations, trained.hidden, robots.task.nominal_joint_pos, robots.task.action_scale,
+        activation=trained.activation, residual=trained.residual, symmetry=trained.symmetry,
+    )  # fmt: skip
+    policy.load_state_dict(saved["actor"])
+    model = WorldModel(trained.model_hidden, task.decimation, symmetry=trained.symmetry)
     model.load_state_dict(saved["model"])
-    buffer = wm.Buffer(config.roll_out, config.num_envs, device)
-    collector = wm.Collector(settings, robots, config.seed)
-    collector.run(learner.actor, buffer, config.roll_out)
+    buffer = ReplayBuffer(config.roll_out, config.num_envs, robots.device)
+    collector = ReplayCollector(
+        robots, trained.action_noise, trained.noise_correlation, config.seed
+    )
+    collector.run(policy, buffer, config.roll_out)
     robots.env.close()
     return buffer, model
 
 
-def errors(state: Any, truth: Any, alive: torch.Tensor) -> dict[str, float]:
-    """Mean errors of the roll-outs that go on."""
+def errors(state: State, truth: State, alive: torch.Tensor) -> dict[str, float]:
+    """Mean errors of the rollouts that go on."""
 
     def mean(value: torch.Tensor) -> float:
         return value[alive].mean().item()
@@ -131,21 +147,21 @@ def errors(state: Any, truth: Any, alive: torch.Tensor) -> dict[str, float]:
 
 
 @torch.no_grad()
-def growth(model: Any, buffer: Any, steps: int) -> list[dict[str, Any]]:
+def growth(model: WorldModel, buffer: ReplayBuffer, steps: int) -> list[dict[str, Any]]:
     """Errors after each of `steps` steps, from every state that has as many behind it."""
     robots = torch.arange(buffer.robots).repeat(buffer.length - steps)
     begin = torch.arange(buffer.length - steps).repeat_interleave(buffer.robots)
     states, targets, valid = buffer.windows(begin, robots, steps)
-    found = coasting = states[0]
+    predicted = coasting = states[0]
     rows = []
     for step, (target, truth) in enumerate(zip(targets, states[1:], strict=True), 1):
-        found = model(found, model.near(found), target)
+        predicted = model(predicted, model.local(predicted), target)
         coasting = model.integrate(coasting, torch.zeros(len(begin), len(model.scale)))
         alive = valid[step - 1] > 0
         if not alive.any():
             break
         rows.append({
-            "step": step, "count": int(alive.sum()), "model": errors(found, truth, alive),
+            "step": step, "count": int(alive.sum()), "model": errors(predicted, truth, alive),
             "coasting": errors(coasting, truth, alive),
         })  # fmt: skip
     return rows
@@ -169,15 +185,14 @@ def draw(path: Path, rows: list[dict[str, Any]], title: str) -> None:
 
 def main(config: Config) -> None:
     """Drive, predict, compare."""
-    wm = trainer()
-    run, saved, clips = restored(wm, config.run)
-    buffer, model = roll_outs(wm, config, run, saved, clips)
+    trained, saved, clips = restored(config.run)
+    buffer, model = rollouts(config, trained, saved, clips)
     rows = growth(model, buffer, config.steps)
     cli.write_json(config.json, cli.json_result("world_model", seed=config.seed, rows=rows))
     for row in rows:
         if row["step"] in (1, 2, 4, 8, 16, 32):
-            said = ", ".join(f"{key} {value:.3g}" for key, value in row["model"].items())
-            print(f"{row['step']:3} steps: {said} (coasting {row['coasting']['pos_mm']:.3g} mm)")
+            figures = ", ".join(f"{key} {value:.3g}" for key, value in row["model"].items())
+            print(f"{row['step']:3} steps: {figures} (coasting {row['coasting']['pos_mm']:.3g} mm)")
     if config.plot is not None:
         draw(
             config.plot, rows, f"{' '.join(clip.name for clip in clips)}: error of the world model"

@@ -26,12 +26,18 @@ ENGINES = {
     "deploy.unitree": "dds",
     "tasks.track.device": "warp",
     "learning.evaluation": "train",
+    "learning.graphs": "train",
+    "learning.imagination": "train",
+    "learning.kinematics": "train",
     "learning.networks": "train",
     "learning.processes": "train",
+    "learning.replay_buffer": "train",
     "learning.returns": "train",
     "learning.robots": "train",
     "learning.run": "train",
+    "learning.states": "train",
     "learning.tracker": "train",
+    "learning.world_model": "train",
 }
 # What a distribution brings beside its own name: packages of its wheel, and those that it pins.
 BRINGS = {
@@ -95,6 +101,7 @@ MAY_IMPORT = {
         "evaluation",
         "policy",
         "robots",
+        "rotations",
         "tasks",
     },
     "__init__": {"envs", "errors", "motion", "tasks"},
@@ -294,7 +301,6 @@ REACHES: dict[str, set[str]] = {
         "_stale_pos", "_weights", "_widths",
     },
     "bm_envs/learning/robots": {"_clip_frames", "_clip_start", "_first_row", "_last_frame"},
-    "algos/wm_track": {"_foot_contact_table", "_reference_table"},
     "benchmarks/reliability": {"_SHAPES"},
 }  # fmt: skip
 # Not ours: members of named tuples, and tqdm's clock.
