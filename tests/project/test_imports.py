@@ -25,13 +25,16 @@ ENGINES = {
     "backends.isaaclab_scene": "isaaclab",
     "deploy.unitree": "dds",
     "tasks.track.device": "warp",
+    "learning.collecting": "train",
     "learning.evaluation": "train",
+    "learning.gaussian": "train",
     "learning.networks": "train",
     "learning.processes": "train",
     "learning.returns": "train",
     "learning.robots": "train",
     "learning.run": "train",
     "learning.tracker": "train",
+    "learning.video": "train",
 }
 # What a distribution brings beside its own name: packages of its wheel, and those that it pins.
 BRINGS = {
@@ -96,6 +99,7 @@ MAY_IMPORT = {
         "policy",
         "robots",
         "tasks",
+        "viewers",
     },
     "__init__": {"envs", "errors", "motion", "tasks"},
 }
