@@ -77,10 +77,15 @@ def load_checkpoint(path: Path, keys: Sequence[str]) -> dict[str, Any]:
     if damage is not None:
         raise PolicyError(f"{refused} ({damage}); put back a copy of it, or begin a new run.")
     try:
-        state = torch.load(path, weights_only=True, map_location="cpu")
-        return {key: state[key] for key in keys} | state
+        state = dict(torch.load(path, weights_only=True, map_location="cpu"))
     except Exception as error:  # torch raises many kinds for a file that is not its own
         raise PolicyError(f"{refused} ({type(error).__name__}).") from error
+    if absent := [key for key in keys if key not in state]:
+        raise PolicyError(
+            f"{refused} (it has no '{absent[0]}'): it is another script's or an earlier version's, "
+            "with which no run can go on; begin a new run."
+        )
+    return state
 
 
 def as_arrays(value: Any) -> Any:
