@@ -212,8 +212,8 @@ def air_time(contact: np.ndarray, seconds: np.ndarray, most: float) -> np.ndarra
     return np.where(contact.sum(1) == 1, seconds.min(1).clip(max=most), 0.0)
 
 
-def steps_wanted(task: GuidedTask) -> np.ndarray:
-    """Whether robots must step in the coming control step, `[N]` bool: else they may well stand."""
+def must_step(task: GuidedTask) -> np.ndarray:
+    """Whether robots have to walk in the coming control step, or may stand. `[N]` bool."""
     if isinstance(task, JoystickTask):
         return np.linalg.norm(task.command(), axis=1) > LEAST_COMMAND
     if isinstance(task, WaypointTask):
@@ -224,7 +224,7 @@ def steps_wanted(task: GuidedTask) -> np.ndarray:
 
 def reward_terms(
     task: GuidedTask, value: np.ndarray, fell: np.ndarray, last_action: np.ndarray,
-    feet: FootPhases, wanted: np.ndarray, weights: Weights,
+    feet: FootPhases, walking: np.ndarray, weights: Weights,
 ) -> dict[str, np.ndarray]:  # fmt: skip
     """The signed terms of the control step just done, `[N]` each, by their names in `Weights`.
 
@@ -234,7 +234,7 @@ def reward_terms(
         fell: `[N]` bool.
         last_action: `[N, 29]`, the raw action before this step's.
         feet: after this step.
-        wanted: `[N]` bool, `steps_wanted` of this step.
+        walking: `[N]` bool, `must_step` before this step.
         weights: of the terms.
     """
     sim = task.simulator
@@ -253,7 +253,7 @@ def reward_terms(
             "action_rate": rewards.action_rate(task.robots.action, last_action),
             "joint_limit": rewards.joint_limit(sim.joint_pos, *SOFT_RANGE),
             "posture": abs(off_pose).sum(1),
-            "air_time": air_time(feet.contact, feet.seconds, weights.air_time_s) * wanted,
+            "air_time": air_time(feet.contact, feet.seconds, weights.air_time_s) * walking,
             "slide": (foot_speed * feet.contact).sum(1),
         }
     return {
@@ -333,7 +333,7 @@ def learn(
             loss.backward()
             for network in (actor, critic):
                 network.symmetrize_gradients()
-                # Apart: a large error of the critic must not shorten the actor's step.
+                # Each has a bound of its own: no error of the critic shortens the actor's step.
                 nn.utils.clip_grad_norm_(network.parameters(), MAX_GRAD_NORM)
             optimizer.step()
             figures.add(
@@ -423,10 +423,12 @@ def train(config: Config, run: Progress) -> None:
             with torch.no_grad():
                 mean[t] = actor.mean(next_obs)
                 action[t] = mean[t] + std * torch.randn(N, A, generator=generator)
-            last_action, wanted = task.robots.action.copy(), steps_wanted(task)
-            seen, value, terminated, truncated, info = env.step(action[t].numpy())
+            last_action, walking = task.robots.action.copy(), must_step(task)
+            new_obs, value, terminated, truncated, info = env.step(action[t].numpy())
             feet.step(task.simulator.contact_force[:, -2:])
-            terms = reward_terms(task, value, terminated, last_action, feet, wanted, config.weights)
+            terms = reward_terms(
+                task, value, terminated, last_action, feet, walking, config.weights
+            )  # fmt: skip
             paid = np.maximum(sum(terms.values()), LEAST_REWARD).astype(np.float32)
             reward[t] = torch.from_numpy(paid)
             over = terminated | truncated
@@ -438,7 +440,7 @@ def train(config: Config, run: Progress) -> None:
                 term_sums[name] = term_sums.get(name, 0.0) + float(values.mean())
             if truncated.any():  # the episode would have gone on; a fall's would not
                 with torch.no_grad():
-                    final = critic.value(torch.from_numpy(seen[truncated]))
+                    final = critic.value(torch.from_numpy(new_obs[truncated]))
                 reward[t, torch.from_numpy(truncated)] += GAMMA * final
             if over.any():
                 ended += zip(
@@ -446,8 +448,8 @@ def train(config: Config, run: Progress) -> None:
                 )
                 episode_return[over], episode_length[over] = 0.0, 0
                 feet.reset(over)
-                seen, _ = env.reset(options={"reset_mask": over})
-            next_obs = torch.from_numpy(seen)
+                new_obs, _ = env.reset(options={"reset_mask": over})
+            next_obs = torch.from_numpy(new_obs)
         collect_s = time.perf_counter() - tick
 
         # 5. Learn, from the second iteration on: the first one fills the normalizer, by whose first
@@ -469,7 +471,7 @@ def train(config: Config, run: Progress) -> None:
                 actor, critic, optimizer, samples, config, learning_rate, generator
             )
             losses["losses/explained_variance"] = explained_variance(value_old, returns).item()
-        # Only now: before, the samples were seen through the eyes of the policy that drew them.
+        # The normalizers change last: above, all is seen as by the policy that drew the samples.
         for network in (actor, critic):
             network.update_normalizer(obs.flatten(0, 1))
         learn_s = time.perf_counter() - tick

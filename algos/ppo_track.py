@@ -246,7 +246,7 @@ def make_actor(config: Config, default_joint_pos: np.ndarray, scale: np.ndarray)
 
 
 def fresh_log_std(actor: TrackingPolicy, config: Config) -> Tensor:
-    """Of the action, given the noise carried over from the last step. `[A]`."""
+    """Log standard deviation of the action, given the noise of the step before. `[A]`."""
     return actor.log_std + 0.5 * float(np.log(1 - config.noise_correlation**2))
 
 
@@ -276,11 +276,9 @@ class Learner:
             critic_x = critic.normalize(rollout.critic_obs)
             values = critic(critic_x).squeeze(-1)
             rewards, cut = rollout.reward.clone(), rollout.truncated
-            rewards[cut] += config.gamma * critic.value(rollout.final_critic_obs[cut])
-            advantage = gae(
-                rewards, values[:-1], values[-1], rollout.done, config.gamma,
-                GAE_LAMBDA[config.preset],
-            ).flatten()  # fmt: skip
+            gamma, lam = config.gamma, GAE_LAMBDA[config.preset]
+            rewards[cut] += gamma * critic.value(rollout.final_critic_obs[cut])
+            advantage = gae(rewards, values[:-1], values[-1], rollout.done, gamma, lam).flatten()
             value_old = values[:-1].flatten()
             returns = advantage + value_old
             explained = explained_variance(value_old, returns)
@@ -304,7 +302,7 @@ class Learner:
                 mean_weight = weight.mean()
                 self.processes.average(mean_weight)
                 advantage *= weight / mean_weight
-            # What the network itself has to put out, so that the loop below adds nothing per batch.
+            # From here on they are what the network itself puts out: the loop adds nothing to it.
             chosen, mean_old = chosen - offset, mean_old - offset
 
         figures = Means()
@@ -330,12 +328,12 @@ class Learner:
                 self.processes.average_gradients(actor, critic)
                 for network in (actor, critic):
                     network.symmetrize_gradients()
-                    # Apart: a large error of the critic must not shorten the actor's step.
+                    # Each has a bound of its own: no error of the critic shortens the actor's step.
                     nn.utils.clip_grad_norm_(network.parameters(), MAX_GRAD_NORM)
                 self.optimizer.step()
                 figures.add(**parts, entropy=bonus, approx_kl=kl)
         networks.polyak_update(self.averaged, actor, config.ema)
-        # Only now: before, the samples were seen through the eyes of the policy that drew them.
+        # The normalizers change last: above, all is seen as by the policy that drew the samples.
         self.update_normalizers(obs, rollout.critic_obs[:-1].flatten(0, 1))
         return {
             "perf/learn_s": time.perf_counter() - tick, **figures.figures("losses/"),
@@ -430,8 +428,9 @@ def train(config: Config, run: TrackerRun) -> None:
             pending = Rollout(T, N, task, device)
             pending.set_state(state["pending"])
     acting.load_state_dict(learner.actor.state_dict())
+    record = {"env_id": "BMTrack-G1-v0", "network": acting.description(), **constants(config)}
     run.begin_training(
-        config_record(config, "ppo_track", env_id="BMTrack-G1-v0", network=acting.description()),
+        config_record(config, "ppo_track", **record),
         f"{processes.count} x {N} robots, {threads} threads each",
     )
     background = learner_thread(learn_threads)

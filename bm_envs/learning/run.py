@@ -175,7 +175,7 @@ class Progress:
         if saved is not None:
             self.iteration, self.train_s = saved["iteration"], saved["train_s"]
             self.evaluation, self.commits = saved["evaluation"], saved["commits"]
-        # Every state of the source that had a part in the weights.
+        # These are all states of the source that had a part in the weights.
         if (commit := cli.commit()) is not None and commit not in self.commits:
             self.commits.append(commit)
         self._stop = self._asked = False

@@ -31,7 +31,7 @@ class TrackerRunConfig(RunConfig):
     backend: str = "mujoco"
     """Physics backend of training."""
     device: str | None = None
-    """Of a backend that has a choice, "cpu" or "cuda:0"; None: a GPU where there is one."""
+    """Device of a backend that has a choice, "cpu" or "cuda:0"; None: a GPU where there is one."""
     track: bool = False
     """Log to Weights & Biases as well (needs the package wandb)."""
     capture_video: bool = False
@@ -41,10 +41,10 @@ class TrackerRunConfig(RunConfig):
     stop_when_passed: bool = False
     """End training at the first evaluation in which every clip is completed."""
     robust_every: int = 0
-    """Evaluations from one that has the `robust` protocol as well, 100 episodes a clip, to the next
-    (`eval/robust`; its time is not counted); 0: none."""
+    """Every so many evaluations one has the `robust` protocol as well, 100 episodes a clip
+    (`eval/robust`; its time is not counted); 0: none has."""
     stop_when_robust: bool = False
-    """End training at the first of those that completes 95 % of its episodes."""
+    """End training at the first evaluation that completes 95 % of the `robust` episodes."""
 
     def __post_init__(self) -> None:
         super().__post_init__()

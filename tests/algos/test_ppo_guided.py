@@ -308,13 +308,13 @@ def test_steps_are_wanted_by_commands_and_by_goals_that_are_far():
     env.reset(seed=0)
     commands = np.array([[0.09, 0, 0], [0, 0, 0.5], [-0.3, 0, 0], [0, 0, 0]])
     env.task.commands[:] = commands[:, None]
-    np.testing.assert_array_equal(ppo.steps_wanted(env.task), [False, True, True, False])
+    np.testing.assert_array_equal(ppo.must_step(env.task), [False, True, True, False])
     env = GuidedVectorEnv(2, "waypoint", autoreset_mode="disabled", threads=1)
     qpos, qvel = standing(2)
     env.reset(options={"qpos": qpos, "qvel": qvel, "goal": np.array([[0.2, 0.2], [0.3, 0.1]])})
-    np.testing.assert_array_equal(ppo.steps_wanted(env.task), [False, True])  # within 0.3 m or not
+    np.testing.assert_array_equal(ppo.must_step(env.task), [False, True])  # within 0.3 m or not
     env = GuidedVectorEnv(2, "walk_perturb", autoreset_mode="disabled", threads=1)
-    assert ppo.steps_wanted(env.task).all()
+    assert ppo.must_step(env.task).all()
 
 
 # --- the command ----------------------------------------------------------------------------------
