@@ -55,8 +55,8 @@ Flags = Annotated[RunT, arg(name="")]  # of a field: its flags stand beside the 
 
 # Settings by which a run may differ from its checkpoint's.
 FREE = (
-    "run_dir", "resume", "total_timesteps", "checkpoint_s", "track", "wandb_project_name",
-    "capture_video", "no_motion", "stop_when_passed", "threads", "robust_every", "stop_when_robust",
+    "run_dir", "resume", "total_timesteps", "checkpoint_s", "track", "capture_video", "no_motion",
+    "stop_when_passed", "threads", "robust_every", "stop_when_robust",
 )  # fmt: skip
 
 
