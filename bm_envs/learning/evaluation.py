@@ -1,4 +1,4 @@
-"""How a trainer of trackers looks at its policy: the protocols `clip` and `robust`."""
+"""How a trainer looks at its policy: the protocols `clip` and `robust`, and the guided tasks'."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from typing import Literal
 import numpy as np
 import torch
 
-from bm_envs.envs import TrackVectorEnv
+from bm_envs.envs import GuidedVectorEnv, TrackVectorEnv
 from bm_envs.evaluation import run_episodes
-from bm_envs.learning.networks import TrackingPolicy
+from bm_envs.learning.networks import Network, TrackingPolicy
 from bm_envs.motion.clip import Clip
 from bm_envs.tasks.track.config import CONTROL_DT, TrackConfig
 
@@ -42,7 +42,7 @@ def evaluation_env(
     )  # fmt: skip
 
 
-def _as_function(actor: TrackingPolicy) -> Callable[[np.ndarray], np.ndarray]:
+def _as_function(actor: Network) -> Callable[[np.ndarray], np.ndarray]:
     actor = copy.deepcopy(actor).cpu()
 
     def act(obs: np.ndarray) -> np.ndarray:
@@ -98,3 +98,33 @@ class Evaluation:
         for env in (self._clip_env, self._robust_env):
             if env is not None:
                 env.close()
+
+
+def evaluate_guided(actor: Network, env: GuidedVectorEnv, seed: int) -> dict[str, float]:
+    """A guided task's own protocol: one trial in every robot of `env`, by the policy's mean.
+
+    Returns shares of the trials that did it and that did not fall, the mean of the task's term over
+    the trials' whole time, and of the joystick the share of commands that were followed.
+
+    Args:
+        actor: from the task's observation to raw actions.
+        env: with `autoreset_mode="disabled"`.
+        seed: of the environment's draws.
+    """
+    obs, _ = env.reset(seed=seed)
+    act, task = _as_function(actor), env.task
+    value, over = 0.0, np.zeros(env.num_envs, bool)
+    while not over.all():
+        obs, _, terminated, truncated, info = env.step(act(obs))
+        value += float(info["reward_task"][~over].sum())  # 0 from a fall on
+        over |= terminated | truncated
+    figures = task.figures()
+    steps = env.num_envs * env.config.episode_steps * env.config.rewards.task
+    result = {
+        "success": float(figures["success"].mean()),
+        "upright": float((~figures["fell_strict"]).mean()),
+        "task": value / steps,
+    }
+    if "segment_passed" in figures:
+        result["segments"] = float(figures["segment_passed"].mean())
+    return result

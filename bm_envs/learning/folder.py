@@ -3,6 +3,9 @@
 One process at a time holds a run's folder (`claim_run`). In it are the checkpoint, which knows its
 own SHA-256, the metrics and TensorBoard's events. A checkpoint holds tensors, numbers and strings
 alone, so that loading one runs no code. Needs the extra `train`.
+
+One file because holding, reading, writing and leaving a folder keep one promise together: whatever
+kills a run, and whoever else starts one, its checkpoint stays whole.
 """
 
 from __future__ import annotations
@@ -47,8 +50,8 @@ def save_checkpoint(path: Path, state: Mapping[str, Any]) -> None:
         return [plain(item) for item in value] if isinstance(value, list) else value
 
     with cli.atomic_path(path) as temporary:
-        # To a stream of ours, whose errors are the system's; to a path PyTorch writes itself, and
-        # tells of a full disk as of a defect.
+        # This stream's errors are the system's. Given a path, PyTorch writes by itself and reports
+        # a full disk as a defect.
         with temporary.open("wb") as stream:
             try:
                 torch.save(plain(state), stream)
@@ -77,10 +80,15 @@ def load_checkpoint(path: Path, keys: Sequence[str]) -> dict[str, Any]:
     if damage is not None:
         raise PolicyError(f"{refused} ({damage}); put back a copy of it, or begin a new run.")
     try:
-        state = torch.load(path, weights_only=True, map_location="cpu")
-        return {key: state[key] for key in keys} | state
+        state = dict(torch.load(path, weights_only=True, map_location="cpu"))
     except Exception as error:  # torch raises many kinds for a file that is not its own
         raise PolicyError(f"{refused} ({type(error).__name__}).") from error
+    if absent := [key for key in keys if key not in state]:
+        raise PolicyError(
+            f"{refused} (it has no '{absent[0]}'): it is another script's or an earlier version's, "
+            "with which no run can go on; begin a new run."
+        )
+    return state
 
 
 def as_arrays(value: Any) -> Any:
@@ -169,8 +177,8 @@ def held_folder(folder: Path, settings: str = "") -> Iterator[None]:
                 note = os.read(handle, 10_000)
                 os.close(handle)
                 with contextlib.suppress(ValueError):
-                    found = cli.parse_json(note.decode())
-                    raise _Held(found if isinstance(found, dict) else {}) from None
+                    content = cli.parse_json(note.decode())
+                    raise _Held(content if isinstance(content, dict) else {}) from None
                 raise _Held({}) from None
             except OSError as error:
                 if error.errno not in (errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS):
@@ -201,8 +209,8 @@ def held_folder(folder: Path, settings: str = "") -> Iterator[None]:
         yield
         failed = False
     finally:
-        # Removed while it is held: who waits for it sees that it is gone. Windows removes no file
-        # that is open; there it is closed first.
+        # The lock is removed while it is held, so that who waits for it sees that it is gone.
+        # Windows removes no open file, and closes it first.
         if os.name == "nt":
             os.close(handle)
         with contextlib.suppress(OSError):

@@ -6,7 +6,8 @@ Letters in shapes: B samples, O observation, A action, D any.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+import functools
+from collections.abc import Callable, Sequence
 from itertools import pairwise
 from typing import Any, Literal
 
@@ -18,7 +19,7 @@ from bm_envs.errors import ConfigError
 from bm_envs.learning.processes import Processes
 from bm_envs.policy import MLP, PolicySpec, load_policy, mlp_from_policy
 from bm_envs.robots import g1
-from bm_envs.robots.observation_terms import mirror_map, size
+from bm_envs.robots.observation_terms import CRITIC_TERMS, mirror_map, size
 
 Activation = Literal["elu", "relu", "tanh"]
 Mirror = tuple[Tensor, Tensor]  # index and sign, `[D]` each, of a left-right reflection
@@ -51,15 +52,19 @@ class Network(nn.Module):
     output for a reflected input is the reflected output. The units of a hidden layer are pairs that
     a reflection swaps, so that it remains a plain MLP; `symmetrize` holds the weights (and, while
     they learn, their gradients) to it.
+
+    With `init_std` it is the mean of a Gaussian policy, whose standard deviations are `log_std`.
     """
 
     obs_mean: Tensor
     obs_var: Tensor
     obs_count: Tensor
+    log_std: nn.Parameter
+    """`[A]`, of the raw action; only with `init_std`."""
 
     def __init__(
         self, sizes: tuple[int, ...], activation: Activation, last_gain: float,
-        mirrors: tuple[Mirror, Mirror] | None = None,
+        mirrors: tuple[Mirror, Mirror] | None = None, init_std: float | None = None,
     ) -> None:  # fmt: skip
         super().__init__()
         layers = [nn.Linear(a, b) for a, b in zip(sizes[:-1], sizes[1:], strict=True)]
@@ -85,6 +90,8 @@ class Network(nn.Module):
         self.register_buffer("obs_mean", torch.zeros(sizes[0]))
         self.register_buffer("obs_var", torch.ones(sizes[0]))
         self.register_buffer("obs_count", torch.zeros((), dtype=torch.float64))
+        if init_std is not None:
+            self.log_std = nn.Parameter(torch.full((sizes[-1],), float(np.log(init_std))))
 
     def _apply(self, fn: Any, recurse: bool = True) -> Any:
         """`nn.Module`'s hook of `to` and its like: the reflections go along."""
@@ -104,6 +111,14 @@ class Network(nn.Module):
             x = self.activation(layer(x))
         return self.layers[-1](x)
 
+    def mean(self, obs: Tensor) -> Tensor:
+        """The output for raw observations. `[B, O]` -> `[B, out]`."""
+        return self(self.normalize(obs))
+
+    def value(self, obs: Tensor) -> Tensor:
+        """The single output of a critic for raw observations. `[..., O]` -> `[...]`."""
+        return self.mean(obs).squeeze(-1)
+
     @torch.no_grad()
     def symmetrize(self, values: Sequence[Tensor]) -> None:
         """Replace the layers' weights and biases, or their gradients, by the symmetric part."""
@@ -111,8 +126,13 @@ class Network(nn.Module):
             value.copy_((value + reflected(value.flatten(), mirror).view_as(value)) / 2)
 
     def symmetrize_gradients(self) -> None:
-        """Between `backward` and the optimizer's step."""
+        """Between `backward` and the optimizer's step; without `mirrors` nothing is to be done."""
+        if self.input_mirror is None:
+            return
         self.symmetrize([gradient_of(value) for value in self.layers.parameters()])
+        if "log_std" in self._parameters:
+            gradient = gradient_of(self.log_std)
+            gradient.copy_((gradient + gradient[self.mirrors[-1][0]]) / 2)
 
     def as_mlp(self) -> MLP:
         """Layers and normalizer as plain arrays, for a policy's file."""
@@ -136,13 +156,13 @@ class Network(nn.Module):
         batch_var = (deviation * deviation).mean(0)  # several times as fast as `var`
         if self.input_mirror is not None:  # the samples' reflections count as well
             index, sign = self.input_mirror
-            count, seen, mirrored = 2 * count, batch_mean, batch_mean[index] * sign
-            batch_mean = (seen + mirrored) / 2
-            batch_var = (batch_var + batch_var[index]) / 2 + ((seen - mirrored) / 2) ** 2
+            count, original, mirrored = 2 * count, batch_mean, batch_mean[index] * sign
+            batch_mean = (original + mirrored) / 2
+            batch_var = (batch_var + batch_var[index]) / 2 + ((original - mirrored) / 2) ** 2
         if processes is not None and processes.count > 1:
-            count, own_mean = count * processes.count, batch_mean.clone()
+            count, process_mean = count * processes.count, batch_mean.clone()
             processes.average(batch_mean)
-            batch_var += (own_mean - batch_mean) ** 2
+            batch_var += (process_mean - batch_mean) ** 2
             processes.average(batch_var)
         total = self.obs_count + count
         delta = batch_mean - self.obs_mean
@@ -167,12 +187,12 @@ class TrackingPolicy(Network):
     def __init__(
         self, observations: Sequence[str], hidden: tuple[int, ...], default_joint_pos: np.ndarray,
         scale: np.ndarray, *, activation: Activation = "elu", residual: bool = True,
-        symmetry: bool = True,
+        symmetry: bool = True, init_std: float | None = None,
     ) -> None:  # fmt: skip
         mirrors = (as_mirror(mirror_map(observations)), as_mirror(g1.mirror_map()))
         super().__init__(
             (size(observations), *hidden, g1.NUM_JOINTS), activation, 0.01,
-            mirrors if symmetry else None,
+            mirrors if symmetry else None, init_std,
         )  # fmt: skip
         self.residual = residual
         self.default_joint_pos, self.action_scale = map(torch.as_tensor, (default_joint_pos, scale))
@@ -185,6 +205,10 @@ class TrackingPolicy(Network):
         )
         return super()._apply(fn, recurse)
 
+    def description(self) -> dict[str, Any]:
+        """What a run's record says of it."""
+        return {"residual": self.residual, "activation": self.activation_name}
+
     def offset(self, obs: Tensor) -> Tensor | float:
         """What the reference adds to the mean: `(q_ref - q0) / scale`; q_ref is `obs[:, :29]`."""
         if not self.residual:
@@ -195,13 +219,13 @@ class TrackingPolicy(Network):
     def load(self, mlp: MLP) -> None:
         """Take over the network of a policy."""
         depth = range(len(self.layers))
-        own = [tuple(self.get_parameter(f"layers.{i}.weight").shape) for i in depth]
-        found = [weight.shape for weight in mlp.weights]
+        expected = [tuple(self.get_parameter(f"layers.{i}.weight").shape) for i in depth]
+        actual = [weight.shape for weight in mlp.weights]
         residual = mlp.residual_offset is not None
-        if found != own or residual != self.residual:
+        if actual != expected or residual != self.residual:
             raise ConfigError(
-                f"Its layers are {found}{' with' if residual else ' without'} the reference's pose "
-                f"added, expected {own}{' with' if self.residual else ' without'}."
+                f"Its layers are {actual}{' with' if residual else ' without'} the reference's "
+                f"pose added, expected {expected}{' with' if self.residual else ' without'}."
             )
         for i, (weight, bias) in enumerate(zip(mlp.weights, mlp.biases, strict=True)):
             self.get_parameter(f"layers.{i}.weight").copy_(torch.tensor(weight))
@@ -225,6 +249,14 @@ class TrackingPolicy(Network):
         )  # fmt: skip
 
 
+def tracking_critic(
+    hidden: tuple[int, ...], *, activation: Activation = "elu", symmetry: bool = True
+) -> Network:
+    """The value of what a critic of tracking sees: `CRITIC_TERMS` to one number."""
+    mirrors = (as_mirror(mirror_map(CRITIC_TERMS)), UNCHANGED) if symmetry else None
+    return Network((size(CRITIC_TERMS), *hidden, 1), activation, 1.0, mirrors)
+
+
 @torch.no_grad()
 def polyak_update(average: nn.Module, present: nn.Module, decay: float) -> None:
     """Move the averaged weights to the present ones: `mean = decay mean + (1 - decay) value`."""
@@ -234,24 +266,8 @@ def polyak_update(average: nn.Module, present: nn.Module, decay: float) -> None:
 
 def copy_normalizer(average: nn.Module, present: nn.Module) -> None:
     """Give a network the statistics of another one's normalizer."""
-    for mine, value in zip(average.buffers(), present.buffers(), strict=True):
-        mine.copy_(value)
-
-
-def log_prob(action: Tensor, mean: Tensor, log_std: Tensor) -> Tensor:
-    """Log density of a diagonal Gaussian. `[B, A]` -> `[B]`."""
-    z = (action - mean) * torch.exp(-log_std)
-    return -0.5 * (z * z).sum(-1) - log_std.sum() - 0.5 * np.log(2 * np.pi) * action.shape[-1]
-
-
-def gaussian_kl(mean_old: Tensor, log_std_old: Tensor, mean: Tensor, log_std: Tensor) -> Tensor:
-    """Mean KL divergence of the new from the old policy, nats. `[B, A]` -> scalar.
-
-    `sum_A ln(s/s_old) + (s_old^2 + (m_old - m)^2) / (2 s^2) - 1/2`. Source: `rsl_rl`, `ppo.py`.
-    """
-    ratio = torch.exp(2 * (log_std_old - log_std))
-    shift = (mean_old - mean) ** 2 * torch.exp(-2 * log_std)
-    return (log_std - log_std_old + 0.5 * (ratio + shift) - 0.5).sum(-1).mean()
+    for target, value in zip(average.buffers(), present.buffers(), strict=True):
+        target.copy_(value)
 
 
 def has_native_bfloat16(device: torch.device) -> bool:
@@ -265,6 +281,14 @@ def has_native_bfloat16(device: torch.device) -> bool:
 def use_bfloat16(choice: Literal["auto", "on", "off"], device: torch.device) -> bool:
     """Whether to compute in bfloat16: as chosen, or where the device is made for it."""
     return choice == "on" or (choice == "auto" and has_native_bfloat16(device))
+
+
+def autocast(
+    choice: Literal["auto", "on", "off"], device: torch.device
+) -> Callable[[], torch.autocast]:
+    """A maker of contexts in which matrix products are in bfloat16, see `use_bfloat16`."""
+    enabled = use_bfloat16(choice, device)
+    return functools.partial(torch.autocast, device.type, torch.bfloat16, enabled=enabled)
 
 
 def begin_with(actors: Sequence[TrackingPolicy], name: str, expected: PolicySpec) -> None:

@@ -5,8 +5,12 @@ Letters in shapes: N robots, T steps.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
+
+from bm_envs.learning.processes import Processes
 
 
 def gae(
@@ -32,3 +36,45 @@ def gae(
         advantage[t] = running
         following = value[t]
     return advantage
+
+
+def standardized(advantage: Tensor, processes: Processes) -> Tensor:
+    """Advantages with mean 0 and standard deviation 1 over the samples of all processes."""
+    moments = torch.stack([advantage.mean(), (advantage * advantage).mean()])
+    processes.average(moments)
+    std = (moments[1] - moments[0] ** 2).sqrt()
+    return (advantage - moments[0]) / (std + 1e-8)
+
+
+def explained_variance(value: Tensor, returns: Tensor) -> Tensor:
+    """Share of the returns' variance that the values knew. `[B]` -> scalar."""
+    return 1 - (returns - value).var() / (returns.var() + 1e-8)
+
+
+def mini_batches(
+    samples: int, count: int, generator: torch.Generator
+) -> Sequence[Tensor | slice]:  # fmt: skip
+    """Indices of `count` mini-batches, drawn without repetition; a single one is all in order."""
+    if count == 1:
+        return [slice(None)]
+    order = torch.randperm(samples, generator=generator, device=generator.device)
+    return order.split(samples // count)
+
+
+class Means:
+    """Means of figures that are taken in every update."""
+
+    def __init__(self) -> None:
+        self._sums: dict[str, float] = {}
+        self._count = 0
+
+    def add(self, **figures: Tensor | float) -> None:
+        """One update's figures, the same names each time."""
+        for name, value in figures.items():
+            number = value.item() if isinstance(value, Tensor) else value
+            self._sums[name] = self._sums.get(name, 0.0) + number
+        self._count += 1
+
+    def figures(self, prefix: str) -> dict[str, float]:
+        """The means, as they are logged; empty without an update."""
+        return {f"{prefix}{name}": total / self._count for name, total in self._sums.items()}

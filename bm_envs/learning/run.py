@@ -55,8 +55,8 @@ Flags = Annotated[RunT, arg(name="")]  # of a field: its flags stand beside the 
 
 # Settings by which a run may differ from its checkpoint's.
 FREE = (
-    "run_dir", "resume", "total_timesteps", "checkpoint_s", "track", "wandb_project_name",
-    "capture_video", "no_motion", "stop_when_passed", "threads", "robust_every", "stop_when_robust",
+    "run_dir", "resume", "total_timesteps", "checkpoint_s", "track", "capture_video", "no_motion",
+    "stop_when_passed", "threads", "robust_every", "stop_when_robust",
 )  # fmt: skip
 
 
@@ -175,7 +175,7 @@ class Progress:
         if saved is not None:
             self.iteration, self.train_s = saved["iteration"], saved["train_s"]
             self.evaluation, self.commits = saved["evaluation"], saved["commits"]
-        # Every state of the source that had a part in the weights.
+        # These are all states of the source that had a part in the weights.
         if (commit := cli.commit()) is not None and commit not in self.commits:
             self.commits.append(commit)
         self._stop = self._asked = False

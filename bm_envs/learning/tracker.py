@@ -2,24 +2,26 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
-from bm_envs.errors import ConfigError
+from bm_envs.errors import BMError, BMWarning, ConfigError
 from bm_envs.evaluation import ROBUST
 from bm_envs.learning.evaluation import Evaluation
 from bm_envs.learning.folder import Run, claim_run
-from bm_envs.learning.networks import TrackingPolicy
+from bm_envs.learning.networks import TrackingPolicy, begin_with
 from bm_envs.learning.processes import Processes
-from bm_envs.learning.run import Progress, RunConfig
+from bm_envs.learning.run import Progress, RunConfig, settings_of
+from bm_envs.learning.video import record_video
 from bm_envs.motion.clip import Clip
-from bm_envs.policy import PolicySpec, write_onnx, write_policy_json
+from bm_envs.motion.library import load_motion
+from bm_envs.policy import PolicySpec, load_policy, write_onnx, write_policy_json
 from bm_envs.tasks.track.config import TrackConfig
+
+WANDB_PROJECT = "bm-envs"
 
 
 @dataclass(frozen=True)
@@ -29,11 +31,9 @@ class TrackerRunConfig(RunConfig):
     backend: str = "mujoco"
     """Physics backend of training."""
     device: str | None = None
-    """Of a backend that has a choice, "cpu" or "cuda:0"; None: a GPU where there is one."""
+    """Device of a backend that has a choice, "cpu" or "cuda:0"; None: a GPU where there is one."""
     track: bool = False
     """Log to Weights & Biases as well (needs the package wandb)."""
-    wandb_project_name: str = "bm-envs"
-    """Project of the Weights & Biases run."""
     capture_video: bool = False
     """Write video.mp4 of the final policy (needs the extra `viz`)."""
     no_motion: bool = False
@@ -41,10 +41,10 @@ class TrackerRunConfig(RunConfig):
     stop_when_passed: bool = False
     """End training at the first evaluation in which every clip is completed."""
     robust_every: int = 0
-    """Evaluations from one that has the `robust` protocol as well, 100 episodes a clip, to the next
-    (`eval/robust`; its time is not counted); 0: none."""
+    """Every so many evaluations one has the `robust` protocol as well, 100 episodes a clip
+    (`eval/robust`; its time is not counted); 0: none has."""
     stop_when_robust: bool = False
-    """End training at the first of those that completes 95 % of its episodes."""
+    """End training at the first evaluation that completes 95 % of the `robust` episodes."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -85,7 +85,18 @@ class TrackerRun(Progress):
         self.begin(
             record,
             f"motion {self.name} ({seconds:.1f} s), backend {self.config.backend}, {description}",
-            self.config.wandb_project_name if self.config.track else None,
+            WANDB_PROJECT if self.config.track else None,
+        )
+
+    def start_from(self, name: str | None, task: TrackConfig, *policies: TrackingPolicy) -> None:
+        """Give the policies of a new run the network of the policy `name`; None: as they are."""
+        if name is not None and self.saved is None:
+            begin_with(policies, name, spec_of(task))
+
+    def evaluation_of(self, task: TrackConfig) -> Evaluation:
+        """Robots under the protocols, which see and are driven as in the training's task."""
+        return Evaluation(
+            self.clips, task, self.config.threads, robust=bool(self.config.robust_every)
         )
 
     def evaluate(self, policy: TrackingPolicy, evaluation: Evaluation) -> dict[str, float]:
@@ -123,7 +134,7 @@ class TrackerRun(Progress):
 
     def export(
         self, policy: TrackingPolicy, task: TrackConfig, *, algorithm: str, num_envs: int,
-        motion: str,
+        motion: str | None = None,
     ) -> None:  # fmt: skip
         """Write policy.onnx, policy.json, and the video where asked for; say how it went.
 
@@ -132,7 +143,7 @@ class TrackerRun(Progress):
             task: of training.
             algorithm: the script's name.
             num_envs: robots of a process.
-            motion: what the video shows.
+            motion: what the video shows; None: the first of the motions.
         """
         clips = self.clips
         path, spec = self.folder.path, spec_of(task, self.folder.path.name)
@@ -147,10 +158,11 @@ class TrackerRun(Progress):
             },
         )  # fmt: skip
         if self.config.capture_video:
-            replay = Path(__file__).parents[2] / "tools" / "replay.py"
-            command = [sys.executable, str(replay), "--motion", motion]
-            command += ["--policy", str(path), "--video", str(path / "video.mp4")]
-            subprocess.run(command, check=False)
+            shown = clips[0] if motion is None else load_motion(motion)
+            try:
+                record_video(path / "video.mp4", load_policy(path), shown)
+            except BMError as error:
+                warnings.warn(f"there is no video of the policy: {error}", BMWarning, stacklevel=2)
         if self.first_pass:
             print(
                 f"completed by the clip protocol after {self.first_pass['env_steps']:,} steps, "
@@ -162,6 +174,13 @@ class TrackerRun(Progress):
         print(
             f"clip protocol: survived {figures['survival']:.1%}, mpkpe {error}; results in {path}"
         )
+
+
+def tracker_settings(config: Any, clips: list[Clip], processes: Processes, **further: Any) -> str:
+    """`settings_of` a script's `config`, with the motions' content and the number of processes."""
+    return settings_of(
+        config, clips=[clip.sha256() for clip in clips], processes=processes.count, **further
+    )
 
 
 @contextmanager
@@ -185,6 +204,8 @@ def tracker_run(
         ConfigError: there is less than one iteration, or less than the checkpoint has; or see
             `claim_run`.
     """
+    if processes.count > 1 and config.backend != "mujoco":
+        raise ConfigError(f"backend is '{config.backend}', expected mujoco for several processes.")
     if total_timesteps < batch_size:
         raise ConfigError(
             f"total_timesteps {total_timesteps} is less than one iteration of {processes.count} "

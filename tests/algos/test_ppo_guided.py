@@ -22,13 +22,14 @@ from bm_envs.envs import GuidedVectorEnv
 from bm_envs.errors import PolicyError
 from bm_envs.robots import g1
 from bm_envs.tasks.guided.config import JoystickConfig, WaypointConfig, config_class
-from bm_envs.tasks.guided.observations import TERMS, layout
+from bm_envs.tasks.guided.observations import mirror_map
 from bm_envs.tasks.track.config import ActuationConfig
 
 ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT / "algos"))
 import ppo_guided as ppo  # noqa: E402
 
+from bm_envs.learning.networks import as_mirror, reflected  # noqa: E402
 from bm_envs.learning.run import RunConfig  # noqa: E402
 
 TASKS = ["walk_perturb", "joystick", "waypoint", "obstacle"]
@@ -57,256 +58,153 @@ def config_of(**values):
     return ppo.Config(run=dataclasses.replace(ppo.Config().run, **own), **values)
 
 
-def agent_of(seed=0, **changes):
-    """An agent whose normalizer has seen something and whose actions are not near zero."""
+def networks_of(seed=0, **changes):
+    """Actor and critic whose normalizers have seen something and whose outputs are not near 0."""
     torch.manual_seed(seed)
-    agent = ppo.Agent(config_of(**{**SMALL, **changes}))
-    agent.update_normalizer(torch.randn(200, len(agent.obs_mean)) + 0.5)
+    actor, critic = ppo.make_networks(config_of(**{**SMALL, **changes}))
+    seen = torch.randn(200, len(actor.obs_mean)) + 0.5
+    for network in (actor, critic):
+        network.update_normalizer(seen)
     with torch.no_grad():
-        for parameter in agent.actor.parameters():
+        for parameter in actor.layers.parameters():
             parameter += 0.1 * torch.randn_like(parameter)
-    return agent
+    if actor.mirrors:
+        actor.symmetrize([value.data for value in actor.layers.parameters()])
+    return actor, critic
+
+
+def optimizer_of(actor, critic, learning_rate):
+    groups = [{"params": list(network.parameters())} for network in (actor, critic)]
+    return torch.optim.Adam(groups, learning_rate)
+
+
+def learned(networks, samples, config, learning_rate=1e-3):
+    """The step size, and what is logged, of one call of `learn`."""
+    optimizer = optimizer_of(*networks, learning_rate)
+    generator = torch.Generator().manual_seed(0)
+    return ppo.learn(*networks, optimizer, samples, config, learning_rate, generator)
 
 
 # --- mathematics ----------------------------------------------------------------------------------
 
 
-def test_gae_is_its_definition_and_stops_at_episode_ends():
-    rng = np.random.default_rng(0)
-    steps, robots, gamma, lam = 12, 3, 0.97, 0.9
-    reward, value = rng.normal(size=(2, steps, robots))
-    last = rng.normal(size=robots)
-    done = rng.random((steps, robots)) < 0.2
-    assert done.any()
-    following = np.concatenate([value[1:], last[None]])
-    delta = reward + gamma * following * ~done - value
-    expected = np.zeros((steps, robots))
-    for n in range(robots):
-        for t in range(steps):
-            for k in range(t, steps):
-                expected[t, n] += (gamma * lam) ** (k - t) * delta[k, n]
-                if done[k, n]:
-                    break
-    got = ppo.gae(*map(torch.as_tensor, (reward, value, last, done)), gamma, lam)
-    # float64 sums of twelve numbers near one.
-    np.testing.assert_allclose(got.numpy(), expected, atol=1e-13)
-
-
-def test_log_prob_and_kl_agree_with_torch():
-    torch.manual_seed(0)
-    mean_old, mean, action = torch.randn(3, 50, 29, dtype=torch.float64)
-    log_std_old, log_std = 0.3 * torch.randn(2, 29, dtype=torch.float64)
-    old = torch.distributions.Normal(mean_old, log_std_old.exp())
-    new = torch.distributions.Normal(mean, log_std.exp())
-    torch.testing.assert_close(ppo.log_prob(action, mean, log_std), new.log_prob(action).sum(-1))
-    expected = torch.distributions.kl_divergence(old, new).sum(-1).mean()
-    torch.testing.assert_close(ppo.gaussian_kl(mean_old, log_std_old, mean, log_std), expected)
-
-
-def test_adaptive_step_size_rule():
-    assert ppo.adapted(1e-3, 0.03, 0.01) == pytest.approx(1e-3 / 1.5)
-    assert ppo.adapted(1e-3, 0.004, 0.01) == pytest.approx(1.5e-3)
-    assert ppo.adapted(1e-3, 0.01, 0.01) == 1e-3
-    assert ppo.adapted(1e-3, 0.0, 0.01) == 1e-3  # the first mini-batch has not moved yet
-    assert ppo.adapted(1.2e-5, 1.0, 0.01) == 1e-5 and ppo.adapted(9e-3, 0.001, 0.01) == 1e-2
-
-
-def test_normalizer_gives_mean_and_variance_of_all_it_has_seen():
-    agent = ppo.Agent(config_of(**SMALL, symmetry=False))
-    size = len(agent.obs_mean)
-    torch.manual_seed(0)
-    data = torch.randn(1000, size) * torch.rand(size) * 5 + 3.0
-    for part in data.split([10, 500, 90, 400]):
-        agent.update_normalizer(part)
-    # float32 sums over a thousand values.
-    torch.testing.assert_close(agent.obs_mean, data.mean(0), rtol=1e-5, atol=1e-5)
-    torch.testing.assert_close(agent.obs_var, data.var(0, correction=0), rtol=1e-4, atol=1e-6)
-
-
-def made_up_samples(agent, count, seed=1):
-    """Samples that the agent could have drawn."""
+def made_up_samples(networks, count, seed=1):
+    """Samples that the policy could have drawn."""
+    actor, critic = networks
     torch.manual_seed(seed)
-    x = torch.randn(count, len(agent.obs_mean))
+    x = torch.randn(count, len(actor.obs_mean))
     with torch.no_grad():
-        mean, value = agent.actor(x), agent.critic(x).squeeze(-1)
-        action = mean + agent.log_std().exp() * torch.randn(count, 29)
+        mean, value = actor(x), critic(x).squeeze(-1)
+        action = mean + actor.log_std.exp() * torch.randn(count, 29)
     advantage, returns = torch.randn(2, count)
     return ppo.Samples(x, action, mean, value, advantage, returns)
 
 
 @pytest.mark.parametrize("symmetry", [True, False])
-def test_first_gradient_is_the_policy_gradient_and_that_of_the_squared_error(symmetry):
-    config = config_of(**ONE, symmetry=symmetry, max_grad_norm=1e9, ent_coef=0.0, vf_coef=0.5)
-    agent = agent_of(symmetry=symmetry)
-    samples = made_up_samples(agent, 64)
-    twin = copy.deepcopy(agent)
-    optimizer = torch.optim.Adam(agent.parameters(), 1e-3)
-    ppo.learn(agent, optimizer, samples, config, 1e-3, torch.Generator().manual_seed(0))
+def test_first_gradient_is_the_policy_gradient_and_that_of_the_squared_error(symmetry, monkeypatch):
+    for name, value in (("MAX_GRAD_NORM", 1e9), ("ENT_COEF", 0.0), ("VALUE_COEF", 0.5)):
+        monkeypatch.setattr(ppo, name, value)
+    config = config_of(**ONE, symmetry=symmetry)
+    networks = networks_of(symmetry=symmetry)
+    samples = made_up_samples(networks, 64)
+    actor, critic = copy.deepcopy(networks)
+    learned(networks, samples, config)
 
-    policy = torch.distributions.Normal(twin.actor(samples.x), twin.log_std().exp())
+    policy = torch.distributions.Normal(actor(samples.x), actor.log_std.exp())
     objective = (samples.advantage * policy.log_prob(samples.action).sum(-1)).mean()
-    error = ((twin.critic(samples.x).squeeze(-1) - samples.returns) ** 2).mean()
+    error = ((critic(samples.x).squeeze(-1) - samples.returns) ** 2).mean()
     (0.5 * error - objective).backward()
-    for (name, mine), theirs in zip(agent.named_parameters(), twin.parameters(), strict=True):
-        assert theirs.grad.abs().max() > 1e-4, name
-        # float32 sums over 64 samples in another order.
-        torch.testing.assert_close(mine.grad, theirs.grad, rtol=1e-4, atol=1e-5, msg=name)
+    for mine, other in zip(networks, (actor, critic), strict=True):
+        other.symmetrize_gradients()
+        for (name, value), expected in zip(
+            mine.named_parameters(), other.parameters(), strict=True
+        ):
+            assert expected.grad.abs().max() > 1e-4, name
+            # float32 sums over 64 samples in another order.
+            torch.testing.assert_close(value.grad, expected.grad, rtol=1e-4, atol=1e-5, msg=name)
 
 
 @pytest.mark.parametrize("symmetry", [True, False])
-def test_divergence_is_from_the_policy_that_drew_the_samples(symmetry):
+def test_divergence_is_from_the_policy_that_drew_the_samples(symmetry, monkeypatch):
     """Only the entropy pulls: Adam's first step widens every log std by its step size, 0.01."""
-    config = config_of(**{**ONE, "update_epochs": 2}, symmetry=symmetry, ent_coef=0.1)
-    agent = agent_of(symmetry=symmetry)
-    samples = made_up_samples(agent, 64)._replace(advantage=torch.zeros(64))
-    optimizer = torch.optim.Adam(agent.parameters(), 1e-2)
-    _, logged = ppo.learn(agent, optimizer, samples, config, 1e-2, torch.Generator().manual_seed(0))
+    monkeypatch.setattr(ppo, "ENT_COEF", 0.1)
+    config = config_of(**{**ONE, "update_epochs": 2}, symmetry=symmetry)
+    networks = networks_of(symmetry=symmetry)
+    samples = made_up_samples(networks, 64)._replace(advantage=torch.zeros(64))
+    _, logged = learned(networks, samples, config, 1e-2)
     wider = 29 * (0.01 + 0.5 * np.exp(-0.02) - 0.5)
     # Mean of no divergence before the first step and of this one before the second. float32 leaves
     # 1e-7 of each of the 29 terms of 1e-4.
     assert logged["losses/approx_kl"] == pytest.approx(wider / 2, rel=3e-3)
 
 
-def test_divergence_steers_the_policys_step_size_and_not_the_critics():
-    config = config_of(**{**ONE, "update_epochs": 2}, desired_kl=1e-9)
-    agent = agent_of()
-    groups = [{"params": agent.policy()}, {"params": list(agent.critic.parameters())}]
-    optimizer = torch.optim.Adam(groups, 1e-2)
-    rate, _ = ppo.learn(
-        agent, optimizer, made_up_samples(agent, 64), config, 1e-2, torch.Generator().manual_seed(0)
-    )
+def test_divergence_steers_the_policys_step_size_and_not_the_critics(monkeypatch):
+    monkeypatch.setattr(ppo, "DESIRED_KL", 1e-9)
+    config = config_of(**{**ONE, "update_epochs": 2})
+    networks = networks_of()
+    optimizer, samples = optimizer_of(*networks, 1e-2), made_up_samples(networks, 64)
+    generator = torch.Generator().manual_seed(0)
+    rate, _ = ppo.learn(*networks, optimizer, samples, config, 1e-2, generator)
     # Before the first step at most what rounding makes, and 0.01 is the most there is; far too much
     # before the second.
     assert rate == 1e-2 / 1.5
     assert [group["lr"] for group in optimizer.param_groups] == [rate, 1e-2]
-    assert {id(v) for group in groups for v in group["params"]} == set(map(id, agent.parameters()))
 
 
-def test_a_ratio_beyond_the_clip_gives_no_gradient_where_it_would_go_further():
-    config = config_of(**ONE, symmetry=False, ent_coef=0.0, vf_coef=0.0)
+def test_a_ratio_beyond_the_clip_gives_no_gradient_where_it_would_go_further(monkeypatch):
+    for name in ("ENT_COEF", "VALUE_COEF"):
+        monkeypatch.setattr(ppo, name, 0.0)
+    config = config_of(**ONE, symmetry=False)
     for advantage, moves in ((1.0, False), (-1.0, True)):
-        agent = agent_of(symmetry=False)
-        samples = made_up_samples(agent, 4)
+        networks = networks_of(symmetry=False)
+        samples = made_up_samples(networks, 4)
         # The old policy drew what the present one is much likelier to draw.
         samples = samples._replace(
             action=samples.mean + 0.1, mean=samples.mean + 0.6,
             advantage=torch.full((4,), advantage),
         )  # fmt: skip
-        optimizer = torch.optim.Adam(agent.parameters(), 1e-3)
-        _, logged = ppo.learn(agent, optimizer, samples, config, 1e-3, torch.Generator())
+        _, logged = learned(networks, samples, config)
         assert logged["losses/clipfrac"] == 1.0
-        gradient = max(p.grad.abs().max().item() for p in agent.actor.parameters())
+        gradient = max(p.grad.abs().max().item() for p in networks[0].layers.parameters())
         assert (gradient > 0) == moves
 
 
-def test_gradients_of_policy_and_critic_are_bounded_apart():
-    config = config_of(**ONE, max_grad_norm=0.01)
-    agent = agent_of()
-    optimizer = torch.optim.Adam(agent.parameters(), 1e-3)
-    samples = made_up_samples(agent, 64)
-    ppo.learn(agent, optimizer, samples, config, 1e-3, torch.Generator().manual_seed(0))
-    critic = [value.grad for value in agent.critic.parameters()]
-    policy = [value.grad for value in agent.policy()]
-    for gradients in (critic, policy):
-        norm = torch.cat([gradient.flatten() for gradient in gradients]).norm().item()
+def test_gradients_of_policy_and_critic_are_bounded_apart(monkeypatch):
+    monkeypatch.setattr(ppo, "MAX_GRAD_NORM", 0.01)
+    networks = networks_of()
+    learned(networks, made_up_samples(networks, 64), config_of(**ONE))
+    for network in networks:
+        norm = torch.cat([value.grad.flatten() for value in network.parameters()]).norm().item()
         assert norm == pytest.approx(0.01, rel=1e-3)  # torch divides by norm + 1e-6
 
 
 # --- left and right -------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", TASKS)
-def test_mirror_twice_is_nothing(name):
-    index, sign = ppo.mirror_map(name)
-    obs = np.random.default_rng(0).normal(size=len(index))
-    once = sign * obs[index]
-    assert (once != obs).mean() > 0.6
-    np.testing.assert_array_equal(sign * once[index], obs)
-
-
-def mirrored_state(qpos, qvel):
-    """The state reflected in the world's x-z plane, from how vectors and rotations reflect."""
-    index, sign = g1.mirror_map()
-    other_pos, other_vel = qpos.copy(), qvel.copy()
-    other_pos[:, 1] *= -1
-    other_pos[:, [4, 6]] *= -1  # rotations about x and z turn around
-    other_pos[:, 7:] = sign * qpos[:, 7:][:, index]
-    other_vel[:, 1] *= -1
-    other_vel[:, [3, 5]] *= -1
-    other_vel[:, 6:] = sign * qvel[:, 6:][:, index]
-    return other_pos, other_vel
-
-
-@pytest.mark.parametrize("name", TASKS)
-def test_mirrored_robot_in_the_mirrored_world_sees_the_mirrored_observation(name):
-    n, rng = 6, np.random.default_rng(0)
-    states = []
-    for _ in range(4):
-        euler = np.stack([rng.uniform(-3, 3, n), *rng.uniform(-0.6, 0.6, (2, n))], 1)
-        quat = Rotation.from_euler("ZYX", euler).as_quat()[:, [3, 0, 1, 2]]
-        place = np.stack([*rng.normal(size=(2, n)), rng.uniform(0.7, 0.9, n)], 1)
-        joints = rng.uniform(*g1.JOINT_RANGE.T, (n, 29))
-        states.append((np.concatenate([place, quat, joints], 1), rng.normal(size=(n, 35))))
-    action = rng.normal(size=(n, 29)).astype(np.float32)
-    index, sign = g1.mirror_map()
-    command = rng.uniform(-1, 1, (n, 3))
-    goal, posts = rng.uniform(2, 4, (n, 2)), rng.uniform(-3, 3, (n, 5, 3))
-    posts[..., 2] = 0.2
-
-    seen = []
-    for side in (1, -1):
-        env = GuidedVectorEnv(n, name, autoreset_mode="disabled", threads=1)
-        played = iter([state if side == 1 else mirrored_state(*state) for state in states])
-        qpos, qvel = next(played)
-        options = {"qpos": qpos, "qvel": qvel}
-        if name in ("waypoint", "obstacle"):
-            options["goal"] = goal * [1, side]
-        if name == "obstacle":
-            options["obstacles"] = posts * [1, side, 1]
-        env.reset(seed=0, options=options)
-        if name == "joystick":
-            env.task.commands[:] = (command * [1, side, side])[:, None]
-
-        def step(raw, env=env, played=played):
-            env.task.robots.action[:] = raw
-            env.task.simulator.reset(np.arange(n), *next(played))
-
-        env.task.robots.step = step
-        for _ in range(3):
-            obs = env.step(action if side == 1 else sign * action[:, index])[0]
-        seen.append(obs)
-    index, sign = ppo.mirror_map(name)
-    for term, place in layout(TERMS[name]).items():
-        assert np.abs(seen[0][:, place]).max() > 0.1, f"{term} is not put to the test"
-    # float32 of numbers of up to five, through a dozen operations.
-    np.testing.assert_allclose(sign * seen[0][:, index], seen[1], atol=1e-5)
-
-
-def test_symmetric_agent_acts_and_values_so_and_stays_so_while_it_learns():
-    config = config_of(**SMALL)
-    agent = agent_of()
-    obs = torch.randn(64, len(agent.obs_mean))
-    before = agent.mean(obs).detach()
-    optimizer = torch.optim.Adam(agent.parameters(), 1e-2)
-    samples = made_up_samples(agent, 64)
+def test_symmetric_networks_act_and_value_so_and_stay_so_while_they_learn():
+    networks = actor, critic = networks_of()
+    seen, joints = (as_mirror(pair) for pair in (mirror_map("joystick"), g1.mirror_map()))
+    obs = torch.randn(64, len(actor.obs_mean))
+    before = actor.mean(obs).detach()
+    samples = made_up_samples(networks, 64)
     samples = samples._replace(advantage=samples.action[:, 0])  # of one side only
-    ppo.learn(agent, optimizer, samples, config, 1e-2, torch.Generator().manual_seed(0))
+    learned(networks, samples, config_of(**SMALL), 1e-2)
     with torch.no_grad():
-        after, value = agent.mean(obs), agent.value(obs)
-        mirrored = ppo.reflected(obs, agent.seen)
+        after, value = actor.mean(obs), critic.value(obs)
+        mirrored = reflected(obs, seen)
         assert (after - before).abs().mean() > 0.01 and value.std() > 0.1
         # float32 sums of some hundred terms.
         torch.testing.assert_close(
-            agent.mean(mirrored), ppo.reflected(after, agent.joints), atol=1e-4, rtol=1e-4
+            actor.mean(mirrored), reflected(after, joints), atol=1e-4, rtol=1e-4
         )
-        torch.testing.assert_close(agent.value(mirrored), value, atol=1e-4, rtol=1e-4)
-    std = agent.log_std().detach()
+        torch.testing.assert_close(critic.value(mirrored), value, atol=1e-4, rtol=1e-4)
+    std = actor.log_std.detach()
     assert std.std() > 0
-    torch.testing.assert_close(std, std[agent.joints[0]], rtol=0, atol=0)
+    torch.testing.assert_close(std, std[joints[0]], rtol=0, atol=1e-6)
     # Without symmetry nothing of it holds, which the comparison above must see.
-    plain = agent_of(symmetry=False)
+    plain, _ = networks_of(symmetry=False)
     with torch.no_grad():
-        found, expected = plain.mean(mirrored), ppo.reflected(plain.mean(obs), plain.joints)
+        found, expected = plain.mean(mirrored), reflected(plain.mean(obs), joints)
     assert (found - expected).abs().max() > 0.1
 
 
@@ -326,19 +224,6 @@ def test_air_time_is_the_shorter_phase_of_a_single_stance_up_to_the_most():
     np.testing.assert_array_equal(ppo.air_time(contact, seconds, 0.4), [0.1, 0.4, 0.02, 0, 0])
 
 
-def test_feet_count_the_seconds_of_their_phase():
-    feet = ppo.Feet(2)
-    down, up = [0.0, 0.6, 0.9], [0.0, 0.0, 0.9]  # 1.08 N, which counts, and 0.9 N
-    for left in (down, down, up, up, up):
-        feet.step(np.array([[left, down], [up, up]], np.float32))
-    np.testing.assert_array_equal(feet.contact, [[False, True], [False, False]])
-    # Sums of float32 steps of 0.02 s.
-    np.testing.assert_allclose(feet.seconds, [[0.06, 0.1], [0.1, 0.1]], atol=1e-7)
-    feet.reset(np.array([True, False]))
-    np.testing.assert_array_equal(feet.contact, [[False, False], [False, False]])
-    np.testing.assert_allclose(feet.seconds, [[0, 0], [0.1, 0.1]], atol=1e-7)
-
-
 @pytest.fixture(scope="module")
 def joystick():
     return GuidedVectorEnv(4, "joystick", autoreset_mode="disabled", threads=1)
@@ -349,7 +234,7 @@ def terms_of(env, qpos, qvel, fell=(False,) * 4, wanted=(True,) * 4, change=0.0)
     task = env.task
     env.reset(seed=0)
     task.simulator.reset(np.arange(4), qpos, qvel)
-    feet = ppo.Feet(4)
+    feet = ppo.FootPhases(4)
     feet.contact[:, 0], feet.seconds[:] = True, [0.3, 0.1]
     last = task.robots.action + np.float32(change)
     return ppo.reward_terms(
@@ -423,49 +308,13 @@ def test_steps_are_wanted_by_commands_and_by_goals_that_are_far():
     env.reset(seed=0)
     commands = np.array([[0.09, 0, 0], [0, 0, 0.5], [-0.3, 0, 0], [0, 0, 0]])
     env.task.commands[:] = commands[:, None]
-    np.testing.assert_array_equal(ppo.steps_wanted(env.task), [False, True, True, False])
+    np.testing.assert_array_equal(ppo.must_step(env.task), [False, True, True, False])
     env = GuidedVectorEnv(2, "waypoint", autoreset_mode="disabled", threads=1)
     qpos, qvel = standing(2)
     env.reset(options={"qpos": qpos, "qvel": qvel, "goal": np.array([[0.2, 0.2], [0.3, 0.1]])})
-    np.testing.assert_array_equal(ppo.steps_wanted(env.task), [False, True])  # within 0.3 m or not
+    np.testing.assert_array_equal(ppo.must_step(env.task), [False, True])  # within 0.3 m or not
     env = GuidedVectorEnv(2, "walk_perturb", autoreset_mode="disabled", threads=1)
-    assert ppo.steps_wanted(env.task).all()
-
-
-# --- evaluation -----------------------------------------------------------------------------------
-
-
-def test_evaluation_of_a_robot_that_obeys_one_that_stands_and_one_that_falls():
-    """Four commands of ten steps; the physics are taken out."""
-    env = GuidedVectorEnv(
-        3, "joystick", autoreset_mode="disabled", threads=1,
-        config=JoystickConfig(segment_s=0.2, judged_s=0.1, episode_s=0.8),
-    )  # fmt: skip
-    task, done, yaw = env.task, 0, np.zeros(3)
-
-    def step(action):
-        nonlocal done, yaw
-        done += 1
-        moves = task.command() * np.array([[1.0], [0.0], [1.0]])
-        yaw = yaw + 0.02 * moves[:, 2]
-        qpos, qvel = standing(3)
-        qpos[:, 3], qpos[:, 6] = np.cos(yaw / 2), np.sin(yaw / 2)
-        qpos[2, 2] = 0.76 if done < 15 else 0.3
-        qvel[:, 0], qvel[:, 1] = moves[:, 0] * np.cos(yaw), moves[:, 0] * np.sin(yaw)
-        qvel[:, 5] = moves[:, 2]
-        task.simulator.reset(np.arange(3), qpos, qvel)
-
-    task.robots.step = step
-    found = ppo.evaluate(agent_of(), env, 0)
-    assert done == 40
-    stands = [
-        0.5 * np.exp(-((v / 0.3) ** 2)) + 0.5 * np.exp(-((w / 0.5) ** 2))
-        for v, w in ((0.6, 0), (0.3, 0), (0.4, 0.5), (0.4, 0.5))
-    ]
-    assert found["success"] == pytest.approx(1 / 3) and found["upright"] == pytest.approx(2 / 3)
-    assert found["segments"] == pytest.approx((4 + 0 + 1) / 12)
-    # float32 velocities in exponents of up to four.
-    assert found["task"] == pytest.approx((40 + 10 * sum(stands) + 14) / 120, rel=1e-5)
+    assert ppo.must_step(env.task).all()
 
 
 # --- the command ----------------------------------------------------------------------------------
@@ -503,7 +352,7 @@ def rows_of(folder):
 
 def test_resume_equals_the_uninterrupted_run_bit_for_bit(tmp_path, monkeypatch, whole):
     folder, expected = whole
-    evaluate, calls = ppo.evaluate, []
+    evaluate, calls = ppo.evaluate_guided, []
 
     def killed(*arguments):
         calls.append(1)
@@ -511,7 +360,7 @@ def test_resume_equals_the_uninterrupted_run_bit_for_bit(tmp_path, monkeypatch, 
             raise KeyboardInterrupt
         return evaluate(*arguments)
 
-    monkeypatch.setattr(ppo, "evaluate", killed)
+    monkeypatch.setattr(ppo, "evaluate_guided", killed)
     with pytest.raises(KeyboardInterrupt):
         trained(tmp_path / "cut", checkpoint_s=0.0)
     half = torch.load(tmp_path / "cut" / "checkpoint.pt", weights_only=True)
@@ -522,8 +371,11 @@ def test_resume_equals_the_uninterrupted_run_bit_for_bit(tmp_path, monkeypatch, 
     rows = rows_of(folder)
     assert rows == rows_of(tmp_path / "cut") and len(rows) == 6
     # Premises: it learned in both halves, and episodes ended.
-    for name in ("actor.0.weight", "critic.0.weight", "joint_log_std", "obs_mean"):
-        assert not torch.equal(half["agent"][name], found["agent"][name])
+    for network, name in (
+        ("actor", "layers.0.weight"), ("actor", "log_std"), ("actor", "obs_mean"),
+        ("critic", "layers.0.weight"),
+    ):  # fmt: skip
+        assert not torch.equal(half[network][name], found[network][name])
     assert sum("charts/episodic_length" in row for row in rows) > 1
     assert load_guided_policy(folder).sha256 == load_guided_policy(tmp_path / "cut").sha256
 
@@ -532,7 +384,7 @@ def test_a_finished_run_goes_on_as_the_longer_run(tmp_path, whole):
     _, expected = whole
     trained(tmp_path / "parts", total_timesteps=4 * 128)
     found = trained(tmp_path / "parts", resume=True)  # to the 768 steps of the whole
-    for key in ("iteration", "agent", "optimizer", "env", "generator", "obs"):
+    for key in ("iteration", "actor", "critic", "optimizer", "env", "generator", "obs"):
         equal(found[key], expected[key], key)
     # With fewer steps than were done it only evaluates and exports.
     assert trained(tmp_path / "parts", resume=True, total_timesteps=128)["iteration"] == 6
@@ -541,10 +393,13 @@ def test_a_finished_run_goes_on_as_the_longer_run(tmp_path, whole):
 def test_the_first_iteration_only_fills_the_normalizer(tmp_path):
     saved = trained(tmp_path / "run", total_timesteps=128)
     torch.manual_seed(1)
-    fresh = ppo.Agent(config_of(**SMALL)).state_dict()
-    for name, value in saved["agent"].items():
-        assert torch.equal(value, fresh[name]) != name.startswith("obs_"), name
-    assert saved["agent"]["obs_count"] == 2 * (8 + 128)  # observations and their reflections
+    for key, network in zip(
+        ("actor", "critic"), ppo.make_networks(config_of(**SMALL)), strict=True
+    ):
+        fresh = network.state_dict()
+        for name, value in saved[key].items():
+            assert torch.equal(value, fresh[name]) != name.startswith("obs_"), name
+        assert saved[key]["obs_count"] == 2 * (8 + 128)  # observations and their reflections
 
 
 def test_robots_start_at_every_time_of_an_episode(tmp_path):
@@ -564,7 +419,7 @@ def test_truncated_steps_are_paid_the_value_of_what_would_have_come(
         config_of().environment, segment_s=0.08, judged_s=0.04, episode_s=0.08
     )
     monkeypatch.setattr(ppo.Config, "environment", short)
-    monkeypatch.setattr(ppo.Agent, "value", lambda self, obs: torch.full(obs.shape[:-1], 3.0))
+    monkeypatch.setattr(ppo.Network, "value", lambda self, obs: torch.full(obs.shape[:-1], 3.0))
     seen, gae = [], ppo.gae
     monkeypatch.setattr(ppo, "gae", lambda *given: (seen.append(given[:4]), gae(*given))[1])
     saved = trained(tmp_path / "run", total_timesteps=256, weights=ppo.Weights(**weights))
@@ -615,13 +470,15 @@ def test_every_task_trains_and_its_policy_runs_in_its_environment(tmp_path, name
 
 
 def test_training_has_random_commands_and_evaluation_the_protocols():
-    config = config_of(forward=(-0.4, 0.7), yaw_rate=(-0.6, 0.6))
-    task = config.environment
-    assert task.random and task.random_forward == (-0.4, 0.7) and task.random_left == (0, 0)
+    task = config_of().environment
+    assert task.random and task.random_forward == (-0.3, 0.6) and task.random_left == (0, 0)
+    assert task.random_yaw_rate == (-0.5, 0.5)
     assert (task.rewards.alive, task.rewards.task) == (0, 1)
     assert task.model.physics_dt == 0.01 and not JoystickConfig().random
-    waypoint = config_of(task="waypoint", physics_dt=0.005).environment
-    assert waypoint == WaypointConfig(rewards=waypoint.rewards)
+    waypoint = config_of(task="waypoint").environment
+    assert waypoint == WaypointConfig(
+        rewards=waypoint.rewards, model=waypoint.model, decimation=waypoint.decimation
+    )
 
 
 def refused(monkeypatch, capsys, *arguments):
@@ -645,10 +502,7 @@ def refused(monkeypatch, capsys, *arguments):
         ("--hidden 0", "hidden is (0,), expected one or more positive numbers."),
         ("--num-envs 0", "num_envs is 0, expected 1 or more."),
         ("--seed -1", "seed is -1, expected 0 or more."),
-        ("--gamma 2", "gamma is 2.0, expected 0 to 1."),
         ("--init-std nan", "init_std is nan, expected a positive number."),
-        ("--forward 1 0", "random_forward is (1.0, 0.0), expected two ascending numbers."),
-        ("--physics-dt 0.03", "decimation * model.physics_dt is 0.03 s, expected 0.02 s."),
         ("--weights.fall inf", "weights.fall is inf, expected a finite number."),
     ],
 )  # fmt: skip
@@ -684,7 +538,7 @@ def test_refused_run_directories(monkeypatch, capsys, tmp_path, whole):
     assert said == (
         f"error: {run_dir} holds a run already: add --resume, or choose another --run-dir."
     )
-    for change in (("--gae-lambda", "0.5"), ("--task", "waypoint"), ("--weights.fall", "-1")):
+    for change in (("--update-epochs", "2"), ("--task", "waypoint"), ("--weights.fall", "-1")):
         said = refused(monkeypatch, capsys, *flags, "--resume", *change)
         assert said == f"error: {checkpoint} is of a run with other settings."
     marker = tmp_path / "code_ran"
@@ -709,13 +563,13 @@ def test_the_command_itself_ends_with_status_2():
 
 def test_export_equals_the_network(whole):
     folder, saved = whole
-    agent = ppo.Agent(config_of(**SMALL))
-    agent.load_state_dict(saved["agent"])
+    actor, _ = ppo.make_networks(config_of(**SMALL))
+    actor.load_state_dict(saved["actor"])
     policy = load_guided_policy(folder)
     noise = np.random.default_rng(0).normal(size=(1000, 312))
-    obs = (agent.obs_mean.numpy() + agent.obs_var.sqrt().numpy() * noise).astype(np.float32)
+    obs = (actor.obs_mean.numpy() + actor.obs_var.sqrt().numpy() * noise).astype(np.float32)
     with torch.no_grad():
-        expected = agent.mean(torch.from_numpy(obs)).numpy()
+        expected = actor.mean(torch.from_numpy(obs)).numpy()
     assert np.abs(expected).max() > 0.02
     # Actions below one, float32 sums of some hundred terms in another order.
     np.testing.assert_allclose(policy(obs), expected, atol=1e-5)

@@ -9,7 +9,6 @@ import socket
 import subprocess
 import sys
 import time
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import av
@@ -23,7 +22,12 @@ sys.path.insert(0, str(ROOT / "algos"))
 import ppo_track as ppo  # noqa: E402
 
 from bm_envs.envs import TrackVectorEnv  # noqa: E402
+from bm_envs.errors import BMWarning, ConfigError  # noqa: E402
+from bm_envs.learning import tracker  # noqa: E402
+from bm_envs.learning.collecting import Rollout  # noqa: E402
+from bm_envs.learning.networks import begin_with  # noqa: E402
 from bm_envs.learning.robots import HostRobots  # noqa: E402
+from bm_envs.learning.tracker import TrackerRunConfig, spec_of  # noqa: E402
 from bm_envs.motion.library import load_motions  # noqa: E402
 from bm_envs.policy import load_policy, mlp_from_policy  # noqa: E402
 
@@ -46,50 +50,6 @@ def train(run_dir, *arguments):
 
 
 # --- mathematics ----------------------------------------------------------------------------------
-
-
-def test_gae_is_its_definition_and_stops_at_episode_ends():
-    rng = np.random.default_rng(0)
-    steps, robots, gamma, lam = 12, 3, 0.97, 0.9
-    reward, value = rng.normal(size=(2, steps, robots))
-    last = rng.normal(size=robots)
-    done = rng.random((steps, robots)) < 0.2
-    assert done.any()
-    following = np.concatenate([value[1:], last[None]])
-    delta = reward + gamma * following * ~done - value
-    expected = np.zeros((steps, robots))
-    for n in range(robots):
-        for t in range(steps):
-            for k in range(t, steps):
-                expected[t, n] += (gamma * lam) ** (k - t) * delta[k, n]
-                if done[k, n]:
-                    break
-    got = ppo.gae(*map(torch.as_tensor, (reward, value, last, done)), gamma, lam)
-    # float64 sums of twelve numbers near one.
-    np.testing.assert_allclose(got.numpy(), expected, atol=1e-13)
-
-
-def test_gae_with_lambda_one_and_true_values_is_zero_in_a_deterministic_chain():
-    """A reward of 1 for ever has value 1 / (1 - gamma); truncated steps hold gamma V as reward."""
-    gamma = 0.9
-    value = torch.full((5, 1), 1 / (1 - gamma), dtype=torch.float64)
-    reward = torch.ones(5, 1, dtype=torch.float64)
-    done = torch.zeros(5, 1, dtype=torch.bool)
-    done[2] = True
-    reward[2] += gamma * value[2]  # truncated, not terminated
-    advantage = ppo.gae(reward, value, value[0], done, gamma, 1.0)
-    np.testing.assert_allclose(advantage.numpy(), 0.0, atol=1e-12)
-
-
-def test_log_prob_and_kl_agree_with_torch():
-    torch.manual_seed(0)
-    mean_old, mean, action = torch.randn(3, 50, 29, dtype=torch.float64)
-    log_std_old, log_std = 0.3 * torch.randn(2, 29, dtype=torch.float64)
-    old = torch.distributions.Normal(mean_old, log_std_old.exp())
-    new = torch.distributions.Normal(mean, log_std.exp())
-    torch.testing.assert_close(ppo.log_prob(action, mean, log_std), new.log_prob(action).sum(-1))
-    expected = torch.distributions.kl_divergence(old, new).sum(-1).mean()
-    torch.testing.assert_close(ppo.gaussian_kl(mean_old, log_std_old, mean, log_std), expected)
 
 
 def test_policy_gradient_is_that_of_the_unclipped_objective_at_the_start():
@@ -127,28 +87,10 @@ def test_clipped_ratio_gives_no_gradient_where_it_would_go_further():
         assert parts["clipfrac"].item() == 1.0
 
 
-def test_normalizer_gives_mean_and_variance_of_all_it_has_seen():
-    network = ppo.Network((4, 8, 1), "elu", 1.0)
-    data = torch.randn(1000, 4) * torch.tensor([1.0, 5.0, 0.1, 2.0]) + 3.0
-    for part in data.split([10, 500, 90, 400]):
-        network.update_normalizer(part)
-    # float32 sums over a thousand values.
-    torch.testing.assert_close(network.obs_mean, data.mean(0), rtol=1e-5, atol=1e-5)
-    torch.testing.assert_close(network.obs_var, data.var(0, unbiased=False), rtol=1e-4, atol=1e-6)
-
-
-def test_adaptive_step_size_rule():
-    assert ppo.adapted(1e-3, 0.03, 0.01) == pytest.approx(1e-3 / 1.5)
-    assert ppo.adapted(1e-3, 0.004, 0.01) == pytest.approx(1.5e-3)
-    assert ppo.adapted(1e-3, 0.01, 0.01) == 1e-3
-    assert ppo.adapted(1e-3, 0.0, 0.01) == 1e-3  # the first mini-batch has not moved yet
-    assert ppo.adapted(1.2e-5, 1.0, 0.01) == 1e-5 and ppo.adapted(9e-3, 0.001, 0.01) == 1e-2
-
-
 def test_one_update_on_a_fixed_batch_lowers_the_loss():
     torch.manual_seed(0)
     config = ppo.Config()
-    actor = ppo.Actor(config, np.zeros(29, np.float32), np.ones(29, np.float32))
+    actor = ppo.make_actor(config, np.zeros(29, np.float32), np.ones(29, np.float32))
     obs, advantage = torch.randn(256, 160), torch.randn(256)
     x, std = actor.normalize(obs), actor.log_std.detach()
     with torch.no_grad():
@@ -171,7 +113,7 @@ def test_one_update_on_a_fixed_batch_lowers_the_loss():
 def test_initial_policy_asks_for_the_reference_pose():
     config = ppo.Config(hidden=(16,))
     q0, scale = np.full(29, 0.1, np.float32), np.full(29, 0.5, np.float32)
-    actor = ppo.Actor(config, q0, scale)
+    actor = ppo.make_actor(config, q0, scale)
     torch.nn.init.zeros_(actor.layers[-1].weight)
     obs = torch.randn(7, 160)
     target = q0 + scale * actor.mean(obs).detach().numpy()
@@ -190,8 +132,8 @@ def test_curriculum_disturbs_and_lets_robots_go_further_off():
 def filled_rollout(config, task, actor):
     """A rollout of an actor on made-up observations and rewards."""
     rng = np.random.default_rng(0)
-    rollout = ppo.Rollout(config, task.observation_size, task.critic_size)
-    rollout.log_std[:] = actor.fresh_log_std().detach()
+    rollout = Rollout(config.num_steps, config.num_envs, task)
+    rollout.log_std[:] = ppo.fresh_log_std(actor, config).detach()
 
     def normal(shape):
         return torch.from_numpy(rng.normal(size=tuple(shape)))
@@ -277,25 +219,6 @@ def test_the_critics_steps_are_critic_speed_times_the_actors():
     # Adam's first step is its step size for every weight whose gradient is well above eps, 1e-5.
     assert moved[0] == pytest.approx(1e-3, rel=0.02)
     assert moved[1] == pytest.approx(3e-3, rel=0.02)
-
-
-@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere threads share one priority")
-def test_the_learners_thread_stands_back_from_wherever_the_process_is():
-    """A lower priority than its own is refused to users, so it is relative: sweeps run at 15."""
-
-    def priority():
-        return os.getpriority(os.PRIO_PROCESS, 0)  # the calling thread's
-
-    def in_a_niced_process():
-        os.nice(15)
-        with ThreadPoolExecutor(1, initializer=ppo._stand_back, initargs=(1,)) as learner:
-            return priority(), learner.submit(priority).result()
-
-    before = priority()
-    with ThreadPoolExecutor(1) as process:
-        own, learners = process.submit(in_a_niced_process).result()
-    assert own == min(19, before + 15) and learners == min(19, own + ppo.LEARNER_NICE)
-    assert priority() == before
 
 
 def test_rounding_to_bfloat16_moves_no_ratio_by_itself():
@@ -501,7 +424,7 @@ def test_an_environment_of_no_torchrun_is_one_sentence(tmp_path, environment, te
 
 HALF_A_ROLLOUT = f"""
 import os, sys
-sys.path[:0] = [{str(ROOT / "algos")!r}, {str(Path(__file__).parent)!r}]
+sys.path[:0] = [{str(ROOT / "algos")!r}, {str(ROOT / "tests")!r}, {str(ROOT / "tests/algos")!r}]
 import torch, ppo_track as ppo
 from test_ppo_track import filled_rollout
 from bm_envs.envs import TrackVectorEnv
@@ -635,7 +558,7 @@ def test_a_run_goes_on_from_a_policy(tmp_path):
 def test_the_actor_begins_as_the_policy_that_it_goes_on_from():
     config = ppo.Config(start_from="walks")
     learner = ppo.Learner(config, TrackVectorEnv(1, "stand").task)
-    ppo.begin_with((learner.actor, learner.averaged), "walks", ppo.spec_of(config.task))
+    begin_with((learner.actor, learner.averaged), "walks", spec_of(config.task))
     mlp = mlp_from_policy(ROOT / "bm_envs" / "assets" / "policies" / "walks.onnx")
     noise = np.random.default_rng(0).normal(size=(50, 160))
     obs = (mlp.obs_mean + mlp.obs_scale * noise).astype(np.float32)
@@ -674,3 +597,37 @@ def test_a_video_of_the_final_policy_on_request(tmp_path, opengl):
     assert done.returncode == 0, done.stderr
     with av.open(tmp_path / "run" / "video.mp4") as file:
         assert len(list(file.decode(video=0))) > 3
+
+
+def test_a_video_that_cannot_be_made_is_one_warning_and_the_policy_is_kept(tmp_path, monkeypatch):
+    def fails(*arguments):
+        raise ConfigError("A video needs the package av.")
+
+    monkeypatch.setattr(tracker, "record_video", fails)
+    run = TrackerRunConfig(run_dir=tmp_path / "run", capture_video=True, threads=1)
+    config = ppo.Config(
+        motion=("stand[0:0.3]",), num_envs=4, num_steps=4, total_timesteps=16, hidden=(8,), run=run
+    )
+    with pytest.warns(BMWarning, match="no video of the policy: A video needs the package av"):
+        ppo.main(config)
+    assert (tmp_path / "run" / "policy.json").exists()
+    assert not (tmp_path / "run" / "video.mp4").exists()
+
+
+def test_a_checkpoint_of_before_the_constants_goes_on(tmp_path):
+    """Its settings have, by name, what no flag changes any more."""
+    train(tmp_path / "run", "--total-timesteps", "192")
+    saved = torch.load(tmp_path / "run" / "checkpoint.pt", weights_only=True)
+    settings = json.loads(saved["task"])
+    known = {"clip_coef", "gae_lambda", "ent_coef", "warmup_iterations", "activation"}
+    assert known < settings.keys() and not known & {f.name for f in dataclasses.fields(ppo.Config)}
+    assert (settings["gae_lambda"], settings["ent_coef"], settings["warmup_iterations"]) == (
+        0.97, 0.0, 1
+    )  # fmt: skip
+    assert ppo.constants(ppo.published())["gae_lambda"] == 0.95
+
+
+def test_symmetric_networks_need_pairs_of_units():
+    with pytest.raises(ConfigError, match="hidden"):
+        ppo.Config(hidden=(33,))
+    assert ppo.Config(hidden=(33,), symmetry=False).hidden == (33,)

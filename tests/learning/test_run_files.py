@@ -89,6 +89,13 @@ def test_a_flipped_bit_is_refused_or_changes_nothing(tmp_path, sealed):
         assert refused > len(positions) / 4
 
 
+def test_a_checkpoint_without_what_the_script_needs_is_refused_in_one_sentence(tmp_path):
+    path = tmp_path / "checkpoint.pt"
+    save_checkpoint(path, state())
+    with pytest.raises(PolicyError, match="it has no 'critic'.*an earlier version's.*a new run"):
+        load_checkpoint(path, ("task", "critic"))
+
+
 @pytest.mark.parametrize("kept", [0.0, 0.3, 0.9, 0.999])
 def test_a_checkpoint_that_was_cut_off_is_refused(tmp_path, kept):
     path = tmp_path / "checkpoint.pt"

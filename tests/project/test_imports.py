@@ -25,10 +25,12 @@ ENGINES = {
     "backends.isaaclab_scene": "isaaclab",
     "deploy.unitree": "dds",
     "tasks.track.device": "warp",
+    "learning.collecting": "train",
     "learning.evaluation": "train",
     "learning.graphs": "train",
     "learning.imagination": "train",
     "learning.kinematics": "train",
+    "learning.gaussian": "train",
     "learning.networks": "train",
     "learning.processes": "train",
     "learning.replay_buffer": "train",
@@ -38,6 +40,7 @@ ENGINES = {
     "learning.states": "train",
     "learning.tracker": "train",
     "learning.world_model": "train",
+    "learning.video": "train",
 }
 # What a distribution brings beside its own name: packages of its wheel, and those that it pins.
 BRINGS = {
@@ -103,6 +106,7 @@ MAY_IMPORT = {
         "robots",
         "rotations",
         "tasks",
+        "viewers",
     },
     "__init__": {"envs", "errors", "motion", "tasks"},
 }

@@ -1,14 +1,9 @@
-"""Left and right: the mirror of observations against mirrored physics, and symmetric networks."""
-
-import sys
-from pathlib import Path
+"""Left and right: the mirror of observations against mirrored physics."""
 
 import numpy as np
 import pytest
-import torch
 
 from bm_envs.envs import TrackVectorEnv
-from bm_envs.errors import ConfigError
 from bm_envs.motion.library import load_motions
 from bm_envs.robots import g1
 from bm_envs.robots.observation_terms import (
@@ -20,11 +15,6 @@ from bm_envs.robots.observation_terms import (
     size,
 )
 from bm_envs.tasks.track.config import TrackConfig
-
-sys.path.insert(0, str(Path(__file__).parents[2] / "algos"))
-import ppo_track as ppo  # noqa: E402
-
-from bm_envs.learning import networks  # noqa: E402
 
 
 def mirrored_state(qpos, qvel):
@@ -76,51 +66,3 @@ def test_mirror_twice_is_nothing(names):
     once = sign * obs[index]
     assert (once != obs).mean() > 0.6
     np.testing.assert_array_equal(sign * once[index], obs)
-
-
-def test_symmetric_policy_acts_mirrored_on_the_mirrored_and_learns_so():
-    torch.manual_seed(0)
-    config = ppo.Config(hidden=(32, 16), init_std=1.0)
-    q0 = g1.DEFAULT_JOINT_POS.astype(np.float32)
-    actor = ppo.Actor(config, q0, g1.ACTION_SCALE.astype(np.float32))
-    seen = ppo.as_mirror(mirror_map(config.task.observations))
-    joints = ppo.as_mirror(g1.mirror_map())
-    obs = torch.randn(64, 160)
-    actor.update_normalizer(torch.randn(100, 160) + 1.0)
-    optimizer = torch.optim.Adam(actor.parameters(), lr=0.01)
-    before = actor.mean(obs).detach()
-    for _ in range(20):  # pulled to targets that are not symmetric
-        error = actor.mean(obs) - torch.randn(29) + actor.log_std
-        optimizer.zero_grad()
-        (error**2).mean().backward()
-        actor.symmetrize_gradients()
-        optimizer.step()
-    after = actor.mean(obs).detach()
-    assert (after - before).abs().mean() > 0.1
-    # float32 sums of some hundred terms, and twenty steps of rounding.
-    torch.testing.assert_close(
-        actor.mean(networks.reflected(obs, seen)),
-        networks.reflected(after, joints),
-        atol=1e-4,
-        rtol=1e-3,
-    )
-    torch.testing.assert_close(actor.log_std, actor.log_std[joints[0]], atol=1e-6, rtol=0)
-
-
-def test_symmetric_critic_values_the_mirrored_alike():
-    torch.manual_seed(0)
-    seen = ppo.as_mirror(mirror_map(CRITIC_TERMS))
-    critic = ppo.Network((286, 32, 16, 1), "elu", 1.0, (seen, ppo.UNCHANGED))
-    obs = torch.randn(64, 286)
-    critic.update_normalizer(obs)
-    assert critic(critic.normalize(obs)).std() > 0.1
-    torch.testing.assert_close(
-        critic(critic.normalize(networks.reflected(obs, seen))), critic(critic.normalize(obs)),
-        atol=1e-5, rtol=1e-4,
-    )  # fmt: skip
-
-
-def test_symmetric_networks_need_pairs_of_units():
-    with pytest.raises(ConfigError, match="hidden"):
-        ppo.Config(hidden=(33,))
-    assert ppo.Config(hidden=(33,), symmetry=False).hidden == (33,)

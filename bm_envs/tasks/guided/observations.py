@@ -113,3 +113,33 @@ def features(observation: np.ndarray, name: str) -> np.ndarray:
     if name == "joint_rot":
         return joint_rot_features(observation)
     return representation(name).encode(history_states(observation), NOW)
+
+
+_COMMAND_SIGNS = {  # forward, left, yaw rate; x, y; distance; x, y, radius
+    "command": (1.0, -1.0, -1.0), "goal_pos": (1.0, -1.0), "goal_distance": (1.0,),
+    "obstacles": (1.0, -1.0, 1.0),
+}  # fmt: skip
+
+
+def mirror_map(task: str) -> tuple[np.ndarray, np.ndarray]:
+    """Left-right mirror of a task's observations: `mirrored = sign * obs[..., index]`, `[O]` both.
+
+    What the robot would see were all reflected in the x-z plane of its heading. A term is so many
+    times what has a mirror of its own: the history's are the representation's blocks.
+    """
+    history = representation("joint_rot")
+    index, sign, start = [], [], 0
+    for term in TERMS[task]:
+        if term.name in history.blocks:
+            block = history.blocks[term.name]
+            places, signs = history.mirror[0][block] - block.start, history.mirror[1][block]
+        elif term.name == "actions":
+            places, signs = g1.mirror_map()
+        else:
+            signs = np.array(_COMMAND_SIGNS[term.name])
+            places = np.arange(len(signs))
+        for first in range(start, start + term.size, len(places)):
+            index.append(first + places)
+            sign.append(signs)
+        start += term.size
+    return np.concatenate(index), np.concatenate(sign).astype(np.float32)

@@ -349,16 +349,16 @@ def test_published_ppo(ppo):
     assert iterations == expected["iterations"]
     assert config.update_epochs == expected["epochs"]
     assert config.num_minibatches == expected["mini_batches"]
-    assert (config.gamma, config.gae_lambda) == (expected["gamma"], expected["lambda"])
+    assert (config.gamma, ppo.GAE_LAMBDA["published"]) == (expected["gamma"], expected["lambda"])
     assert ppo.CLIP == expected["clip"]
     assert ppo.VALUE_COEF == expected["value_coefficient"]
-    assert ppo.CONSTANT["clip_vloss"] is expected["clip_value_loss"]
-    assert config.ent_coef == expected["entropy_coefficient"]
+    assert ppo.constants(config)["clip_vloss"] is expected["clip_value_loss"]
+    assert ppo.ENT_COEF["published"] == expected["entropy_coefficient"]
     assert config.learning_rate == expected["learning_rate"]
     assert ppo.MAX_GRAD_NORM == expected["max_grad_norm"]
     assert (config.schedule, ppo.DESIRED_KL) == ("adaptive", expected["desired_kl"])
     assert config.hidden == expected["hidden"]
-    assert ppo.ACTIVATION == expected["activation"]
+    assert ppo.constants(config)["activation"] == expected["activation"]
     assert config.init_std == expected["initial_std"]
     assert config.residual is False
     assert config.task == PUBLISHED
@@ -366,7 +366,7 @@ def test_published_ppo(ppo):
 
 def test_published_networks(ppo):
     config = ppo.published()
-    actor = ppo.Actor(config, np.zeros(29, np.float32), np.ones(29, np.float32))
+    actor = ppo.make_actor(config, np.zeros(29, np.float32), np.ones(29, np.float32))
     assert sum(p.numel() for p in actor.parameters()) == facts.ACTOR_PARAMETERS
     obs = ppo.torch.full((1, 160), 2.02)  # mean 0 and standard deviation 1 at first
     expected = 2.02 / (1 + facts.PPO["normalizer_epsilon"])
@@ -381,14 +381,14 @@ def test_published_networks(ppo):
 )
 def test_learning_rate_follows_the_divergence(ppo, kl, factor):
     desired = facts.PPO["desired_kl"]
-    assert ppo.adapted(1e-3, kl, desired) == pytest.approx(1e-3 * factor, rel=1e-12)
+    assert ppo.adaptive_step_size(1e-3, kl, desired) == pytest.approx(1e-3 * factor, rel=1e-12)
 
 
 def test_learning_rate_stays_in_its_range(ppo):
     low, high = facts.LEARNING_RATE_RANGE
     desired = facts.PPO["desired_kl"]
-    assert ppo.adapted(low, 1.0, desired) == low
-    assert ppo.adapted(high, 1e-4, desired) == high
+    assert ppo.adaptive_step_size(low, 1.0, desired) == low
+    assert ppo.adaptive_step_size(high, 1e-4, desired) == high
 
 
 # --- files ---------------------------------------------------------------------------------------
