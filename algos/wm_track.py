@@ -906,7 +906,7 @@ class Goals:
     """The reference motion for imagination: what is shown, and what robots are compared with."""
 
     def __init__(self, task: TrackTask, device: torch.device) -> None:
-        self.table = torch.tensor(task._reference_table).to(device)
+        self.table = torch.tensor(task.tables.reference).to(device)
         self.lead = task.config.lead
 
         body_quat = Reference(self.table).body_quat
@@ -914,7 +914,7 @@ class Goals:
             [quat_to_matrix(body_quat), Reference(self.table).body_pos[..., None]], -1
         )
         self.links = links.flatten(1).T.contiguous()  # `[M 3 4, F]`
-        self.foot_contact = torch.as_tensor(task._foot_contact_table).to(device)
+        self.foot_contact = torch.as_tensor(task.tables.foot_contact).to(device)
 
     def at(self, rows: Tensor, last_rows: Tensor) -> Reference:
         """Rows `[B]`, held at the clips' last frames."""

@@ -148,11 +148,10 @@ def rule_names(config: TrackConfig) -> tuple[str, ...]:
     return names if config.failure_distance is not None else names[:3]
 
 
-def failures(sim: Simulator, ref: Reference, config: TrackConfig, leash: Any) -> list[Array]:
-    """Whether an episode has failed by each of `rule_names`. `[N]` bool each.
-
-    `leash` is a factor of `failure_distance`.
-    """
+def failures(
+    sim: Simulator, ref: Reference, config: TrackConfig, failure_distance_scale: Array | float
+) -> list[Array]:
+    """Whether an episode has failed by each of `rule_names`. `[N]` bool each."""
     if config.failure == "none":
         return []
     body = ANCHOR if config.failure == "train" else 0
@@ -167,7 +166,8 @@ def failures(sim: Simulator, ref: Reference, config: TrackConfig, leash: Any) ->
         found.append(functools.reduce(operator.or_, (height_off[:, i] for i in END_EFFECTORS)))
         if config.failure_distance is not None:
             found.append(terminations.distance_off(
-                sim.body_pos[:, ANCHOR], ref.body_pos[:, ANCHOR], config.failure_distance * leash
+                sim.body_pos[:, ANCHOR], ref.body_pos[:, ANCHOR],
+                config.failure_distance * failure_distance_scale,
             ))  # fmt: skip
     return found
 

@@ -11,6 +11,7 @@ import pytest
 torch = pytest.importorskip("torch")
 pytest.importorskip("mujoco_warp", reason="needs the extra warp: pip install -e '.[warp]'")
 
+from bm_envs.arrays import NUMPY  # noqa: E402
 from bm_envs.backends.host import HostSimulator  # noqa: E402
 from bm_envs.motion.library import load_motion  # noqa: E402
 from bm_envs.tasks.track.config import TrackConfig  # noqa: E402
@@ -30,13 +31,7 @@ def twin(env):
     """The task in NumPy on the same robots, in the same place."""
     task = TrackTask(CLIPS, env.config, N)
     task.attach(HostSimulator(env.simulator))
-    task.default_joint_pos[:] = env.default_joint_pos.numpy()
-    for name in ("clip_id", "frame", "episode_step"):
-        getattr(task, name)[:] = getattr(env, name).numpy()
-    task.action[:], task._last_action[:] = env.action.numpy(), env._last_action.numpy()
-    task._first_row[:] = task._clip_start[task.clip_id]
-    task._last_frame[:] = task.clip_frames[task.clip_id] - 1
-    task._gather()
+    task.set_state(env.task.get_state())
     return task
 
 
@@ -57,10 +52,6 @@ def test_a_step_is_that_of_the_task_in_numpy(changes):
     for _ in range(4):
         action = rng.normal(size=(N, 29)).astype(np.float32) * 0.3
         task, state = twin(env), env.get_state()
-        task._older_action[:] = env._older_action.numpy()
-        if env.config.stale_targets:
-            task._stale_pos[:] = env._stale_pos.numpy()
-            task._stale_axes[:] = env._stale_axes.numpy()
         expected = task.step(action)
         policy, critic = task.observe(slice(None), None)
         env.set_state(state)  # the same engine went on: back to before the step
@@ -120,11 +111,11 @@ def test_a_robot_that_falls_is_recorded_and_begins_anew():
 def test_starts_are_drawn_as_the_statistics_say():
     env = device_env(start=dataclasses.replace(TrackConfig().start, mode="adaptive"))
     rng = np.random.default_rng(1)
-    host = env.task.sampler
+    host = env.sampler.to(NUMPY)
     for _ in range(50):
-        rows, failed = rng.integers(0, len(env.task._bins), N), rng.random(N) < 0.3
-        host.record(env.task._bins[rows], failed)
-        env.sampler.record(torch.from_numpy(rows), torch.from_numpy(failed))
+        bins, failed = rng.integers(0, host.num_bins, N), rng.random(N) < 0.3
+        host.record(bins, failed)
+        env.sampler.record(torch.from_numpy(bins), torch.from_numpy(failed))
     np.testing.assert_allclose(env.sampler.visits, host.visits, rtol=1e-12)
     np.testing.assert_allclose(env.sampler.failures, host.failures, rtol=1e-12)
     wanted = host.probabilities()
@@ -145,9 +136,9 @@ def test_disturbance_scales_noise_pushes_and_starts():
         env = device_env(seed=3)
         env.disturbance.fill_(level)
         obs, critic = env.reset()
-        env._next_push[:] = 0
+        env.task.state.next_push[:] = 0
         out = env.step(torch.zeros(N, 29))
-        columns = torch.cat([out.final_critic_obs[:, p] for p in env.task._policy_columns], 1)
+        columns = torch.cat([out.final_critic_obs[:, p] for p in env.task.tables.policy_columns], 1)
         spread[level] = (
             float((out.obs - columns).abs().max()),
             float(env.tracking_errors()["mpkpe_m"].max()),

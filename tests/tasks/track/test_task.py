@@ -286,11 +286,11 @@ def test_start_noise_stays_in_its_ranges_and_feet_above_the_ground():
     assert (np.abs(turn).max(0) >= 0.9 * np.array([0.1, 0.1, 0.2])).all()
     np.testing.assert_allclose(sim.joint_vel, ref.joint_vel, atol=1e-6)
     # Lifted until no foot is under the ground (float32 at 1 m).
-    assert env.task._lowest_sole_point(np.arange(300)).min() > -1e-6
+    assert env.task.lowest_sole_point(np.arange(300)).min() > -1e-6
     free = dataclasses.replace(config, reset=dataclasses.replace(config.reset, lift_feet=False))
     sunk = TrackVectorEnv(300, "walk", config=free)
     sunk.reset(seed=0)
-    assert sunk.task._lowest_sole_point(np.arange(300)).min() < -0.01
+    assert sunk.task.lowest_sole_point(np.arange(300)).min() < -0.01
 
 
 def test_disturbance_scale_of_zero_is_a_quiet_start():
@@ -316,8 +316,8 @@ def test_disturbance_scale_of_zero_is_an_observation_without_noise():
         assert np.abs(difference[:, place]).max() == pytest.approx(level, rel=0.1)
 
 
-@pytest.mark.parametrize("leash, fails", [(1.0, True), (1.3, False), (np.inf, False)])
-def test_leash_scales_the_distance_at_which_an_episode_ends(leash, fails):
+@pytest.mark.parametrize("scale, fails", [(1.0, True), (1.3, False), (np.inf, False)])
+def test_the_distance_at_which_an_episode_ends_has_a_scale(scale, fails):
     config = dataclasses.replace(TrackConfig(), failure_distance=0.5, reset_noise=False)
     env = TrackVectorEnv(2, "stand", config=config, autoreset_mode="disabled")
     env.reset(seed=0)
@@ -326,7 +326,8 @@ def test_leash_scales_the_distance_at_which_an_episode_ends(leash, fails):
     ], axis=1)  # fmt: skip
     qpos[0, 1] += 0.6
     env.simulator.reset(np.arange(2), qpos, np.zeros((2, 35)))
-    env.task.leash = leash
+    env.task.failure_distance_scale = scale
+    assert env.task.leash == scale  # its name in version 0.1
     result = env.task.step(np.zeros((2, 29), np.float32))
     assert result.causes["anchor_distance"].tolist() == [fails, False]
 
