@@ -26,8 +26,8 @@ class Numpy:
         """The values as an array; of a tensor a copy."""
         return values.cpu().numpy().copy() if hasattr(values, "cpu") else np.asarray(values)
 
-    def zeros(self, shape: tuple[int, ...], dtype: type = np.float32) -> np.ndarray:
-        """Zeros of NumPy's type `dtype`."""
+    def zeros(self, shape: tuple[int, ...], dtype: str = "float32") -> np.ndarray:
+        """Zeros of the type of that name, which both libraries have."""
         return np.zeros(shape, dtype)
 
     def scale(self, value: float, present: float | None = None) -> float:
@@ -122,12 +122,12 @@ class Torch:
         self.device, self._torch = device, torch
 
     def array(self, values: Array) -> Array:
-        """See `Numpy.array`; a tensor on the device, of the same type."""
+        """See `Numpy.array`; a tensor on the device, of the same type. Not inside a step."""
         return self._torch.as_tensor(np.array(values), device=self.device)
 
-    def zeros(self, shape: tuple[int, ...], dtype: type = np.float32) -> Array:
+    def zeros(self, shape: tuple[int, ...], dtype: str = "float32") -> Array:
         """See `Numpy.zeros`."""
-        return self.array(np.zeros(shape, dtype))
+        return self._torch.zeros(shape, dtype=getattr(self._torch, dtype), device=self.device)
 
     def scale(self, value: float, present: Array | None = None) -> Array:
         """See `Numpy.scale`; a tensor without axes, `present` itself: a captured step reads it."""

@@ -178,7 +178,7 @@ class DeviceTrack:
         result = task.step(self._action_in)
         for name in ("reward", "values", "terminated", "truncated"):
             getattr(out, name).copy_(getattr(result, name))
-        done = result.terminated | result.truncated
+        done = out.terminated | out.truncated
         task.push(self.generator, ~done)
         out.final_critic_obs.copy_(_finite(task.critic_observation(EVERYONE)))
         task.reset(done, self.generator)

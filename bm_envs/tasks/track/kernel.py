@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from bm_envs.arrays import Array
 from bm_envs.backends.base import Simulator
 from bm_envs.backends.native import View, address, library
 from bm_envs.motion.sampler import StartSampler
@@ -156,7 +157,7 @@ class Kernel:
 
     def compare(
         self, diverged: np.ndarray, failure_distance_scale: float
-    ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    ) -> tuple[Array, Array, Array, Array]:
         """Of all robots the reward `[N]`, its signed terms `[N, R]`, failures and terminations.
 
         Failures `[rules, N]` are in the order of `Tables.rule_names`, the last rule also where it

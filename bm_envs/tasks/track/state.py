@@ -75,7 +75,7 @@ class State:
         """A state of robots that have not begun."""
         n, zeros = num_envs, arrays.zeros
         whole = {
-            name: zeros((n,), np.int64)
+            name: zeros((n,), "int64")
             for name in (
                 "clip_id", "frame", "first_row", "last_frame", "row", "episode_step", "next_push",
                 "action_delay",

@@ -8,6 +8,8 @@ last frame.
 It is written once. The engine decides by its arrays whether robots are chosen by number and work is
 done for those alone (NumPy), or by mask and work is done for all (torch): `bm_envs.arrays` has the
 few verbs that differ. `who` below is numbers `[M]` or a mask `[N]`; `[M]` rows are then N.
+
+The file is longer than others because all that happens to a robot, in its order, is one story.
 """
 
 from __future__ import annotations
@@ -25,11 +27,11 @@ from bm_envs.backends.base import Simulator, SimulatorConfig
 from bm_envs.motion.clip import Clip
 from bm_envs.motion.sampler import StartSampler
 from bm_envs.robots.observation_terms import CRITIC_TERMS
-from bm_envs.rotations import dot, namespace, quat_from_euler, quat_mul, quat_rotate_inverse
+from bm_envs.rotations import namespace, quat_from_euler, quat_mul, quat_rotate_inverse
 from bm_envs.tasks.track import terms
 from bm_envs.tasks.track.config import CONTROL_DT, TrackConfig
 from bm_envs.tasks.track.kernel import Kernel
-from bm_envs.tasks.track.rows import ANCHOR, FEET, J, Reference
+from bm_envs.tasks.track.rows import ANCHOR, J, Reference
 from bm_envs.tasks.track.state import State
 from bm_envs.tasks.track.tables import make_tables
 
@@ -171,7 +173,7 @@ class TrackTask:
         if clip_id is None:
             clip_id = on.take(self._numbers, who) % len(self.clips)
         if frame is None:
-            frame = 0 * clip_id
+            frame = on.zeros((on.count(who),), "int64")
         first_row = tables.clip_start[clip_id]
         on.put(state.clip_id, who, clip_id)
         on.put(state.frame, who, frame)
@@ -187,7 +189,12 @@ class TrackTask:
             for sent in state.sent:
                 on.put(sent, who, qpos[:, 7:])  # until the first action gets through
         if config.reset_noise and config.reset.lift_feet:
-            self.simulator.lift(who, (-self.lowest_sole_point(who)).clip(min=0.0))
+            body_pos, body_axes = self.simulator.body_pos, self.simulator.body_axes
+            height = terms.lowest_sole_point(
+                on.take(body_pos, who), on.take(body_axes, who), tables.sole_points,
+                tables.sole_radius,
+            )  # fmt: skip
+            self.simulator.lift(who, (-height).clip(min=0.0))
         self._look_up(who)
         self._remember_anchor(who)
 
@@ -227,12 +234,11 @@ class TrackTask:
         sim.step(self._delayed(state.default_joint_pos + tables.action_scale * state.action))
         self._advance()
         diverged = sim.diverged()
-        with np.errstate(over="ignore", invalid="ignore"):  # of diverged robots: see below
-            reward, values, failures, terminated = self._compare(diverged)
-            if tables.options:
-                more = self._optional_terms()
-                reward = reward + more.sum(1)
-                values = namespace(values).concatenate([values, more], 1)
+        reward, values, failures, terminated = self._compare(diverged)
+        if tables.options:
+            more = self._optional_terms()
+            reward = reward + more.sum(1)
+            values = namespace(values).concatenate([values, more], 1)
         causes = {"diverged": diverged, **dict(zip(tables.rule_names, failures, strict=False))}
         truncated = state.frame >= state.last_frame
         causes["clip_end"] = truncated
@@ -373,13 +379,15 @@ class TrackTask:
             if self.config.stale_targets
             else (sim.body_pos[:, ANCHOR], sim.body_axes[:, ANCHOR])
         )
-        values = on.stack(terms.reward_values(
-            sim, state.reference, self.config, action=state.action, last_action=state.last_action,
-            anchor=anchor, widths=tables.widths, soft_limits=(tables.soft_low, tables.soft_high),
-        ))  # fmt: skip
-        reward = on.weighted_sum(values, tables.weights)
-        values *= tables.weights
-        failures = terms.failures(sim, state.reference, self.config, scale)
+        with np.errstate(over="ignore", invalid="ignore"):  # of diverged robots, whose reward is 0
+            values = on.stack(terms.reward_values(
+                sim, state.reference, self.config, action=state.action,
+                last_action=state.last_action, anchor=anchor, widths=tables.widths,
+                soft_limits=(tables.soft_low, tables.soft_high),
+            ))  # fmt: skip
+            reward = on.weighted_sum(values, tables.weights)
+            values *= tables.weights
+            failures = terms.failures(sim, state.reference, self.config, scale)
         terminated = functools.reduce(operator.or_, failures, diverged)
         self.sampler.record(self.sampler.row_bins[state.row], terminated)
         return reward, values, failures, terminated
@@ -387,28 +395,19 @@ class TrackTask:
     def _optional_terms(self) -> Array:
         """The signed terms of `Tables.options`. `[N, E]`."""
         state, tables = self.state, self._tables
-        values = terms.optional_values(
-            self.simulator, self.config, tables.options,
-            ref_contact=tables.foot_contact[state.row], last_joint_vel=state.last_joint_vel,
-            actions=(state.action, state.last_action, state.older_action),
-        )  # fmt: skip
-        return self._arrays.stack(values) * tables.option_weights
+        with np.errstate(over="ignore", invalid="ignore"):  # as above
+            values = terms.optional_values(
+                self.simulator, self.config, tables.options,
+                ref_contact=tables.foot_contact[state.row], last_joint_vel=state.last_joint_vel,
+                actions=(state.action, state.last_action, state.older_action),
+            )  # fmt: skip
+            return self._arrays.stack(values) * tables.option_weights
 
     def _remember_anchor(self, who: Array | slice) -> None:
         if self.config.stale_targets:
             on, sim = self._arrays, self.simulator
             on.put(self.state.stale_pos, who, on.take(sim.body_pos, who)[:, ANCHOR])
             on.put(self.state.stale_axes, who, on.take(sim.body_axes, who)[:, ANCHOR])
-
-    def lowest_sole_point(self, who: Array) -> Array:
-        """Height of the lowest point of the feet, m. `[M]`."""
-        on, sim, heights = self._arrays, self.simulator, []
-        body_pos, body_axes = on.take(sim.body_pos, who), on.take(sim.body_axes, who)
-        for foot, points in zip(FEET, self._tables.sole_points, strict=True):
-            ups = body_axes[:, foot, :, 2]  # by how much each axis of the foot goes up
-            heights.append(body_pos[:, foot, 2:] + dot(points, ups[:, None]))
-        xp = namespace(body_pos)
-        return xp.amin(xp.concatenate(heights, 1), 1) - self._tables.sole_radius
 
     def _draw_push_times(self, who: Array, rng: Generator) -> None:
         if self.config.pushes:

@@ -19,7 +19,7 @@ from bm_envs.robots import g1
 from bm_envs.rotations import Array, dot, namespace, quat_angle, turn_vectors
 from bm_envs.tasks.track import rewards, terminations
 from bm_envs.tasks.track.config import CONTROL_DT, TrackConfig
-from bm_envs.tasks.track.rows import ANCHOR, END_EFFECTORS, K, Reference
+from bm_envs.tasks.track.rows import ANCHOR, END_EFFECTORS, FEET, K, Reference
 
 RULES = {
     "train": ("anchor_pos", "anchor_ori", "ee_body_pos", "anchor_distance"),
@@ -170,6 +170,25 @@ def failures(
                 config.failure_distance * failure_distance_scale,
             ))  # fmt: skip
     return found
+
+
+def lowest_sole_point(
+    body_pos: Array, body_axes: Array, sole_points: Array, radius: float
+) -> Array:
+    """Height of the lowest point of the feet above the ground, m. `[N]`.
+
+    Args:
+        body_pos: `[N, K, 3]`, m, world.
+        body_axes: `[N, K, 3, 3]`, axes of the links as rows, world.
+        sole_points: `[2, P, 3]`, m, centers of the spheres of both soles in the feet's axes.
+        radius: m, of the spheres.
+    """
+    heights = []
+    for foot, points in zip(FEET, sole_points, strict=True):
+        ups = body_axes[:, foot, :, 2]  # by how much each axis of the foot goes up
+        heights.append(body_pos[:, foot, 2:] + dot(points, ups[:, None]))
+    xp = namespace(body_pos)
+    return xp.amin(xp.concatenate(heights, 1), 1) - radius
 
 
 def tracking_errors(sim: Simulator, ref: Reference) -> dict[str, Array]:

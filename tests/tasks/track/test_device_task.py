@@ -11,7 +11,9 @@ import pytest
 torch = pytest.importorskip("torch")
 pytest.importorskip("mujoco_warp", reason="needs the extra warp: pip install -e '.[warp]'")
 
-from bm_envs.arrays import NUMPY  # noqa: E402
+from torch.utils._python_dispatch import TorchDispatchMode  # noqa: E402
+
+from bm_envs.arrays import NUMPY, Torch  # noqa: E402
 from bm_envs.backends.host import HostSimulator  # noqa: E402
 from bm_envs.motion.library import load_motion  # noqa: E402
 from bm_envs.tasks.track.config import TrackConfig  # noqa: E402
@@ -167,6 +169,46 @@ def test_a_saved_environment_goes_on_with_the_same_bits():
         assert torch.equal(first, second)
     env.close()
     other.close()
+
+
+class Kernels(TorchDispatchMode):
+    """Notes the names of all that torch computes."""
+
+    def __init__(self):
+        super().__init__()
+        self.names = []
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        self.names.append(str(func))
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("mode", ["uniform", "adaptive", "first"])
+def test_a_step_is_the_same_kernels_whatever_happens(mode, monkeypatch):
+    """Which a graph must be: nothing is asked of the device, and nothing is sent there."""
+    level = dataclasses.replace(TrackConfig().randomize, when="reset", action_delay=2)
+    penalties = dict(foot_contact=-0.5, action_accel=-0.05, joint_accel=-2.5e-7)
+    env = device_env(
+        start=dataclasses.replace(TrackConfig().start, mode=mode), randomize=level,
+        rewards=dataclasses.replace(TrackConfig().rewards, **penalties), failure_distance=0.3,
+        stale_targets=True, rotate_velocity_targets=True,
+    )  # fmt: skip
+    env.reset()
+    state = env.task.state
+    env.step(torch.zeros(N, 29))
+    monkeypatch.setattr(Torch, "array", None)  # sends numbers of the host
+    steps, ends = [], []
+    for push, age in ((10**6, 0), (0, 0), (10**6, 10**6)):  # nothing, pushes, ends
+        state.next_push[:], state.episode_step[:] = push, age
+        with Kernels() as kernels:
+            out = env.step(torch.zeros(N, 29))
+        steps.append(kernels.names)
+        ends.append(int((out.terminated | out.truncated).sum()))
+    assert ends[0] == 0 and ends[2] == N, "premise: something else happened"
+    assert len(steps[0]) > 100 and steps[0] == steps[1] == steps[2]
+    waits = ("_local_scalar_dense", "nonzero", "masked_select", "_unique")
+    assert not [name for name in steps[0] if any(wait in name for wait in waits)]
+    env.close()
 
 
 def test_an_engine_with_numpy_arrays_is_refused():
