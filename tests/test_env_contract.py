@@ -311,7 +311,7 @@ def test_no_action_costs_more_than_those_at_the_bound(action, last, older):
 @pytest.mark.parametrize("compiled", [True, False])
 def test_any_finite_action_is_applied_and_its_reward_is_bounded(compiled, monkeypatch, capfd):
     if compiled and native.library() is None:
-        pytest.skip("bm_envs/native.c was not compiled: no C compiler")
+        pytest.skip("the library was not compiled: no C compiler")
     if not compiled:
         for module in (native, kernel):
             monkeypatch.setattr(module, "library", lambda: None)

@@ -1,7 +1,8 @@
-"""The compiled part of the package: `native.c`, where a C compiler was at hand when installing.
+"""The compiled part of the package, where a C compiler was at hand when installing.
 
-Here it is loaded, and here are the casts of the CPU's backend; the tracking task's functions are
-declared in `tasks/track/kernel.py`.
+It is one library of two files: `native.c` beside this one has the casts of the CPU's backend, which
+are called from here, and `tasks/track/native.c` the tracking task's arithmetic, which is called from
+`tasks/track/kernel.py`.
 
 Without it, or with `BM_NATIVE=0` in the environment, NumPy does the same work, slower. Nothing else
 depends on which of the two it is but the last digits.

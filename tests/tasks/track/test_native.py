@@ -27,7 +27,7 @@ SETTINGS = {
 }
 
 needs_library = pytest.mark.skipif(
-    native.library() is None, reason="bm_envs/native.c was not compiled: no C compiler"
+    native.library() is None, reason="the library was not compiled: no C compiler"
 )
 
 
