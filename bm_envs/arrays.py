@@ -20,7 +20,7 @@ EVERYONE = slice(None)
 
 
 class Numpy:
-    """Arrays on the host; robots by their numbers."""
+    """Arrays on the host; robots are chosen by their numbers."""
 
     def array(self, values: Array) -> np.ndarray:
         """The values as an array; of a tensor a copy."""
@@ -71,7 +71,7 @@ class Numpy:
         return np.stack(values, 1).astype(np.float32)
 
     def weighted_sum(self, values: np.ndarray, weights: np.ndarray) -> np.ndarray:
-        """Sums of `values [N, R]` times `weights [R]`. `[N]`."""
+        """Sums of `values [N, R]` times `weights [R]`, in NumPy a product of matrices. `[N]`."""
         return values @ weights
 
     def add_at(
@@ -114,7 +114,7 @@ class Numpy:
 
 
 class Torch:
-    """Tensors on a device; robots by a mask. The methods are those of `Numpy`."""
+    """Tensors on a device; robots are chosen by a mask. The methods are those of `Numpy`."""
 
     def __init__(self, device: Any) -> None:
         import torch  # where an engine has tensors it is there; others need none
@@ -204,7 +204,7 @@ class Torch:
         return bins.clamp(max=len(cumulated) - 1), within
 
     def _random(self, rng: Generator, *shape: int, dtype: Any = None) -> Array:
-        """Uniform in `[0, 1)`, float32 unless told."""
+        """Uniform in `[0, 1)`, float32 or of another type."""
         return self._torch.rand(*shape, dtype=dtype, device=self.device, generator=rng)
 
 

@@ -36,10 +36,11 @@ class UnknownArgument(ConfigError, TypeError):
     """
 
 
-def given(names: Mapping[str, Any]) -> dict[str, Any]:
-    """The arguments of a constructor, which are its `locals()` before it has others.
+def arguments_of(names: Mapping[str, Any]) -> dict[str, Any]:
+    """The arguments of a constructor, from its `locals()` before it has other variables.
 
-    So they stand once, in its signature: all are checked, and passed on.
+    A signature is the only place where a class lists its arguments: all are checked and passed on
+    by name.
     """
     return {name: value for name, value in names.items() if name not in ("self", "__class__")}
 
@@ -49,7 +50,7 @@ def check_arguments(env: type, arguments: Mapping[str, Any]) -> None:
 
     Args:
         env: the environment's class.
-        arguments: all that it was given, see `given`; `unknown` are those that it does not have.
+        arguments: all of a call, see `arguments_of`; `unknown` are those that it does not have.
     """
     if unknown := arguments["unknown"]:
         known = [name for name in inspect.signature(env).parameters if name != "unknown"]

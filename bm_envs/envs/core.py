@@ -86,7 +86,7 @@ class Core:
         return parts
 
     def observation(self, parts: tuple[np.ndarray, ...]) -> Any:
-        """What Gymnasium's calls return, of the parts that `observe` found."""
+        """What Gymnasium's calls return, from the parts that `observe` returned."""
         return parts[0]
 
     def check_open(self, call: str) -> None:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import gymnasium
 import numpy as np
 
-from bm_envs.envs.arguments import Autoreset, Setting, check_arguments, given
+from bm_envs.envs.arguments import Autoreset, Setting, arguments_of, check_arguments
 from bm_envs.envs.core import Core
 from bm_envs.envs.single import SingleEnv
 from bm_envs.envs.vector import VectorEnv
@@ -137,7 +137,7 @@ class GuidedEnv(SingleEnv, gymnasium.Env):
         camera: str | None = None, threads: int = 1,
         **unknown: Any,
     ) -> None:  # fmt: skip
-        super().__init__(_GuidedCore(type(self), given(locals()) | {"num_envs": 1}))
+        super().__init__(_GuidedCore(type(self), arguments_of(locals()) | {"num_envs": 1}))
 
     def _info(self, parts: tuple[np.ndarray, ...]) -> dict[str, Any]:
         rows = {name: values[0] for name, values in self.task.figures().items()}
@@ -164,7 +164,7 @@ class GuidedVectorEnv(VectorEnv, gymnasium.vector.VectorEnv):
         height: int = 480, camera: str | None = None, threads: int = 0,
         max_episode_steps: int | None = None, **unknown: Any,
     ) -> None:  # fmt: skip
-        super().__init__(_GuidedCore(type(self), given(locals())))
+        super().__init__(_GuidedCore(type(self), arguments_of(locals())))
 
     def _figures(self, parts: tuple[np.ndarray, ...]) -> dict[str, np.ndarray]:
         return self.task.figures()

@@ -11,7 +11,7 @@ import gymnasium
 import numpy as np
 
 from bm_envs.backends.host import make_host_simulator
-from bm_envs.envs.arguments import Autoreset, check_arguments, given
+from bm_envs.envs.arguments import Autoreset, arguments_of, check_arguments
 from bm_envs.envs.core import Core, Named, unbounded
 from bm_envs.envs.single import SingleEnv
 from bm_envs.envs.vector import VectorEnv
@@ -99,7 +99,7 @@ class TrackEnv(SingleEnv, gymnasium.Env):
         height: int = 480, camera: str = "track", ghost: bool = True, threads: int = 1,
         **unknown: Any,
     ) -> None:  # fmt: skip
-        super().__init__(_TrackCore(type(self), given(locals()) | {"num_envs": 1}))
+        super().__init__(_TrackCore(type(self), arguments_of(locals()) | {"num_envs": 1}))
 
     def _info(self, parts: tuple[np.ndarray, ...]) -> dict[str, Any]:
         clip = int(self.task.clip_id[0])
@@ -141,7 +141,7 @@ class TrackVectorEnv(VectorEnv, gymnasium.vector.VectorEnv):
         camera: str = "track", ghost: bool = True, threads: int = 0,
         max_episode_steps: int | None = None, **unknown: Any,
     ) -> None:  # fmt: skip
-        super().__init__(_TrackCore(type(self), given(locals())))
+        super().__init__(_TrackCore(type(self), arguments_of(locals())))
 
     def _figures(self, parts: tuple[np.ndarray, ...]) -> dict[str, np.ndarray]:
         values = {"clip": self.task.clip_id.copy(), "frame": self.task.frame.copy()}
@@ -254,10 +254,10 @@ def _start_options(
             )
         return np.broadcast_to(array, count).astype(dtype)
 
-    def check(name: str, values: np.ndarray, ok: np.ndarray, wanted: str) -> None:
+    def check(name: str, values: np.ndarray, ok: np.ndarray, expected: str) -> None:
         if not ok.all():
             worst = values[int(np.argmin(ok))]
-            raise ConfigError(f"options['{name}'] is {worst}, expected {wanted}.")
+            raise ConfigError(f"options['{name}'] is {worst}, expected {expected}.")
 
     clips = each("clip", clip, int)
     check("clip", clips, (clips >= 0) & (clips < len(names)), f"0 to {len(names) - 1}")

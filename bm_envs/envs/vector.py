@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 class VectorEnv(gymnasium.vector.VectorEnv):
-    """N robots in one simulator, at any task; `TrackVectorEnv` tells of the autoreset modes."""
+    """N robots in one simulator, at any task; see `TrackVectorEnv` for the autoreset modes."""
 
     metadata: dict[str, Any] = {**METADATA, "autoreset_mode": AutoresetMode.SAME_STEP}
     task: Any

@@ -23,7 +23,7 @@ from bm_envs.tasks.track.device import DeviceTrack
 
 
 class Step(NamedTuple):
-    """What a step of all robots tells, on their device."""
+    """Results of one step of all robots, on their device."""
 
     obs: Tensor
     critic_obs: Tensor
@@ -37,7 +37,7 @@ class Step(NamedTuple):
 
 
 class _Robots:
-    """What robots on the host and on a device have in common: the task, whose arrays are theirs."""
+    """What robots on the host and on a device have in common: the task and what it computes."""
 
     def __init__(self, env: TrackVectorEnv | DeviceTrack, device: torch.device) -> None:
         self.task, self.simulator, self.device = env.task, env.simulator, device

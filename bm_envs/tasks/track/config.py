@@ -41,27 +41,27 @@ class RewardConfig:
     anchor_pos: float = 0.5
     """Weight of `exp(-|p_ref - p|^2 / anchor_pos_std^2)` of the anchor in the world."""
     anchor_pos_std: float = 0.3
-    """m."""
+    """Error of the anchor's position that pays 1/e of the reward, m."""
     anchor_ori: float = 0.5
     """Weight of `exp(-angle^2 / anchor_ori_std^2)` of the anchor in the world."""
     anchor_ori_std: float = 0.4
-    """rad."""
+    """Error of the anchor's orientation that pays 1/e of the reward, rad."""
     body_pos: float = 1.0
     """Weight of the anchored positions of the tracked bodies."""
     body_pos_std: float = 0.3
-    """m."""
+    """Error of the bodies' positions that pays 1/e of the reward, m."""
     body_ori: float = 1.0
     """Weight of the anchored orientations of the tracked bodies."""
     body_ori_std: float = 0.4
-    """rad."""
+    """Error of the bodies' orientations that pays 1/e of the reward, rad."""
     body_lin_vel: float = 1.0
     """Weight of the linear velocities of the tracked bodies."""
     body_lin_vel_std: float = 1.0
-    """m/s."""
+    """Error of the bodies' velocities that pays 1/e of the reward, m/s."""
     body_ang_vel: float = 1.0
     """Weight of the angular velocities of the tracked bodies."""
     body_ang_vel_std: float = 3.14
-    """rad/s."""
+    """Error of the bodies' angular velocities that pays 1/e of the reward, rad/s."""
     action_rate: float = -0.1
     """Weight of the summed squared change of the raw action, taken as within -100 and 100."""
     joint_limit: float = -10.0
@@ -90,11 +90,17 @@ class NoiseConfig:
     """Half-widths of the uniform noise on each policy observation. Source: whole_body_tracking."""
 
     motion_anchor_pos_b: float = 0.25
+    """Each coordinate of the reference anchor's position, m."""
     motion_anchor_ori_b: float = 0.05
+    """Each element of the reference anchor's two rotation columns."""
     base_lin_vel: float = 0.5
+    """Each component of the pelvis' velocity, m/s."""
     base_ang_vel: float = 0.2
+    """Each component of the pelvis' angular velocity, rad/s."""
     joint_pos: float = 0.01
+    """Each joint angle, rad."""
     joint_vel: float = 0.5
+    """Each joint velocity, rad/s."""
 
 
 @dataclass(frozen=True)
@@ -203,9 +209,9 @@ class TrackConfig:
     pelvis height 0.25 m, pelvis tilt 0.8 (the evaluation protocols). A diverged robot always
     fails."""
     failure_height: float = 0.25
-    """m."""
+    """Largest difference in height from the reference, m."""
     failure_tilt: float = 0.8
-    """Difference of the z components of gravity's unit vector in the body's frame."""
+    """Largest difference of the z components of gravity's unit vector in the body's frame."""
     failure_distance: float | None = None
     """m, horizontal, of the anchor from its reference, for `failure="train"`; None (published): no
     such rule. Beyond half a metre the position reward has no slope left, so a robot that lags or

@@ -52,13 +52,13 @@ class Track(ctypes.Structure):
     ]  # fmt: skip
 
 
-def declare(found: Any) -> bool:
+def declare(loaded: Any) -> bool:
     """Say to the library which arguments the task's functions take; False: it is of another size.
 
     That happens to who changes `Track` and neither `VERSION` nor builds again.
     """
-    found.native_track_size.restype = ctypes.c_int64
-    if found.native_track_size() != ctypes.sizeof(Track):
+    loaded.native_track_size.restype = ctypes.c_int64
+    if loaded.native_track_size() != ctypes.sizeof(Track):
         warnings.warn(
             "The compiled part was built from another version of native.c and is not used; install "
             "the package again.",
@@ -66,14 +66,14 @@ def declare(found: Any) -> bool:
         )  # fmt: skip
         return False
     pointer, number, track = ctypes.c_void_p, ctypes.c_int64, ctypes.POINTER(Track)
-    found.native_gather.argtypes = found.native_terms.argtypes = [track]
-    found.native_observe.argtypes = [
+    loaded.native_gather.argtypes = loaded.native_terms.argtypes = [track]
+    loaded.native_observe.argtypes = [
         track, pointer, number, pointer, number, pointer, pointer, number,
     ]  # fmt: skip
-    found.native_record.argtypes = [track, pointer, pointer, pointer, number, ctypes.c_double]
-    for function in (found.native_gather, found.native_observe, found.native_record):
+    loaded.native_record.argtypes = [track, pointer, pointer, pointer, number, ctypes.c_double]
+    for function in (loaded.native_gather, loaded.native_observe, loaded.native_record):
         function.restype = None
-    found.native_terms.restype = number
+    loaded.native_terms.restype = number
     return True
 
 
@@ -146,8 +146,8 @@ class Kernel:
         serves = (
             isinstance(simulator.body_pos, np.ndarray) and config.rewards.contact_term != "self"
         )
-        found = library() if serves else None
-        if found is None or not declare(found):
+        loaded = library() if serves else None
+        if loaded is None or not declare(loaded):
             return None
         return cls(tables, state, simulator, config, sampler)
 

@@ -273,7 +273,8 @@ class TrackTask:
     def observe(self, who: Array | slice, rng: Generator | None) -> tuple[Array, Array]:
         """Observations of policy, `[M, O]`, and critic, `[M, 286]`.
 
-        The policy's is noisy when configured and `rng` is given. Of a mask only `EVERYONE` serves.
+        The policy's has noise when configured, unless `rng` is None. Where robots are chosen by
+        mask, `who` is `EVERYONE`.
         """
         tables = self._tables
         if self._kernel is not None:
@@ -370,9 +371,9 @@ class TrackTask:
         """
         scale = self.failure_distance_scale
         if self._kernel is not None:
-            found = self._kernel.compare(diverged, scale)
+            compared = self._kernel.compare(diverged, scale)
             self._kernel.record()
-            return found
+            return compared
         sim, state, tables, on = self.simulator, self.state, self._tables, self._arrays
         anchor = (
             (state.stale_pos, state.stale_axes)

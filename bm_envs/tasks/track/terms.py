@@ -160,16 +160,16 @@ def failures(
     tilt_off = terminations.tilt_off(
         sim.body_quat[:, body], ref.body_quat[:, body], config.failure_tilt
     )
-    found = [height_off[:, body], tilt_off]
+    failed = [height_off[:, body], tilt_off]
     if config.failure == "train":
         # One by one: a list of indices would have to be brought to a GPU in every step.
-        found.append(functools.reduce(operator.or_, (height_off[:, i] for i in END_EFFECTORS)))
+        failed.append(functools.reduce(operator.or_, (height_off[:, i] for i in END_EFFECTORS)))
         if config.failure_distance is not None:
-            found.append(terminations.distance_off(
+            failed.append(terminations.distance_off(
                 sim.body_pos[:, ANCHOR], ref.body_pos[:, ANCHOR],
                 config.failure_distance * failure_distance_scale,
             ))  # fmt: skip
-    return found
+    return failed
 
 
 def lowest_sole_point(
