@@ -12,7 +12,8 @@ import numpy as np
 from gymnasium.vector import AutoresetMode
 
 from bm_envs.errors import ConfigError, unknown_name
-from bm_envs.tasks.track.config import CONTROL_DT, check_kind
+from bm_envs.tasks.settings import check_kind
+from bm_envs.tasks.track.config import CONTROL_DT
 
 Autoreset = Literal["same_step", "next_step", "disabled"] | AutoresetMode
 Setting = float | Literal["preset"]

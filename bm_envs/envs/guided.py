@@ -16,7 +16,7 @@ from bm_envs.envs.core import Core
 from bm_envs.envs.single import SingleEnv
 from bm_envs.envs.vector import VectorEnv
 from bm_envs.errors import ConfigError
-from bm_envs.tasks.track.config import check_kind
+from bm_envs.tasks.settings import check_kind
 
 if TYPE_CHECKING:
     from bm_envs.tasks.guided.base import GuidedTask

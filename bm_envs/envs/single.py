@@ -11,7 +11,7 @@ import numpy as np
 from bm_envs.envs.arguments import METADATA, check_action
 from bm_envs.envs.core import NO_CAUSE, Core, cause
 from bm_envs.robots import g1
-from bm_envs.tasks.track.config import check_kind
+from bm_envs.tasks.settings import check_kind
 
 
 class SingleEnv(gymnasium.Env):

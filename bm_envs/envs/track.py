@@ -19,7 +19,8 @@ from bm_envs.errors import ConfigError, MotionError
 from bm_envs.motion.clip import Clip
 from bm_envs.motion.shared import shared_motions
 from bm_envs.robots.observation_terms import NO_STATE_ESTIMATION_TERMS
-from bm_envs.tasks.track.config import TrackConfig, check_kind
+from bm_envs.tasks.settings import check_kind
+from bm_envs.tasks.track.config import TrackConfig
 from bm_envs.tasks.track.task import TrackTask
 
 Motion = str | os.PathLike[str] | Clip | Sequence[str | os.PathLike[str] | Clip]

@@ -14,7 +14,7 @@ from bm_envs.envs.arguments import METADATA, autoreset_mode, check_action
 from bm_envs.envs.core import Core, cause
 from bm_envs.errors import ConfigError
 from bm_envs.robots import g1
-from bm_envs.tasks.track.config import check_kind
+from bm_envs.tasks.settings import check_kind
 from bm_envs.tasks.track.task import StepResult
 
 if TYPE_CHECKING:
