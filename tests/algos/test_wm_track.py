@@ -171,8 +171,8 @@ def test_imagined_observations_are_the_environments():
     state = wm.State.of(*map(torch.from_numpy, full_state(env.simulator)))
     model = wm.WorldModel(wm.Config())
     goals = wm.Goals(env.task, torch.device("cpu"))
-    rows = torch.from_numpy(env.task._first_row + env.task.frame)
-    last = torch.from_numpy(env.task._last_frame + env.task._first_row)
+    rows = torch.from_numpy(env.task.state.first_row + env.task.frame)
+    last = torch.from_numpy(env.task.state.last_frame + env.task.state.first_row)
     found = wm.observation(
         env.task.config.observations, state, model.near(state), goals.at(rows + 1, last),
         torch.from_numpy(action), torch.from_numpy(env.task.default_joint_pos),
@@ -513,7 +513,7 @@ def test_feet_on_the_ground_are_those_that_press_on_it():
         assert not terminated.any()
         state = as_state(*full_state(env.simulator))
         links = kinematics_of(world_root(state), state.joint_pos)
-        rows = torch.from_numpy(env.task._first_row + env.task.frame)
+        rows = torch.from_numpy(env.task.state.first_row + env.task.frame)
         wanted = goals.foot_contact_at(rows, torch.full_like(rows, 10**6))
         force = env.simulator.contact_force[:, -2:]
         same.append((wm.on_ground(links) > 0.5).T.numpy() == ((force**2).sum(-1) > 1.0))
