@@ -399,6 +399,29 @@ def test_a_delayed_action_arrives_its_steps_later():
     assert any((a != b).any() for a, b in zip(drawn, drawn[1:], strict=False))
 
 
+def test_saved_states_have_the_names_that_older_versions_wrote():
+    """Checkpoints of 0.1 hold them: without these keys they could not be continued."""
+    names = {
+        "clip_id", "frame", "episode_step", "action", "_last_action", "default_joint_pos",
+        "_next_push", "_stale_pos", "_stale_axes", "disturbance", "leash", "sampler.failures",
+        "sampler.visits",
+    }  # fmt: skip
+    for delay, more in ((0, set()), (2, {"action_delay", "_sent"})):
+        env = TrackVectorEnv(2, "stand", overrides={"randomize": {"action_delay": delay}})
+        env.reset(seed=0)
+        env.task.disturbance, env.task.failure_distance_scale = 0.25, 2.0
+        saved = env.task.get_state()
+        assert set(saved) == names | more
+        other = TrackVectorEnv(2, "stand", overrides={"randomize": {"action_delay": delay}})
+        other.reset(seed=1)
+        other.task.set_state(saved)
+        again = other.task.get_state()
+        for name, value in saved.items():
+            np.testing.assert_array_equal(again[name], value, err_msg=name)
+        assert (other.task.disturbance, other.task.failure_distance_scale) == (0.25, 2.0)
+        np.testing.assert_array_equal(other.task.reference.rows, env.task.reference.rows)
+
+
 # --- start sampling -------------------------------------------------------------------------------
 
 
