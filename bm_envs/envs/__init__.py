@@ -6,12 +6,20 @@ kinds have: `startup`, `reset`, `step`, `push`, `observe`. What both forms of a 
 `Core`. The docstrings of `TrackEnv` and `GuidedEnv` are the specification.
 """
 
-from bm_envs.envs.arguments import ACTION_BOUND, METADATA, ClosedError, UnknownArgument
+from bm_envs.envs.arguments import (
+    ACTION_BOUND,
+    METADATA,
+    Autoreset,
+    ClosedError,
+    Setting,
+    UnknownArgument,
+)
 from bm_envs.envs.core import Named
 from bm_envs.envs.guided import GuidedEnv, GuidedVectorEnv
-from bm_envs.envs.track import TrackEnv, TrackVectorEnv
+from bm_envs.envs.track import CriticObs, Motion, TrackEnv, TrackVectorEnv
 
 __all__ = [
-    "ACTION_BOUND", "METADATA", "ClosedError", "GuidedEnv", "GuidedVectorEnv", "Named", "TrackEnv",
-    "TrackVectorEnv", "UnknownArgument",
+    "ACTION_BOUND", "METADATA", "Autoreset", "ClosedError", "CriticObs", "GuidedEnv",
+    "GuidedVectorEnv", "Motion", "Named", "Setting", "TrackEnv", "TrackVectorEnv",
+    "UnknownArgument",
 ]  # fmt: skip
