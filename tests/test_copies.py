@@ -72,7 +72,7 @@ def arithmetic(request, monkeypatch):
     """With and without the compiled part."""
     if request.param == "compiled":
         if native.library() is None:
-            pytest.skip("bm_envs/native.c was not compiled: no C compiler")
+            pytest.skip("the library was not compiled: no C compiler")
         return
     for module in (native, kernel):
         monkeypatch.setattr(module, "library", lambda: None)

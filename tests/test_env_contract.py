@@ -311,7 +311,7 @@ def test_no_action_costs_more_than_those_at_the_bound(action, last, older):
 @pytest.mark.parametrize("compiled", [True, False])
 def test_any_finite_action_is_applied_and_its_reward_is_bounded(compiled, monkeypatch, capfd):
     if compiled and native.library() is None:
-        pytest.skip("bm_envs/native.c was not compiled: no C compiler")
+        pytest.skip("the library was not compiled: no C compiler")
     if not compiled:
         for module in (native, kernel):
             monkeypatch.setattr(module, "library", lambda: None)
@@ -452,15 +452,15 @@ def test_makers_pass_the_sentence_on(make):
 def test_environments_share_what_never_changes_and_nothing_else():
     first, second = TrackEnv("walk"), TrackEnv("walk")
     task, other = first.task, second.task
-    assert task.clips[0] is other.clips[0] and task._reference_table is other._reference_table
-    assert task._shown_table is other._shown_table
-    for table in (task._reference_table, task._shown_table, task.clips[0].joint_pos):
+    assert task.clips[0] is other.clips[0] and task.tables.reference is other.tables.reference
+    assert task.tables.shown is other.tables.shown
+    for table in (task.tables.reference, task.tables.shown, task.clips[0].joint_pos):
         with pytest.raises(ValueError, match="read-only"):
             table[0] = 0
     # Another lead is another table, and a cut of a clip another clip.
     third = TrackEnv("walk", overrides={"lead": 0})
-    assert third.task._shown_table is not task._shown_table
-    assert len(TrackEnv("walk[0:2]").task._reference_table) < len(task._reference_table)
+    assert third.task.tables.shown is not task.tables.shown
+    assert len(TrackEnv("walk[0:2]").task.tables.reference) < len(task.tables.reference)
     # Models are each one's own.
     models = [mjcf.compile_model() for _ in range(2)]
     models[0].opt.gravity[:] = 0

@@ -1,7 +1,8 @@
-"""The compiled part of the package: `native.c`, where a C compiler was at hand when installing.
+"""The compiled part of the package, where a C compiler was at hand when installing.
 
-Here it is loaded, and here are the casts of the CPU's backend; the tracking task's functions are
-declared in `tasks/track/kernel.py`.
+It is one library, made of two files. `native.c` beside this module has the casts of the CPU's
+backend; this module calls them. `tasks/track/native.c` has the tracking task's arithmetic;
+`tasks/track/kernel.py` calls it.
 
 Without it, or with `BM_NATIVE=0` in the environment, NumPy does the same work, slower. Nothing else
 depends on which of the two it is but the last digits.
@@ -53,9 +54,9 @@ def library() -> Any:
             break
     else:
         return None
-    found = ctypes.CDLL(str(path))
-    found.native_version.restype = ctypes.c_int64
-    if found.native_version() != VERSION:
+    loaded = ctypes.CDLL(str(path))
+    loaded.native_version.restype = ctypes.c_int64
+    if loaded.native_version() != VERSION:
         warnings.warn(
             f"{path.name} was built from another version of native.c and is not used; install the "
             "package again.",
@@ -63,9 +64,9 @@ def library() -> Any:
         )  # fmt: skip
         return None
     pointer, number = ctypes.c_void_p, ctypes.c_int64
-    found.native_cast.argtypes = [pointer, number, pointer, number]
-    found.native_cast.restype = None
-    return found
+    loaded.native_cast.argtypes = [pointer, number, pointer, number]
+    loaded.native_cast.restype = None
+    return loaded
 
 
 class Cast(ctypes.Structure):

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from bm_envs.arrays import NUMPY
 from bm_envs.backends.base import full_state
 from bm_envs.envs import TrackVectorEnv
 from bm_envs.learning.folder import as_arrays
@@ -22,7 +23,7 @@ from bm_envs.tasks.track.device import DeviceTrack
 
 
 class Step(NamedTuple):
-    """What a step of all robots tells, on their device."""
+    """Results of one step of all robots, on their device."""
 
     obs: Tensor
     critic_obs: Tensor
@@ -35,17 +36,59 @@ class Step(NamedTuple):
     """`[R]`, means of the signed reward terms."""
 
 
-class HostRobots:
-    """Robots of a vector environment, whose arrays are NumPy's, seen as tensors."""
+class _Robots:
+    """What robots on the host and on a device have in common: the task and what it computes."""
 
-    device = torch.device("cpu")
+    def __init__(self, env: TrackVectorEnv | DeviceTrack, device: torch.device) -> None:
+        self.task, self.simulator, self.device = env.task, env.simulator, device
+        self.sampler = self.task.sampler
+        self.term_names = [name.removeprefix("reward_") for name in self.task.reward_names]
+
+    def set_difficulty(self, disturbance: float, failure_distance_scale: float) -> None:
+        """How hard the task is.
+
+        Args:
+            disturbance: share of start noise, observation noise and pushes, 0 to 1.
+            failure_distance_scale: factor of the task's `failure_distance`.
+        """
+        self.task.disturbance = disturbance
+        self.task.failure_distance_scale = failure_distance_scale
+
+    def rows(self) -> tuple[Tensor, Tensor]:
+        """Rows of the task's tables: of the present frames, and of the clips' last. `[N]` each."""
+        state = self.task.state
+        return (
+            torch.as_tensor(state.first_row + state.frame),
+            torch.as_tensor(state.first_row + state.last_frame),
+        )
+
+    def state(self) -> tuple[Tensor, Tensor]:
+        """Copies of `qpos [N, 36]` and `qvel [N, 35]`, see `backends.base.full_state`."""
+        qpos, qvel = full_state(self.simulator)
+        return torch.as_tensor(qpos), torch.as_tensor(qvel)
+
+    def default_joint_pos(self) -> Tensor:
+        """Of each robot, rad. `[N, 29]`."""
+        return torch.as_tensor(self.task.default_joint_pos)
+
+    def read_statistics(self) -> None:
+        """Bring the statistics of starts to `sampler`, whose arrays are NumPy's."""
+        self.sampler = self.task.sampler.to(NUMPY)
+
+    @torch.no_grad()
+    def errors(self) -> dict[str, Any]:
+        """Tracking errors of the last step. `[N]` each."""
+        return self.task.tracking_errors()
+
+
+class HostRobots(_Robots):
+    """Robots of a vector environment, whose arrays are NumPy's, seen as tensors."""
 
     def __init__(
         self, clips: list[Clip], task: TrackConfig, num_envs: int, threads: int = 0
     ) -> None:
         self.env = TrackVectorEnv(num_envs, clips, config=task, threads=threads)
-        self.task, self.sampler = self.env.task, self.env.task.sampler
-        self.term_names = [name[7:] for name in self.task.reward_names]
+        super().__init__(self.env, torch.device("cpu"))
 
     def reset(self, seed: int) -> tuple[Tensor, Tensor]:
         """Begin everywhere; observations of policy and critic."""
@@ -67,37 +110,6 @@ class HostRobots:
             tensor(truncated), final, terms,
         )  # fmt: skip
 
-    def set_difficulty(self, disturbance: float, failure_distance_scale: float) -> None:
-        """How hard the task is.
-
-        Args:
-            disturbance: share of start noise, observation noise and pushes, 0 to 1.
-            failure_distance_scale: factor of the task's `failure_distance`.
-        """
-        self.task.disturbance, self.task.leash = disturbance, failure_distance_scale
-
-    def rows(self) -> tuple[Tensor, Tensor]:
-        """Rows of the task's tables: of the present frames, and of the clips' last. `[N]` each."""
-        task = self.task
-        first = torch.from_numpy(task._first_row)
-        return first + torch.from_numpy(task.frame), first + torch.from_numpy(task._last_frame)
-
-    def state(self) -> tuple[Tensor, Tensor]:
-        """Copies of `qpos [N, 36]` and `qvel [N, 35]`, see `backends.base.full_state`."""
-        qpos, qvel = full_state(self.env.simulator)
-        return torch.from_numpy(qpos), torch.from_numpy(qvel)
-
-    def default_joint_pos(self) -> Tensor:
-        """Of each robot, rad. `[N, 29]`."""
-        return torch.from_numpy(self.task.default_joint_pos)
-
-    def read_statistics(self) -> None:
-        """Bring the statistics of starts to `sampler`, where they are always."""
-
-    def errors(self) -> dict[str, Any]:
-        """Tracking errors of the last step. `[N]` each."""
-        return self.task.tracking_errors()
-
     def get_state(self) -> dict[str, Any]:
         """For a checkpoint."""
         state = self.env.get_state()
@@ -108,7 +120,7 @@ class HostRobots:
         self.env.set_state({**state, "generator": json.loads(state["generator"])})
 
 
-class DeviceRobots:
+class DeviceRobots(_Robots):
     """The same for robots that live on a device, with all that the task does to them."""
 
     def __init__(
@@ -116,9 +128,8 @@ class DeviceRobots:
         device: str | None, seed: int,
     ) -> None:  # fmt: skip
         self.env = DeviceTrack(num_envs, clips, task, seed=seed, backend=backend, device=device)
-        self.device = self.env.device
-        self.task, self.sampler = self.env.task, self.env.task.sampler
-        self.term_names = [name[7:] for name in self.task.reward_names]
+        super().__init__(self.env, self.env.device)
+        self.read_statistics()
 
     def reset(self, seed: int) -> tuple[Tensor, Tensor]:
         """See `HostRobots`."""
@@ -137,33 +148,6 @@ class DeviceRobots:
             out.obs, out.critic_obs, out.reward, out.terminated, out.truncated,
             out.final_critic_obs, out.values.mean(0),
         )  # fmt: skip
-
-    def set_difficulty(self, disturbance: float, failure_distance_scale: float) -> None:
-        """See `HostRobots`."""
-        self.env.disturbance.fill_(disturbance)
-        self.env.leash.fill_(failure_distance_scale)
-
-    def rows(self) -> tuple[Tensor, Tensor]:
-        """See `HostRobots`."""
-        env = self.env
-        first = env._clip_start[env.clip_id]
-        return first + env.frame, first + env._clip_frames[env.clip_id] - 1
-
-    def state(self) -> tuple[Tensor, Tensor]:
-        """See `HostRobots`."""
-        return full_state(self.env.simulator)
-
-    def default_joint_pos(self) -> Tensor:
-        """See `HostRobots`."""
-        return self.env.default_joint_pos
-
-    def read_statistics(self) -> None:
-        """See `HostRobots`."""
-        self.env.sampler.to_host()
-
-    def errors(self) -> dict[str, Any]:
-        """See `HostRobots`."""
-        return self.env.tracking_errors()
 
     def get_state(self) -> dict[str, Any]:
         """See `HostRobots`."""

@@ -10,14 +10,26 @@ does not spread, and adds `ratio / S` to the raw counts: options.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from typing import Literal
 
 import numpy as np
 
+from bm_envs.arrays import NUMPY, Array, Arrays, Generator
+from bm_envs.rotations import namespace
+
+_LEAST = 1e-300  # a divisor where there is nothing to divide
+
 
 class StartSampler:
-    """Draws start frames. Frames are numbered through all clips, one after the other."""
+    """Draws start frames, for NumPy and torch alike.
+
+    Attributes:
+        failures: `[S]`, moving average of the failures in each of S bins.
+        visits: `[S]`, that of the robots there.
+        row_bins: `[F]`, the bin of every frame of all clips, one clip after the other.
+    """
 
     def __init__(
         self, clip_frames: Sequence[int] | np.ndarray, *, fps: float,
@@ -30,38 +42,55 @@ class StartSampler:
         self.mode, self.statistic, self.mix = mode, statistic, mix
         self.alpha, self.uniform_ratio, self.fps = alpha, uniform_ratio, fps
         self.clip_frames = np.asarray(clip_frames, dtype=np.int64)
-        self.clip_start = np.concatenate([[0], np.cumsum(self.clip_frames)[:-1]])
         # Source of the bin count: whole_body_tracking, floor(T / frames per bin) + 1.
         self.clip_bins = (self.clip_frames / (bin_s * fps)).astype(np.int64) + 1
         self.bin_start = np.concatenate([[0], np.cumsum(self.clip_bins)[:-1]])
         self.num_bins = int(self.clip_bins.sum())
         self.bin_clip = np.repeat(np.arange(len(clip_frames)), self.clip_bins)
-        self.failures = np.zeros(self.num_bins)
-        self.visits = np.zeros(self.num_bins)
+        self.row_bins = np.concatenate([
+            self.bin_of(np.full(frames, clip_id), np.arange(frames))
+            for clip_id, frames in enumerate(self.clip_frames)
+        ])  # fmt: skip
+        self.failures: Array = np.zeros(self.num_bins)
+        self.visits: Array = np.zeros(self.num_bins)
+        self._uniform = self._without_failures()
+        self._arrays: Arrays = NUMPY
         # decay^u for bins s and s + u of one clip, else 0: `[S - u]` for each u > 0
         self._kernel = [
             decay**u * (self.bin_clip[u:] == self.bin_clip[:-u]) for u in range(1, kernel)
         ]
 
-    def bin_of(self, clip_id: np.ndarray, frame: np.ndarray) -> np.ndarray:
+    def to(self, arrays: Arrays) -> StartSampler:
+        """The same sampler, with its statistics, in arrays of a library."""
+        if arrays is self._arrays:
+            return self
+        other = copy.copy(self)
+        other._arrays = arrays
+        for name in (
+            "clip_frames", "clip_bins", "bin_start", "bin_clip", "row_bins", "failures", "visits",
+            "_uniform",
+        ):  # fmt: skip
+            setattr(other, name, arrays.array(getattr(self, name)))
+        other._kernel = [arrays.array(weight) for weight in self._kernel]
+        return other
+
+    def bin_of(self, clip_id: Array, frame: Array) -> Array:
         """Bin of frame `frame [M]` of clip `clip_id [M]`: floor(t B / T), clamped. `[M]`."""
         bins = self.clip_bins[clip_id]
         within = np.clip(frame * bins // self.clip_frames[clip_id], 0, bins - 1)
         return self.bin_start[clip_id] + within
 
-    def record(self, bins: np.ndarray, failed: np.ndarray) -> None:
+    def record(self, bins: Array, failed: Array) -> None:
         """Fold one control step into the statistics: bins of robots `[N]`, which failed `[N]`."""
         self.visits *= 1 - self.alpha
-        np.add.at(self.visits, bins, self.alpha)
+        self._arrays.add_at(self.visits, bins, self.alpha)
         self.failures *= 1 - self.alpha
-        if failed.any():
-            np.add.at(self.failures, bins[failed], self.alpha)
+        self._arrays.add_at(self.failures, bins, self.alpha, failed)
 
-    def rates(self) -> np.ndarray:
+    def rates(self) -> Array:
         """Failures per visit of each bin, 0 where nobody has been. `[S]`."""
-        return np.divide(
-            self.failures, self.visits, out=np.zeros(self.num_bins), where=self.visits > 0
-        )
+        visits = self.visits
+        return self.failures / namespace(visits).where(visits > 0, visits, 1.0)
 
     def hardest_s(self, share: float = 0.1) -> float:
         """Robot seconds per failure in the hardest `share` of the bins; infinite without any."""
@@ -69,7 +98,7 @@ class StartSampler:
         failures = self.failures[hardest].sum()
         return float(self.visits[hardest].sum() / failures / self.fps) if failures else np.inf
 
-    def uniform(self) -> np.ndarray:
+    def _without_failures(self) -> np.ndarray:
         """Probabilities without regard to failures, or of the uniform share of them. `[S]`."""
         if self.mode != "uniform":
             return np.full(self.num_bins, 1.0 / self.num_bins)
@@ -77,36 +106,36 @@ class StartSampler:
         frames = (self.clip_frames / self.clip_bins)[self.bin_clip]
         return frames / frames.sum()
 
-    def _spread(self, value: np.ndarray) -> np.ndarray:
+    def _spread(self, value: Array) -> Array:
         """`sum_u decay^u value_{s+u}` inside clips. `[S]`."""
-        spread = value.copy()
+        spread = 1.0 * value
         for u, weight in enumerate(self._kernel, 1):
             spread[:-u] += weight * value[u:]
         return spread
 
-    def probabilities(self) -> np.ndarray:
+    def probabilities(self) -> Array:
         """Probability of starting in each bin. `[S]`."""
-        uniform = self.uniform()
         if self.mode == "uniform":
-            return uniform
+            return self._uniform
         value = self.rates() if self.statistic == "rate" else self.failures
         if self.mix == "additive":
             value = self._spread(value + self.uniform_ratio / self.num_bins)
             return value / value.sum()
         value = self._spread(value)
-        if value.sum() <= 0:
-            return uniform
-        return self.uniform_ratio * uniform + (1 - self.uniform_ratio) * value / value.sum()
+        total = value.sum()
+        share = (1 - self.uniform_ratio) * value / total.clip(_LEAST)
+        mixed = self.uniform_ratio * self._uniform + share
+        return namespace(value).where(total > 0, mixed, self._uniform)
 
-    def sample(self, rng: np.random.Generator, count: int) -> tuple[np.ndarray, np.ndarray]:
+    def sample(self, rng: Generator, count: int) -> tuple[Array, Array]:
         """Draw `count` starts: clip indices and frames in `[0, T - 2]`, `[count]` each."""
         if self.mode == "first":
             raise ValueError("mode 'first' has nothing to draw")
-        bins = rng.choice(self.num_bins, size=count, p=self.probabilities())
+        bins, within = self._arrays.places(rng, self.probabilities(), count)
         clip_id = self.bin_clip[bins]
-        fraction = (bins - self.bin_start[clip_id] + rng.random(count)) / self.clip_bins[clip_id]
+        fraction = (bins - self.bin_start[clip_id] + within) / self.clip_bins[clip_id]
         # The last frame is no start: an episode compares the robot with at least one later frame.
-        return clip_id, (fraction * (self.clip_frames[clip_id] - 1)).astype(np.int64)
+        return clip_id, self._arrays.truncated(fraction * (self.clip_frames[clip_id] - 1))
 
     def metrics(self) -> dict[str, float]:
         """Entropy of starts (1: uniform), the likeliest bin and its probability, `hardest_s`."""

@@ -125,7 +125,7 @@ def test_curriculum_disturbs_and_lets_robots_go_further_off():
     seen = []
     for level in (0.0, 0.5, 1.0):
         robots.set_difficulty(level, ppo.failure_distance_scale(level))
-        seen.append((robots.task.leash, robots.task.disturbance))
+        seen.append((robots.task.failure_distance_scale, robots.task.disturbance))
     assert seen == [(1, 0), (2, 0.5), (3, 1)]
 
 

@@ -9,19 +9,15 @@ here is the repaired form and the field's text names the other one;
 from __future__ import annotations
 
 import dataclasses
-import functools
-import types
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
-
-import numpy as np
+from typing import Any, Literal
 
 from bm_envs.errors import ConfigError, unknown_name
 from bm_envs.robots import g1
 from bm_envs.robots.mjcf import ModelConfig
 from bm_envs.robots.observation_terms import POLICY_TERMS
+from bm_envs.tasks.settings import check_kinds, with_changes
 
 CONTROL_DT = 0.02  # s; motions are 50 frames per second, one frame per control step
 PRESETS = ("train", "published", "laptop", "clip", "robust")  # of `TrackConfig.preset`
@@ -41,27 +37,27 @@ class RewardConfig:
     anchor_pos: float = 0.5
     """Weight of `exp(-|p_ref - p|^2 / anchor_pos_std^2)` of the anchor in the world."""
     anchor_pos_std: float = 0.3
-    """m."""
+    """Error of the anchor's position that pays 1/e of the reward, m."""
     anchor_ori: float = 0.5
     """Weight of `exp(-angle^2 / anchor_ori_std^2)` of the anchor in the world."""
     anchor_ori_std: float = 0.4
-    """rad."""
+    """Error of the anchor's orientation that pays 1/e of the reward, rad."""
     body_pos: float = 1.0
     """Weight of the anchored positions of the tracked bodies."""
     body_pos_std: float = 0.3
-    """m."""
+    """Error of the bodies' positions that pays 1/e of the reward, m."""
     body_ori: float = 1.0
     """Weight of the anchored orientations of the tracked bodies."""
     body_ori_std: float = 0.4
-    """rad."""
+    """Error of the bodies' orientations that pays 1/e of the reward, rad."""
     body_lin_vel: float = 1.0
     """Weight of the linear velocities of the tracked bodies."""
     body_lin_vel_std: float = 1.0
-    """m/s."""
+    """Error of the bodies' velocities that pays 1/e of the reward, m/s."""
     body_ang_vel: float = 1.0
     """Weight of the angular velocities of the tracked bodies."""
     body_ang_vel_std: float = 3.14
-    """rad/s."""
+    """Error of the bodies' angular velocities that pays 1/e of the reward, rad/s."""
     action_rate: float = -0.1
     """Weight of the summed squared change of the raw action, taken as within -100 and 100."""
     joint_limit: float = -10.0
@@ -90,11 +86,17 @@ class NoiseConfig:
     """Half-widths of the uniform noise on each policy observation. Source: whole_body_tracking."""
 
     motion_anchor_pos_b: float = 0.25
+    """Each coordinate of the reference anchor's position, m."""
     motion_anchor_ori_b: float = 0.05
+    """Each element of the reference anchor's two rotation columns."""
     base_lin_vel: float = 0.5
+    """Each component of the pelvis' velocity, m/s."""
     base_ang_vel: float = 0.2
+    """Each component of the pelvis' angular velocity, rad/s."""
     joint_pos: float = 0.01
+    """Each joint angle, rad."""
     joint_vel: float = 0.5
+    """Each joint velocity, rad/s."""
 
 
 @dataclass(frozen=True)
@@ -203,9 +205,9 @@ class TrackConfig:
     pelvis height 0.25 m, pelvis tilt 0.8 (the evaluation protocols). A diverged robot always
     fails."""
     failure_height: float = 0.25
-    """m."""
+    """Largest difference in height from the reference, m."""
     failure_tilt: float = 0.8
-    """Difference of the z components of gravity's unit vector in the body's frame."""
+    """Largest difference of the z components of gravity's unit vector in the body's frame."""
     failure_distance: float | None = None
     """m, horizontal, of the anchor from its reference, for `failure="train"`; None (published): no
     such rule. Beyond half a metre the position reward has no slope left, so a robot that lags or
@@ -353,110 +355,3 @@ def laptop_task() -> TrackConfig:
         rewards=RewardConfig(body_lin_vel=2.0, body_lin_vel_std=0.5),
         model=ModelConfig(physics_dt=0.01), decimation=2,
     )  # fmt: skip
-
-
-def with_changes(config: Any, changes: Mapping[str, Any], path: str) -> Any:
-    """A copy of a dataclass with fields replaced; a mapping replaces fields of a nested one.
-
-    `path` is where it stands, for errors.
-
-    Raises:
-        ConfigError: there is no such field, or a value is of the wrong kind.
-    """
-    values, hints = {}, _hints(type(config))
-    for name, value in changes.items():
-        names = [item.name for item in dataclasses.fields(config)]
-        if name not in names:
-            known = [path + item for item in names]
-            raise ConfigError(unknown_name("setting", f"{path}{name}", known))
-        present = getattr(config, name)
-        if dataclasses.is_dataclass(present) and isinstance(value, Mapping):
-            value = with_changes(present, value, f"{path}{name}.")
-        elif isinstance(value, list):  # JSON has no tuples
-            value = tuple(value)
-        check_kind(path + name, value, hints[name])
-        values[name] = value
-    return dataclasses.replace(config, **values)
-
-
-def check_kinds(config: Any, path: str = "") -> None:
-    """Refuse a dataclass of which a field, or one of a nested dataclass, is of the wrong kind.
-
-    Raises:
-        ConfigError: there is one.
-    """
-    for name, hint in _hints(type(config)).items():
-        value = getattr(config, name)
-        check_kind(path + name, value, hint)
-        if dataclasses.is_dataclass(value):
-            check_kinds(value, f"{path}{name}.")
-
-
-def check_kind(name: str, value: Any, hint: Any) -> None:
-    """Refuse a value that is not what a type hint asks for.
-
-    Numbers may be NumPy's, and a number that is no number (NaN) is none; True is no number. For a
-    tuple there may be any sequence or array.
-
-    Raises:
-        ConfigError: it is not.
-    """
-    if not _is_kind(value, hint):
-        shown = repr(value)
-        shown = shown if len(shown) <= 60 else f"{shown[:57]}..."
-        raise ConfigError(f"{name} is {shown}, expected {_kind_text(hint)}.")
-
-
-@functools.cache
-def _hints(kind: type) -> dict[str, Any]:
-    """Types of a dataclass's fields."""
-    hints = get_type_hints(kind)
-    return {item.name: hints[item.name] for item in dataclasses.fields(kind)}
-
-
-def _is_kind(value: Any, hint: Any) -> bool:
-    origin, arguments = get_origin(hint), get_args(hint)
-    if hint is Any:
-        return True
-    if origin in (Union, types.UnionType):
-        return any(_is_kind(value, argument) for argument in arguments)
-    if origin is Literal:
-        return any(type(value) is type(item) and value == item for item in arguments)
-    if origin is tuple:
-        if not isinstance(value, Sequence | np.ndarray) or isinstance(value, str | bytes):
-            return False
-        if arguments[-1] is Ellipsis:
-            return all(_is_kind(item, arguments[0]) for item in value)
-        return len(value) == len(arguments) and all(map(_is_kind, value, arguments))
-    if hint in (float, int):
-        numbers = (int, np.integer) if hint is int else (int, float, np.integer, np.floating)
-        return isinstance(value, numbers) and not isinstance(value, bool) and value == value
-    if hint is bool:
-        return isinstance(value, bool | np.bool_)
-    if hint is Path:
-        return isinstance(value, str | Path)
-    return isinstance(value, origin or hint)
-
-
-def _kind_text(hint: Any) -> str:
-    """What a type hint asks for, in words."""
-    origin, arguments = get_origin(hint), get_args(hint)
-    if origin in (Union, types.UnionType):
-        return " or ".join(_kind_text(item) for item in sorted(arguments, key=_is_none))
-    if origin is Literal:
-        return " or ".join(map(repr, arguments))
-    if origin is tuple:
-        many = {float: "numbers", int: "integers", str: "texts"}.get(arguments[0], "values")
-        return f"{'several' if arguments[-1] is Ellipsis else len(arguments)} {many}"
-    words = {
-        float: "a number", int: "an integer", bool: "True or False", str: "a text",
-        types.NoneType: "None", Path: "a path",
-    }  # fmt: skip
-    if hint in words:
-        return words[hint]
-    kind = origin or hint
-    return "a mapping" if kind is Mapping else f"a {getattr(kind, '__name__', kind)}"
-
-
-def _is_none(hint: Any) -> bool:
-    return hint is types.NoneType

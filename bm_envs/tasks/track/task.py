@@ -4,167 +4,107 @@ Time: at frame t the robot is compared with reference frame t, and the observati
 `t + lead`, the one to be reached by the next step. An episode starts at a frame t with the robot
 put on the reference (reference state initialization) and is truncated when t reaches the clip's
 last frame.
+
+It is written once. The engine decides by its arrays whether robots are chosen by number and work is
+done for those alone (NumPy), or by mask and work is done for all (torch): `bm_envs.arrays` has the
+few verbs that differ. `who` below is numbers `[M]` or a mask `[N]`; `[M]` rows are then N.
+
+The file is longer than others because all that happens to a robot, in its order, is one story.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import functools
+import operator
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
+from bm_envs.arrays import EVERYONE, NUMPY, Array, Arrays, Generator, arrays_of
 from bm_envs.backends.base import Simulator, SimulatorConfig
-from bm_envs.errors import ConfigError, MotionError
 from bm_envs.motion.clip import Clip
 from bm_envs.motion.sampler import StartSampler
-from bm_envs.robots import g1
-from bm_envs.robots.observation_terms import CRITIC_TERMS, layout, size
-from bm_envs.rotations import dot, quat_from_euler, quat_mul, quat_rotate_inverse
+from bm_envs.robots.observation_terms import CRITIC_TERMS
+from bm_envs.rotations import namespace, quat_from_euler, quat_mul, quat_rotate_inverse
 from bm_envs.tasks.track import terms
 from bm_envs.tasks.track.config import CONTROL_DT, TrackConfig
 from bm_envs.tasks.track.kernel import Kernel
-from bm_envs.tasks.track.rows import ANCHOR, END_EFFECTORS, FEET, J, Reference, Shown
+from bm_envs.tasks.track.rows import ANCHOR, J, Reference
+from bm_envs.tasks.track.state import State
+from bm_envs.tasks.track.tables import make_tables
 
 
 @dataclasses.dataclass
 class StepResult:
     """What one step did, before any reset. `[N]` each but for `values`."""
 
-    reward: np.ndarray
-    values: np.ndarray
+    reward: Array
+    values: Array
     """`[N, R]`, the signed terms whose sum the reward is."""
     names: tuple[str, ...]
     """Of the terms, as in an environment's `info`: `reward_body_pos`, ..."""
-    terminated: np.ndarray
-    truncated: np.ndarray
-    causes: dict[str, np.ndarray]
+    terminated: Array
+    truncated: Array
+    causes: dict[str, Array]
+
+
+def _of_state(name: str) -> property:
+    """An array of the state, by the name that users know."""
+    return property(lambda self: getattr(self.state, name), doc=f"See `State.{name}`.")
 
 
 class TrackTask:
-    """Tracking of one or several clips by N robots in a simulator."""
+    """Tracking of one or several clips by N robots in a simulator.
+
+    Attributes:
+        clips: what is tracked.
+        config: every number of the task.
+        num_envs: N.
+        tables: constants, as NumPy arrays.
+        sampler: of the frames at which episodes start.
+        state: what changes, in the engine's arrays; there once a simulator is attached.
+    """
+
+    clip_id = _of_state("clip_id")
+    frame = _of_state("frame")
+    episode_step = _of_state("episode_step")
+    action = _of_state("action")
+    default_joint_pos = _of_state("default_joint_pos")
+    action_delay = _of_state("action_delay")
+    reference = _of_state("reference")
 
     def __init__(self, clips: Sequence[Clip], config: TrackConfig, num_envs: int) -> None:
-        if not clips:
-            raise MotionError("No motion was given, expected at least one.")
-        for clip in clips:
-            if abs(clip.fps * CONTROL_DT - 1.0) > 1e-6:
-                raise MotionError(
-                    f"Motion '{clip.name}' has {clip.fps:g} frames/s, expected {1 / CONTROL_DT:g}: "
-                    "the reference advances one frame a control step."
-                )
-            if clip.num_frames < 3:
-                raise MotionError(
-                    f"Motion '{clip.name}' has {clip.num_frames} frames, expected 3+."
-                )
         self.clips, self.config, self.num_envs = tuple(clips), config, num_envs
-        self._reference_table = Reference.table(clips)
-        self._shown_table = Shown.table(clips, config.lead)
-        self.clip_frames = np.array([clip.num_frames for clip in clips])
-        self._clip_start = np.concatenate([[0], np.cumsum(self.clip_frames)[:-1]])
-        self._foot_contact_table = np.concatenate([clip.foot_contact for clip in clips])
-        sampling = dataclasses.asdict(config.start)
-        self.sampler = StartSampler(self.clip_frames, fps=1 / CONTROL_DT, **sampling)
-        self._bins = np.concatenate([  # of every row of the tables
-            self.sampler.bin_of(np.full(frames, clip_id), np.arange(frames))
-            for clip_id, frames in enumerate(self.clip_frames)
-        ])  # fmt: skip
-
-        drive = config.actuation
-        as32 = lambda values, table: np.asarray(  # noqa: E731
-            table if values is None else values, np.float32
+        self.tables = tables = make_tables(clips, config)
+        self.sampler = StartSampler(
+            tables.clip_frames, fps=1 / CONTROL_DT, **dataclasses.asdict(config.start)
         )
-        self.nominal_joint_pos = as32(drive.default_joint_pos, g1.DEFAULT_JOINT_POS)
-        self.action_scale = as32(drive.action_scale, g1.ACTION_SCALE)
-        self._soft_limits = tuple(g1.soft_joint_range().T.astype(np.float32).copy())
-        self._start_range = (
-            g1.JOINT_RANGE.astype(np.float32)
-            if config.reset.joint_clip == "hard"
-            else np.stack(self._soft_limits, axis=1)
-        )
-        feet = g1.FOOT_SPHERES if config.model.feet == "spheres" else g1.FOOT_CAPSULES
-        points = [(geom, point) for geom in feet for point in (geom.start, geom.end) if point]
-        self._sole_points = np.stack([  # [2, P, 3], equally many on both feet
-            np.array([point for geom, point in points if geom.body == body], np.float32)
-            for body in g1.FOOT_BODIES
-        ])  # fmt: skip
-        self._sole_radius = feet[0].radius
-
-        self.observation_layout = layout(config.observations)
-        self.observation_size = size(config.observations)
-        self.critic_size = size(CRITIC_TERMS)
-        place = layout(CRITIC_TERMS)  # the critic's terms are all terms
-        # The policy's observation as stretches of the critic's, as long as they go.
-        self._policy_columns: list[slice] = []
-        for part in (place[name] for name in config.observations):
-            if self._policy_columns and self._policy_columns[-1].stop == part.start:
-                part = slice(self._policy_columns.pop().start, part.stop)
-            self._policy_columns.append(part)
-        noise = np.zeros(self.observation_size, np.float32)
-        for name, level in dataclasses.asdict(config.noise_level).items():
-            if name in self.observation_layout:
-                noise[self.observation_layout[name]] = level
-        noisy = np.flatnonzero(noise)
-        # The stretch that has noise; in the standard orders no other value lies in it.
-        self._noisy = slice(noisy[0], noisy[-1] + 1) if noisy.size else slice(0, 0)
-        self._noise_level = noise[self._noisy]
-        self._noise = self._noise_level, 2.0 * self._noise_level
-        self._noise_of = 1.0  # the disturbance that it is for
-        self._episode_steps = (
-            None if config.episode_s is None else max(1, round(config.episode_s / CONTROL_DT))
-        )
-
+        self.clip_frames = tables.clip_frames
+        self.nominal_joint_pos, self.action_scale = tables.nominal_joint_pos, tables.action_scale
+        self.observation_layout = tables.observation_layout
+        self.observation_size, self.critic_size = tables.observation_size, tables.critic_size
+        self.reward_names = tables.reward_names
+        self._arrays: Arrays = NUMPY
         self._kernel: Kernel | None = None
-        n = num_envs
-        self.clip_id = np.zeros(n, np.int64)
-        self.frame = np.zeros(n, np.int64)
-        self.episode_step = np.zeros(n, np.int64)
-        self.action = np.zeros((n, J), np.float32)
-        self._last_action = np.zeros((n, J), np.float32)
-        # Of two steps ago and of one, noted in a step for the rewards that want them.
-        self._older_action = np.zeros((n, J), np.float32)
-        self._last_joint_vel = np.zeros((n, J), np.float32)
-        self.default_joint_pos = np.tile(self.nominal_joint_pos, (n, 1))
-        self._next_push = np.zeros(n, np.int64)
-        # Joint targets not yet applied, the newest first, and how many steps each robot waits.
-        longest = config.randomize.action_delay if config.randomization else 0
-        self._sent = np.zeros((longest + 1, n, J), np.float32)
-        self.action_delay = np.zeros(n, np.int64)
-        self._everyone = np.arange(n)
-        # Scale of start noise, observation noise and pushes; a trainer may raise it from 0 as the
-        # policy learns.
-        self.disturbance = 1.0
-        # Scale of `failure_distance`; a trainer may change it as the policy learns.
-        self.leash = 1.0
-        # Frame t, with which the robot is compared, and frame t + lead.
-        self.reference = Reference(np.zeros((n, Reference.SIZE), np.float32))
-        self._shown = Shown(np.zeros((n, Shown.SIZE), np.float32))
-        # The anchor's place and axes at the last observation, of which targets may be made.
-        self._stale_pos = np.zeros((n, 3), np.float32)
-        self._stale_axes = np.zeros((n, 3, 3), np.float32)
-        self._row = np.zeros(n, np.int64)  # of the tables, at the present frame
-        # Of the robot's clip: its first row in the tables, and its last frame.
-        self._first_row, self._last_frame = np.zeros(n, np.int64), np.zeros(n, np.int64)
-        reward = config.rewards
-        self._widths = np.array([
-            reward.anchor_pos_std, reward.anchor_ori_std, reward.body_pos_std, reward.body_ori_std,
-            reward.body_lin_vel_std, reward.body_ang_vel_std,
-        ], np.float32)  # fmt: skip
-        names, self._options = terms.reward_names(config)
-        self._weights = np.array([getattr(reward, k) * CONTROL_DT for k in names], np.float32)
-        self._option_weights = np.array(
-            [getattr(reward, name) * CONTROL_DT for name in self._options], np.float32
-        )
-        self.reward_names = tuple(f"reward_{name}" for name in (*names, *self._options))
-        self._rule_names = terms.rule_names(config)
 
     def attach(self, simulator: Simulator) -> None:
-        """Use this simulator, built from `simulator_config`."""
+        """Use this simulator, built from `simulator_config`, for robots that have not begun."""
         self.simulator = simulator
-        self._kernel = (
-            Kernel(self, ANCHOR, np.array(END_EFFECTORS)) if Kernel.serves(self) else None
-        )
+        self._arrays = arrays_of(simulator.root_pos)
+        self._tables = self.tables.to(self._arrays)
+        self.sampler = self.sampler.to(self._arrays)
+        delay = self.config.randomize.action_delay if self.config.randomization else 0
+        self.state = State.zeros(self.num_envs, delay, self._arrays)
+        self.state.default_joint_pos[:] = self._tables.nominal_joint_pos
+        self._everyone = self._arrays.everyone(self.num_envs)
+        self._numbers = self._arrays.array(np.arange(self.num_envs))
+        self._compile()
+
+    def _compile(self) -> None:
+        """Have the arithmetic done by compiled code where there is any."""
+        self._kernel = Kernel.of(self.tables, self.state, self.simulator, self.config, self.sampler)
 
     def __getstate__(self) -> dict[str, Any]:
         return self.__dict__ | {"_kernel": None}  # it holds addresses
@@ -172,7 +112,7 @@ class TrackTask:
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
         if "simulator" in state:
-            self.attach(state["simulator"])
+            self._compile()
 
     def simulator_config(self, threads: int = 0) -> SimulatorConfig:
         """What the task needs simulated."""
@@ -183,309 +123,312 @@ class TrackTask:
             threads=threads,
         )  # fmt: skip
 
+    # --- how hard it is ------------------------------------------------------------------------
+
+    @property
+    def disturbance(self) -> Any:
+        """Scale of start noise, observation noise and pushes; a trainer may raise it from 0."""
+        return self.state.disturbance
+
+    @disturbance.setter
+    def disturbance(self, value: float) -> None:
+        self.state.disturbance = self._arrays.scale(value, self.state.disturbance)
+
+    @property
+    def failure_distance_scale(self) -> Any:
+        """Scale of `TrackConfig.failure_distance`; a trainer may change it."""
+        return self.state.failure_distance_scale
+
+    @failure_distance_scale.setter
+    def failure_distance_scale(self, value: float) -> None:
+        present = self.state.failure_distance_scale
+        self.state.failure_distance_scale = self._arrays.scale(value, present)
+
+    leash = failure_distance_scale  # its name in version 0.1
+
     # --- one episode start ---------------------------------------------------------------------
 
-    def startup(self, rng: np.random.Generator) -> None:
+    def startup(self, rng: Generator) -> None:
         """Draw what stays with a robot for its life; call once, and again when reseeded."""
         if self.config.randomization and self.config.randomize.when == "startup":
-            self._randomize(np.arange(self.num_envs), rng)
+            self._randomize(self._everyone, rng)
 
     def reset(
-        self, env_ids: np.ndarray, rng: np.random.Generator, *, clip_id: np.ndarray | None = None,
-        frame: np.ndarray | None = None,
+        self, who: Array, rng: Generator, *, clip_id: Array | None = None,
+        frame: Array | None = None,
     ) -> None:  # fmt: skip
-        """Start episodes of the robots `env_ids [M]` on the reference, with noise if configured.
+        """Start episodes of the robots `who` on the reference, with noise if configured.
 
         Args:
-            env_ids: which robots.
+            who: which robots.
             rng: source of every draw.
             clip_id: `[M]`, clips to play; drawn, or dealt out in turn where starts are `first`.
             frame: `[M]`, start frames in `[0, T - 2]`; drawn, or 0, when None.
         """
-        config, count = self.config, len(env_ids)
+        config, state, tables, on = self.config, self.state, self._tables, self._arrays
         if config.randomization and config.randomize.when == "reset":
-            self._randomize(env_ids, rng)
+            self._randomize(who, rng)
         if frame is None and clip_id is None and config.start.mode != "first":
-            clip_id, frame = self.sampler.sample(rng, count)
+            clip_id, frame = self.sampler.sample(rng, on.count(who))
         if clip_id is None:
-            clip_id = env_ids % len(self.clips)
+            clip_id = on.take(self._numbers, who) % len(self.clips)
         if frame is None:
-            frame = np.zeros(count, np.int64)
-        self.clip_id[env_ids], self.frame[env_ids] = clip_id, frame
-        self.episode_step[env_ids] = 0
-        self.action[env_ids] = 0.0
-        self._last_action[env_ids] = 0.0
-        self._draw_push_times(env_ids, rng)
-
-        start = Reference(self._reference_table[self._clip_start[clip_id] + frame])
-        root_pos, root_quat = start.body_pos[:, 0].copy(), start.body_quat[:, 0].copy()
-        lin_vel, ang_vel = start.body_lin_vel[:, 0].copy(), start.body_ang_vel[:, 0].copy()
-        joint_pos = start.joint_pos.copy()
-        if config.reset_noise:
-            noise, scale = config.reset, np.float32(self.disturbance)
-            root_pos += scale * _uniform(rng, noise.pos, (count, 3))
-            turn = scale * _uniform(rng, noise.rot, (count, 3))
-            root_quat = quat_mul(quat_from_euler(turn[:, 0], turn[:, 1], turn[:, 2]), root_quat)
-            lin_vel += scale * _uniform(rng, noise.lin_vel, (count, 3))
-            ang_vel += scale * _uniform(rng, noise.ang_vel, (count, 3))
-            joint_pos += scale * _uniform(rng, noise.joint_pos, (count, J))
-            joint_pos = np.clip(joint_pos, self._start_range[:, 0], self._start_range[:, 1])
-        qpos = np.concatenate([root_pos, root_quat, joint_pos], axis=1)
-        qvel = np.concatenate(
-            [lin_vel, quat_rotate_inverse(root_quat, ang_vel), start.joint_vel], axis=1
-        )
-        self.simulator.reset(env_ids, qpos, qvel)
-        if longest := len(self._sent) - 1:
-            self.action_delay[env_ids] = rng.integers(0, longest, count, endpoint=True)
-            self._sent[:, env_ids] = joint_pos  # until the first action gets through
+            frame = on.zeros((on.count(who),), "int64")
+        first_row = tables.clip_start[clip_id]
+        on.put(state.clip_id, who, clip_id)
+        on.put(state.frame, who, frame)
+        on.put(state.first_row, who, first_row)
+        on.put(state.last_frame, who, tables.clip_frames[clip_id] - 1)
+        for array in (state.episode_step, state.action, state.last_action):
+            on.put(array, who, 0)
+        self._draw_push_times(who, rng)
+        qpos, qvel = self._start_states(Reference(tables.reference[first_row + frame]), rng)
+        self.simulator.reset(who, qpos, qvel)
+        if longest := len(state.sent) - 1:
+            on.put(state.action_delay, who, on.integers(rng, longest, len(qpos)))
+            for sent in state.sent:
+                on.put(sent, who, qpos[:, 7:])  # until the first action gets through
         if config.reset_noise and config.reset.lift_feet:
-            depth = -self._lowest_sole_point(env_ids)
-            under = depth > 0
-            if under.any():
-                self.simulator.lift(env_ids[under], depth[under])
-        self._first_row[env_ids] = self._clip_start[clip_id]
-        self._last_frame[env_ids] = self.clip_frames[clip_id] - 1
-        self._gather(env_ids)
-        self._remember_anchor(env_ids)
+            body_pos, body_axes = self.simulator.body_pos, self.simulator.body_axes
+            height = terms.lowest_sole_point(
+                on.take(body_pos, who), on.take(body_axes, who), tables.sole_points,
+                tables.sole_radius,
+            )  # fmt: skip
+            self.simulator.lift(who, (-height).clip(min=0.0))
+        self._look_up(who)
+        self._remember_anchor(who)
+
+    def _start_states(self, start: Reference, rng: Generator) -> tuple[Array, Array]:
+        """States `qpos [M, 36]`, `qvel [M, 35]` about reference frames, see `Simulator.reset`."""
+        config, tables, count = self.config, self._tables, len(start.rows)
+        root_pos, root_quat = start.body_pos[:, 0], start.body_quat[:, 0]
+        lin_vel, ang_vel = start.body_lin_vel[:, 0], start.body_ang_vel[:, 0]
+        joint_pos = start.joint_pos
+        if config.reset_noise:
+            root_pos = root_pos + self._disturbances(rng, tables.start_pos, count, 3)
+            turn = self._disturbances(rng, tables.start_rot, count, 3)
+            root_quat = quat_mul(quat_from_euler(turn[:, 0], turn[:, 1], turn[:, 2]), root_quat)
+            lin_vel = lin_vel + self._disturbances(rng, tables.start_lin_vel, count, 3)
+            ang_vel = ang_vel + self._disturbances(rng, tables.start_ang_vel, count, 3)
+            joint_pos = joint_pos + self._disturbances(rng, config.reset.joint_pos, count, J)
+            joint_pos = joint_pos.clip(tables.start_low, tables.start_high)
+        concatenate = namespace(root_pos).concatenate
+        return (
+            concatenate([root_pos, root_quat, joint_pos], 1),
+            concatenate([lin_vel, quat_rotate_inverse(root_quat, ang_vel), start.joint_vel], 1),
+        )
 
     # --- one control step ----------------------------------------------------------------------
 
-    def step(self, action: np.ndarray) -> StepResult:
+    def step(self, action: Array) -> StepResult:
         """Apply raw actions `[N, 29]` and compare the result with the frame that was to be reached.
 
         Order: physics (everything derived is fresh when it returns) -> frame t + 1 -> anchored
         targets from the robot's present anchor -> rewards -> terminations. Nothing is reset here.
         """
-        sim = self.simulator
-        if self._options:
-            self._older_action[:] = self._last_action
-            self._last_joint_vel[:] = sim.joint_vel
-        self._last_action, self.action = self.action, self._last_action
-        self.action[:] = action
-        sim.step(self._delayed(self.default_joint_pos + self.action_scale * self.action))
+        state, tables, sim = self.state, self._tables, self.simulator
+        if tables.options:
+            state.older_action[:] = state.last_action
+            state.last_joint_vel[:] = sim.joint_vel
+        self._note(action)
+        sim.step(self._delayed(state.default_joint_pos + tables.action_scale * state.action))
         self._advance()
         diverged = sim.diverged()
-        if self._kernel is not None:
-            reward, values, failures, terminated, any_diverged = self._kernel.terms(diverged)
-            self._kernel.record()
-        else:
-            with np.errstate(over="ignore", invalid="ignore"):  # diverged robots: see below
-                reward, values, failures = self._terms()
-            terminated = functools.reduce(np.logical_or, failures, diverged)
-            any_diverged = diverged.any()
-            self.sampler.record(self._bins[self._row], terminated)
-        if self._options:
-            with np.errstate(over="ignore", invalid="ignore"):
-                more = self._optional_terms()
-            reward += more.sum(1)
-            values = np.concatenate([values, more], 1)
-        causes = {"diverged": diverged, **dict(zip(self._rule_names, failures, strict=False))}
-        truncated = self.frame >= self._last_frame
+        reward, values, failures, terminated = self._compare(diverged)
+        if tables.options:
+            more = self._optional_terms()
+            reward = reward + more.sum(1)
+            values = namespace(values).concatenate([values, more], 1)
+        causes = {"diverged": diverged, **dict(zip(tables.rule_names, failures, strict=False))}
+        truncated = state.frame >= state.last_frame
         causes["clip_end"] = truncated
-        if self._episode_steps is not None:
-            causes["time_limit"] = self.episode_step >= self._episode_steps
+        if tables.episode_steps is not None:
+            causes["time_limit"] = state.episode_step >= tables.episode_steps
             truncated = truncated | causes["time_limit"]
-        if any_diverged:
-            reward[diverged] = values[diverged] = 0.0
+        self._arrays.put(reward, diverged, 0.0)
+        self._arrays.put(values, diverged, 0.0)
         truncated = truncated & ~terminated
         return StepResult(reward, values, self.reward_names, terminated, truncated, causes)
 
-    def follow(self, action: np.ndarray) -> None:
+    def follow(self, action: Array) -> None:
         """Take note of a step under raw actions `[N, 29]` that another task did.
 
         It has the same simulator. What `observe` shows is as after `step`; nothing is compared.
         """
-        self._last_action, self.action = self.action, self._last_action
-        self.action[:] = action
+        self._note(action)
         self._advance()
 
-    def push(self, rng: np.random.Generator, allowed: np.ndarray) -> None:
+    def push(self, rng: Generator, allowed: Array) -> None:
         """Shove the robots whose time has come and which are `allowed [N]`."""
         if not self.config.pushes:
             return
-        (due,) = ((self.episode_step >= self._next_push) & allowed).nonzero()
-        if due.size:
-            level = self.config.push
-            scale = np.float32(self.disturbance)
-            lin = scale * _uniform(rng, level.lin_vel, (due.size, 3))
-            ang = scale * _uniform(rng, level.ang_vel, (due.size, 3))
-            self.simulator.push(due, lin, ang)
+        tables, on = self._tables, self._arrays
+        due = on.which((self.state.episode_step >= self.state.next_push) & allowed)
+        if on.some(due):
+            lin_vel = self._disturbances(rng, tables.push_lin_vel, on.count(due), 3)
+            ang_vel = self._disturbances(rng, tables.push_ang_vel, on.count(due), 3)
+            self.simulator.push(due, lin_vel, ang_vel)
             self._draw_push_times(due, rng)
 
-    def observe(
-        self, env_ids: np.ndarray | slice, rng: np.random.Generator | None
-    ) -> tuple[np.ndarray, np.ndarray]:
+    def observe(self, who: Array | slice, rng: Generator | None) -> tuple[Array, Array]:
         """Observations of policy, `[M, O]`, and critic, `[M, 286]`.
 
-        The policy's is noisy when configured and `rng` is given.
+        The policy's has noise when configured, unless `rng` is None. Where robots are chosen by
+        mask, `who` is `EVERYONE`.
         """
-        if self._kernel is None:
-            policy, critic = self._observations(env_ids)
+        tables = self._tables
+        if self._kernel is not None:
+            policy, critic = self._kernel.observe(None if isinstance(who, slice) else who)
         else:
-            policy, critic = self._kernel.observe(None if isinstance(env_ids, slice) else env_ids)
+            critic = self.critic_observation(who)
+            columns = [critic[:, part] for part in tables.policy_columns]
+            policy = namespace(critic).concatenate(columns, 1)
+            self._remember_anchor(who)
         if self.config.noise and rng is not None:
-            level, span = self._noise_now()
-            noise = rng.random((len(policy), level.size), dtype=np.float32)
-            noise *= span
-            noise -= level
-            policy[:, self._noisy] += noise
+            level = self.disturbance * tables.noise_level
+            policy[:, tables.noisy] += self._arrays.noise(rng, level, len(policy))
         return policy, critic
 
-    def _noise_now(self) -> tuple[np.ndarray, np.ndarray]:
-        """Half-width and width of the observation noise at the present disturbance."""
-        if self._noise_of != self.disturbance:
-            level = np.float32(self.disturbance) * self._noise_level
-            self._noise_of, self._noise = self.disturbance, (level, 2.0 * level)
-        return self._noise
+    def critic_observation(self, who: Array | slice) -> Array:
+        """What the critic sees of the present states, which has no noise. `[M, 286]`."""
+        with np.errstate(over="ignore", invalid="ignore"):  # of robots that are about to diverge
+            values = terms.observation_values(
+                self.simulator, self.state.shown, self.action, self.default_joint_pos, who
+            )
+        parts = [values[name] for name in CRITIC_TERMS]
+        return namespace(parts[0]).concatenate(parts, 1)
 
-    def reference_action(self) -> np.ndarray:
+    def reference_action(self) -> Array:
         """Raw actions whose nominal joint targets are the present frame's pose. `[N, 29]`."""
-        return (self.reference.joint_pos - self.nominal_joint_pos) / self.action_scale
+        tables = self._tables
+        return (self.reference.joint_pos - tables.nominal_joint_pos) / tables.action_scale
 
-    def tracking_errors(self) -> dict[str, np.ndarray]:
+    def tracking_errors(self) -> dict[str, Array]:
         """See `terms.tracking_errors`: of the last step, before any reset."""
         return terms.tracking_errors(self.simulator, self.reference)
 
     # --- state ---------------------------------------------------------------------------------
 
-    _STATE = (
-        "clip_id", "frame", "episode_step", "action", "_last_action", "default_joint_pos",
-        "_next_push", "_stale_pos", "_stale_axes",
-    )  # fmt: skip
-
-    def _state_names(self) -> tuple[str, ...]:
-        return (*self._STATE, "action_delay", "_sent") if len(self._sent) > 1 else self._STATE
-
     def get_state(self) -> dict[str, np.ndarray]:
         """All that a bit-exact continuation needs besides the simulator's state."""
-        state = {name: np.array(getattr(self, name)) for name in self._state_names()}
-        return state | {
-            "disturbance": np.array(self.disturbance),
-            "leash": np.array(self.leash),
-            "sampler.failures": self.sampler.failures.copy(),
-            "sampler.visits": self.sampler.visits.copy(),
+        failures, visits = self.sampler.failures, self.sampler.visits
+        return self.state.save() | {
+            "sampler.failures": np.array(NUMPY.array(failures)),
+            "sampler.visits": np.array(NUMPY.array(visits)),
         }
 
     def set_state(self, state: dict[str, np.ndarray]) -> None:
         """Continue from what `get_state` returned; the simulator must be restored already."""
-        for name in self._state_names():
-            value = getattr(self, name)
-            if value.shape != state[name].shape:
-                raise ConfigError(
-                    f"Saved environment state has {name} of shape {state[name].shape}, expected "
-                    f"{value.shape}."
-                )
-            value[:] = state[name]
-        self.disturbance = state["disturbance"].item()
-        self.leash = state["leash"].item()
-        self.sampler.failures[:] = state["sampler.failures"]
-        self.sampler.visits[:] = state["sampler.visits"]
-        self._first_row[:] = self._clip_start[self.clip_id]
-        self._last_frame[:] = self.clip_frames[self.clip_id] - 1
-        self._gather()
+        on, clip_id = self._arrays, self.state.clip_id
+        self.state.load(state, on)
+        on.put(self.sampler.failures, EVERYONE, on.array(state["sampler.failures"]))
+        on.put(self.sampler.visits, EVERYONE, on.array(state["sampler.visits"]))
+        on.put(self.state.first_row, EVERYONE, self._tables.clip_start[clip_id])
+        on.put(self.state.last_frame, EVERYONE, self._tables.clip_frames[clip_id] - 1)
+        self._look_up(EVERYONE)
 
     # --- parts ---------------------------------------------------------------------------------
 
+    def _note(self, action: Array) -> None:
+        self.state.last_action[:] = self.state.action
+        self.state.action[:] = action
+
+    def _delayed(self, targets: Array) -> Array:
+        """Of the joint targets sent, the last ones `targets [N, 29]`, those that arrive now."""
+        sent = self.state.sent
+        if len(sent) == 1:
+            return targets
+        for age in range(len(sent) - 1, 0, -1):
+            sent[age] = sent[age - 1]
+        sent[0] = targets
+        return sent[self.state.action_delay, self._numbers]
+
     def _advance(self) -> None:
         """On to the reference's next frame."""
-        self.frame += 1
-        self.episode_step += 1
-        self._gather()
+        self.state.frame += 1
+        self.state.episode_step += 1
+        self._look_up(EVERYONE)
 
-    def _delayed(self, targets: np.ndarray) -> np.ndarray:
-        """Of the joint targets sent, the last ones `targets [N, 29]`, those that arrive now."""
-        if len(self._sent) == 1:
-            return targets
-        self._sent[1:] = self._sent[:-1].copy()
-        self._sent[0] = targets
-        return self._sent[self.action_delay, self._everyone]
-
-    def _gather(self, env_ids: np.ndarray | None = None) -> None:
-        """Look up the reference at the present frame of robots `env_ids [M]`, or of all."""
-        if env_ids is not None:
-            row = self._row[env_ids] = self._first_row[env_ids] + self.frame[env_ids]
-            self.reference.rows[env_ids] = self._reference_table[row]
-            self._shown.rows[env_ids] = self._shown_table[row]
+    def _look_up(self, who: Array | slice) -> None:
+        """Look up the reference at the present frame of the robots `who`."""
+        if self._kernel is not None and isinstance(who, slice):
+            self._kernel.look_up()
             return
-        if self._kernel is not None:
-            self._kernel.gather()
-            return
+        state, tables, on = self.state, self._tables, self._arrays
+        frame, last = on.take(state.frame, who), on.take(state.last_frame, who)
         # A robot that waits for its reset may be past the end.
-        np.minimum(self.frame, self._last_frame, out=self._row)
-        self._row += self._first_row
-        self._reference_table.take(self._row, 0, self.reference.rows, "clip")
-        self._shown_table.take(self._row, 0, self._shown.rows, "clip")
+        row = namespace(frame).minimum(frame, last) + on.take(state.first_row, who)
+        on.put(state.row, who, row)
+        on.put(state.reference.rows, who, tables.reference[row])
+        on.put(state.shown.rows, who, tables.shown[row])
 
-    def _observations(self, env_ids: np.ndarray | slice) -> tuple[np.ndarray, np.ndarray]:
-        """Observations of policy and critic, without noise."""
-        with np.errstate(over="ignore", invalid="ignore"):  # of robots that are about to diverge
-            values = terms.observation_values(
-                self.simulator, self._shown, self.action, self.default_joint_pos, env_ids
-            )
-        self._remember_anchor(env_ids)
-        critic = np.concatenate([values[name] for name in CRITIC_TERMS], axis=1)
-        policy = np.concatenate([critic[:, part] for part in self._policy_columns], axis=1)
-        return policy, critic
+    def _compare(self, diverged: Array) -> tuple[Array, Array, Sequence[Array], Array]:
+        """Compare the robots with their references, and count them in the statistics of starts.
 
-    def _remember_anchor(self, env_ids: np.ndarray | slice) -> None:
-        if self.config.stale_targets:
-            self._stale_pos[env_ids] = self.simulator.body_pos[env_ids, ANCHOR]
-            self._stale_axes[env_ids] = self.simulator.body_axes[env_ids, ANCHOR]
-
-    def _terms(self) -> tuple[np.ndarray, np.ndarray, list[np.ndarray]]:
-        """Reward `[N]`, its signed terms `[N, R]`, and failures by the rules of `_rule_names`."""
-        sim, ref = self.simulator, self.reference
+        Returns:
+            Reward `[N]`; its signed terms `[N, R]`; failures by the rules of `Tables.rule_names`,
+            `[N]` each; and who is terminated, by one of them or as `diverged [N]`.
+        """
+        scale = self.failure_distance_scale
+        if self._kernel is not None:
+            compared = self._kernel.compare(diverged, scale)
+            self._kernel.record()
+            return compared
+        sim, state, tables, on = self.simulator, self.state, self._tables, self._arrays
         anchor = (
-            (self._stale_pos, self._stale_axes)
+            (state.stale_pos, state.stale_axes)
             if self.config.stale_targets
             else (sim.body_pos[:, ANCHOR], sim.body_axes[:, ANCHOR])
         )
-        values = np.stack(terms.reward_values(
-            sim, ref, self.config, action=self.action, last_action=self._last_action,
-            anchor=anchor, widths=self._widths, soft_limits=self._soft_limits,
-        ), 1).astype(np.float32)  # fmt: skip
-        reward = values @ self._weights
-        values *= self._weights
-        return reward, values, terms.failures(sim, ref, self.config, self.leash)
+        with np.errstate(over="ignore", invalid="ignore"):  # of diverged robots, whose reward is 0
+            values = on.stack(terms.reward_values(
+                sim, state.reference, self.config, action=state.action,
+                last_action=state.last_action, anchor=anchor, widths=tables.widths,
+                soft_limits=(tables.soft_low, tables.soft_high),
+            ))  # fmt: skip
+            reward = on.weighted_sum(values, tables.weights)
+            values *= tables.weights
+            failures = terms.failures(sim, state.reference, self.config, scale)
+        terminated = functools.reduce(operator.or_, failures, diverged)
+        self.sampler.record(self.sampler.row_bins[state.row], terminated)
+        return reward, values, failures, terminated
 
-    def _optional_terms(self) -> np.ndarray:
-        """The signed terms of `_options`. `[N, len]`."""
-        values = terms.optional_values(
-            self.simulator, self.config, self._options,
-            ref_contact=self._foot_contact_table[self._row], last_joint_vel=self._last_joint_vel,
-            actions=(self.action, self._last_action, self._older_action),
-        )  # fmt: skip
-        return np.stack(values, 1).astype(np.float32) * self._option_weights
+    def _optional_terms(self) -> Array:
+        """The signed terms of `Tables.options`. `[N, E]`."""
+        state, tables = self.state, self._tables
+        with np.errstate(over="ignore", invalid="ignore"):  # as above
+            values = terms.optional_values(
+                self.simulator, self.config, tables.options,
+                ref_contact=tables.foot_contact[state.row], last_joint_vel=state.last_joint_vel,
+                actions=(state.action, state.last_action, state.older_action),
+            )  # fmt: skip
+            return self._arrays.stack(values) * tables.option_weights
 
-    def _lowest_sole_point(self, env_ids: np.ndarray) -> np.ndarray:
-        """Height of the lowest point of the feet, m. `[M]`."""
-        sim = self.simulator
-        feet = list(FEET)
-        ups = sim.body_axes[env_ids][:, feet][..., 2]  # by how much each axis of a foot goes up
-        heights = sim.body_pos[env_ids][:, feet, 2:] + dot(self._sole_points, ups[:, :, None])
-        return heights.min((1, 2)) - self._sole_radius
+    def _remember_anchor(self, who: Array | slice) -> None:
+        if self.config.stale_targets:
+            on, sim = self._arrays, self.simulator
+            on.put(self.state.stale_pos, who, on.take(sim.body_pos, who)[:, ANCHOR])
+            on.put(self.state.stale_axes, who, on.take(sim.body_axes, who)[:, ANCHOR])
 
-    def _draw_push_times(self, env_ids: np.ndarray, rng: np.random.Generator) -> None:
+    def _draw_push_times(self, who: Array, rng: Generator) -> None:
         if self.config.pushes:
-            low, high = self.config.push.interval_s
-            wait = rng.uniform(low, high, len(env_ids)) / CONTROL_DT
-            self._next_push[env_ids] = self.episode_step[env_ids] + wait.astype(np.int64)
+            on, state = self._arrays, self.state
+            wait = on.uniform(rng, *self.config.push.interval_s, on.count(who)) / CONTROL_DT
+            steps = on.take(state.episode_step, who) + on.truncated(wait)
+            on.put(state.next_push, who, steps)
 
-    def _randomize(self, env_ids: np.ndarray, rng: np.random.Generator) -> None:
-        level, count = self.config.randomize, len(env_ids)
+    def _randomize(self, who: Array, rng: Generator) -> None:
+        level, tables, on, count = (
+            self.config.randomize, self._tables, self._arrays, self._arrays.count(who)
+        )  # fmt: skip
         self.simulator.randomize(
-            env_ids,
-            foot_friction=rng.uniform(*level.foot_friction, count),
-            torso_com_offset=_uniform(rng, level.torso_com, (count, 3)),
+            who,
+            foot_friction=on.uniform(rng, *level.foot_friction, count),
+            torso_com_offset=on.symmetric(rng, count, 3) * tables.torso_com,
         )
-        self.default_joint_pos[env_ids] = self.nominal_joint_pos + _uniform(
-            rng, level.joint_offset, (count, J)
-        )
+        offset = on.symmetric(rng, count, J) * level.joint_offset
+        on.put(self.state.default_joint_pos, who, tables.nominal_joint_pos + offset)
 
-
-def _uniform(
-    rng: np.random.Generator, half_width: float | Sequence[float], shape: tuple[int, ...]
-) -> np.ndarray:
-    """Uniform in `[-half_width, half_width)`, float32."""
-    level = np.asarray(half_width, np.float32)
-    return (2.0 * rng.random(shape, dtype=np.float32) - 1.0) * level
+    def _disturbances(self, rng: Generator, half_width: Array | float, *shape: int) -> Array:
+        """Uniform in plus and minus that half-width, at the present disturbance."""
+        return self.disturbance * (self._arrays.symmetric(rng, *shape) * half_width)

@@ -19,7 +19,7 @@ from bm_envs.robots import g1
 from bm_envs.rotations import Array, dot, namespace, quat_angle, turn_vectors
 from bm_envs.tasks.track import rewards, terminations
 from bm_envs.tasks.track.config import CONTROL_DT, TrackConfig
-from bm_envs.tasks.track.rows import ANCHOR, END_EFFECTORS, K, Reference
+from bm_envs.tasks.track.rows import ANCHOR, END_EFFECTORS, FEET, K, Reference
 
 RULES = {
     "train": ("anchor_pos", "anchor_ori", "ee_body_pos", "anchor_distance"),
@@ -148,11 +148,10 @@ def rule_names(config: TrackConfig) -> tuple[str, ...]:
     return names if config.failure_distance is not None else names[:3]
 
 
-def failures(sim: Simulator, ref: Reference, config: TrackConfig, leash: Any) -> list[Array]:
-    """Whether an episode has failed by each of `rule_names`. `[N]` bool each.
-
-    `leash` is a factor of `failure_distance`.
-    """
+def failures(
+    sim: Simulator, ref: Reference, config: TrackConfig, failure_distance_scale: Array | float
+) -> list[Array]:
+    """Whether an episode has failed by each of `rule_names`. `[N]` bool each."""
     if config.failure == "none":
         return []
     body = ANCHOR if config.failure == "train" else 0
@@ -161,15 +160,35 @@ def failures(sim: Simulator, ref: Reference, config: TrackConfig, leash: Any) ->
     tilt_off = terminations.tilt_off(
         sim.body_quat[:, body], ref.body_quat[:, body], config.failure_tilt
     )
-    found = [height_off[:, body], tilt_off]
+    failed = [height_off[:, body], tilt_off]
     if config.failure == "train":
         # One by one: a list of indices would have to be brought to a GPU in every step.
-        found.append(functools.reduce(operator.or_, (height_off[:, i] for i in END_EFFECTORS)))
+        failed.append(functools.reduce(operator.or_, (height_off[:, i] for i in END_EFFECTORS)))
         if config.failure_distance is not None:
-            found.append(terminations.distance_off(
-                sim.body_pos[:, ANCHOR], ref.body_pos[:, ANCHOR], config.failure_distance * leash
+            failed.append(terminations.distance_off(
+                sim.body_pos[:, ANCHOR], ref.body_pos[:, ANCHOR],
+                config.failure_distance * failure_distance_scale,
             ))  # fmt: skip
-    return found
+    return failed
+
+
+def lowest_sole_point(
+    body_pos: Array, body_axes: Array, sole_points: Array, radius: float
+) -> Array:
+    """Height of the lowest point of the feet above the ground, m. `[N]`.
+
+    Args:
+        body_pos: `[N, K, 3]`, m, world.
+        body_axes: `[N, K, 3, 3]`, axes of the links as rows, world.
+        sole_points: `[2, P, 3]`, m, centers of the spheres of both soles in the feet's axes.
+        radius: m, of the spheres.
+    """
+    heights = []
+    for foot, points in zip(FEET, sole_points, strict=True):
+        ups = body_axes[:, foot, :, 2]  # by how much each axis of the foot goes up
+        heights.append(body_pos[:, foot, 2:] + dot(points, ups[:, None]))
+    xp = namespace(body_pos)
+    return xp.amin(xp.concatenate(heights, 1), 1) - radius
 
 
 def tracking_errors(sim: Simulator, ref: Reference) -> dict[str, Array]:

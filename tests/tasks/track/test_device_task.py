@@ -11,6 +11,9 @@ import pytest
 torch = pytest.importorskip("torch")
 pytest.importorskip("mujoco_warp", reason="needs the extra warp: pip install -e '.[warp]'")
 
+from torch.utils._python_dispatch import TorchDispatchMode  # noqa: E402
+
+from bm_envs.arrays import NUMPY, Torch  # noqa: E402
 from bm_envs.backends.host import HostSimulator  # noqa: E402
 from bm_envs.motion.library import load_motion  # noqa: E402
 from bm_envs.tasks.track.config import TrackConfig  # noqa: E402
@@ -30,13 +33,7 @@ def twin(env):
     """The task in NumPy on the same robots, in the same place."""
     task = TrackTask(CLIPS, env.config, N)
     task.attach(HostSimulator(env.simulator))
-    task.default_joint_pos[:] = env.default_joint_pos.numpy()
-    for name in ("clip_id", "frame", "episode_step"):
-        getattr(task, name)[:] = getattr(env, name).numpy()
-    task.action[:], task._last_action[:] = env.action.numpy(), env._last_action.numpy()
-    task._first_row[:] = task._clip_start[task.clip_id]
-    task._last_frame[:] = task.clip_frames[task.clip_id] - 1
-    task._gather()
+    task.set_state(env.task.get_state())
     return task
 
 
@@ -57,10 +54,6 @@ def test_a_step_is_that_of_the_task_in_numpy(changes):
     for _ in range(4):
         action = rng.normal(size=(N, 29)).astype(np.float32) * 0.3
         task, state = twin(env), env.get_state()
-        task._older_action[:] = env._older_action.numpy()
-        if env.config.stale_targets:
-            task._stale_pos[:] = env._stale_pos.numpy()
-            task._stale_axes[:] = env._stale_axes.numpy()
         expected = task.step(action)
         policy, critic = task.observe(slice(None), None)
         env.set_state(state)  # the same engine went on: back to before the step
@@ -120,11 +113,11 @@ def test_a_robot_that_falls_is_recorded_and_begins_anew():
 def test_starts_are_drawn_as_the_statistics_say():
     env = device_env(start=dataclasses.replace(TrackConfig().start, mode="adaptive"))
     rng = np.random.default_rng(1)
-    host = env.task.sampler
+    host = env.sampler.to(NUMPY)
     for _ in range(50):
-        rows, failed = rng.integers(0, len(env.task._bins), N), rng.random(N) < 0.3
-        host.record(env.task._bins[rows], failed)
-        env.sampler.record(torch.from_numpy(rows), torch.from_numpy(failed))
+        bins, failed = rng.integers(0, host.num_bins, N), rng.random(N) < 0.3
+        host.record(bins, failed)
+        env.sampler.record(torch.from_numpy(bins), torch.from_numpy(failed))
     np.testing.assert_allclose(env.sampler.visits, host.visits, rtol=1e-12)
     np.testing.assert_allclose(env.sampler.failures, host.failures, rtol=1e-12)
     wanted = host.probabilities()
@@ -145,9 +138,9 @@ def test_disturbance_scales_noise_pushes_and_starts():
         env = device_env(seed=3)
         env.disturbance.fill_(level)
         obs, critic = env.reset()
-        env._next_push[:] = 0
+        env.task.state.next_push[:] = 0
         out = env.step(torch.zeros(N, 29))
-        columns = torch.cat([out.final_critic_obs[:, p] for p in env.task._policy_columns], 1)
+        columns = torch.cat([out.final_critic_obs[:, p] for p in env.task.tables.policy_columns], 1)
         spread[level] = (
             float((out.obs - columns).abs().max()),
             float(env.tracking_errors()["mpkpe_m"].max()),
@@ -176,6 +169,46 @@ def test_a_saved_environment_goes_on_with_the_same_bits():
         assert torch.equal(first, second)
     env.close()
     other.close()
+
+
+class Kernels(TorchDispatchMode):
+    """Notes the names of all that torch computes."""
+
+    def __init__(self):
+        super().__init__()
+        self.names = []
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        self.names.append(str(func))
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("mode", ["uniform", "adaptive", "first"])
+def test_a_step_is_the_same_kernels_whatever_happens(mode, monkeypatch):
+    """Which a graph must be: nothing is asked of the device, and nothing is sent there."""
+    level = dataclasses.replace(TrackConfig().randomize, when="reset", action_delay=2)
+    penalties = dict(foot_contact=-0.5, action_accel=-0.05, joint_accel=-2.5e-7)
+    env = device_env(
+        start=dataclasses.replace(TrackConfig().start, mode=mode), randomize=level,
+        rewards=dataclasses.replace(TrackConfig().rewards, **penalties), failure_distance=0.3,
+        stale_targets=True, rotate_velocity_targets=True,
+    )  # fmt: skip
+    env.reset()
+    state = env.task.state
+    env.step(torch.zeros(N, 29))
+    monkeypatch.setattr(Torch, "array", None)  # sends numbers of the host
+    steps, ends = [], []
+    for push, age in ((10**6, 0), (0, 0), (10**6, 10**6)):  # nothing, pushes, ends
+        state.next_push[:], state.episode_step[:] = push, age
+        with Kernels() as kernels:
+            out = env.step(torch.zeros(N, 29))
+        steps.append(kernels.names)
+        ends.append(int((out.terminated | out.truncated).sum()))
+    assert ends[0] == 0 and ends[2] == N, "premise: something else happened"
+    assert len(steps[0]) > 100 and steps[0] == steps[1] == steps[2]
+    waits = ("_local_scalar_dense", "nonzero", "masked_select", "_unique")
+    assert not [name for name in steps[0] if any(wait in name for wait in waits)]
+    env.close()
 
 
 def test_an_engine_with_numpy_arrays_is_refused():

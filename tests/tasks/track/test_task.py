@@ -11,9 +11,9 @@ from bm_envs.envs import TrackVectorEnv
 from bm_envs.motion.sampler import StartSampler
 from bm_envs.robots import g1
 from bm_envs.rotations import quat_axes
-from bm_envs.tasks.track import rewards, terminations
+from bm_envs.tasks.track import rewards, terminations, terms
 from bm_envs.tasks.track.config import TrackConfig
-from bm_envs.tasks.track.task import ANCHOR
+from bm_envs.tasks.track.rows import ANCHOR
 
 RNG = np.random.default_rng(0)
 N, K = 5, 14
@@ -272,6 +272,13 @@ def test_distance_rule_ends_an_episode():
     assert "anchor_distance" in causes
 
 
+def lowest_sole_point(env):
+    sim, tables = env.simulator, env.task.tables
+    return terms.lowest_sole_point(
+        sim.body_pos, sim.body_axes, tables.sole_points, tables.sole_radius
+    )
+
+
 def test_start_noise_stays_in_its_ranges_and_feet_above_the_ground():
     config = TrackConfig(pushes=False, randomization=False)
     env = TrackVectorEnv(300, "walk", config=config)
@@ -286,11 +293,11 @@ def test_start_noise_stays_in_its_ranges_and_feet_above_the_ground():
     assert (np.abs(turn).max(0) >= 0.9 * np.array([0.1, 0.1, 0.2])).all()
     np.testing.assert_allclose(sim.joint_vel, ref.joint_vel, atol=1e-6)
     # Lifted until no foot is under the ground (float32 at 1 m).
-    assert env.task._lowest_sole_point(np.arange(300)).min() > -1e-6
+    assert lowest_sole_point(env).min() > -1e-6
     free = dataclasses.replace(config, reset=dataclasses.replace(config.reset, lift_feet=False))
     sunk = TrackVectorEnv(300, "walk", config=free)
     sunk.reset(seed=0)
-    assert sunk.task._lowest_sole_point(np.arange(300)).min() < -0.01
+    assert lowest_sole_point(sunk).min() < -0.01
 
 
 def test_disturbance_scale_of_zero_is_a_quiet_start():
@@ -316,8 +323,8 @@ def test_disturbance_scale_of_zero_is_an_observation_without_noise():
         assert np.abs(difference[:, place]).max() == pytest.approx(level, rel=0.1)
 
 
-@pytest.mark.parametrize("leash, fails", [(1.0, True), (1.3, False), (np.inf, False)])
-def test_leash_scales_the_distance_at_which_an_episode_ends(leash, fails):
+@pytest.mark.parametrize("scale, fails", [(1.0, True), (1.3, False), (np.inf, False)])
+def test_the_distance_at_which_an_episode_ends_has_a_scale(scale, fails):
     config = dataclasses.replace(TrackConfig(), failure_distance=0.5, reset_noise=False)
     env = TrackVectorEnv(2, "stand", config=config, autoreset_mode="disabled")
     env.reset(seed=0)
@@ -326,7 +333,8 @@ def test_leash_scales_the_distance_at_which_an_episode_ends(leash, fails):
     ], axis=1)  # fmt: skip
     qpos[0, 1] += 0.6
     env.simulator.reset(np.arange(2), qpos, np.zeros((2, 35)))
-    env.task.leash = leash
+    env.task.failure_distance_scale = scale
+    assert env.task.leash == scale  # its name in version 0.1
     result = env.task.step(np.zeros((2, 29), np.float32))
     assert result.causes["anchor_distance"].tolist() == [fails, False]
 
@@ -389,6 +397,29 @@ def test_a_delayed_action_arrives_its_steps_later():
                 np.testing.assert_allclose(applied[t][robot], expected, atol=1e-6)
     assert {0, 1, 2} == set(np.concatenate(drawn))
     assert any((a != b).any() for a, b in zip(drawn, drawn[1:], strict=False))
+
+
+def test_saved_states_have_the_names_that_older_versions_wrote():
+    """Checkpoints of 0.1 hold them: without these keys they could not be continued."""
+    names = {
+        "clip_id", "frame", "episode_step", "action", "_last_action", "default_joint_pos",
+        "_next_push", "_stale_pos", "_stale_axes", "disturbance", "leash", "sampler.failures",
+        "sampler.visits",
+    }  # fmt: skip
+    for delay, more in ((0, set()), (2, {"action_delay", "_sent"})):
+        env = TrackVectorEnv(2, "stand", overrides={"randomize": {"action_delay": delay}})
+        env.reset(seed=0)
+        env.task.disturbance, env.task.failure_distance_scale = 0.25, 2.0
+        saved = env.task.get_state()
+        assert set(saved) == names | more
+        other = TrackVectorEnv(2, "stand", overrides={"randomize": {"action_delay": delay}})
+        other.reset(seed=1)
+        other.task.set_state(saved)
+        again = other.task.get_state()
+        for name, value in saved.items():
+            np.testing.assert_array_equal(again[name], value, err_msg=name)
+        assert (other.task.disturbance, other.task.failure_distance_scale) == (0.25, 2.0)
+        np.testing.assert_array_equal(other.task.reference.rows, env.task.reference.rows)
 
 
 # --- start sampling -------------------------------------------------------------------------------

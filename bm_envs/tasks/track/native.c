@@ -1,12 +1,13 @@
 /* The task's arithmetic of one control step, for robots on the processor.
 
-   What `tasks/track/task.py`, `rewards.py` and `terminations.py` say in NumPy, a robot at a time:
+   What `task.py`, `terms.py`, `rewards.py` and `terminations.py` say in NumPy, a robot at a time:
    those files are the definition, this one is compared with them by tests. In NumPy every operation
    is a pass over all robots, or, with one robot, mostly the cost of a call.
 
-   `native.py` loads this file's functions; all fields are eight bytes wide, so that its structure
-   and this one are laid out alike on every machine. Strides count floats from one robot to the next.
-   Inner axes are contiguous. Quaternions are w x y z; axes of a link are rows. */
+   `kernel.py` calls this file's functions; it is compiled into one library with
+   `backends/native.c`. All fields are eight bytes wide, so that the structure here and the one there
+   are laid out alike on every machine. Strides count floats from one robot to the next. Inner axes
+   are contiguous. Quaternions are w x y z; axes of a link are rows. */
 
 #include <math.h>
 #include <stdint.h>
@@ -14,13 +15,10 @@
 
 #ifdef _WIN32
 #define EXPORT __declspec(dllexport)
-/* What setuptools' Windows linker asks of an extension module; nothing imports it as one. */
-EXPORT void *PyInit__native(void) { return 0; }
 #else
 #define EXPORT __attribute__((visibility("default")))
 #endif
 
-#define VERSION 3
 #define J 29  /* joints */
 #define K 14  /* tracked bodies */
 #define REFERENCE (2 * J + 13 * K + 9)
@@ -68,36 +66,9 @@ static float bounded(float action) {
 
 static const float *at(View view, int64_t env) { return view.data + env * view.stride; }
 
-EXPORT int64_t native_version(void) { return VERSION; }
-
 EXPORT int64_t native_track_size(void) { return (int64_t)sizeof(Track); }
 
-/* target[row, j] = source[row, columns[j]], all columns in order where `columns` is null, rounded to
-   float32. */
-typedef struct {
-  const double *source;
-  int64_t source_stride;
-  const int64_t *columns;
-  int64_t num_columns;
-  float *target;
-  int64_t target_stride;
-} Cast;
-
-/* Do casts for the rows listed (for the first `count` where `rows` is null). */
-EXPORT void native_cast(const Cast *casts, int64_t num_casts, const int64_t *rows, int64_t count) {
-  for (const Cast *c = casts; c < casts + num_casts; c++)
-    for (int64_t r = 0; r < count; r++) {
-      int64_t row = rows ? rows[r] : r;
-      const double *from = c->source + row * c->source_stride;
-      float *to = c->target + row * c->target_stride;
-      if (c->columns)
-        for (int64_t j = 0; j < c->num_columns; j++) to[j] = (float)from[c->columns[j]];
-      else
-        for (int64_t j = 0; j < c->num_columns; j++) to[j] = (float)from[j];
-    }
-}
-
-/* Rows of the reference at each robot's present frame, as `TrackTask._gather`. */
+/* Rows of the reference at each robot's present frame, as `TrackTask` looks them up. */
 EXPORT void native_gather(const Track *t) {
   for (int64_t env = 0; env < t->num_envs; env++) {
     int64_t frame = t->frame[env] < t->last_frame[env] ? t->frame[env] : t->last_frame[env];
@@ -125,7 +96,7 @@ static void turn(float c, float s, const float *vector, float *turned) {
   turned[2] = vector[2];
 }
 
-/* Signed rewards and failures of every robot against its reference row: `TrackTask._terms`. A robot
+/* Signed rewards and failures of every robot against its reference row: as `TrackTask` compares them. A robot
    is terminated by any failure or by divergence. Returns how many have diverged. */
 EXPORT int64_t native_terms(const Track *t) {
   int64_t n = t->num_envs, num_diverged = 0;

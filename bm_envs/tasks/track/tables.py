@@ -1,0 +1,207 @@
+"""What the tracking task knows before its first step, made once from clips and configuration."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from bm_envs.arrays import NUMPY, Array, Arrays
+from bm_envs.errors import MotionError
+from bm_envs.motion.clip import Clip
+from bm_envs.robots import g1
+from bm_envs.robots.observation_terms import CRITIC_TERMS, layout, size
+from bm_envs.tasks.track import terms
+from bm_envs.tasks.track.config import CONTROL_DT, TrackConfig
+from bm_envs.tasks.track.rewards import TRACKED
+from bm_envs.tasks.track.rows import Reference, Shown
+
+
+@dataclass(frozen=True)
+class Tables:
+    """Constants of one tracking task.
+
+    F frames of all C clips, one clip after the other; J = 29 joints in the robot table's order; R
+    rewards that always count and E that were given a weight; L values of the policy's observation
+    that have noise. Arrays are float32, or int64 where they count, and nobody writes into them.
+    """
+
+    reference: Array
+    """`[F, Reference.SIZE]`, what robots are compared with in each frame."""
+    shown: Array
+    """`[F, Shown.SIZE]`, what observations show in each frame."""
+    foot_contact: Array
+    """`[F, 2]` bool, feet of the reference that are on the ground."""
+    clip_start: Array
+    """`[C]`, the first frame of each clip."""
+    clip_frames: Array
+    """`[C]`, number of frames of each clip."""
+
+    nominal_joint_pos: Array
+    """`[J]`, rad, joint targets of an action of zero."""
+    action_scale: Array
+    """`[J]`, rad per unit of action."""
+    soft_low: Array
+    """`[J]`, rad; a joint below is penalized."""
+    soft_high: Array
+    """`[J]`, rad; a joint above is penalized."""
+    start_low: Array
+    """`[J]`, rad, the least joint angles of a start with noise."""
+    start_high: Array
+    """`[J]`, rad, the greatest."""
+    sole_points: Array
+    """`[2, P, 3]`, m, of each foot in its own axes, centers of the spheres of its sole."""
+    sole_radius: float
+    """m, of those spheres."""
+
+    start_pos: Array
+    """`[3]`, m, half-widths of the noise of a start: the root's position."""
+    start_rot: Array
+    """`[3]`, rad: its roll, pitch and yaw."""
+    start_lin_vel: Array
+    """`[3]`, m/s: its velocity, world axes."""
+    start_ang_vel: Array
+    """`[3]`, rad/s: its angular velocity, world axes."""
+    push_lin_vel: Array
+    """`[3]`, m/s, half-widths of a push, world axes."""
+    push_ang_vel: Array
+    """`[3]`, rad/s."""
+    torso_com: Array
+    """`[3]`, m, half-widths of the shift of the torso's center of mass."""
+
+    observation_layout: dict[str, slice]
+    """Where each term stands in the policy's observation."""
+    observation_size: int
+    critic_size: int
+    policy_columns: tuple[slice, ...]
+    """The policy's observation as stretches of the critic's, which has all terms."""
+    noisy: slice
+    """The stretch of the policy's observation that has noise."""
+    noise_level: Array
+    """`[L]`, half-widths of that noise, each in its term's unit."""
+
+    widths: Array | tuple[float, ...]
+    """`[6]`, of the rewards `rewards.TRACKED`."""
+    weights: Array
+    """`[R]`, of the rewards that always count, a step."""
+    options: tuple[str, ...]
+    """Names of the E rewards that were given a weight."""
+    option_weights: Array
+    """`[E]`, a step."""
+    reward_names: tuple[str, ...]
+    """Of all R + E, as in an environment's `info`: `reward_body_pos`, ..."""
+    rule_names: tuple[str, ...]
+    """Of the rules by which an episode fails."""
+    episode_steps: int | None
+    """Control steps of an episode; None: as many as the clip has."""
+
+    def to(self, arrays: Arrays) -> Tables:
+        """The same tables in arrays of a library."""
+        if arrays is NUMPY:
+            return self
+        made = {
+            name: arrays.array(value)
+            for name, value in vars(self).items()
+            if isinstance(value, np.ndarray)
+        }
+        # Numbers are arguments of a device's kernels, where an array of one would be read first.
+        made["widths"] = tuple(map(float, self.widths))
+        return dataclasses.replace(self, **made)
+
+
+def make_tables(clips: Sequence[Clip], config: TrackConfig) -> Tables:
+    """The tables of a task, as NumPy arrays.
+
+    Raises:
+        MotionError: there is no clip, or one that cannot be tracked.
+    """
+    _check(clips)
+    frames = np.array([clip.num_frames for clip in clips])
+    soft_low, soft_high = g1.soft_joint_range().T.astype(np.float32).copy()
+    hard = config.reset.joint_clip == "hard"
+    start_low, start_high = g1.JOINT_RANGE.T.astype(np.float32) if hard else (soft_low, soft_high)
+    drive, start, push = config.actuation, config.reset, config.push
+    feet = g1.FOOT_SPHERES if config.model.feet == "spheres" else g1.FOOT_CAPSULES
+    reward, (names, options) = config.rewards, terms.reward_names(config)
+    noisy, noise_level = _noise(config)
+    return Tables(
+        reference=Reference.table(clips), shown=Shown.table(clips, config.lead),
+        foot_contact=np.concatenate([clip.foot_contact for clip in clips]),
+        clip_start=np.concatenate([[0], np.cumsum(frames)[:-1]]), clip_frames=frames,
+        nominal_joint_pos=_numbers(drive.default_joint_pos, g1.DEFAULT_JOINT_POS),
+        action_scale=_numbers(drive.action_scale, g1.ACTION_SCALE),
+        soft_low=soft_low, soft_high=soft_high, start_low=start_low, start_high=start_high,
+        sole_points=_sole_points(feet), sole_radius=feet[0].radius,
+        start_pos=_numbers(start.pos), start_rot=_numbers(start.rot),
+        start_lin_vel=_numbers(start.lin_vel), start_ang_vel=_numbers(start.ang_vel),
+        push_lin_vel=_numbers(push.lin_vel), push_ang_vel=_numbers(push.ang_vel),
+        torso_com=_numbers(config.randomize.torso_com),
+        observation_layout=layout(config.observations),
+        observation_size=size(config.observations), critic_size=size(CRITIC_TERMS),
+        policy_columns=_policy_columns(config.observations),
+        noisy=noisy, noise_level=noise_level,
+        widths=_numbers([getattr(reward, f"{name}_std") for name in TRACKED]),
+        weights=_numbers([getattr(reward, name) * CONTROL_DT for name in names]),
+        options=options,
+        option_weights=_numbers([getattr(reward, name) * CONTROL_DT for name in options]),
+        reward_names=tuple(f"reward_{name}" for name in (*names, *options)),
+        rule_names=terms.rule_names(config),
+        episode_steps=(
+            None if config.episode_s is None else max(1, round(config.episode_s / CONTROL_DT))
+        ),
+    )  # fmt: skip
+
+
+def _check(clips: Sequence[Clip]) -> None:
+    if not clips:
+        raise MotionError("No motion was given, expected at least one.")
+    for clip in clips:
+        if abs(clip.fps * CONTROL_DT - 1.0) > 1e-6:
+            raise MotionError(
+                f"Motion '{clip.name}' has {clip.fps:g} frames/s, expected {1 / CONTROL_DT:g}: "
+                "the reference advances one frame a control step."
+            )
+        if clip.num_frames < 3:
+            raise MotionError(f"Motion '{clip.name}' has {clip.num_frames} frames, expected 3+.")
+
+
+def _numbers(values: Sequence[float] | None, otherwise: np.ndarray | None = None) -> np.ndarray:
+    """The values, float32, or the others where there are none."""
+    return np.asarray(otherwise if values is None else values, np.float32)
+
+
+def _sole_points(feet: Sequence[g1.Geom]) -> np.ndarray:
+    """Ends of the feet's shapes, equally many on both feet. `[2, P, 3]`."""
+    points = [(geom, point) for geom in feet for point in (geom.start, geom.end) if point]
+    return np.stack([
+        np.array([point for geom, point in points if geom.body == body], np.float32)
+        for body in g1.FOOT_BODIES
+    ])  # fmt: skip
+
+
+def _policy_columns(names: Sequence[str]) -> tuple[slice, ...]:
+    """Stretches of the critic's observation, each as long as it goes, that make the policy's."""
+    place = layout(CRITIC_TERMS)
+    columns: list[slice] = []
+    for part in (place[name] for name in names):
+        if columns and columns[-1].stop == part.start:
+            part = slice(columns.pop().start, part.stop)
+        columns.append(part)
+    return tuple(columns)
+
+
+def _noise(config: TrackConfig) -> tuple[slice, np.ndarray]:
+    """The stretch of the policy's observation that has noise, and the half-widths there.
+
+    In the standard orders no value without noise lies in it.
+    """
+    place = layout(config.observations)
+    level = np.zeros(size(config.observations), np.float32)
+    for name, half_width in dataclasses.asdict(config.noise_level).items():
+        if name in place:
+            level[place[name]] = half_width
+    noisy = np.flatnonzero(level)
+    where = slice(noisy[0], noisy[-1] + 1) if noisy.size else slice(0, 0)
+    return where, level[where]
