@@ -46,11 +46,17 @@ WIDTH, HEIGHT, GAP_X, GAP_Y, MARGIN = 176, 50, 18, 40, 16
 
 
 def room_of(module: str) -> str:
-    """The room of a dotted name inside the package; "" for what every room may use."""
+    """The room of a dotted name inside the package; "" for what every room may use.
+
+    `tasks` is a house of two rooms; a module that stands beside them is used by both.
+    """
     first, _, rest = module.partition(".")
     if first in SHARED or not first:
         return ""
-    return f"{first}.{rest.partition('.')[0]}" if first == "tasks" and rest else first
+    if first != "tasks":
+        return first
+    room = rest.partition(".")[0]
+    return f"tasks.{room}" if (ROOT / "bm_envs" / "tasks" / room).is_dir() and room else ""
 
 
 def imported(path: Path) -> set[str]:
@@ -76,7 +82,6 @@ def graph() -> dict[str, set[str]]:
         # `peers` run among other projects' packages, and import nothing of ours.
         files = [path for path in (ROOT / folder).rglob("*.py") if path.parent.name != "peers"]
         rooms[folder] = set().union(*map(imported, files))
-    rooms.pop("tasks", None)  # the package that holds two rooms
     return {room: {name for name in names if name in rooms} for room, names in rooms.items()}
 
 
