@@ -17,9 +17,14 @@ and `machine`; of one that failed, in their place, `error`.
 
 from __future__ import annotations
 
+import ctypes
 import importlib
+import os
+import signal
+import subprocess
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -28,11 +33,12 @@ from tyro.conf import UseAppendAction, arg
 
 from bm_envs import cli
 from bm_envs.errors import BMError, ConfigError
-from bm_envs.learning.folder import FolderHeld
+from bm_envs.learning.folder import FolderHeld, claim_folder
 from bm_envs.policy import training_figures
 
 SCRIPT = Path(__file__).resolve().parent.parent / "algos" / "ppo_track.py"
-PATIENCE_S = 60.0  # with another process in a run's folder
+PATIENCE_S = 60.0  # how long a run waits for another process that still works in its folder
+PR_SET_PDEATHSIG = 1  # of Linux, `man 2 prctl`
 
 
 @dataclass(frozen=True)
@@ -64,28 +70,53 @@ class Config:
             raise ConfigError("cpus must be 1 or more, workers and retries 0 or more.")
 
 
-def train(arguments: list[str]) -> None:
-    """One run, inside the process of a worker: it dies with it, and nobody resumes it twice.
+def _dies_with_its_parent() -> Callable[[], None] | None:
+    """What a child process calls before its program, so that it is killed when its parent ends.
+
+    Only Linux has this. Elsewhere the training of a worker that was killed goes on to its end, and
+    keeps its folder for as long.
+    """
+    if sys.platform != "linux":
+        return None
+    prctl = ctypes.CDLL(None).prctl  # loaded here: little is safe between fork and exec
+    return lambda: prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+def wait_until_free(folder: Path) -> None:
+    """Wait for the trainer of a sweep that was killed, which ends within seconds.
 
     Raises:
-        BMError: the script refused its flags, or something it was given.
+        FolderHeld: another process still works in the folder after `PATIENCE_S`.
     """
-    sys.path.insert(0, str(SCRIPT.parent))
-    script = importlib.import_module(SCRIPT.stem)
-    try:
-        config = cli.parse(script.Config, script.PRESETS, arguments)
-    except SystemExit:
-        flags = " ".join(arguments)
-        raise ConfigError(f"'{flags}' asks for help, expected flags of a run.") from None
     began = time.monotonic()
     while True:
         try:
-            return script.main(config)
+            with claim_folder(folder, "--run-dir", ()):
+                return
         except FolderHeld:
-            # By the worker of a sweep that was killed, which ends when it finds that out.
             if time.monotonic() - began > PATIENCE_S:
                 raise
             time.sleep(1.0)
+
+
+def train(folder: Path, arguments: list[str]) -> None:
+    """One run in a process that ends with this worker, so that nobody resumes the run twice.
+
+    Raises:
+        BMError: the script refused its flags or its input, or it failed.
+    """
+    wait_until_free(folder)
+    done = subprocess.run(
+        [sys.executable, str(SCRIPT), *arguments], capture_output=True, text=True, errors="replace",
+        preexec_fn=_dies_with_its_parent(),
+    )  # fmt: skip
+    if done.returncode < 0:
+        # A signal ended the trainer. This worker ends by the same one, which Ray sees: it gives the
+        # run to another worker.
+        os.kill(os.getpid(), -done.returncode)
+    if done.returncode:
+        lines = done.stderr.strip().splitlines() or [f"it ended with status {done.returncode}"]
+        raise BMError(lines[-1].removeprefix("error: "))
 
 
 def run_name(motion: str, seed: int, flags: str) -> str:
@@ -142,7 +173,7 @@ def main(config: Config) -> int:
             motion, seed, flags = grid[index]
             arguments = ["--motion", motion, "--seed", str(seed), "--run-dir", str(folders[index]),
                          "--threads", str(config.cpus), "--resume", *flags.split()]  # fmt: skip
-            waiting[remote.remote(arguments)] = index
+            waiting[remote.remote(folders[index], arguments)] = index
         while waiting:
             [done], _ = ray.wait(list(waiting), num_returns=1)
             index = waiting.pop(done)
