@@ -21,7 +21,8 @@ of fault:
 
 `examples` has up to three sentences of those that were wrong.
 
-The file is long because most of it is a table of inputs; read `attempt`, `Row` and `main` first.
+One file because most of it is a table of inputs, and no script may import another; read `attempt`,
+`Row` and `main` first.
 """
 
 from __future__ import annotations
@@ -914,11 +915,18 @@ def rollouts(count: int, rng: np.random.Generator) -> Iterator[Inputs]:
     """Shards of roll-outs and their manifests."""
     from bm_envs.diffusion import rollouts as stored
 
-    shapes = stored._SHAPES  # of the arrays: (shape, per step, type)
-    arrays = {
-        name: np.zeros((2, 5, *shape) if per_step else (2, *shape), kind)
-        for name, (shape, per_step, kind) in shapes.items()
-    }
+    episodes, steps, joints = 2, 5, g1.NUM_JOINTS
+
+    def zeros(*shape: int, kind: type = np.float32) -> np.ndarray:
+        return np.zeros((episodes, *shape), kind)
+
+    written = stored.Rollouts(
+        qpos=zeros(steps, 7 + joints), qvel=zeros(steps, 6 + joints),
+        action=zeros(steps, joints), executed=zeros(steps, joints), pushed=zeros(steps, kind=bool),
+        clip=zeros(kind=np.int64), frame=zeros(kind=np.int64), noise=zeros(),
+        delay=zeros(kind=np.int64), joint_offset=zeros(joints), length=zeros(kind=np.int64),
+    )  # fmt: skip
+    arrays = vars(written)
     good = _npz(arrays)
     first = next(iter(arrays))
     wrong = [

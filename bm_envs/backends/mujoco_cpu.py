@@ -135,6 +135,16 @@ class MujocoSimulator:
         self._start_engine()
         self.set_state(state)
 
+    def leave_engine_to_parent(self) -> None:
+        """In a forked child: the engine's threads exist in the parent alone.
+
+        A batch waits for its threads when it is deleted. So the child keeps this one for its whole
+        life, also when nobody uses the simulator any more, and starts another at the next call.
+        """
+        if self._usable and self._batch.nthread > 1:
+            ctypes.pythonapi.Py_IncRef(ctypes.py_object(self._batch))
+            self._usable = False
+
     def __reduce__(self) -> tuple[Any, ...]:
         return _revived, (self.config, None if self._closed else self.get_state())
 
@@ -290,15 +300,8 @@ def _revived(config: SimulatorConfig, state: dict[str, np.ndarray] | None) -> Mu
 
 
 def _after_fork() -> None:
-    """In the child: the threads of its engines are only in the parent.
-
-    A batch that goes waits for its threads. So these stay for the child's life, those included that
-    nobody uses any more and that would be collected there.
-    """
     for simulator in _alive:
-        if simulator._usable and simulator._batch.nthread > 1:
-            ctypes.pythonapi.Py_IncRef(ctypes.py_object(simulator._batch))
-            simulator._usable = False
+        simulator.leave_engine_to_parent()
 
 
 if hasattr(os, "register_at_fork"):

@@ -295,7 +295,6 @@ REACHES: dict[str, set[str]] = {
     },
     "bm_envs/learning/robots": {"_clip_frames", "_clip_start", "_first_row", "_last_frame"},
     "algos/wm_track": {"_foot_contact_table", "_reference_table"},
-    "benchmarks/reliability": {"_SHAPES"},
 }  # fmt: skip
 # Not ours: members of named tuples, and tqdm's clock.
 OF_OTHERS = {"_asdict", "_fields", "_make", "_replace"}
