@@ -3,7 +3,7 @@
     python benchmarks/leaderboard.py --results benchmarks/results --out benchmarks/leaderboard
     python benchmarks/leaderboard.py --results submitted --out page --verify 5
 
-Every `*.json` under `--results` is checked first (`bm_envs/results.py`). One that does not keep to
+Every `*.json` under `--results` is checked first (`bm_envs/results/`). One that does not keep to
 its kind is refused in one sentence with exit status 2, and nothing is written. A video beside a
 result file, `NAME.mp4` or `NAME_MOTION.mp4` (`.webm` too) beside `NAME.json`, is linked; characters
 of a motion's name other than letters and digits are `_` there.

@@ -298,7 +298,7 @@ REACHES: dict[str, set[str]] = {
 }  # fmt: skip
 # Not ours: members of named tuples, and tqdm's clock.
 OF_OTHERS = {"_asdict", "_fields", "_make", "_replace"}
-OF_OTHERS_IN = {"bm_envs/cli": {"_time"}}
+OF_OTHERS_IN = {"bm_envs/cli/terminal": {"_time"}}
 
 
 def is_private(name):
