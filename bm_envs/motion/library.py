@@ -8,7 +8,7 @@
 | `dance1_subject2`, `dance1` | LAFAN1 retargeted to the G1: `BM_DATA_DIR/lafan1_g1`, then the Hub |
 | `g1_moves/M_Move19` | G1 Moves: `BM_DATA_DIR/g1_moves` |
 | any other `NAME` | `BM_DATA_DIR/NAME.npz`, `.csv` or `.pkl` |
-| `some/file.npz`, `.csv`, `.pkl`, `.pkl#NAME` | the file (`formats.py`); it wins over a name |
+| `some/file.npz`, `.csv`, `.pkl`, `.pkl#NAME` | the file (`formats/`); it wins over a name |
 
 A LAFAN1 name without its subject is the lowest-numbered subject there is. `NAME[10:20]` keeps
 seconds 10 to 20 of any of them, and either end may be left out. Files of the two public sets are
