@@ -4,7 +4,7 @@
 
 Both solve the same targets with the same costs, frame by frame, each from the one before, and stop
 at the same step size or number of steps. `mink` finds a step under the joints' limits as a
-quadratic program (solver DAQP). `newton` is the step of `bm_envs/motion/procedural.py` with more
+quadratic program (solver DAQP). `newton` is the step of `bm_envs/motion/whole_body.py` with more
 tasks than legs: MuJoCo's Jacobians, damped least squares, then joints cut off at their limits.
 
 Rows: `solver, motion, frames, cpu_s, frames_per_s` (of processor time), `cost` (mean over the

@@ -14,7 +14,7 @@
    smoothed and solved once more near it, since smoothing moves the feet.
 
 Why mink: `benchmarks/retarget_solvers.py` compares it with a damped Newton step like that of
-`bm_envs/motion/procedural.py` on the same targets.
+`bm_envs/motion/whole_body.py` on the same targets.
 
 Units: m, rad, s.
 """
@@ -31,7 +31,7 @@ from bm_envs.errors import MotionError
 from bm_envs.motion import footing
 from bm_envs.motion.bvh import PersonMotion
 from bm_envs.motion.clip import Clip, clip_from_states
-from bm_envs.motion.procedural import smooth
+from bm_envs.motion.gait import smooth
 from bm_envs.motion.skeletons import SIDES, Body, Mapping, Up, body_motion
 from bm_envs.robots import g1, kinematics, mjcf
 
