@@ -20,6 +20,8 @@ a robot moves, hence the tolerances:
               within 10 %
     both      normalized_return within 0.05; clip_s and the motion's SHA-256 the same (of motions
               made when asked for: the length)
+
+One file because only tables of checked files are written, by the command that checked them.
 """
 
 from __future__ import annotations

@@ -33,10 +33,11 @@ from tyro.conf import FlagCreatePairsOff, Positional, arg
 
 from bm_envs import cli
 from bm_envs.deploy import envelope, unitree_topics
-from bm_envs.deploy.controller import Controller, ControllerConfig, Motion, damped
+from bm_envs.deploy.controller import Controller, ControllerConfig, damped
 from bm_envs.deploy.envelope import Stream
 from bm_envs.deploy.guard import Guard
 from bm_envs.deploy.process import Signals, Voice, open_streams
+from bm_envs.deploy.reference import Motion
 from bm_envs.errors import ConfigError
 from bm_envs.policy import load_policy
 from bm_envs.robots import g1

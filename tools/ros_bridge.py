@@ -40,7 +40,8 @@ import numpy as np
 from tyro.conf import Positional, arg
 
 from bm_envs import rotations as rot
-from bm_envs.deploy.controller import Controller, ControllerConfig, Motion
+from bm_envs.deploy.controller import Controller, ControllerConfig
+from bm_envs.deploy.reference import Motion
 from bm_envs.deploy.robot import SENSOR_DT, RobotConfig, SimulatedRobot
 from bm_envs.errors import BackendUnavailable, ConfigError
 from bm_envs.policy import CONTROL_DT, load_policy

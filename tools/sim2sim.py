@@ -33,7 +33,8 @@ import numpy as np
 from tyro.conf import FlagCreatePairsOff, Positional, arg
 
 from bm_envs import rotations as rot
-from bm_envs.deploy.controller import Alignment, Controller, ControllerConfig, Motion
+from bm_envs.deploy.controller import Controller, ControllerConfig
+from bm_envs.deploy.reference import Alignment, Motion
 from bm_envs.deploy.robot import SENSOR_DT, RobotConfig, SimulatedRobot
 from bm_envs.errors import ConfigError
 from bm_envs.policy import CONTROL_DT, Policy, load_policy

@@ -3,7 +3,8 @@
 `check_policy` holds a policy to it before the first command, `Envelope` each reading (`look`,
 `compare`) and each command (`bound`); `Stream` judges the order and age of states. `rows` is the
 whole as a table, which `tools/deploy.py` prints and `docs/deployment.md` shows. Nothing here knows
-a simulator or a transport.
+a simulator or a transport. One file because every bound, and the check that holds to it, is to be
+read in one place.
 
 On the bounds of targets. Published deployments send targets as the policy asks for them:
 unitree_rl_lab has `clip: null` (deploy.yaml of its mimic policies) and RoboJuDo left its clipping

@@ -3,7 +3,8 @@
 Messages are those of the IDL module `unitree_hg` (35 motor slots, of which the G1 uses the first 29
 in the order of our table). Field names, types, the size of the C structures and the check sum are
 facts of unitreerobotics/unitree_sdk2_python (`idl/unitree_hg`, `utils/crc.py`); the code is ours.
-Nothing here has spoken to a robot yet.
+Nothing here has spoken to a robot yet. One file because messages, check sum and topics are one
+protocol.
 """
 
 # No `from __future__ import annotations` here: the package reads the types of the fields. Those of

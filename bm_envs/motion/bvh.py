@@ -10,6 +10,7 @@ which way the skeleton faces are not in the file: `bm_envs/motion/skeletons.py` 
 
 An `End Site` has an offset and no channels. It is no joint of the tree, but a mapping may name it:
 `LeftToe_end` is the one of `LeftToe` (a second is `LeftToe_end2`), and `with_ends` makes it one.
+One file because it reads one format; it is long because a file may be malformed in many ways.
 """
 
 from __future__ import annotations

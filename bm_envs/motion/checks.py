@@ -13,8 +13,8 @@ the joints' range. A motion whose cost is large while the same numbers read in a
 a motion of small cost is refused, and the other way is its likely cause. Where no other way is
 better the motion is only strange, and passes.
 
-`RULES` is what is looked at; `docs/motions.md` shows it. The file is long because every refusal
-tells its figure, its likely cause and the way out.
+`RULES` lists what is looked at; `docs/motions.md` shows it. One file because it is the one gate;
+it is long because every refusal says its figure, its likely cause and the way out.
 """
 
 from __future__ import annotations

@@ -4,7 +4,8 @@ The NPZ holds the keys, shapes and types of whole_body_tracking's motion files (
 `joint_pos`, `joint_vel`, `body_pos_w`, `body_quat_w`, `body_lin_vel_w`, `body_ang_vel_w`), so its
 tools and mjlab's read it, and adds what those files leave out: `joint_names`, `body_names`,
 `foot_contact [T, 2]`, `velocity_point`, `name`, `source`, `licence`.
-Source: `whole_body_tracking : scripts/csv_to_npz.py`.
+Source: `whole_body_tracking : scripts/csv_to_npz.py`. One file because a clip's arrays and the keys
+of its file are one table (`ARRAY_SHAPES`).
 
 Order. A file of Isaac Lab is breadth first, one of MuJoCo depth first, and without names no key
 says which. So values are mapped to the project's order by the names in the file, or, without names,

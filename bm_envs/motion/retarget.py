@@ -16,7 +16,7 @@
 Why mink: `benchmarks/retarget_solvers.py` compares it with a damped Newton step like that of
 `bm_envs/motion/whole_body.py` on the same targets.
 
-Units: m, rad, s.
+Units: m, rad, s. One file because targets and solver are two halves of one computation.
 """
 
 from __future__ import annotations

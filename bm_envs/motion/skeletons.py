@@ -2,8 +2,8 @@
 
 `body_motion` takes a motion and its joints that are parts of the body (`mappings.py`), and gives
 positions and orientations that no longer depend on the file's axes: z up, the floor at 0, in the
-file's unit of length. The three questions are in one file since each is answered from the others'
-figures, and with the same bounds (ours).
+file's unit of length. One file because each of the three questions is answered from the figures of
+the others, and with the same bounds (ours).
 
 **Which axis is up.** What says so first: the layout of the file (AMASS: z), then the rest pose if
 it stands along an axis, then the mapping. The motion is the second witness: from the feet to the

@@ -13,8 +13,8 @@ import numpy as np
 
 from bm_envs.cli import file_sha256, read_json, shortened
 from bm_envs.errors import BMError, BMWarning, PolicyError, unknown_name
-from bm_envs.policy import foreign
 from bm_envs.policy import graph as graph_files
+from bm_envs.policy import holosoma, unitree
 from bm_envs.policy.description import check_description
 from bm_envs.policy.resolve import TRACKER, from_hub, resolve_file
 from bm_envs.policy.session import (
@@ -124,11 +124,11 @@ class Policy:
         for name, table in tables.items():
             if not np.isfinite(table).all():
                 raise PolicyError(f"{self.path}: {name} of its motion is not finite throughout.")
-        if self._motion_outputs.keys() == foreign.HOLOSOMA_OUTPUTS.keys():
+        if self._motion_outputs.keys() == holosoma.HOLOSOMA_OUTPUTS.keys():
             if (np.abs(tables["ref_quat_xyzw"]).max(axis=1) < 1e-3).any():
                 raise PolicyError(f"{self.path}: ref_quat_xyzw of its motion holds a zero.")
             names = self.spec.joint_names, self.spec.body_names
-            return foreign.holosoma_motion(tables, *names, CONTROL_DT)
+            return holosoma.holosoma_motion(tables, *names, CONTROL_DT)
         return tables
 
     def _check_motion_cost(self, frames: int) -> None:
@@ -287,14 +287,14 @@ def load_policy(
     try:
         metadata = _metadata(model)
         outputs = MOTION_OUTPUTS
-        if foreign.is_holosoma(metadata):
+        if holosoma.is_holosoma(metadata):
             widths = {
                 v.name: v.type.tensor_type.shape.dim[-1].dim_value
                 for v in model.graph.input
                 if v.type.tensor_type.shape.dim
             }
-            metadata, note = foreign.holosoma_metadata(metadata, widths, given)
-            outputs = foreign.HOLOSOMA_OUTPUTS
+            metadata, note = holosoma.holosoma_metadata(metadata, widths, given)
+            outputs = holosoma.HOLOSOMA_OUTPUTS
             if note:
                 warnings.warn(f"{path}: {note}.", BMWarning, stacklevel=2)
         metadata |= given
@@ -312,7 +312,7 @@ def _metadata(model: Any) -> dict[str, Any]:
     """The file's metadata; a key that matters and stands there twice is refused."""
     found: dict[str, Any] = {}
     for entry in model.metadata_props:
-        if entry.key in found and entry.key in (*KNOWN_KEYS, *foreign.HOLOSOMA_KEYS):
+        if entry.key in found and entry.key in (*KNOWN_KEYS, *holosoma.HOLOSOMA_KEYS):
             raise PolicyError(f"the metadata hold {entry.key} twice.")
         found[entry.key] = entry.value
     return found
@@ -379,7 +379,7 @@ def _check_interface(
 
 def _read_config(path: Path) -> dict[str, Any]:
     if path.suffix.lower() in (".yaml", ".yml"):
-        return foreign.read_deploy_yaml(path, CONTROL_DT)
+        return unitree.read_deploy_yaml(path, CONTROL_DT)
     value = read_json(path, PolicyError)
     if not isinstance(value, dict):
         raise PolicyError(f"{path}: holds no object, expected keys as in the ONNX metadata.")

@@ -15,7 +15,7 @@ import numpy as np
 
 from bm_envs.cli import shortened
 from bm_envs.errors import PolicyError, unknown_name
-from bm_envs.policy import foreign
+from bm_envs.policy import holosoma, unitree
 from bm_envs.robots import g1, observation_terms
 from bm_envs.robots.observation_terms import POLICY_TERMS, TERMS
 
@@ -25,8 +25,8 @@ OBSERVATION_ALIASES = {
     # motion_tracking_controller, MotionOnnxPolicy.cpp
     "motion_ref_pos_b": "motion_anchor_pos_b",
     "motion_ref_ori_b": "motion_anchor_ori_b",
-    **foreign.UNITREE_TERMS,
-    **foreign.HOLOSOMA_TERMS,
+    **unitree.UNITREE_TERMS,
+    **holosoma.HOLOSOMA_TERMS,
 }
 MOTION_OUTPUTS: dict[str, tuple[int, ...]] = {  # shape of one frame, K tracked bodies written as -1
     "joint_pos": (g1.NUM_JOINTS,),
