@@ -125,8 +125,8 @@ def holosoma_motion(
     joint_pos, joint_vel = tables["joint_pos"][:, order], tables["joint_vel"][:, order]
     frames = len(joint_pos)
     anchor_quat = rot.quat_normalize(tables["ref_quat_xyzw"][:, [3, 0, 1, 2]].astype(np.float64))
-    # Forward kinematics from a pelvis at the origin gives the torso in the pelvis frame; the inverse
-    # of that takes the known pose of the torso to the pose of the pelvis.
+    # Forward kinematics from a pelvis at the origin gives the torso in the pelvis frame. Its inverse
+    # takes the known pose of the torso to the pose of the pelvis.
     still = np.tile([1.0, 0.0, 0.0, 0.0], (frames, 1))
     links = kinematics.link_poses(np.zeros((frames, 3)), still, joint_pos.astype(np.float64))
     torso = g1.BODY_NAMES.index(g1.ANCHOR_BODY)
