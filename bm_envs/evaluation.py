@@ -108,8 +108,8 @@ def run_episodes(
         compared += counted
         returns += np.where(running, np.nan_to_num(reward), 0.0)
         paid = {name.removeprefix("reward_"): info[name] for name in env.task.reward_names}
-        for sums, found in ((errors, env.task.tracking_errors()), (terms, paid)):
-            for name, values in found.items():
+        for sums, values_by_name in ((errors, env.task.tracking_errors()), (terms, paid)):
+            for name, values in values_by_name.items():
                 sums[name] = sums.get(name, 0.0) + np.where(counted, values, 0.0)
         if on_frame is not None:
             on_frame(present)
@@ -183,7 +183,7 @@ def motions_of(policy: Policy) -> list[Clip]:
     named = named_motions(policy)
     if not named:
         raise PolicyError(f"{policy.path}: holds and names no motion; give --motion.")
-    return [named_clip(policy, told) for told in named]
+    return [named_clip(policy, entry) for entry in named]
 
 
 def wilson(successes: int, trials: int) -> tuple[float, float]:

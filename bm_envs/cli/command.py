@@ -77,10 +77,10 @@ def run(
     except MemoryError as error:
         _refuse(f"The memory of this machine is not enough ({str(error) or 'none is left'}).")
     except KeyboardInterrupt as error:
-        told, number = "interrupted", signal.SIGINT
+        sentence, number = "interrupted", signal.SIGINT
         if isinstance(error, Interrupted):
-            told, number = f"interrupted{error.kept and f': {error.kept}'}", error.signal
-        _print_behind_bars(_one_line(told))
+            sentence, number = f"interrupted{error.kept and f': {error.kept}'}", error.signal
+        _print_behind_bars(_one_line(sentence))
         sys.exit(128 + number)
     sys.exit(status if isinstance(status, int) else 0)
 
@@ -209,7 +209,7 @@ def warnings_as_lines() -> Iterator[None]:
 
     Of a folder of doubtful files the first `WARNING_LINES` are told and the others counted.
     """
-    told: set[str] = set()
+    seen: set[str] = set()
     with warnings.catch_warnings():
         warnings.simplefilter("always", BMWarning)
         other = warnings.showwarning
@@ -219,16 +219,16 @@ def warnings_as_lines() -> Iterator[None]:
                 other(message, category, *rest, **more)
                 return
             line = _one_line(" ".join(str(message).split()))
-            if line not in told and len(told) < WARNING_LINES:
+            if line not in seen and len(seen) < WARNING_LINES:
                 print(f"warning: {line}", file=sys.stderr, flush=True)
-            told.add(line)
+            seen.add(line)
 
         warnings.showwarning = show
         try:
             yield
         finally:
-            if len(told) > WARNING_LINES:
-                print(f"warning: {len(told) - WARNING_LINES} more like these.", file=sys.stderr)
+            if len(seen) > WARNING_LINES:
+                print(f"warning: {len(seen) - WARNING_LINES} more like these.", file=sys.stderr)
 
 
 def parse(
@@ -248,10 +248,10 @@ def parse(
     if presets:
         # Flags override the preset, wherever on the line it stands: so it is read first. tyro
         # checks the name again and prints its own message for an unknown one.
-        given = [a.partition("=")[2] for a in arguments if a.startswith("--preset=")]
-        given += [b for a, b in pairwise(arguments) if a == "--preset"]
-        if given and given[-1] in presets:
-            default = presets[given[-1]]()
+        chosen = [a.partition("=")[2] for a in arguments if a.startswith("--preset=")]
+        chosen += [b for a, b in pairwise(arguments) if a == "--preset"]
+        if chosen and chosen[-1] in presets:
+            default = presets[chosen[-1]]()
     printed = io.StringIO()
     try:
         with contextlib.redirect_stderr(printed):
@@ -262,8 +262,8 @@ def parse(
         cause = end.__context__
         while cause is not None and not isinstance(cause, BMError):
             cause = cause.__context__
-        told = printed.getvalue()
-        if cause is None and end.code and (sentence := _unframed(told)):
+        message = printed.getvalue()
+        if cause is None and end.code and (sentence := _unframed(message)):
             cause = ConfigError(sentence)
         if cause is not None:
             printed = io.StringIO()  # tyro's frame of several lines is dropped

@@ -44,8 +44,8 @@ def read_json(path: str | Path, error: type[BMError] = BMError) -> Any:
             raise ValueError(f"holds more than {MAX_JSON_BYTES >> 20} MiB")
         return parse_json(content.decode("utf-8-sig"))
     except (OSError, ValueError) as problem:
-        told = problem.strerror if isinstance(problem, OSError) else str(problem)
-        raise error(f"{path}: not a readable JSON file ({shortened(str(told))}).") from None
+        reason = problem.strerror if isinstance(problem, OSError) else str(problem)
+        raise error(f"{path}: not a readable JSON file ({shortened(str(reason))}).") from None
 
 
 def parse_json(text: str) -> Any:
@@ -56,12 +56,12 @@ def parse_json(text: str) -> Any:
     """
 
     def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-        found = dict(pairs)
-        if len(found) < len(pairs):
+        entries = dict(pairs)
+        if len(entries) < len(pairs):
             seen: set[str] = set()
             twice = next(key for key, _ in pairs if key in seen or seen.add(key))
             raise ValueError(f"the key '{shortened(twice)}' stands twice in one object")
-        return found
+        return entries
 
     def number(digits: str) -> float:
         # Whole numbers are kept as such, but none that no float can hold.

@@ -43,7 +43,7 @@ def write_video(
     av = video_package()
     # Browsers play H.264; a build of FFmpeg without its encoder still has the older MPEG-4.
     codec = "libx264" if "libx264" in av.codecs_available else "mpeg4"
-    told = total is not None and sys.stderr.isatty()
+    counts = total is not None and sys.stderr.isatty()
     with atomic_path(path) as temporary, av.open(str(temporary), "w", format="mp4") as file:
         stream: Any = None
         for count, picture in enumerate(pictures, start=1):
@@ -53,10 +53,10 @@ def write_video(
                 stream.pix_fmt = "yuv420p"
                 stream.options = {"crf": "20"} if codec == "libx264" else {"qscale": "3"}
             file.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
-            if told:
+            if counts:
                 print(f"\r{count} of {total} pictures", end="", file=sys.stderr, flush=True)
         file.mux(stream.encode())
-    if told:
+    if counts:
         print("\r" + " " * 40, end="\r", file=sys.stderr)
     return codec
 

@@ -337,10 +337,10 @@ class Controller:
             return "the stop button was pressed"
         # Directions of up, seen from the anchor body: they differ by the tilt, not by the heading.
         up = self._anchor_pose(sensors)[1][2]
-        wanted = np.array([0.0, 0.0, 1.0])
+        expected = np.array([0.0, 0.0, 1.0])
         if self.phase == "run" or self.config.at_end == "hold" and self.phase == "end":
-            wanted = self.motion.anchor(self.frame)[1][2]
-        tilt = np.degrees(np.arctan2(np.linalg.norm(rot.cross(up, wanted)), up @ wanted))
+            expected = self.motion.anchor(self.frame)[1][2]
+        tilt = np.degrees(np.arctan2(np.linalg.norm(rot.cross(up, expected)), up @ expected))
         if tilt > self.config.max_tilt_deg:
             return f"tilted by {tilt:.0f} degrees, at most {self.config.max_tilt_deg:g} are allowed"
         low, high = g1.JOINT_RANGE.T

@@ -402,11 +402,11 @@ class Reader:
                 samples = []
                 self.broken += 1
                 time.sleep(0.001)
-            told = [sample for sample in samples if hasattr(sample, "crc")]
-            self.publishers = tuple({s.sample_info.publication_handle for s in told})
-            if told and isinstance(told[0], LowState_):
-                told = _by_tick(told)
-            for message in reversed(told):
+            messages = [sample for sample in samples if hasattr(sample, "crc")]
+            self.publishers = tuple({s.sample_info.publication_handle for s in messages})
+            if messages and isinstance(messages[0], LowState_):
+                messages = _by_tick(messages)
+            for message in reversed(messages):
                 if check_sum(message) == message.crc:
                     return message
                 self.broken += 1

@@ -122,7 +122,7 @@ def read_amass(
 
 def _rate(path: Path, arrays: dict[str, np.ndarray], fps: float | None) -> float | None:
     """Hz; None where nothing says it."""
-    found: dict[str, float] = {}
+    rate_by_key: dict[str, float] = {}
     for key in RATES:
         if key in arrays:
             value = float(arrays[key].reshape(()))
@@ -130,17 +130,18 @@ def _rate(path: Path, arrays: dict[str, np.ndarray], fps: float | None) -> float
                 if not 1e-4 <= value <= 1.0:
                     raise MotionError(f"{path}: dt is {value:g} s, expected 0.0001 to 1.")
                 value = 1.0 / value
-            found[key] = value
+            rate_by_key[key] = value
     if fps is not None:
-        if found:
+        if rate_by_key:
+            key = next(iter(rate_by_key))
             raise MotionError(
-                f"{path}: {next(iter(found))} says the rate ({next(iter(found.values())):g} Hz),"
-                " expected --input-fps only for a file without one."
+                f"{path}: {key} says the rate ({rate_by_key[key]:g} Hz), expected"
+                " --input-fps only for a file without one."
             )
         return fps
-    rates = list(found.values())
+    rates = list(rate_by_key.values())
     if any(not math.isclose(rate, rates[0], rel_tol=1e-3) for rate in rates[1:]):
-        listed = ", ".join(f"{key} {rate:g}" for key, rate in found.items())
+        listed = ", ".join(f"{key} {rate:g}" for key, rate in rate_by_key.items())
         raise MotionError(f"{path}: has several rates ({listed} Hz), expected one.")
     return rates[0] if rates else None
 
@@ -205,15 +206,15 @@ def _check(where: str, key: str, shape: tuple[int, ...], dtype: np.dtype) -> Non
     joints = len(JOINTS)
     columns = math.prod(shape[1:])
     if key in RATES:
-        fits, wanted = math.prod(shape) == 1, "one number"
+        fits, expected = math.prod(shape) == 1, "one number"
     elif key in ("trans", "root_orient"):
-        fits, wanted = len(shape) == 2 and columns == 3, "(T, 3)"
+        fits, expected = len(shape) == 2 and columns == 3, "(T, 3)"
     else:
         least = 3 * (joints if key == "poses" else joints - 1)
-        wanted = f"(T, {least} or more), 3 a joint{' with the root' if key == 'poses' else ''}"
+        expected = f"(T, {least} or more), 3 a joint{' with the root' if key == 'poses' else ''}"
         fits = len(shape) == 2 or (len(shape) == 3 and shape[2] == 3)
         fits = fits and columns >= least and columns % 3 == 0
     if dtype.kind not in "fiu" or not fits or (shape and shape[0] > MAX_FRAMES):
         raise MotionError(
-            f"{where}: {key} has type {dtype} and shape {shape}, expected numbers: {wanted}."
+            f"{where}: {key} has type {dtype} and shape {shape}, expected numbers: {expected}."
         )

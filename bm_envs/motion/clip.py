@@ -267,10 +267,10 @@ def load_npz(
     if order is not None:
         _check_order(where, order)
     members = _read_members(path)
-    told = rate_entries(members)
-    members = {key: value for key, value in members.items() if key not in told}
+    rates = rate_entries(members)
+    members = {key: value for key, value in members.items() if key not in rates}
     missing = [key for key in ARRAY_SHAPES if key not in members]
-    missing = missing if told else ["fps", *missing]
+    missing = missing if rates else ["fps", *missing]
     if missing:
         raise MotionError(
             f"{where}: lacks {', '.join(missing)}; expected the keys"
@@ -281,7 +281,7 @@ def load_npz(
         raise MotionError(
             f"{where}: velocity_point is {texts['velocity_point']!r}, expected '{VELOCITY_POINT}'."
         )
-    fps = rate_of(where, told, None)
+    fps = rate_of(where, rates, None)
     names = {key: members.pop(key, None) for key in _NAME_KEYS}
     contact_given = "foot_contact" in members
     members.setdefault("foot_contact", np.zeros((len(members["joint_pos"]), 2), bool))
@@ -381,20 +381,22 @@ def _order_of(
     arrays: dict[str, np.ndarray],
 ) -> tuple[np.ndarray, np.ndarray]:
     """Maps from the file's joint and body order to the project's, checked by forward kinematics."""
-    given = [key for key, value in names.items() if value is not None]
-    if len(given) == 1:
-        (absent,) = set(_NAME_KEYS) - set(given)
-        raise MotionError(f"{where}: holds {given[0]} but not {absent}, expected both or neither.")
-    if given:
+    present = [key for key, value in names.items() if value is not None]
+    if len(present) == 1:
+        (absent,) = set(_NAME_KEYS) - set(present)
+        raise MotionError(
+            f"{where}: holds {present[0]} but not {absent}, expected both or neither."
+        )
+    if present:
         maps = []
         for key, known in _NAME_KEYS.items():
-            found = [str(name) for name in names[key]]  # type: ignore[union-attr]
-            if sorted(found) != sorted(known):
-                lacking = sorted(set(known) - set(found))[0]
+            listed = [str(name) for name in names[key]]  # type: ignore[union-attr]
+            if sorted(listed) != sorted(known):
+                lacking = sorted(set(known) - set(listed))[0]
                 raise MotionError(
                     f"{where}: {key} lacks {lacking!r}, expected robot g1's {len(known)} names."
                 )
-            maps.append(g1.order_map(found, known))
+            maps.append(g1.order_map(listed, known))
         error, body, frame = _kinematics_error(arrays, *maps)
         if error > KINEMATICS_TOLERANCE:
             raise MotionError(

@@ -83,15 +83,15 @@ def check_tracking(
     center = np.array([body.inertial_pos for body in g1.BODIES])
     arm = rot.quat_rotate(links.quat, np.broadcast_to(center, links.pos.shape))
     of_center = links.lin_vel + rot.cross(links.ang_vel, arm)
-    for key, kind, given, ways in (
+    for key, kind, actual, ways in (
         ("body_lin_vel_w", "linear", lin[frames], (links.lin_vel, of_center)),
         ("body_ang_vel_w", "angular", ang[frames], (links.ang_vel,)),
     ):
-        off = np.min([((given - way) ** 2).sum(-1).mean(0) for way in ways], axis=0)
+        off = np.min([((actual - way) ** 2).sum(-1).mean(0) for way in ways], axis=0)
         size = np.max([(way**2).sum(-1).mean(0) for way in ways], axis=0)
         unlike = np.sqrt(off) / np.maximum(np.sqrt(UNLIKE * size), STILL[kind])
         worst = int(unlike.argmax())
-        slope = _slope(ways[0], given)
+        slope = _slope(ways[0], actual)
         if size.max() > MOVING[kind] ** 2 and not SLOPE[0] <= slope <= SLOPE[1]:
             raise MotionError(
                 f"{where}: {key} is {slope:.2f} times what the root's and the joints' velocities"
@@ -115,10 +115,10 @@ def check_joint_vel(
     if len(joint_pos) < 3:
         return
     truth = np.gradient(joint_pos, 1.0 / fps, axis=0)
-    found = _unlike(truth, joint_vel, "joint")
-    if found is None:
+    unlike = _unlike(truth, joint_vel, "joint")
+    if unlike is None:
         return
-    worst, share = found
+    worst, share = unlike
     raise MotionError(
         f"{where}: joint_vel contradicts joint_pos: {_describe(truth, joint_vel, share)}, and the"
         f" most for '{names[worst]}'; {_REBUILD}."
@@ -134,22 +134,22 @@ def _check_root(
     truth = np.gradient(pos, 1.0 / fps, axis=0)
     turn = rot.quat_to_rotvec(rot.quat_mul(quat[2:], rot.quat_conj(quat[:-2]))) * fps / 2.0
     turn = np.concatenate([turn[:1], turn, turn[-1:]])
-    for key, kind, expected, given in (
+    for key, kind, expected, actual in (
         ("body_lin_vel_w", "linear", truth, lin), ("body_ang_vel_w", "angular", turn, ang)
     ):  # fmt: skip
         # As one column: the axes of a vector are small or large together.
-        found = _unlike(expected.reshape(-1, 1), given.reshape(-1, 1), kind)
-        if found is not None:
+        unlike = _unlike(expected.reshape(-1, 1), actual.reshape(-1, 1), kind)
+        if unlike is not None:
             raise MotionError(
                 f"{where}: {key} of '{g1.ROOT_BODY}' contradicts its poses:"
-                f" {_describe(expected, given, found[1])}; {_REBUILD}."
+                f" {_describe(expected, actual, unlike[1])}; {_REBUILD}."
             )
 
 
-def _unlike(truth: np.ndarray, given: np.ndarray, kind: str) -> tuple[int, float] | None:
+def _unlike(truth: np.ndarray, actual: np.ndarray, kind: str) -> tuple[int, float] | None:
     """The column of `[T, C]` velocities that is most unlike the truth, and how; None: none is."""
     size = (truth**2).mean(axis=0)
-    off = ((given - truth) ** 2).mean(axis=0)
+    off = ((actual - truth) ** 2).mean(axis=0)
     is_moving = size > MOVING[kind] ** 2
     share = np.where(is_moving, off / np.maximum(size, 1e-12), 0.0)
     all_share = off[is_moving].sum() / max(size[is_moving].sum(), 1e-12)
@@ -161,7 +161,7 @@ def _unlike(truth: np.ndarray, given: np.ndarray, kind: str) -> tuple[int, float
         return int(share.argmax()), float(share.max())
     if still.max() > 1.0:
         return int(still.argmax()), float(still.max())
-    slope = _slope(truth, given)
+    slope = _slope(truth, actual)
     if is_moving.any() and not SLOPE[0] <= slope <= SLOPE[1]:
         return int(share.argmax()), float(share.max())
     return None
@@ -178,20 +178,20 @@ def _rate_factor(joint_pos: np.ndarray, joint_vel: np.ndarray, fps: float) -> fl
     return slope if alike > 0.95 and not SLOPE[0] <= slope <= SLOPE[1] else 1.0
 
 
-def _slope(truth: np.ndarray, given: np.ndarray) -> float:
+def _slope(truth: np.ndarray, actual: np.ndarray) -> float:
     """Velocities over differences of positions, all columns together."""
-    return float((truth * given).sum() / max(1e-12, (truth**2).sum()))
+    return float((truth * actual).sum() / max(1e-12, (truth**2).sum()))
 
 
-def _describe(truth: np.ndarray, given: np.ndarray, share: float) -> str:
+def _describe(truth: np.ndarray, actual: np.ndarray, share: float) -> str:
     """What is wrong with velocities, with its figure."""
-    if not given.any():
+    if not actual.any():
         return "it is 0 throughout"
-    slope = _slope(truth, given)
+    slope = _slope(truth, actual)
     if share <= UNLIKE and not SLOPE[0] <= slope <= SLOPE[1]:
         return f"it is {slope:.2f} times the differences of positions, as of another rate"
     size = float(np.sqrt((truth**2).mean()))
-    off = float(np.sqrt(((given - truth) ** 2).mean()))
+    off = float(np.sqrt(((actual - truth) ** 2).mean()))
     return (
         f"it is {off:.2f} off (root mean square) where differences of positions are {size:.2f}, as"
         " of another order"
@@ -216,9 +216,9 @@ def check_links(
     known = [name for name in g1.BODY_NAMES if name in bodies]
     if g1.ROOT_BODY not in known:
         raise MotionError(f"{where}: body_names lacks '{g1.ROOT_BODY}'.")
-    given = body_pos[frames][:, [list(bodies).index(name) for name in known]]
+    actual = body_pos[frames][:, [list(bodies).index(name) for name in known]]
     distance = np.linalg.norm(
-        given - expected[:, [g1.BODY_NAMES.index(name) for name in known]], axis=-1
+        actual - expected[:, [g1.BODY_NAMES.index(name) for name in known]], axis=-1
     )
     if not np.isfinite(distance).all() or distance.max() > tolerance:
         frame, body = np.unravel_index(np.nan_to_num(distance, nan=np.inf).argmax(), distance.shape)

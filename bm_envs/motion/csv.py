@@ -222,15 +222,15 @@ def _number(field: str) -> float | None:
         return None
 
 
-def _advice(line: str, found: int, columns: int) -> str:
+def _advice(line: str, count: int, columns: int) -> str:
     """What may have happened to a row of another length; the end of a sentence."""
     for separator, name in ((";", "semicolons"), ("\t", "tabs"), (" ", "spaces")):
         parts = len(line.split(None if separator == " " else separator))
-        if found == 1 and parts >= columns:
+        if count == 1 and parts >= columns:
             return f"; {name} are in the place of commas: replace them"
-    if found == columns + 1:
+    if count == columns + 1:
         return "; if the first column counts frames or seconds, delete it"
-    if found == 30 and columns == 36:
+    if count == 30 and columns == 36:
         return (
             "; 30 columns are a robot of 23 joints: say which ones by --joints of"
             " tools/csv_to_npz.py"

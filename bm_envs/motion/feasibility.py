@@ -91,7 +91,7 @@ def examine(clip: Clip) -> Feasibility:
     floating, landed = _longest(lowest_point > FLIGHT_HEIGHT, dt)
     clearance = np.percentile(lowest_point, 10)
 
-    found = Feasibility(
+    result = Feasibility(
         joint_excess_rad=max(0.0, float(excess.max())),
         joint_excess_joint=g1.JOINT_NAMES[joint],
         joint_excess_share=float((excess > 1e-6).any(axis=1).mean()),
@@ -108,12 +108,12 @@ def examine(clip: Clip) -> Feasibility:
         flags={},
     )
     worst = {
-        "joint limits": (found.joint_excess_rad > JOINT_EXCESS, frame),
-        "joint speed": (found.joint_speed_ratio > 1, step),
-        "feet under the floor": (found.foot_depth_m > FOOT_DEPTH, _largest(-soles)[0]),
-        "link under the floor": (found.link_depth_m > LINK_DEPTH, lowest),
+        "joint limits": (result.joint_excess_rad > JOINT_EXCESS, frame),
+        "joint speed": (result.joint_speed_ratio > 1, step),
+        "feet under the floor": (result.foot_depth_m > FOOT_DEPTH, _largest(-soles)[0]),
+        "link under the floor": (result.link_depth_m > LINK_DEPTH, lowest),
         "jump": (
-            found.root_speed_m_s > ROOT_SPEED or found.root_turn_rad_s > ROOT_TURN,
+            result.root_speed_m_s > ROOT_SPEED or result.root_turn_rad_s > ROOT_TURN,
             int(np.maximum(speed / ROOT_SPEED, turn / ROOT_TURN).argmax()),
         ),
         "floating": (floating > FLIGHT_S, landed),
@@ -121,8 +121,8 @@ def examine(clip: Clip) -> Feasibility:
         "jump at the start": (bool(describe_start(clip)), 0),
     }
     assert tuple(worst) == FLAGS
-    found.flags.update({name: round(at * dt, 3) for name, (bad, at) in worst.items() if bad})
-    return found
+    result.flags.update({name: round(at * dt, 3) for name, (bad, at) in worst.items() if bad})
+    return result
 
 
 def joint_excess(clip: Clip) -> np.ndarray:

@@ -155,14 +155,16 @@ def _stances(stands: np.ndarray, toe: np.ndarray, fps: float) -> list[tuple[int,
         way = toe[start:end, :2]
         return float(np.linalg.norm(np.ptp(way, axis=0))) > MAX_DRIFT
 
-    found = []
+    stands = []
     for start, end in runs(stands):
         if not drifts(start, end):
-            found.append((start, end))
+            stands.append((start, end))
             continue
         slow = _speed(toe[start:end], fps) < DRAG_SPEED if end - start > 2 else np.zeros(0, bool)
-        found += [(start + a, start + b) for a, b in runs(slow) if not drifts(start + a, start + b)]
-    return [(start, end) for start, end in found if end - start >= MIN_FRAMES]
+        stands += [
+            (start + a, start + b) for a, b in runs(slow) if not drifts(start + a, start + b)
+        ]
+    return [(start, end) for start, end in stands if end - start >= MIN_FRAMES]
 
 
 def _stand(

@@ -111,8 +111,8 @@ def _explain(hub: Any, problem: Exception, kind: Kind, pushing: bool, absent: st
         return f"{absent} and {unreachable}"
     elif isinstance(problem, errors.EntryNotFoundError):
         return f"the Hub has no such file in this {kind}"
-    told = shortened(str(problem)).rstrip(".") or type(problem).__name__
-    return f"the {'upload' if pushing else 'download'} failed ({told})"
+    reason = shortened(str(problem)).rstrip(".") or type(problem).__name__
+    return f"the {'upload' if pushing else 'download'} failed ({reason})"
 
 
 # --- motion files ---------------------------------------------------------------------------------
@@ -142,12 +142,12 @@ def fetch(filename: str, sha256: str, *, repo_id: str = LAFAN1_REPO) -> Path:
     damaged = False
     with contextlib.suppress(hub.errors.LocalEntryNotFoundError):
         path = get(local_files_only=True)
-        found = file_sha256(path)
-        if found == sha256:
+        actual = file_sha256(path)
+        if actual == sha256:
             return path
         damaged = True
         warnings.warn(
-            f"{path}: has SHA-256 {found[:12]}..., expected {sha256[:12]}...; fetching it again.",
+            f"{path}: has SHA-256 {actual[:12]}..., expected {sha256[:12]}...; fetching it again.",
             MotionWarning,
             stacklevel=2,
         )
@@ -158,10 +158,10 @@ def fetch(filename: str, sha256: str, *, repo_id: str = LAFAN1_REPO) -> Path:
             # The client leaves a link of the same commit as it is, even if it fetched another file.
             path.unlink()
             path = get()
-    found = file_sha256(path)
-    if found != sha256:
+    actual = file_sha256(path)
+    if actual != sha256:
         raise MotionError(
-            f"{where}: the Hub's file has SHA-256 {found[:12]}..., expected {sha256[:12]}...; it is"
-            " not used."
+            f"{where}: the Hub's file has SHA-256 {actual[:12]}..., expected {sha256[:12]}...; it"
+            " is not used."
         )
     return path

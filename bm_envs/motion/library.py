@@ -334,35 +334,35 @@ def _load_whole(
 
 def _short_names(sets: Sequence[PublicSet]) -> dict[str, str]:
     """`dance1` to `dance1_subject1`: the lowest-numbered subject of each."""
-    found: dict[str, tuple[int, str]] = {}
+    lowest: dict[str, tuple[int, str]] = {}
     for public in sets:
         for name in public.names():
             if match := re.fullmatch(r"(.+)_subject(\d+)", name):
                 entry = (int(match[2]), name)
-                found[match[1]] = min(entry, found.get(match[1], entry))
-    return {short: name for short, (_, name) in found.items()}
+                lowest[match[1]] = min(entry, lowest.get(match[1], entry))
+    return {short: name for short, (_, name) in lowest.items()}
 
 
 def _load_public(public: PublicSet, stem: str) -> Clip:
     relative, digest = f"{public.folder}/{stem}.csv", public.sha256[stem]
-    wanted = f"set {DATA_DIR_VARIABLE} to a folder that holds {relative}."
+    advice = f"set {DATA_DIR_VARIABLE} to a folder that holds {relative}."
     path = _in_data_dir(relative)
     if path is not None:
-        found = file_sha256(path)
-        if found != digest:
+        actual = file_sha256(path)
+        if actual != digest:
             raise MotionError(
-                f"{path}: has SHA-256 {found[:12]}..., expected {digest[:12]}... of the published"
+                f"{path}: has SHA-256 {actual[:12]}..., expected {digest[:12]}... of the published"
                 " file."
             )
     elif public.hub_folder is None:
         raise MotionError(
-            f"{public.prefix}{stem}: is not part of the package ({public.licence}); {wanted}"
+            f"{public.prefix}{stem}: is not part of the package ({public.licence}); {advice}"
         )
     else:
         try:
             path = hub.fetch(f"{public.hub_folder}/{stem}.csv", digest)
         except MotionError as error:
-            raise MotionError(f"{str(error).removesuffix('.')}; else {wanted}") from error
+            raise MotionError(f"{str(error).removesuffix('.')}; else {advice}") from error
     return _read_public(path, public, stem)
 
 

@@ -35,15 +35,15 @@ def keys(path: Path) -> frozenset[str]:
 
 def shape(path: Path, key: str) -> tuple[int, ...]:
     """The shape of an array that is in the file, by its header."""
-    found: list[tuple[int, ...]] = []
+    shapes: list[tuple[int, ...]] = []
 
     def check(where: str, key: str, shape: tuple[int, ...], dtype: np.dtype) -> None:
-        found.append(shape)
+        shapes.append(shape)
         raise MotionError("")
 
     with contextlib.suppress(MotionError):
         read_arrays(path, (key,), check)
-    return found[0] if found else ()
+    return shapes[0] if shapes else ()
 
 
 def read_arrays(path: Path, known: Iterable[str], check: Check) -> dict[str, np.ndarray]:

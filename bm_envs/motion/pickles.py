@@ -97,21 +97,21 @@ def as_array(value: Any) -> np.ndarray | None:
 
 def _list_shape(value: Any) -> tuple[int, ...] | None:
     """Shape of nested lists of numbers, each list visited once; None where they are not regular."""
-    found: dict[int, tuple[int, ...] | None] = {}
+    shapes: dict[int, tuple[int, ...] | None] = {}
 
     def shape(item: Any, depth: int) -> tuple[int, ...] | None:
         if isinstance(item, bool | int | float):
             return ()
         if not isinstance(item, list | tuple) or depth > 4:
             return None
-        if id(item) not in found:
-            found[id(item)] = None  # also for a list that holds itself
+        if id(item) not in shapes:
+            shapes[id(item)] = None  # also for a list that holds itself
             inner = {shape(part, depth + 1) for part in item}
             if not inner:
-                found[id(item)] = (0,)
+                shapes[id(item)] = (0,)
             elif len(inner) == 1 and (only := inner.pop()) is not None:
-                found[id(item)] = (len(item), *only)
-        return found[id(item)]
+                shapes[id(item)] = (len(item), *only)
+        return shapes[id(item)]
 
     return shape(value, 0)
 

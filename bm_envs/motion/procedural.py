@@ -228,14 +228,14 @@ def differences(clip: Clip, other: Clip) -> list[str]:
     """What tells two clips apart beyond two units of `GRID`; empty if nothing does."""
     if clip.num_frames != other.num_frames or clip.fps != other.fps:
         return [f"{other.num_frames} frames at {other.fps:g} Hz, not {clip.num_frames}"]
-    found = []
+    reasons = []
     for key in ARRAY_SHAPES:
         gap = np.abs(getattr(clip, key).astype(np.float64) - getattr(other, key)).max()
         if gap > 2 * GRID[key]:
-            found.append(f"{key} differs by {gap:.1e}, more than {2 * GRID[key]:.1e}")
+            reasons.append(f"{key} differs by {gap:.1e}, more than {2 * GRID[key]:.1e}")
     if not np.array_equal(clip.foot_contact, other.foot_contact):
-        found.append("foot_contact differs")
-    return found
+        reasons.append("foot_contact differs")
+    return reasons
 
 
 @dataclass(frozen=True)
@@ -261,9 +261,9 @@ def main(config: MakeConfig) -> int:
         path = config.out / f"{name}.npz"
         clip = make_clip(name)
         if config.check:
-            found = differences(clip, load_npz(path))
-            print(f"{name}: {'; '.join(found) or 'as made'}")
-            status |= bool(found)
+            reasons = differences(clip, load_npz(path))
+            print(f"{name}: {'; '.join(reasons) or 'as made'}")
+            status |= bool(reasons)
         else:
             save_npz(clip, path)
             size = path.stat().st_size / 1024

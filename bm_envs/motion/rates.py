@@ -47,7 +47,7 @@ def rate_of(where: str, entries: dict[str, Any], fallback: float | None) -> floa
         MotionError: no rate, one that is no number, or keys that contradict each other.
     """
     advice = "pass --input-fps to tools/csv_to_npz.py"
-    found: dict[str, float] = {}
+    rate_by_key: dict[str, float] = {}
     for key in (*RATE_KEYS, *PERIOD_KEYS):
         if key not in entries:
             continue
@@ -66,18 +66,18 @@ def rate_of(where: str, entries: dict[str, Any], fallback: float | None) -> floa
                 f" {RATES[0]:g} to {RATES[1]:g} frames a second); {advice}."
             )
         # float32's 0.02 s are 49.9999989 frames a second.
-        found[key] = float(round(rate)) if abs(rate - round(rate)) < 1e-5 * rate else rate
-    if not found:
+        rate_by_key[key] = float(round(rate)) if abs(rate - round(rate)) < 1e-5 * rate else rate
+    if not rate_by_key:
         if fallback is None:
             raise MotionError(
                 f"{where}: tells no rate (none of {', '.join((*RATE_KEYS, *PERIOD_KEYS))});"
                 f" {advice}."
             )
         return fallback
-    if max(found.values()) > 1.01 * min(found.values()):
-        told = ", ".join(f"{key} {rate:g}" for key, rate in found.items())
-        raise MotionError(f"{where}: its rates contradict each other ({told}); {advice}.")
-    return next(iter(found.values()))
+    if max(rate_by_key.values()) > 1.01 * min(rate_by_key.values()):
+        listed = ", ".join(f"{key} {rate:g}" for key, rate in rate_by_key.items())
+        raise MotionError(f"{where}: its rates contradict each other ({listed}); {advice}.")
+    return next(iter(rate_by_key.values()))
 
 
 def _one_number(value: Any) -> float | None:
@@ -157,9 +157,9 @@ def balance(
     away, pushed = [], []
     for start in starts:
         part = slice(start, start + length)
-        found = _leaning(pos[part], quat[part], joints[part], fps)
-        away.append(found[0])
-        pushed.append(found[1])
+        lean = _leaning(pos[part], quat[part], joints[part], fps)
+        away.append(lean[0])
+        pushed.append(lean[1])
     a, b = np.concatenate(away).ravel(), np.concatenate(pushed).ravel()
     product, own, other = float(a @ b), float(b @ b), float(a @ a)
     if product <= 0 or own <= 0:

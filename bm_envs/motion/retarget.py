@@ -258,19 +258,19 @@ STAY = Weights(
 feet in their places."""
 
 
-def solve(wanted: Targets, weights: Weights = Weights()) -> np.ndarray:
+def solve(target: Targets, weights: Weights = Weights()) -> np.ndarray:
     """`qpos [T, 36]`: the robot on its targets, every joint within its range.
 
     Raises:
         MotionError: the package mink is not installed, or its solver found no step.
     """
-    qpos = track(wanted, weights)
+    qpos = track(target, weights)
     smoothed = np.column_stack([
         _smoothed(qpos[:, :3], SMOOTHING),
         _smooth_quats(qpos[:, 3:7], SMOOTHING),
-        _slowed(_smoothed(qpos[:, 7:], SMOOTHING), wanted.fps),
+        _slowed(_smoothed(qpos[:, 7:], SMOOTHING), target.fps),
     ])  # fmt: skip
-    near = replace(wanted, pelvis_pos=smoothed[:, :3], pelvis_quat=smoothed[:, 3:7])
+    near = replace(target, pelvis_pos=smoothed[:, :3], pelvis_quat=smoothed[:, 3:7])
     qpos = track(near, STAY, smoothed)
     low, high = g1.JOINT_RANGE.T
     # The solver keeps to the limits to rounding; a stored joint is exactly within them.
@@ -319,11 +319,11 @@ def _mink() -> Any:
     return mink
 
 
-def track(wanted: Targets, weights: Weights, near: np.ndarray | None = None) -> np.ndarray:
+def track(target: Targets, weights: Weights, near: np.ndarray | None = None) -> np.ndarray:
     """`qpos [T, 36]` of one pass over all frames, each from the one before.
 
     Args:
-        wanted: where the links should be.
+        target: where the links should be.
         weights: at what cost they are not.
         near: `[T, 36]`, a solution to stay near; then nothing is asked of the arms.
     """
@@ -332,7 +332,7 @@ def track(wanted: Targets, weights: Weights, near: np.ndarray | None = None) -> 
     robot = robot_lengths()
     configuration = mink.Configuration(model)
     qpos = np.zeros(model.nq)
-    qpos[:3], qpos[3:7] = wanted.pelvis_pos[0], wanted.pelvis_quat[0]
+    qpos[:3], qpos[3:7] = target.pelvis_pos[0], target.pelvis_quat[0]
     qpos[7:] = g1.DEFAULT_JOINT_POS
     configuration.update(qpos if near is None else near[0])
 
@@ -372,13 +372,13 @@ def track(wanted: Targets, weights: Weights, near: np.ndarray | None = None) -> 
     def pose(pos: np.ndarray, quat: np.ndarray = np.array([1.0, 0, 0, 0])) -> Any:
         return mink.SE3(np.concatenate([quat, pos]))
 
-    result = np.empty((len(wanted.pelvis_pos), model.nq))
+    result = np.empty((len(target.pelvis_pos), model.nq))
     for t in range(len(result)):
-        pelvis.set_target(pose(wanted.pelvis_pos[t], wanted.pelvis_quat[t]))
-        torso.set_target(pose(np.zeros(3), wanted.torso_quat[t]))
+        pelvis.set_target(pose(target.pelvis_pos[t], target.pelvis_quat[t]))
+        torso.set_target(pose(np.zeros(3), target.torso_quat[t]))
         for side in range(2):
-            feet[side].set_target(pose(wanted.foot_pos[t, side], wanted.foot_quat[t, side]))
-            hands[side].set_target(wanted.hand[t, side])
+            feet[side].set_target(pose(target.foot_pos[t, side], target.foot_quat[t, side]))
+            hands[side].set_target(target.hand[t, side])
         if near is not None:
             posture.set_target(near[t])
             configuration.update(near[t])
@@ -390,8 +390,8 @@ def track(wanted: Targets, weights: Weights, near: np.ndarray | None = None) -> 
             for side in range(2):
                 # Directions hold in the world, from the shoulder that the torso has by now.
                 elbow = data.xpos[shoulders[side]] - data.xpos[trunk]
-                elbow = elbow + robot.upper_arm * wanted.upper_arm[t, side]
-                wrist = elbow + robot.forearm * wanted.forearm[t, side]
+                elbow = elbow + robot.upper_arm * target.upper_arm[t, side]
+                wrist = elbow + robot.forearm * target.forearm[t, side]
                 to_torso = data.xmat[trunk].reshape(3, 3).T
                 elbows[side].set_target(pose(to_torso @ elbow))
                 wrists[side].set_target(pose(to_torso @ wrist))
@@ -406,7 +406,7 @@ def track(wanted: Targets, weights: Weights, near: np.ndarray | None = None) -> 
                 )
             except mink.MinkError as error:
                 raise MotionError(
-                    f"Frame {t} ({t / wanted.fps:.2f} s) has no inverse kinematics ({error})."
+                    f"Frame {t} ({t / target.fps:.2f} s) has no inverse kinematics ({error})."
                 ) from error
             configuration.integrate_inplace(step, 1.0)
             if np.abs(step).max() < STEP:
@@ -440,5 +440,5 @@ def retarget_body(body: Body, *, name: str, source: str, licence: str) -> tuple[
     Raises:
         MotionError: see `solve`.
     """
-    wanted = targets(body)
-    return States(solve(wanted)).clip(name, wanted, source, licence), wanted
+    target = targets(body)
+    return States(solve(target)).clip(name, target, source, licence), target

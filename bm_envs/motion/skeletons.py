@@ -359,11 +359,11 @@ def _find_up(
     mapping: Mapping,
     pos: dict[str, np.ndarray],
     rest_up: np.ndarray | None,
-    told: Up,
+    chosen: Up,
 ) -> tuple[str, str]:
     """The file's axis that points up, and what says so."""
-    if told != "auto":
-        return told, "as told"
+    if chosen != "auto":
+        return chosen, "as told"
     way = pos["neck"] - (pos["left_ankle"] + pos["right_ankle"]) / 2
     mean = _unit(way).mean(axis=0)
     rest = None if rest_up is None else _nearest_axis(_unit(rest_up), REST_UPRIGHT)
@@ -440,24 +440,24 @@ def _pelvis_axes(
     from, as a sentence's part.
     """
     left = rest["left_hip"] - rest["right_hip"]
-    given = None if mapping.pelvis_up is None else np.array(mapping.pelvis_up)
-    if rest_up is not None and (given is None or mapping.known):
+    by_mapping = None if mapping.pelvis_up is None else np.array(mapping.pelvis_up)
+    if rest_up is not None and (by_mapping is None or mapping.known):
         up, text = rest_up, "the rest pose stands, and the pelvis with it"
-    elif given is None:
+    elif by_mapping is None:
         raise MotionError(
             f"{source}: its rest pose does not stand, expected 'pelvis_up' in the"
             " mapping: what points up in the pelvis joint's own frame."
         )
     else:
-        up = given
+        up = by_mapping
         text = (
             f"{'the rest pose does not stand' if rest_up is None else 'the rest pose stands'}, and"
-            f" {mapping.name} says {' '.join(f'{x:g}' for x in given)} is up in the pelvis"
+            f" {mapping.name} says {' '.join(f'{x:g}' for x in by_mapping)} is up in the pelvis"
         )
         if rest_up is not None and not _unit(up) @ _unit(rest_up) >= np.cos(np.radians(MAX_BEND)):
             raise MotionError(
-                f"{source}: pelvis_up is {' '.join(f'{x:g}' for x in given)} in the mapping and"
-                f" {' '.join(f'{x:.2g}' for x in _unit(rest_up))} by the rest pose, which stands;"
+                f"{source}: pelvis_up is {' '.join(f'{x:g}' for x in by_mapping)} in the mapping"
+                f" and {' '.join(f'{x:.2g}' for x in _unit(rest_up))} by the rest pose, which stands;"
                 " expected the same, or no pelvis_up."
             )
     left = left - up * (left @ up) / (up @ up)

@@ -109,7 +109,7 @@ def check_external(onnx: Any, model: Any, folder: Path) -> None:
     """
     kept = onnx.external_data_helper
     attributes = (a.t for node in model.graph.node for a in node.attribute if a.HasField("t"))
-    wanted, sizes = 0, {}
+    needed, sizes = 0, {}
     for tensor in (*model.graph.initializer, *attributes):
         if not kept.uses_external_data(tensor):
             continue
@@ -125,10 +125,10 @@ def check_external(onnx: Any, model: Any, folder: Path) -> None:
                     f"its weights are in '{shortened(name, 60)}', expected that file beside it."
                 )
         elements = math.prod(max(0, size) for size in tensor.dims)
-        wanted += max(1, elements * _element_bytes(onnx, tensor.data_type))
-    if wanted > sum(sizes.values()):
+        needed += max(1, elements * _element_bytes(onnx, tensor.data_type))
+    if needed > sum(sizes.values()):
         raise PolicyError(
-            f"its weights take {_power(wanted)} bytes, but the files beside it that it names hold "
+            f"its weights take {_power(needed)} bytes, but the files beside it that it names hold "
             f"{_power(sum(sizes.values()))}."
         )
 
@@ -240,13 +240,13 @@ def _shapes(onnx: Any, model: Any, open_size: int) -> tuple[dict[str, Shape], di
     kinds: dict[str, int] = {}
     for _ in range(MAX_ROUNDS):
         try:
-            told = onnx.shape_inference.infer_shapes(
+            inferred = onnx.shape_inference.infer_shapes(
                 skeleton, check_type=True, strict_mode=True, data_prop=False
             )
         except Exception as error:  # of several classes, for a graph that contradicts itself
             raise PolicyError(f"the graph's sizes do not fit ({shortened(str(error))}).") from None
         shapes, kinds = {}, {}
-        for value in (*told.graph.value_info, *told.graph.input, *told.graph.output):
+        for value in (*inferred.graph.value_info, *inferred.graph.input, *inferred.graph.output):
             tensor = value.type.tensor_type
             sizes = tuple(d.dim_value if d.HasField("dim_value") else -1 for d in tensor.shape.dim)
             if tensor.HasField("shape") and min(sizes, default=0) >= 0:
@@ -316,14 +316,14 @@ def _fold(
 
     Each becomes a constant of the skeleton in place of the node that made it.
     """
-    rest, found, evaluations = [], False, 0
+    rest, changed, evaluations = [], False, 0
     for node in skeleton.graph.node:
         inputs = [name for name in node.input if name]
         if node.op_type == "Shape" and node.input[0] in shapes:
             first, last = 0, None
             for a in node.attribute:
                 first, last = (a.i, last) if a.name == "start" else (first, a.i)
-            told = [np.array(shapes[node.input[0]][first:last], np.int64)]
+            values = [np.array(shapes[node.input[0]][first:last], np.int64)]
         elif (
             node.op_type in _SIZE_OPERATORS
             and all(name in known for name in inputs)
@@ -335,21 +335,21 @@ def _fold(
                 raise PolicyError(
                     f"the graph computes its sizes in more than {MAX_EVALUATIONS} operators."
                 )
-            told = _evaluate(onnx, skeleton, node, {name: known[name] for name in inputs})
+            values = _evaluate(onnx, skeleton, node, {name: known[name] for name in inputs})
         else:
-            told = None
-        if told is None or len(told) != len(node.output):
+            values = None
+        if values is None or len(values) != len(node.output):
             rest.append(node)
             continue
-        found = True
-        for name, value in zip(node.output, told, strict=True):
+        changed = True
+        for name, value in zip(node.output, values, strict=True):
             known[name] = np.asarray(value)
             skeleton.graph.initializer.append(onnx.numpy_helper.from_array(known[name], name))
-    if found:
+    if changed:
         kept = [onnx.NodeProto.FromString(node.SerializeToString()) for node in rest]
         del skeleton.graph.node[:]
         skeleton.graph.node.extend(kept)
-    return found
+    return changed
 
 
 def _evaluate(
@@ -368,8 +368,8 @@ def _evaluate(
     )
     try:
         with np.errstate(all="ignore"):
-            found: Any = ReferenceEvaluator(model).run(None, dict(values))
-            return found
+            outputs: Any = ReferenceEvaluator(model).run(None, dict(values))
+            return outputs
     except Exception:  # of many classes: then the size is not told, and the graph refused
         return None
 

@@ -49,14 +49,14 @@ def is_holosoma(metadata: Mapping[str, Any]) -> bool:
 
 
 def holosoma_metadata(
-    metadata: Mapping[str, str], inputs: Mapping[str, int], given: Mapping[str, Any]
+    metadata: Mapping[str, str], inputs: Mapping[str, int], by_user: Mapping[str, Any]
 ) -> tuple[dict[str, Any], str]:
     """The metadata of a holosoma file under our keys, and a note of the values it does not hold.
 
     Args:
         metadata: the file's metadata.
         inputs: width of each input of the graph.
-        given: metadata of the user, which come first. Its `observation_names` may be holosoma's.
+        by_user: metadata of the user, which come first. Its `observation_names` may be holosoma's.
 
     Raises:
         PolicyError: the policy tracks no motion or is for another robot, or nothing says what it
@@ -82,7 +82,7 @@ def holosoma_metadata(
         "joint_damping": values["kd"],
     }  # fmt: skip
     assumed = {}
-    if "observation_names" not in given:
+    if "observation_names" not in by_user:
         if inputs.get("obs") != HOLOSOMA_PRESET_SIZE:
             raise PolicyError(
                 f"is of holosoma, whose files do not name what they observe, and takes "
@@ -90,10 +90,10 @@ def holosoma_metadata(
                 "observation_names in --policy-config, sorted by name as holosoma has them."
             )
         assumed["observation_names"] = list(HOLOSOMA_PRESET)
-    if "default_joint_pos" not in given:
+    if "default_joint_pos" not in by_user:
         pose = dict(zip(g1.JOINT_NAMES, g1.DEFAULT_JOINT_POS, strict=True))
         assumed["default_joint_pos"] = [float(pose.get(str(n), 0.0)) for n in values["dof_names"]]
-    if "action_scale" not in given:
+    if "action_scale" not in by_user:
         assumed["action_scale"] = 1.0
     note = (
         f"holosoma's files do not tell {', '.join(assumed)}; taken are those of its preset "
@@ -101,7 +101,7 @@ def holosoma_metadata(
         if assumed
         else ""
     )
-    return translated | assumed | dict(given), note
+    return translated | assumed | dict(by_user), note
 
 
 def holosoma_motion(
@@ -125,8 +125,8 @@ def holosoma_motion(
     joint_pos, joint_vel = tables["joint_pos"][:, order], tables["joint_vel"][:, order]
     frames = len(joint_pos)
     anchor_quat = rot.quat_normalize(tables["ref_quat_xyzw"][:, [3, 0, 1, 2]].astype(np.float64))
-    # Forward kinematics from a pelvis at the origin gives the torso in the pelvis frame. Its inverse
-    # takes the known pose of the torso to the pose of the pelvis.
+    # Forward kinematics from a pelvis at the origin gives the torso in the pelvis frame. Its
+    # inverse takes the known pose of the torso to the pose of the pelvis.
     still = np.tile([1.0, 0.0, 0.0, 0.0], (frames, 1))
     links = kinematics.link_poses(np.zeros((frames, 3)), still, joint_pos.astype(np.float64))
     torso = g1.BODY_NAMES.index(g1.ANCHOR_BODY)

@@ -235,7 +235,7 @@ def named_motions(policy: Policy) -> list[dict[str, Any]]:
     return list((policy.info or {}).get("motions") or [])
 
 
-def named_clip(policy: Policy, told: Mapping[str, Any]) -> Clip:
+def named_clip(policy: Policy, entry: Mapping[str, Any]) -> Clip:
     """The library's clip that an entry of `named_motions` names.
 
     Raises:
@@ -243,7 +243,7 @@ def named_clip(policy: Policy, told: Mapping[str, Any]) -> Clip:
     """
     from bm_envs.motion import library, procedural
 
-    name = str(told["name"])
+    name = str(entry["name"])
     # A name of the library, which is the stem of a file: a policy from elsewhere opens no paths.
     if Path(name).is_absolute() or ".." in Path(name).parts or not name.isprintable():
         raise PolicyError(
@@ -254,9 +254,9 @@ def named_clip(policy: Policy, told: Mapping[str, Any]) -> Clip:
     # A clip that is made when asked for differs in a few last digits between processors, so
     # its bytes tell nothing there; its length does, which follows from the commands.
     if procedural.is_drawn(clip.name):
-        same = told.get("frames") in (None, clip.num_frames)
+        same = entry.get("frames") in (None, clip.num_frames)
     else:
-        same = told.get("sha256") in (None, clip.sha256())
+        same = entry.get("sha256") in (None, clip.sha256())
     if not same:
         raise PolicyError(
             f"{policy.path}: was made for another version of motion '{clip.name}'; give --motion."
@@ -282,7 +282,7 @@ def load_policy(
     """
     reference, name = from_hub(reference)
     path = resolve_file(reference, TRACKER)
-    given = {} if config is None else _read_config(Path(config))
+    by_user = {} if config is None else _read_config(Path(config))
     model = read_onnx(path, most=graph_files.MAX_TRACKER_OPERATIONS)
     try:
         metadata = _metadata(model)
@@ -293,11 +293,11 @@ def load_policy(
                 for v in model.graph.input
                 if v.type.tensor_type.shape.dim
             }
-            metadata, note = holosoma.holosoma_metadata(metadata, widths, given)
+            metadata, note = holosoma.holosoma_metadata(metadata, widths, by_user)
             outputs = holosoma.HOLOSOMA_OUTPUTS
             if note:
                 warnings.warn(f"{path}: {note}.", BMWarning, stacklevel=2)
-        metadata |= given
+        metadata |= by_user
         if "observation_names" not in metadata and (beside := _deploy_yaml_of(path)):
             raise PolicyError(
                 f"does not tell what it observes; {beside} may: give it as --policy-config."
@@ -310,12 +310,12 @@ def load_policy(
 
 def _metadata(model: Any) -> dict[str, Any]:
     """The file's metadata; a key that matters and stands there twice is refused."""
-    found: dict[str, Any] = {}
+    entries: dict[str, Any] = {}
     for entry in model.metadata_props:
-        if entry.key in found and entry.key in (*KNOWN_KEYS, *holosoma.HOLOSOMA_KEYS):
+        if entry.key in entries and entry.key in (*KNOWN_KEYS, *holosoma.HOLOSOMA_KEYS):
             raise PolicyError(f"the metadata hold {entry.key} twice.")
-        found[entry.key] = entry.value
-    return found
+        entries[entry.key] = entry.value
+    return entries
 
 
 def _deploy_yaml_of(path: Path) -> Path | None:
@@ -335,37 +335,37 @@ def _check_interface(
     weights = {tensor.name for tensor in model.graph.initializer}
 
     def shapes(values: Any) -> dict[str, list[int | None]]:
-        found = {}
+        sizes = {}
         for value in values:
             if value.name in weights:  # old files list their weights among the inputs
                 continue
             kind = value.type.tensor_type
             if kind.elem_type != onnx.TensorProto.FLOAT:
                 raise PolicyError(f"'{value.name}' is not a float32 tensor.")
-            found[value.name] = [
+            sizes[value.name] = [
                 dim.dim_value if dim.HasField("dim_value") else None for dim in kind.shape.dim
             ]
-        return found
+        return sizes
 
     inputs, outputs = shapes(model.graph.input), shapes(model.graph.output)
-    wanted: dict[str, tuple[int, ...]] = {"obs": (1, spec.observation_size), "time_step": (1, 1)}
-    if "obs" not in inputs or set(inputs) - set(wanted):
+    known: dict[str, tuple[int, ...]] = {"obs": (1, spec.observation_size), "time_step": (1, 1)}
+    if "obs" not in inputs or set(inputs) - set(known):
         raise PolicyError(
             f"inputs are {', '.join(inputs) or 'none'}, expected 'obs' and perhaps 'time_step'."
         )
     if "actions" not in outputs:
         raise PolicyError(f"outputs are {', '.join(outputs) or 'none'}, expected 'actions' there.")
-    wanted["actions"] = (1, g1.NUM_JOINTS)
+    known["actions"] = (1, g1.NUM_JOINTS)
     motion = [name for name in motion_outputs if name in outputs]
     if motion and (len(motion) < len(motion_outputs) or "time_step" not in inputs):
         absent = [name for name in motion_outputs if name not in outputs] or ["time_step"]
         raise PolicyError(f"the graph gives a motion but lacks '{absent[0]}'.")
     for name in motion:
         frame = motion_outputs[name]
-        wanted[name] = (1, *(len(spec.body_names) if size == -1 else size for size in frame))
+        known[name] = (1, *(len(spec.body_names) if size == -1 else size for size in frame))
     for name, shape in (inputs | outputs).items():
         # A batch dimension may be open (None); all others must be what the metadata imply.
-        expected = wanted.get(name)
+        expected = known.get(name)
         if expected is None:
             continue
         if len(shape) != len(expected) or shape[0] not in (1, None) or shape[1:] != [*expected[1:]]:

@@ -69,10 +69,10 @@ def from_hub(reference: str | Path) -> tuple[str | Path, str | None]:
     if not hub.is_reference(reference):
         return reference, None
     try:
-        found = hub.fetch_policy(str(reference))
+        fetched = hub.fetch_policy(str(reference))
     except HubError as error:
         raise PolicyError(str(error)) from error
-    return found.folder, found.name
+    return fetched.folder, fetched.name
 
 
 def resolve_file(reference: str | Path, kind: Kind) -> Path:

@@ -150,8 +150,8 @@ class PolicySpec:
     ) -> PolicySpec:  # fmt: skip
         """A policy trained here: project joint order, and the robot table's values for None."""
 
-        def values(given: Sequence[float] | None, table: np.ndarray) -> tuple[float, ...]:
-            return tuple(float(value) for value in (table if given is None else given))
+        def values(figures: Sequence[float] | None, table: np.ndarray) -> tuple[float, ...]:
+            return tuple(float(value) for value in (table if figures is None else figures))
 
         return cls(
             joint_names=g1.JOINT_NAMES,
@@ -273,19 +273,19 @@ class PolicySpec:
 
 
 def check_drive(
-    key: str, given: Sequence[float] | np.ndarray, joint_names: Sequence[str] = g1.JOINT_NAMES
+    key: str, figures: Sequence[float] | np.ndarray, joint_names: Sequence[str] = g1.JOINT_NAMES
 ) -> None:
     """Refuse figures that no drive of the G1 can have, whatever unit they are meant in.
 
     Args:
         key: of `DRIVE_BOUNDS`.
-        given: a figure per joint.
+        figures: a figure per joint.
         joint_names: their joints.
 
     Raises:
         PolicyError: not 29, not finite, or out of bounds.
     """
-    values = np.asarray(given, float)
+    values = np.asarray(figures, float)
     if values.shape != (g1.NUM_JOINTS,):
         raise PolicyError(
             f"{key} holds {values.size} values, expected {g1.NUM_JOINTS} finite numbers."

@@ -58,8 +58,8 @@ def read_deploy_yaml(path: Path, control_dt: float) -> dict[str, Any]:
             raise ValueError(f"holds more than {MAX_YAML_BYTES >> 10} KiB")
         value = parse_yaml(content.decode("utf-8-sig"))
     except (OSError, ValueError) as error:
-        told = error.strerror if isinstance(error, OSError) else str(error)
-        raise PolicyError(f"{path}: not a readable YAML file ({shortened(str(told))}).") from None
+        reason = error.strerror if isinstance(error, OSError) else str(error)
+        raise PolicyError(f"{path}: not a readable YAML file ({shortened(str(reason))}).") from None
     try:
         return _deploy_metadata(value, control_dt)
     except PolicyError as error:
