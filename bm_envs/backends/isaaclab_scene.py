@@ -290,7 +290,7 @@ class IsaacLabSimulator:
     def _write_root(
         self, mask: Tensor, pos: Tensor, quat: Tensor, lin_vel: Tensor, ang_vel: Tensor
     ) -> None:
-        """Of the robots in `mask [N]`, in world axes, rows of all N."""
+        """Write the pelvis state of the robots in `mask [N]`. Rows are of all N, in world axes."""
         velocity = lin_vel.clone(), ang_vel.clone()  # a pose that is written may change them
         self._robot.write_root_link_pose_to_sim_mask(
             root_pose=torch.cat([pos + self._origins, quat[:, _XYZW]], 1),
@@ -304,7 +304,7 @@ class IsaacLabSimulator:
         )
 
     def _write_joints(self, mask: Tensor, pos: Tensor, vel: Tensor) -> None:
-        """Of the robots in `mask [N]`, in our order, rows of all N."""
+        """Write the joint state of the robots in `mask [N]`. Rows are of all N, in our order."""
         self._robot.write_joint_state_to_sim_mask(
             position=pos[:, self._their_joints].contiguous(),
             velocity=vel[:, self._their_joints].contiguous(),

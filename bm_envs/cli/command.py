@@ -149,7 +149,7 @@ def _refuse(sentence: str) -> NoReturn:
 
 
 def _print_behind_bars(line: str) -> None:
-    """A line on stderr, behind the end of a progress bar that would be drawn over it."""
+    """Print a line on stderr. Progress bars are ended first, as they would be drawn over it."""
     if (module := sys.modules.get("tqdm")) is not None:
         for bar in list(getattr(module.tqdm, "_instances", ())):
             bar.close()
@@ -207,7 +207,7 @@ def signals_end_at_once() -> Iterator[None]:
 def warnings_as_lines() -> Iterator[None]:
     """Print each `BMWarning` once, as one line on stderr; other warnings stay as they are.
 
-    Of a folder of doubtful files the first `WARNING_LINES` are told and the others counted.
+    The first `WARNING_LINES` are printed, and further ones only counted.
     """
     seen: set[str] = set()
     with warnings.catch_warnings():

@@ -49,7 +49,7 @@ def read_json(path: str | Path, error: type[BMError] = BMError) -> Any:
 
 
 def parse_json(text: str) -> Any:
-    """JSON of somebody else as `read_json` reads it.
+    """Foreign JSON, read with the same rules as `read_json`.
 
     Raises:
         ValueError: it is no such JSON.

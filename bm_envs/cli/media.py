@@ -35,7 +35,7 @@ def write_video(
         path: file to write; nothing half-written is left there.
         pictures: all of one size, with even sides.
         fps: pictures per second.
-        total: how many there will be, to be told on a terminal while they are drawn.
+        total: number of pictures, shown on a terminal while they are drawn.
 
     Raises:
         ConfigError: the package av is missing.

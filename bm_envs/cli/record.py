@@ -81,8 +81,8 @@ def commit() -> str | None:
 def command_line() -> str:
     """This process's command as one would type it from the repository's root.
 
-    A path from the machine's root is told from the repository's, or by its last part alone: results
-    that hold a machine's paths are refused.
+    A path from the machine's root is written from the repository's root, or as its last part alone:
+    results that hold a machine's paths are refused.
     """
     root = Path(__file__).resolve().parents[2]
 

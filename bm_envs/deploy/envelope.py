@@ -494,7 +494,7 @@ class Stream:
         )
 
     def age(self, now: float) -> str:
-        """Whether the newest state is too old, and by how it is told."""
+        """Whether the newest state is too old, and the sentence that says so."""
         if now - self.fresh_s <= self.lost_s:
             return ""
         return f"no state came for {self.lost_s:g} s, the robot is gone"

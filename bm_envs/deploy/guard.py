@@ -49,7 +49,7 @@ class Guard:
         os.set_blocking(self._in, False)
 
     def tell(self, mode_machine: int) -> None:
-        """Which robot it is; before all else."""
+        """Send the robot's mode, which must be the first message."""
         self._write(bytes([mode_machine]))
 
     def is_ready(self) -> bool:

@@ -42,7 +42,7 @@ def open_streams() -> None:
 
 
 class Signals:
-    """While it is entered, signals that end or stop a process are noted and do nothing else.
+    """A context in which signals that end or stop a process are noted, and have no other effect.
 
     Attributes:
         asked: name of the first that came, or nothing.
@@ -94,7 +94,7 @@ class Voice:
             with contextlib.suppress(OSError, ValueError):
                 self._descriptor = file.fileno()
         self._lines: queue.Queue[str | None] = queue.Queue(maxsize=100)
-        # A daemon: it may be held up for ever when all else is over.
+        # A daemon thread does not keep the process alive when its stream blocks for ever.
         self._thread = threading.Thread(target=self._print, daemon=True)
         self._thread.start()
 

@@ -22,7 +22,7 @@ class Motion:
     """
 
     def __init__(self, policy: Policy, motion: str | None = None) -> None:
-        """The library's `motion`; None: the one inside the policy, else the one it names.
+        """The library's `motion`; None: the one inside the policy, or the one that it names.
 
         Raises:
             PolicyError: the policy names none, or one whose content has changed.
@@ -73,7 +73,7 @@ class Motion:
         return self._tables["body_pos_w"][min(frame, self.frames - 1)].astype(float)
 
     def root(self, frame: int) -> tuple[np.ndarray, np.ndarray]:
-        """The robot in this frame, in its own joint order: `qpos [36]` and `qvel [35]`."""
+        """The state in this frame, joints in the robot's order: `qpos [36]` and `qvel [35]`."""
         last = min(frame, self.frames - 1)
         place = {
             name: self._tables[name][last, self._root].astype(float)

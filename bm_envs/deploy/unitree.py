@@ -271,7 +271,7 @@ def from_low_state(message: LowState_, time_s: float) -> Sensors:
 
 
 def motor_trouble(message: LowState_) -> tuple[str, str]:
-    """Why to damp and what to warn of, by the motors' own words; nothing each where all is well."""
+    """Reasons to damp and to warn, as the motors report them; empty texts where all is well."""
     danger, warning = "", ""
     for name, motor in zip(g1.JOINT_NAMES, message.motor_state, strict=False):
         hottest = max(motor.temperature)

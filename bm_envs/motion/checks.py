@@ -48,7 +48,7 @@ robots' ranges are off by 0.1 or 0.2; angles in degrees by 30."""
 SPEED_REFUSED = 20.0
 """m/s of the pelvis between two frames: twice the fastest person."""
 SPEED_DOUBTED = 6.5
-"""m/s likewise; LAFAN1, with a sprint in it, has up to 5.6."""
+"""m/s of the pelvis between two frames; LAFAN1, which has a sprint, reaches 5.6."""
 TURN_REFUSED = 60.0
 """rad/s of the pelvis between two frames, ten turns a second; LAFAN1 has up to 11.7."""
 JOINT_SPEED_DOUBTED = 1.1
@@ -128,9 +128,9 @@ class Reading:
     """Another way to read the same numbers."""
 
     says: str
-    """What the numbers then look like."""
+    """What the numbers are in this reading, for a message."""
     flag: str
-    """How `tools/csv_to_npz.py` is told so; empty where it cannot be."""
+    """The flag of `tools/csv_to_npz.py` for this reading; empty where there is none."""
     read: Callable[[Pose], Pose]
     ratio: float = RATIO
 
@@ -249,7 +249,7 @@ def likely_cause(clip: Clip, measured: Contact, quat: QuatOrder) -> Reading | No
 
     Args:
         clip: the motion as it was read.
-        measured: its `contact`.
+        measured: the clip's `contact`.
         quat: the order in which the file's quaternions were read.
     """
     if measured.cost <= STRANGE:
@@ -282,7 +282,7 @@ def likely_cause(clip: Clip, measured: Contact, quat: QuatOrder) -> Reading | No
 
 
 def fits_better(other: Clip, clip: Clip, quat: QuatOrder) -> bool:
-    """Whether `other`, the same file without a flag that was given, passes and `clip` is no match.
+    """Whether `other`, the same file read without a flag, passes and is much better than `clip`.
 
     A file that needs the flag is refused without it, or costs more.
     """
@@ -314,7 +314,7 @@ def _order_by_range(joints: np.ndarray) -> tuple[str, str, float] | None:
 def check(
     clip: Clip, where: str, *, quat: QuatOrder = "wxyz", is_start: bool = True
 ) -> Clip:  # fmt: skip
-    """Refuse a clip that is not what it says, warn of one that is doubtful; else return it.
+    """Refuse a clip that is not what it says and warn of a doubtful one; returns the clip.
 
     Args:
         clip: the motion as it was read.

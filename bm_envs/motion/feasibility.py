@@ -49,6 +49,7 @@ class Feasibility:
     joint_speed_ratio: float
     """Largest joint speed between two frames over the joint's limit."""
     joint_speed_joint: str
+    """The joint of that speed."""
     joint_speed_share: float
     """Share of steps in which a joint is faster than its limit."""
     foot_depth_m: float
@@ -56,8 +57,9 @@ class Feasibility:
     foot_depth_share: float
     """Share of frames with a sole deeper than 1 cm."""
     link_depth_m: float
-    """Deepest origin of a link, likewise."""
+    """Deepest that a link's origin gets under the floor; negative: it never does."""
     link_depth_link: str
+    """The link of that origin."""
     root_speed_m_s: float
     """Largest speed of the pelvis between two frames."""
     root_turn_rad_s: float
@@ -68,7 +70,7 @@ class Feasibility:
     """Which bounds are exceeded, each with the second of the worst frame."""
 
     def row(self) -> dict[str, Any]:
-        """As a result file has it."""
+        """The figures as a row of a result file."""
         figures = {name: getattr(self, name) for name in self.__dataclass_fields__}
         return figures | {"flags": list(self.flags), "worst_s": dict(self.flags)}
 

@@ -28,23 +28,24 @@ class Fidelity:
     """Figures of one clip."""
 
     limit_excess_rad: float
-    """Largest angle of a joint beyond its range; 0 is a must."""
+    """Largest angle of a joint beyond its range; it must be 0."""
     foot_contact_share: float
     """Share of feet and frames that stand."""
     foot_slide_m_s: float
     """Mean horizontal speed of the lowest point of a sole while the foot stands."""
     foot_slide_worst_m_s: float
-    """95 % of the same are slower."""
+    """95th percentile of that speed."""
     penetration_m: float
     """Deepest point of a sole under the floor; 0: never under it."""
     arm_direction_deg: float
     """Mean angle between the robot's and the person's line from shoulder to wrist, the person's
     with the robot's lengths."""
     arm_direction_worst_deg: float
-    """95 % of the frames are better."""
+    """95th percentile of that angle over the frames."""
     leg_direction_deg: float
-    """Likewise from hip to ankle."""
+    """Mean angle between the robot's and the person's line from hip to ankle, likewise scaled."""
     leg_direction_worst_deg: float
+    """95th percentile of that angle over the frames."""
 
     def row(self) -> dict[str, Any]:
         return asdict(self)

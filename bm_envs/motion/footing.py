@@ -24,9 +24,10 @@ from bm_envs.robots import g1
 STAND_HEIGHT = 0.03
 """m over where the joint is when the foot stands, at the robot's size."""
 STAND_SPEED = 0.25
-"""m/s, likewise. A planted foot's joints are mostly under 0.1, a swinging one's over 0.7."""
+"""m/s that a joint of a standing foot may move at. The joints of a planted foot are mostly under
+0.1, those of a swinging foot over 0.7."""
 DRAG_SPEED = 0.1
-"""m/s: what is left of `STAND_SPEED` for a foot that drifts."""
+"""m/s, the limit in place of `STAND_SPEED` for a foot that drifts."""
 MAX_DRIFT = 0.06
 """m that a toe may move in a stance; more is a foot that is dragged."""
 MIN_FRAMES = 4
@@ -155,16 +156,16 @@ def _stances(stands: np.ndarray, toe: np.ndarray, fps: float) -> list[tuple[int,
         way = toe[start:end, :2]
         return float(np.linalg.norm(np.ptp(way, axis=0))) > MAX_DRIFT
 
-    stands = []
+    stances = []
     for start, end in runs(stands):
         if not drifts(start, end):
-            stands.append((start, end))
+            stances.append((start, end))
             continue
         slow = _speed(toe[start:end], fps) < DRAG_SPEED if end - start > 2 else np.zeros(0, bool)
-        stands += [
+        stances += [
             (start + a, start + b) for a, b in runs(slow) if not drifts(start + a, start + b)
         ]
-    return [(start, end) for start, end in stands if end - start >= MIN_FRAMES]
+    return [(start, end) for start, end in stances if end - start >= MIN_FRAMES]
 
 
 def _stand(

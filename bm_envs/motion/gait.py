@@ -74,9 +74,9 @@ class Gait:
     arm_swing: float = 1.0
     """Shoulder pitch per metre by which the opposite foot leads, rad/m."""
     elbow_swing: float = 0.3
-    """Elbow flexion, likewise."""
+    """Elbow flexion per metre by which the opposite foot leads, rad/m."""
     waist_swing: float = 0.3
-    """Counter-rotation of the torso, likewise."""
+    """Counter-rotation of the torso per metre by which a foot leads, rad/m."""
     smoothing: int = 7
     """Half width, in frames, of the window that smooths heading and arm swing."""
 

@@ -1,4 +1,4 @@
-"""The Hugging Face Hub through its own client and cache: what goes wrong in one sentence; motions.
+"""The Hugging Face Hub through its client and cache: errors in one sentence, and motions.
 
 The datasets are not ours and no revision of theirs is known to us, so nothing is pinned by
 revision: the pin is the file's SHA-256. Whatever the Hub, a mirror (`HF_ENDPOINT`) or the cache

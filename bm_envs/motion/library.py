@@ -208,7 +208,7 @@ def load_motions(motion: str | Path | Clip | Sequence[str | Path | Clip]) -> lis
 
 
 def known_rate(path: str | Path) -> float | None:
-    """Frames per second of a file of a public set, which is known by its content; else None."""
+    """Frames per second of a file whose content is that of a public set, or None."""
     if not (f"{path}".endswith(".csv") and _is_file(f"{path}")):
         return None
     digest = file_sha256(path)

@@ -56,14 +56,14 @@ class Mapping:
     joints: dict[str, str]
     """Each of `PARTS` to a joint's name."""
     pelvis_up: tuple[float, float, float] | None = None
-    """What points up in the pelvis joint's own frame; None: seen from the rest pose."""
+    """Direction of up in the frame of the pelvis joint; None: the rest pose shows it."""
     marks: tuple[str, ...] = ()
-    """Other joints by which the skeleton is told."""
+    """Other joints that a file must have to be of this skeleton."""
     up: Up | None = None
     """The file's axis that points up, for a rest pose that does not stand."""
     known: bool = False
-    """Whether it was told by names: then `pelvis_up` serves only where the rest pose does not
-    stand. Who wrote a mapping file meant what it says."""
+    """Whether the mapping is one of `SKELETONS`. Its `pelvis_up` then serves only where the rest
+    pose does not stand; that of a user's mapping file always holds."""
 
 
 def _mapping(

@@ -19,11 +19,12 @@ from bm_envs.errors import MotionError
 
 T = TypeVar("T")
 MAX_NUMBERS, MAX_NUMBER_RATIO = 2**24, 12
-"""Numbers in all arrays read of a file: so many, or so many times its bytes if that is more. A
-motion of eleven minutes at 50 Hz has 2^24, and savez_compressed makes it a tenth or so smaller."""
+"""The bound of numbers in all arrays read from a file: the first, or the second times the file's
+bytes if that is more. A motion of eleven minutes at 50 Hz has 2^24, and savez_compressed makes it a
+tenth or so smaller."""
 Check = Callable[[str, str, tuple[int, ...], np.dtype], None]
-"""Called with the file, the key, the shape and the type before memory is taken; raises if they
-are not as wanted."""
+"""A function of the file, the key, the shape and the type, called before memory is taken. It raises
+if an array must not be read."""
 
 
 def keys(path: Path) -> frozenset[str]:

@@ -39,14 +39,14 @@ except ImportError:  # of the standard library, and still missing where Python w
 MAX_BYTES = 2**30
 """Largest content taken, unpacked: a day of motion at 50 Hz is a tenth of it."""
 MAX_UNPACKED, MAX_UNPACK_RATIO = 2**26, 50
-"""Content of a packed file: so many bytes, or so many times its size if that is more. Motions
-shrink to a half; arrays of zeros beside them to nothing."""
+"""The bound of a packed file's content: the first in bytes, or the second times the file's size if
+that is more. Packing halves a motion, and arrays of zeros beside it shrink to nothing."""
 MAX_STEPS = 2_000_000
-"""Steps of the program. An array takes about 20, a list of numbers one each."""
+"""Steps of a pickle's program. An array takes about 20, a list one for each number."""
 MAX_COPIED = 2**27
-"""Bytes that its calls copy."""
+"""Bytes that the calls of a pickle's program copy."""
 MAX_NUMBERS = 2_000_000
-"""Numbers in one value made of lists, told by following each list once."""
+"""Numbers in one value made of lists; each list is followed once."""
 _BYTES_PER_ITEM = 200  # of a dict that a call makes; so many bytes are copied in the same time
 _LONGEST_INTEGER = 1024  # bytes; longer ones are read, hashed and printed slowly
 
@@ -141,7 +141,7 @@ def _unpacked(path: Path) -> bytes:
 
 
 def _decompressor(raw: bytes) -> Any:
-    """What unpacks the content, told by its first bytes; None: it is not packed."""
+    """The module that unpacks the content, by its first bytes; None: it is not packed."""
     if raw[:2] == b"\x1f\x8b" or (raw[:1] == b"\x78" and raw[1:2] in b"\x01\x5e\x9c\xda"):
         return zlib.decompressobj(32 + zlib.MAX_WBITS)
     if raw[:3] == b"BZh":
@@ -257,7 +257,8 @@ for _core in ("numpy.core", "numpy._core"):
     _ALLOWED[f"{_core}.numeric", "_frombuffer"] = _frombuffer
 
 
-# The pure-Python class, as joblib's own: the C one does not let an array be read in between.
+# joblib derives from the pure-Python class, too: with the class in C no array could be read between
+# two steps.
 _PythonUnpickler: Any = pickle._Unpickler  # type: ignore[attr-defined]
 
 
@@ -271,7 +272,7 @@ class _Unpickler(_PythonUnpickler):
         super().__init__(self._content)
 
     def load(self) -> Any:
-        """As the parent's, in at most `MAX_STEPS` steps."""
+        """The parent's `load`, but for at most `MAX_STEPS` steps."""
         self._unframer = pickle._Unframer(self._file_read, self._file_readline)  # type: ignore
         self.read, self.readinto = self._unframer.read, self._unframer.readinto
         self.readline = self._unframer.readline

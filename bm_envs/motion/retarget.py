@@ -56,11 +56,11 @@ class Robot:
     """The G1's lengths, from its tables."""
 
     hip_width: float
-    """Distance of the hip_roll links."""
+    """Distance between the hip_roll links, m."""
     hip_height: float
-    """Of the same over the pelvis origin; negative."""
+    """Height of the hip_roll links over the pelvis origin, m; negative."""
     leg_length: float
-    """Stretched, hip_roll to knee to ankle."""
+    """Length of the stretched leg from hip_roll over knee to ankle, m."""
     upper_arm: float
     forearm: float
 
@@ -435,7 +435,7 @@ def retarget(
 
 
 def retarget_body(body: Body, *, name: str, source: str, licence: str) -> tuple[Clip, Targets]:
-    """The same of a body that has been found already.
+    """Carry a body over to the robot that `skeletons.body_motion` has made.
 
     Raises:
         MotionError: see `solve`.

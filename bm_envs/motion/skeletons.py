@@ -86,18 +86,18 @@ FOOT_HEIGHTS = (0.1, 0.025)
 
 @dataclass(frozen=True)
 class Findings:
-    """What was found in a file about its axes, and by what."""
+    """The axes and the floor of a file, each with what shows it."""
 
     up: str
     """The file's axis that points up."""
     up_by: str
-    """What says so."""
+    """What shows which axis points up."""
     rest: str
-    """How the rest pose stands, and where the pelvis's up is from."""
+    """How the rest pose stands, and what shows which way the pelvis points up."""
     floor: float
-    """Its height along that axis, in the file's unit."""
+    """Height of the floor along the axis that points up, in the file's unit."""
     floor_by: str
-    """What lies or stands on it."""
+    """What lies or stands on the floor."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -112,21 +112,21 @@ class Body:
     pos: dict[str, np.ndarray]
     """Each of `PARTS` to `[T, 3]`, floor at z = 0."""
     pelvis_quat: np.ndarray
-    """`[T, 4]`."""
+    """`[T, 4]`, w x y z, in the world."""
     torso_quat: np.ndarray
-    """`[T, 4]`: up from the middle of the hips to the neck, left as the chest has it. A spine that
-    bends is one direction so, as the robot's rigid torso over its waist is."""
+    """`[T, 4]`, w x y z, in the world. Up is from the middle of the hips to the neck; left is the
+    chest's left. A bent spine thus has one direction, as the robot's rigid torso has."""
     hand: np.ndarray
-    """`[T, 2, 3]`, unit vectors of the left and right hand: at rest a hand goes on where its
-    forearm points, which needs no finger in the skeleton."""
+    """`[T, 2, 3]`, unit vectors along the left and right hand. At rest a hand continues its
+    forearm, so that the skeleton needs no fingers."""
     ankle_height: float
-    """Of an ankle over the floor while the foot stands."""
+    """Height of an ankle over the floor while the foot stands, in the file's unit."""
     toe_height: float
-    """Likewise of a toe joint."""
+    """Height of a toe joint over the floor while the foot stands, in the file's unit."""
     feet_stand: bool
-    """Whether they ever do; else the two heights are typical ones."""
+    """Whether a foot stands in any frame. If none does, the two heights are typical ones."""
     found: Findings
-    """What was taken for what."""
+    """The file's axes and floor, and what shows them."""
 
     @property
     def leg_length(self) -> float:
@@ -140,7 +140,7 @@ def body_motion(person: PersonMotion, mapping: Mapping, up: Up = "auto") -> Body
     Args:
         person: the motion.
         mapping: which joints are which parts.
-        up: the file's axis that points up; "auto": found as this module's first lines say.
+        up: the file's axis that points up; "auto": this module's first lines say how it is found.
 
     Raises:
         MotionError: a joint is missing, limbs without length, what is up is not told or told in
@@ -457,8 +457,8 @@ def _pelvis_axes(
         if rest_up is not None and not _unit(up) @ _unit(rest_up) >= np.cos(np.radians(MAX_BEND)):
             raise MotionError(
                 f"{source}: pelvis_up is {' '.join(f'{x:g}' for x in by_mapping)} in the mapping"
-                f" and {' '.join(f'{x:.2g}' for x in _unit(rest_up))} by the rest pose, which stands;"
-                " expected the same, or no pelvis_up."
+                f" and {' '.join(f'{x:.2g}' for x in _unit(rest_up))} by the rest pose, which"
+                " stands; expected the same, or no pelvis_up."
             )
     left = left - up * (left @ up) / (up @ up)
     if not np.linalg.norm(left) > 1e-6:

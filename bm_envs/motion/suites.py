@@ -75,7 +75,7 @@ def motions(suite: str) -> tuple[str, ...]:
 
 
 def suite_of(motion: str) -> str:
-    """Where a clip of this name is listed: a suite, else what set it is from.
+    """The suite that lists a clip of this name, or the set that the clip is from.
 
     Whole LAFAN1 clips are of `lafan1-40`, which holds those of the other suites; cuts that are not
     in a suite are of `lafan1`. A cut of a built-in clip is `builtin`, and so are motions that

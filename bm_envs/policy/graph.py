@@ -1,4 +1,4 @@
-"""What a foreign ONNX graph may cost, told before it is run.
+"""What a foreign ONNX graph may cost, computed before it is run.
 
 A file of a few hundred bytes can ask for hours: a chain of large matrix products over a constant, a
 loop, a tensor of ten gigabytes that one operator makes of a number. A runtime starts on some of it
@@ -229,7 +229,7 @@ def _einsum(attributes: Mapping[str, Any], inputs: list[Shape]) -> int:
 
 
 def _shapes(onnx: Any, model: Any, open_size: int) -> tuple[dict[str, Shape], dict[str, int]]:
-    """Shape of every value that can be told, and the bytes of one of its elements.
+    """Shape of every value whose shape follows from the graph, and the bytes of one element.
 
     ONNX's own inference does it, on a copy without the weights' numbers. What it does not follow
     are sizes that a graph computes of sizes, as exporters write them; those few small values are
@@ -368,8 +368,8 @@ def _evaluate(
     )
     try:
         with np.errstate(all="ignore"):
-            outputs: Any = ReferenceEvaluator(model).run(None, dict(values))
-            return outputs
+            results: Any = ReferenceEvaluator(model).run(None, dict(values))
+            return results
     except Exception:  # of many classes: then the size is not told, and the graph refused
         return None
 

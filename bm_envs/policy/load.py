@@ -145,7 +145,7 @@ class Policy:
             )
 
     def _count_frames(self) -> int:
-        """Frames of the embedded motion: as the metadata says, else the joint table's length."""
+        """Frames of the embedded motion, by the metadata or by the length of the joint table."""
         lengths = [
             dims[0]
             for dims in constant_shapes(self._model, "joint_pos")

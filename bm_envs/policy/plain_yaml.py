@@ -12,7 +12,7 @@ MAX_YAML_DEPTH = 16
 
 
 def parse_yaml(text: str) -> Any:
-    """YAML of somebody else as plain data: mappings with texts as keys, lists, numbers, texts.
+    """Foreign YAML as plain data: mappings with texts as keys, lists, numbers and texts.
 
     Bounded in depth and in the number of values, aliases counted as often as they are used. Tags
     are ignored, so that `!!python/object/apply:...` is what stands behind it.

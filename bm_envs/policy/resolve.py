@@ -19,7 +19,7 @@ SHIPPED = Path(__file__).resolve().parent.parent / "assets" / "policies"
 
 @dataclass(frozen=True)
 class Kind:
-    """A kind of policy, and how its files are told from others."""
+    """A kind of policy, and what distinguishes its files."""
 
     title: str
     """What it is, for people."""

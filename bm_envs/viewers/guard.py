@@ -42,7 +42,10 @@ class Guard:
 
     @contextlib.contextmanager
     def watching(self) -> Iterator[None]:
-        """The server that viser starts meanwhile asks this guard; it has no way in of its own."""
+        """A context in which viser starts its server: that server then asks this guard.
+
+        viser offers no other way to check its connections.
+        """
         import websockets.asyncio.server as module
 
         with _STARTING:
@@ -154,7 +157,7 @@ def _is_sane(value: Any) -> bool:
 
 @functools.cache
 def _incoming() -> Any:
-    """Reads what browsers send to panels: six kinds of viser's messages, by their own names."""
+    """Reads what browsers send to panels: six kinds of viser's messages, by viser's names."""
     import msgspec
 
     vector, quaternion = tuple[float, float, float], tuple[float, float, float, float]

@@ -130,7 +130,7 @@ class Page:
 
     @property
     def azimuth(self) -> float:
-        """Where the viewer looks over the ground, deg: the one who came last, else the start's."""
+        """Where the viewer who came last looks over the ground, deg; the start view without one."""
         clients = self.server.get_clients()
         if not clients:
             return self._view.azimuth
@@ -239,7 +239,7 @@ class Page:
             self._root = qpos[:2].copy()
 
     def _look(self) -> None:
-        """Put the robot, or where it was when following ended, in the middle."""
+        """Put the robot in the middle of the view, or the place where following ended."""
         if self._lookat is None or np.linalg.norm(self._root - self._lookat) > 1.0:
             if self._lookat is None or self.follow:  # put elsewhere: not chased over the ground
                 self._lookat = self._root
@@ -254,7 +254,7 @@ class Page:
         scene = self.server.scene
 
         def changed(name: str, value: np.ndarray | None) -> bool:
-            """Whether it is to be drawn anew, and take away what there was if so."""
+            """Whether a part has to be drawn anew; if so, the old one is removed."""
             seen = b"" if value is None else np.asarray(value, float).tobytes()
             if self._drawn.get(name, b"") == seen:
                 return False
@@ -328,7 +328,7 @@ def check(port: int) -> Any:
     if not 0 <= port <= 65535:
         raise ConfigError(f"port is {port}, expected 0 (any that is free) to 65535.")
     with socket.socket() as probe:
-        # As the server does it: a port on which a connection was closed a moment ago is free.
+        # The server sets this option, too: a port whose last connection has just closed is free.
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind((HOST, port))

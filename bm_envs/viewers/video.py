@@ -1,4 +1,4 @@
-"""Pictures of the G1 into arrays, as videos are made of.
+"""Pictures of the G1 as arrays, of which videos are made.
 
 OpenGL without a display: MuJoCo settles on an OpenGL from `MUJOCO_GL` when it is imported, and on
 one that needs a display where that is unset. Here the choice is made when the first picture is
@@ -113,7 +113,7 @@ class OffscreenRenderer:
 
         Where only the sky is seen it is the far clipping distance, `far`.
         """
-        # Colours are not wanted, and without blending the ghost has a depth as solid things have.
+        # With segment colours nothing is blended, so that the ghost has a depth, too.
         flags = self._scene.flags.copy()
         self._scene.flags[mujoco.mjtRndFlag.mjRND_SEGMENT] = True
         self._scene.flags[mujoco.mjtRndFlag.mjRND_IDCOLOR] = True
@@ -289,7 +289,7 @@ def _probe_egl() -> None:
     initialize = function("eglInitialize", ctypes.c_uint, pointer, pointer, pointer)
     for device in devices[: count.value]:
         display = platform_display(0x313F, device, None)  # EGL_PLATFORM_DEVICE_EXT
-        # Not terminated again: displays are shared, and somebody else here may draw on this one.
+        # The display is not terminated: displays are shared, and other code may draw on this one.
         if display and initialize(display, None, None):
             return
     raise RuntimeError(f"none of {count.value} devices can be opened")

@@ -18,11 +18,11 @@ from bm_envs.motion.rates import rate_in_name, rate_that_fits
 from bm_envs.robots import g1
 
 CSV_FPS = 30.0
-"""Rate of a CSV of which nothing else is known: that of Unitree's retargeted files."""
+"""Frames per second of a CSV without further evidence: the rate of Unitree's retargeted files."""
 
 
 def _csv_rate(path: Path, pose: tuple[np.ndarray, np.ndarray, np.ndarray]) -> float:
-    """30, for a CSV of which nothing else is known, unless its name or motion contradicts."""
+    """`CSV_FPS`, unless the file's name or its motion contradicts that."""
     named = rate_in_name(path.stem)
     if named is not None:
         if named == CSV_FPS:
