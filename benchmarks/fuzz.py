@@ -38,11 +38,11 @@ class Config:
     """Fuzz the readers of files."""
 
     seconds: int = 60
-    """Of each reader."""
+    """How long each reader is tried, s."""
     reader: tuple[str, ...] = ()
     """Which; by default all."""
     seed: int = 1
-    """Of the changes."""
+    """Seed of the changes."""
     out: Path = Path("runs/fuzz")
     """Folder for inputs that went wrong."""
     json: Path | None = None

@@ -140,15 +140,15 @@ def main(config: Config) -> int:
         )
     rows: dict[int, dict[str, Any]] = {}
 
-    def report(index: int, found: dict[str, Any]) -> None:
+    def report(index: int, figures: dict[str, Any]) -> None:
         motion, seed, flags = grid[index]
         rows[index] = {
             "motion": motion, "seed": seed, "flags": flags.split(), "run": folders[index].name,
-            **found,
+            **figures,
         }  # fmt: skip
-        said = found.get("error") or (
-            f"{found['env_steps'] / 1e6:.1f} M steps, {found['wall_s'] / 60:.1f} min, survived "
-            f"{found['clip']['survival']:.0%}"
+        said = figures.get("error") or (
+            f"{figures['env_steps'] / 1e6:.1f} M steps, {figures['wall_s'] / 60:.1f} min, survived "
+            f"{figures['clip']['survival']:.0%}"
         )
         print(f"{folders[index].name}: {said} ({len(rows)} of {len(grid)})", flush=True)
         if config.json is not None:

@@ -54,7 +54,7 @@ class Config:
     robot: Annotated[RobotConfig, arg(name="")] = field(default_factory=RobotConfig)
     """The robot."""
     seed: int = 0
-    """Of sensor noise and of the network's faults."""
+    """Seed of sensor noise and of the network's faults."""
     lockstep: Annotated[bool, FlagCreatePairsOff] = False
     """Wait for a command after each state in place of running in real time."""
     drop: float = 0.0
@@ -62,7 +62,7 @@ class Config:
     late: float = 0.0
     """Share of states that is held back."""
     late_ms: float = 10.0
-    """By how long, ms of the simulation."""
+    """How late such states are, ms of the simulation."""
     watchdog_ms: float = 100.0
     """Time without commands after which motors are damped, ms of the simulation."""
     patience_s: float = 60.0

@@ -130,14 +130,14 @@ def first_state(
     where = f"(interface {config.interface}, domain {config.domain})"
     message = None
     began = time.monotonic()
-    told = False
+    is_announced = False
     while True:
         if asked():
             raise KeyboardInterrupt
         message = states.take(GLANCE_S) or message
         if message is not None:
-            if not told:
-                told = True
+            if not is_announced:
+                is_announced = True
                 odd = other_robot(message.mode_machine)
                 danger, warning = unitree.motor_trouble(message)
                 if commands is not None and (odd or danger):

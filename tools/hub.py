@@ -95,7 +95,7 @@ class Push:
     private: Annotated[bool, FlagCreatePairsOff] = False
     """Make the repository for you alone, where it is made."""
     message: str = "Policy of bm-envs"
-    """Of the commit."""
+    """Message of the commit."""
     stage: Path | None = None
     """Write the files into this new folder and push nothing."""
 
@@ -138,18 +138,18 @@ def pull(config: Pull) -> None:
     """Fetch a policy's files and copy them out of the client's cache."""
     reference = config.repository.removeprefix(hub.PREFIX)
     with new_folder(config.out) as folder:
-        found = hub.fetch_policy(hub.PREFIX + reference)
-        if not any((found.folder / name).is_file() for name in NETWORKS):
+        fetched = hub.fetch_policy(hub.PREFIX + reference)
+        if not any((fetched.folder / name).is_file() for name in NETWORKS):
             raise HubError(f"hub:{reference}: holds no {' or '.join(NETWORKS)}.")
         # The cache holds links; what is copied are the files behind them.
-        shutil.copytree(found.folder, folder, dirs_exist_ok=True)
+        shutil.copytree(fetched.folder, folder, dirs_exist_ok=True)
         digests = hub.check_sums(folder, f"hub:{reference}")
         check_files(folder, f"hub:{reference}")
         cli.write_json(
             folder / HUB_JSON,
-            {"repository": found.repository, "commit": found.commit, "sha256": digests},
+            {"repository": fetched.repository, "commit": fetched.commit, "sha256": digests},
         )
-    print(f"hub:{found.repository}@{found.commit} in {config.out} ({len(digests)} files)")
+    print(f"hub:{fetched.repository}@{fetched.commit} in {config.out} ({len(digests)} files)")
 
 
 def check_files(folder: Path, where: str) -> None:
@@ -168,8 +168,8 @@ def check_files(folder: Path, where: str) -> None:
         for path in sorted(folder.rglob("*.json")):
             cli.read_json(path)
     except BMError as error:
-        told = str(error).replace(f"{folder}/", "")
-        raise HubError(f"{where}: {told} Nothing of it is used.".replace(". N", "; n")) from None
+        reason = str(error).replace(f"{folder}/", "")
+        raise HubError(f"{where}: {reason} Nothing of it is used.".replace(". N", "; n")) from None
 
 
 # --- push -----------------------------------------------------------------------------------------
@@ -183,7 +183,7 @@ class Source:
     description: dict[str, Any]
     """`policy.json`."""
     metadata: dict[str, str]
-    """Of the network."""
+    """Metadata of the network's file."""
     outputs: set[str]
     sha256: str
     beside: list[Path] = field(default_factory=list)
@@ -214,10 +214,10 @@ def find(policy: str) -> Source:
         raise PolicyError(f"{path}: has no description, expected {named.name} beside it.")
     check_description(named, description)
     digest = cli.file_sha256(path)
-    if (told := (description.get("network") or {}).get("sha256")) not in (None, digest):
+    if (described := (description.get("network") or {}).get("sha256")) not in (None, digest):
         raise PolicyError(
-            f"{named}: is about a network with SHA-256 {str(told)[:12]}..., but {path.name} has "
-            f"{digest[:12]}..."
+            f"{named}: is about a network with SHA-256 {str(described)[:12]}..., but {path.name} "
+            f"has {digest[:12]}..."
         )
     model = read_onnx(path)
     beside = []
@@ -265,9 +265,9 @@ def check_results(source: Source, paths: Sequence[Path]) -> list[ResultFile]:
     files = []
     for path in paths:
         file = read_result(path)
-        told = file.settings.get("policy_sha256")
-        found = set(told.values()) if isinstance(told, dict) else {told}
-        if file.kind not in ("track", "guided", "gates") or not found <= digests:
+        recorded = file.settings.get("policy_sha256")
+        policies = set(recorded.values()) if isinstance(recorded, dict) else {recorded}
+        if file.kind not in ("track", "guided", "gates") or not policies <= digests:
             raise ResultError(
                 f"{path}: is not about this policy, expected results of the network with SHA-256 "
                 f"{source.sha256[:12]}..."
@@ -290,8 +290,8 @@ def stage(folder: Path, config: Push) -> None:
             f"{source.network}: nobody says under which terms the weights may be used; give "
             "--licence."
         )
-    given = [path for path in source.beside if path.parent.name == "results"]
-    files = check_results(source, [*given, *config.results])
+    beside = [path for path in source.beside if path.parent.name == "results"]
+    files = check_results(source, [*beside, *config.results])
     name = FORMATS[description["format"]].file
     if config.no_motion and source.outputs & set(MOTION_OUTPUTS):
         remove_motion(source.network, folder / name)
@@ -304,10 +304,10 @@ def stage(folder: Path, config: Push) -> None:
     description["network"] = {"file": name, "sha256": cli.file_sha256(folder / name)}
     cli.write_json(folder / "policy.json", description)
     for path in source.beside:
-        if path in given or (path.suffix == ".mp4" and config.picture is not None):
+        if path in beside or (path.suffix == ".mp4" and config.picture is not None):
             continue
-        if path.suffix.startswith(".json") and (found := machine_path(path.read_text())):
-            print(f"{path.name} holds the path '{found}' and stays here")
+        if path.suffix.startswith(".json") and (path_inside := machine_path(path.read_text())):
+            print(f"{path.name} holds the path '{path_inside}' and stays here")
             continue
         renamed = "policy_vectors.json" if path.name.endswith("_vectors.json") else path.name
         shutil.copyfile(path, folder / ("replay.mp4" if path.suffix == ".mp4" else renamed))
@@ -385,7 +385,7 @@ def hub_licence(licence: str) -> dict[str, str]:
 
 def eval_results(package: Any, files: Sequence[ResultFile]) -> list[Any]:
     """The rows of result files as the Hub's `EvalResult`."""
-    found = []
+    names = []
     for file in files:
         for row in file.rows:
             about: dict[str, Any]
@@ -408,7 +408,7 @@ def eval_results(package: Any, files: Sequence[ResultFile]) -> list[Any]:
                     "dataset_name": f"gate {row['gate']}", "dataset_config": row["gate"],
                     "dataset_args": {"passed": row["passed"], "threshold": row["threshold"]},
                 }  # fmt: skip
-            found += [
+            names += [
                 package.EvalResult(
                     task_type="robotics", metric_type=key, metric_name=name,
                     metric_value=row[key], **about,
@@ -416,7 +416,7 @@ def eval_results(package: Any, files: Sequence[ResultFile]) -> list[Any]:
                 for key, name in METRICS[file.kind]
                 if row.get(key) is not None
             ]  # fmt: skip
-    return found
+    return names
 
 
 def card(

@@ -99,10 +99,10 @@ START_MOTIONS = ("walk",)
 WARM_UP_S = 1.0
 DAY = 24 * 3600.0  # s; the time after which even this play ends an episode
 SECOND = control_steps(1.0)  # control steps; also how long a fallen robot is left to lie
-DEFAULT_SECONDS = 12.0  # of pictures; four commands of the joystick benchmark
+DEFAULT_SECONDS = 12.0  # length of a video or strip: four commands of the joystick benchmark
 COMPOSITION_SECONDS = CompositionConfig.episode_s
 CAMERA_LAG = 0.3  # s, time constant of the following camera
-CATCH_UP_S = 0.1  # s behind real time that are caught up; what is more is lost
+CATCH_UP_S = 0.1  # s behind real time that are made up for; any more are lost
 
 # --- scripts --------------------------------------------------------------------------------------
 
@@ -115,7 +115,7 @@ class Event:
     """One line of a script."""
 
     time_s: float
-    """From where time begins to count; those of 0 hold from the start."""
+    """When it happens, s after time begins to count; events of 0 hold from the start."""
     what: str
     """A key of `EVENTS`."""
     values: tuple[float, ...] = ()
@@ -169,16 +169,16 @@ def _parsed(words: Sequence[str], task: str) -> Event:
     if what in DRIVES.values() and DRIVES.get(task) != what:
         raise ConfigError(f"task '{task}' takes no {what}.")
     values = [_number(word) for word in words[2:]]
-    wanted = EVENTS[what].split(", ") if EVENTS[what] else []
+    expected = EVENTS[what].split(", ") if EVENTS[what] else []
     finite = tuple(value for value in values if value is not None)
-    if len(finite) != len(values) or len(values) != len(wanted):
-        numbers = f"{len(wanted)} numbers ({EVENTS[what]})" if wanted else "nothing more"
+    if len(finite) != len(values) or len(values) != len(expected):
+        numbers = f"{len(expected)} numbers ({EVENTS[what]})" if expected else "nothing more"
         raise ConfigError(f"{what} has '{' '.join(words[2:])}', expected {numbers}.")
     return Event(second, what, finite)
 
 
 def _number(word: str) -> float | None:
-    """As a finite number, if it is one."""
+    """A word as a finite number, or None."""
     try:
         value = float(word)
     except ValueError:
@@ -187,7 +187,7 @@ def _number(word: str) -> float | None:
 
 
 def default_script(task: str, seconds: float) -> list[Event]:
-    """What happens where nobody says: the joystick benchmark's commands, over and over."""
+    """The script without `--script`: the joystick benchmark's commands, over and over."""
     if task != "joystick":
         return []
     protocol = JoystickConfig()
@@ -208,11 +208,11 @@ class Config:
     policy: str
     """A run directory, an ONNX file, a shipped model's name, or hub:OWNER/NAME[@REVISION]."""
     task: Task | None = None
-    """What it is to do; none: `track` of a tracker, else `joystick`."""
+    """The task; none: `track` for a tracker and `joystick` for a diffusion model."""
     motion: str | None = None
-    """Of a tracker: a name, file or cut such as 'walk1[5:15]'; none: the motion it was made for."""
+    """Motion of a tracker: a name, file or cut such as 'walk1[5:15]'; none: the policy's motion."""
     port: int = DEFAULT_PORT
-    """Of the page; 0: any that is free."""
+    """Port of the page; 0: any that is free."""
     web: Annotated[bool, FlagCreatePairsOff] = False
     """Serve a page on loopback in place of opening a window."""
     video: Path | None = None
@@ -224,15 +224,15 @@ class Config:
     script: Path | None = None
     """File with what happens when; the beginning of tools/play.py has its form."""
     seed: int = 0
-    """Of start, noise, goal, obstacles and the directions of pushes."""
+    """Seed of start, noise, goal, obstacles and the directions of pushes."""
     sampler: str = "10"
     """`full` (20 calls a tick), `rolling` (15), or a number of DDIM calls."""
     strength: float | None = None
-    """Of guidance, in place of the steering's own; 0: none."""
+    """Strength of guidance, in place of the steering's default; 0: no guidance."""
     steering: Steering | None = None
     """How costs pull; by default as chosen for the representation (`diffusion/steering.py`)."""
     threads: int = 0
-    """Of the network; 0: all cores this process may use."""
+    """Threads of the network; 0: all cores this process may use."""
     backend: str = "mujoco"
     """Physics backend."""
     strip_frames: int = 6
@@ -244,7 +244,7 @@ class Config:
     fps: int = 25
     """Pictures a second of the video and in the window, at most 50."""
     distance: float = FAR_VIEW.distance
-    """Of the camera from the robot, m."""
+    """Distance of the camera from the robot, m."""
     azimuth: float = FAR_VIEW.azimuth
     """Where the camera looks, degrees over the ground; 180: at the front of a robot that walks
     along x, as it does at first."""
@@ -306,13 +306,13 @@ class Config:
 
 
 class Game:
-    """One robot that is controlled, and what is wanted of it.
+    """One robot that is controlled, with its present command or goal.
 
     Attributes:
-        keyboard: what keys ask for; a script presses it, too.
+        keyboard: what keys ask for; a script uses it, too.
         ticks: control steps since time began to count; below 0 in the first warm-up.
-        falls: so far.
-        tick_s: wall time of the last ticks.
+        falls: number of falls so far.
+        tick_s: wall time of each of the last ticks, s.
     """
 
     def __init__(
@@ -322,8 +322,10 @@ class Game:
         self._script = deque(script)
         self.keyboard = Keyboard(FORWARD, TURN, CONTROL_DT)
         self._rng = np.random.default_rng(config.seed)
-        self._goal: np.ndarray | None = None  # asked for by keys or script; else the task's own
-        self._pushes: list[tuple[float, float]] = []  # of the coming step: m/s, deg
+        self._goal: np.ndarray | None = (
+            None  # a goal asked for by keys or script; None: the task's goal
+        )
+        self._pushes: list[tuple[float, float]] = []  # pushes of the coming step: m/s, deg
         self.ticks, self.falls = 0, 0
         self.tick_s: deque[float] = deque(maxlen=SECOND)
         self._said = (self.ticks, "")
@@ -355,7 +357,11 @@ class Game:
         raise NotImplementedError
 
     def rows(self, factor: float) -> list[tuple[str, str]]:
-        """What is told beside the picture, each with its name; `factor` is that of real time."""
+        """Names and values shown beside the picture.
+
+        Args:
+            factor: speed as a multiple of real time.
+        """
         rows = [("time", f"{self.time_s:.1f} s"), *self._figures()]
         rows.append(("real time", f"{factor:.2f} x"))
         rows.append(("falls", str(self.falls)))
@@ -369,7 +375,7 @@ class Game:
         return feet_touch(self.simulator.contact_force[0])
 
     def factor(self) -> float:
-        """Of real time that ticks alone would run at, drawing apart."""
+        """Speed of the ticks without drawing, as a multiple of real time."""
         return CONTROL_DT / max(float(np.mean(self.tick_s)), 1e-9) if self.tick_s else 0.0
 
     def want_goal(self, x: float, y: float) -> None:
@@ -408,14 +414,14 @@ class Game:
             self.keyboard.asked.add(event.what)
 
     def _push(self, speed: float, direction: float) -> None:
-        """By `speed`, m/s, towards `direction`, deg to the left of the heading."""
+        """Push the robot by `speed`, m/s, towards `direction`, deg to the left of its heading."""
         angle = float(quat_yaw(self.simulator.root_quat)[0]) + math.radians(direction)
         velocity = speed * np.array([[math.cos(angle), math.sin(angle), 0.0]])
         self.simulator.push(np.array([0]), velocity, np.zeros((1, 3)))
         self._say(f"pushed: {speed:.2f} m/s, {direction:+.0f} degrees left of its heading")
 
     def _lie(self, fell: bool, over: bool) -> None:
-        """Tell of a fall, and begin again a second after it, or where `over`."""
+        """Report a fall, and begin again a second after it or when the episode is over."""
         if fell and self._fell_at is None:
             self._fell_at, self.falls = self.ticks, self.falls + 1
             self._say("fell")
@@ -512,10 +518,10 @@ class Play(Game):
         self._controller.reset(self.task.robots.states())
         self._motion.clear()
         self._fell_at = None
-        self._had: set[str] = set()  # what happened to this goal and was told
+        self._had: set[str] = set()  # events of this goal that were reported
 
     def _want(self, azimuth: float) -> None:
-        """Tell the task."""
+        """Pass the command or the goal on to the task."""
         task, keys = self.task, self.keyboard
         if isinstance(task, JoystickTask):
             task.set_command(keys.ramp())
@@ -536,7 +542,7 @@ class Play(Game):
         return self.task.own_motion()[0]
 
     def _look(self, figures: dict[str, np.ndarray], over: bool) -> None:
-        """Tell what happened in the step just done, and begin again some time after a fall."""
+        """Report what happened in the last step, and begin again some time after a fall."""
         arrived = bool(np.isfinite(figures.get("arrived_s", np.inf)).all())
         if not arrived:
             self._had.discard("arrival")  # the goal was moved
@@ -613,7 +619,7 @@ class Tracking(Game):
 def watch(play: Game, window: Window | PageWindow) -> None:
     """Play in a window or on a page, in real time or slower, until it is shut or time is over."""
     config, keyboard = play.config, play.keyboard
-    due, drawn, told = time.perf_counter(), -math.inf, -math.inf
+    due, drawn, text_shown = time.perf_counter(), -math.inf, -math.inf
     ended: deque[float] = deque(maxlen=SECOND + 1)  # when the last ticks did
     while window.is_running() and play.time_s < config.duration_s:
         for key in window.keys():
@@ -628,14 +634,13 @@ def watch(play: Game, window: Window | PageWindow) -> None:
         if now - drawn >= 1 / config.fps - 0.5 * CONTROL_DT:
             drawn = now
             window.sync(*play.scene())
-        if now - told >= 0.2:
-            told = now
+        if now - text_shown >= 0.2:
+            text_shown = now
             wall = ended[-1] - ended[0] if len(ended) > 1 else math.inf
             factor = max(len(ended) - 1, 0) * CONTROL_DT / wall
             paused = [("", "paused")] if keyboard.paused else []
             window.tell([*play.rows(factor), *paused])
-        # What takes longer than real time is not made up for, so that nothing is skipped or
-        # hurried; only what a hiccup has cost is.
+        # A short delay is made up for. A longer one is not, so that nothing is skipped or hurried.
         now = time.perf_counter()
         due = max(due + CONTROL_DT, now - CATCH_UP_S)
         time.sleep(max(due - now, 0.0))

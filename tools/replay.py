@@ -53,7 +53,7 @@ CAMERA_LAG = 0.3  # s, time constant of the following camera
 REST_S = 0.5  # between the end of a motion and its next beginning
 PAGE_FPS = 30  # pictures a second on the page
 TOLD_S = 0.12  # between two updates of the numbers on the page
-WORST_JOINTS = 5  # that are told one by one
+WORST_JOINTS = 5  # joints that are listed one by one
 SPEEDS = ("0.1", "0.25", "0.5", "1", "2")
 
 
@@ -76,7 +76,7 @@ class Config:
     web: Annotated[bool, FlagCreatePairsOff] = False
     """Serve a page on loopback in place of opening a window."""
     port: int = DEFAULT_PORT
-    """Of the page; 0: any that is free."""
+    """Port of the page; 0: any that is free."""
     list: Annotated[bool, FlagCreatePairsOff] = False
     """List every motion that is known by name, and end."""
     protocol: Literal["clip", "robust"] = "clip"
@@ -203,13 +203,13 @@ def run_policy(policy: Policy, clip: Clip, config: Config) -> Rollout:
             contact.append(feet_touch(sim.contact_force[0]))
 
     try:
-        found = evaluation.run_episodes(
+        episodes = evaluation.run_episodes(
             act, env, seed=config.seed, failed=evaluation.pelvis_is_off, on_frame=record
         )
     finally:
         env.close()
-    reached = int(found.reached[0])
-    errors = {name: float(value[0]) for name, value in found.errors.items()} if reached else {}
+    reached = int(episodes.reached[0])
+    errors = {name: float(value[0]) for name, value in episodes.errors.items()} if reached else {}
     if len(contact) > 1:
         contact[0] = contact[1]  # no physics has run at the reset
     return Rollout(np.stack(qpos), reached, errors, np.stack(contact))
@@ -454,14 +454,14 @@ class Stage:
         if show == "both" and not self._ghost.value:
             show = "policy"
         robot, ghost = shown_at(seconds, take.clip, take.reference, take.rollout, show)
-        wanted = take.clip.foot_contact[frame_at(seconds, take.clip, take.clip.num_frames)]
-        feet = wanted
+        contacts = take.clip.foot_contact[frame_at(seconds, take.clip, take.clip.num_frames)]
+        feet = contacts
         if take.rollout is not None:
             feet = take.rollout.contact[frame_at(seconds, take.clip, len(take.rollout.contact))]
         none = (False, False)
         self.page.show(
             robot, ghost, feet=feet if self._contacts.value else none,
-            ghost_feet=wanted if self._contacts.value else none,
+            ghost_feet=contacts if self._contacts.value else none,
         )  # fmt: skip
         now = time.perf_counter()
         if now - self._told_at >= TOLD_S:

@@ -68,7 +68,7 @@ class Config:
     ros: Literal[1, 2] = 2
     """Version at the other end of the bridge; message types and times are written differently."""
     speed: float = 1.0
-    """Of the simulation, as a share of real time."""
+    """Speed of the simulation, as a multiple of real time."""
     seconds: float | None = None
     """Seconds of the simulation; none: a motion's own, a joystick without end."""
     connect_s: float = 10.0
@@ -76,9 +76,9 @@ class Config:
     command_s: float = 0.5
     """Seconds after which a command that was not sent again is none."""
     seed: int = 0
-    """Of the simulation."""
+    """Seed of the simulation."""
     motion: str | None = None
-    """As in tools/sim2sim.py."""
+    """Motion to follow, as in tools/sim2sim.py."""
     robot: Annotated[RobotConfig, arg(name="")] = field(default_factory=RobotConfig)
     """The robot of --task track."""
     controller: Annotated[ControllerConfig, arg(name="")] = field(default_factory=ControllerConfig)
@@ -237,7 +237,7 @@ def twist(message: Any) -> np.ndarray | None:
     Numbers are numbers: neither text, nor true or false, nor any that no float can hold (an integer
     may have a thousand digits in JSON).
     """
-    found = []
+    values = []
     for part, axis in (("linear", "x"), ("linear", "y"), ("angular", "z")):
         inner = message.get(part) if isinstance(message, dict) else None
         value = inner.get(axis) if isinstance(inner, dict) else None
@@ -245,8 +245,8 @@ def twist(message: Any) -> np.ndarray | None:
             return None
         if not abs(value) < COMMAND_LIMIT:  # nor is NaN
             return None
-        found.append(float(value))
-    return np.array(found)
+        values.append(float(value))
+    return np.array(values)
 
 
 class _Count(logging.Handler):
@@ -339,7 +339,7 @@ class Bridge:
         """Leave."""
         try:
             self._ros.terminate()
-        except Exception:  # of a connection that is gone, nothing is wanted any more
+        except Exception:  # the connection is gone, and nothing else has to be done
             pass
 
     def _take(self, message: Any) -> None:

@@ -62,7 +62,7 @@ class Config:
     controller: Annotated[ControllerConfig, arg(name="")] = field(default_factory=ControllerConfig)
     """The controller."""
     seed: int = 0
-    """Of the first trial's sensor noise; each trial has the next."""
+    """Seed of the first trial's sensor noise; each further trial has the next."""
     trials: int = 1
     """Runs; without noise they are all the same."""
     json: Path | None = None
@@ -141,8 +141,8 @@ class Figures:
         data.qpos[:] = robot.data.qpos
         mujoco.mj_kinematics(self._model, data)
         points = data.xpos[self._bodies]
-        told = controller.alignment
-        world = Alignment(told.matrix, told.offset + self._began)
+        alignment = controller.alignment
+        world = Alignment(alignment.matrix, alignment.offset + self._began)
         near = Alignment.of(
             data.xpos[self._anchor], data.xmat[self._anchor].reshape(3, 3),
             *self._motion.anchor(frame),
@@ -246,25 +246,25 @@ def aligned_root(controller: Controller, motion: Motion) -> np.ndarray:
     )
 
 
-def describe(found: Run, motion: Motion) -> str:
+def describe(result: Run, motion: Motion) -> str:
     """One line."""
-    text = f"survived {found.survived_s:.2f} of {motion.duration_s:.2f} s"
-    if found.failure:
+    text = f"survived {result.survived_s:.2f} of {motion.duration_s:.2f} s"
+    if result.failure:
         where = {"stand": "while standing up", "run": "in the motion", "end": "after the motion"}
-        text += f": stopped {where[found.failed_in]}, {found.failure}"
-    if found.figures:
+        text += f": stopped {where[result.failed_in]}, {result.failure}"
+    if result.figures:
         text += (
-            f"; joints off by {found.figures['joint_pos_rad']:.4f} rad, key points by "
-            f"{found.figures['mpkpe_mm']:.0f} mm ({found.figures['r_mpkpe_mm']:.0f} mm once laid "
-            f"on each other), action in {found.figures['action_ms']:.2f} ms"
+            f"; joints off by {result.figures['joint_pos_rad']:.4f} rad, key points by "
+            f"{result.figures['mpkpe_mm']:.0f} mm ({result.figures['r_mpkpe_mm']:.0f} mm once laid "
+            f"on each other), action in {result.figures['action_ms']:.2f} ms"
         )
     return text
 
 
 def row_of(config: Config, policy: Policy, motion: Motion, runs: list[Run]) -> dict[str, Any]:
     """A result file's row; errors are means over trials that have any."""
-    survived = sum(not found.failure for found in runs)
-    names = [found.figures for found in runs if found.figures]
+    survived = sum(not result.failure for result in runs)
+    names = [result.figures for result in runs if result.figures]
     robot = config.robot
     row: dict[str, Any] = {
         "policy": policy.name, "motion": motion.name, "physics_hz": robot.physics_hz,
@@ -274,7 +274,7 @@ def row_of(config: Config, policy: Policy, motion: Motion, runs: list[Run]) -> d
         "friction": robot.friction, "start": config.start, "at_end": config.controller.at_end,
         "end_s": config.controller.end_s, "lead": config.controller.lead,
         "trials": len(runs), "survived": survived,
-        "survived_s": float(np.mean([found.survived_s for found in runs])),
+        "survived_s": float(np.mean([result.survived_s for result in runs])),
         "clip_s": motion.duration_s,
         "failures": sorted({f"{bad.failed_in}: {bad.failure}" for bad in runs if bad.failure}),
     }  # fmt: skip
@@ -286,7 +286,7 @@ def row_of(config: Config, policy: Policy, motion: Motion, runs: list[Run]) -> d
     return row | {"policy_sha256": policy.sha256, "command": cli.command_line()}
 
 
-def pictures(found: Run, frames: np.ndarray, config: Config) -> Iterator[np.ndarray]:
+def pictures(result: Run, frames: np.ndarray, config: Config) -> Iterator[np.ndarray]:
     """The run at these control steps, drawn, with the reference as a ghost."""
     # Drawing is the one thing taken from the environments' side, and it comes after the run.
     from bm_envs.viewers import OffscreenRenderer
@@ -297,7 +297,7 @@ def pictures(found: Run, frames: np.ndarray, config: Config) -> Iterator[np.ndar
         antialias=not config.fast, shadows=not config.fast,
     ) as renderer:  # fmt: skip
         for frame in frames:
-            yield renderer.render(found.qpos[frame], found.ghost[frame])
+            yield renderer.render(result.qpos[frame], result.ghost[frame])
 
 
 def main(config: Config) -> int:
@@ -318,13 +318,13 @@ def main(config: Config) -> int:
     runs = []
     began = time.perf_counter()
     for trial in range(config.trials):
-        found = run(policy, motion, config, config.seed + trial)
-        runs.append(found)
-        print(describe(found, motion), flush=True)
-    survived = sum(not found.failure for found in runs)
+        result = run(policy, motion, config, config.seed + trial)
+        runs.append(result)
+        print(describe(result, motion), flush=True)
+    survived = sum(not result.failure for result in runs)
     if config.trials > 1:
         print(f"{survived} of {config.trials} trials survived")
-    seconds = sum(len(found.qpos) for found in runs) * CONTROL_DT
+    seconds = sum(len(result.qpos) for result in runs) * CONTROL_DT
     print(f"{seconds / (time.perf_counter() - began):.1f} x real time")
     if config.json is not None:
         rows = [row_of(config, policy, motion, runs)]
