@@ -27,7 +27,7 @@ INFO_OF_THE_ENDED = ("final_obs", "final_info")
 
 
 class SB3VecEnv(VecEnv):
-    """N robots as Stable-Baselines3 wants them.
+    """N robots in the form that Stable-Baselines3 takes.
 
     An episode that ends is begun again in the same step. Its last observation is then in
     `infos[i]["terminal_observation"]`, and `infos[i]["TimeLimit.truncated"]` says whether it was

@@ -43,53 +43,53 @@ _GAINS = np.array(
     float,
 )
 STANDBY_STIFFNESS, STANDBY_DAMPING = _GAINS.T
-# s of returning to the default pose, and rad/s that no joint exceeds on its way there. Both ours: a
-# robot that the policy lets go of while it moves falls within a second, so this is to be quick. Of
-# 40 stops in mid-stride of the built-in turns and side steps, 19 ended upright with this and 10
-# with 2 s from the measured pose (exploratory).
+# Duration of the return to the default pose, s, and the largest speed of a joint on the way, rad/s.
+# Both are ours. A moving robot without its policy falls within a second, so that the return must be
+# quick. Of 40 stops in mid-stride of the built-in turns and side steps, 19 ended upright with these
+# figures and 10 with a return of 2 s from the measured pose (exploratory).
 RETURN_S, RAMP_RAD_S = 0.33, 3.0
 
 
 @dataclass(frozen=True, eq=False)
 class Sensors:
-    """One reading. Joints in the robot's order."""
+    """One reading of the sensors, joints in the robot's order."""
 
     time_s: float
-    """s, of whatever clock; only differences count."""
+    """Time of the reading, s, by any clock: only differences are used."""
     quat: np.ndarray
     """`[4]` w x y z, orientation of the pelvis in the world."""
     gyro: np.ndarray
-    """`[3]`, pelvis axes, rad/s."""
+    """`[3]`, angular velocity of the pelvis, pelvis axes, rad/s."""
     accel: np.ndarray
-    """`[3]`, pelvis axes, m/s^2, at `imu_in_pelvis`; at rest it points up."""
+    """`[3]`, specific force at `imu_in_pelvis`, pelvis axes, m/s^2; at rest it points up."""
     joint_pos: np.ndarray
-    """`[29]`, rad."""
+    """`[29]`, joint angles, rad."""
     joint_vel: np.ndarray
-    """`[29]`, rad/s."""
+    """`[29]`, joint velocities, rad/s."""
     base_pos: np.ndarray | None = None
-    """`[3]`, world, m, pelvis origin, from a simulator or motion capture; a robot has none."""
+    """`[3]`, pelvis origin, world, m, by a simulator or motion capture; None on a robot alone."""
     base_lin_vel: np.ndarray | None = None
-    """`[3]`, world axes, m/s."""
+    """`[3]`, velocity of the pelvis origin, world axes, m/s; None on a robot alone."""
     stop: bool = False
-    """Somebody pressed the button."""
+    """Whether somebody pressed the stop button."""
 
 
 @dataclass(frozen=True, eq=False)
 class Command:
-    """What motors do until the next command: `kp (target - q) - kd qdot + torque`. `[29]`."""
+    """What motors do until the next command: `kp (target - q) - kd qdot + torque`. `[29]` each."""
 
     joint_pos: np.ndarray
-    """Target, rad."""
+    """Target angle of each joint, rad."""
     stiffness: np.ndarray
-    """kp, N m/rad."""
+    """Stiffness kp, N m/rad."""
     damping: np.ndarray
-    """kd, N m s/rad."""
+    """Damping kd, N m s/rad."""
     torque: np.ndarray = field(default_factory=lambda: np.zeros(g1.NUM_JOINTS))
-    """N m; no policy of this family sets it."""
+    """Torque in addition, N m; no policy of this family sets it."""
 
 
 def damped() -> Command:
-    """No motor holds anything, all resist motion: the robot sinks slowly."""
+    """The command in which no motor holds a position and all resist motion: the robot sinks."""
     return Command(np.zeros(g1.NUM_JOINTS), np.zeros(g1.NUM_JOINTS), STANDBY_DAMPING)
 
 
@@ -106,7 +106,7 @@ class ControllerConfig:
     """At the motion's end: return to the default pose without the policy, or let the policy hold
     the motion's last pose, which not every policy can."""
     end_s: float | None = 2.0
-    """Seconds of that; none: until something stops it."""
+    """Duration of that, s; none: until something stops it."""
     lead: Literal[0, 1] = 1
     """Frames by which the reference that the policy sees is ahead of the robot."""
     max_tilt_deg: float = 60.0
@@ -146,14 +146,14 @@ class Controller:
         action_s: time of the last call of the policy, observation and all, s.
         late: control steps that came more than a whole step late.
         envelope: what readings and commands are held to.
-        wanted: the command before it was held to its bounds.
+        wanted: the command before the envelope bounded it.
     """
 
     def __init__(
         self, policy: Policy, motion: Motion, config: ControllerConfig = ControllerConfig(), *,
         noise: float = 0.0,
     ) -> None:  # fmt: skip
-        """Be ready to stand up.
+        """Make a controller that is ready to stand up.
 
         Args:
             policy: the policy.
@@ -174,7 +174,7 @@ class Controller:
         self._scale = np.array(spec.action_scale)
         self._stiffness = np.array(spec.in_project_order("joint_stiffness"))
         self._damping = np.array(spec.in_project_order("joint_damping"))
-        self._model = mjcf.compile_model()  # for kinematics: what is where
+        self._model = mjcf.compile_model()  # for forward kinematics
         self._data = mujoco.MjData(self._model)
         self._anchor = self._model.body(spec.anchor_body_name).id
         self._estimator = BaseEstimator(self._model)

@@ -43,17 +43,17 @@ from bm_envs.robots import g1
 LOW_CMD_TOPIC, LOW_STATE_TOPIC = "rt/lowcmd", "rt/lowstate"
 SLOTS = 35
 SERIES_MODE = 0  # mode_pr: ankles and waist in pitch and roll, as in our table, not motor by motor
-ENABLED, DISABLED = 1, 0  # of a motor
+ENABLED, DISABLED = 1, 0  # modes of a motor
 # Bits of the remote control that stop: select and B. Bytes 2 and 3 of `wireless_remote`.
 STOP_BUTTONS = ((2, 0b1000), (3, 0b10))
-MAX_DOMAIN = 230  # further ones have no ports
+MAX_DOMAIN = 230  # larger numbers of domains have no ports
 
 
 @dataclass
 @annotations.final
 @annotations.autoid("sequential")
 class MotorCmd_(idl.IdlStruct, typename="unitree_hg.msg.dds_.MotorCmd_"):
-    """One motor: torque `tau + kp (q - measured) + kd (dq - measured)`."""
+    """Command of one motor: torque `tau + kp (q - measured) + kd (dq - measured)`."""
 
     mode: types.uint8
     q: types.float32
@@ -68,7 +68,7 @@ class MotorCmd_(idl.IdlStruct, typename="unitree_hg.msg.dds_.MotorCmd_"):
 @annotations.final
 @annotations.autoid("sequential")
 class LowCmd_(idl.IdlStruct, typename="unitree_hg.msg.dds_.LowCmd_"):
-    """All motors. `mode_machine` is the one that the robot's state tells."""
+    """Command of all motors. `mode_machine` is that of the robot's state."""
 
     mode_pr: types.uint8
     mode_machine: types.uint8
@@ -94,7 +94,7 @@ class IMUState_(idl.IdlStruct, typename="unitree_hg.msg.dds_.IMUState_"):
 @annotations.final
 @annotations.autoid("sequential")
 class MotorState_(idl.IdlStruct, typename="unitree_hg.msg.dds_.MotorState_"):
-    """One motor."""
+    """State of one motor."""
 
     mode: types.uint8
     q: types.float32
@@ -112,7 +112,7 @@ class MotorState_(idl.IdlStruct, typename="unitree_hg.msg.dds_.MotorState_"):
 @annotations.final
 @annotations.autoid("sequential")
 class LowState_(idl.IdlStruct, typename="unitree_hg.msg.dds_.LowState_"):
-    """What the robot tells. `tick` is its clock; our robot counts milliseconds."""
+    """State of the robot. `tick` is its clock; our simulated robot counts milliseconds."""
 
     version: types.array[types.uint32, 2]
     mode_pr: types.uint8
@@ -252,7 +252,7 @@ def to_low_state(
 
 
 def from_low_state(message: LowState_, time_s: float) -> Sensors:
-    """What a message tells."""
+    """The readings in a message."""
     motors = np.array([(m.q, m.dq) for m in message.motor_state[: g1.NUM_JOINTS]])
     imu = message.imu_state
     quat = np.array(imu.quaternion)
@@ -283,7 +283,7 @@ def motor_trouble(message: LowState_) -> tuple[str, str]:
             )
         elif hottest > envelope.WARM_C:
             warning = warning or f"the motor of {name} is at {hottest} C"
-        # 0 where a robot does not tell it.
+        # A robot that does not measure it sends 0.
         elif 0 < motor.vol < envelope.LOW_VOLTS:
             warning = warning or f"the motor of {name} has {motor.vol:.1f} V"
     return danger, warning
@@ -373,7 +373,7 @@ class Reader:
     DEPTH = 8
 
     def __init__(self, participant: DomainParticipant, topic: str) -> None:
-        # A lost one is not asked for again: it would come too late.
+        # A lost message is not asked for again: it would come too late.
         qos = Qos(Policy.Reliability.BestEffort, Policy.History.KeepLast(self.DEPTH))
         self._reader = DataReader(participant, Topic(participant, topic, _TYPES[topic]), qos)
         self._condition = ReadCondition(

@@ -21,13 +21,14 @@ from bm_envs.cli import shortened
 from bm_envs.errors import PolicyError
 
 MAX_NODES = 4000  # a transformer of 8 layers exports as about 400
-# Of one call. A core does about 10^10 a second. The shipped denoiser takes 8e7, one of 20 million
-# weights 10^9; the largest tracker that is known 1.5e6, and loading one calls it about ten times.
+# Multiplications of one call. A core does about 10^10 a second. The shipped denoiser takes 8e7, a
+# denoiser of 20 million weights 10^9 and the largest known tracker 1.5e6. Loading a policy calls it
+# about ten times.
 MAX_OPERATIONS = 4 * 10**9
 MAX_TRACKER_OPERATIONS = 2 * 10**8
-MAX_BYTES = 2**28  # of all values that one call makes, as if none gave its memory back
-MAX_FOLDED = 4096  # elements of a value of which sizes are computed
-MAX_EVALUATIONS = 500  # of operators that compute them; the shipped denoiser has 30
+MAX_BYTES = 2**28  # bytes of all values that one call makes, as if no memory were freed
+MAX_FOLDED = 4096  # elements of a value from which sizes are computed
+MAX_EVALUATIONS = 500  # operators that compute sizes; the shipped denoiser has 30
 MAX_ROUNDS = (
     32  # of inference; the shipped denoiser needs 3, the published size, 6 layers, some more
 )
@@ -49,7 +50,7 @@ _COSTLY = (
     "LpNormalization Mish Pow RMSNormalization ReduceLogSumExp Selu Sigmoid Sin Softmax Softplus "
     "Softsign Swish Tan Tanh"
 ).split()
-# Of what they take they read no more than they make.
+# Operators that read no more of their inputs than they write.
 _PICKS = frozenset(
     "Constant ConstantOfShape Expand Gather GatherElements GatherND Range Shape Size Slice "
     "Tile".split()
@@ -58,7 +59,7 @@ _PRODUCTS = ("Conv", "Einsum", "GRU", "Gemm", "LSTM", "MatMul", "RNN")
 OPERATORS = {
     **dict.fromkeys(_CHEAP, 1), **dict.fromkeys(_COSTLY, 20), **dict.fromkeys(_PRODUCTS, 1),
 }  # fmt: skip
-# Those by which exporters compute sizes; on small values they are done here.
+# Operators by which exporters compute sizes; small values of them are computed here.
 _SIZE_OPERATORS = frozenset(
     "Abs Add And Cast Ceil Concat Div Equal Floor Gather Greater Identity Less Max Min Mod Mul Neg "
     "Not Or ReduceMax ReduceMin ReduceProd ReduceSum Reshape Size Slice Split Squeeze Sub "
@@ -115,7 +116,7 @@ def check_external(onnx: Any, model: Any, folder: Path) -> None:
             continue
         name = next((e.value for e in tensor.external_data if e.key == "location"), "")
         if name not in sizes:
-            # A name with a NUL, or longer than names may be, is that of no file.
+            # No file has a name with a NUL, or one that is longer than names may be.
             try:
                 sizes[name] = (folder / name).stat().st_size if (folder / name).is_file() else -1
             except (OSError, ValueError):
@@ -221,7 +222,7 @@ def _einsum(attributes: Mapping[str, Any], inputs: list[Shape]) -> int:
     rest = 1
     for term, shape in zip(equation.partition("->")[0].split(","), inputs, strict=False):
         letters = term.replace(" ", "")
-        if "." in letters:  # an ellipsis: as if nothing of it were shared
+        if "." in letters:  # an ellipsis counts as if the inputs shared none of its sizes
             rest *= math.prod(shape)
         else:
             sizes |= {a: max(n, sizes.get(a, 1)) for a, n in zip(letters, shape, strict=False)}
@@ -312,7 +313,7 @@ def _skeleton(onnx: Any, model: Any, open_size: int) -> tuple[Any, dict[str, np.
 def _fold(
     onnx: Any, skeleton: Any, shapes: Mapping[str, Shape], known: dict[str, np.ndarray]
 ) -> bool:
-    """Compute the small values that sizes are made of; whether there was a new one.
+    """Compute the small values that sizes are made of; returns whether there was a new one.
 
     Each becomes a constant of the skeleton in place of the node that made it.
     """
@@ -370,7 +371,7 @@ def _evaluate(
         with np.errstate(all="ignore"):
             results: Any = ReferenceEvaluator(model).run(None, dict(values))
             return results
-    except Exception:  # of many classes: then the size is not told, and the graph refused
+    except Exception:  # of many classes: the size stays unknown, and the graph is refused
         return None
 
 

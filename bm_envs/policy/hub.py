@@ -22,7 +22,7 @@ from bm_envs.motion.hub import client, one_sentence
 
 PREFIX = "hub:"
 SUMS = "SHA256SUMS"
-MAX_SUMS = 2**20  # bytes; a policy has about ten files
+MAX_SUMS = 2**20  # bytes of the list of digests; a policy has about ten files
 PATTERNS = (
     "*.onnx", "*.safetensors", "*.json", "*.jsonl", "*.md", "*.png", "*.jpg", "*.svg", "*.mp4",
     "*.webm", "LICENSE", SUMS,
@@ -40,12 +40,12 @@ class HubPolicy:
 
     @property
     def name(self) -> str:
-        """For tables: which policy, and which state of it."""
+        """Name for tables: the policy and its revision."""
         return f"{self.repository}@{self.commit[:10]}"
 
 
 def is_reference(reference: str | Path) -> bool:
-    """Whether a policy is one of the Hub."""
+    """Whether a reference names a policy of the Hub."""
     return isinstance(reference, str) and reference.startswith(PREFIX)
 
 
@@ -93,7 +93,7 @@ def check_sums(folder: Path, where: str) -> dict[str, str]:
         if path.is_file() and ".cache" not in path.relative_to(folder).parts
     }
     for name in digests:
-        # What a repository may hold is for programs to read, and for nobody to execute or obey.
+        # A repository holds data for programs. A hidden file could be executed or obeyed instead.
         if any(part.startswith(".") for part in name.split("/")) or not name.isprintable():
             raise HubError(
                 f"{where}: holds a hidden file '{shortened(name, 60)}'; nothing of it is used."

@@ -1,4 +1,4 @@
-"""Trackers read and run, made here or by whole_body_tracking, mjlab and other projects."""
+"""Read and run trackers of this project, of whole_body_tracking, of mjlab and of others."""
 
 from __future__ import annotations
 
@@ -99,7 +99,7 @@ class Policy:
             batch = session.run(["actions"], {"obs": obs})[0]
         except Exception:  # a graph that holds the batch size of 1 in other places: run row by row
             return
-        # Same float32 products in another order.
+        # Both add the same float32 products, in another order.
         if batch.shape == singles.shape and np.allclose(batch, singles, rtol=1e-4, atol=1e-4):
             self._batch_session = session
             self.batched = True
@@ -132,7 +132,7 @@ class Policy:
         return tables
 
     def _check_motion_cost(self, frames: int) -> None:
-        """Refuse a motion whose frames are not looked up but computed, at a price."""
+        """Refuse a motion whose frames are not read from tables but computed at a high cost."""
         nodes = {name: node for node in self._model.graph.node for name in node.output}
         costs = graph_files.check_bounds(need("onnx"), self._model)
         needed = {n for name in self._motion_outputs for n in upstream(self._model, name)[1]}
@@ -154,7 +154,7 @@ class Policy:
         if not lengths:
             raise PolicyError(f"{self.path}: cannot tell how many frames the motion inside has.")
         stated = self.spec.extra.get("motion_frames", "")
-        # Frames are counted by programs: nine digits are 231 days of them.
+        # Programs count these frames: nine digits of them are 231 days of motion.
         frames = (
             min(int(stated), max(lengths)) if re.fullmatch("[0-9]{1,9}", stated) else max(lengths)
         )
@@ -225,9 +225,9 @@ class Policy:
 
 
 def named_motions(policy: Policy) -> list[dict[str, Any]]:
-    """What the file or its description tells of the motions it was made for.
+    """The motions that a policy was made for, by its file or its description.
 
-    Each with `name`, `sha256` and, where a description tells it, `frames`.
+    Each has `name`, `sha256` and, if a description holds it, `frames`.
     """
     extra = policy.spec.extra
     if "motion_name" in extra:
@@ -244,7 +244,7 @@ def named_clip(policy: Policy, entry: Mapping[str, Any]) -> Clip:
     from bm_envs.motion import library, procedural
 
     name = str(entry["name"])
-    # A name of the library, which is the stem of a file: a policy from elsewhere opens no paths.
+    # Only a name of the library is taken: a policy of somebody else must not open paths.
     if Path(name).is_absolute() or ".." in Path(name).parts or not name.isprintable():
         raise PolicyError(
             f"{policy.path}: was made for the motion '{shortened(name, 60)}', expected a name of "

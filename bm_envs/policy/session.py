@@ -1,4 +1,4 @@
-"""An ONNX file opened: its checked graph, the parts of it, and a session of the runtime.
+"""Open an ONNX file: its checked graph, parts of the graph, and a session of the runtime.
 
 `onnx`, `onnxruntime` and `torch` are imported when a function needs them. Nothing here runs code
 from a file: graphs with loops, branches or operators that the runtime does not ship are refused.

@@ -1,4 +1,4 @@
-"""What a policy is, but for its weights: layouts, joint order and drives, and the metadata of them.
+"""What a policy is, apart from its weights: layouts, joint order and drives, as ONNX metadata.
 
 `PolicySpec` has the names of the ONNX metadata's keys. The keys of whole_body_tracking and those of
 mjlab are both written, and either exporter's are read. Numbers are written with all their digits,
@@ -71,13 +71,13 @@ class PolicySpec:
 
     joint_names: tuple[str, ...]
     joint_stiffness: tuple[float, ...]
-    """kp, N m/rad."""
+    """Stiffness kp of each joint, N m/rad."""
     joint_damping: tuple[float, ...]
-    """kd, N m s/rad."""
+    """Damping kd of each joint, N m s/rad."""
     default_joint_pos: tuple[float, ...]
-    """q0, rad."""
+    """Default angle q0 of each joint, rad."""
     action_scale: tuple[float, ...]
-    """Radians of joint target per unit of action."""
+    """Joint target per unit of action, rad."""
     observation_names: tuple[str, ...] = POLICY_TERMS
     observation_history_lengths: tuple[int, ...] = ()
     """Time steps per term, 1 = this step alone; empty means 1 for all."""
@@ -88,7 +88,7 @@ class PolicySpec:
     extra: dict[str, str] = field(default_factory=dict)
     """Further metadata, verbatim."""
     joint_effort_limit: tuple[float, ...] = ()
-    """Largest torque, N m; empty means the robot table's, as for files that do not tell."""
+    """Largest torque of each joint, N m; empty means the robot table's."""
 
     def __post_init__(self) -> None:
         if not self.observation_history_lengths:
