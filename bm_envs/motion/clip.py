@@ -47,18 +47,19 @@ ARRAY_SHAPES: dict[str, tuple[int, ...]] = {
 """Float arrays of a clip and their shape behind the frame axis."""
 
 MAX_FRAMES = 500_000
-"""Longest clip taken, 2.8 h at 50 Hz: a damaged or hostile header must not claim the memory."""
+"""Most frames of a clip, 2.8 h at 50 Hz: a damaged or hostile header must not claim the memory."""
 
 KINEMATICS_TOLERANCE = 0.01
 """Largest distance (m) of a stored link position from forward kinematics. float32 costs 1e-6 m and
 files of whole_body_tracking agree to 1e-6 m; a wrong order is off by 1 m in the zero pose."""
 
 CONTACT_HEIGHT = 0.03
-"""m. Retargeted clips stand up to 8 mm (LAFAN1) or 30 mm (g1-moves) off the floor."""
+"""Height of a sole that counts as contact, m. Retargeted clips stand up to 8 mm (LAFAN1) or 30 mm
+(g1-moves) off the floor."""
 CONTACT_SPEED = 0.5
-"""m/s of the lowest sole point. In LAFAN1 `walk1` it is mostly under 0.2 for a planted foot and
-above 0.7 for a swinging one; between them the value hardly matters (in contact: 0.70 of the frames
-at 0.3 m/s, 0.76 at 0.8)."""
+"""Speed of the lowest sole point that counts as contact, m/s. In LAFAN1 `walk1` it is mostly under
+0.2 for a planted foot and above 0.7 for a swinging one; between them the value hardly matters (in
+contact: 0.70 of the frames at 0.3 m/s, 0.76 at 0.8)."""
 
 VELOCITY_POINT = "link_origin"
 _NAME_KEYS = {"joint_names": g1.JOINT_NAMES, "body_names": g1.BODY_NAMES}
@@ -80,19 +81,19 @@ class Clip:
     fps: float
     """Frames per second."""
     joint_pos: np.ndarray
-    """`[T, 29]`, rad."""
+    """`[T, 29]`, joint angles, rad."""
     joint_vel: np.ndarray
-    """`[T, 29]`, rad/s."""
+    """`[T, 29]`, joint velocities, rad/s."""
     body_pos_w: np.ndarray
-    """`[T, 30, 3]`, world, m, link origins."""
+    """`[T, 30, 3]`, positions of the link origins, world, m."""
     body_quat_w: np.ndarray
-    """`[T, 30, 4]`, w x y z."""
+    """`[T, 30, 4]`, orientations of the links, world, w x y z."""
     body_lin_vel_w: np.ndarray
-    """`[T, 30, 3]`, world, m/s, of link origins."""
+    """`[T, 30, 3]`, velocities of the link origins, world axes, m/s."""
     body_ang_vel_w: np.ndarray
-    """`[T, 30, 3]`, world axes, rad/s."""
+    """`[T, 30, 3]`, angular velocities of the links, world axes, rad/s."""
     foot_contact: np.ndarray
-    """`[T, 2]` bool: left, right."""
+    """`[T, 2]` bool: whether the left and the right foot stand."""
     source: str
     licence: str
 
@@ -443,7 +444,7 @@ def _order_of(
 def _other_quats(
     choices: dict[g1.Order, tuple[np.ndarray, np.ndarray]], arrays: dict[str, np.ndarray]
 ) -> str:
-    """Whether the root's quaternions fit if they are taken for x y z w; the end of a sentence."""
+    """The end of a sentence that says whether the root's quaternions fit as x y z w, or nothing."""
     turned = arrays | {"body_quat_w": arrays["body_quat_w"][..., [3, 0, 1, 2]]}
     if min(_kinematics_error(turned, *maps)[0] for maps in choices.values()) > KINEMATICS_TOLERANCE:
         return ""
@@ -456,7 +457,7 @@ def _other_quats(
 def _kinematics_error(
     arrays: dict[str, np.ndarray], joint_map: np.ndarray, body_map: np.ndarray
 ) -> tuple[float, str, int]:
-    """Largest distance (m) of a link from forward kinematics in 64 frames; the link, the frame."""
+    """Largest distance (m) of a link from forward kinematics in 64 frames, its link and frame."""
     frames = np.unique(np.linspace(0, len(arrays["joint_pos"]) - 1, 64).astype(int))
     body_pos = arrays["body_pos_w"][frames][:, body_map]
     expected = kinematics.link_poses(
@@ -470,7 +471,7 @@ def _kinematics_error(
 
 
 def read_head(path: Path) -> tuple[float, int, str, str] | None:
-    """Rate, frames, source and licence of a motion file, for lists; None where it is none."""
+    """Rate, frames, source and licence of a motion file, for lists; None if it is no motion."""
     try:
         members = npz.read_arrays(path, ("fps", "joint_pos", "source", "licence"), _check_member)
     except MotionError:
@@ -533,7 +534,7 @@ def _numbers(where: str, key: str, value: Any, per_frame: tuple[int, ...]) -> np
         raise MotionError(f"{where}: {key} has type {value.dtype}, expected numbers.")
     _check_shape(where, key, value.shape, per_frame)
     value = value.astype(np.float64)
-    # float32's range and not float64's, because that is what a clip keeps.
+    # The range is that of float32, in which a clip keeps its values.
     bad = ~(np.abs(value) <= np.finfo(np.float32).max).all(axis=tuple(range(1, value.ndim)))
     if bad.any():
         raise MotionError(

@@ -1,4 +1,4 @@
-"""What a motion file says twice must agree: links with joints, velocities with positions.
+"""Check that a motion file agrees with itself: links with joints, velocities with positions.
 
 An NPZ holds poses and velocities of all links beside the joint angles they follow from. A tracker
 takes the velocities for its reference, so a file with those of another joint order throws the robot
@@ -19,10 +19,10 @@ from bm_envs.errors import MotionError, MotionWarning
 from bm_envs.robots import g1, kinematics
 
 SAMPLES = 64
-"""Frames compared, spread over the clip."""
+"""Number of frames that are compared, spread over the clip."""
 ANGLE = 0.05
-"""rad between a link's rotation and forward kinematics. Rounding to float32 and to six digits costs
-0.001; another joint order or quaternion order is off by 0.3 or more."""
+"""Largest angle, rad, between a link's rotation and forward kinematics. Rounding to float32 and to
+six digits costs 0.001; another joint order or quaternion order is off by 0.3 or more."""
 UNLIKE = 0.7
 """Share of the energy (sum of squares) by which velocities may differ from differences of
 positions. One-sided differences of LAFAN1 differ by 0.2 at most; velocities of zero by 1, of other
@@ -30,11 +30,11 @@ joints by about 2, of the opposite sign by 4."""
 SLOPE = (0.75, 1.33)
 """Velocities over differences of positions, by regression: 30 instead of 50 Hz makes it 0.6."""
 MOVING = {"joint": 0.1, "linear": 0.1, "angular": 0.2}
-"""rad/s, m/s, rad/s: root mean square under which a joint or link counts as still."""
+"""Root mean square under which a joint (rad/s) or link (m/s, rad/s) counts as still."""
 FLOOR = {"joint": 0.3, "linear": 0.15, "angular": 0.3}
-"""The same units: velocities that were measured shake by so much, however slow the joint is."""
+"""Measured velocities shake by so much, however slow the joint or link is; in the same units."""
 STILL = {"joint": 1.0, "linear": 0.5, "angular": 1.0}
-"""What the velocities of something still may be."""
+"""Largest velocities of a joint or link that is still; in the same units."""
 
 
 def check_tracking(
@@ -68,7 +68,7 @@ def check_tracking(
         pos[frames, 0], quat[frames, 0], joints[frames], lin[frames, 0], ang[frames, 0],
         joint_vel[frames],
     )  # fmt: skip
-    # q and -q are one rotation.
+    # q and -q are the same rotation.
     cosine = np.abs((links.quat * quat[frames]).sum(axis=-1)).clip(max=1.0)
     sine = np.sqrt(1.0 - cosine**2)
     angle = 2.0 * np.arctan2(sine, cosine)
@@ -137,7 +137,7 @@ def _check_root(
     for key, kind, expected, actual in (
         ("body_lin_vel_w", "linear", truth, lin), ("body_ang_vel_w", "angular", turn, ang)
     ):  # fmt: skip
-        # As one column: the axes of a vector are small or large together.
+        # All axes go into one column: those of a vector are small or large together.
         unlike = _unlike(expected.reshape(-1, 1), actual.reshape(-1, 1), kind)
         if unlike is not None:
             raise MotionError(
@@ -147,7 +147,7 @@ def _check_root(
 
 
 def _unlike(truth: np.ndarray, actual: np.ndarray, kind: str) -> tuple[int, float] | None:
-    """The column of `[T, C]` velocities that is most unlike the truth, and how; None: none is."""
+    """The column of `[T, C]` velocities that is most unlike the truth, and how much; or None."""
     size = (truth**2).mean(axis=0)
     off = ((actual - truth) ** 2).mean(axis=0)
     is_moving = size > MOVING[kind] ** 2
@@ -168,7 +168,7 @@ def _unlike(truth: np.ndarray, actual: np.ndarray, kind: str) -> tuple[int, floa
 
 
 def _rate_factor(joint_pos: np.ndarray, joint_vel: np.ndarray, fps: float) -> float:
-    """How many times its rate the velocities of a motion are made for; 1 where that is not why."""
+    """For which multiple of its rate a motion's velocities were made; 1 if the rate is not why."""
     if len(joint_pos) < 3:
         return 1.0
     truth = np.gradient(joint_pos, 1.0 / fps, axis=0)
@@ -184,7 +184,7 @@ def _slope(truth: np.ndarray, actual: np.ndarray) -> float:
 
 
 def _describe(truth: np.ndarray, actual: np.ndarray, share: float) -> str:
-    """What is wrong with velocities, with its figure."""
+    """What is wrong with velocities, in words and with a figure."""
     if not actual.any():
         return "it is 0 throughout"
     slope = _slope(truth, actual)

@@ -1,4 +1,4 @@
-"""What in a reference motion no robot can follow.
+"""Find what no robot can follow in a reference motion.
 
 Retargeting moves a person's motion onto the robot frame by frame and asks neither for its joints
 nor for the floor. A tracker pays for such frames, or fails at them, whatever it learns; so a clip
@@ -21,15 +21,15 @@ JOINT_EXCESS = 0.05  # rad beyond a joint's range
 FOOT_DEPTH = 0.03  # m of a sole under the floor; standing clips are off by up to 8 mm (LAFAN1)
 LINK_DEPTH = 0.0  # m of a link's origin under the floor; the link around it is thicker than that
 ROOT_SPEED = 10.0  # m/s from one frame to the next; a person sprints at 10, the robot is smaller
-ROOT_TURN = 20.0  # rad/s likewise; a somersault has 10
+ROOT_TURN = 20.0  # rad/s from one frame to the next; a somersault has 10
 FLIGHT_HEIGHT = 0.12  # m, everything higher than that is off the floor
 FLIGHT_S = 0.9  # s; a jump of 1 m, more than any person's, takes that long
 
 CLEARANCE = 0.05  # m over the floor in nine of ten frames; public clips have up to 0.015
-SUNK = 0.05  # m under it in one of ten frames; LAFAN1's lying clips have up to 0.03
+SUNK = 0.05  # m under the floor in one of ten frames; LAFAN1's lying clips have up to 0.03
 START_SPEED = 2.0  # m/s of the pelvis in the first two steps
-START_JOINT_SPEED = 12.0  # rad/s of a joint likewise; public clips start with up to 7
-START_RATIO = 3.0  # times the median of the half second behind them: a cut may start in a run
+START_JOINT_SPEED = 12.0  # rad/s of a joint in the first two steps; public clips reach 7
+START_RATIO = 3.0  # times the median of the half second after them: a cut may start in a run
 START_STEPS, START_S = 2, 0.5
 
 FLAGS = ("joint limits", "joint speed", "feet under the floor", "link under the floor", "jump",
@@ -43,7 +43,7 @@ class Feasibility:
     joint_excess_rad: float
     """Largest angle beyond a joint's range; 0 within it."""
     joint_excess_joint: str
-    """The joint of that angle, or of the least room."""
+    """The joint of that angle, or the one that is nearest to its limit."""
     joint_excess_share: float
     """Share of frames with a joint beyond its range."""
     joint_speed_ratio: float
@@ -154,7 +154,7 @@ def root_turn(clip: Clip) -> np.ndarray:
 
 
 def describe_start(clip: Clip) -> str:
-    """Whether the first rows jump, which throws a robot that starts there: a phrase, or empty."""
+    """A phrase if the first rows jump, which would throw a robot that starts there; or nothing."""
     head = min(clip.num_frames, 1 + START_STEPS + max(1, round(START_S * clip.fps)))
     root = clip.body_pos_w[:head, 0].astype(np.float64)
     joints = clip.joint_pos[:head].astype(np.float64)

@@ -1,4 +1,4 @@
-"""Feet that stand: which foot of a person does, and where the robot's then is.
+"""Feet that stand: which foot of a person stands, and where the robot's foot then is.
 
 A joint stands while it is near the floor and slow; a foot stands while its ankle (on its heel), its
 toe, or both (on its sole) do. Over one such stance the robot's foot keeps its place: it lies flat
@@ -22,7 +22,7 @@ from bm_envs.motion.gait import smooth
 from bm_envs.robots import g1
 
 STAND_HEIGHT = 0.03
-"""m over where the joint is when the foot stands, at the robot's size."""
+"""m that a joint may be higher than when the foot stands, at the robot's size."""
 STAND_SPEED = 0.25
 """m/s that a joint of a standing foot may move at. The joints of a planted foot are mostly under
 0.1, those of a swinging foot over 0.7."""
@@ -50,11 +50,11 @@ class Feet:
     """Poses of the robot's ankle_roll links, left and right."""
 
     pos: np.ndarray
-    """`[T, 2, 3]`."""
+    """`[T, 2, 3]`, positions of the link origins, world, m."""
     quat: np.ndarray
-    """`[T, 2, 4]`."""
+    """`[T, 2, 4]`, orientations, world, w x y z."""
     contact: np.ndarray
-    """`[T, 2]` bool."""
+    """`[T, 2]` bool, whether the foot stands."""
 
 
 def foot_quats(
@@ -78,7 +78,7 @@ def foot_quats(
     """
     x = foot / np.linalg.norm(foot, axis=-1, keepdims=True)
     y = rot.cross(shin, x)
-    # A foot in line with its shin has no such axis; nobody's ankle goes that far.
+    # The axis is undefined for a foot in line with its shin; no ankle goes that far.
     y = y / np.maximum(np.linalg.norm(y, axis=-1, keepdims=True), 1e-12)
     quat = rot.quat_from_matrix(np.stack([x, y, rot.cross(x, y)], axis=-1))
     if drop is None:
@@ -135,7 +135,7 @@ def plant(
 
 
 def _speed(pos: np.ndarray, fps: float) -> np.ndarray:
-    """`[T]`, m/s of `pos [T, 3]`."""
+    """Speed of `pos [T, 3]` at each frame, m/s. `[T]`."""
     return np.linalg.norm(np.gradient(pos, 1.0 / fps, axis=0), axis=-1)
 
 
@@ -189,7 +189,7 @@ def _stand(
     else:
         yaw = np.full_like(yaw, yaw[best].mean())
 
-    # Where the toe edge is on average, while the foot lies flat if it ever does.
+    # The mean place of the toe edge, over the frames in which the foot lies flat if there are any.
     toe = (ankle + rot.quat_rotate(quat, _TOE))[best, :2].mean(axis=0)
     zero = np.zeros_like(yaw)
     level = rot.quat_from_euler(zero, zero, yaw)

@@ -63,20 +63,20 @@ def one_sentence(
         error: class of the exception.
     """
     hub = client(where, error=error)
-    # The client's HTTP library differs between its versions (httpx, httpx2); the class all of its
-    # errors have in common is the first base of the client's own error.
+    # The client's HTTP library differs between versions (httpx, httpx2). The common class of its
+    # errors is the first base of the client's error.
     http_error: Any = hub.errors.HfHubHTTPError.__bases__[0]
     try:
         yield
     except BMError:
         raise
-    # RuntimeError: an upload that broke, whatever broke it. ValueError: forced, and no network.
+    # RuntimeError means an upload that broke; ValueError a forced download without a network.
     except (
         hub.errors.EntryNotFoundError, http_error, OSError, ValueError, RuntimeError
     ) as problem:  # fmt: skip
         reason = _explain(hub, problem, kind, pushing, absent)
         raise error(f"{where}: {reason}.") from problem
-    # The client trusts what a server says: an answer of another shape makes it stumble anywhere.
+    # The client trusts a server: an answer of another shape can raise any error in it.
     except Exception as problem:
         raise error(
             f"{where}: the Hub's answer is none that its client understands "

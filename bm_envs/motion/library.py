@@ -38,21 +38,21 @@ DATA_DIR_VARIABLE = "BM_DATA_DIR"
 
 @dataclass(frozen=True)
 class PublicSet:
-    """A published set of G1 motions as CSV, not passed on with this package."""
+    """A published set of G1 motions as CSV, which this package does not contain."""
 
     folder: str
-    """Folder in BM_DATA_DIR."""
+    """Folder of the set in BM_DATA_DIR."""
     prefix: str
-    """What stands before a file's stem in a motion's name."""
+    """Text before a file's stem in the name of its motion."""
     fps: float
     source: str
     licence: str
     sha256: Mapping[str, str]
-    """File stem to the CSV's digest."""
+    """SHA-256 of each CSV, by the file's stem."""
     hub_folder: str | None = None
-    """Folder in the Hub dataset `hub.LAFAN1_REPO`; None: not there."""
+    """Folder of the set in the Hub dataset `hub.LAFAN1_REPO`; None: the Hub does not have it."""
     frames: Mapping[str, int] = field(default_factory=dict)
-    """Frames of the CSV by its stem without the subject, where they are known without the file."""
+    """Frames of each CSV, by its stem without the subject, as far as known without the file."""
 
     def names(self) -> list[str]:
         return [self.prefix + stem for stem in self.sha256]
@@ -152,7 +152,7 @@ class MotionInfo:
     fps: float
     """Frames per second of the stored file."""
     frames: int | None
-    """Frames of the stored file; None where that takes the file, which is not on this machine."""
+    """Frames of the stored file; None if only the file shows them and it is not on this machine."""
     licence: str
     source: str
 
@@ -216,7 +216,7 @@ def known_rate(path: str | Path) -> float | None:
 
 
 def list_motions(sets: Sequence[PublicSet] = PUBLIC_SETS) -> list[MotionInfo]:
-    """What is known by name: the package's, the public sets', and other files of BM_DATA_DIR.
+    """The motions known by name: of the package, of the public sets, and others in BM_DATA_DIR.
 
     Each with where it would come from; nothing is fetched, and of files no more is read than tells
     whether they hold a motion of the G1. What is made when asked for is not listed.
@@ -247,7 +247,7 @@ def _own_files(known: set[str], sets: Sequence[PublicSet]) -> list[MotionInfo]:
     infos = []
     for place, folders, files in os.walk(folder):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
-        # Of two files of a name the NPZ comes first, as when it is loaded.
+        # Of two files of a name the NPZ comes first; loading chooses it, too.
         for path in sorted(
             (Path(place, file) for file in files), key=lambda p: (p.stem, p.suffix != ".npz")
         ):
@@ -270,7 +270,7 @@ def _own_files(known: set[str], sets: Sequence[PublicSet]) -> list[MotionInfo]:
 
 
 def _is_file(text: str) -> bool:
-    """Whether `text` is a file with a suffix: a folder or file called `walk` hides no motion."""
+    """Whether `text` is a file with a suffix. A folder called `walk` must hide no motion."""
     return Path(text).suffix != "" and os.path.isfile(text)
 
 
@@ -292,7 +292,7 @@ def _in_data_dir(relative: str) -> Path | None:
 def _read_path(
     path: str, input_fps: float | None, order: g1.Order | None, sets: Sequence[PublicSet]
 ) -> Clip:
-    """A file by its path. One of a public set is known by its content, and has rate and licence."""
+    """A file by its path. A file of a public set, known by its content, gets rate and licence."""
     if path.endswith(".csv") and _is_file(path):
         digest = file_sha256(path)
         for public in sets:

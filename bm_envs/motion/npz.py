@@ -1,4 +1,4 @@
-"""Arrays out of NPZ files that somebody else wrote: no code runs, no header claims the memory."""
+"""Read arrays from foreign NPZ files: no code of them runs, no header claims the memory."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ def _in_archive(path: Path, read: Callable[[zipfile.ZipFile], T]) -> T:
         EOFError,
         ValueError,
         NotImplementedError,
-        # what NumPy's and zipfile's parsers let through of damaged headers
+        # NumPy's and zipfile's parsers raise these for damaged headers.
         KeyError,
         TypeError,
         SyntaxError,

@@ -47,7 +47,7 @@ TABLE1 = (
     *(f"fightAndSports1_subject{i}" for i in (1, 4)),
     *(f"fight1_subject{i}" for i in (2, 3, 5)),
 )
-NO_CHAIR = "walk3_subject3"  # the chair is not there: nobody can do that
+NO_CHAIR = "walk3_subject3"  # a person sits down on a chair that the world does not have
 Suite = Literal["builtin", "lafan1-cuts", "lafan1-table1", "lafan1-walks", "lafan1-40"]
 NAMES: tuple[str, ...] = get_args(Suite)
 OTHERS = ("lafan1", "g1_moves", "other")
