@@ -40,7 +40,7 @@ class Config:
     seconds: int = 60
     """How long each reader is tried, s."""
     reader: tuple[str, ...] = ()
-    """Which; by default all."""
+    """Readers to fuzz; by default all."""
     seed: int = 1
     """Seed of the changes."""
     out: Path = Path("runs/fuzz")
@@ -57,7 +57,7 @@ class Config:
 
 
 # --- the readers, each with a true file to begin with ---------------------------------------------
-# Our modules are imported inside, where atheris changes them so that it sees the paths taken.
+# Our modules are imported in functions: there atheris changes them, to see which paths are taken.
 
 
 def _rows() -> np.ndarray:

@@ -38,7 +38,7 @@ from bm_envs.policy import training_figures
 
 SCRIPT = Path(__file__).resolve().parent.parent / "algos" / "ppo_track.py"
 PATIENCE_S = 60.0  # how long a run waits for another process that still works in its folder
-PR_SET_PDEATHSIG = 1  # of Linux, `man 2 prctl`
+PR_SET_PDEATHSIG = 1  # Linux, `man 2 prctl`
 
 
 @dataclass(frozen=True)
@@ -46,9 +46,9 @@ class Config:
     """What to run, and where."""
 
     motion: tuple[str, ...] = ("walk",)
-    """Motions to train on, a policy each."""
+    """Motions to train on; each gives a policy."""
     seeds: tuple[int, ...] = (1,)
-    """Seeds of each."""
+    """Seeds of each training."""
     flags: Annotated[tuple[str, ...], UseAppendAction, arg(metavar="'FLAGS'")] = ()
     """Settings of each: further flags of the script as one quoted string; give it once a setting.
     None: its defaults."""
@@ -61,7 +61,7 @@ class Config:
     workers: int = 0
     """Runs side by side on this machine; 0: as many as it has cores for."""
     cpus: int = 1
-    """Cores of a run."""
+    """Cores for each run."""
     retries: int = 3
     """How often a run goes on elsewhere after its worker has died."""
 
@@ -120,13 +120,13 @@ def train(folder: Path, arguments: list[str]) -> None:
 
 
 def run_name(motion: str, seed: int, flags: str) -> str:
-    """Folder of a run. Flags are in it as they are, less what a file name should not hold."""
+    """Folder of a run; characters of flags that a file name should not hold are `_` in it."""
     kept = "".join(c if c.isalnum() or c in ".-_" else "_" for c in f"{motion} {flags}".strip())
     return f"{kept}__{seed}"
 
 
 def main(config: Config) -> int:
-    """Give out what is not finished, collect everything; 1 where a run failed."""
+    """Start the runs that are not finished and collect all figures; returns 1 if a run failed."""
     try:
         ray: Any = importlib.import_module("ray")
     except ModuleNotFoundError:

@@ -37,7 +37,7 @@ from bm_envs.robots import g1
 if TYPE_CHECKING:
     from bm_envs.deploy.unitree import LowState_, Writer
 
-MODE_MACHINE = 5  # what a G1 with 29 joints tells
+MODE_MACHINE = 5  # value of a G1 with 29 joints
 LOW = 0.4  # m, pelvis height of a robot that has fallen
 ANSWER_S = 1.0  # s that a robot in lockstep waits for a command
 
@@ -70,7 +70,7 @@ class Config:
     idle_s: float = 3.0
     """Seconds of the simulation without commands after which it ends."""
     json: Path | None = None
-    """File to write what happened to."""
+    """JSON file to write the counts of the run to."""
 
     def __post_init__(self) -> None:
         for name in ("drop", "late"):
@@ -87,7 +87,7 @@ class Config:
 
 @dataclass
 class Report:
-    """What happened."""
+    """Counts of one run."""
 
     states: int = 0
     commands: int = 0

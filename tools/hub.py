@@ -51,9 +51,9 @@ from bm_envs.results import ResultFile, machine_path, read_result
 FORMATS = {kind.format: kind for kind in KINDS}
 NETWORKS = tuple(dict.fromkeys(kind.file for kind in KINDS))
 PICTURES = (".png", ".jpg", ".svg", ".mp4", ".webm")
-# Licences under which anybody may pass a motion on, unchanged or not, as they begin.
+# Beginnings of licences under which anybody may pass a motion on, changed or not.
 FREE = ("Apache-2.0", "MIT", "BSD", "CC0", "CC BY 4.0", "CC-BY-4.0")
-# What a licence begins with here, and its name on the Hub; the first that fits.
+# Beginning of a licence here, and its name on the Hub; the first that fits is taken.
 HUB_LICENCES = (
     ("Apache-2.0", "apache-2.0"), ("MIT", "mit"), ("BSD-3-Clause", "bsd-3-clause"),
     ("CC0", "cc0-1.0"), ("CC BY-NC-ND 4.0", "cc-by-nc-nd-4.0"),
@@ -68,7 +68,7 @@ class Pull:
     """Fetch a policy into a folder."""
 
     repository: Positional[Annotated[str, arg(metavar="OWNER/NAME[@REVISION]")]]
-    """Which one; a revision is a commit, a tag or a branch, by default the newest state."""
+    """The policy; a revision is a commit, a tag or a branch, by default the newest state."""
     out: Positional[Annotated[Path, arg(metavar="FOLDER")]]
     """Folder to make; it must not exist, or be empty."""
 
@@ -80,7 +80,7 @@ class Push:
     policy: Positional[Annotated[str, arg(metavar="POLICY")]]
     """A run directory, an ONNX file, or the name of a policy that ships with the package."""
     repository: Positional[Annotated[str, arg(metavar="OWNER/NAME")]]
-    """Where; it is made where there is none."""
+    """Repository to push to; it is made if there is none."""
     results: tuple[Path, ...] = ()
     """Result files about this policy, beside those in the run directory."""
     licence: str = ""
@@ -93,7 +93,7 @@ class Push:
     no_motion: Annotated[bool, FlagCreatePairsOff] = False
     """Take the reference motion out of the network's file."""
     private: Annotated[bool, FlagCreatePairsOff] = False
-    """Make the repository for you alone, where it is made."""
+    """Make a new repository private."""
     message: str = "Policy of bm-envs"
     """Message of the commit."""
     stage: Path | None = None
@@ -141,7 +141,7 @@ def pull(config: Pull) -> None:
         fetched = hub.fetch_policy(hub.PREFIX + reference)
         if not any((fetched.folder / name).is_file() for name in NETWORKS):
             raise HubError(f"hub:{reference}: holds no {' or '.join(NETWORKS)}.")
-        # The cache holds links; what is copied are the files behind them.
+        # The cache holds links; the files behind them are copied.
         shutil.copytree(fetched.folder, folder, dirs_exist_ok=True)
         digests = hub.check_sums(folder, f"hub:{reference}")
         check_files(folder, f"hub:{reference}")
@@ -181,13 +181,13 @@ class Source:
 
     network: Path
     description: dict[str, Any]
-    """`policy.json`."""
+    """Content of `policy.json`."""
     metadata: dict[str, str]
     """Metadata of the network's file."""
     outputs: set[str]
     sha256: str
     beside: list[Path] = field(default_factory=list)
-    """What else of the run goes along."""
+    """Other files of the run that are pushed, too."""
 
 
 def find(policy: str) -> Source:
@@ -244,7 +244,7 @@ def check_motion(source: Source) -> None:
     licence = source.metadata.get("motion_licence", "")
     name = source.metadata.get("motion_name", "")
     if name.partition("[")[0] in library.LAFAN1.names():
-        licence = library.LAFAN1.licence  # whatever the file says
+        licence = library.LAFAN1.licence  # also where the file says something else
     if licence.startswith(FREE):
         return
     about = f"'{name}' " if name else ""
@@ -333,7 +333,7 @@ def stage(folder: Path, config: Push) -> None:
 
 
 def push(config: Push) -> None:
-    """Stage and upload."""
+    """Collect the files in a folder and upload them."""
     repository, revision = hub.parse_reference(config.repository)
     if revision is not None:
         raise ConfigError(f"'{config.repository}': a push makes a revision, expected OWNER/NAME.")
@@ -376,7 +376,7 @@ ENVIRONMENTS = {
 
 
 def hub_licence(licence: str) -> dict[str, str]:
-    """The licence as the Hub's metadata name it."""
+    """Name of a licence in the Hub's metadata."""
     for start, name in HUB_LICENCES:
         if licence.lower().startswith((start.lower(), name)):
             return {"license": name}
@@ -491,7 +491,7 @@ def evaluation_table(files: Sequence[ResultFile]) -> str:
 
 
 def training_text(config: Push, description: Mapping[str, Any], names: Sequence[str]) -> str:
-    """How it was trained, as far as anybody tells."""
+    """How the policy was trained, as far as its files say."""
     training = description.get("training") or {}
     facts = []
     for key, unit, text in (
@@ -518,7 +518,7 @@ def training_text(config: Push, description: Mapping[str, Any], names: Sequence[
 
 
 def licence_text(description: Mapping[str, Any], licence: str) -> str:
-    """Terms of weights and motions, and what nobody has tried."""
+    """Terms of weights and motions, and what has not been tried."""
     lines = [f"Weights: {licence}."]
     for motion in description.get("motions") or []:
         inside = "inside the file" if motion.get("embedded") else "not part of these files"

@@ -42,7 +42,7 @@ from bm_envs.robots import mjcf
 
 MAX_HEIGHT, MAX_TILT = 0.25, 0.8  # of the pelvis from its reference: m, projected gravity
 LOW = 0.4  # m, pelvis height of a robot that has fallen while it should stand
-LIE_S = 1.5  # s that a robot that was stopped is still simulated
+LIE_S = 1.5  # s for which a stopped robot is simulated further
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,7 @@ class Config:
     seed: int = 0
     """Seed of the first trial's sensor noise; each further trial has the next."""
     trials: int = 1
-    """Runs; without noise they are all the same."""
+    """Number of runs; without noise they are all the same."""
     json: Path | None = None
     """File to write figures to."""
     video: Path | None = None
@@ -101,14 +101,14 @@ class Config:
 
 @dataclass(frozen=True)
 class Run:
-    """What one robot did."""
+    """Result of one run."""
 
     survived_s: float
     """Seconds of the motion before it failed."""
     failure: str
-    """Why, or nothing."""
+    """Why the run failed, or an empty text."""
     failed_in: str
-    """`stand`, `run` or `end`, or nothing."""
+    """Phase in which it failed: `stand`, `run` or `end`, or an empty text."""
     figures: dict[str, float]
     """Means over the frames of the motion that were survived; empty where there are none."""
     qpos: list[np.ndarray]
@@ -131,7 +131,7 @@ class Figures:
         self.rows: list[dict[str, float]] = []
 
     def begin(self, robot: SimulatedRobot, state: str) -> None:
-        """The robot is where it begins, which an estimate takes for the origin."""
+        """Note where the robot begins: an estimate takes that place for the origin."""
         if state == "estimated":
             self._began = np.append(robot.data.qpos[:2], 0.0)
 
@@ -172,7 +172,7 @@ class Figures:
 
 
 def run(policy: Policy, motion: Motion, config: Config, seed: int) -> Run:
-    """One robot, from standing up to the end."""
+    """Run one robot, from standing up to the end."""
     robot = SimulatedRobot(config.robot, seed=seed)
     settings = config.controller
     if config.start == "reference":
@@ -247,7 +247,7 @@ def aligned_root(controller: Controller, motion: Motion) -> np.ndarray:
 
 
 def describe(result: Run, motion: Motion) -> str:
-    """One line."""
+    """The result in one line."""
     text = f"survived {result.survived_s:.2f} of {motion.duration_s:.2f} s"
     if result.failure:
         where = {"stand": "while standing up", "run": "in the motion", "end": "after the motion"}
@@ -288,7 +288,7 @@ def row_of(config: Config, policy: Policy, motion: Motion, runs: list[Run]) -> d
 
 def pictures(result: Run, frames: np.ndarray, config: Config) -> Iterator[np.ndarray]:
     """The run at these control steps, drawn, with the reference as a ghost."""
-    # Drawing is the one thing taken from the environments' side, and it comes after the run.
+    # Only drawing uses code of the environments, and it comes after the run.
     from bm_envs.viewers import OffscreenRenderer
 
     model = mjcf.ModelConfig(feet=config.robot.feet, visuals=True)

@@ -46,11 +46,14 @@ def run(
         config_class: a dataclass; its fields' texts are the help.
         presets: values that `--preset NAME` starts from, for classes with a field `preset`.
     """
-    for stream in (sys.stdout, sys.stderr):  # a file's name need not be text that they can take
+    for stream in (
+        sys.stdout,
+        sys.stderr,
+    ):  # a file's name may have characters that a stream cannot write
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
     for number in ENDING_SIGNALS:
-        # What was ignored stays so: `nohup` asks for it.
+        # An ignored signal stays ignored: `nohup` needs that.
         if signal.getsignal(number) is signal.SIG_DFL:
             signal.signal(number, raise_interrupted)
     try:
@@ -68,8 +71,8 @@ def run(
     except BMError as error:
         _refuse(str(error))
     except BrokenPipeError:
-        # The reader of this command's output has enough, as `head` has. Python would complain once
-        # more at its end, about the same pipe.
+        # The reader of this command's output has closed the pipe, as `head` does. Without this
+        # Python would complain about the pipe once more when it ends.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(128 + getattr(signal, "SIGPIPE", 13))
     except OSError as error:
@@ -85,7 +88,7 @@ def run(
     sys.exit(status if isinstance(status, int) else 0)
 
 
-# Names of settings, the same in all commands, that are files to be written, and folders.
+# Settings, called the same in all commands, that name files and folders to be written.
 OUTPUT_FILES = ("json", "video", "plot", "chart", "strip", "npz", "onnx")
 
 OUTPUT_FOLDERS = ("run_dir", "out")
@@ -134,9 +137,9 @@ def check_outputs(config: Any) -> None:
                 raise ConfigError(f"{path} is a folder, expected the name of a file for --{name}.")
             if number:
                 raise OSError(number, os.strerror(number))
-            os.lstat(path)  # `lexists` says of a name that is too long only that it is not there
+            os.lstat(path)  # `lexists` is False, and raises nothing, for a name that is too long
         except FileNotFoundError:
-            pass  # it is to be made; or a link to what is not there, in whose place it comes
+            pass  # the path is free, or a link to nothing that the file will replace
         except (OSError, ValueError) as error:
             if isinstance(error, ConfigError):
                 raise
@@ -157,7 +160,7 @@ def _print_behind_bars(line: str) -> None:
 
 
 def _one_line(sentence: str) -> str:
-    """A sentence for a terminal: a name in it may hold a line's end or a control character."""
+    """A sentence with line ends and control characters escaped: a file's name may hold them."""
     return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in sentence)
 
 
@@ -178,7 +181,7 @@ class Interrupted(KeyboardInterrupt):
     """The process was asked to end, by a signal or at the keyboard."""
 
     def __init__(self, number: int, kept: str = "") -> None:
-        """`kept`: what stays of the work, and how to go on."""
+        """`kept`: a sentence on what is kept of the work and how to go on."""
         super().__init__(number, kept)
         self.signal, self.kept = number, kept
 
@@ -190,7 +193,7 @@ def raise_interrupted(number: int, frame: Any) -> None:
 
 @contextlib.contextmanager
 def signals_end_at_once() -> Iterator[None]:
-    """For a call that may wait outside of Python, where a handler of Python's would wait, too."""
+    """A context for calls that may wait outside of Python, where no Python handler can run."""
     before: dict[int, Any] = {}
     if threading.current_thread() is threading.main_thread():
         for number in (signal.SIGINT, *ENDING_SIGNALS):
@@ -246,8 +249,8 @@ def parse(
     arguments = sys.argv[1:] if arguments is None else arguments
     default: ConfigT | None = None
     if presets:
-        # Flags override the preset, wherever on the line it stands: so it is read first. tyro
-        # checks the name again and prints its own message for an unknown one.
+        # Flags override the preset wherever it stands on the line, so that it is read first. tyro
+        # checks the name again and prints a message for an unknown one.
         chosen = [a.partition("=")[2] for a in arguments if a.startswith("--preset=")]
         chosen += [b for a, b in pairwise(arguments) if a == "--preset"]
         if chosen and chosen[-1] in presets:
@@ -280,7 +283,7 @@ def _unframed(message: str) -> str:
     indented line names a flag, and the flag's help is indented further.
     """
     lines = [line[2:].rstrip("│ ") for line in message.splitlines() if line.startswith("│")]
-    if not lines and re.match(r" .*\n -+", message):  # of a terminal that is not UTF-8
+    if not lines and re.match(r" .*\n -+", message):  # the frame on a terminal without UTF-8
         lines = [line[2:].rstrip() for line in message.splitlines() if line.startswith("  ")]
     if not lines:
         return ""

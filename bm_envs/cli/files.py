@@ -17,7 +17,7 @@ from bm_envs.errors import BMError
 
 
 def os_reason(error: BaseException) -> str:
-    """Why the operating system, or Python before it, refused a file: a few words for a message."""
+    """Why the operating system or Python refused a file, in a few words for a message."""
     return getattr(error, "strerror", None) or str(error).partition("\n")[0] or type(error).__name__
 
 
@@ -26,7 +26,7 @@ def shortened(text: str, length: int = 160) -> str:
 
     Characters that a terminal would obey are shown as `?`.
     """
-    # A line that matters is not behind the first thousands of characters.
+    # Only the first thousands of characters are searched for a line that is not empty.
     lines = [line.strip() for line in text[: 100 * length].splitlines() if line.strip()]
     line = lines[0] if lines else ""
     line = line if len(line) <= length else line[: length - 3] + "..."
@@ -55,7 +55,7 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
         make_folder(path.parent)
         if path.is_dir():
             raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
-        # A device or a pipe is written to. A file in its place would take /dev/null from everybody.
+        # A device or a pipe is written to. To put a file in its place would remove /dev/null.
         special = path.exists() and not path.is_file()
         handle, name = tempfile.mkstemp(
             dir=None if special else path.parent, prefix=f".{path.stem[:100]}.", suffix=path.suffix
@@ -75,8 +75,8 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
             os.fsync(stream.fileno())
         temporary.replace(path)
     except (OSError, ValueError) as error:
-        # Of the block's errors only those that are about writing this file. Before it there is no
-        # temporary file, and a ValueError is a name that no file can have.
+        # Only errors about writing this file are translated, not others of the block. Before the
+        # block there is no temporary file, and a ValueError means a name that no file can have.
         about = temporary is None or (
             isinstance(error, OSError) and error.filename in (None, str(temporary))
         )
@@ -96,7 +96,7 @@ def make_folder(folder: Path) -> None:
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
-    except FileExistsError:  # Python's word for it, of which a person makes the wrong thing
+    except FileExistsError:  # this name of the error would mislead a person
         raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(folder)) from None
 
 
@@ -117,7 +117,7 @@ SEAL = b"bm-envs sha256 "  # and 64 hexadecimal digits
 
 
 def seal_zip(path: Path) -> None:
-    """Write a zip archive's SHA-256 into its comment, which other readers of archives pass over."""
+    """Write a zip archive's SHA-256 into its comment, which other readers of archives ignore."""
     comment = SEAL + file_sha256(path).encode()
     with path.open("rb+") as stream:
         stream.seek(-2, os.SEEK_END)  # the last field, if there is no comment: its length
@@ -154,12 +154,12 @@ def zip_damage(path: Path) -> str | None:
             parts = archive.infolist()
             if archive.comment:
                 return "it is damaged: its seal is no SHA-256"
-            # What unpacks to more than there is was not written by a training.
+            # A training writes no archive that unpacks to more than its size.
             if sum(part.file_size for part in parts) > size:
                 return "its parts are larger than it is"
             bad = archive.testzip()
     except OSError:
         raise
-    except Exception as error:  # of a hostile archive zipfile raises many kinds
+    except Exception as error:  # zipfile raises many kinds for a hostile archive
         return f"it is no sound archive ({type(error).__name__})"
     return None if bad is None else f"it is damaged: the checksum of its part {bad[:80]} is another"

@@ -64,7 +64,7 @@ def parse_json(text: str) -> Any:
         return entries
 
     def number(digits: str) -> float:
-        # Whole numbers are kept as such, but none that no float can hold.
+        # Whole numbers stay whole; one that no float can hold is refused.
         value = int(digits) if digits.lstrip("-").isdecimal() else float(digits)
         if not abs(value) <= sys.float_info.max:
             raise ValueError(f"the number {shortened(digits, 24)} is too large")
@@ -81,7 +81,7 @@ def parse_json(text: str) -> Any:
     except RecursionError:
         raise ValueError(f"it nests more than {MAX_JSON_DEPTH} deep") from None
     halves = re.search(r"\\u[dD][89a-fA-F]", text) is not None
-    # The parser's own bound depends on the interpreter; a program that walks the value has less.
+    # The parser's bound of depth depends on the interpreter, and other programs have lower ones.
     layer, depth = [[value]], -1
     while layer := [part for item in layer for part in _parts(item)]:
         depth += 1
@@ -93,7 +93,7 @@ def parse_json(text: str) -> Any:
 
 
 def _parts(value: Any) -> Iterable[Any]:
-    """What stands directly inside a JSON value, an object's names included."""
+    """The values directly inside a JSON value, and the names of an object."""
     if isinstance(value, dict):
         return (*value, *value.values())
     return value if isinstance(value, list) else ()

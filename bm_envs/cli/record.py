@@ -24,7 +24,7 @@ def package_versions(*packages: str) -> dict[str, str]:
 
 
 def versions() -> dict[str, str]:
-    """Versions of Python and of the packages that decide a result, where installed."""
+    """Versions of Python and of those installed packages that can change a result."""
     packages = ("bm-envs", "mujoco", "numpy", "gymnasium", "torch", "onnxruntime")
     return {"python": platform.python_version(), **package_versions(*packages)}
 
@@ -104,7 +104,7 @@ def command_line() -> str:
 
 
 def json_result(kind: str, *, seed: int | None, rows: list[dict[str, Any]]) -> dict[str, Any]:
-    """The object every result file holds; the benchmark's docstring says what its rows are."""
+    """The object in a result file; the docstring of each benchmark describes its rows."""
     return {
         "kind": kind,
         "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),

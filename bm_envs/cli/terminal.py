@@ -9,7 +9,7 @@ from typing import Any
 
 
 def bar_interval() -> float:
-    """Seconds between two states of a progress bar: a log file gets a line a minute."""
+    """Seconds between two updates of a progress bar; in a log file it is one line a minute."""
     return 0.1 if sys.stderr.isatty() else 60.0
 
 
@@ -24,20 +24,20 @@ def progress_bar(total: int, done: int, *, unit_scale: bool = False) -> Any:
     from tqdm import tqdm
 
     class Bar(tqdm):
-        monitor_interval = 0  # its thread would go by the clock on the wall
+        monitor_interval = 0  # tqdm's thread would use the clock on the wall
 
     bar: Any = Bar(
         total=total, initial=done, unit="step", unit_scale=unit_scale, smoothing=0.1,
         mininterval=bar_interval(),
     )  # fmt: skip
-    # tqdm's is `time.time`: set back by an hour, the bar stands still for one.
+    # tqdm uses `time.time`: when that clock is set back by an hour, the bar stands still for one.
     bar._time = time.monotonic
     bar.start_t = bar.last_print_t = bar._time()
     return bar
 
 
 def aligned(rows: Sequence[Sequence[str]]) -> str:
-    """Rows of cells, equally many in each, as text with aligned columns."""
+    """Rows with the same number of cells as text with aligned columns."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return "\n".join(
         "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()

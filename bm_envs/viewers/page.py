@@ -35,10 +35,10 @@ from bm_envs.viewers.scene import GHOST_RGBA, Decor, View
 
 HOST = "127.0.0.1"
 DEFAULT_PORT = 8080
-FIELD_OF_VIEW = 42.0  # degrees up and down, that of the model's own view
-FOLLOW = 0.2  # share of its way to the robot that the point looked at goes at each picture
+FIELD_OF_VIEW = 42.0  # vertical, deg; the same as in the model
+FOLLOW = 0.2  # share of the way to the robot by which the point looked at moves at each picture
 GHOST_OPACITY = 0.28
-TOUCH_N = 1.0  # force on a foot from which on it touches the floor; the robot weighs 330 N
+TOUCH_N = 1.0  # N, least force of a foot that touches the floor; the robot weighs 330 N
 CONTACT_RGB, GHOST_CONTACT_RGB = (255, 140, 0), (10, 150, 60)
 PATH_RGB, ARROW_RGB = (242, 204, 26), (230, 90, 13)
 GOAL_RGB, OBSTACLE_RGB = (204, 26, 115), (115, 51, 153)
@@ -83,7 +83,7 @@ class Page:
                 return None  # a page on loopback is not passed on, whatever a client asks for
 
         self.guard = Guard()
-        with contextlib.redirect_stdout(io.StringIO()):  # its banner; ours is a line
+        with contextlib.redirect_stdout(io.StringIO()):  # viser prints a banner, we print one line
             with self.guard.watching():
                 self.server: Any = Server(host=HOST, port=port, label=title, verbose=False)
         self._closed = False
