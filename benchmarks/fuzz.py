@@ -38,11 +38,11 @@ class Config:
     """Fuzz the readers of files."""
 
     seconds: int = 60
-    """Of each reader."""
+    """How long each reader is tried, s."""
     reader: tuple[str, ...] = ()
-    """Which; by default all."""
+    """Readers to fuzz; by default all."""
     seed: int = 1
-    """Of the changes."""
+    """Seed of the changes."""
     out: Path = Path("runs/fuzz")
     """Folder for inputs that went wrong."""
     json: Path | None = None
@@ -57,7 +57,7 @@ class Config:
 
 
 # --- the readers, each with a true file to begin with ---------------------------------------------
-# Our modules are imported inside, where atheris changes them so that it sees the paths taken.
+# Our modules are imported in functions: there atheris changes them, to see which paths are taken.
 
 
 def _rows() -> np.ndarray:

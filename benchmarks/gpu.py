@@ -66,7 +66,7 @@ class Config:
     num_envs: tuple[int, ...] = (1024, 2048, 4096, 8192, 16384)
     """Numbers of robots."""
     ppo_num_envs: tuple[int, ...] = (4096,)
-    """Of the training script; none: leave it out."""
+    """Numbers of robots of the training script; none: it is left out."""
     motion: str = "walk"
     """Motion to track."""
     repeats: int = 5
@@ -143,7 +143,7 @@ class Tracking:
         return (env.reference.joint_pos - env.default_joint_pos) / env.scale + ACTION_NOISE * noise
 
     def wait(self) -> None:
-        """Until the device has done what it was given."""
+        """Wait until the device has done its work."""
         if self.env.device.type == "cuda":
             self._torch.cuda.synchronize(self.env.device)
 
@@ -196,7 +196,7 @@ def ppo(config: Config, num_envs: int) -> Sample:
 
     def sample(seconds: float) -> float:
         with tempfile.TemporaryDirectory() as folder:
-            # The script is given steps, not seconds; the first iterations warm up.
+            # The script takes a number of steps, not of seconds; the first iterations warm up.
             iterations = 30 if seconds >= 0.5 else 4
             batch = num_envs * NUM_STEPS
             rows = train(
@@ -249,16 +249,16 @@ def measure(config: Config) -> list[dict[str, Any]]:
         samples = {"raw_engine": tracking.engine(), "env": tracking.sample}
         if n in config.ppo_num_envs:
             samples["ppo"] = ppo(config, n)
-        found: dict[str, list[float]] = {what: [] for what in samples}
+        speeds_of: dict[str, list[float]] = {what: [] for what in samples}
         for _ in range(config.repeats):
             for what, sample in samples.items():
-                found[what].append(sample(config.sample_s))
-        for what, speeds in found.items():
+                speeds_of[what].append(sample(config.sample_s))
+        for what, speeds in speeds_of.items():
             rows.append({
                 "what": what, "num_envs": n, "threads": None, "backend": BACKEND,
                 "control_steps_per_s": float(np.median(speeds)), "lowest": min(speeds),
                 "highest": max(speeds),
-                "ratio_to_raw": float(np.median(np.divide(speeds, found["raw_engine"]))),
+                "ratio_to_raw": float(np.median(np.divide(speeds, speeds_of["raw_engine"]))),
                 "peak_memory_mb": peak_memory_mb(tracking.env.device),
             })  # fmt: skip
             print(

@@ -3,7 +3,7 @@
     python benchmarks/leaderboard.py --results benchmarks/results --out benchmarks/leaderboard
     python benchmarks/leaderboard.py --results submitted --out page --verify 5
 
-Every `*.json` under `--results` is checked first (`bm_envs/results.py`). One that does not keep to
+Every `*.json` under `--results` is checked first (`bm_envs/results/`). One that does not keep to
 its kind is refused in one sentence with exit status 2, and nothing is written. A video beside a
 result file, `NAME.mp4` or `NAME_MOTION.mp4` (`.webm` too) beside `NAME.json`, is linked; characters
 of a motion's name other than letters and digits are `_` there.
@@ -20,6 +20,8 @@ a robot moves, hence the tolerances:
               within 10 %
     both      normalized_return within 0.05; clip_s and the motion's SHA-256 the same (of motions
               made when asked for: the length)
+
+One file because only tables of checked files are written, by the command that checked them.
 """
 
 from __future__ import annotations
@@ -121,7 +123,7 @@ def bounds(ci: Sequence[float]) -> Cell:
 
 
 def origin(file: ResultFile) -> list[Cell]:
-    """Of which file it is, machine, commit and the command: the last cells of every row."""
+    """The last cells of every row: the file, the machine, the commit and the command."""
     return [
         Cell(file.name),
         Cell(file.machine_text),
@@ -163,10 +165,10 @@ def entries(results: Iterable[ResultFile], *kinds: str) -> list[Entry]:
 
 def tracking(results: Sequence[ResultFile], out: Path) -> dict[str, list[Entry]]:
     """Rows of `track` files by suite; in each by motion and protocol, the best first."""
-    found: dict[str, list[Entry]] = {name: [] for name in (*suites.NAMES, *suites.OTHERS)}
+    by_suite: dict[str, list[Entry]] = {name: [] for name in (*suites.NAMES, *suites.OTHERS)}
     for entry in entries(results, "track"):
         video = video_of(entry.file.path, entry.row["motion"], out)
-        found[entry.suite].append(Entry(entry.file, entry.row, video))
+        by_suite[entry.suite].append(Entry(entry.file, entry.row, video))
 
     def rank(entry: Entry) -> tuple[Any, ...]:
         row = entry.row
@@ -174,7 +176,7 @@ def tracking(results: Sequence[ResultFile], out: Path) -> dict[str, list[Entry]]
         worst = math.inf if error is None else error
         return natural(row["motion"]), row["protocol"], -row["success"], -row["survival_s"], worst
 
-    return {name: sorted(rows, key=rank) for name, rows in found.items() if rows}
+    return {name: sorted(rows, key=rank) for name, rows in by_suite.items() if rows}
 
 
 def natural(name: str) -> tuple[Any, ...]:
@@ -246,8 +248,8 @@ def guided_table(results: Iterable[ResultFile]) -> Table:
         "task", "policy", "representation", "sampler", "delay", "successes", "rate",
         "95 % interval", "strict", "speed, m/s", *ORIGIN,
     ))  # fmt: skip
-    found = entries(results, "guided")
-    for entry in sorted(found, key=lambda e: (e.row["task"], -e.row["success_rate"])):
+    rows = entries(results, "guided")
+    for entry in sorted(rows, key=lambda e: (e.row["task"], -e.row["success_rate"])):
         row = entry.row
         strict = row.get("successes_strict")
         table.add(
@@ -366,12 +368,12 @@ ABOUT = (
 )
 
 
-def markdown(results: Sequence[ResultFile], found: dict[str, list[Entry]], out: Path) -> str:
+def markdown(results: Sequence[ResultFile], by_suite: dict[str, list[Entry]], out: Path) -> str:
     """LEADERBOARD.md: for narrow tables a row names its file, and the last table what made it."""
     where = "Each row names its file; machine, commit and command of all are in the last table."
     intro = f"{summary(results)} {where} Made by `benchmarks/leaderboard.py`."
     parts = ["# Leaderboard", intro, ABOUT]
-    for suite, rows in found.items():
+    for suite, rows in by_suite.items():
         parts += markdown_table(track_table(f"Tracking: {suite}", rows, missing(suite, rows)))
     for table in other_tables(results):
         parts += markdown_table(table)
@@ -382,8 +384,8 @@ def markdown(results: Sequence[ResultFile], found: dict[str, list[Entry]], out: 
 def summary(results: Sequence[ResultFile]) -> str:
     """How many files of which kind."""
     kinds = Counter(file.kind for file in results)
-    told = ", ".join(f"{count} {kind}" for kind, count in sorted(kinds.items()))
-    return f"From {len(results)} result file{'s' if len(results) > 1 else ''} ({told})."
+    counts = ", ".join(f"{count} {kind}" for kind, count in sorted(kinds.items()))
+    return f"From {len(results)} result file{'s' if len(results) > 1 else ''} ({counts})."
 
 
 def markdown_table(table: Table) -> list[str]:
@@ -411,16 +413,18 @@ def markdown_cell(cell: Cell) -> str:
 # --- the page -------------------------------------------------------------------------------------
 
 
-def page(results: Sequence[ResultFile], found: dict[str, list[Entry]]) -> str:
+def page(results: Sequence[ResultFile], by_suite: dict[str, list[Entry]]) -> str:
     """index.html: the tables, sortable, and a plot for each motion."""
     sections = []
-    rows = [entry for group in found.values() for entry in group]
+    rows = [entry for group in by_suite.values() for entry in group]
     if rows:
         table = track_table("Tracking", rows)
         table.head = ("suite", *table.head)
         for cells, entry in zip(table.rows, rows, strict=True):
             cells.insert(0, Cell(entry.suite))
-        notes = [f"{suite}: {text}" for suite in found if (text := missing(suite, found[suite]))]
+        notes = [
+            f"{suite}: {text}" for suite in by_suite if (text := missing(suite, by_suite[suite]))
+        ]
         table.note = " ".join(notes)
         sections.append(html_table(table))
         sections.append('<h2 id="motions">Motion by motion</h2>\n' + "\n".join(plots(rows)))
@@ -469,7 +473,7 @@ def html_cell(cell: Cell) -> str:
 
 
 def plots(rows: Sequence[Entry]) -> Iterator[str]:
-    """For each motion: how far every policy came, and its error over time where that is told."""
+    """For each motion: how far every policy came, and its error over time where a file has it."""
     for motion in dict.fromkeys(entry.row["motion"] for entry in rows):
         own = [entry for entry in rows if entry.row["motion"] == motion]
         curves = [
@@ -580,7 +584,7 @@ def policy_at_hand(file: ResultFile, policy: str) -> str | None:
     Raises:
         ResultError: a policy lies beside the file, but it is not the one that the file tells.
     """
-    wanted = file.policy_sha256(policy)
+    digest = file.policy_sha256(policy)
     folder, stem = file.path.parent, file.path.stem
     beside = [folder / f"{stem}.onnx", folder / stem / "policy.onnx"]
     if re.fullmatch(r"[\w.\[\]:-]+", policy):
@@ -589,21 +593,21 @@ def policy_at_hand(file: ResultFile, policy: str) -> str | None:
         beside.append(folder.parent / "policy.onnx")
     there = [path for path in dict.fromkeys(beside) if path.is_file()]
     for path in there:
-        found = load_policy(path, config=config_of(file))
-        if wanted in (found.sha256, found.spec.extra.get(MOTION_REMOVED)):
+        loaded = load_policy(path, config=config_of(file))
+        if digest in (loaded.sha256, loaded.spec.extra.get(MOTION_REMOVED)):
             return str(path)
     if there:
         raise ResultError(
-            f"{file.path}: settings: policy_sha256 is {str(wanted)[:12]}..., but {there[0].name} "
+            f"{file.path}: settings: policy_sha256 is {str(digest)[:12]}..., but {there[0].name} "
             "beside it is another policy."
         )
     shipped = SHIPPED / f"{policy}.onnx"
     if re.fullmatch(r"\w+", policy) and shipped.is_file():
-        return policy if load_policy(policy).sha256 == wanted else None
-    told = option(file.command, "--policy") or ""
-    if told.startswith("hub:"):
+        return policy if load_policy(policy).sha256 == digest else None
+    reference = option(file.command, "--policy") or ""
+    if reference.startswith("hub:"):
         try:
-            return told if load_policy(told).sha256 == wanted else None
+            return reference if load_policy(reference).sha256 == digest else None
         except BMError:
             return None
     return None
@@ -661,15 +665,15 @@ def compare(file: ResultFile, row: dict[str, Any], again: dict[str, Any]) -> Non
     """
     new, motion = again["rows"][0], row["motion"]
 
-    def refuse(name: str, told: Any, found: Any, tolerance: str) -> None:
+    def refuse(name: str, published: Any, actual: Any, tolerance: str) -> None:
         raise ResultError(
-            f"{place(file, row)} {name} is {told}, but run again it is {found} ({tolerance})."
+            f"{place(file, row)} {name} is {published}, but run again it is {actual} ({tolerance})."
         )
 
-    told = file.settings["motion_sha256"][motion]
-    found = again["settings"]["motion_sha256"].get(motion)
-    if told != found and not procedural.is_drawn(motion):
-        refuse("the motion's SHA-256", told[:12] + "...", str(found)[:12] + "...", "the same")
+    published = file.settings["motion_sha256"][motion]
+    actual = again["settings"]["motion_sha256"].get(motion)
+    if published != actual and not procedural.is_drawn(motion):
+        refuse("the motion's SHA-256", published[:12] + "...", str(actual)[:12] + "...", "the same")
     if abs(row["clip_s"] - new["clip_s"]) > 1e-6:
         refuse("clip_s", row["clip_s"], new["clip_s"], "the same")
     relative = TOLERANCE[row["protocol"]]
@@ -733,10 +737,10 @@ def main(config: Config) -> None:
     print(summary(results))
     if config.verify:
         print(verify(results, config.verify, config.seed))
-    found = tracking(results, config.out)
+    by_suite = tracking(results, config.out)
     texts = {
-        "LEADERBOARD.md": markdown(results, found, config.out),
-        "index.html": page(results, found),
+        "LEADERBOARD.md": markdown(results, by_suite, config.out),
+        "index.html": page(results, by_suite),
     }
     for name, text in texts.items():
         with cli.atomic_path(config.out / name) as temporary:

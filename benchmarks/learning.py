@@ -191,19 +191,19 @@ def manner(run: Path) -> dict[str, float] | None:
 
 
 def processor_seconds(rows: list[dict[str, Any]]) -> list[float]:
-    """Of a run up to each row of its metrics; none where they do not tell.
+    """Processor time of a run up to each row of its metrics, s; empty where they do not hold it.
 
     A process that went on with the run counted its own.
     """
-    before, last, found = 0.0, 0.0, []
+    before, last, seconds = 0.0, 0.0, []
     for row in rows:
         if "perf/cpu_s" not in row:
             return []
         if row["perf/cpu_s"] < last:
             before += last
         last = row["perf/cpu_s"]
-        found.append(before + last)
-    return found
+        seconds.append(before + last)
+    return seconds
 
 
 def summary(run: Path) -> dict[str, Any]:
@@ -326,10 +326,10 @@ def draw(path: Path, rows: list[dict[str, Any]]) -> None:
     panels = figure.subplots(1, len(motions), squeeze=False)[0]
     for axes, motion in zip(panels, motions, strict=True):
         for i, kind in enumerate(kinds):
-            found = [row for row in rows if (row["motion"], row["algorithm"], row["variant"])
+            runs = [row for row in rows if (row["motion"], row["algorithm"], row["variant"])
                      == (motion, *kind)]  # fmt: skip
             label = kind[0] if kind[1] == "default" else " ".join(kind)
-            for row in found:
+            for row in runs:
                 points = [(p[1] / 60, p[3 if robust else 2]) for p in row["curve"]]
                 points = [point for point in points if point[1] is not None]
                 axes.plot(*zip(*points, strict=True), color=f"C{i}", alpha=0.8, label=label,

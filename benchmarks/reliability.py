@@ -4,7 +4,7 @@
     python benchmarks/reliability.py --quick
 
 Every input is made here, from the motions and policies that ship, and from LAFAN1 and G1 Moves
-where `BM_DATA_DIR` has them. Each is read in a process of its own. What may happen is said before:
+where `BM_DATA_DIR` has them. Each is read in a separate process. What may happen is stated before:
 
     refuse   an error of one sentence (`BMError`), which a command turns into exit status 2
     doubt    that, or a warning of one line
@@ -21,7 +21,8 @@ of fault:
 
 `examples` has up to three sentences of those that were wrong.
 
-The file is long because most of it is a table of inputs; read `attempt`, `Row` and `main` first.
+One file because most of it is a table of inputs, and no script may import another; read `attempt`,
+`Row` and `main` first.
 """
 
 from __future__ import annotations
@@ -68,9 +69,9 @@ ALLOWED: dict[Expected, tuple[str, ...]] = {
     "any": ("refused", "warned", "loaded"),
 }
 CPU_S, MEMORY_MB = 2.0, 1024.0
-"""What a reader may take for a file of up to 1 MB."""
+"""Processor time (s) and memory (MB) that a reader may take for a file of up to 1 MB."""
 PATIENCE_S = 30.0
-"""Wall clock after which a reader is killed: it shares the machine."""
+"""Wall-clock time after which a reader is killed, s. It is long because others use the machine."""
 Read = Callable[[Path], Any]
 
 
@@ -79,11 +80,11 @@ class Config:
     """Try hostile, damaged and mistaken inputs on every reader."""
 
     surface: tuple[str, ...] = ()
-    """Begin of the names of the surfaces to try; by default all."""
+    """First letters of the surfaces to try; by default all are tried."""
     damaged: int = 200
     """Damaged copies of each kind of file."""
     seed: int = 0
-    """Of the damage."""
+    """Seed of the damage."""
     quick: Annotated[bool, FlagCreatePairsOff] = False
     """Ten damaged copies of each, and every tenth of the other inputs, at least one of each."""
     json: Path | None = None
@@ -110,7 +111,7 @@ class Row:
     peak_mb: float = 0.0
     examples: list[str] = field(default_factory=list)
 
-    def add(self, name: str, outcome: str, told: str, cpu_s: float, peak_mb: float) -> None:
+    def add(self, name: str, outcome: str, sentence: str, cpu_s: float, peak_mb: float) -> None:
         """Count one input."""
         self.inputs += 1
         if outcome in ("refused", "warned", "loaded"):
@@ -122,7 +123,7 @@ class Row:
             self.wrong += 1
             if len(self.examples) < 3:
                 cost = f" ({cpu_s:.1f} s, {peak_mb:.0f} MB)" if slow or big else ""
-                self.examples.append(f"{name}: {outcome}{cost}: {told}"[:300])
+                self.examples.append(f"{name}: {outcome}{cost}: {sentence}"[:300])
 
 
 @dataclass(frozen=True)
@@ -179,27 +180,29 @@ def _read_here(read: Read, path: Path) -> tuple[str, str, float, float]:
     resource.setrlimit(resource.RLIMIT_AS, (24 << 30, 24 << 30))
     os.dup2(os.open(os.devnull, os.O_WRONLY), 2)  # parsers in C write there
     start, low = used()
-    outcome, told = "loaded", ""
+    outcome, sentence = "loaded", ""
     with warnings.catch_warnings(record=True) as heard:
         warnings.simplefilter("always")
         try:
             read(path)
         except BMError as error:
-            outcome, told = "refused", str(error)
-            if "\n" in told or len(told) > 900 or not told.endswith((".", "?")):
+            outcome, sentence = "refused", str(error)
+            if "\n" in sentence or len(sentence) > 900 or not sentence.endswith((".", "?")):
                 outcome = "no sentence"
         except BaseException as error:
             where = traceback.extract_tb(error.__traceback__)[-1]
             outcome = "error"
-            told = f"{type(error).__name__} at {Path(where.filename).name}:{where.lineno}: {error}"
+            sentence = (
+                f"{type(error).__name__} at {Path(where.filename).name}:{where.lineno}: {error}"
+            )
     if outcome == "loaded":
         said = [
             str(warning.message) for warning in heard if issubclass(warning.category, BMWarning)
         ]
         if said:
-            outcome, told = "warned", "; ".join(said)
+            outcome, sentence = "warned", "; ".join(said)
     end, high = used()
-    return outcome, told.replace(f"{path.parent}/", "")[:1000], end - start, high - low
+    return outcome, sentence.replace(f"{path.parent}/", "")[:1000], end - start, high - low
 
 
 # --- motions of the robot -------------------------------------------------------------------------
@@ -476,8 +479,12 @@ def pickle_motions() -> Iterator[Inputs]:
         "motion .pkl", "true", "load", read, dumped(good, files(fps=50), files(fps=np.float32(50)))
     )
     rates = ("fps", "framerate", "mocap_framerate")
-    told = [files(**{"fps": None, key: 50.0}) for key in rates] + [files(fps=None, dt=0.02)]
-    yield Inputs("motion .pkl", "true: the rate under another key", "load", read, dumped(*told))
+    under_other_keys = [files(**{"fps": None, key: 50.0}) for key in rates] + [
+        files(fps=None, dt=0.02)
+    ]
+    yield Inputs(
+        "motion .pkl", "true: the rate under another key", "load", read, dumped(*under_other_keys)
+    )
     wrong: tuple[Any, ...] = (None, "fifty", 10**400, -50, 0, np.nan, [50, 60], {}, b"50", 1e-300)
     yield Inputs(
         "motion .pkl",
@@ -914,11 +921,18 @@ def rollouts(count: int, rng: np.random.Generator) -> Iterator[Inputs]:
     """Shards of roll-outs and their manifests."""
     from bm_envs.diffusion import rollouts as stored
 
-    shapes = stored._SHAPES  # of the arrays: (shape, per step, type)
-    arrays = {
-        name: np.zeros((2, 5, *shape) if per_step else (2, *shape), kind)
-        for name, (shape, per_step, kind) in shapes.items()
-    }
+    episodes, steps, joints = 2, 5, g1.NUM_JOINTS
+
+    def zeros(*shape: int, kind: type = np.float32) -> np.ndarray:
+        return np.zeros((episodes, *shape), kind)
+
+    written = stored.Rollouts(
+        qpos=zeros(steps, 7 + joints), qvel=zeros(steps, 6 + joints),
+        action=zeros(steps, joints), executed=zeros(steps, joints), pushed=zeros(steps, kind=bool),
+        clip=zeros(kind=np.int64), frame=zeros(kind=np.int64), noise=zeros(),
+        delay=zeros(kind=np.int64), joint_offset=zeros(joints), length=zeros(kind=np.int64),
+    )  # fmt: skip
+    arrays = vars(written)
     good = _npz(arrays)
     first = next(iter(arrays))
     wrong = [
@@ -955,8 +969,8 @@ def checkpoints(count: int, rng: np.random.Generator) -> Iterator[Inputs]:
         good = path.read_bytes()
 
     def read(path: Path) -> None:
-        found = run_folder.load_checkpoint(path, list(state))
-        if not torch.equal(found["actor"]["w"], state["actor"]["w"]) or found["iteration"] != 3:
+        loaded = run_folder.load_checkpoint(path, list(state))
+        if not torch.equal(loaded["actor"]["w"], state["actor"]["w"]) or loaded["iteration"] != 3:
             raise ArithmeticError("other numbers than were saved")
 
     yield Inputs("checkpoint .pt", "true", "load", read, [("checkpoint.pt", good)])
@@ -1050,7 +1064,7 @@ def run_command(
     return done.returncode, done.stderr, time.monotonic() - start
 
 
-def told(status: int, stderr: str) -> tuple[str, str]:
+def outcome_of(status: int, stderr: str) -> tuple[str, str]:
     """Outcome of a command as of a reader: exit status 2 and up to three lines are a refusal."""
     lines = [line for line in stderr.splitlines() if line.strip()]
     last = lines[-1] if lines else ""
@@ -1079,7 +1093,7 @@ def bad_paths(quick: bool) -> Iterator[Row]:
                 elif what == "folder":
                     path.mkdir()
                 status, stderr, _ = run_command(words, Path(folder))
-                outcome, sentence = told(status, stderr)
+                outcome, sentence = outcome_of(status, stderr)
                 left = {place.name for place in Path(folder).rglob("*")} - {path.name}
                 if outcome == "refused" and left:
                     outcome, sentence = "left files", ", ".join(sorted(left))
@@ -1125,7 +1139,7 @@ def trainings(rng: np.random.Generator, quick: bool) -> Iterator[Row]:
         process = _begun(folder, "--total-timesteps", "100000000")
         for further in ([], ["--resume"]):
             second = run_command([*TRAIN, *further], Path(folder))
-            doubled.add(" ".join(further) or "plain", *told(*second[:2]), 0.0, 0.0)
+            doubled.add(" ".join(further) or "plain", *outcome_of(*second[:2]), 0.0, 0.0)
         process.kill()
         process.wait()
     with tempfile.TemporaryDirectory() as whole, tempfile.TemporaryDirectory() as parts:
@@ -1151,13 +1165,18 @@ def trainings(rng: np.random.Generator, quick: bool) -> Iterator[Row]:
             with Path(whole, "run", "metrics.jsonl").open("ab") as stream:
                 stream.write(tail)
             torn.add(
-                repr(tail[:8]), *told(*run_command([*TRAIN, "--resume"], Path(whole))[:2]), 0.0, 0.0
+                repr(tail[:8]),
+                *outcome_of(*run_command([*TRAIN, "--resume"], Path(whole))[:2]),
+                0.0,
+                0.0,
             )
         yield torn
     full = Row("training", "no room for a checkpoint", "refuse")
     for room in (1000, 20_000):
         with tempfile.TemporaryDirectory() as folder:
-            full.add(f"{room} bytes", *told(*run_command(TRAIN, Path(folder), room)[:2]), 0.0, 0.0)
+            full.add(
+                f"{room} bytes", *outcome_of(*run_command(TRAIN, Path(folder), room)[:2]), 0.0, 0.0
+            )
     yield full
 
 

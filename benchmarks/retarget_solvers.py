@@ -4,7 +4,7 @@
 
 Both solve the same targets with the same costs, frame by frame, each from the one before, and stop
 at the same step size or number of steps. `mink` finds a step under the joints' limits as a
-quadratic program (solver DAQP). `newton` is the step of `bm_envs/motion/procedural.py` with more
+quadratic program (solver DAQP). `newton` is the step of `bm_envs/motion/whole_body.py` with more
 tasks than legs: MuJoCo's Jacobians, damped least squares, then joints cut off at their limits.
 
 Rows: `solver, motion, frames, cpu_s, frames_per_s` (of processor time), `cost` (mean over the
@@ -78,16 +78,16 @@ class Errors:
         mujoco.mj_jacBody(self.model, self.data, linear, angular, body)
         return linear, angular
 
-    def turn(self, wanted: np.ndarray, body: int) -> np.ndarray:
-        """World rotation vector from the body's orientation to the wanted one."""
+    def turn(self, target: np.ndarray, body: int) -> np.ndarray:
+        """World rotation vector from the body's orientation to the target."""
         conjugate, relative, vector = np.empty(4), np.empty(4), np.empty(3)
         mujoco.mju_negQuat(conjugate, self.data.xquat[body])
-        mujoco.mju_mulQuat(relative, wanted, conjugate)
+        mujoco.mju_mulQuat(relative, target, conjugate)
         mujoco.mju_quat2Vel(vector, relative, 1.0)
         return vector
 
     def rows(
-        self, wanted: Targets, t: int, weights: Weights, before: np.ndarray | None
+        self, target: Targets, t: int, weights: Weights, before: np.ndarray | None
     ) -> tuple[np.ndarray, np.ndarray, int]:
         """Errors, their Jacobian, and how many of the rows are of tasks."""
         errors: list[np.ndarray] = []
@@ -105,17 +105,17 @@ class Errors:
             add(turn_cost, self.turn(quat, body), angular)
 
         trunk = self.id("torso_link")
-        add_pose(self.id("pelvis"), wanted.pelvis_pos[t], wanted.pelvis_quat[t],
+        add_pose(self.id("pelvis"), target.pelvis_pos[t], target.pelvis_quat[t],
                  weights.pelvis_pos, weights.pelvis_quat)  # fmt: skip
-        add_pose(trunk, None, wanted.torso_quat[t], 0.0, weights.torso_quat)
+        add_pose(trunk, None, target.torso_quat[t], 0.0, weights.torso_quat)
         _, trunk_turn = self.jacobian(trunk)
         trunk_move, _ = self.jacobian(trunk)
         for side, name in enumerate(SIDES):
-            add_pose(self.id(f"{name}_ankle_roll_link"), wanted.foot_pos[t, side],
-                     wanted.foot_quat[t, side], weights.foot_pos, weights.foot_quat)  # fmt: skip
+            add_pose(self.id(f"{name}_ankle_roll_link"), target.foot_pos[t, side],
+                     target.foot_quat[t, side], weights.foot_pos, weights.foot_quat)  # fmt: skip
             shoulder = self.data.xpos[self.id(f"{name}_shoulder_roll_link")]
-            elbow = shoulder + self.robot.upper_arm * wanted.upper_arm[t, side]
-            wrist = elbow + self.robot.forearm * wanted.forearm[t, side]
+            elbow = shoulder + self.robot.upper_arm * target.upper_arm[t, side]
+            wrist = elbow + self.robot.forearm * target.forearm[t, side]
             for link, goal, cost in (
                 ("elbow", elbow, weights.elbow_pos), ("wrist_yaw", wrist, weights.wrist_pos)
             ):  # fmt: skip
@@ -127,7 +127,7 @@ class Errors:
                 add(cost, goal - self.data.xpos[body], linear)
             body = self.id(f"{name}_wrist_yaw_link")
             ahead = self.data.xmat[body].reshape(3, 3)[:, 0]
-            add(weights.hand, wanted.hand[t, side] - ahead,
+            add(weights.hand, target.hand[t, side] - ahead,
                 -_cross(ahead) @ self.jacobian(body)[1])  # fmt: skip
         tasks = sum(map(len, errors))
         joints = np.hstack([np.zeros((g1.NUM_JOINTS, 6)), np.eye(g1.NUM_JOINTS)])
@@ -142,20 +142,20 @@ def _cross(v: np.ndarray) -> np.ndarray:
     return np.array([[0.0, -v[2], v[1]], [v[2], 0.0, -v[0]], [-v[1], v[0], 0.0]])
 
 
-def newton(wanted: Targets, weights: Weights) -> np.ndarray:
+def newton(target: Targets, weights: Weights) -> np.ndarray:
     """`qpos [T, 36]` by damped Newton steps, joints cut off at their limits."""
     problem = Errors()
     low, high = g1.JOINT_RANGE.T
     qpos = np.zeros(problem.model.nq)
-    qpos[:3], qpos[3:7] = wanted.pelvis_pos[0], wanted.pelvis_quat[0]
+    qpos[:3], qpos[3:7] = target.pelvis_pos[0], target.pelvis_quat[0]
     qpos[7:] = g1.DEFAULT_JOINT_POS
-    result = np.empty((len(wanted.pelvis_pos), problem.model.nq))
+    result = np.empty((len(target.pelvis_pos), problem.model.nq))
     damping = weights.damping * np.eye(problem.model.nv)
     for t in range(len(result)):
         before = result[t - 1] if t else None
         for _ in range(FIRST_ITERATIONS if t == 0 else ITERATIONS):
             problem.set(qpos)
-            error, jacobian, _ = problem.rows(wanted, t, weights, before)
+            error, jacobian, _ = problem.rows(target, t, weights, before)
             step = np.linalg.solve(jacobian.T @ jacobian + damping, jacobian.T @ error)
             mujoco.mj_integratePos(problem.model, qpos, step, 1.0)
             qpos[7:] = np.clip(qpos[7:], low, high)
@@ -171,29 +171,29 @@ SOLVERS: dict[str, Callable[[Targets, Weights], np.ndarray]] = {
 }
 
 
-def measure(solver: str, motion: Path, wanted: Targets, repeats: int) -> dict[str, Any]:
+def measure(solver: str, motion: Path, target: Targets, repeats: int) -> dict[str, Any]:
     """The row of one solver and motion."""
     times, qpos, weights = [], np.empty(0), Weights()
     for _ in range(repeats):
         began = time.process_time()
-        qpos = SOLVERS[solver](wanted, weights)
+        qpos = SOLVERS[solver](target, weights)
         times.append(time.process_time() - began)
     problem, cost = Errors(), 0.0
     for t in range(len(qpos)):
         problem.set(qpos[t])
-        error, _, tasks = problem.rows(wanted, t, weights, None)
+        error, _, tasks = problem.rows(target, t, weights, None)
         cost += float(error[:tasks] @ error[:tasks]) / len(qpos)
-    clip = retarget.States(qpos).clip(motion.stem, wanted, motion.name, "not stated")
-    found = fidelity.measure(clip, wanted)
+    clip = retarget.States(qpos).clip(motion.stem, target, motion.name, "not stated")
+    figures = fidelity.measure(clip, target)
     feet = [g1.BODY_NAMES.index(name) for name in g1.FOOT_BODIES]
-    distance = np.linalg.norm(clip.body_pos_w[:, feet] - wanted.foot_pos, axis=-1)
+    distance = np.linalg.norm(clip.body_pos_w[:, feet] - target.foot_pos, axis=-1)
     return {
         "solver": solver, "motion": motion.stem, "frames": len(qpos), "cpu_s": min(times),
         "frames_per_s": len(qpos) / max(min(times), 1e-9), "cost": cost,
-        "arm_direction_deg": found.arm_direction_deg,
+        "arm_direction_deg": figures.arm_direction_deg,
         "foot_error_m": float(np.percentile(distance, 95)),
         "joint_speed_ratio": examine(clip).joint_speed_ratio,
-        "limit_excess_rad": found.limit_excess_rad,
+        "limit_excess_rad": figures.limit_excess_rad,
     }  # fmt: skip
 
 
@@ -204,8 +204,8 @@ def main(config: Config) -> None:
     rows = []
     for motion in config.motions:
         person = read_bvh(motion).at_rate(retarget.FPS)
-        wanted = retarget.targets(body_motion(person, find_mapping(person)))
-        rows += [measure(solver, motion, wanted, config.repeats) for solver in SOLVERS]
+        target = retarget.targets(body_motion(person, find_mapping(person)))
+        rows += [measure(solver, motion, target, config.repeats) for solver in SOLVERS]
     head = ("motion", "solver", "frames/s", "cost", "arm, deg", "foot, mm", "speed", "excess, rad")
     print(cli.aligned([head, *(
         (row["motion"], row["solver"], f"{row['frames_per_s']:.0f}", f"{row['cost']:.4f}",

@@ -65,18 +65,18 @@ class Config:
 
 def digest(*values: Any) -> str:
     """SHA-256 of arrays' bytes, shapes and types, and of plain values."""
-    found = hashlib.sha256()
+    sha256 = hashlib.sha256()
     for value in values:
         if isinstance(value, dict):
             value = digest(*(item for key in sorted(value) for item in (key, value[key])))
         elif isinstance(value, np.ndarray) and value.dtype == object:
             value = digest(*value)
         if isinstance(value, np.ndarray):
-            found.update(f"{value.shape}{value.dtype}".encode())
-            found.update(np.ascontiguousarray(value).tobytes())
+            sha256.update(f"{value.shape}{value.dtype}".encode())
+            sha256.update(np.ascontiguousarray(value).tobytes())
         else:
-            found.update(repr(value).encode())
-    return found.hexdigest()
+            sha256.update(repr(value).encode())
+    return sha256.hexdigest()
 
 
 def of_environments(steps: int) -> Iterator[tuple[str, str]]:
@@ -230,27 +230,27 @@ def main(config: Config) -> int:
         known = cli.read_json(config.against, ConfigError)
         if not isinstance(known, dict):
             raise ConfigError(f"{config.against}: holds no digests, expected a file of --json.")
-    found: dict[str, str] = {}
+    digests: dict[str, str] = {}
     differ = 0
     for part in config.parts:
         source = _environments(config) if part == "environments" else PARTS[part](config.steps)
         for name, value in source:
-            found[f"{part}: {name}"] = value
+            digests[f"{part}: {name}"] = value
             expected = known.get(f"{part}: {name}")
             if config.against is not None:
                 verdict = "same" if expected == value else "new" if expected is None else "DIFFERS"
                 differ += verdict != "same"
                 print(f"{verdict:8s} {part}: {name}", flush=True)
     if config.json is not None:
-        cli.write_json(config.json, found)
-        print(f"{len(found)} digests in {config.json}")
+        cli.write_json(config.json, digests)
+        print(f"{len(digests)} digests in {config.json}")
         return 0
     absent = [
-        name for name in known if name.partition(":")[0] in config.parts and name not in found
+        name for name in known if name.partition(":")[0] in config.parts and name not in digests
     ]
     for name in absent:
         print(f"missing  {name}")
-    print(f"{len(found) - differ} same, {differ} not, {len(absent)} missing")
+    print(f"{len(digests) - differ} same, {differ} not, {len(absent)} missing")
     return int(bool(differ or absent))
 
 

@@ -35,15 +35,15 @@ class Config:
     """Measure what a robot has and training has not, in MuJoCo."""
 
     policies: Positional[tuple[Annotated[str, arg(metavar="POLICY")], ...]]
-    """As tools/sim2sim.py takes them."""
+    """Policies, in the forms that tools/sim2sim.py takes."""
     json: Path | None = None
     """File to write the rows to."""
     trials: int = 5
-    """Of each row with noise."""
+    """Number of trials in each row with noise."""
     flags: str = ""
     """Further flags for every run, in one word: --flags='--start reference'."""
     seed: int = 0
-    """Of the first trial's noise."""
+    """Seed of the first trial's noise; each further trial has the next."""
     quick: Annotated[bool, FlagCreatePairsOff] = False
     """1000 Hz alone, the true state, and no noise."""
 

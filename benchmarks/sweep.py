@@ -17,9 +17,14 @@ and `machine`; of one that failed, in their place, `error`.
 
 from __future__ import annotations
 
+import ctypes
 import importlib
+import os
+import signal
+import subprocess
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -28,11 +33,12 @@ from tyro.conf import UseAppendAction, arg
 
 from bm_envs import cli
 from bm_envs.errors import BMError, ConfigError
-from bm_envs.learning.folder import FolderHeld
+from bm_envs.learning.folder import FolderHeld, claim_folder
 from bm_envs.policy import training_figures
 
 SCRIPT = Path(__file__).resolve().parent.parent / "algos" / "ppo_track.py"
-PATIENCE_S = 60.0  # with another process in a run's folder
+PATIENCE_S = 60.0  # how long a run waits for another process that still works in its folder
+PR_SET_PDEATHSIG = 1  # Linux, `man 2 prctl`
 
 
 @dataclass(frozen=True)
@@ -40,9 +46,9 @@ class Config:
     """What to run, and where."""
 
     motion: tuple[str, ...] = ("walk",)
-    """Motions to train on, a policy each."""
+    """Motions to train on; each gives a policy."""
     seeds: tuple[int, ...] = (1,)
-    """Seeds of each."""
+    """Seeds of each training."""
     flags: Annotated[tuple[str, ...], UseAppendAction, arg(metavar="'FLAGS'")] = ()
     """Settings of each: further flags of the script as one quoted string; give it once a setting.
     None: its defaults."""
@@ -55,7 +61,7 @@ class Config:
     workers: int = 0
     """Runs side by side on this machine; 0: as many as it has cores for."""
     cpus: int = 1
-    """Cores of a run."""
+    """Cores for each run."""
     retries: int = 3
     """How often a run goes on elsewhere after its worker has died."""
 
@@ -64,38 +70,63 @@ class Config:
             raise ConfigError("cpus must be 1 or more, workers and retries 0 or more.")
 
 
-def train(arguments: list[str]) -> None:
-    """One run, inside the process of a worker: it dies with it, and nobody resumes it twice.
+def _dies_with_its_parent() -> Callable[[], None] | None:
+    """What a child process calls before its program, so that it is killed when its parent ends.
+
+    Only Linux has this. Elsewhere the training of a worker that was killed goes on to its end, and
+    keeps its folder for as long.
+    """
+    if sys.platform != "linux":
+        return None
+    prctl = ctypes.CDLL(None).prctl  # loaded here: little is safe between fork and exec
+    return lambda: prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+def wait_until_free(folder: Path) -> None:
+    """Wait for the trainer of a sweep that was killed, which ends within seconds.
 
     Raises:
-        BMError: the script refused its flags, or something it was given.
+        FolderHeld: another process still works in the folder after `PATIENCE_S`.
     """
-    sys.path.insert(0, str(SCRIPT.parent))
-    script = importlib.import_module(SCRIPT.stem)
-    try:
-        config = cli.parse(script.Config, script.PRESETS, arguments)
-    except SystemExit:
-        flags = " ".join(arguments)
-        raise ConfigError(f"'{flags}' asks for help, expected flags of a run.") from None
     began = time.monotonic()
     while True:
         try:
-            return script.main(config)
+            with claim_folder(folder, "--run-dir", ()):
+                return
         except FolderHeld:
-            # By the worker of a sweep that was killed, which ends when it finds that out.
             if time.monotonic() - began > PATIENCE_S:
                 raise
             time.sleep(1.0)
 
 
+def train(folder: Path, arguments: list[str]) -> None:
+    """One run in a process that ends with this worker, so that nobody resumes the run twice.
+
+    Raises:
+        BMError: the script refused its flags or its input, or it failed.
+    """
+    wait_until_free(folder)
+    done = subprocess.run(
+        [sys.executable, str(SCRIPT), *arguments], capture_output=True, text=True, errors="replace",
+        preexec_fn=_dies_with_its_parent(),
+    )  # fmt: skip
+    if done.returncode < 0:
+        # A signal ended the trainer. This worker ends by the same one, which Ray sees: it gives the
+        # run to another worker.
+        os.kill(os.getpid(), -done.returncode)
+    if done.returncode:
+        lines = done.stderr.strip().splitlines() or [f"it ended with status {done.returncode}"]
+        raise BMError(lines[-1].removeprefix("error: "))
+
+
 def run_name(motion: str, seed: int, flags: str) -> str:
-    """Folder of a run. Flags are in it as they are, less what a file name should not hold."""
+    """Folder of a run; characters of flags that a file name should not hold are `_` in it."""
     kept = "".join(c if c.isalnum() or c in ".-_" else "_" for c in f"{motion} {flags}".strip())
     return f"{kept}__{seed}"
 
 
 def main(config: Config) -> int:
-    """Give out what is not finished, collect everything; 1 where a run failed."""
+    """Start the runs that are not finished and collect all figures; returns 1 if a run failed."""
     try:
         ray: Any = importlib.import_module("ray")
     except ModuleNotFoundError:
@@ -109,15 +140,15 @@ def main(config: Config) -> int:
         )
     rows: dict[int, dict[str, Any]] = {}
 
-    def report(index: int, found: dict[str, Any]) -> None:
+    def report(index: int, figures: dict[str, Any]) -> None:
         motion, seed, flags = grid[index]
         rows[index] = {
             "motion": motion, "seed": seed, "flags": flags.split(), "run": folders[index].name,
-            **found,
+            **figures,
         }  # fmt: skip
-        said = found.get("error") or (
-            f"{found['env_steps'] / 1e6:.1f} M steps, {found['wall_s'] / 60:.1f} min, survived "
-            f"{found['clip']['survival']:.0%}"
+        said = figures.get("error") or (
+            f"{figures['env_steps'] / 1e6:.1f} M steps, {figures['wall_s'] / 60:.1f} min, survived "
+            f"{figures['clip']['survival']:.0%}"
         )
         print(f"{folders[index].name}: {said} ({len(rows)} of {len(grid)})", flush=True)
         if config.json is not None:
@@ -142,7 +173,7 @@ def main(config: Config) -> int:
             motion, seed, flags = grid[index]
             arguments = ["--motion", motion, "--seed", str(seed), "--run-dir", str(folders[index]),
                          "--threads", str(config.cpus), "--resume", *flags.split()]  # fmt: skip
-            waiting[remote.remote(arguments)] = index
+            waiting[remote.remote(folders[index], arguments)] = index
         while waiting:
             [done], _ = ray.wait(list(waiting), num_returns=1)
             index = waiting.pop(done)

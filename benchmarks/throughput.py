@@ -296,7 +296,7 @@ def ppo(config: Config, flags: str) -> tuple[Sample, TrackConfig, int]:
     first = 10  # iterations, in which it warms up
 
     def sample(seconds: float) -> float:
-        # The script is given steps, not seconds; long enough at any plausible speed.
+        # The script takes a number of steps, not of seconds; this many last at any plausible speed.
         batch = settings["num_envs"] * settings["num_steps"]
         total = max(30 * batch, int(20_000 * seconds))
         with tempfile.TemporaryDirectory() as folder:
@@ -466,13 +466,13 @@ def main(config: Config) -> None:
             add(Key("ppo", n, name), train, raw, flags=f"{flags} {config.ppo_flags}".strip())
     with contextlib.ExitStack() as stack:
         absent = add_peers(config, stack, samples, details) if config.peers else []
-        found: dict[Key, list[float]] = {key: [] for key in samples}
+        speeds_of: dict[Key, list[float]] = {key: [] for key in samples}
         for repeat in range(config.repeats):
             for key, sample in samples.items():
-                found[key].append(sample(config.sample_s))
+                speeds_of[key].append(sample(config.sample_s))
             print(f"repetition {repeat + 1} of {config.repeats}", flush=True)
 
-    rows = [row(key, found, base, config) | details.get(key, {}) for key in samples] + absent
+    rows = [row(key, speeds_of, base, config) | details.get(key, {}) for key in samples] + absent
     print(table(rows))
     if config.json is not None:
         cli.write_json(config.json, cli.json_result("throughput", seed=config.seed, rows=rows))
@@ -482,13 +482,13 @@ def main(config: Config) -> None:
 
 
 def row(
-    key: Key, found: dict[Key, list[float]], base: dict[Key, Key], config: Config
+    key: Key, speeds_of: dict[Key, list[float]], base: dict[Key, Key], config: Config
 ) -> dict[str, Any]:
     """One sample's figures."""
-    speeds = found[key]
+    speeds = speeds_of[key]
     raw, ratio = None, None
     if key in base:
-        raw, ratio = base[key].what, float(np.median(np.divide(speeds, found[base[key]])))
+        raw, ratio = base[key].what, float(np.median(np.divide(speeds, speeds_of[base[key]])))
     result = {
         "what": key.what, "variant": key.variant, "num_envs": key.num_envs,
         "threads": 1 if key.what in ("raw_loop", "single_env") else config.threads,
@@ -496,8 +496,8 @@ def row(
         "lowest": min(speeds), "highest": max(speeds), "ratio_to_raw": ratio, "raw": raw,
     }  # fmt: skip
     if key.what == "peer":
-        ours = max((other for other in found if other.what == "env"), key=lambda k: k.num_envs)
-        result["ratio_to_env"] = float(np.median(np.divide(speeds, found[ours])))
+        ours = max((other for other in speeds_of if other.what == "env"), key=lambda k: k.num_envs)
+        result["ratio_to_env"] = float(np.median(np.divide(speeds, speeds_of[ours])))
         result["env_num_envs"] = ours.num_envs
     return result
 

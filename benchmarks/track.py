@@ -156,13 +156,13 @@ def shipped_for(motions: tuple[str, ...]) -> dict[str, str | None]:
     """
     made_for: dict[str, list[str]] = {}
     for name in shipped_policies():
-        told = load_policy(name).info or {}
-        made_for[name] = [str(entry["name"]) for entry in told.get("motions", [])]
-    found: dict[str, str | None] = {}
+        description = load_policy(name).info or {}
+        made_for[name] = [str(entry["name"]) for entry in description.get("motions", [])]
+    policy_of: dict[str, str | None] = {}
     for motion in motions:
         able = [name for name, names in made_for.items() if motion in names]
-        found[motion] = min(able, key=lambda name: len(made_for[name]), default=None)
-    return found
+        policy_of[motion] = min(able, key=lambda name: len(made_for[name]), default=None)
+    return policy_of
 
 
 def task_config(policy: Policy, protocol: str, config: Config) -> TrackConfig:

@@ -41,7 +41,7 @@ MOVED: dict[str, str] = {
 
 
 class _MovedFinder:
-    """Asked before all other finders, one of which may know a file of an earlier version."""
+    """Comes before all other finders: one of them may know a file of an earlier version."""
 
     @staticmethod
     def find_spec(name: str, path: object = None, target: _ModuleType | None = None) -> None:
@@ -53,7 +53,7 @@ class _MovedFinder:
 if not any(type(_finder).__name__ == "_MovedFinder" for _finder in _sys.meta_path):
     _sys.meta_path.insert(0, _MovedFinder())  # type: ignore[arg-type]
 
-# As `mujoco/rendering/classic/gl_context.py` has them.
+# The values that `mujoco/rendering/classic/gl_context.py` accepts.
 _GL_NAMES = (
     *("", "enable", "enabled", "on", "true", "1", "disable", "disabled", "off", "false", "0"),
     *{"linux": ("glfw", "glx", "egl", "osmesa"), "win32": ("glfw", "wgl")}.get(

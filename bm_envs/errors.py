@@ -1,4 +1,4 @@
-"""Errors that a user can cause. Each carries one sentence: where, what came, what was wanted.
+"""Errors that a user can cause. Each carries one sentence: where, what came, what was expected.
 
 A warning is for input that is doubtful and still used; commands print it as one line.
 """

@@ -35,17 +35,17 @@ class Episodes:
     """What N robots did. `[N]` each."""
 
     completed: np.ndarray
-    """bool, the clip's last frame was reached without a failure."""
+    """Whether the clip's last frame was reached without a failure, bool."""
     reached: np.ndarray
     """Steps survived: frames before the failure, T - 1 of a completed clip with T frames."""
     compared: np.ndarray
-    """Frames that the errors are means of."""
+    """Number of frames over which the errors are averaged."""
     returns: np.ndarray
     """Sum of rewards to the episode's end."""
     errors: dict[str, np.ndarray]
     """Means of `TrackTask.tracking_errors` over the compared frames; NaN where there is none."""
     terms: dict[str, np.ndarray]
-    """Means of the environment's `info["reward_<term>"]` over them, by term; likewise."""
+    """Means of `info["reward_<term>"]` over the compared frames; NaN where there is none."""
 
     @staticmethod
     def concatenate(parts: Sequence[Episodes]) -> Episodes:
@@ -73,7 +73,7 @@ def run_episodes(
     Args:
         act: observations `[N, O]` to actions `[N, 29]`, both in the project's joint order.
         env: N robots with `autoreset_mode="disabled"`; it stays open.
-        seed: of the environment's draws.
+        seed: seed of the environment's draws.
         failed: a failure rule in place of the environment's own, `[N]` bool: the episode goes on to
             the clip's end, but is not survived past the first frame for which it is true.
         past_failure: whether frames after such a failure count in the errors.
@@ -95,8 +95,8 @@ def run_episodes(
     if on_frame is not None:
         on_frame(running.copy())
     while running.any():
-        # Robots whose episode is over lie still: away from all that it knows, a policy may answer
-        # its own last action with a larger one, until the simulation diverges.
+        # Robots whose episode is over get the action 0. Far from all states of its training, a
+        # policy may answer its last action with a larger one, until the simulation diverges.
         obs, reward, terminated, truncated, info = env.step(
             np.where(running[:, None], act(obs), np.float32(0.0))
         )
@@ -108,8 +108,8 @@ def run_episodes(
         compared += counted
         returns += np.where(running, np.nan_to_num(reward), 0.0)
         paid = {name.removeprefix("reward_"): info[name] for name in env.task.reward_names}
-        for sums, found in ((errors, env.task.tracking_errors()), (terms, paid)):
-            for name, values in found.items():
+        for sums, values_by_name in ((errors, env.task.tracking_errors()), (terms, paid)):
+            for name, values in values_by_name.items():
                 sums[name] = sums.get(name, 0.0) + np.where(counted, values, 0.0)
         if on_frame is not None:
             on_frame(present)
@@ -173,17 +173,17 @@ def in_project_order(policy: Policy) -> Actor:
 
 
 def motions_of(policy: Policy) -> list[Clip]:
-    """The motions a policy was made for: the one inside it, else those its description names.
+    """The motions a policy was made for: the one inside it, or those that its description names.
 
     Raises:
-        PolicyError: it names none, or a clip of that name has another content.
+        PolicyError: the policy names none, or a clip of that name has another content.
     """
     if policy.motion is not None:
         return [policy.embedded_clip()]
     named = named_motions(policy)
     if not named:
         raise PolicyError(f"{policy.path}: holds and names no motion; give --motion.")
-    return [named_clip(policy, told) for told in named]
+    return [named_clip(policy, entry) for entry in named]
 
 
 def wilson(successes: int, trials: int) -> tuple[float, float]:

@@ -365,7 +365,7 @@ def motion_names() -> str:
 
 
 def motion_readers() -> str:
-    """Formats of motion files: `READERS` of `motion/formats.py`."""
+    """Formats of motion files: `READERS` of `motion/formats/files.py`."""
     rows = [[f"`{r.suffix}`", r.origin, r.content, r.joints, r.rate] for r in formats.READERS]
     return _table(["file", "from", "content", "joints", "rate"], rows)
 
@@ -386,7 +386,7 @@ def motion_checks() -> str:
 
 
 def converter_flags() -> str:
-    """What a file's layout may be said to be: the fields of `motion/formats.py`'s `Layout`."""
+    """What a user may say about a file: the fields of `motion/formats/layout.py`'s `Layout`."""
     rows = []
     for item in _fields_of(formats.Layout):
         flag = {"order": "input-order"}.get(item.name, item.name.replace("_", "-"))

@@ -20,6 +20,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bm_envs import cli
+from bm_envs.cli import record
 from bm_envs.errors import BMError, ConfigError, unknown_name
 
 SCRIPT = """
@@ -74,7 +75,7 @@ def command(tmp_path):
             [sys.executable, str(script), *arguments],
             capture_output=True,
             text=True,
-            env={**os.environ, "PYTHONPATH": str(Path(cli.__file__).parents[1])},
+            env={**os.environ, "PYTHONPATH": str(Path(cli.__file__).parents[2])},
             timeout=300,
         )
 
@@ -116,7 +117,7 @@ def test_a_seed_that_no_generator_takes_is_refused():
 
 
 def test_a_real_command_refuses_its_settings_in_one_line():
-    root = Path(cli.__file__).parents[1]
+    root = Path(cli.__file__).parents[2]
     done = subprocess.run(
         [sys.executable, str(root / "algos" / "ppo_track.py"), "--total-timesteps", "5"],
         capture_output=True, text=True, env={**os.environ, "PYTHONPATH": str(root)}, timeout=300,
@@ -147,7 +148,7 @@ def test_a_bad_flag_is_one_line_too(command, arguments, texts):
 
 
 def test_what_is_missing_is_named_in_one_line():
-    script = Path(cli.__file__).parents[1] / "tools" / "hub.py"
+    script = Path(cli.__file__).parents[2] / "tools" / "hub.py"
     done = subprocess.run(
         [sys.executable, str(script), "pull"], capture_output=True, text=True, timeout=300
     )
@@ -251,7 +252,7 @@ def test_the_record_of_a_machine_says_what_pytorch_says_of_bfloat16():
 
 
 def test_result_record_names_no_path_and_no_host(monkeypatch):
-    root = Path(cli.__file__).resolve().parents[1]
+    root = Path(cli.__file__).resolve().parents[2]
     monkeypatch.setattr(sys, "argv", [str(root / "benchmarks" / "track.py"), "--policy", "walk"])
     result = cli.json_result("track", seed=None, rows=[])
     assert result["command"] == "python benchmarks/track.py --policy walk"
@@ -262,7 +263,7 @@ def test_result_record_names_no_path_and_no_host(monkeypatch):
 
 
 def test_a_recorded_command_tells_no_path_from_the_machines_root(monkeypatch, tmp_path):
-    root = Path(cli.__file__).resolve().parents[1]
+    root = Path(cli.__file__).resolve().parents[2]
     arguments = [
         "--policy", str(root / "runs" / "walk"), f"--json={tmp_path / 'out.json'}", "--motion",
         str(tmp_path / "jump.npz"), "--flags=--seed=3", "walk[0:3]",
@@ -273,10 +274,10 @@ def test_a_recorded_command_tells_no_path_from_the_machines_root(monkeypatch, tm
 
 
 def test_commit_marks_a_changed_tree(tmp_path, monkeypatch):
-    module = tmp_path / "bm_envs" / "cli.py"
-    module.parent.mkdir()
+    module = tmp_path / "bm_envs" / "cli" / "record.py"
+    module.parent.mkdir(parents=True)
     module.write_text("")
-    monkeypatch.setattr(cli, "__file__", str(module))
+    monkeypatch.setattr(record, "__file__", str(module))
     assert cli.commit() is None
     git = ["git", "-C", str(tmp_path), "-c", "user.name=n", "-c", "user.email=e@example.org"]
     for arguments in (["init", "-q"], ["add", "."], ["commit", "-q", "-m", "first"]):
@@ -388,7 +389,7 @@ def run_main(tmp_path, body, **options):
         f"def main(config):\n    {body}\n"
         "cli.run(main, Config)\n"
     )
-    environment = {**os.environ, "PYTHONPATH": str(Path(cli.__file__).parents[1])}
+    environment = {**os.environ, "PYTHONPATH": str(Path(cli.__file__).parents[2])}
     return subprocess.run(
         [sys.executable, str(script)], env=environment, timeout=300, text=True,
         **{"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, **options},

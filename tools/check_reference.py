@@ -49,13 +49,14 @@ class Config:
             raise ConfigError("Expected either --motion or --suite.")
 
 
-def line(motion: str, found: Feasibility) -> tuple[str, ...]:
+def line(motion: str, figures: Feasibility) -> tuple[str, ...]:
     """A clip's cells of the table."""
-    flags = ", ".join(f"{name} ({at:.2f} s)" for name, at in found.flags.items())
+    flags = ", ".join(f"{name} ({at:.2f} s)" for name, at in figures.flags.items())
     return (
-        motion, f"{found.joint_excess_rad:.3f}", f"{found.joint_speed_ratio:.0%}",
-        f"{1000 * found.foot_depth_m:.0f}", f"{1000 * found.link_depth_m:.0f}",
-        f"{found.root_speed_m_s:.1f}", f"{found.root_turn_rad_s:.1f}", f"{found.floating_s:.2f}",
+        motion, f"{figures.joint_excess_rad:.3f}", f"{figures.joint_speed_ratio:.0%}",
+        f"{1000 * figures.foot_depth_m:.0f}", f"{1000 * figures.link_depth_m:.0f}",
+        f"{figures.root_speed_m_s:.1f}", f"{figures.root_turn_rad_s:.1f}",
+        f"{figures.floating_s:.2f}",
         flags or "-",
     )  # fmt: skip
 
@@ -74,11 +75,11 @@ def main(config: Config) -> None:
         with checks.reported() as refused:
             clip = library.load_motion(name)
         problems += [f"refused: {line}" for line in refused]
-        found = examine(clip)
-        lines.append(line(clip.name, found))
+        figures = examine(clip)
+        lines.append(line(clip.name, figures))
         rows.append({
             "motion": clip.name, "suite": config.suite or suites.suite_of(clip.name),
-            "clip_s": round(clip.duration_s, 6), "frames": clip.num_frames, **found.row(),
+            "clip_s": round(clip.duration_s, 6), "frames": clip.num_frames, **figures.row(),
         })  # fmt: skip
     print(cli.aligned(lines))
     flagged = sum(bool(row["flags"]) for row in rows)

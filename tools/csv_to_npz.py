@@ -3,7 +3,7 @@
 python tools/csv_to_npz.py IN OUT.npz
 
 IN is of any format that is read (docs/motions.md): .csv, .npz, .pkl or 'FILE.pkl#NAME'. What a file
-does not say, or says wrongly, is told by a flag: its rate, the order of its quaternions, its units,
+does not say, or says wrongly, is set by a flag: its rate, the order of its quaternions, its units,
 which joints it has and in which order, where its floor is. The NPZ is what whole_body_tracking's
 and mjlab's tools read, with joint and body names in it; see `bm_envs/motion/clip.py` for the keys
 and `bm_envs/motion/csv.py` for how it is resampled. Links and velocities are computed from root
@@ -103,11 +103,11 @@ def main(config: Config) -> None:
         interpolation=config.interpolation,
     )
     rows = "all rows" if config.frame_range is None else "rows {} to {}".format(*config.frame_range)
-    told = (
+    rate = (
         "its own rate (a CSV: 30 fps)" if layout.input_fps is None else f"{layout.input_fps:g} fps"
     )
     print(
-        f"{config.csv}: {rows} at {told} -> {config.output_fps:g} fps, {config.interpolation},"
+        f"{config.csv}: {rows} at {rate} -> {config.output_fps:g} fps, {config.interpolation},"
         f" {config.order} order"
     )
     clip = dataclasses.replace(

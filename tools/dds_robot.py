@@ -37,7 +37,7 @@ from bm_envs.robots import g1
 if TYPE_CHECKING:
     from bm_envs.deploy.unitree import LowState_, Writer
 
-MODE_MACHINE = 5  # what a G1 with 29 joints tells
+MODE_MACHINE = 5  # value of a G1 with 29 joints
 LOW = 0.4  # m, pelvis height of a robot that has fallen
 ANSWER_S = 1.0  # s that a robot in lockstep waits for a command
 
@@ -54,7 +54,7 @@ class Config:
     robot: Annotated[RobotConfig, arg(name="")] = field(default_factory=RobotConfig)
     """The robot."""
     seed: int = 0
-    """Of sensor noise and of the network's faults."""
+    """Seed of sensor noise and of the network's faults."""
     lockstep: Annotated[bool, FlagCreatePairsOff] = False
     """Wait for a command after each state in place of running in real time."""
     drop: float = 0.0
@@ -62,7 +62,7 @@ class Config:
     late: float = 0.0
     """Share of states that is held back."""
     late_ms: float = 10.0
-    """By how long, ms of the simulation."""
+    """How late such states are, ms of the simulation."""
     watchdog_ms: float = 100.0
     """Time without commands after which motors are damped, ms of the simulation."""
     patience_s: float = 60.0
@@ -70,7 +70,7 @@ class Config:
     idle_s: float = 3.0
     """Seconds of the simulation without commands after which it ends."""
     json: Path | None = None
-    """File to write what happened to."""
+    """JSON file to write the counts of the run to."""
 
     def __post_init__(self) -> None:
         for name in ("drop", "late"):
@@ -87,7 +87,7 @@ class Config:
 
 @dataclass
 class Report:
-    """What happened."""
+    """Counts of one run."""
 
     states: int = 0
     commands: int = 0

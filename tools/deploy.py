@@ -33,10 +33,11 @@ from tyro.conf import FlagCreatePairsOff, Positional, arg
 
 from bm_envs import cli
 from bm_envs.deploy import envelope, unitree_topics
-from bm_envs.deploy.controller import Controller, ControllerConfig, Motion, damped
+from bm_envs.deploy.controller import Controller, ControllerConfig, damped
 from bm_envs.deploy.envelope import Stream
 from bm_envs.deploy.guard import Guard
 from bm_envs.deploy.process import Signals, Voice, open_streams
+from bm_envs.deploy.reference import Motion
 from bm_envs.errors import ConfigError
 from bm_envs.policy import load_policy
 from bm_envs.robots import g1
@@ -60,7 +61,7 @@ class Config:
     policy: Positional[Annotated[str, arg(metavar="POLICY")]]
     """A run directory, an ONNX file, a shipped policy's name, or hub:OWNER/NAME[@REVISION]."""
     motors: Annotated[bool, FlagCreatePairsOff] = False
-    """Publish commands. Without it nothing is."""
+    """Publish commands. Without this flag nothing is published."""
     interface: str = "lo"
     """Network interface towards the robot; lo: a simulator on this machine."""
     domain: int = 0
@@ -69,7 +70,7 @@ class Config:
     """Name, file or cut such as 'walk1[5:15]'; none: the one inside the policy, or that it
     names."""
     controller: Annotated[ControllerConfig, arg(name="")] = field(default_factory=_settings)
-    """What it does before, after and instead of the motion."""
+    """What the controller does before, after and instead of the motion."""
     clock: Literal["host", "tick"] = "host"
     """Time: this machine's clock, or the tick of the states, in ms, which tools/dds_robot.py sends
     and which lets a simulation run slower or faster than real time."""
@@ -82,7 +83,7 @@ class Config:
     policy_config: Path | None = None
     """Metadata that the policy file lacks: JSON, keys as in the ONNX metadata, or a deploy.yaml."""
     json: Path | None = None
-    """File to write what happened to."""
+    """JSON file to write the counts of the run to."""
 
     def __post_init__(self) -> None:
         if self.controller.state != "estimated":
@@ -98,15 +99,15 @@ class Config:
 
 @dataclass
 class Report:
-    """What happened."""
+    """Counts of one run."""
 
     states: int = 0
-    """New ones."""
+    """Number of new states."""
     commands: int = 0
     late_states: int = 0
-    """Older than the newest."""
+    """Number of states that were older than the newest."""
     repeated_states: int = 0
-    """The same as the newest."""
+    """Number of states that were equal to the newest."""
     broken_states: int = 0
     bounded_steps: int = 0
     """Control steps whose target was held to a bound."""
@@ -129,14 +130,14 @@ def first_state(
     where = f"(interface {config.interface}, domain {config.domain})"
     message = None
     began = time.monotonic()
-    told = False
+    is_announced = False
     while True:
         if asked():
             raise KeyboardInterrupt
         message = states.take(GLANCE_S) or message
         if message is not None:
-            if not told:
-                told = True
+            if not is_announced:
+                is_announced = True
                 odd = other_robot(message.mode_machine)
                 danger, warning = unitree.motor_trouble(message)
                 if commands is not None and (odd or danger):
@@ -209,7 +210,7 @@ def drive(
     stream = Stream(lost_s=config.lost_s, by_tick=config.clock == "tick")
     said, warned = -np.inf, ""
     if guard is not None:
-        guard.beat()  # from its first sign on it watches
+        guard.beat()  # the guard watches from its first sign of life on
     try:
         while message is not None:
             kind, trouble = stream.take(
@@ -226,7 +227,7 @@ def drive(
                 danger, warning = unitree.motor_trouble(message)
                 if danger and commands is not None:
                     controller.stop(danger)
-                # What was computed from an old state is not sent.
+                # A command that was computed from an old state is not sent.
                 if trouble := stream.suspended(time.monotonic()):
                     controller.stop(trouble)
                 if warning and warning != warned:
@@ -279,11 +280,11 @@ def next_state(
 
 
 def damp(commands: Writer, mode_machine: int, guard: Guard | None = None) -> None:
-    """Let the motors resist and hold nothing, whatever happens meanwhile."""
+    """Damp the motors, whatever happens meanwhile."""
     unitree = unitree_topics()
     message = unitree.to_low_cmd(damped(), mode_machine)
     for _ in range(round(DAMP_S / DAMP_EVERY_S)):
-        with contextlib.suppress(Exception):  # what fails once is tried again
+        with contextlib.suppress(Exception):  # the next turn tries again
             commands.write(message)
         if guard is not None:
             guard.beat()
@@ -291,7 +292,7 @@ def damp(commands: Writer, mode_machine: int, guard: Guard | None = None) -> Non
 
 
 def describe(controller: Controller, target: np.ndarray, joint_pos: np.ndarray) -> str:
-    """One line."""
+    """Print one line."""
     off = np.abs(target - joint_pos)
     worst = int(off.argmax())
     last = controller.motion.frames - 1
@@ -304,7 +305,7 @@ def describe(controller: Controller, target: np.ndarray, joint_pos: np.ndarray) 
 
 
 def envelope_lines(config: Config) -> list[str]:
-    """The safety envelope, a line a quantity."""
+    """The safety envelope as text, one line for each quantity."""
     settings = config.controller
     table = envelope.rows(config.lost_s, settings.max_tilt_deg, settings.joint_margin)
     return [

@@ -51,9 +51,9 @@ from bm_envs.results import ResultFile, machine_path, read_result
 FORMATS = {kind.format: kind for kind in KINDS}
 NETWORKS = tuple(dict.fromkeys(kind.file for kind in KINDS))
 PICTURES = (".png", ".jpg", ".svg", ".mp4", ".webm")
-# Licences under which anybody may pass a motion on, unchanged or not, as they begin.
+# Beginnings of licences under which anybody may pass a motion on, changed or not.
 FREE = ("Apache-2.0", "MIT", "BSD", "CC0", "CC BY 4.0", "CC-BY-4.0")
-# What a licence begins with here, and its name on the Hub; the first that fits.
+# Beginning of a licence here, and its name on the Hub; the first that fits is taken.
 HUB_LICENCES = (
     ("Apache-2.0", "apache-2.0"), ("MIT", "mit"), ("BSD-3-Clause", "bsd-3-clause"),
     ("CC0", "cc0-1.0"), ("CC BY-NC-ND 4.0", "cc-by-nc-nd-4.0"),
@@ -68,7 +68,7 @@ class Pull:
     """Fetch a policy into a folder."""
 
     repository: Positional[Annotated[str, arg(metavar="OWNER/NAME[@REVISION]")]]
-    """Which one; a revision is a commit, a tag or a branch, by default the newest state."""
+    """The policy; a revision is a commit, a tag or a branch, by default the newest state."""
     out: Positional[Annotated[Path, arg(metavar="FOLDER")]]
     """Folder to make; it must not exist, or be empty."""
 
@@ -80,7 +80,7 @@ class Push:
     policy: Positional[Annotated[str, arg(metavar="POLICY")]]
     """A run directory, an ONNX file, or the name of a policy that ships with the package."""
     repository: Positional[Annotated[str, arg(metavar="OWNER/NAME")]]
-    """Where; it is made where there is none."""
+    """Repository to push to; it is made if there is none."""
     results: tuple[Path, ...] = ()
     """Result files about this policy, beside those in the run directory."""
     licence: str = ""
@@ -93,9 +93,9 @@ class Push:
     no_motion: Annotated[bool, FlagCreatePairsOff] = False
     """Take the reference motion out of the network's file."""
     private: Annotated[bool, FlagCreatePairsOff] = False
-    """Make the repository for you alone, where it is made."""
+    """Make a new repository private."""
     message: str = "Policy of bm-envs"
-    """Of the commit."""
+    """Message of the commit."""
     stage: Path | None = None
     """Write the files into this new folder and push nothing."""
 
@@ -138,18 +138,18 @@ def pull(config: Pull) -> None:
     """Fetch a policy's files and copy them out of the client's cache."""
     reference = config.repository.removeprefix(hub.PREFIX)
     with new_folder(config.out) as folder:
-        found = hub.fetch_policy(hub.PREFIX + reference)
-        if not any((found.folder / name).is_file() for name in NETWORKS):
+        fetched = hub.fetch_policy(hub.PREFIX + reference)
+        if not any((fetched.folder / name).is_file() for name in NETWORKS):
             raise HubError(f"hub:{reference}: holds no {' or '.join(NETWORKS)}.")
-        # The cache holds links; what is copied are the files behind them.
-        shutil.copytree(found.folder, folder, dirs_exist_ok=True)
+        # The cache holds links; the files behind them are copied.
+        shutil.copytree(fetched.folder, folder, dirs_exist_ok=True)
         digests = hub.check_sums(folder, f"hub:{reference}")
         check_files(folder, f"hub:{reference}")
         cli.write_json(
             folder / HUB_JSON,
-            {"repository": found.repository, "commit": found.commit, "sha256": digests},
+            {"repository": fetched.repository, "commit": fetched.commit, "sha256": digests},
         )
-    print(f"hub:{found.repository}@{found.commit} in {config.out} ({len(digests)} files)")
+    print(f"hub:{fetched.repository}@{fetched.commit} in {config.out} ({len(digests)} files)")
 
 
 def check_files(folder: Path, where: str) -> None:
@@ -168,8 +168,8 @@ def check_files(folder: Path, where: str) -> None:
         for path in sorted(folder.rglob("*.json")):
             cli.read_json(path)
     except BMError as error:
-        told = str(error).replace(f"{folder}/", "")
-        raise HubError(f"{where}: {told} Nothing of it is used.".replace(". N", "; n")) from None
+        reason = str(error).replace(f"{folder}/", "")
+        raise HubError(f"{where}: {reason} Nothing of it is used.".replace(". N", "; n")) from None
 
 
 # --- push -----------------------------------------------------------------------------------------
@@ -181,13 +181,13 @@ class Source:
 
     network: Path
     description: dict[str, Any]
-    """`policy.json`."""
+    """Content of `policy.json`."""
     metadata: dict[str, str]
-    """Of the network."""
+    """Metadata of the network's file."""
     outputs: set[str]
     sha256: str
     beside: list[Path] = field(default_factory=list)
-    """What else of the run goes along."""
+    """Other files of the run that are pushed, too."""
 
 
 def find(policy: str) -> Source:
@@ -214,10 +214,10 @@ def find(policy: str) -> Source:
         raise PolicyError(f"{path}: has no description, expected {named.name} beside it.")
     check_description(named, description)
     digest = cli.file_sha256(path)
-    if (told := (description.get("network") or {}).get("sha256")) not in (None, digest):
+    if (described := (description.get("network") or {}).get("sha256")) not in (None, digest):
         raise PolicyError(
-            f"{named}: is about a network with SHA-256 {str(told)[:12]}..., but {path.name} has "
-            f"{digest[:12]}..."
+            f"{named}: is about a network with SHA-256 {str(described)[:12]}..., but {path.name} "
+            f"has {digest[:12]}..."
         )
     model = read_onnx(path)
     beside = []
@@ -244,7 +244,7 @@ def check_motion(source: Source) -> None:
     licence = source.metadata.get("motion_licence", "")
     name = source.metadata.get("motion_name", "")
     if name.partition("[")[0] in library.LAFAN1.names():
-        licence = library.LAFAN1.licence  # whatever the file says
+        licence = library.LAFAN1.licence  # also where the file says something else
     if licence.startswith(FREE):
         return
     about = f"'{name}' " if name else ""
@@ -265,9 +265,9 @@ def check_results(source: Source, paths: Sequence[Path]) -> list[ResultFile]:
     files = []
     for path in paths:
         file = read_result(path)
-        told = file.settings.get("policy_sha256")
-        found = set(told.values()) if isinstance(told, dict) else {told}
-        if file.kind not in ("track", "guided", "gates") or not found <= digests:
+        recorded = file.settings.get("policy_sha256")
+        policies = set(recorded.values()) if isinstance(recorded, dict) else {recorded}
+        if file.kind not in ("track", "guided", "gates") or not policies <= digests:
             raise ResultError(
                 f"{path}: is not about this policy, expected results of the network with SHA-256 "
                 f"{source.sha256[:12]}..."
@@ -290,8 +290,8 @@ def stage(folder: Path, config: Push) -> None:
             f"{source.network}: nobody says under which terms the weights may be used; give "
             "--licence."
         )
-    given = [path for path in source.beside if path.parent.name == "results"]
-    files = check_results(source, [*given, *config.results])
+    beside = [path for path in source.beside if path.parent.name == "results"]
+    files = check_results(source, [*beside, *config.results])
     name = FORMATS[description["format"]].file
     if config.no_motion and source.outputs & set(MOTION_OUTPUTS):
         remove_motion(source.network, folder / name)
@@ -304,10 +304,10 @@ def stage(folder: Path, config: Push) -> None:
     description["network"] = {"file": name, "sha256": cli.file_sha256(folder / name)}
     cli.write_json(folder / "policy.json", description)
     for path in source.beside:
-        if path in given or (path.suffix == ".mp4" and config.picture is not None):
+        if path in beside or (path.suffix == ".mp4" and config.picture is not None):
             continue
-        if path.suffix.startswith(".json") and (found := machine_path(path.read_text())):
-            print(f"{path.name} holds the path '{found}' and stays here")
+        if path.suffix.startswith(".json") and (path_inside := machine_path(path.read_text())):
+            print(f"{path.name} holds the path '{path_inside}' and stays here")
             continue
         renamed = "policy_vectors.json" if path.name.endswith("_vectors.json") else path.name
         shutil.copyfile(path, folder / ("replay.mp4" if path.suffix == ".mp4" else renamed))
@@ -333,7 +333,7 @@ def stage(folder: Path, config: Push) -> None:
 
 
 def push(config: Push) -> None:
-    """Stage and upload."""
+    """Collect the files in a folder and upload them."""
     repository, revision = hub.parse_reference(config.repository)
     if revision is not None:
         raise ConfigError(f"'{config.repository}': a push makes a revision, expected OWNER/NAME.")
@@ -376,7 +376,7 @@ ENVIRONMENTS = {
 
 
 def hub_licence(licence: str) -> dict[str, str]:
-    """The licence as the Hub's metadata name it."""
+    """Name of a licence in the Hub's metadata."""
     for start, name in HUB_LICENCES:
         if licence.lower().startswith((start.lower(), name)):
             return {"license": name}
@@ -385,7 +385,7 @@ def hub_licence(licence: str) -> dict[str, str]:
 
 def eval_results(package: Any, files: Sequence[ResultFile]) -> list[Any]:
     """The rows of result files as the Hub's `EvalResult`."""
-    found = []
+    names = []
     for file in files:
         for row in file.rows:
             about: dict[str, Any]
@@ -408,7 +408,7 @@ def eval_results(package: Any, files: Sequence[ResultFile]) -> list[Any]:
                     "dataset_name": f"gate {row['gate']}", "dataset_config": row["gate"],
                     "dataset_args": {"passed": row["passed"], "threshold": row["threshold"]},
                 }  # fmt: skip
-            found += [
+            names += [
                 package.EvalResult(
                     task_type="robotics", metric_type=key, metric_name=name,
                     metric_value=row[key], **about,
@@ -416,7 +416,7 @@ def eval_results(package: Any, files: Sequence[ResultFile]) -> list[Any]:
                 for key, name in METRICS[file.kind]
                 if row.get(key) is not None
             ]  # fmt: skip
-    return found
+    return names
 
 
 def card(
@@ -491,7 +491,7 @@ def evaluation_table(files: Sequence[ResultFile]) -> str:
 
 
 def training_text(config: Push, description: Mapping[str, Any], names: Sequence[str]) -> str:
-    """How it was trained, as far as anybody tells."""
+    """How the policy was trained, as far as its files say."""
     training = description.get("training") or {}
     facts = []
     for key, unit, text in (
@@ -518,7 +518,7 @@ def training_text(config: Push, description: Mapping[str, Any], names: Sequence[
 
 
 def licence_text(description: Mapping[str, Any], licence: str) -> str:
-    """Terms of weights and motions, and what nobody has tried."""
+    """Terms of weights and motions, and what has not been tried."""
     lines = [f"Weights: {licence}."]
     for motion in description.get("motions") or []:
         inside = "inside the file" if motion.get("embedded") else "not part of these files"

@@ -37,6 +37,9 @@ again. Equal seeds, scripts and settings on one machine give equal pictures.
     0.0 goal 3 1          # waypoint, obstacle: x and y, m; robots start over the origin
     3.5 push 0.5 90       # m/s, and degrees to the left of where the robot faces
     8.0 reset
+
+One file because the window, the page and the script play one game; what keys and sliders mean is in
+`bm_envs/viewers/driving.py`.
 """
 
 from __future__ import annotations
@@ -54,7 +57,6 @@ from typing import Annotated, Any, Literal
 from bm_envs import cli  # before MuJoCo, which raises for an unknown MUJOCO_GL
 
 # isort: split
-import mujoco
 import numpy as np
 from tyro.conf import FlagCreatePairsOff
 
@@ -84,13 +86,12 @@ from bm_envs.tasks.track.config import CONTROL_DT, ActuationConfig
 from bm_envs.viewers import (
     FAR_VIEW,
     Decor,
-    HumanViewer,
     OffscreenRenderer,
     View,
     has_display,
-    panels,
 )
 from bm_envs.viewers import page as pages
+from bm_envs.viewers.driving import Keyboard, PageWindow, Window
 from bm_envs.viewers.page import DEFAULT_PORT, feet_touch
 
 Task = Literal["joystick", "waypoint", "obstacle", "walk_perturb", "composition", "track"]
@@ -98,109 +99,15 @@ START_MOTIONS = ("walk",)
 WARM_UP_S = 1.0
 DAY = 24 * 3600.0  # s; the time after which even this play ends an episode
 SECOND = control_steps(1.0)  # control steps; also how long a fallen robot is left to lie
-PUSH_SPEED = 0.5  # m/s, the strongest push of arXiv 2508.08241, sec. V
-DEFAULT_SECONDS = 12.0  # of pictures; four commands of the joystick benchmark
+DEFAULT_SECONDS = 12.0  # length of a video or strip: four commands of the joystick benchmark
 COMPOSITION_SECONDS = CompositionConfig.episode_s
 CAMERA_LAG = 0.3  # s, time constant of the following camera
-CATCH_UP_S = 0.1  # s behind real time that are caught up; what is more is lost
+CATCH_UP_S = 0.1  # s behind real time that are made up for; any more are lost
 
-# --- what is wanted: keys and scripts -------------------------------------------------------------
+# --- scripts --------------------------------------------------------------------------------------
 
-# Key codes are GLFW's, which for letters are those of the capital.
-KEYS = {
-    265: "ahead", ord("I"): "ahead", 264: "back", ord("K"): "back",
-    263: "left", ord("J"): "left", 262: "right", ord("L"): "right",
-    ord(" "): "stop", ord("P"): "push", ord("R"): "reset", 257: "pause",
-}  # fmt: skip
 # The ranges of commands are those that the joystick task draws from: `tasks/guided/config.py`.
 FORWARD, TURN = JoystickConfig.random_forward, JoystickConfig.random_yaw_rate
-FORWARD_STEP, TURN_STEP, GOAL_STEP = 0.1, 0.25, 0.25  # m/s, rad/s, m; of one press
-GOAL_SPEED = 1.0  # m/s, of the goal under a stick held all the way
-DEAD_ZONE = 0.15  # share of a stick's way that means nothing: sticks do not rest at zero
-PAD_KEYS = (ord("P"), ord(" "), 257, ord("R"))  # what the buttons A, B, X, Y are pressed for
-# m/s and rad/s in a second: half a second from no turn to the sharpest, one to the fastest walk.
-RAMP = np.array([0.6, 0.6, 1.0])
-
-
-class Keyboard:
-    """What keys ask for; it knows neither window nor robot.
-
-    Attributes:
-        target: the command that the keys add up to, m/s forward and left, rad/s left. `[3]`.
-        command: the same on its way there, by `ramp`.
-        shift: how far the goal is to move, m, away from the viewer and to the left. `[2]`.
-        asked: those of `stop`, `push` and `reset` that are not done yet.
-        paused: whether time stands still.
-        push_speed: of a push that is asked for, m/s.
-    """
-
-    def __init__(self) -> None:
-        self.target, self.command = np.zeros(3), np.zeros(3)
-        self.shift = np.zeros(2)
-        self.asked: set[str] = set()
-        self.paused = False
-        self.push_speed = PUSH_SPEED
-        self._held, self._buttons = False, 0
-
-    def press(self, key: int) -> None:
-        """A key went down, or repeats. Keys that mean nothing are passed over."""
-        name = KEYS.get(key)
-        way = {"ahead": (1, 0), "back": (-1, 0), "left": (0, 1), "right": (0, -1)}.get(name or "")
-        if way is not None:
-            self.shift += GOAL_STEP * np.array(way)
-            forward = self.target[0] + FORWARD_STEP * way[0]
-            turn = self.target[2] + TURN_STEP * way[1]
-            # Rounded, so that steps there and back end at zero.
-            self.target[0] = round(min(max(forward, FORWARD[0]), FORWARD[1]), 6)
-            self.target[2] = round(min(max(turn, TURN[0]), TURN[1]), 6)
-        elif name == "pause":
-            self.paused = not self.paused
-        elif name is not None:
-            self.asked.add(name)
-            if name == "stop":
-                self.target[:] = 0.0
-
-    def gamepad(self, state: tuple[tuple[float, float], int] | None) -> None:
-        """What a gamepad does in a control step: stick, right and down in [-1, 1], and buttons.
-
-        The buttons A, B, X and Y are bits 0 to 3. None: there is none (any more).
-        """
-        (right, down), buttons = state or ((0.0, 0.0), 0)
-        held = math.hypot(right, down) > DEAD_ZONE
-        if held:
-            ahead = -down
-            self.target[:] = ahead * FORWARD[1] if ahead > 0 else -ahead * FORWARD[0], 0.0, 0.0
-            self.target[2] = -right * TURN[1]
-            self.shift += GOAL_SPEED * CONTROL_DT * np.array([ahead, -right])
-        elif self._held:  # let go of
-            self.target[:] = 0.0
-        for number, key in enumerate(PAD_KEYS):
-            if buttons & ~self._buttons & 1 << number:
-                self.press(key)
-        self._held, self._buttons = held, buttons
-
-    def ramp(self) -> np.ndarray:
-        """The command of the coming control step, nearer to the target. `[3]`, a copy."""
-        step = RAMP * CONTROL_DT
-        self.command += np.clip(self.target - self.command, -step, step)
-        return self.command.copy()
-
-    def jump(self, command: Sequence[float]) -> None:
-        """Want this command at once."""
-        self.target[:] = self.command[:] = command
-
-    def take(self, name: str) -> bool:
-        """Whether `name` is asked for, which from now on it is not."""
-        asked = name in self.asked
-        self.asked.discard(name)
-        return asked
-
-    def take_shift(self, azimuth: float) -> np.ndarray:
-        """How far the goal is to move in the world for a viewer who looks along `azimuth`, deg."""
-        cos, sin = math.cos(math.radians(azimuth)), math.sin(math.radians(azimuth))
-        away, left = self.shift
-        self.shift = np.zeros(2)
-        return np.array([cos * away - sin * left, sin * away + cos * left])
 
 
 @dataclass(frozen=True)
@@ -208,7 +115,7 @@ class Event:
     """One line of a script."""
 
     time_s: float
-    """From where time begins to count; those of 0 hold from the start."""
+    """When it happens, s after time begins to count; events of 0 hold from the start."""
     what: str
     """A key of `EVENTS`."""
     values: tuple[float, ...] = ()
@@ -221,7 +128,10 @@ EVENTS = {
     "push": "m/s, degrees left of the heading",
     "reset": "",
 }
-TASKS_OF = {"command": ("joystick",), "goal": ("waypoint", "obstacle")}
+# What a person changes while a task is played; in the other tasks only pushes and restarts.
+DRIVES: dict[str, Literal["command", "goal"]] = {
+    "joystick": "command", "waypoint": "goal", "obstacle": "goal",
+}  # fmt: skip
 
 
 def parse_script(text: str, name: str, task: str) -> list[Event]:
@@ -256,19 +166,19 @@ def _parsed(words: Sequence[str], task: str) -> Event:
     what = words[1] if len(words) > 1 else ""
     if what not in EVENTS:
         raise ConfigError(unknown_name("event", what, EVENTS, f"Known: {', '.join(EVENTS)}."))
-    if task not in TASKS_OF.get(what, (task,)):
+    if what in DRIVES.values() and DRIVES.get(task) != what:
         raise ConfigError(f"task '{task}' takes no {what}.")
     values = [_number(word) for word in words[2:]]
-    wanted = EVENTS[what].split(", ") if EVENTS[what] else []
+    expected = EVENTS[what].split(", ") if EVENTS[what] else []
     finite = tuple(value for value in values if value is not None)
-    if len(finite) != len(values) or len(values) != len(wanted):
-        numbers = f"{len(wanted)} numbers ({EVENTS[what]})" if wanted else "nothing more"
+    if len(finite) != len(values) or len(values) != len(expected):
+        numbers = f"{len(expected)} numbers ({EVENTS[what]})" if expected else "nothing more"
         raise ConfigError(f"{what} has '{' '.join(words[2:])}', expected {numbers}.")
     return Event(second, what, finite)
 
 
 def _number(word: str) -> float | None:
-    """As a finite number, if it is one."""
+    """A word as a finite number, or None."""
     try:
         value = float(word)
     except ValueError:
@@ -277,7 +187,7 @@ def _number(word: str) -> float | None:
 
 
 def default_script(task: str, seconds: float) -> list[Event]:
-    """What happens where nobody says: the joystick benchmark's commands, over and over."""
+    """The script without `--script`: the joystick benchmark's commands, over and over."""
     if task != "joystick":
         return []
     protocol = JoystickConfig()
@@ -298,11 +208,11 @@ class Config:
     policy: str
     """A run directory, an ONNX file, a shipped model's name, or hub:OWNER/NAME[@REVISION]."""
     task: Task | None = None
-    """What it is to do; none: `track` of a tracker, else `joystick`."""
+    """The task; none: `track` for a tracker and `joystick` for a diffusion model."""
     motion: str | None = None
-    """Of a tracker: a name, file or cut such as 'walk1[5:15]'; none: the motion it was made for."""
+    """Motion of a tracker: a name, file or cut such as 'walk1[5:15]'; none: the policy's motion."""
     port: int = DEFAULT_PORT
-    """Of the page; 0: any that is free."""
+    """Port of the page; 0: any that is free."""
     web: Annotated[bool, FlagCreatePairsOff] = False
     """Serve a page on loopback in place of opening a window."""
     video: Path | None = None
@@ -314,15 +224,15 @@ class Config:
     script: Path | None = None
     """File with what happens when; the beginning of tools/play.py has its form."""
     seed: int = 0
-    """Of start, noise, goal, obstacles and the directions of pushes."""
+    """Seed of start, noise, goal, obstacles and the directions of pushes."""
     sampler: str = "10"
     """`full` (20 calls a tick), `rolling` (15), or a number of DDIM calls."""
     strength: float | None = None
-    """Of guidance, in place of the steering's own; 0: none."""
+    """Strength of guidance, in place of the steering's default; 0: no guidance."""
     steering: Steering | None = None
     """How costs pull; by default as chosen for the representation (`diffusion/steering.py`)."""
     threads: int = 0
-    """Of the network; 0: all cores this process may use."""
+    """Threads of the network; 0: all cores this process may use."""
     backend: str = "mujoco"
     """Physics backend."""
     strip_frames: int = 6
@@ -334,7 +244,7 @@ class Config:
     fps: int = 25
     """Pictures a second of the video and in the window, at most 50."""
     distance: float = FAR_VIEW.distance
-    """Of the camera from the robot, m."""
+    """Distance of the camera from the robot, m."""
     azimuth: float = FAR_VIEW.azimuth
     """Where the camera looks, degrees over the ground; 180: at the front of a robot that walks
     along x, as it does at first."""
@@ -396,13 +306,13 @@ class Config:
 
 
 class Game:
-    """One robot that is controlled, and what is wanted of it.
+    """One robot that is controlled, with its present command or goal.
 
     Attributes:
-        keyboard: what keys ask for; a script presses it, too.
+        keyboard: what keys ask for; a script uses it, too.
         ticks: control steps since time began to count; below 0 in the first warm-up.
-        falls: so far.
-        tick_s: wall time of the last ticks.
+        falls: number of falls so far.
+        tick_s: wall time of each of the last ticks, s.
     """
 
     def __init__(
@@ -410,10 +320,12 @@ class Game:
     ) -> None:  # fmt: skip
         self.config, self._report = config, report
         self._script = deque(script)
-        self.keyboard = Keyboard()
+        self.keyboard = Keyboard(FORWARD, TURN, CONTROL_DT)
         self._rng = np.random.default_rng(config.seed)
-        self._goal: np.ndarray | None = None  # asked for by keys or script; else the task's own
-        self._pushes: list[tuple[float, float]] = []  # of the coming step: m/s, deg
+        self._goal: np.ndarray | None = (
+            None  # a goal asked for by keys or script; None: the task's goal
+        )
+        self._pushes: list[tuple[float, float]] = []  # pushes of the coming step: m/s, deg
         self.ticks, self.falls = 0, 0
         self.tick_s: deque[float] = deque(maxlen=SECOND)
         self._said = (self.ticks, "")
@@ -445,7 +357,11 @@ class Game:
         raise NotImplementedError
 
     def rows(self, factor: float) -> list[tuple[str, str]]:
-        """What is told beside the picture, each with its name; `factor` is that of real time."""
+        """Names and values shown beside the picture.
+
+        Args:
+            factor: speed as a multiple of real time.
+        """
         rows = [("time", f"{self.time_s:.1f} s"), *self._figures()]
         rows.append(("real time", f"{factor:.2f} x"))
         rows.append(("falls", str(self.falls)))
@@ -459,7 +375,7 @@ class Game:
         return feet_touch(self.simulator.contact_force[0])
 
     def factor(self) -> float:
-        """Of real time that ticks alone would run at, drawing apart."""
+        """Speed of the ticks without drawing, as a multiple of real time."""
         return CONTROL_DT / max(float(np.mean(self.tick_s)), 1e-9) if self.tick_s else 0.0
 
     def want_goal(self, x: float, y: float) -> None:
@@ -498,14 +414,14 @@ class Game:
             self.keyboard.asked.add(event.what)
 
     def _push(self, speed: float, direction: float) -> None:
-        """By `speed`, m/s, towards `direction`, deg to the left of the heading."""
+        """Push the robot by `speed`, m/s, towards `direction`, deg to the left of its heading."""
         angle = float(quat_yaw(self.simulator.root_quat)[0]) + math.radians(direction)
         velocity = speed * np.array([[math.cos(angle), math.sin(angle), 0.0]])
         self.simulator.push(np.array([0]), velocity, np.zeros((1, 3)))
         self._say(f"pushed: {speed:.2f} m/s, {direction:+.0f} degrees left of its heading")
 
     def _lie(self, fell: bool, over: bool) -> None:
-        """Tell of a fall, and begin again a second after it, or where `over`."""
+        """Report a fall, and begin again a second after it or when the episode is over."""
         if fell and self._fell_at is None:
             self._fell_at, self.falls = self.ticks, self.falls + 1
             self._say("fell")
@@ -602,10 +518,10 @@ class Play(Game):
         self._controller.reset(self.task.robots.states())
         self._motion.clear()
         self._fell_at = None
-        self._had: set[str] = set()  # what happened to this goal and was told
+        self._had: set[str] = set()  # events of this goal that were reported
 
     def _want(self, azimuth: float) -> None:
-        """Tell the task."""
+        """Pass the command or the goal on to the task."""
         task, keys = self.task, self.keyboard
         if isinstance(task, JoystickTask):
             task.set_command(keys.ramp())
@@ -626,7 +542,7 @@ class Play(Game):
         return self.task.own_motion()[0]
 
     def _look(self, figures: dict[str, np.ndarray], over: bool) -> None:
-        """Tell what happened in the step just done, and begin again some time after a fall."""
+        """Report what happened in the last step, and begin again some time after a fall."""
         arrived = bool(np.isfinite(figures.get("arrived_s", np.inf)).all())
         if not arrived:
             self._had.discard("arrival")  # the goal was moved
@@ -697,202 +613,13 @@ class Tracking(Game):
         self._fell_at = None
 
 
-# --- in a window ----------------------------------------------------------------------------------
-
-HELP = (
-    ("arrows, I K J L", "drive, or move the goal"), ("space", "stop"), ("P", "push"),
-    ("R", "begin again"), ("Enter", "pause"),
-)  # fmt: skip
-
-
-class Window(HumanViewer):
-    """MuJoCo's window, with keys and text."""
-
-    def __init__(self, model: ModelConfig, view: View = FAR_VIEW) -> None:
-        self._pressed: deque[int] = deque()  # by the window's thread, read by ours
-        super().__init__(model, view=view, on_key=self._pressed.append)
-        with self._handle.lock():
-            self._looks = self._handle.opt.flags.copy(), self._handle.user_scn.flags.copy()
-
-    @property
-    def azimuth(self) -> float:
-        """Where the viewer looks over the ground, deg."""
-        return float(self._handle.cam.azimuth)
-
-    def drive(self, play: Game) -> None:
-        """What is asked for by other means than keys."""
-        play.keyboard.gamepad(read_gamepad())
-
-    def keys(self) -> Iterator[int]:
-        """Keys that were pressed and not yet read."""
-        while self._pressed:
-            yield self._pressed.popleft()
-
-    def tell(self, rows: Sequence[tuple[str, str]]) -> None:
-        """Show names and values, and what keys do."""
-        if not self.is_running():
-            return
-        place, font = mujoco.mjtGridPos, mujoco.mjtFontScale.mjFONTSCALE_150
-        self._handle.set_texts([
-            (font, where, *("\n".join(column) for column in zip(*table, strict=True)))
-            for where, table in ((place.mjGRID_TOPLEFT, rows), (place.mjGRID_BOTTOMLEFT, HELP))
-        ])  # fmt: skip
-
-    def sync(
-        self, qpos: np.ndarray, ghost_qpos: np.ndarray | None = None, decor: Decor | None = None
-    ) -> None:
-        """See `HumanViewer.sync`."""
-        if not self.is_running():
-            return
-        # The letters that drive also switch how the viewer draws (J joints, L additive colours,
-        # ...), which cannot be turned off: switch it back.
-        vis, rnd = mujoco.mjtVisFlag, mujoco.mjtRndFlag
-        with self._handle.lock():
-            for flags, before, ours in (
-                (self._handle.opt.flags, self._looks[0],
-                 [vis.mjVIS_INERTIA, vis.mjVIS_JOINT, vis.mjVIS_CONTACTSPLIT]),
-                (self._handle.user_scn.flags, self._looks[1],
-                 [rnd.mjRND_SKYBOX, rnd.mjRND_ADDITIVE, rnd.mjRND_REFLECTION]),
-            ):  # fmt: skip
-                for flag in map(int, ours):
-                    flags[flag] = before[flag]
-        super().sync(qpos, ghost_qpos, decor)
-
-
-def read_gamepad() -> tuple[tuple[float, float], int] | None:
-    """The first gamepad that GLFW knows, as `Keyboard.gamepad` takes it; None: there is none."""
-    import glfw
-
-    for number in range(glfw.JOYSTICK_LAST + 1):
-        state = glfw.get_gamepad_state(number) if glfw.joystick_is_gamepad(number) else None
-        if state:
-            x, y = state.axes[glfw.GAMEPAD_AXIS_LEFT_X], state.axes[glfw.GAMEPAD_AXIS_LEFT_Y]
-            names = (glfw.GAMEPAD_BUTTON_A, glfw.GAMEPAD_BUTTON_B, glfw.GAMEPAD_BUTTON_X,
-                     glfw.GAMEPAD_BUTTON_Y)  # fmt: skip
-            return (x, y), sum(1 << i for i, name in enumerate(names) if state.buttons[name])
-    return None
-
-
-# --- on a page ------------------------------------------------------------------------------------
-
-
-class PageWindow:
-    """The page in the window's place: sliders, buttons and keys.
-
-    What people do there arrives in viser's threads; `keys` and `drive` take it to the robot.
-    """
-
-    def __init__(self, page: pages.Page, task: Task) -> None:
-        self.page = page
-        self._pressed: deque[int] = deque()
-        self._wanted: deque[tuple[str, float, float]] = deque()
-        self._feet = np.zeros(2, bool)
-        gui, press = page.server.gui, self._pressed.append
-        self._told = gui.add_html("")
-        self._sliders: dict[str, tuple[Any, Any]] = {}
-        self._shown: dict[str, tuple[float, ...]] = {}  # what the sliders were last told
-        if task == "joystick":
-            with gui.add_folder("command"):
-                self._pair(
-                    "command", ("forward, m/s", *FORWARD, 0.05), ("turn, rad/s", *TURN, 0.05)
-                )
-        elif task in ("waypoint", "obstacle"):
-            with gui.add_folder("goal"):
-                self._pair("goal", ("x, m", -10.0, 10.0, 0.05), ("y, m", -10.0, 10.0, 0.05))
-            page.on_ground(lambda x, y: self._wanted.append(("goal", x, y)))
-        self._strength = gui.add_slider("push, m/s", 0.0, 2.0, 0.05, PUSH_SPEED)
-        names = [("Push", "P", ord("P")), ("Pause", "enter", 257), ("Begin again", "R", ord("R"))]
-        if task not in ("track", "walk_perturb", "composition"):
-            names.insert(1, ("Stop", "space", ord(" ")))
-        for label, key, code in names:
-            button = gui.add_button(label, hint=f"Key: {key}")
-            button.on_click(lambda event, code=code: press(code))
-            if label == "Pause":
-                self._pause = button
-            gui.add_command(label, hotkey=key).on_trigger(lambda event, code=code: press(code))
-        self._gamepad = None
-        if self._sliders:
-            self._gamepad = panels.PageGamepad(page)
-            for label, key in (("Ahead", "I"), ("Back", "K"), ("Left", "J"), ("Right", "L")):
-                command = gui.add_command(label, hotkey=key)
-                command.on_trigger(lambda event, code=ord(key): press(code))
-
-    def _pair(self, what: str, *settings: tuple[str, float, float, float]) -> None:
-        """Two sliders that ask for something together."""
-        gui = self.page.server.gui
-        first, second = (
-            gui.add_slider(label, low, high, step, 0.0) for label, low, high, step in settings
-        )
-        self._sliders[what] = first, second
-
-        async def moved(event: Any) -> None:  # as such it reads what was sent, and no later value
-            values = [float(first.value), float(second.value)]
-            if event.client is not None and np.isfinite(values).all():  # else by `tell`
-                clipped = np.clip(values, [first.min, second.min], [first.max, second.max])
-                self._wanted.append((what, float(clipped[0]), float(clipped[1])))
-
-        first.on_update(moved)
-        second.on_update(moved)
-
-    @property
-    def azimuth(self) -> float:
-        """Where the viewer looks over the ground, deg."""
-        return self.page.azimuth
-
-    def is_running(self) -> bool:
-        return True
-
-    def keys(self) -> Iterator[int]:
-        """Keys and buttons that were pressed and not yet read."""
-        while self._pressed:
-            yield self._pressed.popleft()
-
-    def drive(self, play: Game) -> None:
-        """What is asked for by other means than keys."""
-        while self._wanted:
-            what, first, second = self._wanted.popleft()
-            if what == "goal":
-                play.want_goal(first, second)
-            else:
-                play.keyboard.target[:] = first, 0.0, second
-        speed = float(self._strength.value)
-        if 0 <= speed <= self._strength.max:
-            play.keyboard.push_speed = speed
-        if self._gamepad is not None:
-            play.keyboard.gamepad(self._gamepad.read())
-        self._feet = play.feet()
-        self._place = play.goal()
-        self._target = play.keyboard.target.copy()
-        self._paused = play.keyboard.paused
-
-    def sync(self, qpos: np.ndarray, ghost: np.ndarray | None, decor: Decor) -> None:
-        self.page.show(qpos, ghost, decor, feet=tuple(self._feet))
-
-    def tell(self, rows: Sequence[tuple[str, str]]) -> None:
-        """Show names and values, and move the sliders to what is wanted."""
-        self._told.content = panels.table(rows)
-        label = "Go on" if self._paused else "Pause"
-        if self._pause.label != label:
-            self._pause.label = label
-        for what, (first, second) in self._sliders.items():
-            values = self._place if what == "goal" else self._target[[0, 2]]
-            # Only what changed: else a slider that is being moved would be set back.
-            if values is not None and tuple(values) != self._shown.get(what):
-                self._shown[what] = tuple(values)
-                first.value, second.value = (
-                    min(max(round(float(value), 2), slider.min), slider.max)
-                    for value, slider in zip(values, (first, second), strict=True)
-                )
-
-    def close(self) -> None:
-        """Stop serving."""
-        self.page.close()
+# --- in a window or on a page ---------------------------------------------------------------------
 
 
 def watch(play: Game, window: Window | PageWindow) -> None:
     """Play in a window or on a page, in real time or slower, until it is shut or time is over."""
     config, keyboard = play.config, play.keyboard
-    due, drawn, told = time.perf_counter(), -math.inf, -math.inf
+    due, drawn, text_shown = time.perf_counter(), -math.inf, -math.inf
     ended: deque[float] = deque(maxlen=SECOND + 1)  # when the last ticks did
     while window.is_running() and play.time_s < config.duration_s:
         for key in window.keys():
@@ -907,14 +634,13 @@ def watch(play: Game, window: Window | PageWindow) -> None:
         if now - drawn >= 1 / config.fps - 0.5 * CONTROL_DT:
             drawn = now
             window.sync(*play.scene())
-        if now - told >= 0.2:
-            told = now
+        if now - text_shown >= 0.2:
+            text_shown = now
             wall = ended[-1] - ended[0] if len(ended) > 1 else math.inf
             factor = max(len(ended) - 1, 0) * CONTROL_DT / wall
             paused = [("", "paused")] if keyboard.paused else []
             window.tell([*play.rows(factor), *paused])
-        # What takes longer than real time is not made up for, so that nothing is skipped or
-        # hurried; only what a hiccup has cost is.
+        # A short delay is made up for. A longer one is not, so that nothing is skipped or hurried.
         now = time.perf_counter()
         due = max(due + CONTROL_DT, now - CATCH_UP_S)
         time.sleep(max(due - now, 0.0))
@@ -1052,7 +778,7 @@ def main(config: Config) -> None:
     try:
         if config.web:
             page = pages.Page(look, port=config.port, title="bm-envs play", view=config.view)
-            with contextlib.closing(PageWindow(page, task)) as window:
+            with contextlib.closing(PageWindow(page, play.keyboard, DRIVES.get(task))) as window:
                 print(f"page on {page.url} (Ctrl-C ends it)", flush=True)
                 watch(play, window)
         elif config.in_window:

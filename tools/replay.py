@@ -50,10 +50,10 @@ from bm_envs.viewers.page import DEFAULT_PORT, feet_touch
 ROOT = g1.BODY_NAMES.index(g1.ROOT_BODY)
 TRACKED = [g1.BODY_NAMES.index(name) for name in g1.TRACKED_BODIES]
 CAMERA_LAG = 0.3  # s, time constant of the following camera
-REST_S = 0.5  # between the end of a motion and its next beginning
+REST_S = 0.5  # s between the end of a motion and its next beginning
 PAGE_FPS = 30  # pictures a second on the page
-TOLD_S = 0.12  # between two updates of the numbers on the page
-WORST_JOINTS = 5  # that are told one by one
+TOLD_S = 0.12  # s between two updates of the numbers on the page
+WORST_JOINTS = 5  # joints that are listed one by one
 SPEEDS = ("0.1", "0.25", "0.5", "1", "2")
 
 
@@ -76,7 +76,7 @@ class Config:
     web: Annotated[bool, FlagCreatePairsOff] = False
     """Serve a page on loopback in place of opening a window."""
     port: int = DEFAULT_PORT
-    """Of the page; 0: any that is free."""
+    """Port of the page; 0: any that is free."""
     list: Annotated[bool, FlagCreatePairsOff] = False
     """List every motion that is known by name, and end."""
     protocol: Literal["clip", "robust"] = "clip"
@@ -133,7 +133,7 @@ class Rollout:
 
 
 def motion_table() -> str:
-    """Every motion that is known by name, aligned; the families that are made when asked for."""
+    """All motions known by name as aligned text, and the families that are made when asked for."""
     head = ("motion", "seconds", "fps", "where", "licence", "source")
     lines: list[tuple[str, ...]] = [head]
     infos = library.list_motions()
@@ -148,7 +148,7 @@ def motion_table() -> str:
 
 
 def choose_policy(config: Config) -> Policy | None:
-    """The policy asked for, else the shipped one of the motion's name, else None."""
+    """The policy of `--policy`, or the shipped one of the motion's name, or None."""
     if config.show == "reference":
         return None
     if config.policy is not None:
@@ -157,7 +157,7 @@ def choose_policy(config: Config) -> Policy | None:
     if name in shipped_policies():
         try:
             return load_policy(name)
-        except PolicyError as error:  # the packages that run policies are an extra
+        except PolicyError as error:  # the packages that run policies are optional
             if config.show == "policy":
                 raise
             print(f"showing the reference alone: {error}")
@@ -197,19 +197,19 @@ def run_policy(policy: Policy, clip: Clip, config: Config) -> Rollout:
     contact: list[np.ndarray] = []
 
     def record(present: np.ndarray) -> None:
-        if present[0]:  # else it has diverged: there is nothing to draw
+        if present[0]:  # a robot that has diverged cannot be drawn
             state = np.concatenate([sim.root_pos[0], sim.root_quat[0], sim.joint_pos[0]])
             qpos.append(state.astype(float))
             contact.append(feet_touch(sim.contact_force[0]))
 
     try:
-        found = evaluation.run_episodes(
+        episodes = evaluation.run_episodes(
             act, env, seed=config.seed, failed=evaluation.pelvis_is_off, on_frame=record
         )
     finally:
         env.close()
-    reached = int(found.reached[0])
-    errors = {name: float(value[0]) for name, value in found.errors.items()} if reached else {}
+    reached = int(episodes.reached[0])
+    errors = {name: float(value[0]) for name, value in episodes.errors.items()} if reached else {}
     if len(contact) > 1:
         contact[0] = contact[1]  # no physics has run at the reset
     return Rollout(np.stack(qpos), reached, errors, np.stack(contact))
@@ -266,11 +266,11 @@ def watch(
 
 @dataclass(frozen=True)
 class Take:
-    """What is looked at: a motion and, if there is a policy, its run."""
+    """What the page shows: a motion and, if there is a policy, its run."""
 
     clip: Clip
     reference: np.ndarray
-    """`[T, 36]`."""
+    """`[T, 36]`, the reference's configurations."""
     policy: Policy | None
     rollout: Rollout | None
     body_m: np.ndarray | None
@@ -306,7 +306,7 @@ class Playhead:
         self._rested_s = 0.0
 
     def advance(self, wall_s: float) -> None:
-        """Time goes by."""
+        """Let time go by."""
         if not self.playing:
             return
         if self.seconds < self.duration_s:
@@ -318,12 +318,12 @@ class Playhead:
                 self.seconds = 0.0
 
     def step(self, seconds: float) -> None:
-        """Stand still, so much further on or back."""
+        """Stop, and move forward or back by some time."""
         self.playing = False
         self.seek(self.seconds + seconds)
 
     def seek(self, seconds: float) -> None:
-        """On from there."""
+        """Go on from a time."""
         if not np.isfinite(seconds):
             return
         self.seconds, self._rested_s = min(max(seconds, 0.0), self.duration_s), 0.0
@@ -350,7 +350,7 @@ class Stage:
         self._present()
 
     def step(self, wall_s: float) -> None:
-        """Do what was asked for, let time go by, draw."""
+        """Do what people asked for, let time go by, and draw."""
         while not self._asked.empty():
             what, value = self._asked.get()
             if what == "motion" and value in self._motion.options:
@@ -390,7 +390,7 @@ class Stage:
         with gui.add_folder("errors"):
             self._plot, self._errors = gui.add_html(""), gui.add_html("")
 
-        # Asynchronous ones read what was sent, and no value that was written since.
+        # A coroutine reads the value that was sent, and no value that was written since.
         @self._motion.on_update
         async def _(event: Any) -> None:
             if event.client is not None:
@@ -398,7 +398,7 @@ class Stage:
 
         @self._time.on_update
         async def _(event: Any) -> None:
-            if event.client is not None:  # else it was moved by the playhead
+            if event.client is not None:  # without a client the playhead moved it
                 ask("seek", float(self._time.value))
 
         @self._steps.on_click
@@ -418,11 +418,11 @@ class Stage:
         self._asked.put((what, value))
 
     def _change(self, motion: str) -> None:
-        """Another motion, with the policy of the command line or the one that ships for it."""
+        """Show another motion, with the policy of the command line or the one that ships for it."""
         self._about.content = panels.table([("", f"loading {motion} ...")])
         self.page.server.flush()
         try:
-            # A cut of the command line belongs to its own motion.
+            # A cut on the command line holds for the motion of the command line alone.
             other = replace(self.config, motion=motion, start=0.0, seconds=None)
             self.take = make_take(self.config if motion == self._first else other)
         except BMError as error:
@@ -432,7 +432,7 @@ class Stage:
         self._present()
 
     def _present(self) -> None:
-        """Tell what is shown."""
+        """Write the names of motion and policy into the panel."""
         take, clip = self.take, self.take.clip
         rows = [
             ("length", f"{clip.duration_s:.2f} s, {clip.fps:g} fps"),
@@ -454,14 +454,14 @@ class Stage:
         if show == "both" and not self._ghost.value:
             show = "policy"
         robot, ghost = shown_at(seconds, take.clip, take.reference, take.rollout, show)
-        wanted = take.clip.foot_contact[frame_at(seconds, take.clip, take.clip.num_frames)]
-        feet = wanted
+        contacts = take.clip.foot_contact[frame_at(seconds, take.clip, take.clip.num_frames)]
+        feet = contacts
         if take.rollout is not None:
             feet = take.rollout.contact[frame_at(seconds, take.clip, len(take.rollout.contact))]
         none = (False, False)
         self.page.show(
             robot, ghost, feet=feet if self._contacts.value else none,
-            ghost_feet=wanted if self._contacts.value else none,
+            ghost_feet=contacts if self._contacts.value else none,
         )  # fmt: skip
         now = time.perf_counter()
         if now - self._told_at >= TOLD_S:
@@ -469,7 +469,7 @@ class Stage:
             self._tell(seconds)
 
     def _tell(self, seconds: float) -> None:
-        """Numbers, curve and buttons."""
+        """Update numbers, curve and buttons."""
         take, playing = self.take, self.playhead.playing
         self._time.value = round(seconds, 2)
         label = "Pause" if playing else "Play"

@@ -4,7 +4,7 @@
     python tools/retarget.py IN.bvh OUT.npz --mapping my_skeleton.json
     python tools/retarget.py IN.npz OUT.npz --skeleton my_body.json
 
-Skeletons of LAFAN1, CMU, FAIR, Mixamo and Xsens are told by their joints' names;
+Skeletons of LAFAN1, CMU, FAIR, Mixamo and Xsens are known by their joints' names;
 `bm_envs/motion/mappings.py` has what a mapping file holds, `bm_envs/motion/amass.py` what an
 SMPL-family file and a skeleton file hold. What is written is a motion as any other (`--motion
 OUT.npz` of every command). What is printed says what was found in the file (skeleton, up axis and
@@ -96,7 +96,7 @@ def read_person(config: Config) -> PersonMotion:
 
 def findings(config: Config, person: PersonMotion, mapping: skeletons.Mapping,
              body: skeletons.Body) -> str:  # fmt: skip
-    """What was found in the file, as lines."""
+    """Names and values of what the file holds: skeleton, axes, floor."""
     leg, robot = body.leg_length, retarget.robot_lengths().leg_length
     return cli.aligned([
         ("skeleton", f"{mapping.name}, {len(person.names)} joints; {body.found.rest}"),
@@ -137,18 +137,18 @@ def main(config: Config) -> None:
     began = time.process_time()
     body = skeletons.body_motion(person.at_rate(config.fps), mapping, config.up)
     print(f"{config.motion}:\n{findings(config, person, mapping, body)}", flush=True)
-    clip, wanted = retarget.retarget_body(
+    clip, target = retarget.retarget_body(
         body, name=config.name or config.motion.stem,
         source=config.source or config.motion.name, licence=config.licence,
     )  # fmt: skip
     took = time.process_time() - began
-    found = fidelity.measure(clip, wanted)
+    figures = fidelity.measure(clip, target)
     save_npz(clip, config.npz)
     row = {
         "motion": clip.name, "skeleton": mapping.name, "frames": clip.num_frames,
         "clip_s": round(clip.duration_s, 6), "cpu_s": took,
-        "frames_per_s": clip.num_frames / max(took, 1e-9), **found.row(),
-        "warnings": found.warnings(),
+        "frames_per_s": clip.num_frames / max(took, 1e-9), **figures.row(),
+        "warnings": figures.warnings(),
     }  # fmt: skip
     print(report(row))
     for sentence in row["warnings"]:

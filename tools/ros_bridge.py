@@ -40,7 +40,8 @@ import numpy as np
 from tyro.conf import Positional, arg
 
 from bm_envs import rotations as rot
-from bm_envs.deploy.controller import Controller, ControllerConfig, Motion
+from bm_envs.deploy.controller import Controller, ControllerConfig
+from bm_envs.deploy.reference import Motion
 from bm_envs.deploy.robot import SENSOR_DT, RobotConfig, SimulatedRobot
 from bm_envs.errors import BackendUnavailable, ConfigError
 from bm_envs.policy import CONTROL_DT, load_policy
@@ -48,7 +49,7 @@ from bm_envs.robots import g1
 
 DAY = 24 * 3600.0  # s
 FALLEN = 0.4  # m, pelvis height
-COMMAND_LIMIT = 100.0  # m/s, rad/s; more is no command, less is held within what a model knows
+COMMAND_LIMIT = 100.0  # m/s, rad/s; larger values are refused, others clipped to the model's range
 
 
 @dataclass(frozen=True)
@@ -59,25 +60,25 @@ class Config:
     """A tracking policy, or with --task joystick a diffusion model; by run directory, file or
     name."""
     url: str = "ws://127.0.0.1:9090"
-    """The rosbridge server."""
+    """Address of the rosbridge server."""
     task: Literal["track", "joystick"] = "track"
     """Follow a motion, or walk as `cmd_vel` asks."""
     prefix: str = "/g1"
-    """Before every topic's name."""
+    """Text before every topic's name."""
     ros: Literal[1, 2] = 2
-    """Version at the other end of the bridge; message types and times are written differently."""
+    """ROS version at the other end of the bridge: types and times are written differently."""
     speed: float = 1.0
-    """Of the simulation, as a share of real time."""
+    """Speed of the simulation, as a multiple of real time."""
     seconds: float | None = None
-    """Seconds of the simulation; none: a motion's own, a joystick without end."""
+    """Seconds of the simulation; none: the motion's duration, and without end for a joystick."""
     connect_s: float = 10.0
     """Seconds to wait for the server."""
     command_s: float = 0.5
-    """Seconds after which a command that was not sent again is none."""
+    """Seconds after which a command that was not sent again no longer holds."""
     seed: int = 0
-    """Of the simulation."""
+    """Seed of the simulation."""
     motion: str | None = None
-    """As in tools/sim2sim.py."""
+    """Motion to follow, as in tools/sim2sim.py."""
     robot: Annotated[RobotConfig, arg(name="")] = field(default_factory=RobotConfig)
     """The robot of --task track."""
     controller: Annotated[ControllerConfig, arg(name="")] = field(default_factory=ControllerConfig)
@@ -113,7 +114,7 @@ class Config:
 
 @dataclass(frozen=True, eq=False)
 class State:
-    """One moment of the robot."""
+    """State of the robot at one time."""
 
     time_s: float
     qpos: np.ndarray
@@ -127,10 +128,10 @@ class State:
 
 
 class Simulation(Protocol):
-    """Something with one robot in it."""
+    """A simulation of one robot."""
 
     failure: str
-    """What went wrong, or nothing."""
+    """What went wrong, in words, or an empty text."""
 
     def tick(self, command: np.ndarray) -> State | None:
         """One control step under a command `[3]`: m/s forward and left, rad/s left. None: over."""
@@ -180,7 +181,7 @@ class Tracked:
 
 
 class Steered:
-    """A diffusion model that walks as it is asked, in the joystick environment."""
+    """A diffusion model that walks by commands, in the joystick environment."""
 
     def __init__(self, config: Config) -> None:
         from bm_envs.diffusion.controller import Controller, method_of
@@ -205,7 +206,7 @@ class Steered:
             JoystickConfig.random_yaw_rate,
         )  # fmt: skip
         self._low, self._high = np.array(ranges).T
-        # Ten calls of the network are what tools/play.py takes, too.
+        # tools/play.py makes ten calls of the network, too.
         self._controller = Controller(model, 1, seed=config.seed, method=method_of("10"))
         self._pilot = Pilot(self._task, model, steering_for(model, None, None))
         self._env.reset(seed=config.seed)
@@ -236,7 +237,7 @@ def twist(message: Any) -> np.ndarray | None:
     Numbers are numbers: neither text, nor true or false, nor any that no float can hold (an integer
     may have a thousand digits in JSON).
     """
-    found = []
+    values = []
     for part, axis in (("linear", "x"), ("linear", "y"), ("angular", "z")):
         inner = message.get(part) if isinstance(message, dict) else None
         value = inner.get(axis) if isinstance(inner, dict) else None
@@ -244,12 +245,12 @@ def twist(message: Any) -> np.ndarray | None:
             return None
         if not abs(value) < COMMAND_LIMIT:  # nor is NaN
             return None
-        found.append(float(value))
-    return np.array(found)
+        values.append(float(value))
+    return np.array(values)
 
 
 class _Count(logging.Handler):
-    """Counts what would be logged."""
+    """Counts messages in place of logging them."""
 
     count = 0
 
@@ -273,10 +274,10 @@ class Bridge:
             raise BackendUnavailable(
                 "ROS needs the package roslibpy: pip install 'bm-envs[ros]'."
             ) from error
-        # A failed attempt would be a traceback on the screen, and is a sentence below.
+        # Without this a failed attempt would print a traceback; below it becomes one sentence.
         for name in ("autobahn", "asyncio"):
             logging.getLogger(name).setLevel(logging.CRITICAL)
-        # And so would a message that is none of the protocol's, which the client passes over.
+        # A message outside the protocol would print one, too; the client ignores such messages.
         self._dropped = _Count()
         client = logging.getLogger("roslibpy")
         client.handlers, client.propagate = [self._dropped], False
@@ -316,18 +317,18 @@ class Bridge:
 
     @property
     def refused(self) -> int:
-        """Messages that were no commands, or none of the protocol's."""
+        """Number of messages that were no commands, or outside the protocol."""
         return self._refused + self._dropped.count
 
     @property
     def command(self) -> np.ndarray:
-        """What is asked for now. `[3]`, m/s forward and left, rad/s left."""
+        """The present command. `[3]`, m/s forward and left, rad/s left."""
         with self._lock:
             fresh = time.monotonic() - self._came <= self._config.command_s
             return self._command.copy() if fresh else np.zeros(3)
 
     def publish(self, state: State) -> None:
-        """Send a moment of the robot."""
+        """Send the robot's state at one time."""
         self._joints("joint_states", state.time_s, state.qpos[7:], state.joint_vel, state.effort)
         self._pose("base_pose", state.time_s, state.qpos)
         if state.reference is not None:
@@ -335,10 +336,10 @@ class Bridge:
             self._pose("reference/base_pose", state.time_s, state.reference)
 
     def close(self) -> None:
-        """Leave."""
+        """Close the connection."""
         try:
             self._ros.terminate()
-        except Exception:  # of a connection that is gone, nothing is wanted any more
+        except Exception:  # the connection is gone, and nothing else has to be done
             pass
 
     def _take(self, message: Any) -> None:
@@ -383,7 +384,7 @@ class Bridge:
 
 
 def main(config: Config) -> int:
-    """Simulate and talk."""
+    """Simulate, and exchange messages."""
     simulation: Simulation = Tracked(config) if config.task == "track" else Steered(config)
     bridge = Bridge(config)
     print(f"connected to {config.url}, topics under {config.prefix}", flush=True)

@@ -33,7 +33,8 @@ import numpy as np
 from tyro.conf import FlagCreatePairsOff, Positional, arg
 
 from bm_envs import rotations as rot
-from bm_envs.deploy.controller import Alignment, Controller, ControllerConfig, Motion
+from bm_envs.deploy.controller import Controller, ControllerConfig
+from bm_envs.deploy.reference import Alignment, Motion
 from bm_envs.deploy.robot import SENSOR_DT, RobotConfig, SimulatedRobot
 from bm_envs.errors import ConfigError
 from bm_envs.policy import CONTROL_DT, Policy, load_policy
@@ -41,7 +42,7 @@ from bm_envs.robots import mjcf
 
 MAX_HEIGHT, MAX_TILT = 0.25, 0.8  # of the pelvis from its reference: m, projected gravity
 LOW = 0.4  # m, pelvis height of a robot that has fallen while it should stand
-LIE_S = 1.5  # s that a robot that was stopped is still simulated
+LIE_S = 1.5  # s for which a stopped robot is simulated further
 
 
 @dataclass(frozen=True)
@@ -61,9 +62,9 @@ class Config:
     controller: Annotated[ControllerConfig, arg(name="")] = field(default_factory=ControllerConfig)
     """The controller."""
     seed: int = 0
-    """Of the first trial's sensor noise; each trial has the next."""
+    """Seed of the first trial's sensor noise; each further trial has the next."""
     trials: int = 1
-    """Runs; without noise they are all the same."""
+    """Number of runs; without noise they are all the same."""
     json: Path | None = None
     """File to write figures to."""
     video: Path | None = None
@@ -100,14 +101,14 @@ class Config:
 
 @dataclass(frozen=True)
 class Run:
-    """What one robot did."""
+    """Result of one run."""
 
     survived_s: float
     """Seconds of the motion before it failed."""
     failure: str
-    """Why, or nothing."""
+    """Why the run failed, or an empty text."""
     failed_in: str
-    """`stand`, `run` or `end`, or nothing."""
+    """Phase in which it failed: `stand`, `run` or `end`, or an empty text."""
     figures: dict[str, float]
     """Means over the frames of the motion that were survived; empty where there are none."""
     qpos: list[np.ndarray]
@@ -130,7 +131,7 @@ class Figures:
         self.rows: list[dict[str, float]] = []
 
     def begin(self, robot: SimulatedRobot, state: str) -> None:
-        """The robot is where it begins, which an estimate takes for the origin."""
+        """Note where the robot begins: an estimate takes that place for the origin."""
         if state == "estimated":
             self._began = np.append(robot.data.qpos[:2], 0.0)
 
@@ -140,8 +141,8 @@ class Figures:
         data.qpos[:] = robot.data.qpos
         mujoco.mj_kinematics(self._model, data)
         points = data.xpos[self._bodies]
-        told = controller.alignment
-        world = Alignment(told.matrix, told.offset + self._began)
+        alignment = controller.alignment
+        world = Alignment(alignment.matrix, alignment.offset + self._began)
         near = Alignment.of(
             data.xpos[self._anchor], data.xmat[self._anchor].reshape(3, 3),
             *self._motion.anchor(frame),
@@ -171,7 +172,7 @@ class Figures:
 
 
 def run(policy: Policy, motion: Motion, config: Config, seed: int) -> Run:
-    """One robot, from standing up to the end."""
+    """Run one robot, from standing up to the end."""
     robot = SimulatedRobot(config.robot, seed=seed)
     settings = config.controller
     if config.start == "reference":
@@ -245,25 +246,25 @@ def aligned_root(controller: Controller, motion: Motion) -> np.ndarray:
     )
 
 
-def describe(found: Run, motion: Motion) -> str:
-    """One line."""
-    text = f"survived {found.survived_s:.2f} of {motion.duration_s:.2f} s"
-    if found.failure:
+def describe(result: Run, motion: Motion) -> str:
+    """The result in one line."""
+    text = f"survived {result.survived_s:.2f} of {motion.duration_s:.2f} s"
+    if result.failure:
         where = {"stand": "while standing up", "run": "in the motion", "end": "after the motion"}
-        text += f": stopped {where[found.failed_in]}, {found.failure}"
-    if found.figures:
+        text += f": stopped {where[result.failed_in]}, {result.failure}"
+    if result.figures:
         text += (
-            f"; joints off by {found.figures['joint_pos_rad']:.4f} rad, key points by "
-            f"{found.figures['mpkpe_mm']:.0f} mm ({found.figures['r_mpkpe_mm']:.0f} mm once laid "
-            f"on each other), action in {found.figures['action_ms']:.2f} ms"
+            f"; joints off by {result.figures['joint_pos_rad']:.4f} rad, key points by "
+            f"{result.figures['mpkpe_mm']:.0f} mm ({result.figures['r_mpkpe_mm']:.0f} mm once laid "
+            f"on each other), action in {result.figures['action_ms']:.2f} ms"
         )
     return text
 
 
 def row_of(config: Config, policy: Policy, motion: Motion, runs: list[Run]) -> dict[str, Any]:
     """A result file's row; errors are means over trials that have any."""
-    survived = sum(not found.failure for found in runs)
-    names = [found.figures for found in runs if found.figures]
+    survived = sum(not result.failure for result in runs)
+    names = [result.figures for result in runs if result.figures]
     robot = config.robot
     row: dict[str, Any] = {
         "policy": policy.name, "motion": motion.name, "physics_hz": robot.physics_hz,
@@ -273,7 +274,7 @@ def row_of(config: Config, policy: Policy, motion: Motion, runs: list[Run]) -> d
         "friction": robot.friction, "start": config.start, "at_end": config.controller.at_end,
         "end_s": config.controller.end_s, "lead": config.controller.lead,
         "trials": len(runs), "survived": survived,
-        "survived_s": float(np.mean([found.survived_s for found in runs])),
+        "survived_s": float(np.mean([result.survived_s for result in runs])),
         "clip_s": motion.duration_s,
         "failures": sorted({f"{bad.failed_in}: {bad.failure}" for bad in runs if bad.failure}),
     }  # fmt: skip
@@ -285,9 +286,9 @@ def row_of(config: Config, policy: Policy, motion: Motion, runs: list[Run]) -> d
     return row | {"policy_sha256": policy.sha256, "command": cli.command_line()}
 
 
-def pictures(found: Run, frames: np.ndarray, config: Config) -> Iterator[np.ndarray]:
+def pictures(result: Run, frames: np.ndarray, config: Config) -> Iterator[np.ndarray]:
     """The run at these control steps, drawn, with the reference as a ghost."""
-    # Drawing is the one thing taken from the environments' side, and it comes after the run.
+    # Only drawing uses code of the environments, and it comes after the run.
     from bm_envs.viewers import OffscreenRenderer
 
     model = mjcf.ModelConfig(feet=config.robot.feet, visuals=True)
@@ -296,7 +297,7 @@ def pictures(found: Run, frames: np.ndarray, config: Config) -> Iterator[np.ndar
         antialias=not config.fast, shadows=not config.fast,
     ) as renderer:  # fmt: skip
         for frame in frames:
-            yield renderer.render(found.qpos[frame], found.ghost[frame])
+            yield renderer.render(result.qpos[frame], result.ghost[frame])
 
 
 def main(config: Config) -> int:
@@ -317,13 +318,13 @@ def main(config: Config) -> int:
     runs = []
     began = time.perf_counter()
     for trial in range(config.trials):
-        found = run(policy, motion, config, config.seed + trial)
-        runs.append(found)
-        print(describe(found, motion), flush=True)
-    survived = sum(not found.failure for found in runs)
+        result = run(policy, motion, config, config.seed + trial)
+        runs.append(result)
+        print(describe(result, motion), flush=True)
+    survived = sum(not result.failure for result in runs)
     if config.trials > 1:
         print(f"{survived} of {config.trials} trials survived")
-    seconds = sum(len(found.qpos) for found in runs) * CONTROL_DT
+    seconds = sum(len(result.qpos) for result in runs) * CONTROL_DT
     print(f"{seconds / (time.perf_counter() - began):.1f} x real time")
     if config.json is not None:
         rows = [row_of(config, policy, motion, runs)]

@@ -64,7 +64,7 @@ def edits(config: Config) -> list[tuple[str, str]]:
         '[{"episode": {"r": r, "l": length}} for r, length, over in zip('
         '*map(infos["final_info"]["episode"].get, "rl"), infos["_final_info"]) if over]'
     )
-    found = [
+    changes = [
         (
             "            env = gym.make(env_id)\n",
             "            env = gym.make(env_id, "
@@ -82,14 +82,14 @@ def edits(config: Config) -> list[tuple[str, str]]:
         ('for info in infos["final_info"]:\n', f"for info in {ended}:\n"),
     ]
     if config.noise_std != 1:
-        found.append(
+        changes.append(
             (
                 "torch.zeros(1, np.prod(envs.single_action_space.shape))",
                 "torch.full((1, np.prod(envs.single_action_space.shape)), "
                 f"{math.log(config.noise_std)!r})",
             )
         )
-    return found
+    return changes
 
 
 def edited(source: str, changes: list[tuple[str, str]], name: str) -> str:

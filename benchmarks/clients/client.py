@@ -127,15 +127,15 @@ def curve(ended: list[tuple[int, int, float]], steps: int) -> list[list[float]]:
     """
     table = np.array(ended, float).reshape(-1, 3)
     edges = np.linspace(0, steps, BINS + 1)
-    found = []
+    points = []
     for low, high in zip(edges[:-1], edges[1:], strict=True):
         inside = table[(table[:, 0] > low) & (table[:, 0] <= high)]
         if len(inside):
             lengths, returns = inside[:, 1], inside[:, 2]
-            found.append(
+            points.append(
                 [round(high), round(lengths.mean(), 2), round(returns.sum() / lengths.sum(), 5)]
             )
-    return found
+    return points
 
 
 def make(config: Config, variant: Variant) -> Episodes:
@@ -305,11 +305,11 @@ def train_cleanrl(config: Config, preset: str, noise: float) -> CleanRL:
             str(Path(__file__).parent / "cleanrl.py"), "--out", str(script), "--preset", preset,
             "--noise-std", str(noise),
         ]  # fmt: skip
-        told = {
+        arguments = {
             "env_id": IMPORTING_ID, "num_envs": config.num_envs, "seed": config.seed,
             "total_timesteps": config.steps, **settings,
         }  # fmt: skip
-        flags = [word for name, value in told.items() for word in (_flag(name), str(value))]
+        flags = [word for name, value in arguments.items() for word in (_flag(name), str(value))]
         threads = {"OMP_NUM_THREADS": str(config.threads)} if config.threads else {}
         for command in (edit, [str(script), *flags]):
             done = subprocess.run(
@@ -360,7 +360,7 @@ def train(config: Config, variant: Variant) -> dict[str, Any]:
 
 
 def version(client: str) -> str:
-    """Of the client's package."""
+    """Version of the client's package."""
     return cli.package_versions(PACKAGES[client])[PACKAGES[client]]
 
 

@@ -182,9 +182,9 @@ def tried(client: Client, config: Config) -> list[dict[str, Any]]:
         for variant in config.train:
             for seed in config.seeds:
                 figures = ("steps", "num_envs", "threads")
-                told = {"train": variant, "seed": seed}
-                told |= {name: getattr(config, name) for name in figures}
-                flags = [f"--{name.replace('_', '-')}={value}" for name, value in told.items()]
+                settings = {"train": variant, "seed": seed}
+                settings |= {name: getattr(config, name) for name in figures}
+                flags = [f"--{name.replace('_', '-')}={value}" for name, value in settings.items()]
                 jobs.append(("train", variant, flags))
 
     def done(job: tuple[str, str, list[str]]) -> list[dict[str, Any]]:

@@ -17,7 +17,7 @@ from bm_envs.tasks.track.config import CONTROL_DT
 
 
 def missing(adapter: str, package: str) -> BackendUnavailable:
-    """The error of an adapter whose package is not there."""
+    """The error of an adapter whose package is not installed."""
     return BackendUnavailable(
         f"bm_envs.adapters.{adapter} needs the package {package}: pip install 'bm-envs[clients]'."
     )

@@ -26,7 +26,7 @@ except ImportError as error:
 
 
 class RslRlVecEnv(VecEnv):
-    """N robots as rsl_rl wants them, tensors on the CPU.
+    """N robots in the form that rsl_rl takes, with tensors on the CPU.
 
     Observations are a `TensorDict` with the group `policy` and, in tracking, `critic` (286 values
     without noise); with `critic="none"` and in the guided tasks there is `policy` alone. `extras`
@@ -57,7 +57,7 @@ class RslRlVecEnv(VecEnv):
 
     @episode_length_buf.setter
     def episode_length_buf(self, steps: torch.Tensor) -> None:
-        """Let episodes be so old, which `learn(init_at_random_ep_len=True)` does to spread ends."""
+        """Set the episodes' ages, as `learn(init_at_random_ep_len=True)` does to spread ends."""
         if not isinstance(self._native, TrackVectorEnv):
             raise ConfigError(
                 "init_at_random_ep_len is True, expected False in a guided task, where what is "

@@ -27,7 +27,7 @@ INFO_OF_THE_ENDED = ("final_obs", "final_info")
 
 
 class SB3VecEnv(VecEnv):
-    """N robots as Stable-Baselines3 wants them.
+    """N robots in the form that Stable-Baselines3 takes.
 
     An episode that ends is begun again in the same step. Its last observation is then in
     `infos[i]["terminal_observation"]`, and `infos[i]["TimeLimit.truncated"]` says whether it was
@@ -152,7 +152,7 @@ def rows(
         num_envs: N.
         only: `[N]` bool, the robots that are wanted; the others' mappings are empty.
     """
-    found: list[dict[str, Any]] = [{} for _ in range(num_envs)]
+    by_robot: list[dict[str, Any]] = [{} for _ in range(num_envs)]
     for name, values in info.items():
         if name.startswith("_") or name in INFO_OF_THE_ENDED:
             continue
@@ -164,5 +164,5 @@ def rows(
             plain = values.tolist() if values.ndim == 1 else list(values)
         ids = range(num_envs) if mask is None else np.flatnonzero(mask).tolist()
         for i in ids:
-            found[i][name] = plain[i]
-    return found
+            by_robot[i][name] = plain[i]
+    return by_robot

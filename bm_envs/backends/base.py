@@ -1,4 +1,4 @@
-"""The seam between tasks and physics engines: a batched protocol, and what finds a backend.
+"""The seam between tasks and physics engines: a batched protocol, and `make_simulator`.
 
 Conventions, the same for every engine: the batch is the first axis, N robots, N = 1 included;
 arrays are float32 in the backend's own type (NumPy on the CPU, torch on a GPU); world frame with z
@@ -42,7 +42,7 @@ class SimulatorConfig:
     threads: int = 0
     """Threads of a CPU engine; 0: all cores this process may use."""
     device: str | None = None
-    """Where an engine that has a choice runs, "cpu" or "cuda:0"; None: a GPU where there is one."""
+    """Device of an engine that can choose, "cpu" or "cuda:0"; None: a GPU where there is one."""
 
     def __post_init__(self) -> None:
         if self.num_envs < 1:
@@ -95,7 +95,7 @@ class Simulator(Protocol):
 
     @property
     def root_ang_vel_b(self) -> Array:
-        """Angular velocity of the pelvis in its own axes, rad/s. `[N, 3]`."""
+        """Angular velocity of the pelvis in the pelvis axes, rad/s. `[N, 3]`."""
         ...
 
     @property
@@ -186,14 +186,14 @@ class Simulator(Protocol):
         ...
 
     def overflowed(self) -> Array:
-        """Whose physics was wrong since the last reset, for want of room for contacts. `[N]` bool.
+        """Which robots' physics was wrong since their reset, as contacts had no room. `[N]` bool.
 
         Engines of fixed capacity leave contacts out that do not fit.
         """
         ...
 
     def read_model(self) -> dict[str, np.ndarray]:
-        """The robots' figures as the engine holds them now, float64, for those who want to compare.
+        """The robots' figures as the engine holds them now, float64, for comparisons.
 
         `body_mass [N, 30]`, kg; `body_com [N, 30, 3]`, m, in link frames; `body_inertia
         [N, 30, 3]`, kg m^2, principal moments in ascending order; `joint_range [N, 29, 2]`, rad;

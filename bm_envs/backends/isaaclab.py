@@ -4,7 +4,7 @@ The solver gets the settings of our MuJoCo model and takes all but one: its tole
 than 1e-6, the precision of float32.
 """
 
-# Isaac Lab has an environment of its own; elsewhere its names are of any type.
+# Isaac Lab is installed in a separate environment; elsewhere its names have any type.
 # pyright: reportMissingImports=false
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from bm_envs.backends.isaaclab_scene import IsaacLabSimulator
 from bm_envs.robots import g1, mjcf
 from bm_envs.robots.mjcf import capacity
 
-# Of what the solver reports, want of room; reaching the bound of its iterations is no error.
+# The solver's reports of missing room. Reaching the bound of its iterations is no error.
 _NO_ROOM = int(
     OverflowType.NEFC | OverflowType.NJMAX_NNZ | OverflowType.BROADPHASE | OverflowType.NARROWPHASE
 )
@@ -45,7 +45,9 @@ class IsaacLabNewtonSimulator(IsaacLabSimulator):
     def __init__(self, config: SimulatorConfig) -> None:
         super().__init__(config)
         solver: Any = NewtonManager._solver  # Isaac Lab has no public way to it
-        solver.mjw_model.opt.warn_overflow = 0  # it would print from the device; `overflowed` tells
+        solver.mjw_model.opt.warn_overflow = (
+            0  # it would print from the device; `overflowed` reports it
+        )
         self._overflow = wp.to_torch(solver.mjw_data.overflow)
         self._warm_start = wp.to_torch(solver.mjw_data.qacc_warmstart)
 
@@ -72,7 +74,7 @@ class IsaacLabNewtonSimulator(IsaacLabSimulator):
         )
 
     def _one_actuator_a_joint(self, _event: Any) -> None:
-        """Before the engine's model is made: stiffness and damping of a drive in one actuator.
+        """Put stiffness and damping of a drive into one actuator, before the model is made.
 
         Isaac Lab asks for an actuator each, so that no limit of force is the drive's as a whole
         but the joint's only: then a drive at its limit goes on being damped implicitly, which
@@ -88,7 +90,7 @@ class IsaacLabNewtonSimulator(IsaacLabSimulator):
         return self._sensor.sensor_names
 
     def _friction(self) -> tuple[Tensor, list[int]]:
-        """The engine's own coefficients of all shapes `[N, S]`, and which of them are feet."""
+        """The engine's coefficients of all shapes `[N, S]`, and which shapes are feet."""
         view = self._robot.root_view
         values = wp.to_torch(view.get_attribute("shape_material_mu", NewtonManager.get_model()))
         feet = [
@@ -115,7 +117,7 @@ class IsaacLabNewtonSimulator(IsaacLabSimulator):
             )
         )  # fmt: skip
         body, world = wp.to_torch(shapes.shape_body), wp.to_torch(shapes.shape_world)
-        # The arrays have room for more contacts than there are; what is behind them is old.
+        # The arrays have room for more contacts than there are; entries behind those are old.
         live = torch.arange(len(first), device=self.device) < count
         live &= (body[first] >= 0) & (body[second] >= 0)  # the ground is no body
         strength = torch.where(live, force[: len(first), :3].norm(dim=1), 0.0)
@@ -135,8 +137,8 @@ class IsaacLabNewtonSimulator(IsaacLabSimulator):
 
     def _put_back(self, kept: dict[str, Tensor]) -> None:
         everyone = torch.ones(self.num_envs, dtype=torch.bool, device=self.device)
-        # Tells Isaac Lab that every state is another; the engine's own coordinates come after, to
-        # the bit. The warm start is last, since the kinematics clear it.
+        # First Isaac Lab learns that every state is another; then the engine's coordinates are set
+        # bit by bit. The warm start is set last, since the kinematics clear it.
         self._write_root(everyone, self.root_pos, self.root_quat, *self._root_velocity())
         for name in ("joint_q", "joint_qd"):
             wp.to_torch(getattr(NewtonManager.get_state_0(), name)).copy_(kept[name])

@@ -5,7 +5,7 @@ patch's, and drives take another way to the same place. Conventions, kinematics 
 figures are the same.
 """
 
-# Isaac Lab has an environment of its own; elsewhere its names are of any type.
+# Isaac Lab is installed in a separate environment; elsewhere its names have any type.
 # pyright: reportMissingImports=false
 
 from __future__ import annotations

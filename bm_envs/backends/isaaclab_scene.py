@@ -8,7 +8,7 @@ own in the engine's world.
 Isaac Lab has one simulation a process. Another can be made once the first is closed.
 """
 
-# Isaac Lab has an environment of its own; elsewhere its names are of any type.
+# Isaac Lab is installed in a separate environment; elsewhere its names have any type.
 # pyright: reportMissingImports=false
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from bm_envs.errors import BackendUnavailable, ConfigError
 from bm_envs.robots import g1, mjcf, usd
 from bm_envs.rotations import quat_axes, quat_normalize, quat_rotate, quat_rotate_inverse
 
-Timer.enable_display_output = False  # a line for each stage of building, otherwise
+Timer.enable_display_output = False  # it prints a line for each stage of building
 
 # Where a robot is before its first reset: in the air, so that nothing touches anything yet.
 _SPAWN_HEIGHT = 2.0
@@ -48,12 +48,12 @@ class IsaacLabSimulator:
     subclass is an engine: `_physics`, foot friction, and what its solver keeps from step to step.
     """
 
-    _spacing = 0.0  # m, between the robots' origins: with zero no digits are lost to them
+    _spacing = 0.0  # m between the robots' origins; zero loses no digits of positions
     _tells_self_contact = False
 
     def __init__(self, config: SimulatorConfig) -> None:
         if config.model.self_collision and not self._tells_self_contact:
-            # Isaac Lab's sensor tells net forces on bodies, not which two links touch.
+            # Isaac Lab's sensor gives net forces on bodies, not which two links touch.
             raise ConfigError("self_collision is True, expected False with PhysX in Isaac Lab.")
         if SimulationContext.instance() is not None:
             raise BackendUnavailable(
@@ -105,7 +105,7 @@ class IsaacLabSimulator:
     def reset(self, env_ids: Tensor, qpos: Tensor, qvel: Tensor) -> None:
         """See `Simulator.reset`."""
         mask, qpos, qvel = self._everyone(env_ids, qpos, qvel)
-        quat = quat_normalize(qpos[:, 3:7])  # MuJoCo does it itself
+        quat = quat_normalize(qpos[:, 3:7])  # MuJoCo normalises by itself
         ang_vel = quat_rotate(quat, qvel[:, 3:6])
         self._write_root(mask, qpos[:, :3], quat, qvel[:, :3], ang_vel)
         self._write_joints(mask, qpos[:, 7:], qvel[:, 6:])
@@ -167,7 +167,7 @@ class IsaacLabSimulator:
     def diverged(self) -> Tensor:
         """See `Simulator.diverged`."""
         state = (self.root_pos, self.root_quat, self.root_lin_vel, self.root_ang_vel_b)
-        # Values that overflow in their sum are divergence, too.
+        # Values whose sum overflows count as divergence, too.
         total = sum(part.sum(1) for part in (*state, self.joint_pos, self.joint_vel))
         return ~torch.isfinite(torch.as_tensor(total))
 
@@ -224,7 +224,7 @@ class IsaacLabSimulator:
         raise NotImplementedError
 
     def _before_start(self) -> None:
-        """Between the scene's making and the engine's."""
+        """Called after the scene is made and before the engine is."""
 
     def _sensed_bodies(self) -> list[str]:
         """Names of the contact sensor's bodies, in its order."""
@@ -247,10 +247,10 @@ class IsaacLabSimulator:
         raise NotImplementedError
 
     def _forget(self, mask: Tensor) -> None:
-        """After a reset of `mask [N]`: clear what the engine keeps from step to step."""
+        """Clear what the engine keeps from step to step, after a reset of `mask [N]`."""
 
     def _kept(self) -> dict[str, Tensor]:
-        """What the next step depends on, beside the figures of the model."""
+        """All that the next step depends on, apart from the figures of the model."""
         raise NotImplementedError
 
     def _put_back(self, kept: dict[str, Tensor]) -> None:
@@ -278,7 +278,7 @@ class IsaacLabSimulator:
         self.body_ang_vel.copy_(velocities[..., 3:])
 
     def _root_velocity(self) -> tuple[Tensor, Tensor]:
-        """Of the pelvis origin, linear and angular, world axes. `[N, 3]` each.
+        """Velocities of the pelvis origin, linear and angular, world axes. `[N, 3]` each.
 
         Isaac Lab's own attribute for it is at times what was last written and at times computed
         from the centre of mass; the link's is always computed, so that its bits depend on the
@@ -290,8 +290,8 @@ class IsaacLabSimulator:
     def _write_root(
         self, mask: Tensor, pos: Tensor, quat: Tensor, lin_vel: Tensor, ang_vel: Tensor
     ) -> None:
-        """Of the robots in `mask [N]`, in world axes, rows of all N."""
-        velocity = lin_vel.clone(), ang_vel.clone()  # a pose that is written may change them
+        """Write the pelvis state of the robots in `mask [N]`. Rows are of all N, in world axes."""
+        velocity = lin_vel.clone(), ang_vel.clone()  # writing a pose may change them
         self._robot.write_root_link_pose_to_sim_mask(
             root_pose=torch.cat([pos + self._origins, quat[:, _XYZW]], 1),
             env_mask=wp.from_torch(mask),
@@ -304,7 +304,7 @@ class IsaacLabSimulator:
         )
 
     def _write_joints(self, mask: Tensor, pos: Tensor, vel: Tensor) -> None:
-        """Of the robots in `mask [N]`, in our order, rows of all N."""
+        """Write the joint state of the robots in `mask [N]`. Rows are of all N, in our order."""
         self._robot.write_joint_state_to_sim_mask(
             position=pos[:, self._their_joints].contiguous(),
             velocity=vel[:, self._their_joints].contiguous(),

@@ -31,14 +31,14 @@ except ModuleNotFoundError:
 _FRESH = int(mujoco.mjtStage.mjSTAGE_VEL)
 _NONE = int(mujoco.mjtStage.mjSTAGE_NONE)
 
-# What a continued simulation needs: solver warm start included, else the iterates differ in the
-# last bits.
+# The fields that a continued simulation needs. Without the solver's warm start its iterates would
+# differ in the last bits.
 _STATE_FIELDS = ("time", "qpos", "qvel", "qacc_warmstart", "ctrl")
-# rad; the engine takes targets beyond 1e10 for an error and holds the joints at 0. Drives are at
-# their torque limits long before.
+# Largest joint target, rad. The engine takes targets beyond 1e10 for an error and holds the joints
+# at 0; drives are at their torque limits long before.
 _FURTHEST = 1e9
 _RANDOMIZED_FIELDS = ("geom_friction", "body_ipos")
-# What belongs to a running engine, and is let go of with it.
+# Attributes that belong to a running engine; `close` drops them.
 _ENGINE = (
     "_batch", "_ctrl", "_qpos", "_qvel", "_sensordata", "_xmat", "_fields", "_refresh_copies",
 )  # fmt: skip
@@ -61,7 +61,7 @@ class MujocoSimulator:
         model.opt.disableflags |= int(mujoco.mjtDisableBit.mjDSBL_AUTORESET)
         mjcf.set_gains(model, config.stiffness, config.damping)
 
-        # Flat places of the tracked bodies' matrices, transposed: their axes, one a row.
+        # Flat indices into the tracked bodies' matrices, transposed: each axis is a row.
         bodies = np.array([model.body(name).id for name in config.bodies])
         self._axes = (9 * bodies[:, None] + np.arange(9).reshape(3, 3).T.ravel()).ravel()
         self._foot_geoms = mjcf.foot_geoms(model)
@@ -95,7 +95,7 @@ class MujocoSimulator:
         self.body_lin_vel = view(self._sensors32, 7 * k, k, 3)
         self.body_ang_vel = view(self._sensors32, 10 * k, k, 3)
         self.contact_force = view(self._sensors32, 13 * k, c, 3)
-        # The same, to be written.
+        # Writable views of the same velocities.
         self._body_lin_vel32 = self._sensors32[:, 7 * k : 10 * k].reshape(n, k, 3)
         self._body_ang_vel32 = self._sensors32[:, 10 * k : 13 * k].reshape(n, k, 3)
         self._num_pose_sensors = 13 * k
@@ -105,7 +105,7 @@ class MujocoSimulator:
         self._refresh()
 
     def _start_engine(self) -> None:
-        """A batch with threads of its own, and its arrays."""
+        """Make a batch with threads, and bind its arrays."""
         config = self.config
         self._batch = Batch(
             self.model, config.num_envs, min(config.threads, config.num_envs), persistent=True
@@ -135,6 +135,16 @@ class MujocoSimulator:
         self._start_engine()
         self.set_state(state)
 
+    def leave_engine_to_parent(self) -> None:
+        """In a forked child: the engine's threads exist in the parent alone.
+
+        A batch waits for its threads when it is deleted. So the child keeps this one for its whole
+        life, also when nobody uses the simulator any more, and starts another at the next call.
+        """
+        if self._usable and self._batch.nthread > 1:
+            ctypes.pythonapi.Py_IncRef(ctypes.py_object(self._batch))
+            self._usable = False
+
     def __reduce__(self) -> tuple[Any, ...]:
         return _revived, (self.config, None if self._closed else self.get_state())
 
@@ -163,7 +173,7 @@ class MujocoSimulator:
         """See `Simulator.lift`."""
         if not self._usable:
             self._make_usable()
-        # All that is known of a robot but heights stays what it is.
+        # Only heights change; all else that is known of a robot stays valid.
         self._qpos[env_ids, 2] += height
         self._qpos32[env_ids, 2] = self._qpos[env_ids, 2]
         heights = self._sensors32[:, 2 : 3 * len(self.config.bodies) : 3]
@@ -267,8 +277,8 @@ class MujocoSimulator:
         """Bring the float32 copies of robots `env_ids [M]`, or of all, up to date."""
         self._refresh_copies(env_ids)
         state = self._state32 if env_ids is None else self._state32[env_ids]
-        # A product is finite only if all factors are. It may also be too large, which says no more
-        # than that the robots must be looked at one by one.
+        # A product is finite only if all factors are. A product that is too large only means that
+        # the robots must be looked at one by one.
         finite = math.isfinite(np.vdot(state, state))
         if finite and not self._any_diverged:
             return
@@ -290,15 +300,8 @@ def _revived(config: SimulatorConfig, state: dict[str, np.ndarray] | None) -> Mu
 
 
 def _after_fork() -> None:
-    """In the child: the threads of its engines are only in the parent.
-
-    A batch that goes waits for its threads. So these stay for the child's life, those included that
-    nobody uses any more and that would be collected there.
-    """
     for simulator in _alive:
-        if simulator._usable and simulator._batch.nthread > 1:
-            ctypes.pythonapi.Py_IncRef(ctypes.py_object(simulator._batch))
-            simulator._usable = False
+        simulator.leave_engine_to_parent()
 
 
 if hasattr(os, "register_at_fork"):

@@ -27,13 +27,13 @@ from bm_envs.robots import g1, mjcf
 from bm_envs.robots.mjcf import capacity, model_figures
 from bm_envs.rotations import quat_rotate_inverse
 
-# A line for each of a hundred kernels, otherwise.
+# Warp would print a line for each of a hundred kernels.
 if hasattr(wp, "LOG_WARNING"):
     wp.config.log_level = max(wp.config.log_level, wp.LOG_WARNING)
 
-# What a continued simulation needs; the solver begins with the last step's accelerations.
+# The fields that a continued simulation needs. The solver begins with the last accelerations.
 _STATE_FIELDS = ("time", "qpos", "qvel", "qacc_warmstart", "ctrl")
-# Bits of the engine's flag that tell of missing room; others tell that a solver ran out of steps.
+# Bits of the engine's flag for missing room. Other bits mean that a solver ran out of steps.
 _NO_ROOM = int(
     mjw.OverflowType.ALL & ~(mjw.OverflowType.ITERATIONS | mjw.OverflowType.LS_ITERATIONS)
 )
@@ -62,7 +62,7 @@ class MujocoWarpSimulator:
         with wp.ScopedDevice(self._warp_device):
             self._model = mjw.put_model(model, batch_sizes=dict.fromkeys(_RANDOMIZED_FIELDS, n))
             self._data = mjw.put_data(model, data, nworld=n, nconmax=contacts, njmax=rows)
-            # It would print from the device; `overflowed` tells.
+            # The engine would print from the device; `overflowed` reports it instead.
             self._model.opt.warn_overflow = 0
             k = len(config.bodies)
             self._body_ids = wp.array([model.body(name).id for name in config.bodies], dtype=int)
@@ -131,7 +131,7 @@ class MujocoWarpSimulator:
                 wp.capture_launch(self._graph)
 
     def physics_alone(self, joint_targets: Tensor) -> None:
-        """`step` without what makes the state's derived quantities fresh, to be timed."""
+        """`step` without the update of derived quantities, for a measurement of its time."""
         self._fields["ctrl"].copy_(joint_targets)
         with self._on_stream():
             if self._bare_graph is None:
@@ -160,7 +160,7 @@ class MujocoWarpSimulator:
 
     def diverged(self) -> Tensor:
         """See `Simulator.diverged`."""
-        # Positions or velocities that overflow in their sum are divergence, too.
+        # Positions or velocities whose sum overflows count as divergence, too.
         return ~torch.isfinite(self._qpos.sum(1) + self._qvel.sum(1))
 
     def overflowed(self) -> Tensor:
@@ -213,7 +213,7 @@ class MujocoWarpSimulator:
 
     @contextlib.contextmanager
     def _on_stream(self) -> Iterator[None]:
-        """Launch Warp's kernels in order with torch's: on torch's stream."""
+        """Launch Warp's kernels on torch's stream, so that both run in order."""
         # Warp knows a capture by its stream's object, so that there must not be a second one.
         if self._capturing or not self._warp_device.is_cuda:
             with wp.ScopedDevice(self._warp_device):
@@ -232,14 +232,14 @@ class MujocoWarpSimulator:
         return capture.graph
 
     def _physics_warm_up(self) -> None:
-        """Compile all kernels, which a capture cannot: one step, whose result is taken back."""
+        """Compile all kernels, which a capture cannot do, by one step that is undone."""
         kept = {name: value.clone() for name, value in self._fields.items()}
         self._physics()
         for name, value in kept.items():
             self._fields[name].copy_(value)
 
     def _physics(self) -> None:
-        """The physics steps of a control step, and what describes the state after them."""
+        """The physics steps of a control step, and the derived quantities after them."""
         self._physics_steps()
         self._kinematics()
 
@@ -271,7 +271,7 @@ class MujocoWarpSimulator:
         if env_ids.dtype is not torch.bool:
             target[env_ids] = value.to(target.dtype) if isinstance(value, Tensor) else value
             return
-        # A number stays a number: brought to a GPU first, it would have to be waited for.
+        # A number stays a number: to bring it to a GPU first would mean to wait for it.
         mask = env_ids.view(-1, *[1] * (target.ndim - 1))
         target.copy_(torch.where(mask, value, target))
 
@@ -282,7 +282,7 @@ class MujocoWarpSimulator:
 
 
 def _device(name: str | None) -> wp.Device:
-    """Warp's device of that name; without a name the first GPU, else the processor."""
+    """Warp's device of a name; without a name the first GPU, or the processor if there is none."""
     if name is None:
         return wp.get_device("cuda:0" if wp.is_cuda_available() else "cpu")
     try:

@@ -1,11 +1,11 @@
 """Running a tracking policy outside the training environments: on a robot, or a stand-in for one.
 
-`controller` turns sensor readings into motor commands and knows no simulator; `estimator` tells it
-where the base is; `envelope` is what readings and commands are held to. `robot` is a G1 in MuJoCo
-that takes such commands and gives such readings; `unitree` carries both over Unitree's low-level
-topics in DDS; `process` and `guard` see to it that motors are damped when a process ends. Nothing
-of the environments (`tasks`, `backends`) is used: this is the control loop a second time, from what
-a policy file says of itself.
+`controller` turns sensor readings into motor commands and knows no simulator; `reference` is the
+motion that it follows, `estimator` says where the base is, and `envelope` bounds readings and
+commands. `robot` is a G1 in MuJoCo that takes such commands and gives such readings. `unitree`
+carries both over Unitree's low-level topics in DDS. `process` and `guard` make sure that motors are
+damped when a process ends. Nothing of the environments (`tasks`, `backends`) is used: this is the
+control loop a second time, from what a policy file says of itself.
 """
 
 from __future__ import annotations

@@ -24,9 +24,9 @@ import numpy as np
 from bm_envs import rotations as rot
 from bm_envs.deploy.envelope import Envelope, check_policy
 from bm_envs.deploy.estimator import BaseEstimator
-from bm_envs.errors import ConfigError, PolicyError
-from bm_envs.motion import library
-from bm_envs.policy import CONTROL_DT, Policy, motion_tables, named_clip, named_motions
+from bm_envs.deploy.reference import Alignment, Motion
+from bm_envs.errors import ConfigError
+from bm_envs.policy import CONTROL_DT, Policy
 from bm_envs.robots import g1, mjcf
 
 # Gains for standing without a policy, by a joint name's stem: N m/rad, N m s/rad.
@@ -43,53 +43,53 @@ _GAINS = np.array(
     float,
 )
 STANDBY_STIFFNESS, STANDBY_DAMPING = _GAINS.T
-# s of returning to the default pose, and rad/s that no joint exceeds on its way there. Both ours: a
-# robot that the policy lets go of while it moves falls within a second, so this is to be quick. Of
-# 40 stops in mid-stride of the built-in turns and side steps, 19 ended upright with this and 10
-# with 2 s from the measured pose (exploratory).
+# Duration of the return to the default pose, s, and the largest speed of a joint on the way, rad/s.
+# Both are ours. A moving robot without its policy falls within a second, so that the return must be
+# quick. Of 40 stops in mid-stride of the built-in turns and side steps, 19 ended upright with these
+# figures and 10 with a return of 2 s from the measured pose (exploratory).
 RETURN_S, RAMP_RAD_S = 0.33, 3.0
 
 
 @dataclass(frozen=True, eq=False)
 class Sensors:
-    """One reading. Joints in the robot's order."""
+    """One reading of the sensors, joints in the robot's order."""
 
     time_s: float
-    """s, of whatever clock; only differences count."""
+    """Time of the reading, s, by any clock: only differences are used."""
     quat: np.ndarray
     """`[4]` w x y z, orientation of the pelvis in the world."""
     gyro: np.ndarray
-    """`[3]`, pelvis axes, rad/s."""
+    """`[3]`, angular velocity of the pelvis, pelvis axes, rad/s."""
     accel: np.ndarray
-    """`[3]`, pelvis axes, m/s^2, at `imu_in_pelvis`; at rest it points up."""
+    """`[3]`, specific force at `imu_in_pelvis`, pelvis axes, m/s^2; at rest it points up."""
     joint_pos: np.ndarray
-    """`[29]`, rad."""
+    """`[29]`, joint angles, rad."""
     joint_vel: np.ndarray
-    """`[29]`, rad/s."""
+    """`[29]`, joint velocities, rad/s."""
     base_pos: np.ndarray | None = None
-    """`[3]`, world, m, pelvis origin, from a simulator or motion capture; a robot has none."""
+    """`[3]`, pelvis origin, world, m, by a simulator or motion capture; None on a robot alone."""
     base_lin_vel: np.ndarray | None = None
-    """`[3]`, world axes, m/s."""
+    """`[3]`, velocity of the pelvis origin, world axes, m/s; None on a robot alone."""
     stop: bool = False
-    """Somebody pressed the button."""
+    """Whether somebody pressed the stop button."""
 
 
 @dataclass(frozen=True, eq=False)
 class Command:
-    """What motors do until the next command: `kp (target - q) - kd qdot + torque`. `[29]`."""
+    """What motors do until the next command: `kp (target - q) - kd qdot + torque`. `[29]` each."""
 
     joint_pos: np.ndarray
-    """Target, rad."""
+    """Target angle of each joint, rad."""
     stiffness: np.ndarray
-    """kp, N m/rad."""
+    """Stiffness kp, N m/rad."""
     damping: np.ndarray
-    """kd, N m s/rad."""
+    """Damping kd, N m s/rad."""
     torque: np.ndarray = field(default_factory=lambda: np.zeros(g1.NUM_JOINTS))
-    """N m; no policy of this family sets it."""
+    """Torque in addition, N m; no policy of this family sets it."""
 
 
 def damped() -> Command:
-    """No motor holds anything, all resist motion: the robot sinks slowly."""
+    """The command in which no motor holds a position and all resist motion: the robot sinks."""
     return Command(np.zeros(g1.NUM_JOINTS), np.zeros(g1.NUM_JOINTS), STANDBY_DAMPING)
 
 
@@ -106,7 +106,7 @@ class ControllerConfig:
     """At the motion's end: return to the default pose without the policy, or let the policy hold
     the motion's last pose, which not every policy can."""
     end_s: float | None = 2.0
-    """Seconds of that; none: until something stops it."""
+    """Duration of that, s; none: until something stops it."""
     lead: Literal[0, 1] = 1
     """Frames by which the reference that the policy sees is ahead of the robot."""
     max_tilt_deg: float = 60.0
@@ -134,105 +134,6 @@ class ControllerConfig:
             raise ConfigError(f"joint_margin is {self.joint_margin}, expected 0 to 10 rad.")
 
 
-class Motion:
-    """The reference, frame by frame, as policy files hold it: joints in the policy's order.
-
-    Attributes:
-        name: of the motion.
-        frames: how many.
-    """
-
-    def __init__(self, policy: Policy, motion: str | None = None) -> None:
-        """The library's `motion`; None: the one inside the policy, else the one it names.
-
-        Raises:
-            PolicyError: the policy names none, or one whose content has changed.
-        """
-        if motion is None and policy.motion is not None:
-            self.name = policy.spec.extra.get("motion_name", policy.name)
-            tables = policy.motion
-        else:
-            if motion is not None:
-                clip = library.load_motion(motion)
-            else:
-                named = named_motions(policy)
-                if len(named) != 1:
-                    raise PolicyError(
-                        f"{policy.path}: holds no motion and names {len(named)}; name one with "
-                        "--motion."
-                    )
-                clip = named_clip(policy, named[0])
-            self.name, tables = clip.name, motion_tables(clip, policy.spec)
-        self._tables = tables
-        self.frames = len(tables["joint_pos"])
-        bodies = policy.spec.body_names
-        self._anchor = bodies.index(policy.spec.anchor_body_name)
-        if g1.ROOT_BODY not in bodies:
-            raise PolicyError(f"{policy.path}: body_names lacks '{g1.ROOT_BODY}'.")
-        self._root = bodies.index(g1.ROOT_BODY)
-        self._to_robot = policy.spec.action_index()
-
-    @property
-    def duration_s(self) -> float:
-        return (self.frames - 1) * CONTROL_DT
-
-    def joints(self, frame: int) -> tuple[np.ndarray, np.ndarray]:
-        """Positions and velocities `[29]` in the policy's order; at rest beyond the last frame."""
-        last = min(frame, self.frames - 1)
-        speed = self._tables["joint_vel"][last]
-        return self._tables["joint_pos"][last], speed if frame == last else np.zeros_like(speed)
-
-    def anchor(self, frame: int) -> tuple[np.ndarray, np.ndarray]:
-        """Position `[3]` and rotation matrix `[3, 3]` of the anchor body, in the motion's world."""
-        last = min(frame, self.frames - 1)
-        quat = self._tables["body_quat_w"][last, self._anchor].astype(float)
-        pos = self._tables["body_pos_w"][last, self._anchor].astype(float)
-        return pos, rot.quat_to_matrix(rot.quat_normalize(quat))
-
-    def body_pos(self, frame: int) -> np.ndarray:
-        """Positions of `body_names`, in the motion's world. `[K, 3]`."""
-        return self._tables["body_pos_w"][min(frame, self.frames - 1)].astype(float)
-
-    def root(self, frame: int) -> tuple[np.ndarray, np.ndarray]:
-        """The robot in this frame, in its own joint order: `qpos [36]` and `qvel [35]`."""
-        last = min(frame, self.frames - 1)
-        place = {
-            name: self._tables[name][last, self._root].astype(float)
-            for name in ("body_pos_w", "body_quat_w", "body_lin_vel_w", "body_ang_vel_w")
-        }
-        quat = rot.quat_normalize(place["body_quat_w"])
-        turning = rot.quat_rotate_inverse(quat, place["body_ang_vel_w"])
-        pos, vel = self.joints(frame)
-        return (
-            np.concatenate([place["body_pos_w"], quat, pos[self._to_robot]]),
-            np.concatenate([place["body_lin_vel_w"], turning, vel[self._to_robot]]),
-        )
-
-
-@dataclass
-class Alignment:
-    """Where the motion's world lies in the robot's: turned about the vertical, then moved level.
-
-    Heights are left alone, because the floor is at 0 in both.
-    """
-
-    matrix: np.ndarray = field(default_factory=lambda: np.eye(3))
-    offset: np.ndarray = field(default_factory=lambda: np.zeros(3))
-
-    @classmethod
-    def of(
-        cls, robot_pos: np.ndarray, robot_matrix: np.ndarray, pos: np.ndarray, matrix: np.ndarray
-    ) -> Alignment:
-        """The one that takes a body of the motion to where the robot's is, level and in heading."""
-        turn = robot_matrix @ matrix.T
-        # The heading of a rotation: that of its x axis over the ground.
-        angle = np.arctan2(turn[1, 0] - turn[0, 1], turn[0, 0] + turn[1, 1])
-        heading = rot.quat_to_matrix(np.array([np.cos(angle / 2), 0, 0, np.sin(angle / 2)]))
-        offset = robot_pos - heading @ pos
-        offset[2] = 0.0
-        return cls(heading, offset)
-
-
 class Controller:
     """One policy at work.
 
@@ -245,14 +146,14 @@ class Controller:
         action_s: time of the last call of the policy, observation and all, s.
         late: control steps that came more than a whole step late.
         envelope: what readings and commands are held to.
-        wanted: the command before it was held to its bounds.
+        wanted: the command before the envelope bounded it.
     """
 
     def __init__(
         self, policy: Policy, motion: Motion, config: ControllerConfig = ControllerConfig(), *,
         noise: float = 0.0,
     ) -> None:  # fmt: skip
-        """Be ready to stand up.
+        """Make a controller that is ready to stand up.
 
         Args:
             policy: the policy.
@@ -273,7 +174,7 @@ class Controller:
         self._scale = np.array(spec.action_scale)
         self._stiffness = np.array(spec.in_project_order("joint_stiffness"))
         self._damping = np.array(spec.in_project_order("joint_damping"))
-        self._model = mjcf.compile_model()  # for kinematics: what is where
+        self._model = mjcf.compile_model()  # for forward kinematics
         self._data = mujoco.MjData(self._model)
         self._anchor = self._model.body(spec.anchor_body_name).id
         self._estimator = BaseEstimator(self._model)
@@ -436,10 +337,10 @@ class Controller:
             return "the stop button was pressed"
         # Directions of up, seen from the anchor body: they differ by the tilt, not by the heading.
         up = self._anchor_pose(sensors)[1][2]
-        wanted = np.array([0.0, 0.0, 1.0])
+        expected = np.array([0.0, 0.0, 1.0])
         if self.phase == "run" or self.config.at_end == "hold" and self.phase == "end":
-            wanted = self.motion.anchor(self.frame)[1][2]
-        tilt = np.degrees(np.arctan2(np.linalg.norm(rot.cross(up, wanted)), up @ wanted))
+            expected = self.motion.anchor(self.frame)[1][2]
+        tilt = np.degrees(np.arctan2(np.linalg.norm(rot.cross(up, expected)), up @ expected))
         if tilt > self.config.max_tilt_deg:
             return f"tilted by {tilt:.0f} degrees, at most {self.config.max_tilt_deg:g} are allowed"
         low, high = g1.JOINT_RANGE.T

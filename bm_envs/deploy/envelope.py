@@ -3,7 +3,8 @@
 `check_policy` holds a policy to it before the first command, `Envelope` each reading (`look`,
 `compare`) and each command (`bound`); `Stream` judges the order and age of states. `rows` is the
 whole as a table, which `tools/deploy.py` prints and `docs/deployment.md` shows. Nothing here knows
-a simulator or a transport.
+a simulator or a transport. One file because every bound, and the check that holds to it, is to be
+read in one place.
 
 On the bounds of targets. Published deployments send targets as the policy asks for them:
 unitree_rl_lab has `clip: null` (deploy.yaml of its mimic policies) and RoboJuDo left its clipping
@@ -36,47 +37,47 @@ if TYPE_CHECKING:
 
 # --- a policy's constants -------------------------------------------------------------------------
 
-# N m/rad. Published: 4 (wrists of ASAP) to 350 (standby of motion_tracking_controller); the onboard
-# code of ZiwenZhuang/parkour clips gains to 500.
+# Stiffness, N m/rad. Published: 4 (wrists of ASAP) to 350 (standby of motion_tracking_controller);
+# the onboard code of ZiwenZhuang/parkour clips gains to 500.
 STIFFNESS_RANGE = (1.0, 500.0)
-# N m s/rad. Published: 0.2 to 10; a motor without damping rings.
+# Damping, N m s/rad. Published: 0.2 to 10; a motor without damping rings.
 DAMPING_RANGE = (0.05, 20.0)
-# rad per unit of action. Published: 0.07 to 0.55; four times the largest.
+# Action scale, rad per unit of action. Published: 0.07 to 0.55; the bound is four times that.
 SCALE_RANGE = (0.01, 2.0)
 DEFAULT_POSE_MARGIN = 0.05  # rad beyond the joint's range
 
 # --- a command ------------------------------------------------------------------------------------
 
-# In full torques (effort limit / stiffness), at most so many rad whatever the stiffness.
+# Bounds in units of effort limit / stiffness, and the largest in rad whatever the stiffness is.
 RANGE_TORQUES, RANGE_CAP = 2.0, 3.6
 STEP_TORQUES, STEP_CAP = 3.0, 5.5
 DISTANCE_CAP = 4.5
-FAR = 4.0  # times the greatest distance, from where on a target is no policy's; falls give 1.8
-# So many control steps of the last so many had to be bounded: nothing that works does that.
+FAR = 4.0  # a target this many times beyond the greatest distance is no policy's; falls reach 1.8
+# Most control steps with a bounded target, and among how many: a policy that works has fewer.
 BOUNDED_STEPS, BOUNDED_OF = 10, 25
 LATE_STEPS, LATE_OF = 10, 50
 
 # --- a reading ------------------------------------------------------------------------------------
 
-QUAT_TOLERANCE = 0.05  # of its length from 1; float32 and drift are a thousandth of it
-SPEED_FACTOR = 2.0  # of the motor's own speed limit
+QUAT_TOLERANCE = 0.05  # deviation of a quaternion's length from 1; float32 and drift reach 5e-5
+SPEED_FACTOR = 2.0  # largest joint speed as a multiple of the motor's speed limit
 GYRO_LIMIT = 35.0  # rad/s, the full scale of 2000 degrees/s of inertial units
 ACCEL_LIMIT = 500.0  # m/s^2
-# What positions say and what their velocities add up to, over this time. The first tolerances are
-# twice what the noise of training gives, the time is by how much readings may come early or late.
+# Positions are compared with the integral of their velocities over this time. The first tolerances
+# are twice what the noise of training gives; the time is how early or late a reading may come.
 WINDOW_S, JITTER_S = 0.1, 0.01
 JOINT_TOLERANCE, TURN_TOLERANCE = 0.2, 0.35  # rad
-# By the host's clock, which a simulation need not keep to, and readings that come at odd times.
+# Tolerances by the host's clock: a simulation need not keep to it, and readings come at odd times.
 HOST_SLACK = 0.5
-GAP_S = 0.03  # after a longer gap sums mean nothing, and only the joints' speed limits do
+GAP_S = 0.03  # after a longer gap the integrals mean nothing, and only speed limits are checked
 
 # --- the stream of states -------------------------------------------------------------------------
 
-RATE_WINDOW_S, LEAST_RATE = 0.5, 25.0  # s, states a second
-REORDERED = 1000  # a tick that is smaller by less comes from a message that was overtaken
-OVERTAKEN, OVERTAKEN_OF = 20, 50  # of the last messages
-# The robot's clock against what it was in the first second. A simulation on a busy machine is slow
-# for a moment; states of a queue that grows are slow for good.
+RATE_WINDOW_S, LEAST_RATE = 0.5, 25.0  # window, s, and the fewest states a second in it
+REORDERED = 1000  # a tick smaller by less than this is of a message that another one overtook
+OVERTAKEN, OVERTAKEN_OF = 20, 50  # most overtaken messages, among how many of the last
+# How far the robot's clock may lag behind its rate in the first second. A simulation on a busy
+# machine lags for a moment; states out of a queue that grows lag for good.
 LEAST_CLOCK = 0.2
 TICKS = 1 << 32
 # Unitree's table of G1 models (unitree_ros, g1_description/README.md), column mode_machine: ours is
@@ -86,25 +87,25 @@ OTHER_ROBOTS = {
     1: "23 joints", 3: "a locked waist", 4: "23 joints", 6: "a locked waist", 9: "two arms alone",
     10: "23 joints", 12: "a locked waist", 14: "a locked waist", 16: "a locked waist",
 }  # fmt: skip
-# Of a motor's `motorstate`: overcurrent, voltage, heat, encoders, calibration (Unitree's G1
-# developer guide, table of errors). Higher bits tell of versions and of commands that stay away.
+# Error bits of a motor's `motorstate`: overcurrent, voltage, heat, encoders, calibration (Unitree's
+# G1 developer guide, table of errors). Higher bits mean versions and missing commands.
 MOTOR_ERRORS = 0xFFFF
-WARM_C, HOT_C = 85, 110  # degrees C; ours, no limit is published
-LOW_VOLTS = 42.0  # of 13 lithium cells: 3.2 V each
+WARM_C, HOT_C = 85, 110  # degrees C to warn and to damp at; ours, as no limit is published
+LOW_VOLTS = 42.0  # V of the battery to warn at: 13 lithium cells of 3.2 V each
 
-GUARD_S = 0.05  # s beyond `lost_s` until the second process takes over
+GUARD_S = 0.05  # s after `lost_s` at which the second process takes over
 
 
 @dataclass(frozen=True)
 class Row:
-    """One line of the envelope."""
+    """One row of the envelope's table."""
 
     quantity: str
     bound: str
     source: str
     reaction: str
     within: str
-    """The longest time until the reaction."""
+    """The longest time until the reaction, in words."""
 
 
 DAMP = "damped"
@@ -220,7 +221,7 @@ def check_policy(policy: Policy) -> None:
 
 @dataclass(frozen=True, eq=False)
 class _Moment:
-    """A reading, and what velocities have added up to by then, and how uncertain that is."""
+    """A reading, the integral of the velocities up to it, and how uncertain that integral is."""
 
     time_s: float
     joints: np.ndarray
@@ -242,7 +243,7 @@ class Envelope:
     """
 
     def __init__(self, noise: float = 0.0) -> None:
-        """`noise` of the readings, as a multiple of that in training (`SimulatedRobot`)."""
+        """`noise`: of the readings, as a multiple of that in training (`SimulatedRobot`)."""
         self._more = max(1.0, noise)
         self.forgiving, self.slack = False, 0.0
         self.bounded = 0
@@ -259,7 +260,7 @@ class Envelope:
     # --- readings ---
 
     def look(self, sensors: Sensors) -> str:
-        """What physics forbids in a finite reading by itself, or nothing."""
+        """What is physically impossible in a finite reading, in words, or nothing."""
         length = float(np.linalg.norm(sensors.quat))
         if abs(length - 1) > QUAT_TOLERANCE:
             return f"the orientation's quaternion has length {length:.3g}, expected 1"
@@ -292,7 +293,7 @@ class Envelope:
                 return self._jump(int(over.argmax()), way)
         elif last is not None:
             way = 0.5 * dt * (sensors.joint_vel + last.joint_vel)
-            # Between two readings a velocity may have been either's all the time.
+            # Between two readings the velocity may have been that of either for all the time.
             change = 0.5 * dt * np.abs(sensors.joint_vel - last.joint_vel)
             self._sum, self._way = self._sum + way, self._way + self.slack * np.abs(way) + change
             turn = 0.5 * dt * (sensors.gyro + last.gyro)
@@ -302,7 +303,7 @@ class Envelope:
             self._turned = rot.quat_normalize(turned)
         now = _Moment(
             time_s=sensors.time_s,
-            # Positions less what velocities add up to are constant where the two agree.
+            # Where the two agree, a position minus the integral of its velocity is constant.
             joints=sensors.joint_pos - self._sum,
             frame=rot.quat_mul(rot.quat_normalize(sensors.quat), rot.quat_conj(self._turned)),
             way=self._way, turn_way=self._turn_way,
@@ -346,13 +347,13 @@ class Envelope:
         margin = np.minimum(RANGE_TORQUES * torques, RANGE_CAP)
         reach = self._reach(command)
         low, high = g1.JOINT_RANGE.T
-        # A joint that is beyond its range may still be asked back to where it is.
+        # A joint beyond its range may still get its present angle as a target.
         least = np.minimum(np.maximum(low - margin, joint_pos - reach), joint_pos)
         most = np.maximum(np.minimum(high + margin, joint_pos + reach), joint_pos)
         return least, most, np.minimum(STEP_TORQUES * torques, STEP_CAP)
 
     def _reach(self, command: Command) -> np.ndarray:
-        """From here on the motor gives all it has, however fast it turns. `[29]`, rad."""
+        """Distance to the target beyond which a motor saturates at any speed. `[29]`, rad."""
         most = g1.EFFORT_LIMIT + command.damping * g1.VELOCITY_LIMIT
         return np.minimum(most / np.maximum(command.stiffness, 1e-6), DISTANCE_CAP)
 
@@ -370,7 +371,7 @@ class Envelope:
         least, most, step = self.limits(command, joint_pos)
         sent = self._sent
         if sent is None or (sent.stiffness != command.stiffness).any():
-            # Other gains: the torque counts then, which the distance bounds.
+            # With other gains than the policy's the torque counts, and the distance bounds it.
             self._base, step = joint_pos, np.full(g1.NUM_JOINTS, np.inf)
         elif is_new:
             self._base = sent.joint_pos
@@ -402,7 +403,7 @@ class Envelope:
         )
 
     def steps(self, is_late: bool) -> str:
-        """Count a control step; why to damp, if too many came late."""
+        """Count a control step; returns why to damp, if too many came late."""
         self._steps += 1
         if is_late:
             self._late.append(self._steps)
@@ -431,7 +432,7 @@ class Stream:
     """
 
     def __init__(self, *, lost_s: float, by_tick: bool) -> None:
-        """`by_tick`: time is the robot's tick in ms, which may pass at any rate."""
+        """`by_tick`: whether time is the robot's tick in ms, which may pass at any rate."""
         self.lost_s, self._by_tick = lost_s, by_tick
         self.tick, self.fresh_s, self.time_s = 0, 0.0, 0.0
         self.overtaken = self.repeated = 0
@@ -493,7 +494,7 @@ class Stream:
         )
 
     def age(self, now: float) -> str:
-        """Whether the newest state is too old, and by how it is told."""
+        """Whether the newest state is too old, and the sentence that says so."""
         if now - self.fresh_s <= self.lost_s:
             return ""
         return f"no state came for {self.lost_s:g} s, the robot is gone"

@@ -16,10 +16,10 @@ from bm_envs.robots import g1
 
 GRAVITY = np.array([0.0, 0.0, -9.81])
 IMU_POS = np.array(next(site.pos for site in g1.SITES if site.name == "imu_in_pelvis"))
-# All ours, chosen on the built-in clip `walk_to_stand`, of which nothing is reported.
-VELOCITY_S, HEIGHT_S = 0.06, 0.05  # s, time constants towards what the legs tell
-POINT_M, FOOT_M = 0.004, 0.01  # m, by which the lowest point of a foot, and foot, are preferred
-SLIP_M_S, LEAST_TRUST = 0.3, 0.02  # how far off a foot's word may be, and what is left of it then
+# All figures are ours, chosen on the built-in clip `walk_to_stand`, on which nothing is reported.
+VELOCITY_S, HEIGHT_S = 0.06, 0.05  # s, time constants towards the legs' estimate
+POINT_M, FOOT_M = 0.004, 0.01  # m, heights over which a higher point, or foot, loses its weight
+SLIP_M_S, LEAST_TRUST = 0.3, 0.02  # m/s, error at which a foot loses trust, and its least trust
 # m/s^2 of upward specific force at the base: below the first the robot falls freely (a jump), from
 # the second on the legs are trusted in full.
 FREE_FALL, CARRIED = 2.0, 6.0
@@ -67,11 +67,11 @@ class BaseEstimator:
         heights, speeds = self._legs(quat, gyro, joint_pos, joint_vel)
         specific = matrix @ accel
         speeds = speeds + to_imu
-        share = np.exp(-(heights.max() - heights) / FOOT_M)  # the foot further below carries
+        share = np.exp(-(heights.max() - heights) / FOOT_M)  # the lower foot carries
         if self._imu_vel is None:
             self._imu_vel, self.pos[2] = share @ speeds / share.sum(), share @ heights / share.sum()
         velocity = self._imu_vel + (specific + GRAVITY) * dt
-        # A foot that would have the base jump to another speed is one that moves: it is in the air.
+        # A foot by which the base would jump to another speed moves: it is in the air.
         odd = ((speeds - velocity) ** 2).sum(axis=1)
         share = share * np.maximum(np.exp(-0.5 * odd / SLIP_M_S**2), LEAST_TRUST)
         carried = np.clip((specific[2] - FREE_FALL) / (CARRIED - FREE_FALL), 0.0, 1.0)
@@ -88,7 +88,7 @@ class BaseEstimator:
     ) -> tuple[np.ndarray, np.ndarray]:
         """Height `[2]` and velocity `[2, 3]` of the base if that foot stood still on the ground."""
         model, data = self._model, self._data
-        # The base at the origin and at rest but for its turning: what feet do is then relative.
+        # With the base at the origin, and at rest but for its turning, states of feet are relative.
         data.qpos[:3], data.qpos[3:7], data.qpos[7:] = 0.0, quat, joint_pos
         data.qvel[:3], data.qvel[3:6], data.qvel[6:] = 0.0, gyro, joint_vel
         mujoco.mj_kinematics(model, data)

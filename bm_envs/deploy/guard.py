@@ -32,12 +32,12 @@ DAMP_S, DAMP_EVERY_S = 1.0, 0.01
 
 
 class Guard:
-    """The other process, as the first one sees it."""
+    """The guard's process, as the controller's process sees it."""
 
     def __init__(self, interface: str, domain: int, patience_s: float) -> None:
-        """Start it; it is `ready` when a robot listens to it."""
+        """Start the process; `is_ready` says when a robot listens to it."""
         command = [sys.executable, "-m", __name__, interface, str(domain), str(patience_s)]
-        # The package that runs here is the one that is to run there.
+        # The other process runs the same package as this one.
         root = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
         paths = [root, *filter(None, [os.environ.get("PYTHONPATH")])]
         self._process: Any = subprocess.Popen(
@@ -49,7 +49,7 @@ class Guard:
         os.set_blocking(self._in, False)
 
     def tell(self, mode_machine: int) -> None:
-        """Which robot it is; before all else."""
+        """Send the robot's mode, which must be the first message."""
         self._write(bytes([mode_machine]))
 
     def is_ready(self) -> bool:
@@ -64,11 +64,11 @@ class Guard:
         return bool(readable) and os.read(self._out, 1) == READY
 
     def beat(self) -> bool:
-        """A sign of life; whether anybody is there to take it."""
+        """Send a sign of life; returns whether the guard is there."""
         return self._write(BEAT)
 
     def dismiss(self) -> None:
-        """All is well: it leaves without a word."""
+        """End the guard: all is well, and it does nothing."""
         self._write(END)
         with contextlib.suppress(OSError):
             self._process.stdin.close()
@@ -82,7 +82,7 @@ class Guard:
     def _write(self, data: bytes) -> bool:
         try:
             os.write(self._in, data)
-        except BlockingIOError:  # it is alive and has not read for 65536 signs
+        except BlockingIOError:  # the guard is alive and has not read 65536 signs
             return True
         except OSError:
             return False
@@ -90,10 +90,10 @@ class Guard:
 
 
 def watch(commands: Any, message: Any, patience_s: float, source: int) -> None:
-    """Take signs of life until they end."""
+    """Read signs of life until they end."""
     armed = False
     while True:
-        # Not armed before the first sign: a controller that still waits commands nothing.
+        # The guard acts only after the first sign: a controller that still waits commands nothing.
         readable, _, _ = select.select([source], [], [], patience_s if armed else None)
         if readable:
             data = os.read(source, 65536)
@@ -111,15 +111,15 @@ def watch(commands: Any, message: Any, patience_s: float, source: int) -> None:
 
 
 def damp(commands: Any, message: Any) -> None:
-    """Let the motors resist and hold nothing, for a second."""
+    """Damp the motors for a second."""
     for _ in range(round(DAMP_S / DAMP_EVERY_S)):
-        with contextlib.suppress(ConnectionError):  # what fails once is tried again
+        with contextlib.suppress(ConnectionError):  # the next turn tries again
             commands.write(message)
         time.sleep(DAMP_EVERY_S)
 
 
 def main(arguments: list[str]) -> int:
-    """Guard."""
+    """Run the guard."""
     interface, domain, patience_s = arguments[0], int(arguments[1]), float(arguments[2])
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal.SIGTSTP):
         signal.signal(number, signal.SIG_IGN)

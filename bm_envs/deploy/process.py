@@ -42,7 +42,7 @@ def open_streams() -> None:
 
 
 class Signals:
-    """While it is entered, signals that end or stop a process are noted and do nothing else.
+    """A context in which signals that end or stop a process are noted, and have no other effect.
 
     Attributes:
         asked: name of the first that came, or nothing.
@@ -82,7 +82,7 @@ def _name(number: int) -> str:
 
 
 class Voice:
-    """Prints lines from a thread; calling it never waits and never fails."""
+    """Prints lines in a thread, so that a caller never waits and never fails."""
 
     def __init__(self, file: int | TextIO | None) -> None:
         """To an open file, by its number too; to none where a process was started without one.
@@ -94,7 +94,7 @@ class Voice:
             with contextlib.suppress(OSError, ValueError):
                 self._descriptor = file.fileno()
         self._lines: queue.Queue[str | None] = queue.Queue(maxsize=100)
-        # A daemon: it may be held up for ever when all else is over.
+        # A daemon thread does not keep the process alive when its stream blocks for ever.
         self._thread = threading.Thread(target=self._print, daemon=True)
         self._thread.start()
 
@@ -111,7 +111,7 @@ class Voice:
     def _print(self) -> None:
         while (line := self._lines.get()) is not None:
             data = f"{line}\n".encode()
-            # Past Python's buffer, whose lock a held up thread would keep for ever.
+            # This bypasses Python's buffer: a blocked thread would keep the buffer's lock for ever.
             with contextlib.suppress(OSError):
                 while data and self._descriptor is not None:
                     data = data[os.write(self._descriptor, data) :]

@@ -34,7 +34,7 @@ class RobotConfig:
     """The stand-in robot and its world."""
 
     physics_hz: int = 1000
-    """Physics steps a second: 500, 1000 or 2000."""
+    """Physics steps in a second: 500, 1000 or 2000."""
     feet: Literal["spheres", "capsules"] = "capsules"
     """Foot contact shape; policies of this project were trained with spheres."""
     self_collision: bool = True
@@ -115,7 +115,7 @@ class SimulatedRobot:
         return self._physics_steps / self.config.physics_hz
 
     def reset(self, qpos: np.ndarray, qvel: np.ndarray | None = None) -> None:
-        """Put it somewhere, with limp motors; time begins again.
+        """Put the robot into a state, with limp motors; time begins again.
 
         Args:
             qpos: `[36]`: root position, root quaternion w x y z, joints.
@@ -131,7 +131,7 @@ class SimulatedRobot:
         self._read()
 
     def stand(self, joint_pos: np.ndarray) -> None:
-        """Put it upright at the origin, soles on the ground. `joint_pos` `[29]`, rad."""
+        """Put the robot upright at the origin, soles on the ground. `joint_pos` `[29]`, rad."""
         self.reset(np.concatenate([(0, 0, 1, 1, 0, 0, 0), joint_pos]))
         geoms = mjcf.foot_geoms(self.model)
         bottom = self.data.geom_xpos[geoms, 2] - self.model.geom_size[geoms, 0]
@@ -163,7 +163,7 @@ class SimulatedRobot:
         return self._readings[0]
 
     def step(self) -> None:
-        """Physics up to the next reading."""
+        """Step the physics up to the next reading."""
         for _ in range(self._substeps):
             while self._due and self._due[0][0] <= self._physics_steps:
                 self._set_motors(self._due.popleft()[1])
@@ -175,7 +175,7 @@ class SimulatedRobot:
         self._read()
 
     def diverged(self) -> bool:
-        """Whether the simulation has left what numbers can hold."""
+        """Whether the state has a value that is not finite."""
         warned = self.data.warning[mujoco.mjtWarning.mjWARN_BADQACC].number > 0
         return bool(warned or not np.isfinite(self.data.qpos).all())
 

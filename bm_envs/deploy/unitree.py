@@ -3,7 +3,8 @@
 Messages are those of the IDL module `unitree_hg` (35 motor slots, of which the G1 uses the first 29
 in the order of our table). Field names, types, the size of the C structures and the check sum are
 facts of unitreerobotics/unitree_sdk2_python (`idl/unitree_hg`, `utils/crc.py`); the code is ours.
-Nothing here has spoken to a robot yet.
+Nothing here has spoken to a robot yet. One file because messages, check sum and topics are one
+protocol.
 """
 
 # No `from __future__ import annotations` here: the package reads the types of the fields. Those of
@@ -42,17 +43,17 @@ from bm_envs.robots import g1
 LOW_CMD_TOPIC, LOW_STATE_TOPIC = "rt/lowcmd", "rt/lowstate"
 SLOTS = 35
 SERIES_MODE = 0  # mode_pr: ankles and waist in pitch and roll, as in our table, not motor by motor
-ENABLED, DISABLED = 1, 0  # of a motor
+ENABLED, DISABLED = 1, 0  # modes of a motor
 # Bits of the remote control that stop: select and B. Bytes 2 and 3 of `wireless_remote`.
 STOP_BUTTONS = ((2, 0b1000), (3, 0b10))
-MAX_DOMAIN = 230  # further ones have no ports
+MAX_DOMAIN = 230  # larger numbers of domains have no ports
 
 
 @dataclass
 @annotations.final
 @annotations.autoid("sequential")
 class MotorCmd_(idl.IdlStruct, typename="unitree_hg.msg.dds_.MotorCmd_"):
-    """One motor: torque `tau + kp (q - measured) + kd (dq - measured)`."""
+    """Command of one motor: torque `tau + kp (q - measured) + kd (dq - measured)`."""
 
     mode: types.uint8
     q: types.float32
@@ -67,7 +68,7 @@ class MotorCmd_(idl.IdlStruct, typename="unitree_hg.msg.dds_.MotorCmd_"):
 @annotations.final
 @annotations.autoid("sequential")
 class LowCmd_(idl.IdlStruct, typename="unitree_hg.msg.dds_.LowCmd_"):
-    """All motors. `mode_machine` is the one that the robot's state tells."""
+    """Command of all motors. `mode_machine` is that of the robot's state."""
 
     mode_pr: types.uint8
     mode_machine: types.uint8
@@ -93,7 +94,7 @@ class IMUState_(idl.IdlStruct, typename="unitree_hg.msg.dds_.IMUState_"):
 @annotations.final
 @annotations.autoid("sequential")
 class MotorState_(idl.IdlStruct, typename="unitree_hg.msg.dds_.MotorState_"):
-    """One motor."""
+    """State of one motor."""
 
     mode: types.uint8
     q: types.float32
@@ -111,7 +112,7 @@ class MotorState_(idl.IdlStruct, typename="unitree_hg.msg.dds_.MotorState_"):
 @annotations.final
 @annotations.autoid("sequential")
 class LowState_(idl.IdlStruct, typename="unitree_hg.msg.dds_.LowState_"):
-    """What the robot tells. `tick` is its clock; our robot counts milliseconds."""
+    """State of the robot. `tick` is its clock; our simulated robot counts milliseconds."""
 
     version: types.array[types.uint32, 2]
     mode_pr: types.uint8
@@ -251,7 +252,7 @@ def to_low_state(
 
 
 def from_low_state(message: LowState_, time_s: float) -> Sensors:
-    """What a message tells."""
+    """The readings in a message."""
     motors = np.array([(m.q, m.dq) for m in message.motor_state[: g1.NUM_JOINTS]])
     imu = message.imu_state
     quat = np.array(imu.quaternion)
@@ -270,7 +271,7 @@ def from_low_state(message: LowState_, time_s: float) -> Sensors:
 
 
 def motor_trouble(message: LowState_) -> tuple[str, str]:
-    """Why to damp and what to warn of, by the motors' own words; nothing each where all is well."""
+    """Reasons to damp and to warn, as the motors report them; empty texts where all is well."""
     danger, warning = "", ""
     for name, motor in zip(g1.JOINT_NAMES, message.motor_state, strict=False):
         hottest = max(motor.temperature)
@@ -282,7 +283,7 @@ def motor_trouble(message: LowState_) -> tuple[str, str]:
             )
         elif hottest > envelope.WARM_C:
             warning = warning or f"the motor of {name} is at {hottest} C"
-        # 0 where a robot does not tell it.
+        # A robot that does not measure it sends 0.
         elif 0 < motor.vol < envelope.LOW_VOLTS:
             warning = warning or f"the motor of {name} has {motor.vol:.1f} V"
     return danger, warning
@@ -372,7 +373,7 @@ class Reader:
     DEPTH = 8
 
     def __init__(self, participant: DomainParticipant, topic: str) -> None:
-        # A lost one is not asked for again: it would come too late.
+        # A lost message is not asked for again: it would come too late.
         qos = Qos(Policy.Reliability.BestEffort, Policy.History.KeepLast(self.DEPTH))
         self._reader = DataReader(participant, Topic(participant, topic, _TYPES[topic]), qos)
         self._condition = ReadCondition(
@@ -401,11 +402,11 @@ class Reader:
                 samples = []
                 self.broken += 1
                 time.sleep(0.001)
-            told = [sample for sample in samples if hasattr(sample, "crc")]
-            self.publishers = tuple({s.sample_info.publication_handle for s in told})
-            if told and isinstance(told[0], LowState_):
-                told = _by_tick(told)
-            for message in reversed(told):
+            messages = [sample for sample in samples if hasattr(sample, "crc")]
+            self.publishers = tuple({s.sample_info.publication_handle for s in messages})
+            if messages and isinstance(messages[0], LowState_):
+                messages = _by_tick(messages)
+            for message in reversed(messages):
                 if check_sum(message) == message.crc:
                     return message
                 self.broken += 1

@@ -42,14 +42,14 @@ JOINTS: tuple[tuple[str, int], ...] = (
     ("right_elbow", 17), ("left_wrist", 18), ("right_wrist", 19),
 )  # fmt: skip
 RATES = ("mocap_framerate", "mocap_frame_rate", "framerate", "frame_rate", "fps", "dt")
-"""Where a rate is: Hz, and `dt` in seconds."""
+"""Keys that hold a rate in Hz, and `dt`, which holds a time in s."""
 FREE_NUMBERS, MAX_PACKED = 2**21, 2.5
 """Numbers in one array: beyond the first, at most so many for each byte of the file. A motion is
 packed to a byte a number at best; zeros, to a thousandth."""
 MAX_HEIGHT = 30.0
-"""m of the body over the origin, in the median: nobody is there, and 90 is a pelvis in cm."""
+"""Largest median distance of the body from the origin, m; 90 is the height of a pelvis in cm."""
 LEG = (0.1, 5.0)
-"""m from hip to ankle in a skeleton file; 0.8 in a person."""
+"""Shortest and longest leg in a skeleton file, hip to ankle, m; a person has 0.8."""
 
 
 def read_amass(
@@ -114,15 +114,15 @@ def read_amass(
     parents = tuple(parent for _, parent in JOINTS)
     offsets = rest - np.where(np.array(parents)[:, None] < 0, 0.0, rest[list(parents)])
     local_pos = np.tile(offsets, (len(poses), 1, 1))
-    local_pos[:, 0] = trans + rest[0]  # the model moves its origin, from which the pelvis is off
+    local_pos[:, 0] = trans + rest[0]  # `trans` moves the model's origin, not its pelvis
     local_quat = rot.quat_from_axis_angle(poses)
     names = tuple(name for name, _ in JOINTS)
     return PersonMotion(str(path), rate, names, parents, offsets, local_pos, local_quat, up="z")
 
 
 def _rate(path: Path, arrays: dict[str, np.ndarray], fps: float | None) -> float | None:
-    """Hz; None where nothing says it."""
-    found: dict[str, float] = {}
+    """Rate of the file in Hz; None if it has none."""
+    rate_by_key: dict[str, float] = {}
     for key in RATES:
         if key in arrays:
             value = float(arrays[key].reshape(()))
@@ -130,17 +130,18 @@ def _rate(path: Path, arrays: dict[str, np.ndarray], fps: float | None) -> float
                 if not 1e-4 <= value <= 1.0:
                     raise MotionError(f"{path}: dt is {value:g} s, expected 0.0001 to 1.")
                 value = 1.0 / value
-            found[key] = value
+            rate_by_key[key] = value
     if fps is not None:
-        if found:
+        if rate_by_key:
+            key = next(iter(rate_by_key))
             raise MotionError(
-                f"{path}: {next(iter(found))} says the rate ({next(iter(found.values())):g} Hz),"
-                " expected --input-fps only for a file without one."
+                f"{path}: {key} says the rate ({rate_by_key[key]:g} Hz), expected"
+                " --input-fps only for a file without one."
             )
         return fps
-    rates = list(found.values())
+    rates = list(rate_by_key.values())
     if any(not math.isclose(rate, rates[0], rel_tol=1e-3) for rate in rates[1:]):
-        listed = ", ".join(f"{key} {rate:g}" for key, rate in found.items())
+        listed = ", ".join(f"{key} {rate:g}" for key, rate in rate_by_key.items())
         raise MotionError(f"{path}: has several rates ({listed} Hz), expected one.")
     return rates[0] if rates else None
 
@@ -155,7 +156,7 @@ def _check_units(path: Path, poses: np.ndarray, trans: np.ndarray) -> None:
     """
     # The bound keeps squares finite.
     turned = np.linalg.norm(np.clip(poses[:, 1:], -1e6, 1e6), axis=-1).max(axis=1)
-    # A rotation vector has at most half a turn; fits that went round a whole one are rare.
+    # A rotation vector is at most half a turn long; few fits went beyond a whole turn.
     share = float((turned > 2 * math.pi).mean())
     if share > 0.05:
         raise MotionError(
@@ -171,7 +172,7 @@ def _check_units(path: Path, poses: np.ndarray, trans: np.ndarray) -> None:
 
 
 def _rest_pose(path: str | Path) -> np.ndarray:
-    """`[22, 3]`, m."""
+    """Joints of the body at rest, m. `[22, 3]`."""
     value = read_json(path)
     if "joints" not in value:
         raise MotionError(
@@ -205,15 +206,15 @@ def _check(where: str, key: str, shape: tuple[int, ...], dtype: np.dtype) -> Non
     joints = len(JOINTS)
     columns = math.prod(shape[1:])
     if key in RATES:
-        fits, wanted = math.prod(shape) == 1, "one number"
+        fits, expected = math.prod(shape) == 1, "one number"
     elif key in ("trans", "root_orient"):
-        fits, wanted = len(shape) == 2 and columns == 3, "(T, 3)"
+        fits, expected = len(shape) == 2 and columns == 3, "(T, 3)"
     else:
         least = 3 * (joints if key == "poses" else joints - 1)
-        wanted = f"(T, {least} or more), 3 a joint{' with the root' if key == 'poses' else ''}"
+        expected = f"(T, {least} or more), 3 a joint{' with the root' if key == 'poses' else ''}"
         fits = len(shape) == 2 or (len(shape) == 3 and shape[2] == 3)
         fits = fits and columns >= least and columns % 3 == 0
     if dtype.kind not in "fiu" or not fits or (shape and shape[0] > MAX_FRAMES):
         raise MotionError(
-            f"{where}: {key} has type {dtype} and shape {shape}, expected numbers: {wanted}."
+            f"{where}: {key} has type {dtype} and shape {shape}, expected numbers: {expected}."
         )

@@ -10,6 +10,7 @@ which way the skeleton faces are not in the file: `bm_envs/motion/skeletons.py` 
 
 An `End Site` has an offset and no channels. It is no joint of the tree, but a mapping may name it:
 `LeftToe_end` is the one of `LeftToe` (a second is `LeftToe_end2`), and `with_ends` makes it one.
+One file because it reads one format; it is long because a file may be malformed in many ways.
 """
 
 from __future__ import annotations
@@ -39,12 +40,12 @@ MAX_NAME = 100
 """Characters in a joint's name."""
 FREE_JOINT_FRAMES = 2**19
 """Joints times frames, of 56 bytes each. Beyond that many, a file has a value or more for each: a
-short file of joints that have no channels would else take any memory."""
+short file of joints without channels could otherwise take any amount of memory."""
 FREE_RESAMPLED, MAX_RESAMPLED = 2**21, 2.5
-"""The same at another rate: beyond the first, at most so many for each in the file (20 to 50 Hz).
-A frame time of 10 s would else make 500 of one."""
+"""Joints times frames after resampling: beyond the first number, at most the second for each in the
+file (20 to 50 Hz). A frame time of 10 s could otherwise make 500 frames of one."""
 SLOW = 5.0
-"""Hz: less is hardly a motion, and mostly a frame time that was a rate."""
+"""Hz. A lower rate is hardly a motion: mostly somebody wrote the rate as the frame time."""
 MAX_LINE = 65536
 """Characters in a line: 500 joints of six channels with 20 digits."""
 _AXES = {"X": 0, "Y": 1, "Z": 2}

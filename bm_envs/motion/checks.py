@@ -13,8 +13,8 @@ the joints' range. A motion whose cost is large while the same numbers read in a
 a motion of small cost is refused, and the other way is its likely cause. Where no other way is
 better the motion is only strange, and passes.
 
-`RULES` is what is looked at; `docs/motions.md` shows it. The file is long because every refusal
-tells its figure, its likely cause and the way out.
+`RULES` lists what is looked at; `docs/motions.md` shows it. One file because it is the one gate;
+it is long because every refusal says its figure, its likely cause and the way out.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ robots' ranges are off by 0.1 or 0.2; angles in degrees by 30."""
 SPEED_REFUSED = 20.0
 """m/s of the pelvis between two frames: twice the fastest person."""
 SPEED_DOUBTED = 6.5
-"""m/s likewise; LAFAN1, with a sprint in it, has up to 5.6."""
+"""m/s of the pelvis between two frames; LAFAN1, which has a sprint, reaches 5.6."""
 TURN_REFUSED = 60.0
 """rad/s of the pelvis between two frames, ten turns a second; LAFAN1 has up to 11.7."""
 JOINT_SPEED_DOUBTED = 1.1
@@ -128,9 +128,9 @@ class Reading:
     """Another way to read the same numbers."""
 
     says: str
-    """What the numbers then look like."""
+    """What the numbers are in this reading, for a message."""
     flag: str
-    """How `tools/csv_to_npz.py` is told so; empty where it cannot be."""
+    """The flag of `tools/csv_to_npz.py` for this reading; empty where there is none."""
     read: Callable[[Pose], Pose]
     ratio: float = RATIO
 
@@ -244,15 +244,15 @@ def contact(clip: Clip) -> Contact:
     return _contact(points, clip.joint_pos[frames].astype(np.float64), clip.fps)
 
 
-def likely_cause(clip: Clip, found: Contact, quat: QuatOrder) -> Reading | None:
+def likely_cause(clip: Clip, measured: Contact, quat: QuatOrder) -> Reading | None:
     """The reading of the same numbers under which a clip is a far better motion, if there is one.
 
     Args:
         clip: the motion as it was read.
-        found: its `contact`.
+        measured: the clip's `contact`.
         quat: the order in which the file's quaternions were read.
     """
-    if found.cost <= STRANGE:
+    if measured.cost <= STRANGE:
         return None
     frames, _ = _pairs(clip.num_frames)
     pose = Pose(
@@ -276,13 +276,13 @@ def likely_cause(clip: Clip, found: Contact, quat: QuatOrder) -> Reading | None:
         cost = _contact(there, other.joints, clip.fps).cost
         if cost < least:
             best, least = reading, cost
-    if best is None or least > PLAUSIBLE or found.cost <= best.ratio * (least + 1.0):
+    if best is None or least > PLAUSIBLE or measured.cost <= best.ratio * (least + 1.0):
         return None
     return best
 
 
 def fits_better(other: Clip, clip: Clip, quat: QuatOrder) -> bool:
-    """Whether `other`, the same file without a flag that was given, passes and `clip` is no match.
+    """Whether `other`, the same file read without a flag, passes and is much better than `clip`.
 
     A file that needs the flag is refused without it, or costs more.
     """
@@ -300,21 +300,21 @@ def _order_by_range(joints: np.ndarray) -> tuple[str, str, float] | None:
     def excess(angles: np.ndarray) -> float:
         return float(np.maximum(low - angles, angles - high).max())
 
-    found = excess(joints)
-    if found > ORDER_EXCESS:
+    actual = excess(joints)
+    if actual > ORDER_EXCESS:
         for columns, says, flag in (
             (_FROM_ISAAC, "Isaac Lab's (breadth-first) order", "--input-order isaac"),
             (np.arange(g1.NUM_JOINTS)[::-1], "the reverse order", "--joints NAME,NAME,..."),
         ):
             if excess(joints[:, columns]) <= feasibility.JOINT_EXCESS:
-                return says, flag, found
+                return says, flag, actual
     return None
 
 
 def check(
     clip: Clip, where: str, *, quat: QuatOrder = "wxyz", is_start: bool = True
 ) -> Clip:  # fmt: skip
-    """Refuse a clip that is not what it says, warn of one that is doubtful; else return it.
+    """Refuse a clip that is not what it says and warn of a doubtful one; returns the clip.
 
     Args:
         clip: the motion as it was read.
@@ -363,9 +363,9 @@ def check_start(clip: Clip, where: str) -> Clip:
 def refusal(clip: Clip, quat: QuatOrder = "wxyz") -> str | None:
     """Why a clip is refused, as the end of a sentence; None where it is not."""
     convert = "convert it by tools/csv_to_npz.py with"
-    found = contact(clip)
+    measured = contact(clip)
     joints = clip.joint_pos.astype(np.float64)
-    if found.excess > EXCESS_REFUSED:
+    if measured.excess > EXCESS_REFUSED:
         small = _contact_of_degrees(joints)
         largest = float(np.abs(joints).max())
         if small <= 0.1 and largest > 2 * np.pi:
@@ -375,7 +375,7 @@ def refusal(clip: Clip, quat: QuatOrder = "wxyz") -> str | None:
             )
     speed = feasibility.root_speed(clip)
     height = float(np.median(clip.body_pos_w[:, 0, 2]))
-    if found.low > HIGH_REFUSED:
+    if measured.low > HIGH_REFUSED:
         for unit, size in (("cm", 100.0), ("mm", 1000.0)):
             # A pelvis is 0.05 m (lying) to 1.5 m (in the air) high.
             if 0.05 < height / size < 1.5:
@@ -398,16 +398,16 @@ def refusal(clip: Clip, quat: QuatOrder = "wxyz") -> str | None:
             f" is {turn[flip]:.3g} rad/s, expected at most {TURN_REFUSED:g}; cut it there"
             " (NAME[START:END], or --frame-range of tools/csv_to_npz.py)."
         )
-    if found.middle < -SUNK_REFUSED and not np.any(np.abs(clip.body_pos_w[:, 0, 2]) > 1e-6):
+    if measured.middle < -SUNK_REFUSED and not np.any(np.abs(clip.body_pos_w[:, 0, 2]) > 1e-6):
         return (
-            f"the root's height is 0 in all frames, and so the robot is {-found.middle:.2f} m under"
-            f" the floor (z = 0) in half of them, expected less than {SUNK_REFUSED:g}; {convert}"
-            " --ground auto."
+            "the root's height is 0 in all frames, and so the robot is "
+            f"{-measured.middle:.2f} m under the floor (z = 0) in half of them, expected less than"
+            f" {SUNK_REFUSED:g}; {convert} --ground auto."
         )
-    if reading := likely_cause(clip, found, quat):
+    if reading := likely_cause(clip, measured, quat):
         return (
-            f"{reading.says}: as it is, the robot's lowest point moves at {found.slip:.2f} m/s and"
-            f" is {found.low:.2f} m over the floor; "
+            f"{reading.says}: as it is, the robot's lowest point moves at {measured.slip:.2f} m/s "
+            f"and is {measured.low:.2f} m over the floor; "
             + (f"{convert} {reading.flag}." if reading.flag else "mend the file.")
         )
     if order := _order_by_range(joints):
@@ -415,22 +415,22 @@ def refusal(clip: Clip, quat: QuatOrder = "wxyz") -> str | None:
             f"a joint is {order[2]:.2f} rad beyond its range, and none would be if the joints were"
             f" in {order[0]}; {convert} {order[1]}."
         )
-    if found.excess > EXCESS_REFUSED:
+    if measured.excess > EXCESS_REFUSED:
         excess = np.maximum(g1.JOINT_RANGE[:, 0] - joints, joints - g1.JOINT_RANGE[:, 1]).mean(0)
         worst = int(excess.argmax())
         return (
-            f"joints are {found.excess:.2f} rad beyond their range on average"
+            f"joints are {measured.excess:.2f} rad beyond their range on average"
             f" ('{g1.JOINT_NAMES[worst]}' the most), expected at most {EXCESS_REFUSED:g}: another"
             f" joint order, unit or robot; {convert} --input-order, --joints or --angles."
         )
-    if found.low > HIGH_REFUSED:
+    if measured.low > HIGH_REFUSED:
         return (
-            f"the robot is {found.low:.3g} m over the floor (z = 0) all clip long, expected under"
-            f" {HIGH_REFUSED:g}; {convert} --units or --ground."
+            f"the robot is {measured.low:.3g} m over the floor (z = 0) all clip long, expected"
+            f" under {HIGH_REFUSED:g}; {convert} --units or --ground."
         )
-    if found.middle < -SUNK_REFUSED:
+    if measured.middle < -SUNK_REFUSED:
         return (
-            f"the robot is {-found.middle:.2f} m under the floor (z = 0) in half of the frames,"
+            f"the robot is {-measured.middle:.2f} m under the floor (z = 0) in half of the frames,"
             f" expected less than {SUNK_REFUSED:g}; {convert} --ground auto."
         )
     return None
@@ -445,16 +445,16 @@ def _contact_of_degrees(joints: np.ndarray) -> float:
 
 def doubtful(clip: Clip, *, is_start: bool = True) -> list[str]:
     """What is doubtful in a clip, each with its figure; parts of one sentence."""
-    found = contact(clip)
+    measured = contact(clip)
     says = []
-    if found.low > feasibility.CLEARANCE:
+    if measured.low > feasibility.CLEARANCE:
         says.append(
-            f"the feet and all else are {found.low:.3f} m or more over the floor in nine of ten"
+            f"the feet and all else are {measured.low:.3f} m or more over the floor in nine of ten"
             " frames (tools/csv_to_npz.py --ground auto puts them on it)"
         )
-    elif found.low < -SUNK:
+    elif measured.low < -SUNK:
         says.append(
-            f"feet or other parts are {-found.low:.3f} m or more under the floor in one of ten"
+            f"feet or other parts are {-measured.low:.3f} m or more under the floor in one of ten"
             " frames (tools/csv_to_npz.py --ground auto puts them on it)"
         )
     if is_start and (start := describe_start(clip)):

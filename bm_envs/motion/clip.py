@@ -4,7 +4,8 @@ The NPZ holds the keys, shapes and types of whole_body_tracking's motion files (
 `joint_pos`, `joint_vel`, `body_pos_w`, `body_quat_w`, `body_lin_vel_w`, `body_ang_vel_w`), so its
 tools and mjlab's read it, and adds what those files leave out: `joint_names`, `body_names`,
 `foot_contact [T, 2]`, `velocity_point`, `name`, `source`, `licence`.
-Source: `whole_body_tracking : scripts/csv_to_npz.py`.
+Source: `whole_body_tracking : scripts/csv_to_npz.py`. One file because a clip's arrays and the keys
+of its file are one table (`ARRAY_SHAPES`).
 
 Order. A file of Isaac Lab is breadth first, one of MuJoCo depth first, and without names no key
 says which. So values are mapped to the project's order by the names in the file, or, without names,
@@ -46,18 +47,19 @@ ARRAY_SHAPES: dict[str, tuple[int, ...]] = {
 """Float arrays of a clip and their shape behind the frame axis."""
 
 MAX_FRAMES = 500_000
-"""Longest clip taken, 2.8 h at 50 Hz: a damaged or hostile header must not claim the memory."""
+"""Most frames of a clip, 2.8 h at 50 Hz: a damaged or hostile header must not claim the memory."""
 
 KINEMATICS_TOLERANCE = 0.01
 """Largest distance (m) of a stored link position from forward kinematics. float32 costs 1e-6 m and
 files of whole_body_tracking agree to 1e-6 m; a wrong order is off by 1 m in the zero pose."""
 
 CONTACT_HEIGHT = 0.03
-"""m. Retargeted clips stand up to 8 mm (LAFAN1) or 30 mm (g1-moves) off the floor."""
+"""Height of a sole that counts as contact, m. Retargeted clips stand up to 8 mm (LAFAN1) or 30 mm
+(g1-moves) off the floor."""
 CONTACT_SPEED = 0.5
-"""m/s of the lowest sole point. In LAFAN1 `walk1` it is mostly under 0.2 for a planted foot and
-above 0.7 for a swinging one; between them the value hardly matters (in contact: 0.70 of the frames
-at 0.3 m/s, 0.76 at 0.8)."""
+"""Speed of the lowest sole point that counts as contact, m/s. In LAFAN1 `walk1` it is mostly under
+0.2 for a planted foot and above 0.7 for a swinging one; between them the value hardly matters (in
+contact: 0.70 of the frames at 0.3 m/s, 0.76 at 0.8)."""
 
 VELOCITY_POINT = "link_origin"
 _NAME_KEYS = {"joint_names": g1.JOINT_NAMES, "body_names": g1.BODY_NAMES}
@@ -79,19 +81,19 @@ class Clip:
     fps: float
     """Frames per second."""
     joint_pos: np.ndarray
-    """`[T, 29]`, rad."""
+    """`[T, 29]`, joint angles, rad."""
     joint_vel: np.ndarray
-    """`[T, 29]`, rad/s."""
+    """`[T, 29]`, joint velocities, rad/s."""
     body_pos_w: np.ndarray
-    """`[T, 30, 3]`, world, m, link origins."""
+    """`[T, 30, 3]`, positions of the link origins, world, m."""
     body_quat_w: np.ndarray
-    """`[T, 30, 4]`, w x y z."""
+    """`[T, 30, 4]`, orientations of the links, world, w x y z."""
     body_lin_vel_w: np.ndarray
-    """`[T, 30, 3]`, world, m/s, of link origins."""
+    """`[T, 30, 3]`, velocities of the link origins, world axes, m/s."""
     body_ang_vel_w: np.ndarray
-    """`[T, 30, 3]`, world axes, rad/s."""
+    """`[T, 30, 3]`, angular velocities of the links, world axes, rad/s."""
     foot_contact: np.ndarray
-    """`[T, 2]` bool: left, right."""
+    """`[T, 2]` bool: whether the left and the right foot stand."""
     source: str
     licence: str
 
@@ -266,10 +268,10 @@ def load_npz(
     if order is not None:
         _check_order(where, order)
     members = _read_members(path)
-    told = rate_entries(members)
-    members = {key: value for key, value in members.items() if key not in told}
+    rates = rate_entries(members)
+    members = {key: value for key, value in members.items() if key not in rates}
     missing = [key for key in ARRAY_SHAPES if key not in members]
-    missing = missing if told else ["fps", *missing]
+    missing = missing if rates else ["fps", *missing]
     if missing:
         raise MotionError(
             f"{where}: lacks {', '.join(missing)}; expected the keys"
@@ -280,7 +282,7 @@ def load_npz(
         raise MotionError(
             f"{where}: velocity_point is {texts['velocity_point']!r}, expected '{VELOCITY_POINT}'."
         )
-    fps = rate_of(where, told, None)
+    fps = rate_of(where, rates, None)
     names = {key: members.pop(key, None) for key in _NAME_KEYS}
     contact_given = "foot_contact" in members
     members.setdefault("foot_contact", np.zeros((len(members["joint_pos"]), 2), bool))
@@ -380,20 +382,22 @@ def _order_of(
     arrays: dict[str, np.ndarray],
 ) -> tuple[np.ndarray, np.ndarray]:
     """Maps from the file's joint and body order to the project's, checked by forward kinematics."""
-    given = [key for key, value in names.items() if value is not None]
-    if len(given) == 1:
-        (absent,) = set(_NAME_KEYS) - set(given)
-        raise MotionError(f"{where}: holds {given[0]} but not {absent}, expected both or neither.")
-    if given:
+    present = [key for key, value in names.items() if value is not None]
+    if len(present) == 1:
+        (absent,) = set(_NAME_KEYS) - set(present)
+        raise MotionError(
+            f"{where}: holds {present[0]} but not {absent}, expected both or neither."
+        )
+    if present:
         maps = []
         for key, known in _NAME_KEYS.items():
-            found = [str(name) for name in names[key]]  # type: ignore[union-attr]
-            if sorted(found) != sorted(known):
-                lacking = sorted(set(known) - set(found))[0]
+            listed = [str(name) for name in names[key]]  # type: ignore[union-attr]
+            if sorted(listed) != sorted(known):
+                lacking = sorted(set(known) - set(listed))[0]
                 raise MotionError(
                     f"{where}: {key} lacks {lacking!r}, expected robot g1's {len(known)} names."
                 )
-            maps.append(g1.order_map(found, known))
+            maps.append(g1.order_map(listed, known))
         error, body, frame = _kinematics_error(arrays, *maps)
         if error > KINEMATICS_TOLERANCE:
             raise MotionError(
@@ -440,7 +444,7 @@ def _order_of(
 def _other_quats(
     choices: dict[g1.Order, tuple[np.ndarray, np.ndarray]], arrays: dict[str, np.ndarray]
 ) -> str:
-    """Whether the root's quaternions fit if they are taken for x y z w; the end of a sentence."""
+    """The end of a sentence that says whether the root's quaternions fit as x y z w, or nothing."""
     turned = arrays | {"body_quat_w": arrays["body_quat_w"][..., [3, 0, 1, 2]]}
     if min(_kinematics_error(turned, *maps)[0] for maps in choices.values()) > KINEMATICS_TOLERANCE:
         return ""
@@ -453,7 +457,7 @@ def _other_quats(
 def _kinematics_error(
     arrays: dict[str, np.ndarray], joint_map: np.ndarray, body_map: np.ndarray
 ) -> tuple[float, str, int]:
-    """Largest distance (m) of a link from forward kinematics in 64 frames; the link, the frame."""
+    """Largest distance (m) of a link from forward kinematics in 64 frames, its link and frame."""
     frames = np.unique(np.linspace(0, len(arrays["joint_pos"]) - 1, 64).astype(int))
     body_pos = arrays["body_pos_w"][frames][:, body_map]
     expected = kinematics.link_poses(
@@ -467,7 +471,7 @@ def _kinematics_error(
 
 
 def read_head(path: Path) -> tuple[float, int, str, str] | None:
-    """Rate, frames, source and licence of a motion file, for lists; None where it is none."""
+    """Rate, frames, source and licence of a motion file, for lists; None if it is no motion."""
     try:
         members = npz.read_arrays(path, ("fps", "joint_pos", "source", "licence"), _check_member)
     except MotionError:
@@ -530,7 +534,7 @@ def _numbers(where: str, key: str, value: Any, per_frame: tuple[int, ...]) -> np
         raise MotionError(f"{where}: {key} has type {value.dtype}, expected numbers.")
     _check_shape(where, key, value.shape, per_frame)
     value = value.astype(np.float64)
-    # float32's range and not float64's, because that is what a clip keeps.
+    # The range is that of float32, in which a clip keeps its values.
     bad = ~(np.abs(value) <= np.finfo(np.float32).max).all(axis=tuple(range(1, value.ndim)))
     if bad.any():
         raise MotionError(

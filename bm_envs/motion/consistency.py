@@ -1,4 +1,4 @@
-"""What a motion file says twice must agree: links with joints, velocities with positions.
+"""Check that a motion file agrees with itself: links with joints, velocities with positions.
 
 An NPZ holds poses and velocities of all links beside the joint angles they follow from. A tracker
 takes the velocities for its reference, so a file with those of another joint order throws the robot
@@ -19,10 +19,10 @@ from bm_envs.errors import MotionError, MotionWarning
 from bm_envs.robots import g1, kinematics
 
 SAMPLES = 64
-"""Frames compared, spread over the clip."""
+"""Number of frames that are compared, spread over the clip."""
 ANGLE = 0.05
-"""rad between a link's rotation and forward kinematics. Rounding to float32 and to six digits costs
-0.001; another joint order or quaternion order is off by 0.3 or more."""
+"""Largest angle, rad, between a link's rotation and forward kinematics. Rounding to float32 and to
+six digits costs 0.001; another joint order or quaternion order is off by 0.3 or more."""
 UNLIKE = 0.7
 """Share of the energy (sum of squares) by which velocities may differ from differences of
 positions. One-sided differences of LAFAN1 differ by 0.2 at most; velocities of zero by 1, of other
@@ -30,11 +30,11 @@ joints by about 2, of the opposite sign by 4."""
 SLOPE = (0.75, 1.33)
 """Velocities over differences of positions, by regression: 30 instead of 50 Hz makes it 0.6."""
 MOVING = {"joint": 0.1, "linear": 0.1, "angular": 0.2}
-"""rad/s, m/s, rad/s: root mean square under which a joint or link counts as still."""
+"""Root mean square under which a joint (rad/s) or link (m/s, rad/s) counts as still."""
 FLOOR = {"joint": 0.3, "linear": 0.15, "angular": 0.3}
-"""The same units: velocities that were measured shake by so much, however slow the joint is."""
+"""Measured velocities shake by so much, however slow the joint or link is; in the same units."""
 STILL = {"joint": 1.0, "linear": 0.5, "angular": 1.0}
-"""What the velocities of something still may be."""
+"""Largest velocities of a joint or link that is still; in the same units."""
 
 
 def check_tracking(
@@ -68,7 +68,7 @@ def check_tracking(
         pos[frames, 0], quat[frames, 0], joints[frames], lin[frames, 0], ang[frames, 0],
         joint_vel[frames],
     )  # fmt: skip
-    # q and -q are one rotation.
+    # q and -q are the same rotation.
     cosine = np.abs((links.quat * quat[frames]).sum(axis=-1)).clip(max=1.0)
     sine = np.sqrt(1.0 - cosine**2)
     angle = 2.0 * np.arctan2(sine, cosine)
@@ -83,15 +83,15 @@ def check_tracking(
     center = np.array([body.inertial_pos for body in g1.BODIES])
     arm = rot.quat_rotate(links.quat, np.broadcast_to(center, links.pos.shape))
     of_center = links.lin_vel + rot.cross(links.ang_vel, arm)
-    for key, kind, given, ways in (
+    for key, kind, actual, ways in (
         ("body_lin_vel_w", "linear", lin[frames], (links.lin_vel, of_center)),
         ("body_ang_vel_w", "angular", ang[frames], (links.ang_vel,)),
     ):
-        off = np.min([((given - way) ** 2).sum(-1).mean(0) for way in ways], axis=0)
+        off = np.min([((actual - way) ** 2).sum(-1).mean(0) for way in ways], axis=0)
         size = np.max([(way**2).sum(-1).mean(0) for way in ways], axis=0)
         unlike = np.sqrt(off) / np.maximum(np.sqrt(UNLIKE * size), STILL[kind])
         worst = int(unlike.argmax())
-        slope = _slope(ways[0], given)
+        slope = _slope(ways[0], actual)
         if size.max() > MOVING[kind] ** 2 and not SLOPE[0] <= slope <= SLOPE[1]:
             raise MotionError(
                 f"{where}: {key} is {slope:.2f} times what the root's and the joints' velocities"
@@ -115,10 +115,10 @@ def check_joint_vel(
     if len(joint_pos) < 3:
         return
     truth = np.gradient(joint_pos, 1.0 / fps, axis=0)
-    found = _unlike(truth, joint_vel, "joint")
-    if found is None:
+    unlike = _unlike(truth, joint_vel, "joint")
+    if unlike is None:
         return
-    worst, share = found
+    worst, share = unlike
     raise MotionError(
         f"{where}: joint_vel contradicts joint_pos: {_describe(truth, joint_vel, share)}, and the"
         f" most for '{names[worst]}'; {_REBUILD}."
@@ -134,22 +134,22 @@ def _check_root(
     truth = np.gradient(pos, 1.0 / fps, axis=0)
     turn = rot.quat_to_rotvec(rot.quat_mul(quat[2:], rot.quat_conj(quat[:-2]))) * fps / 2.0
     turn = np.concatenate([turn[:1], turn, turn[-1:]])
-    for key, kind, expected, given in (
+    for key, kind, expected, actual in (
         ("body_lin_vel_w", "linear", truth, lin), ("body_ang_vel_w", "angular", turn, ang)
     ):  # fmt: skip
-        # As one column: the axes of a vector are small or large together.
-        found = _unlike(expected.reshape(-1, 1), given.reshape(-1, 1), kind)
-        if found is not None:
+        # All axes go into one column: those of a vector are small or large together.
+        unlike = _unlike(expected.reshape(-1, 1), actual.reshape(-1, 1), kind)
+        if unlike is not None:
             raise MotionError(
                 f"{where}: {key} of '{g1.ROOT_BODY}' contradicts its poses:"
-                f" {_describe(expected, given, found[1])}; {_REBUILD}."
+                f" {_describe(expected, actual, unlike[1])}; {_REBUILD}."
             )
 
 
-def _unlike(truth: np.ndarray, given: np.ndarray, kind: str) -> tuple[int, float] | None:
-    """The column of `[T, C]` velocities that is most unlike the truth, and how; None: none is."""
+def _unlike(truth: np.ndarray, actual: np.ndarray, kind: str) -> tuple[int, float] | None:
+    """The column of `[T, C]` velocities that is most unlike the truth, and how much; or None."""
     size = (truth**2).mean(axis=0)
-    off = ((given - truth) ** 2).mean(axis=0)
+    off = ((actual - truth) ** 2).mean(axis=0)
     is_moving = size > MOVING[kind] ** 2
     share = np.where(is_moving, off / np.maximum(size, 1e-12), 0.0)
     all_share = off[is_moving].sum() / max(size[is_moving].sum(), 1e-12)
@@ -161,14 +161,14 @@ def _unlike(truth: np.ndarray, given: np.ndarray, kind: str) -> tuple[int, float
         return int(share.argmax()), float(share.max())
     if still.max() > 1.0:
         return int(still.argmax()), float(still.max())
-    slope = _slope(truth, given)
+    slope = _slope(truth, actual)
     if is_moving.any() and not SLOPE[0] <= slope <= SLOPE[1]:
         return int(share.argmax()), float(share.max())
     return None
 
 
 def _rate_factor(joint_pos: np.ndarray, joint_vel: np.ndarray, fps: float) -> float:
-    """How many times its rate the velocities of a motion are made for; 1 where that is not why."""
+    """For which multiple of its rate a motion's velocities were made; 1 if the rate is not why."""
     if len(joint_pos) < 3:
         return 1.0
     truth = np.gradient(joint_pos, 1.0 / fps, axis=0)
@@ -178,20 +178,20 @@ def _rate_factor(joint_pos: np.ndarray, joint_vel: np.ndarray, fps: float) -> fl
     return slope if alike > 0.95 and not SLOPE[0] <= slope <= SLOPE[1] else 1.0
 
 
-def _slope(truth: np.ndarray, given: np.ndarray) -> float:
+def _slope(truth: np.ndarray, actual: np.ndarray) -> float:
     """Velocities over differences of positions, all columns together."""
-    return float((truth * given).sum() / max(1e-12, (truth**2).sum()))
+    return float((truth * actual).sum() / max(1e-12, (truth**2).sum()))
 
 
-def _describe(truth: np.ndarray, given: np.ndarray, share: float) -> str:
-    """What is wrong with velocities, with its figure."""
-    if not given.any():
+def _describe(truth: np.ndarray, actual: np.ndarray, share: float) -> str:
+    """What is wrong with velocities, in words and with a figure."""
+    if not actual.any():
         return "it is 0 throughout"
-    slope = _slope(truth, given)
+    slope = _slope(truth, actual)
     if share <= UNLIKE and not SLOPE[0] <= slope <= SLOPE[1]:
         return f"it is {slope:.2f} times the differences of positions, as of another rate"
     size = float(np.sqrt((truth**2).mean()))
-    off = float(np.sqrt(((given - truth) ** 2).mean()))
+    off = float(np.sqrt(((actual - truth) ** 2).mean()))
     return (
         f"it is {off:.2f} off (root mean square) where differences of positions are {size:.2f}, as"
         " of another order"
@@ -216,9 +216,9 @@ def check_links(
     known = [name for name in g1.BODY_NAMES if name in bodies]
     if g1.ROOT_BODY not in known:
         raise MotionError(f"{where}: body_names lacks '{g1.ROOT_BODY}'.")
-    given = body_pos[frames][:, [list(bodies).index(name) for name in known]]
+    actual = body_pos[frames][:, [list(bodies).index(name) for name in known]]
     distance = np.linalg.norm(
-        given - expected[:, [g1.BODY_NAMES.index(name) for name in known]], axis=-1
+        actual - expected[:, [g1.BODY_NAMES.index(name) for name in known]], axis=-1
     )
     if not np.isfinite(distance).all() or distance.max() > tolerance:
         frame, body = np.unravel_index(np.nan_to_num(distance, nan=np.inf).argmax(), distance.shape)

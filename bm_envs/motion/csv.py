@@ -74,7 +74,7 @@ def read_csv(
 def rows_of_range(
     where: str, rows: np.ndarray, frame_range: tuple[int, int] | None
 ) -> np.ndarray:  # fmt: skip
-    """The rows from the first to the last, counted from 1, both included; all for None."""
+    """The rows from a first to a last one, counted from 1, both included; None: all rows."""
     if frame_range is None:
         return rows
     first, last = frame_range
@@ -87,7 +87,7 @@ def rows_of_range(
 
 
 def check_rates(where: str, input_fps: float, output_fps: float) -> None:
-    """Refuse rates that are no positive numbers."""
+    """Refuse rates that are not positive numbers."""
     for key, fps in (("input_fps", input_fps), ("output_fps", output_fps)):
         if not (math.isfinite(fps) and fps > 0):
             raise MotionError(f"{where}: {key} is {fps}, expected a positive number.")
@@ -133,7 +133,7 @@ def clip_from_rows(
 
 
 def count_frames(path: Path) -> int | None:
-    """Rows of a CSV whose first is a motion's, for lists; None where it is none."""
+    """Number of rows of a CSV, for lists; None if its first row is not of a motion."""
     try:
         with path.open("rb") as stream:
             first = stream.readline(MAX_LINE)
@@ -154,7 +154,7 @@ def read_rows(path: Path, joints: int = g1.NUM_JOINTS) -> np.ndarray:
     rows: list[list[float]] = []
     blank = 0
     try:
-        # `newline` and `readline(limit)`: a line of a gigabyte is refused and not read.
+        # With `newline` and `readline(limit)` a line of a gigabyte is refused and not read.
         with path.open(encoding="utf-8-sig", newline="\n") as stream:
             for number in range(1, MAX_FRAMES + 2):
                 line = stream.readline(MAX_LINE)
@@ -205,8 +205,8 @@ def _parse(where: str, line: str, joints: int) -> list[float]:
             )
     numbers = [value for value in values if value is not None]
     length = math.hypot(*numbers[3:7])
-    # The published files are within 1e-6. Another length means other columns, as a frame number in
-    # front of the row gives.
+    # The published files are within 1e-6. Another length means that the columns are others, for
+    # example after a frame number at the row's start.
     if not 0.9 <= length <= 1.1:
         raise MotionError(
             f"{where} has a root quaternion (columns 4 to 7) of length {length:.3g}, expected 1."
@@ -215,22 +215,22 @@ def _parse(where: str, line: str, joints: int) -> list[float]:
 
 
 def _number(field: str) -> float | None:
-    """The field as a number; None where it is none, as `1_000`, which Python would read."""
+    """The field as a number; None if it is none, such as `1_000`, which Python alone would read."""
     try:
         return None if "_" in field else float(field)
     except ValueError:
         return None
 
 
-def _advice(line: str, found: int, columns: int) -> str:
-    """What may have happened to a row of another length; the end of a sentence."""
+def _advice(line: str, count: int, columns: int) -> str:
+    """The end of a sentence: what may have happened to a row of another length."""
     for separator, name in ((";", "semicolons"), ("\t", "tabs"), (" ", "spaces")):
         parts = len(line.split(None if separator == " " else separator))
-        if found == 1 and parts >= columns:
+        if count == 1 and parts >= columns:
             return f"; {name} are in the place of commas: replace them"
-    if found == columns + 1:
+    if count == columns + 1:
         return "; if the first column counts frames or seconds, delete it"
-    if found == 30 and columns == 36:
+    if count == 30 and columns == 36:
         return (
             "; 30 columns are a robot of 23 joints: say which ones by --joints of"
             " tools/csv_to_npz.py"

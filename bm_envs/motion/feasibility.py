@@ -1,4 +1,4 @@
-"""What in a reference motion no robot can follow.
+"""Find what no robot can follow in a reference motion.
 
 Retargeting moves a person's motion onto the robot frame by frame and asks neither for its joints
 nor for the floor. A tracker pays for such frames, or fails at them, whatever it learns; so a clip
@@ -21,15 +21,15 @@ JOINT_EXCESS = 0.05  # rad beyond a joint's range
 FOOT_DEPTH = 0.03  # m of a sole under the floor; standing clips are off by up to 8 mm (LAFAN1)
 LINK_DEPTH = 0.0  # m of a link's origin under the floor; the link around it is thicker than that
 ROOT_SPEED = 10.0  # m/s from one frame to the next; a person sprints at 10, the robot is smaller
-ROOT_TURN = 20.0  # rad/s likewise; a somersault has 10
+ROOT_TURN = 20.0  # rad/s from one frame to the next; a somersault has 10
 FLIGHT_HEIGHT = 0.12  # m, everything higher than that is off the floor
 FLIGHT_S = 0.9  # s; a jump of 1 m, more than any person's, takes that long
 
 CLEARANCE = 0.05  # m over the floor in nine of ten frames; public clips have up to 0.015
-SUNK = 0.05  # m under it in one of ten frames; LAFAN1's lying clips have up to 0.03
+SUNK = 0.05  # m under the floor in one of ten frames; LAFAN1's lying clips have up to 0.03
 START_SPEED = 2.0  # m/s of the pelvis in the first two steps
-START_JOINT_SPEED = 12.0  # rad/s of a joint likewise; public clips start with up to 7
-START_RATIO = 3.0  # times the median of the half second behind them: a cut may start in a run
+START_JOINT_SPEED = 12.0  # rad/s of a joint in the first two steps; public clips reach 7
+START_RATIO = 3.0  # times the median of the half second after them: a cut may start in a run
 START_STEPS, START_S = 2, 0.5
 
 FLAGS = ("joint limits", "joint speed", "feet under the floor", "link under the floor", "jump",
@@ -43,12 +43,13 @@ class Feasibility:
     joint_excess_rad: float
     """Largest angle beyond a joint's range; 0 within it."""
     joint_excess_joint: str
-    """The joint of that angle, or of the least room."""
+    """The joint of that angle, or the one that is nearest to its limit."""
     joint_excess_share: float
     """Share of frames with a joint beyond its range."""
     joint_speed_ratio: float
     """Largest joint speed between two frames over the joint's limit."""
     joint_speed_joint: str
+    """The joint of that speed."""
     joint_speed_share: float
     """Share of steps in which a joint is faster than its limit."""
     foot_depth_m: float
@@ -56,8 +57,9 @@ class Feasibility:
     foot_depth_share: float
     """Share of frames with a sole deeper than 1 cm."""
     link_depth_m: float
-    """Deepest origin of a link, likewise."""
+    """Deepest that a link's origin gets under the floor; negative: it never does."""
     link_depth_link: str
+    """The link of that origin."""
     root_speed_m_s: float
     """Largest speed of the pelvis between two frames."""
     root_turn_rad_s: float
@@ -68,7 +70,7 @@ class Feasibility:
     """Which bounds are exceeded, each with the second of the worst frame."""
 
     def row(self) -> dict[str, Any]:
-        """As a result file has it."""
+        """The figures as a row of a result file."""
         figures = {name: getattr(self, name) for name in self.__dataclass_fields__}
         return figures | {"flags": list(self.flags), "worst_s": dict(self.flags)}
 
@@ -91,7 +93,7 @@ def examine(clip: Clip) -> Feasibility:
     floating, landed = _longest(lowest_point > FLIGHT_HEIGHT, dt)
     clearance = np.percentile(lowest_point, 10)
 
-    found = Feasibility(
+    result = Feasibility(
         joint_excess_rad=max(0.0, float(excess.max())),
         joint_excess_joint=g1.JOINT_NAMES[joint],
         joint_excess_share=float((excess > 1e-6).any(axis=1).mean()),
@@ -108,12 +110,12 @@ def examine(clip: Clip) -> Feasibility:
         flags={},
     )
     worst = {
-        "joint limits": (found.joint_excess_rad > JOINT_EXCESS, frame),
-        "joint speed": (found.joint_speed_ratio > 1, step),
-        "feet under the floor": (found.foot_depth_m > FOOT_DEPTH, _largest(-soles)[0]),
-        "link under the floor": (found.link_depth_m > LINK_DEPTH, lowest),
+        "joint limits": (result.joint_excess_rad > JOINT_EXCESS, frame),
+        "joint speed": (result.joint_speed_ratio > 1, step),
+        "feet under the floor": (result.foot_depth_m > FOOT_DEPTH, _largest(-soles)[0]),
+        "link under the floor": (result.link_depth_m > LINK_DEPTH, lowest),
         "jump": (
-            found.root_speed_m_s > ROOT_SPEED or found.root_turn_rad_s > ROOT_TURN,
+            result.root_speed_m_s > ROOT_SPEED or result.root_turn_rad_s > ROOT_TURN,
             int(np.maximum(speed / ROOT_SPEED, turn / ROOT_TURN).argmax()),
         ),
         "floating": (floating > FLIGHT_S, landed),
@@ -121,8 +123,8 @@ def examine(clip: Clip) -> Feasibility:
         "jump at the start": (bool(describe_start(clip)), 0),
     }
     assert tuple(worst) == FLAGS
-    found.flags.update({name: round(at * dt, 3) for name, (bad, at) in worst.items() if bad})
-    return found
+    result.flags.update({name: round(at * dt, 3) for name, (bad, at) in worst.items() if bad})
+    return result
 
 
 def joint_excess(clip: Clip) -> np.ndarray:
@@ -152,7 +154,7 @@ def root_turn(clip: Clip) -> np.ndarray:
 
 
 def describe_start(clip: Clip) -> str:
-    """Whether the first rows jump, which throws a robot that starts there: a phrase, or empty."""
+    """A phrase if the first rows jump, which would throw a robot that starts there; or nothing."""
     head = min(clip.num_frames, 1 + START_STEPS + max(1, round(START_S * clip.fps)))
     root = clip.body_pos_w[:head, 0].astype(np.float64)
     joints = clip.joint_pos[:head].astype(np.float64)

@@ -28,61 +28,64 @@ class Fidelity:
     """Figures of one clip."""
 
     limit_excess_rad: float
-    """Largest angle of a joint beyond its range; 0 is a must."""
+    """Largest angle of a joint beyond its range; it must be 0."""
     foot_contact_share: float
     """Share of feet and frames that stand."""
     foot_slide_m_s: float
     """Mean horizontal speed of the lowest point of a sole while the foot stands."""
     foot_slide_worst_m_s: float
-    """95 % of the same are slower."""
+    """95th percentile of that speed."""
     penetration_m: float
     """Deepest point of a sole under the floor; 0: never under it."""
     arm_direction_deg: float
     """Mean angle between the robot's and the person's line from shoulder to wrist, the person's
     with the robot's lengths."""
     arm_direction_worst_deg: float
-    """95 % of the frames are better."""
+    """95th percentile of that angle over the frames."""
     leg_direction_deg: float
-    """Likewise from hip to ankle."""
+    """Mean angle between the robot's and the person's line from hip to ankle, likewise scaled."""
     leg_direction_worst_deg: float
+    """95th percentile of that angle over the frames."""
 
     def row(self) -> dict[str, Any]:
         return asdict(self)
 
     def warnings(self) -> list[str]:
         """A sentence for each bound that is exceeded."""
-        found = []
+        doubts = []
         if self.limit_excess_rad > 0:
-            found.append(f"A joint is {self.limit_excess_rad:.3f} rad beyond its range.")
+            doubts.append(f"A joint is {self.limit_excess_rad:.3f} rad beyond its range.")
         if self.foot_contact_share == 0.0:
-            found.append(
+            doubts.append(
                 "No foot stands on the floor in any frame: the person lies or hangs, or the up axis"
                 " or the rate is not what was found."
             )
         if self.foot_slide_m_s > SLIDE:
-            found.append(f"Standing feet slide at {self.foot_slide_m_s:.3f} m/s, over {SLIDE} m/s.")
+            doubts.append(
+                f"Standing feet slide at {self.foot_slide_m_s:.3f} m/s, over {SLIDE} m/s."
+            )
         if self.penetration_m > PENETRATION:
-            found.append(
+            doubts.append(
                 f"A sole is {1000 * self.penetration_m:.0f} mm under the floor, over"
                 f" {1000 * PENETRATION:.0f} mm."
             )
         for limb, angle in (("Arms", self.arm_direction_deg), ("Legs", self.leg_direction_deg)):
             if angle > DIRECTION:
-                found.append(
+                doubts.append(
                     f"{limb} are {angle:.1f} degrees off the person's, over {DIRECTION:g}."
                 )
-        return found
+        return doubts
 
 
-def measure(clip: Clip, wanted: Targets) -> Fidelity:
+def measure(clip: Clip, targets: Targets) -> Fidelity:
     """Compare a clip with what it was solved for."""
     joints = clip.joint_pos.astype(np.float64)
     low, high = g1.JOINT_RANGE.T
     # A joint stored on its limit is within it: float32 rounds by less than 1e-6 rad.
     excess = float(np.maximum(low - joints, joints - high).max())
     slide = foot_slide(clip)
-    arm = _angles(clip, "shoulder_roll", "wrist_yaw", wanted.arm)
-    leg = _angles(clip, "hip_roll", "ankle_roll", wanted.leg)
+    arm = _angles(clip, "shoulder_roll", "wrist_yaw", targets.arm)
+    leg = _angles(clip, "hip_roll", "ankle_roll", targets.leg)
     return Fidelity(
         limit_excess_rad=max(0.0, excess) if excess > 1e-6 else 0.0,
         foot_contact_share=float(clip.foot_contact.mean()),
@@ -105,8 +108,8 @@ def foot_slide(clip: Clip) -> np.ndarray:
     return np.linalg.norm(way, axis=-1)[stands] * clip.fps
 
 
-def _angles(clip: Clip, start: str, end: str, wanted: np.ndarray) -> np.ndarray:
-    """Degrees between the limbs' lines and `wanted [T, 2, 3]`, both sides of all frames."""
+def _angles(clip: Clip, start: str, end: str, target: np.ndarray) -> np.ndarray:
+    """Degrees between the limbs' lines and `target [T, 2, 3]`, both sides of all frames."""
     pos = clip.body_pos_w.astype(np.float64)
     index = {name: i for i, name in enumerate(g1.BODY_NAMES)}
     way = np.stack([
@@ -114,8 +117,8 @@ def _angles(clip: Clip, start: str, end: str, wanted: np.ndarray) -> np.ndarray:
         for side in SIDES
     ], axis=1)  # fmt: skip
     # atan2 and not acos: acos near 1 loses half the digits.
-    sine = np.linalg.norm(np.cross(way, wanted), axis=-1)
-    return np.degrees(np.arctan2(sine, (way * wanted).sum(axis=-1))).ravel()
+    sine = np.linalg.norm(np.cross(way, target), axis=-1)
+    return np.degrees(np.arctan2(sine, (way * target).sum(axis=-1))).ravel()
 
 
 def joint_difference(clip: Clip, other: Clip) -> dict[str, float]:

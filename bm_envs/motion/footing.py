@@ -1,4 +1,4 @@
-"""Feet that stand: which foot of a person does, and where the robot's then is.
+"""Feet that stand: which foot of a person stands, and where the robot's foot then is.
 
 A joint stands while it is near the floor and slow; a foot stands while its ankle (on its heel), its
 toe, or both (on its sole) do. Over one such stance the robot's foot keeps its place: it lies flat
@@ -18,15 +18,16 @@ from dataclasses import dataclass
 import numpy as np
 
 from bm_envs import rotations as rot
-from bm_envs.motion.procedural import smooth
+from bm_envs.motion.gait import smooth
 from bm_envs.robots import g1
 
 STAND_HEIGHT = 0.03
-"""m over where the joint is when the foot stands, at the robot's size."""
+"""m that a joint may be higher than when the foot stands, at the robot's size."""
 STAND_SPEED = 0.25
-"""m/s, likewise. A planted foot's joints are mostly under 0.1, a swinging one's over 0.7."""
+"""m/s that a joint of a standing foot may move at. The joints of a planted foot are mostly under
+0.1, those of a swinging foot over 0.7."""
 DRAG_SPEED = 0.1
-"""m/s: what is left of `STAND_SPEED` for a foot that drifts."""
+"""m/s, the limit in place of `STAND_SPEED` for a foot that drifts."""
 MAX_DRIFT = 0.06
 """m that a toe may move in a stance; more is a foot that is dragged."""
 MIN_FRAMES = 4
@@ -49,11 +50,11 @@ class Feet:
     """Poses of the robot's ankle_roll links, left and right."""
 
     pos: np.ndarray
-    """`[T, 2, 3]`."""
+    """`[T, 2, 3]`, positions of the link origins, world, m."""
     quat: np.ndarray
-    """`[T, 2, 4]`."""
+    """`[T, 2, 4]`, orientations, world, w x y z."""
     contact: np.ndarray
-    """`[T, 2]` bool."""
+    """`[T, 2]` bool, whether the foot stands."""
 
 
 def foot_quats(
@@ -77,7 +78,7 @@ def foot_quats(
     """
     x = foot / np.linalg.norm(foot, axis=-1, keepdims=True)
     y = rot.cross(shin, x)
-    # A foot in line with its shin has no such axis; nobody's ankle goes that far.
+    # The axis is undefined for a foot in line with its shin; no ankle goes that far.
     y = y / np.maximum(np.linalg.norm(y, axis=-1, keepdims=True), 1e-12)
     quat = rot.quat_from_matrix(np.stack([x, y, rot.cross(x, y)], axis=-1))
     if drop is None:
@@ -134,7 +135,7 @@ def plant(
 
 
 def _speed(pos: np.ndarray, fps: float) -> np.ndarray:
-    """`[T]`, m/s of `pos [T, 3]`."""
+    """Speed of `pos [T, 3]` at each frame, m/s. `[T]`."""
     return np.linalg.norm(np.gradient(pos, 1.0 / fps, axis=0), axis=-1)
 
 
@@ -155,14 +156,16 @@ def _stances(stands: np.ndarray, toe: np.ndarray, fps: float) -> list[tuple[int,
         way = toe[start:end, :2]
         return float(np.linalg.norm(np.ptp(way, axis=0))) > MAX_DRIFT
 
-    found = []
+    stances = []
     for start, end in runs(stands):
         if not drifts(start, end):
-            found.append((start, end))
+            stances.append((start, end))
             continue
         slow = _speed(toe[start:end], fps) < DRAG_SPEED if end - start > 2 else np.zeros(0, bool)
-        found += [(start + a, start + b) for a, b in runs(slow) if not drifts(start + a, start + b)]
-    return [(start, end) for start, end in found if end - start >= MIN_FRAMES]
+        stances += [
+            (start + a, start + b) for a, b in runs(slow) if not drifts(start + a, start + b)
+        ]
+    return [(start, end) for start, end in stances if end - start >= MIN_FRAMES]
 
 
 def _stand(
@@ -186,7 +189,7 @@ def _stand(
     else:
         yaw = np.full_like(yaw, yaw[best].mean())
 
-    # Where the toe edge is on average, while the foot lies flat if it ever does.
+    # The mean place of the toe edge, over the frames in which the foot lies flat if there are any.
     toe = (ankle + rot.quat_rotate(quat, _TOE))[best, :2].mean(axis=0)
     zero = np.zeros_like(yaw)
     level = rot.quat_from_euler(zero, zero, yaw)

@@ -1,4 +1,4 @@
-"""The Hugging Face Hub through its own client and cache: what goes wrong in one sentence; motions.
+"""The Hugging Face Hub through its client and cache: errors in one sentence, and motions.
 
 The datasets are not ours and no revision of theirs is known to us, so nothing is pinned by
 revision: the pin is the file's SHA-256. Whatever the Hub, a mirror (`HF_ENDPOINT`) or the cache
@@ -63,20 +63,20 @@ def one_sentence(
         error: class of the exception.
     """
     hub = client(where, error=error)
-    # The client's HTTP library differs between its versions (httpx, httpx2); the class all of its
-    # errors have in common is the first base of the client's own error.
+    # The client's HTTP library differs between versions (httpx, httpx2). The common class of its
+    # errors is the first base of the client's error.
     http_error: Any = hub.errors.HfHubHTTPError.__bases__[0]
     try:
         yield
     except BMError:
         raise
-    # RuntimeError: an upload that broke, whatever broke it. ValueError: forced, and no network.
+    # RuntimeError means an upload that broke; ValueError a forced download without a network.
     except (
         hub.errors.EntryNotFoundError, http_error, OSError, ValueError, RuntimeError
     ) as problem:  # fmt: skip
         reason = _explain(hub, problem, kind, pushing, absent)
         raise error(f"{where}: {reason}.") from problem
-    # The client trusts what a server says: an answer of another shape makes it stumble anywhere.
+    # The client trusts a server: an answer of another shape can raise any error in it.
     except Exception as problem:
         raise error(
             f"{where}: the Hub's answer is none that its client understands "
@@ -111,8 +111,8 @@ def _explain(hub: Any, problem: Exception, kind: Kind, pushing: bool, absent: st
         return f"{absent} and {unreachable}"
     elif isinstance(problem, errors.EntryNotFoundError):
         return f"the Hub has no such file in this {kind}"
-    told = shortened(str(problem)).rstrip(".") or type(problem).__name__
-    return f"the {'upload' if pushing else 'download'} failed ({told})"
+    reason = shortened(str(problem)).rstrip(".") or type(problem).__name__
+    return f"the {'upload' if pushing else 'download'} failed ({reason})"
 
 
 # --- motion files ---------------------------------------------------------------------------------
@@ -142,12 +142,12 @@ def fetch(filename: str, sha256: str, *, repo_id: str = LAFAN1_REPO) -> Path:
     damaged = False
     with contextlib.suppress(hub.errors.LocalEntryNotFoundError):
         path = get(local_files_only=True)
-        found = file_sha256(path)
-        if found == sha256:
+        actual = file_sha256(path)
+        if actual == sha256:
             return path
         damaged = True
         warnings.warn(
-            f"{path}: has SHA-256 {found[:12]}..., expected {sha256[:12]}...; fetching it again.",
+            f"{path}: has SHA-256 {actual[:12]}..., expected {sha256[:12]}...; fetching it again.",
             MotionWarning,
             stacklevel=2,
         )
@@ -158,10 +158,10 @@ def fetch(filename: str, sha256: str, *, repo_id: str = LAFAN1_REPO) -> Path:
             # The client leaves a link of the same commit as it is, even if it fetched another file.
             path.unlink()
             path = get()
-    found = file_sha256(path)
-    if found != sha256:
+    actual = file_sha256(path)
+    if actual != sha256:
         raise MotionError(
-            f"{where}: the Hub's file has SHA-256 {found[:12]}..., expected {sha256[:12]}...; it is"
-            " not used."
+            f"{where}: the Hub's file has SHA-256 {actual[:12]}..., expected {sha256[:12]}...; it"
+            " is not used."
         )
     return path

@@ -8,7 +8,7 @@
 | `dance1_subject2`, `dance1` | LAFAN1 retargeted to the G1: `BM_DATA_DIR/lafan1_g1`, then the Hub |
 | `g1_moves/M_Move19` | G1 Moves: `BM_DATA_DIR/g1_moves` |
 | any other `NAME` | `BM_DATA_DIR/NAME.npz`, `.csv` or `.pkl` |
-| `some/file.npz`, `.csv`, `.pkl`, `.pkl#NAME` | the file (`formats.py`); it wins over a name |
+| `some/file.npz`, `.csv`, `.pkl`, `.pkl#NAME` | the file (`formats/`); it wins over a name |
 
 A LAFAN1 name without its subject is the lowest-numbered subject there is. `NAME[10:20]` keeps
 seconds 10 to 20 of any of them, and either end may be left out. Files of the two public sets are
@@ -38,21 +38,21 @@ DATA_DIR_VARIABLE = "BM_DATA_DIR"
 
 @dataclass(frozen=True)
 class PublicSet:
-    """A published set of G1 motions as CSV, not passed on with this package."""
+    """A published set of G1 motions as CSV, which this package does not contain."""
 
     folder: str
-    """Folder in BM_DATA_DIR."""
+    """Folder of the set in BM_DATA_DIR."""
     prefix: str
-    """What stands before a file's stem in a motion's name."""
+    """Text before a file's stem in the name of its motion."""
     fps: float
     source: str
     licence: str
     sha256: Mapping[str, str]
-    """File stem to the CSV's digest."""
+    """SHA-256 of each CSV, by the file's stem."""
     hub_folder: str | None = None
-    """Folder in the Hub dataset `hub.LAFAN1_REPO`; None: not there."""
+    """Folder of the set in the Hub dataset `hub.LAFAN1_REPO`; None: the Hub does not have it."""
     frames: Mapping[str, int] = field(default_factory=dict)
-    """Frames of the CSV by its stem without the subject, where they are known without the file."""
+    """Frames of each CSV, by its stem without the subject, as far as known without the file."""
 
     def names(self) -> list[str]:
         return [self.prefix + stem for stem in self.sha256]
@@ -152,7 +152,7 @@ class MotionInfo:
     fps: float
     """Frames per second of the stored file."""
     frames: int | None
-    """Frames of the stored file; None where that takes the file, which is not on this machine."""
+    """Frames of the stored file; None if only the file shows them and it is not on this machine."""
     licence: str
     source: str
 
@@ -208,7 +208,7 @@ def load_motions(motion: str | Path | Clip | Sequence[str | Path | Clip]) -> lis
 
 
 def known_rate(path: str | Path) -> float | None:
-    """Frames per second of a file of a public set, which is known by its content; else None."""
+    """Frames per second of a file whose content is that of a public set, or None."""
     if not (f"{path}".endswith(".csv") and _is_file(f"{path}")):
         return None
     digest = file_sha256(path)
@@ -216,7 +216,7 @@ def known_rate(path: str | Path) -> float | None:
 
 
 def list_motions(sets: Sequence[PublicSet] = PUBLIC_SETS) -> list[MotionInfo]:
-    """What is known by name: the package's, the public sets', and other files of BM_DATA_DIR.
+    """The motions known by name: of the package, of the public sets, and others in BM_DATA_DIR.
 
     Each with where it would come from; nothing is fetched, and of files no more is read than tells
     whether they hold a motion of the G1. What is made when asked for is not listed.
@@ -247,7 +247,7 @@ def _own_files(known: set[str], sets: Sequence[PublicSet]) -> list[MotionInfo]:
     infos = []
     for place, folders, files in os.walk(folder):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
-        # Of two files of a name the NPZ comes first, as when it is loaded.
+        # Of two files of a name the NPZ comes first; loading chooses it, too.
         for path in sorted(
             (Path(place, file) for file in files), key=lambda p: (p.stem, p.suffix != ".npz")
         ):
@@ -270,7 +270,7 @@ def _own_files(known: set[str], sets: Sequence[PublicSet]) -> list[MotionInfo]:
 
 
 def _is_file(text: str) -> bool:
-    """Whether `text` is a file with a suffix: a folder or file called `walk` hides no motion."""
+    """Whether `text` is a file with a suffix. A folder called `walk` must hide no motion."""
     return Path(text).suffix != "" and os.path.isfile(text)
 
 
@@ -292,7 +292,7 @@ def _in_data_dir(relative: str) -> Path | None:
 def _read_path(
     path: str, input_fps: float | None, order: g1.Order | None, sets: Sequence[PublicSet]
 ) -> Clip:
-    """A file by its path. One of a public set is known by its content, and has rate and licence."""
+    """A file by its path. A file of a public set, known by its content, gets rate and licence."""
     if path.endswith(".csv") and _is_file(path):
         digest = file_sha256(path)
         for public in sets:
@@ -334,35 +334,35 @@ def _load_whole(
 
 def _short_names(sets: Sequence[PublicSet]) -> dict[str, str]:
     """`dance1` to `dance1_subject1`: the lowest-numbered subject of each."""
-    found: dict[str, tuple[int, str]] = {}
+    lowest: dict[str, tuple[int, str]] = {}
     for public in sets:
         for name in public.names():
             if match := re.fullmatch(r"(.+)_subject(\d+)", name):
                 entry = (int(match[2]), name)
-                found[match[1]] = min(entry, found.get(match[1], entry))
-    return {short: name for short, (_, name) in found.items()}
+                lowest[match[1]] = min(entry, lowest.get(match[1], entry))
+    return {short: name for short, (_, name) in lowest.items()}
 
 
 def _load_public(public: PublicSet, stem: str) -> Clip:
     relative, digest = f"{public.folder}/{stem}.csv", public.sha256[stem]
-    wanted = f"set {DATA_DIR_VARIABLE} to a folder that holds {relative}."
+    advice = f"set {DATA_DIR_VARIABLE} to a folder that holds {relative}."
     path = _in_data_dir(relative)
     if path is not None:
-        found = file_sha256(path)
-        if found != digest:
+        actual = file_sha256(path)
+        if actual != digest:
             raise MotionError(
-                f"{path}: has SHA-256 {found[:12]}..., expected {digest[:12]}... of the published"
+                f"{path}: has SHA-256 {actual[:12]}..., expected {digest[:12]}... of the published"
                 " file."
             )
     elif public.hub_folder is None:
         raise MotionError(
-            f"{public.prefix}{stem}: is not part of the package ({public.licence}); {wanted}"
+            f"{public.prefix}{stem}: is not part of the package ({public.licence}); {advice}"
         )
     else:
         try:
             path = hub.fetch(f"{public.hub_folder}/{stem}.csv", digest)
         except MotionError as error:
-            raise MotionError(f"{str(error).removesuffix('.')}; else {wanted}") from error
+            raise MotionError(f"{str(error).removesuffix('.')}; else {advice}") from error
     return _read_public(path, public, stem)
 
 

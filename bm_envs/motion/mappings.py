@@ -56,14 +56,14 @@ class Mapping:
     joints: dict[str, str]
     """Each of `PARTS` to a joint's name."""
     pelvis_up: tuple[float, float, float] | None = None
-    """What points up in the pelvis joint's own frame; None: seen from the rest pose."""
+    """Direction of up in the frame of the pelvis joint; None: the rest pose shows it."""
     marks: tuple[str, ...] = ()
-    """Other joints by which the skeleton is told."""
+    """Other joints that a file must have to be of this skeleton."""
     up: Up | None = None
     """The file's axis that points up, for a rest pose that does not stand."""
     known: bool = False
-    """Whether it was told by names: then `pelvis_up` serves only where the rest pose does not
-    stand. Who wrote a mapping file meant what it says."""
+    """Whether the mapping is one of `SKELETONS`. Its `pelvis_up` then serves only where the rest
+    pose does not stand; that of a user's mapping file always holds."""
 
 
 def _mapping(
@@ -121,8 +121,8 @@ def find_mapping(person: PersonMotion) -> Mapping:
         root = mapping.joints["pelvis"]
         for name in person.names:
             before = name.removesuffix(root)
-            wanted = (*mapping.joints.values(), *mapping.marks)
-            if name.endswith(root) and names.issuperset(before + joint for joint in wanted):
+            needed = (*mapping.joints.values(), *mapping.marks)
+            if name.endswith(root) and names.issuperset(before + joint for joint in needed):
                 joints = {part: before + joint for part, joint in mapping.joints.items()}
                 return replace(mapping, joints=joints)
     known = ", ".join(dict.fromkeys(mapping.name for mapping in SKELETONS))
@@ -181,14 +181,14 @@ def read_json(path: str | Path) -> dict[str, Any]:
         raise MotionError(f"{path}: {problem}, expected a .json file.")
 
     def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-        found = dict(pairs)
-        if len(found) < len(pairs):
+        entries = dict(pairs)
+        if len(entries) < len(pairs):
             seen: set[str] = set()
             for key, _ in pairs:
                 if key in seen:
                     raise MotionError(f"{path}: has the key {shown(key)} twice, expected it once.")
                 seen.add(key)
-        return found
+        return entries
 
     try:
         with open(path, encoding="utf-8-sig") as stream:
@@ -216,11 +216,11 @@ def numbers(path: str | Path, key: str, value: Any, shape: tuple[int | None, ...
     except (TypeError, ValueError, OverflowError):
         array = np.full(1, np.nan)
     fits = array.ndim == len(shape) and all(
-        wanted in (None, length) for wanted, length in zip(shape, array.shape, strict=True)
+        expected in (None, length) for expected, length in zip(shape, array.shape, strict=True)
     )
     if not fits or not np.isfinite(array).all():
-        wanted = " x ".join("N" if length is None else str(length) for length in shape)
-        raise MotionError(f"{path}: {key} is no array of {wanted} finite numbers.")
+        expected = " x ".join("N" if length is None else str(length) for length in shape)
+        raise MotionError(f"{path}: {key} is no array of {expected} finite numbers.")
     return array
 
 

@@ -1,4 +1,4 @@
-"""Arrays out of NPZ files that somebody else wrote: no code runs, no header claims the memory."""
+"""Read arrays from foreign NPZ files: no code of them runs, no header claims the memory."""
 
 from __future__ import annotations
 
@@ -19,11 +19,12 @@ from bm_envs.errors import MotionError
 
 T = TypeVar("T")
 MAX_NUMBERS, MAX_NUMBER_RATIO = 2**24, 12
-"""Numbers in all arrays read of a file: so many, or so many times its bytes if that is more. A
-motion of eleven minutes at 50 Hz has 2^24, and savez_compressed makes it a tenth or so smaller."""
+"""The bound of numbers in all arrays read from a file: the first, or the second times the file's
+bytes if that is more. A motion of eleven minutes at 50 Hz has 2^24, and savez_compressed makes it a
+tenth or so smaller."""
 Check = Callable[[str, str, tuple[int, ...], np.dtype], None]
-"""Called with the file, the key, the shape and the type before memory is taken; raises if they
-are not as wanted."""
+"""A function of the file, the key, the shape and the type, called before memory is taken. It raises
+if an array must not be read."""
 
 
 def keys(path: Path) -> frozenset[str]:
@@ -35,15 +36,15 @@ def keys(path: Path) -> frozenset[str]:
 
 def shape(path: Path, key: str) -> tuple[int, ...]:
     """The shape of an array that is in the file, by its header."""
-    found: list[tuple[int, ...]] = []
+    shapes: list[tuple[int, ...]] = []
 
     def check(where: str, key: str, shape: tuple[int, ...], dtype: np.dtype) -> None:
-        found.append(shape)
+        shapes.append(shape)
         raise MotionError("")
 
     with contextlib.suppress(MotionError):
         read_arrays(path, (key,), check)
-    return found[0] if found else ()
+    return shapes[0] if shapes else ()
 
 
 def read_arrays(path: Path, known: Iterable[str], check: Check) -> dict[str, np.ndarray]:
@@ -83,7 +84,7 @@ def _in_archive(path: Path, read: Callable[[zipfile.ZipFile], T]) -> T:
         EOFError,
         ValueError,
         NotImplementedError,
-        # what NumPy's and zipfile's parsers let through of damaged headers
+        # NumPy's and zipfile's parsers raise these for damaged headers.
         KeyError,
         TypeError,
         SyntaxError,

@@ -33,21 +33,21 @@ from bm_envs.errors import MotionError
 
 try:
     from lzma import LZMAError
-except ImportError:  # of the standard library, and still missing where Python was built without
+except ImportError:  # it is missing where Python was built without it
     LZMAError = OSError
 
 MAX_BYTES = 2**30
 """Largest content taken, unpacked: a day of motion at 50 Hz is a tenth of it."""
 MAX_UNPACKED, MAX_UNPACK_RATIO = 2**26, 50
-"""Content of a packed file: so many bytes, or so many times its size if that is more. Motions
-shrink to a half; arrays of zeros beside them to nothing."""
+"""The bound of a packed file's content: the first in bytes, or the second times the file's size if
+that is more. Packing halves a motion, and arrays of zeros beside it shrink to nothing."""
 MAX_STEPS = 2_000_000
-"""Steps of the program. An array takes about 20, a list of numbers one each."""
+"""Steps of a pickle's program. An array takes about 20, a list one for each number."""
 MAX_COPIED = 2**27
-"""Bytes that its calls copy."""
+"""Bytes that the calls of a pickle's program copy."""
 MAX_NUMBERS = 2_000_000
-"""Numbers in one value made of lists, told by following each list once."""
-_BYTES_PER_ITEM = 200  # of a dict that a call makes; so many bytes are copied in the same time
+"""Numbers in one value made of lists; each list is followed once."""
+_BYTES_PER_ITEM = 200  # an item of a dict takes as long to make as this many bytes to copy
 _LONGEST_INTEGER = 1024  # bytes; longer ones are read, hashed and printed slowly
 
 
@@ -58,7 +58,7 @@ def read_pickle(path: str | Path) -> Any:
         MotionError: unreadable, no pickle, or one that names anything but arrays.
     """
     content = _unpacked(Path(path))
-    # The collector would walk all objects of the process again and again while millions are made.
+    # While millions of objects are made, the collector would walk all of them again and again.
     collects = gc.isenabled()
     gc.disable()
     try:
@@ -78,7 +78,7 @@ def read_pickle(path: str | Path) -> Any:
 
 
 def as_array(value: Any) -> np.ndarray | None:
-    """`value` as an array of numbers if it is one, or a list of numbers; else None."""
+    """`value` as an array of numbers, if it is an array or a list of numbers; or None."""
     if isinstance(value, _Array):
         return value.values
     if isinstance(value, np.ndarray):
@@ -96,22 +96,22 @@ def as_array(value: Any) -> np.ndarray | None:
 
 
 def _list_shape(value: Any) -> tuple[int, ...] | None:
-    """Shape of nested lists of numbers, each list visited once; None where they are not regular."""
-    found: dict[int, tuple[int, ...] | None] = {}
+    """Shape of nested lists of numbers; None if they are not regular. Each list is visited once."""
+    shapes: dict[int, tuple[int, ...] | None] = {}
 
     def shape(item: Any, depth: int) -> tuple[int, ...] | None:
         if isinstance(item, bool | int | float):
             return ()
         if not isinstance(item, list | tuple) or depth > 4:
             return None
-        if id(item) not in found:
-            found[id(item)] = None  # also for a list that holds itself
+        if id(item) not in shapes:
+            shapes[id(item)] = None  # this ends the recursion for a list that holds itself
             inner = {shape(part, depth + 1) for part in item}
             if not inner:
-                found[id(item)] = (0,)
+                shapes[id(item)] = (0,)
             elif len(inner) == 1 and (only := inner.pop()) is not None:
-                found[id(item)] = (len(item), *only)
-        return found[id(item)]
+                shapes[id(item)] = (len(item), *only)
+        return shapes[id(item)]
 
     return shape(value, 0)
 
@@ -141,11 +141,11 @@ def _unpacked(path: Path) -> bytes:
 
 
 def _decompressor(raw: bytes) -> Any:
-    """What unpacks the content, told by its first bytes; None: it is not packed."""
+    """The module that unpacks the content, by its first bytes; None: it is not packed."""
     if raw[:2] == b"\x1f\x8b" or (raw[:1] == b"\x78" and raw[1:2] in b"\x01\x5e\x9c\xda"):
         return zlib.decompressobj(32 + zlib.MAX_WBITS)
     if raw[:3] == b"BZh":
-        import bz2  # which may be missing likewise
+        import bz2  # which may be missing, too
 
         return bz2.BZ2Decompressor()
     if raw[:6] == b"\xfd7zXZ\x00" or raw[:3] == b"\x5d\x00\x00":
@@ -156,7 +156,7 @@ def _decompressor(raw: bytes) -> Any:
 
 
 class _Type:
-    """In place of `numpy.dtype`."""
+    """What a pickle gets in place of `numpy.dtype`."""
 
     def __init__(self, code: str, *_: Any) -> None:
         if not isinstance(code, str) or not re.fullmatch(r"[fiu][1248]|b1|[US]\d{1,5}", code):
@@ -169,7 +169,7 @@ class _Type:
 
 
 class _Array:
-    """In place of `numpy.ndarray`, which is filled after it is made."""
+    """What a pickle gets in place of `numpy.ndarray`; it is filled after it is made."""
 
     values: np.ndarray | None = None
 
@@ -217,7 +217,7 @@ def _ordered(items: Any = ()) -> dict:
 
 
 def _plain_key(key: Any) -> Any:
-    """The key of a dict if it is a plain value, which hashes in a moment; else an error."""
+    """A dict's key, if it is a plain value, which hashes quickly; other keys raise an error."""
     if key is None or isinstance(key, str | bytes | bool | float):
         return key
     if isinstance(key, int) and abs(key) < 2**63:
@@ -226,7 +226,7 @@ def _plain_key(key: Any) -> Any:
 
 
 class _Wrapper:
-    """In place of joblib's `NumpyArrayWrapper`; its array follows in the stream."""
+    """What a pickle gets for joblib's `NumpyArrayWrapper`; an array follows in the stream."""
 
     def __setstate__(self, state: dict) -> None:
         self.shape, self.order, self.kind = state["shape"], state["order"], state["dtype"]
@@ -257,7 +257,8 @@ for _core in ("numpy.core", "numpy._core"):
     _ALLOWED[f"{_core}.numeric", "_frombuffer"] = _frombuffer
 
 
-# The pure-Python class, as joblib's own: the C one does not let an array be read in between.
+# joblib derives from the pure-Python class, too: with the class in C no array could be read between
+# two steps.
 _PythonUnpickler: Any = pickle._Unpickler  # type: ignore[attr-defined]
 
 
@@ -271,7 +272,7 @@ class _Unpickler(_PythonUnpickler):
         super().__init__(self._content)
 
     def load(self) -> Any:
-        """As the parent's, in at most `MAX_STEPS` steps."""
+        """The parent's `load`, but for at most `MAX_STEPS` steps."""
         self._unframer = pickle._Unframer(self._file_read, self._file_readline)  # type: ignore
         self.read, self.readinto = self._unframer.read, self._unframer.readinto
         self.readline = self._unframer.readline
@@ -360,7 +361,7 @@ class _Unpickler(_PythonUnpickler):
 
     def load_bytearray8(self) -> None:
         (size,) = struct.unpack("<Q", self.read(8))
-        if size > len(self._content.getbuffer()):  # before so much memory is taken
+        if size > len(self._content.getbuffer()):  # checked before the memory is taken
             raise pickle.UnpicklingError(f"{size} bytes that are not there")
         self.append(bytearray(self.read(size)))
 
@@ -370,7 +371,7 @@ class _Unpickler(_PythonUnpickler):
         raise pickle.UnpicklingError("a set or another kind of value that no motion has")
 
 
-# Sets hash what they hold, INST and OBJ call what they name: no motion has either.
+# A set hashes its items, and INST and OBJ call what they name; no motion needs them.
 for _code in (pickle.EMPTY_SET, pickle.ADDITEMS, pickle.FROZENSET, pickle.INST, pickle.OBJ):
     _Unpickler.dispatch[_code[0]] = _Unpickler.load_refused
 _FUNCTIONS = tuple(value for value in _ALLOWED.values() if callable(value))

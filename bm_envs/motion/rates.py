@@ -21,7 +21,7 @@ from bm_envs.robots import g1, kinematics
 RATE_KEYS = ("fps", "framerate", "frame_rate", "mocap_framerate", "mocap_frame_rate")
 PERIOD_KEYS = ("dt",)
 RATES = (1.0, 10_000.0)
-"""Frames per second between which a number in a file is a rate."""
+"""Lowest and highest number in a file that is taken for frames per second."""
 USUAL_RATES = (50.0, 60.0, 100.0, 120.0, 200.0, 240.0)
 SLOWED = 1.9
 """How many times too slow a motion must look, by `balance`, to be refused. The 47 public clips and
@@ -47,7 +47,7 @@ def rate_of(where: str, entries: dict[str, Any], fallback: float | None) -> floa
         MotionError: no rate, one that is no number, or keys that contradict each other.
     """
     advice = "pass --input-fps to tools/csv_to_npz.py"
-    found: dict[str, float] = {}
+    rate_by_key: dict[str, float] = {}
     for key in (*RATE_KEYS, *PERIOD_KEYS):
         if key not in entries:
             continue
@@ -66,22 +66,22 @@ def rate_of(where: str, entries: dict[str, Any], fallback: float | None) -> floa
                 f" {RATES[0]:g} to {RATES[1]:g} frames a second); {advice}."
             )
         # float32's 0.02 s are 49.9999989 frames a second.
-        found[key] = float(round(rate)) if abs(rate - round(rate)) < 1e-5 * rate else rate
-    if not found:
+        rate_by_key[key] = float(round(rate)) if abs(rate - round(rate)) < 1e-5 * rate else rate
+    if not rate_by_key:
         if fallback is None:
             raise MotionError(
                 f"{where}: tells no rate (none of {', '.join((*RATE_KEYS, *PERIOD_KEYS))});"
                 f" {advice}."
             )
         return fallback
-    if max(found.values()) > 1.01 * min(found.values()):
-        told = ", ".join(f"{key} {rate:g}" for key, rate in found.items())
-        raise MotionError(f"{where}: its rates contradict each other ({told}); {advice}.")
-    return next(iter(found.values()))
+    if max(rate_by_key.values()) > 1.01 * min(rate_by_key.values()):
+        listed = ", ".join(f"{key} {rate:g}" for key, rate in rate_by_key.items())
+        raise MotionError(f"{where}: its rates contradict each other ({listed}); {advice}.")
+    return next(iter(rate_by_key.values()))
 
 
 def _one_number(value: Any) -> float | None:
-    """A number or an array of one; None for anything else, also for a number as text."""
+    """The value of a number or of an array of one number; None for anything else, text included."""
     if isinstance(value, bool) or (isinstance(value, int) and abs(value) > 10**15):
         return None
     array = as_array(value)
@@ -91,7 +91,7 @@ def _one_number(value: Any) -> float | None:
 
 
 def rate_in_name(stem: str) -> float | None:
-    """Frames per second that a file's name tells, as `walk_60hz` or `fps120-walk` does."""
+    """Frames per second in a file's name, as in `walk_60hz` or `fps120-walk`; None without them."""
     number = r"(\d{1,4}(?:\.\d{1,3})?)"
     match = re.search(rf"(?<![\d.]){number}[ _-]?(?:hz|fps)(?![a-z])", stem, re.IGNORECASE)
     match = match or re.search(rf"(?<![a-z])fps[ _-]?{number}(?![\d.])", stem, re.IGNORECASE)
@@ -100,7 +100,7 @@ def rate_in_name(stem: str) -> float | None:
 
 
 def rate_entries(arrays: Mapping[str, np.ndarray]) -> dict[str, Any]:
-    """Those of a file's arrays that `rate_of` looks at."""
+    """The arrays of a file that `rate_of` reads."""
     return {key: arrays[key] for key in (*RATE_KEYS, *PERIOD_KEYS) if key in arrays}
 
 
@@ -116,11 +116,11 @@ def rate_that_fits(
         fps: the rate that is doubted.
     """
     if len(pos) < 2 or not (np.abs(joints) < 10).all() or not (np.abs(pos) < 1e3).all():
-        return None, ""  # another unit, which the checks of the motion itself tell
+        return None, ""  # the angles have another unit, which the checks of the motion report
     fast = (np.abs(np.diff(joints, axis=0)) * fps / g1.VELOCITY_LIMIT).max(axis=1)
     share = float((fast > 1.0).mean())
     if share > FAST_SHARE:
-        # the rate at which all but that share of the steps would be within the limits
+        # This is the rate at which all but that share of the steps would be within the limits.
         lower = fps / float(np.quantile(fast, 1.0 - FAST_SHARE))
         return float(max(1, math.floor(lower))), (
             f"at {fps:g} frames a second a joint is faster than its motor in {share:.0%} of steps"
@@ -157,9 +157,9 @@ def balance(
     away, pushed = [], []
     for start in starts:
         part = slice(start, start + length)
-        found = _leaning(pos[part], quat[part], joints[part], fps)
-        away.append(found[0])
-        pushed.append(found[1])
+        lean = _leaning(pos[part], quat[part], joints[part], fps)
+        away.append(lean[0])
+        pushed.append(lean[1])
     a, b = np.concatenate(away).ravel(), np.concatenate(pushed).ravel()
     product, own, other = float(a @ b), float(b @ b), float(a @ a)
     if product <= 0 or own <= 0:

@@ -14,9 +14,9 @@
    smoothed and solved once more near it, since smoothing moves the feet.
 
 Why mink: `benchmarks/retarget_solvers.py` compares it with a damped Newton step like that of
-`bm_envs/motion/procedural.py` on the same targets.
+`bm_envs/motion/whole_body.py` on the same targets.
 
-Units: m, rad, s.
+Units: m, rad, s. One file because targets and solver are two halves of one computation.
 """
 
 from __future__ import annotations
@@ -31,12 +31,12 @@ from bm_envs.errors import MotionError
 from bm_envs.motion import footing
 from bm_envs.motion.bvh import PersonMotion
 from bm_envs.motion.clip import Clip, clip_from_states
-from bm_envs.motion.procedural import smooth
+from bm_envs.motion.gait import smooth
 from bm_envs.motion.skeletons import SIDES, Body, Mapping, Up, body_motion
 from bm_envs.robots import g1, kinematics, mjcf
 
 FPS = 50.0
-"""The environments' rate."""
+"""Frames per second of the environments."""
 REACH = 0.985
 """Longest distance from hip to ankle of a standing foot, as a share of a stretched leg: near 1 the
 knee turns without bound for a little height."""
@@ -56,11 +56,11 @@ class Robot:
     """The G1's lengths, from its tables."""
 
     hip_width: float
-    """Distance of the hip_roll links."""
+    """Distance between the hip_roll links, m."""
     hip_height: float
-    """Of the same over the pelvis origin; negative."""
+    """Height of the hip_roll links over the pelvis origin, m; negative."""
     leg_length: float
-    """Stretched, hip_roll to knee to ankle."""
+    """Length of the stretched leg from hip_roll over knee to ankle, m."""
     upper_arm: float
     forearm: float
 
@@ -85,29 +85,29 @@ def robot_lengths() -> Robot:
 
 @dataclass(frozen=True, eq=False)
 class Targets:
-    """What the robot should do at T frames, world axes."""
+    """Where the robot's links should be at T frames, world axes, m."""
 
     fps: float
     pelvis_pos: np.ndarray
-    """`[T, 3]`."""
+    """`[T, 3]`, position of the pelvis origin."""
     pelvis_quat: np.ndarray
-    """`[T, 4]`."""
+    """`[T, 4]`, orientation of the pelvis, w x y z."""
     torso_quat: np.ndarray
-    """`[T, 4]`."""
+    """`[T, 4]`, orientation of the torso, w x y z."""
     foot_pos: np.ndarray
-    """`[T, 2, 3]`, ankle_roll origins."""
+    """`[T, 2, 3]`, positions of the ankle_roll origins."""
     foot_quat: np.ndarray
-    """`[T, 2, 4]`."""
+    """`[T, 2, 4]`, orientations of the ankle_roll links, w x y z."""
     foot_contact: np.ndarray
-    """`[T, 2]` bool."""
+    """`[T, 2]` bool, whether the foot stands."""
     upper_arm: np.ndarray
     """`[T, 2, 3]`, unit vectors from shoulder to elbow."""
     forearm: np.ndarray
-    """`[T, 2, 3]`, from elbow to wrist."""
+    """`[T, 2, 3]`, unit vectors from elbow to wrist."""
     hand: np.ndarray
-    """`[T, 2, 3]`, from wrist to fingers."""
+    """`[T, 2, 3]`, unit vectors from wrist to fingers."""
     leg: np.ndarray
-    """`[T, 2, 3]`, the person's from hip to ankle; for comparison, nothing follows it."""
+    """`[T, 2, 3]`, the person's vectors from hip to ankle, for comparison only."""
 
     @property
     def arm(self) -> np.ndarray:
@@ -118,14 +118,15 @@ class Targets:
 
 
 def targets(body: Body) -> Targets:
-    """Where the robot's links should be for a person to be recognised in them."""
+    """Targets of the robot's links by which one recognises the person."""
     robot = robot_lengths()
     scale = robot.leg_length / body.leg_length
     pos = {part: scale * value for part, value in body.pos.items()}
-    # Of the robot's standing ankle over the person's; who lies is as high as the scaled person.
+    # The robot's standing ankle is higher than the person's by this. A robot that lies is as high
+    # as the scaled person.
     ankle_height = -g1.SOLE_HEIGHT - scale * body.ankle_height if body.feet_stand else 0.0
 
-    # Over the origin and along x, at the first frame.
+    # In the first frame the robot is over the origin and looks along x.
     hips = (pos["left_hip"] + pos["right_hip"]) / 2
     heading = rot.quat_conj(rot.yaw_quat(body.pelvis_quat[0]))
     start = np.array([hips[0, 0], hips[0, 1], -ankle_height])
@@ -145,7 +146,7 @@ def targets(body: Body) -> Targets:
     def both(part: str) -> np.ndarray:
         return np.stack([pos[f"{side}_{part}"] for side in SIDES], axis=1)
 
-    # How high the person's joints are over where they are in standing.
+    # Heights of the person's joints over their heights in standing.
     ankle_clear = both("ankle")[..., 2] + g1.SOLE_HEIGHT
     toe_clear = both("toe")[..., 2] - ankle_height - scale * body.toe_height
     shin, foot = both("knee") - both("ankle"), both("toe") - both("ankle")
@@ -189,7 +190,7 @@ def _sideways(pelvis_quat: np.ndarray) -> np.ndarray:
 
 
 def _hips(pelvis_pos: np.ndarray, pelvis_quat: np.ndarray, robot: Robot) -> np.ndarray:
-    """`[T, 2, 3]`: the robot's hip_roll origins."""
+    """The robot's hip_roll origins, world, m. `[T, 2, 3]`."""
     offsets = np.array([[0.0, s * robot.hip_width / 2, robot.hip_height] for s in (1, -1)])
     return pelvis_pos[:, None] + rot.quat_rotate(pelvis_quat[:, None], offsets)
 
@@ -197,12 +198,12 @@ def _hips(pelvis_pos: np.ndarray, pelvis_quat: np.ndarray, robot: Robot) -> np.n
 def _within_reach(
     pelvis_pos: np.ndarray, pelvis_quat: np.ndarray, feet: footing.Feet, robot: Robot
 ) -> np.ndarray:
-    """The pelvis lowered, smoothly, where a standing leg would be too short."""
+    """Pelvis positions, lowered smoothly where a standing leg would be too short."""
     away = feet.pos - _hips(pelvis_pos, pelvis_quat, robot)
     reach = REACH * robot.leg_length
     below = np.sqrt(np.maximum(reach**2 - (away[..., :2] ** 2).sum(axis=-1), 0.0))
     excess = np.where(feet.contact, -away[..., 2] - below, 0.0).max(axis=1)
-    # The largest of the neighbours and then their mean is nowhere less than the excess itself.
+    # A running maximum and then a running mean of the same width is nowhere below the excess.
     width = 6
     padded = np.pad(np.maximum(excess, 0.0), width, mode="edge")
     lower = np.max([padded[k : k + len(excess)] for k in range(2 * width + 1)], axis=0)
@@ -230,7 +231,7 @@ class States:
 
 @dataclass(frozen=True)
 class Weights:
-    """Costs of an error of 1 m or 1 rad, which the solver squares. Ours, by looking."""
+    """Costs of an error of 1 m or 1 rad, which the solver squares. Ours, chosen by eye."""
 
     pelvis_pos: float = 2.0
     pelvis_quat: float = 1.0
@@ -241,9 +242,9 @@ class Weights:
     wrist_pos: float = 3.0
     hand: float = 0.2
     posture: float = 0.02
-    """Of a joint's distance from the default pose, or from the smoothed motion."""
+    """Cost of a joint's distance from the default pose, or from the smoothed motion."""
     wrist_posture: float = 0.05
-    """The same of the wrists' joints, of which little is asked."""
+    """The same cost of the wrists' joints, which have little else to do."""
     inertia: float = 0.03
     """Of a joint's way from the frame before: it matters where the arm points along an axis of the
     shoulder, and a small change of direction takes a large one of the joints."""
@@ -258,22 +259,22 @@ STAY = Weights(
 feet in their places."""
 
 
-def solve(wanted: Targets, weights: Weights = Weights()) -> np.ndarray:
+def solve(target: Targets, weights: Weights = Weights()) -> np.ndarray:
     """`qpos [T, 36]`: the robot on its targets, every joint within its range.
 
     Raises:
         MotionError: the package mink is not installed, or its solver found no step.
     """
-    qpos = track(wanted, weights)
+    qpos = track(target, weights)
     smoothed = np.column_stack([
         _smoothed(qpos[:, :3], SMOOTHING),
         _smooth_quats(qpos[:, 3:7], SMOOTHING),
-        _slowed(_smoothed(qpos[:, 7:], SMOOTHING), wanted.fps),
+        _slowed(_smoothed(qpos[:, 7:], SMOOTHING), target.fps),
     ])  # fmt: skip
-    near = replace(wanted, pelvis_pos=smoothed[:, :3], pelvis_quat=smoothed[:, 3:7])
+    near = replace(target, pelvis_pos=smoothed[:, :3], pelvis_quat=smoothed[:, 3:7])
     qpos = track(near, STAY, smoothed)
     low, high = g1.JOINT_RANGE.T
-    # The solver keeps to the limits to rounding; a stored joint is exactly within them.
+    # The solver keeps to the limits up to rounding; a stored joint is exactly within them.
     qpos[:, 7:] = np.clip(qpos[:, 7:], low, high)
     return qpos
 
@@ -319,11 +320,11 @@ def _mink() -> Any:
     return mink
 
 
-def track(wanted: Targets, weights: Weights, near: np.ndarray | None = None) -> np.ndarray:
+def track(target: Targets, weights: Weights, near: np.ndarray | None = None) -> np.ndarray:
     """`qpos [T, 36]` of one pass over all frames, each from the one before.
 
     Args:
-        wanted: where the links should be.
+        target: where the links should be.
         weights: at what cost they are not.
         near: `[T, 36]`, a solution to stay near; then nothing is asked of the arms.
     """
@@ -332,7 +333,7 @@ def track(wanted: Targets, weights: Weights, near: np.ndarray | None = None) -> 
     robot = robot_lengths()
     configuration = mink.Configuration(model)
     qpos = np.zeros(model.nq)
-    qpos[:3], qpos[3:7] = wanted.pelvis_pos[0], wanted.pelvis_quat[0]
+    qpos[:3], qpos[3:7] = target.pelvis_pos[0], target.pelvis_quat[0]
     qpos[7:] = g1.DEFAULT_JOINT_POS
     configuration.update(qpos if near is None else near[0])
 
@@ -344,7 +345,7 @@ def track(wanted: Targets, weights: Weights, near: np.ndarray | None = None) -> 
     feet = [task(f"{side}_ankle_roll_link", weights.foot_pos, weights.foot_quat) for side in SIDES]
 
     def arm_task(body: str, position: float) -> Any:
-        # Relative to the torso: an arm out of reach shall not pull the body after it.
+        # Hands are relative to the torso, so that an arm out of reach does not pull the body along.
         return mink.RelativeFrameTask(body, "body", "torso_link", "body", position, 0.0)
 
     elbows = [arm_task(f"{side}_elbow_link", weights.elbow_pos) for side in SIDES]
@@ -372,13 +373,13 @@ def track(wanted: Targets, weights: Weights, near: np.ndarray | None = None) -> 
     def pose(pos: np.ndarray, quat: np.ndarray = np.array([1.0, 0, 0, 0])) -> Any:
         return mink.SE3(np.concatenate([quat, pos]))
 
-    result = np.empty((len(wanted.pelvis_pos), model.nq))
+    result = np.empty((len(target.pelvis_pos), model.nq))
     for t in range(len(result)):
-        pelvis.set_target(pose(wanted.pelvis_pos[t], wanted.pelvis_quat[t]))
-        torso.set_target(pose(np.zeros(3), wanted.torso_quat[t]))
+        pelvis.set_target(pose(target.pelvis_pos[t], target.pelvis_quat[t]))
+        torso.set_target(pose(np.zeros(3), target.torso_quat[t]))
         for side in range(2):
-            feet[side].set_target(pose(wanted.foot_pos[t, side], wanted.foot_quat[t, side]))
-            hands[side].set_target(wanted.hand[t, side])
+            feet[side].set_target(pose(target.foot_pos[t, side], target.foot_quat[t, side]))
+            hands[side].set_target(target.hand[t, side])
         if near is not None:
             posture.set_target(near[t])
             configuration.update(near[t])
@@ -388,10 +389,10 @@ def track(wanted: Targets, weights: Weights, near: np.ndarray | None = None) -> 
         for _ in range(FIRST_ITERATIONS if t == 0 else ITERATIONS):
             data = configuration.data
             for side in range(2):
-                # Directions hold in the world, from the shoulder that the torso has by now.
+                # Directions are in the world, from the shoulder as the torso is now.
                 elbow = data.xpos[shoulders[side]] - data.xpos[trunk]
-                elbow = elbow + robot.upper_arm * wanted.upper_arm[t, side]
-                wrist = elbow + robot.forearm * wanted.forearm[t, side]
+                elbow = elbow + robot.upper_arm * target.upper_arm[t, side]
+                wrist = elbow + robot.forearm * target.forearm[t, side]
                 to_torso = data.xmat[trunk].reshape(3, 3).T
                 elbows[side].set_target(pose(to_torso @ elbow))
                 wrists[side].set_target(pose(to_torso @ wrist))
@@ -406,7 +407,7 @@ def track(wanted: Targets, weights: Weights, near: np.ndarray | None = None) -> 
                 )
             except mink.MinkError as error:
                 raise MotionError(
-                    f"Frame {t} ({t / wanted.fps:.2f} s) has no inverse kinematics ({error})."
+                    f"Frame {t} ({t / target.fps:.2f} s) has no inverse kinematics ({error})."
                 ) from error
             configuration.integrate_inplace(step, 1.0)
             if np.abs(step).max() < STEP:
@@ -435,10 +436,10 @@ def retarget(
 
 
 def retarget_body(body: Body, *, name: str, source: str, licence: str) -> tuple[Clip, Targets]:
-    """The same of a body that has been found already.
+    """Carry a body over to the robot that `skeletons.body_motion` has made.
 
     Raises:
         MotionError: see `solve`.
     """
-    wanted = targets(body)
-    return States(solve(wanted)).clip(name, wanted, source, licence), wanted
+    target = targets(body)
+    return States(solve(target)).clip(name, target, source, licence), target

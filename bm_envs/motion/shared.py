@@ -1,4 +1,4 @@
-"""The package's own motions, read once in a process, for environments to share."""
+"""The motions of the package, read once in a process; environments share them."""
 
 from __future__ import annotations
 

@@ -2,8 +2,8 @@
 
 `body_motion` takes a motion and its joints that are parts of the body (`mappings.py`), and gives
 positions and orientations that no longer depend on the file's axes: z up, the floor at 0, in the
-file's unit of length. The three questions are in one file since each is answered from the others'
-figures, and with the same bounds (ours).
+file's unit of length. One file because each of the three questions is answered from the figures of
+the others, and with the same bounds (ours).
 
 **Which axis is up.** What says so first: the layout of the file (AMASS: z), then the rest pose if
 it stands along an axis, then the mapping. The motion is the second witness: from the feet to the
@@ -86,18 +86,18 @@ FOOT_HEIGHTS = (0.1, 0.025)
 
 @dataclass(frozen=True)
 class Findings:
-    """What was found in a file about its axes, and by what."""
+    """The axes and the floor of a file, each with what shows it."""
 
     up: str
     """The file's axis that points up."""
     up_by: str
-    """What says so."""
+    """What shows which axis points up."""
     rest: str
-    """How the rest pose stands, and where the pelvis's up is from."""
+    """How the rest pose stands, and what shows which way the pelvis points up."""
     floor: float
-    """Its height along that axis, in the file's unit."""
+    """Height of the floor along the axis that points up, in the file's unit."""
     floor_by: str
-    """What lies or stands on it."""
+    """What lies or stands on the floor."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -112,21 +112,21 @@ class Body:
     pos: dict[str, np.ndarray]
     """Each of `PARTS` to `[T, 3]`, floor at z = 0."""
     pelvis_quat: np.ndarray
-    """`[T, 4]`."""
+    """`[T, 4]`, w x y z, in the world."""
     torso_quat: np.ndarray
-    """`[T, 4]`: up from the middle of the hips to the neck, left as the chest has it. A spine that
-    bends is one direction so, as the robot's rigid torso over its waist is."""
+    """`[T, 4]`, w x y z, in the world. Up is from the middle of the hips to the neck; left is the
+    chest's left. A bent spine thus has one direction, as the robot's rigid torso has."""
     hand: np.ndarray
-    """`[T, 2, 3]`, unit vectors of the left and right hand: at rest a hand goes on where its
-    forearm points, which needs no finger in the skeleton."""
+    """`[T, 2, 3]`, unit vectors along the left and right hand. At rest a hand continues its
+    forearm, so that the skeleton needs no fingers."""
     ankle_height: float
-    """Of an ankle over the floor while the foot stands."""
+    """Height of an ankle over the floor while the foot stands, in the file's unit."""
     toe_height: float
-    """Likewise of a toe joint."""
+    """Height of a toe joint over the floor while the foot stands, in the file's unit."""
     feet_stand: bool
-    """Whether they ever do; else the two heights are typical ones."""
+    """Whether a foot stands in any frame. If none does, the two heights are typical ones."""
     found: Findings
-    """What was taken for what."""
+    """The file's axes and floor, and what shows them."""
 
     @property
     def leg_length(self) -> float:
@@ -140,7 +140,7 @@ def body_motion(person: PersonMotion, mapping: Mapping, up: Up = "auto") -> Body
     Args:
         person: the motion.
         mapping: which joints are which parts.
-        up: the file's axis that points up; "auto": found as this module's first lines say.
+        up: the file's axis that points up; "auto": this module's first lines say how it is found.
 
     Raises:
         MotionError: a joint is missing, limbs without length, what is up is not told or told in
@@ -359,11 +359,11 @@ def _find_up(
     mapping: Mapping,
     pos: dict[str, np.ndarray],
     rest_up: np.ndarray | None,
-    told: Up,
+    chosen: Up,
 ) -> tuple[str, str]:
     """The file's axis that points up, and what says so."""
-    if told != "auto":
-        return told, "as told"
+    if chosen != "auto":
+        return chosen, "as told"
     way = pos["neck"] - (pos["left_ankle"] + pos["right_ankle"]) / 2
     mean = _unit(way).mean(axis=0)
     rest = None if rest_up is None else _nearest_axis(_unit(rest_up), REST_UPRIGHT)
@@ -440,25 +440,25 @@ def _pelvis_axes(
     from, as a sentence's part.
     """
     left = rest["left_hip"] - rest["right_hip"]
-    given = None if mapping.pelvis_up is None else np.array(mapping.pelvis_up)
-    if rest_up is not None and (given is None or mapping.known):
+    by_mapping = None if mapping.pelvis_up is None else np.array(mapping.pelvis_up)
+    if rest_up is not None and (by_mapping is None or mapping.known):
         up, text = rest_up, "the rest pose stands, and the pelvis with it"
-    elif given is None:
+    elif by_mapping is None:
         raise MotionError(
             f"{source}: its rest pose does not stand, expected 'pelvis_up' in the"
             " mapping: what points up in the pelvis joint's own frame."
         )
     else:
-        up = given
+        up = by_mapping
         text = (
             f"{'the rest pose does not stand' if rest_up is None else 'the rest pose stands'}, and"
-            f" {mapping.name} says {' '.join(f'{x:g}' for x in given)} is up in the pelvis"
+            f" {mapping.name} says {' '.join(f'{x:g}' for x in by_mapping)} is up in the pelvis"
         )
         if rest_up is not None and not _unit(up) @ _unit(rest_up) >= np.cos(np.radians(MAX_BEND)):
             raise MotionError(
-                f"{source}: pelvis_up is {' '.join(f'{x:g}' for x in given)} in the mapping and"
-                f" {' '.join(f'{x:.2g}' for x in _unit(rest_up))} by the rest pose, which stands;"
-                " expected the same, or no pelvis_up."
+                f"{source}: pelvis_up is {' '.join(f'{x:g}' for x in by_mapping)} in the mapping"
+                f" and {' '.join(f'{x:.2g}' for x in _unit(rest_up))} by the rest pose, which"
+                " stands; expected the same, or no pelvis_up."
             )
     left = left - up * (left @ up) / (up @ up)
     if not np.linalg.norm(left) > 1e-6:

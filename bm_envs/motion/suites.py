@@ -47,7 +47,7 @@ TABLE1 = (
     *(f"fightAndSports1_subject{i}" for i in (1, 4)),
     *(f"fight1_subject{i}" for i in (2, 3, 5)),
 )
-NO_CHAIR = "walk3_subject3"  # the chair is not there: nobody can do that
+NO_CHAIR = "walk3_subject3"  # a person sits down on a chair that the world does not have
 Suite = Literal["builtin", "lafan1-cuts", "lafan1-table1", "lafan1-walks", "lafan1-40"]
 NAMES: tuple[str, ...] = get_args(Suite)
 OTHERS = ("lafan1", "g1_moves", "other")
@@ -75,7 +75,7 @@ def motions(suite: str) -> tuple[str, ...]:
 
 
 def suite_of(motion: str) -> str:
-    """Where a clip of this name is listed: a suite, else what set it is from.
+    """The suite that lists a clip of this name, or the set that the clip is from.
 
     Whole LAFAN1 clips are of `lafan1-40`, which holds those of the other suites; cuts that are not
     in a suite are of `lafan1`. A cut of a built-in clip is `builtin`, and so are motions that

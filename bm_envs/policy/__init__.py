@@ -12,7 +12,8 @@ are laid out. `docs/policy_files.md` describes the files.
     load          `Policy`: a file read, checked and run, wherever it was made
     vectors       test vectors for people who write the observation again
     session       a graph opened safely; `graph` bounds what it may hold and cost
-    foreign       what other projects' exporters write differently
+    unitree       `deploy.yaml` of Unitree's trainers; `plain_yaml` reads it
+    holosoma      the metadata that holosoma writes
     archive       checks of a checkpoint before torch reads it
 
 Nothing here runs code from a file. `onnx`, `onnxruntime` and `torch` are imported when a function

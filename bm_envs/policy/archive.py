@@ -1,4 +1,4 @@
-"""Checkpoints of torch, looked at before they are loaded.
+"""Checks of torch's checkpoints before they are loaded.
 
 `torch.load(weights_only=True)` runs no code of a file, but it unpacks whatever a few bytes announce
 and hashes whatever they nest: a megabyte of compressed zeros becomes a gigabyte, and a tuple of two
@@ -14,13 +14,13 @@ from pathlib import Path
 
 from bm_envs.errors import PolicyError
 
-MAX_RATIO = 4  # of what an archive's members unpack to and its size; torch compresses nothing
+MAX_RATIO = 4  # unpacked size over the archive's size; torch compresses nothing
 MAX_SHARED = 10**6  # values of one object, each counted as often as it is referred to
-SPARE = 2**20  # bytes beside the ratio, for small files
+SPARE = 2**20  # bytes that are allowed beyond the ratio, for small files
 
 
 def check_archive(path: Path) -> None:
-    """Refuse a checkpoint that would take much more time or memory than its size tells.
+    """Refuse a checkpoint that would take much more time or memory than its size suggests.
 
     What is no archive at all is left to torch, whose message is the better one.
 
@@ -47,7 +47,7 @@ def check_archive(path: Path) -> None:
 
 
 def _check_pickle(path: Path, content: bytes) -> None:
-    """Weigh the objects of a pickle without making them.
+    """Count the objects of a pickle without making them.
 
     The weight of an object is 1 and that of all it is made of. The machine below knows of each
     instruction only what it takes and what it leaves, as `pickletools` lists them.
@@ -85,5 +85,5 @@ def _check_pickle(path: Path, content: bytes) -> None:
                     )
     except PolicyError:
         raise
-    except Exception:  # not a pickle; torch says so
+    except Exception:  # it is no pickle, and torch will say so
         return

@@ -115,11 +115,13 @@ def check_description(path: str | Path, value: Mapping[str, Any]) -> None:
     """
 
     def check(entry: Mapping[str, Any], known: _Kinds, about: str) -> None:
-        for key, (kind, wanted) in known.items():
-            found = entry.get(key)
-            if found is not None and (not isinstance(found, kind) or isinstance(found, bool)):
-                given = shortened(repr(found), 40)
-                raise PolicyError(f"{path}: {about}{key} is {given}, expected {wanted}.")
+        for key, (kind, expected) in known.items():
+            entry_value = entry.get(key)
+            if entry_value is not None and (
+                not isinstance(entry_value, kind) or isinstance(entry_value, bool)
+            ):
+                actual = shortened(repr(entry_value), 40)
+                raise PolicyError(f"{path}: {about}{key} is {actual}, expected {expected}.")
 
     check(value, _DESCRIPTION, "")
     for key in ("motions", "evaluation"):
@@ -134,10 +136,10 @@ def check_description(path: str | Path, value: Mapping[str, Any]) -> None:
                 if "name" not in entry:
                     raise PolicyError(f"{path}: motions[{i}] has no name.")
     for key in ("file", "sha256"):
-        found = (value.get("network") or {}).get(key)
-        if found is not None and not isinstance(found, str):
+        actual = (value.get("network") or {}).get(key)
+        if actual is not None and not isinstance(actual, str):
             raise PolicyError(
-                f"{path}: network.{key} is {shortened(repr(found), 40)}, expected a text."
+                f"{path}: network.{key} is {shortened(repr(actual), 40)}, expected a text."
             )
 
 

@@ -1,4 +1,4 @@
-"""What a foreign ONNX graph may cost, told before it is run.
+"""What a foreign ONNX graph may cost, computed before it is run.
 
 A file of a few hundred bytes can ask for hours: a chain of large matrix products over a constant, a
 loop, a tensor of ten gigabytes that one operator makes of a number. A runtime starts on some of it
@@ -21,13 +21,14 @@ from bm_envs.cli import shortened
 from bm_envs.errors import PolicyError
 
 MAX_NODES = 4000  # a transformer of 8 layers exports as about 400
-# Of one call. A core does about 10^10 a second. The shipped denoiser takes 8e7, one of 20 million
-# weights 10^9; the largest tracker that is known 1.5e6, and loading one calls it about ten times.
+# Multiplications of one call. A core does about 10^10 a second. The shipped denoiser takes 8e7, a
+# denoiser of 20 million weights 10^9 and the largest known tracker 1.5e6. Loading a policy calls it
+# about ten times.
 MAX_OPERATIONS = 4 * 10**9
 MAX_TRACKER_OPERATIONS = 2 * 10**8
-MAX_BYTES = 2**28  # of all values that one call makes, as if none gave its memory back
-MAX_FOLDED = 4096  # elements of a value of which sizes are computed
-MAX_EVALUATIONS = 500  # of operators that compute them; the shipped denoiser has 30
+MAX_BYTES = 2**28  # bytes of all values that one call makes, as if no memory were freed
+MAX_FOLDED = 4096  # elements of a value from which sizes are computed
+MAX_EVALUATIONS = 500  # operators that compute sizes; the shipped denoiser has 30
 MAX_ROUNDS = (
     32  # of inference; the shipped denoiser needs 3, the published size, 6 layers, some more
 )
@@ -49,7 +50,7 @@ _COSTLY = (
     "LpNormalization Mish Pow RMSNormalization ReduceLogSumExp Selu Sigmoid Sin Softmax Softplus "
     "Softsign Swish Tan Tanh"
 ).split()
-# Of what they take they read no more than they make.
+# Operators that read no more of their inputs than they write.
 _PICKS = frozenset(
     "Constant ConstantOfShape Expand Gather GatherElements GatherND Range Shape Size Slice "
     "Tile".split()
@@ -58,7 +59,7 @@ _PRODUCTS = ("Conv", "Einsum", "GRU", "Gemm", "LSTM", "MatMul", "RNN")
 OPERATORS = {
     **dict.fromkeys(_CHEAP, 1), **dict.fromkeys(_COSTLY, 20), **dict.fromkeys(_PRODUCTS, 1),
 }  # fmt: skip
-# Those by which exporters compute sizes; on small values they are done here.
+# Operators by which exporters compute sizes; small values of them are computed here.
 _SIZE_OPERATORS = frozenset(
     "Abs Add And Cast Ceil Concat Div Equal Floor Gather Greater Identity Less Max Min Mod Mul Neg "
     "Not Or ReduceMax ReduceMin ReduceProd ReduceSum Reshape Size Slice Split Squeeze Sub "
@@ -109,13 +110,13 @@ def check_external(onnx: Any, model: Any, folder: Path) -> None:
     """
     kept = onnx.external_data_helper
     attributes = (a.t for node in model.graph.node for a in node.attribute if a.HasField("t"))
-    wanted, sizes = 0, {}
+    needed, sizes = 0, {}
     for tensor in (*model.graph.initializer, *attributes):
         if not kept.uses_external_data(tensor):
             continue
         name = next((e.value for e in tensor.external_data if e.key == "location"), "")
         if name not in sizes:
-            # A name with a NUL, or longer than names may be, is that of no file.
+            # No file has a name with a NUL, or one that is longer than names may be.
             try:
                 sizes[name] = (folder / name).stat().st_size if (folder / name).is_file() else -1
             except (OSError, ValueError):
@@ -125,10 +126,10 @@ def check_external(onnx: Any, model: Any, folder: Path) -> None:
                     f"its weights are in '{shortened(name, 60)}', expected that file beside it."
                 )
         elements = math.prod(max(0, size) for size in tensor.dims)
-        wanted += max(1, elements * _element_bytes(onnx, tensor.data_type))
-    if wanted > sum(sizes.values()):
+        needed += max(1, elements * _element_bytes(onnx, tensor.data_type))
+    if needed > sum(sizes.values()):
         raise PolicyError(
-            f"its weights take {_power(wanted)} bytes, but the files beside it that it names hold "
+            f"its weights take {_power(needed)} bytes, but the files beside it that it names hold "
             f"{_power(sum(sizes.values()))}."
         )
 
@@ -221,7 +222,7 @@ def _einsum(attributes: Mapping[str, Any], inputs: list[Shape]) -> int:
     rest = 1
     for term, shape in zip(equation.partition("->")[0].split(","), inputs, strict=False):
         letters = term.replace(" ", "")
-        if "." in letters:  # an ellipsis: as if nothing of it were shared
+        if "." in letters:  # an ellipsis counts as if the inputs shared none of its sizes
             rest *= math.prod(shape)
         else:
             sizes |= {a: max(n, sizes.get(a, 1)) for a, n in zip(letters, shape, strict=False)}
@@ -229,7 +230,7 @@ def _einsum(attributes: Mapping[str, Any], inputs: list[Shape]) -> int:
 
 
 def _shapes(onnx: Any, model: Any, open_size: int) -> tuple[dict[str, Shape], dict[str, int]]:
-    """Shape of every value that can be told, and the bytes of one of its elements.
+    """Shape of every value whose shape follows from the graph, and the bytes of one element.
 
     ONNX's own inference does it, on a copy without the weights' numbers. What it does not follow
     are sizes that a graph computes of sizes, as exporters write them; those few small values are
@@ -240,13 +241,13 @@ def _shapes(onnx: Any, model: Any, open_size: int) -> tuple[dict[str, Shape], di
     kinds: dict[str, int] = {}
     for _ in range(MAX_ROUNDS):
         try:
-            told = onnx.shape_inference.infer_shapes(
+            inferred = onnx.shape_inference.infer_shapes(
                 skeleton, check_type=True, strict_mode=True, data_prop=False
             )
         except Exception as error:  # of several classes, for a graph that contradicts itself
             raise PolicyError(f"the graph's sizes do not fit ({shortened(str(error))}).") from None
         shapes, kinds = {}, {}
-        for value in (*told.graph.value_info, *told.graph.input, *told.graph.output):
+        for value in (*inferred.graph.value_info, *inferred.graph.input, *inferred.graph.output):
             tensor = value.type.tensor_type
             sizes = tuple(d.dim_value if d.HasField("dim_value") else -1 for d in tensor.shape.dim)
             if tensor.HasField("shape") and min(sizes, default=0) >= 0:
@@ -312,18 +313,18 @@ def _skeleton(onnx: Any, model: Any, open_size: int) -> tuple[Any, dict[str, np.
 def _fold(
     onnx: Any, skeleton: Any, shapes: Mapping[str, Shape], known: dict[str, np.ndarray]
 ) -> bool:
-    """Compute the small values that sizes are made of; whether there was a new one.
+    """Compute the small values that sizes are made of; returns whether there was a new one.
 
     Each becomes a constant of the skeleton in place of the node that made it.
     """
-    rest, found, evaluations = [], False, 0
+    rest, changed, evaluations = [], False, 0
     for node in skeleton.graph.node:
         inputs = [name for name in node.input if name]
         if node.op_type == "Shape" and node.input[0] in shapes:
             first, last = 0, None
             for a in node.attribute:
                 first, last = (a.i, last) if a.name == "start" else (first, a.i)
-            told = [np.array(shapes[node.input[0]][first:last], np.int64)]
+            values = [np.array(shapes[node.input[0]][first:last], np.int64)]
         elif (
             node.op_type in _SIZE_OPERATORS
             and all(name in known for name in inputs)
@@ -335,21 +336,21 @@ def _fold(
                 raise PolicyError(
                     f"the graph computes its sizes in more than {MAX_EVALUATIONS} operators."
                 )
-            told = _evaluate(onnx, skeleton, node, {name: known[name] for name in inputs})
+            values = _evaluate(onnx, skeleton, node, {name: known[name] for name in inputs})
         else:
-            told = None
-        if told is None or len(told) != len(node.output):
+            values = None
+        if values is None or len(values) != len(node.output):
             rest.append(node)
             continue
-        found = True
-        for name, value in zip(node.output, told, strict=True):
+        changed = True
+        for name, value in zip(node.output, values, strict=True):
             known[name] = np.asarray(value)
             skeleton.graph.initializer.append(onnx.numpy_helper.from_array(known[name], name))
-    if found:
+    if changed:
         kept = [onnx.NodeProto.FromString(node.SerializeToString()) for node in rest]
         del skeleton.graph.node[:]
         skeleton.graph.node.extend(kept)
-    return found
+    return changed
 
 
 def _evaluate(
@@ -368,9 +369,9 @@ def _evaluate(
     )
     try:
         with np.errstate(all="ignore"):
-            found: Any = ReferenceEvaluator(model).run(None, dict(values))
-            return found
-    except Exception:  # of many classes: then the size is not told, and the graph refused
+            results: Any = ReferenceEvaluator(model).run(None, dict(values))
+            return results
+    except Exception:  # of many classes: the size stays unknown, and the graph is refused
         return None
 
 

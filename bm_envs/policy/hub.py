@@ -22,7 +22,7 @@ from bm_envs.motion.hub import client, one_sentence
 
 PREFIX = "hub:"
 SUMS = "SHA256SUMS"
-MAX_SUMS = 2**20  # bytes; a policy has about ten files
+MAX_SUMS = 2**20  # bytes of the list of digests; a policy has about ten files
 PATTERNS = (
     "*.onnx", "*.safetensors", "*.json", "*.jsonl", "*.md", "*.png", "*.jpg", "*.svg", "*.mp4",
     "*.webm", "LICENSE", SUMS,
@@ -40,12 +40,12 @@ class HubPolicy:
 
     @property
     def name(self) -> str:
-        """For tables: which policy, and which state of it."""
+        """Name for tables: the policy and its revision."""
         return f"{self.repository}@{self.commit[:10]}"
 
 
 def is_reference(reference: str | Path) -> bool:
-    """Whether a policy is one of the Hub."""
+    """Whether a reference names a policy of the Hub."""
     return isinstance(reference, str) and reference.startswith(PREFIX)
 
 
@@ -87,19 +87,19 @@ def check_sums(folder: Path, where: str) -> dict[str, str]:
     Raises:
         HubError: a file is missing, is not listed, or has another digest.
     """
-    found = {
+    digests = {
         path.relative_to(folder).as_posix(): file_sha256(path)
         for path in sorted(folder.rglob("*"))
         if path.is_file() and ".cache" not in path.relative_to(folder).parts
     }
-    for name in found:
-        # What a repository may hold is for programs to read, and for nobody to execute or obey.
+    for name in digests:
+        # A repository holds data for programs. A hidden file could be executed or obeyed instead.
         if any(part.startswith(".") for part in name.split("/")) or not name.isprintable():
             raise HubError(
                 f"{where}: holds a hidden file '{shortened(name, 60)}'; nothing of it is used."
             )
-    if SUMS not in found:
-        return found
+    if SUMS not in digests:
+        return digests
     listed = {}
     with (folder / SUMS).open("rb") as stream:
         text = stream.read(MAX_SUMS).decode("utf-8", "replace")
@@ -110,18 +110,18 @@ def check_sums(folder: Path, where: str) -> dict[str, str]:
                 "a file's name; nothing of it is used."
             )
         listed[match[2]] = match[1]
-    for name in sorted(listed.keys() | found.keys() - {SUMS}):
-        if name not in found:
+    for name in sorted(listed.keys() | digests.keys() - {SUMS}):
+        if name not in digests:
             missing = shortened(name, 60)
             raise HubError(f"{where}: {missing} of its {SUMS} is missing; nothing of it is used.")
         if name not in listed:
             raise HubError(f"{where}: {name} is not in its {SUMS}; nothing of it is used.")
-        if found[name] != listed[name]:
+        if digests[name] != listed[name]:
             raise HubError(
-                f"{where}: {name} has SHA-256 {found[name][:12]}..., expected "
+                f"{where}: {name} has SHA-256 {digests[name][:12]}..., expected "
                 f"{listed[name][:12]}... of its {SUMS}; nothing of it is used."
             )
-    return found
+    return digests
 
 
 def write_sums(folder: Path) -> None:

@@ -1,4 +1,4 @@
-"""Trackers read and run, made here or by whole_body_tracking, mjlab and other projects."""
+"""Read and run trackers of this project, of whole_body_tracking, of mjlab and of others."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ import numpy as np
 
 from bm_envs.cli import file_sha256, read_json, shortened
 from bm_envs.errors import BMError, BMWarning, PolicyError, unknown_name
-from bm_envs.policy import foreign
 from bm_envs.policy import graph as graph_files
+from bm_envs.policy import holosoma, unitree
 from bm_envs.policy.description import check_description
 from bm_envs.policy.resolve import TRACKER, from_hub, resolve_file
 from bm_envs.policy.session import (
@@ -99,7 +99,7 @@ class Policy:
             batch = session.run(["actions"], {"obs": obs})[0]
         except Exception:  # a graph that holds the batch size of 1 in other places: run row by row
             return
-        # Same float32 products in another order.
+        # Both add the same float32 products, in another order.
         if batch.shape == singles.shape and np.allclose(batch, singles, rtol=1e-4, atol=1e-4):
             self._batch_session = session
             self.batched = True
@@ -124,15 +124,15 @@ class Policy:
         for name, table in tables.items():
             if not np.isfinite(table).all():
                 raise PolicyError(f"{self.path}: {name} of its motion is not finite throughout.")
-        if self._motion_outputs.keys() == foreign.HOLOSOMA_OUTPUTS.keys():
+        if self._motion_outputs.keys() == holosoma.HOLOSOMA_OUTPUTS.keys():
             if (np.abs(tables["ref_quat_xyzw"]).max(axis=1) < 1e-3).any():
                 raise PolicyError(f"{self.path}: ref_quat_xyzw of its motion holds a zero.")
             names = self.spec.joint_names, self.spec.body_names
-            return foreign.holosoma_motion(tables, *names, CONTROL_DT)
+            return holosoma.holosoma_motion(tables, *names, CONTROL_DT)
         return tables
 
     def _check_motion_cost(self, frames: int) -> None:
-        """Refuse a motion whose frames are not looked up but computed, at a price."""
+        """Refuse a motion whose frames are not read from tables but computed at a high cost."""
         nodes = {name: node for node in self._model.graph.node for name in node.output}
         costs = graph_files.check_bounds(need("onnx"), self._model)
         needed = {n for name in self._motion_outputs for n in upstream(self._model, name)[1]}
@@ -145,7 +145,7 @@ class Policy:
             )
 
     def _count_frames(self) -> int:
-        """Frames of the embedded motion: as the metadata says, else the joint table's length."""
+        """Frames of the embedded motion, by the metadata or by the length of the joint table."""
         lengths = [
             dims[0]
             for dims in constant_shapes(self._model, "joint_pos")
@@ -154,7 +154,7 @@ class Policy:
         if not lengths:
             raise PolicyError(f"{self.path}: cannot tell how many frames the motion inside has.")
         stated = self.spec.extra.get("motion_frames", "")
-        # Frames are counted by programs: nine digits are 231 days of them.
+        # Programs count these frames: nine digits of them are 231 days of motion.
         frames = (
             min(int(stated), max(lengths)) if re.fullmatch("[0-9]{1,9}", stated) else max(lengths)
         )
@@ -225,9 +225,9 @@ class Policy:
 
 
 def named_motions(policy: Policy) -> list[dict[str, Any]]:
-    """What the file or its description tells of the motions it was made for.
+    """The motions that a policy was made for, by its file or its description.
 
-    Each with `name`, `sha256` and, where a description tells it, `frames`.
+    Each has `name`, `sha256` and, if a description holds it, `frames`.
     """
     extra = policy.spec.extra
     if "motion_name" in extra:
@@ -235,7 +235,7 @@ def named_motions(policy: Policy) -> list[dict[str, Any]]:
     return list((policy.info or {}).get("motions") or [])
 
 
-def named_clip(policy: Policy, told: Mapping[str, Any]) -> Clip:
+def named_clip(policy: Policy, entry: Mapping[str, Any]) -> Clip:
     """The library's clip that an entry of `named_motions` names.
 
     Raises:
@@ -243,8 +243,8 @@ def named_clip(policy: Policy, told: Mapping[str, Any]) -> Clip:
     """
     from bm_envs.motion import library, procedural
 
-    name = str(told["name"])
-    # A name of the library, which is the stem of a file: a policy from elsewhere opens no paths.
+    name = str(entry["name"])
+    # Only a name of the library is taken: a policy of somebody else must not open paths.
     if Path(name).is_absolute() or ".." in Path(name).parts or not name.isprintable():
         raise PolicyError(
             f"{policy.path}: was made for the motion '{shortened(name, 60)}', expected a name of "
@@ -254,9 +254,9 @@ def named_clip(policy: Policy, told: Mapping[str, Any]) -> Clip:
     # A clip that is made when asked for differs in a few last digits between processors, so
     # its bytes tell nothing there; its length does, which follows from the commands.
     if procedural.is_drawn(clip.name):
-        same = told.get("frames") in (None, clip.num_frames)
+        same = entry.get("frames") in (None, clip.num_frames)
     else:
-        same = told.get("sha256") in (None, clip.sha256())
+        same = entry.get("sha256") in (None, clip.sha256())
     if not same:
         raise PolicyError(
             f"{policy.path}: was made for another version of motion '{clip.name}'; give --motion."
@@ -282,22 +282,22 @@ def load_policy(
     """
     reference, name = from_hub(reference)
     path = resolve_file(reference, TRACKER)
-    given = {} if config is None else _read_config(Path(config))
+    by_user = {} if config is None else _read_config(Path(config))
     model = read_onnx(path, most=graph_files.MAX_TRACKER_OPERATIONS)
     try:
         metadata = _metadata(model)
         outputs = MOTION_OUTPUTS
-        if foreign.is_holosoma(metadata):
+        if holosoma.is_holosoma(metadata):
             widths = {
                 v.name: v.type.tensor_type.shape.dim[-1].dim_value
                 for v in model.graph.input
                 if v.type.tensor_type.shape.dim
             }
-            metadata, note = foreign.holosoma_metadata(metadata, widths, given)
-            outputs = foreign.HOLOSOMA_OUTPUTS
+            metadata, note = holosoma.holosoma_metadata(metadata, widths, by_user)
+            outputs = holosoma.HOLOSOMA_OUTPUTS
             if note:
                 warnings.warn(f"{path}: {note}.", BMWarning, stacklevel=2)
-        metadata |= given
+        metadata |= by_user
         if "observation_names" not in metadata and (beside := _deploy_yaml_of(path)):
             raise PolicyError(
                 f"does not tell what it observes; {beside} may: give it as --policy-config."
@@ -310,12 +310,12 @@ def load_policy(
 
 def _metadata(model: Any) -> dict[str, Any]:
     """The file's metadata; a key that matters and stands there twice is refused."""
-    found: dict[str, Any] = {}
+    entries: dict[str, Any] = {}
     for entry in model.metadata_props:
-        if entry.key in found and entry.key in (*KNOWN_KEYS, *foreign.HOLOSOMA_KEYS):
+        if entry.key in entries and entry.key in (*KNOWN_KEYS, *holosoma.HOLOSOMA_KEYS):
             raise PolicyError(f"the metadata hold {entry.key} twice.")
-        found[entry.key] = entry.value
-    return found
+        entries[entry.key] = entry.value
+    return entries
 
 
 def _deploy_yaml_of(path: Path) -> Path | None:
@@ -335,37 +335,37 @@ def _check_interface(
     weights = {tensor.name for tensor in model.graph.initializer}
 
     def shapes(values: Any) -> dict[str, list[int | None]]:
-        found = {}
+        sizes = {}
         for value in values:
             if value.name in weights:  # old files list their weights among the inputs
                 continue
             kind = value.type.tensor_type
             if kind.elem_type != onnx.TensorProto.FLOAT:
                 raise PolicyError(f"'{value.name}' is not a float32 tensor.")
-            found[value.name] = [
+            sizes[value.name] = [
                 dim.dim_value if dim.HasField("dim_value") else None for dim in kind.shape.dim
             ]
-        return found
+        return sizes
 
     inputs, outputs = shapes(model.graph.input), shapes(model.graph.output)
-    wanted: dict[str, tuple[int, ...]] = {"obs": (1, spec.observation_size), "time_step": (1, 1)}
-    if "obs" not in inputs or set(inputs) - set(wanted):
+    known: dict[str, tuple[int, ...]] = {"obs": (1, spec.observation_size), "time_step": (1, 1)}
+    if "obs" not in inputs or set(inputs) - set(known):
         raise PolicyError(
             f"inputs are {', '.join(inputs) or 'none'}, expected 'obs' and perhaps 'time_step'."
         )
     if "actions" not in outputs:
         raise PolicyError(f"outputs are {', '.join(outputs) or 'none'}, expected 'actions' there.")
-    wanted["actions"] = (1, g1.NUM_JOINTS)
+    known["actions"] = (1, g1.NUM_JOINTS)
     motion = [name for name in motion_outputs if name in outputs]
     if motion and (len(motion) < len(motion_outputs) or "time_step" not in inputs):
         absent = [name for name in motion_outputs if name not in outputs] or ["time_step"]
         raise PolicyError(f"the graph gives a motion but lacks '{absent[0]}'.")
     for name in motion:
         frame = motion_outputs[name]
-        wanted[name] = (1, *(len(spec.body_names) if size == -1 else size for size in frame))
+        known[name] = (1, *(len(spec.body_names) if size == -1 else size for size in frame))
     for name, shape in (inputs | outputs).items():
         # A batch dimension may be open (None); all others must be what the metadata imply.
-        expected = wanted.get(name)
+        expected = known.get(name)
         if expected is None:
             continue
         if len(shape) != len(expected) or shape[0] not in (1, None) or shape[1:] != [*expected[1:]]:
@@ -379,7 +379,7 @@ def _check_interface(
 
 def _read_config(path: Path) -> dict[str, Any]:
     if path.suffix.lower() in (".yaml", ".yml"):
-        return foreign.read_deploy_yaml(path, CONTROL_DT)
+        return unitree.read_deploy_yaml(path, CONTROL_DT)
     value = read_json(path, PolicyError)
     if not isinstance(value, dict):
         raise PolicyError(f"{path}: holds no object, expected keys as in the ONNX metadata.")

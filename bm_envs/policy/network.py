@@ -32,19 +32,19 @@ class MLP:
     """
 
     obs_mean: np.ndarray
-    """`[O]`."""
+    """`[O]`, mean of the observation; it is subtracted first."""
     obs_scale: np.ndarray
-    """`[O]`, divided by."""
+    """`[O]`, scale of the observation; it is divided by this."""
     weights: tuple[np.ndarray, ...]
-    """`[out, in]` of each layer."""
+    """Weights of each layer, `[out, in]`."""
     biases: tuple[np.ndarray, ...]
-    """`[out]` of each layer."""
+    """Biases of each layer, `[out]`."""
     activation: Literal["elu", "relu", "tanh"] = "elu"
-    """Between layers; none after the last."""
+    """Activation between layers; there is none after the last."""
     residual_offset: np.ndarray | None = None
-    """`[29]`, rad."""
+    """`[29]`, default joint angles, rad."""
     residual_scale: np.ndarray | None = None
-    """`[29]`, rad per unit of action."""
+    """`[29]`, joint target per unit of action, rad."""
 
     def __post_init__(self) -> None:
         for name in ("obs_mean", "obs_scale", "residual_offset", "residual_scale"):

@@ -19,18 +19,18 @@ SHIPPED = Path(__file__).resolve().parent.parent / "assets" / "policies"
 
 @dataclass(frozen=True)
 class Kind:
-    """A kind of policy, and how its files are told from others."""
+    """A kind of policy, and what distinguishes its files."""
 
     title: str
-    """What it is, for people."""
+    """Name of the kind, for people."""
     name: str
-    """The same in messages, shorter."""
+    """Short name of the kind, in messages."""
     format: str
     """`format` in `policy.json` and, but for trackers, in the ONNX file's metadata."""
     file: str
     """The ONNX file in a run directory."""
     run: str
-    """That directory, in messages."""
+    """What such a directory is called in messages."""
     shipped: str
     """Pattern of the kind's files in `SHIPPED`; empty for a kind of which none ships."""
 
@@ -61,25 +61,25 @@ def shipped_policies() -> list[str]:
 
 
 def from_hub(reference: str | Path) -> tuple[str | Path, str | None]:
-    """For a policy of the Hub its folder and its name in tables; any other as it is, and None.
+    """Folder and name of a policy of the Hub; any other reference is returned as it is, with None.
 
     Raises:
-        PolicyError: it cannot be had.
+        PolicyError: the policy cannot be downloaded.
     """
     if not hub.is_reference(reference):
         return reference, None
     try:
-        found = hub.fetch_policy(str(reference))
+        fetched = hub.fetch_policy(str(reference))
     except HubError as error:
         raise PolicyError(str(error)) from error
-    return found.folder, found.name
+    return fetched.folder, fetched.name
 
 
 def resolve_file(reference: str | Path, kind: Kind) -> Path:
     """The ONNX file of a policy that is on this machine (`from_hub` brings the others).
 
     Raises:
-        PolicyError: there is none.
+        PolicyError: there is no such policy.
     """
     text, path = str(reference), Path(reference)
     if path.is_dir():
@@ -103,8 +103,8 @@ def kind_of(reference: str | Path, *, expected: Kind = TRACKER) -> Kind:
     """What kind of policy a reference names; a file that does not say it counts as a tracker.
 
     Args:
-        reference: of a policy.
-        expected: the kind whose names the message tells when there is no such policy.
+        reference: a policy's name or place.
+        expected: the kind whose names a message lists when there is no such policy.
 
     Raises:
         PolicyError: there is no such policy, or its file is unreadable.
@@ -115,12 +115,12 @@ def kind_of(reference: str | Path, *, expected: Kind = TRACKER) -> Kind:
         for kind in KINDS:
             if str(reference) in shipped_files(kind):
                 return kind
-        resolve_file(reference, expected)  # which says that there is none
+        resolve_file(reference, expected)  # raises an error that says so
     if path.is_dir():
         if (path / DIFFUSION.file).is_file():
             return DIFFUSION
         if not (path / TRACKER.file).is_file():
-            resolve_file(path, expected)  # which says so
+            resolve_file(path, expected)  # raises an error that says so
         path /= TRACKER.file
     stated = {entry.value for entry in read_onnx(path).metadata_props if entry.key == "format"}
     return next((kind for kind in KINDS if kind.format in stated), TRACKER)

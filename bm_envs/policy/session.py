@@ -1,4 +1,4 @@
-"""An ONNX file opened: its checked graph, the parts of it, and a session of the runtime.
+"""Open an ONNX file: its checked graph, parts of the graph, and a session of the runtime.
 
 `onnx`, `onnxruntime` and `torch` are imported when a function needs them. Nothing here runs code
 from a file: graphs with loops, branches or operators that the runtime does not ship are refused.
@@ -36,7 +36,7 @@ def read_onnx(path: Path, *, open_size: int = 1, most: int = graph_files.MAX_OPE
         model = onnx.load(str(path), format="protobuf", load_external_data=False)
         graph_files.check_structure(onnx, model)
         graph_files.check_external(onnx, model, path.parent)
-        # Refuses locations outside the file's own folder.
+        # This refuses locations outside the file's folder.
         onnx.external_data_helper.load_external_data_for_model(model, str(path.parent))
         onnx.checker.check_model(model)
         graph_files.check_bounds(onnx, model, open_size=open_size, most=most)

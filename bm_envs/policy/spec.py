@@ -1,4 +1,4 @@
-"""What a policy is, but for its weights: layouts, joint order and drives, and the metadata of them.
+"""What a policy is, apart from its weights: layouts, joint order and drives, as ONNX metadata.
 
 `PolicySpec` has the names of the ONNX metadata's keys. The keys of whole_body_tracking and those of
 mjlab are both written, and either exporter's are read. Numbers are written with all their digits,
@@ -15,7 +15,7 @@ import numpy as np
 
 from bm_envs.cli import shortened
 from bm_envs.errors import PolicyError, unknown_name
-from bm_envs.policy import foreign
+from bm_envs.policy import holosoma, unitree
 from bm_envs.robots import g1, observation_terms
 from bm_envs.robots.observation_terms import POLICY_TERMS, TERMS
 
@@ -25,8 +25,8 @@ OBSERVATION_ALIASES = {
     # motion_tracking_controller, MotionOnnxPolicy.cpp
     "motion_ref_pos_b": "motion_anchor_pos_b",
     "motion_ref_ori_b": "motion_anchor_ori_b",
-    **foreign.UNITREE_TERMS,
-    **foreign.HOLOSOMA_TERMS,
+    **unitree.UNITREE_TERMS,
+    **holosoma.HOLOSOMA_TERMS,
 }
 MOTION_OUTPUTS: dict[str, tuple[int, ...]] = {  # shape of one frame, K tracked bodies written as -1
     "joint_pos": (g1.NUM_JOINTS,),
@@ -71,13 +71,13 @@ class PolicySpec:
 
     joint_names: tuple[str, ...]
     joint_stiffness: tuple[float, ...]
-    """kp, N m/rad."""
+    """Stiffness kp of each joint, N m/rad."""
     joint_damping: tuple[float, ...]
-    """kd, N m s/rad."""
+    """Damping kd of each joint, N m s/rad."""
     default_joint_pos: tuple[float, ...]
-    """q0, rad."""
+    """Default angle q0 of each joint, rad."""
     action_scale: tuple[float, ...]
-    """Radians of joint target per unit of action."""
+    """Joint target per unit of action, rad."""
     observation_names: tuple[str, ...] = POLICY_TERMS
     observation_history_lengths: tuple[int, ...] = ()
     """Time steps per term, 1 = this step alone; empty means 1 for all."""
@@ -88,7 +88,7 @@ class PolicySpec:
     extra: dict[str, str] = field(default_factory=dict)
     """Further metadata, verbatim."""
     joint_effort_limit: tuple[float, ...] = ()
-    """Largest torque, N m; empty means the robot table's, as for files that do not tell."""
+    """Largest torque of each joint, N m; empty means the robot table's."""
 
     def __post_init__(self) -> None:
         if not self.observation_history_lengths:
@@ -150,8 +150,8 @@ class PolicySpec:
     ) -> PolicySpec:  # fmt: skip
         """A policy trained here: project joint order, and the robot table's values for None."""
 
-        def values(given: Sequence[float] | None, table: np.ndarray) -> tuple[float, ...]:
-            return tuple(float(value) for value in (table if given is None else given))
+        def values(figures: Sequence[float] | None, table: np.ndarray) -> tuple[float, ...]:
+            return tuple(float(value) for value in (table if figures is None else figures))
 
         return cls(
             joint_names=g1.JOINT_NAMES,
@@ -273,19 +273,19 @@ class PolicySpec:
 
 
 def check_drive(
-    key: str, given: Sequence[float] | np.ndarray, joint_names: Sequence[str] = g1.JOINT_NAMES
+    key: str, figures: Sequence[float] | np.ndarray, joint_names: Sequence[str] = g1.JOINT_NAMES
 ) -> None:
     """Refuse figures that no drive of the G1 can have, whatever unit they are meant in.
 
     Args:
         key: of `DRIVE_BOUNDS`.
-        given: a figure per joint.
+        figures: a figure per joint.
         joint_names: their joints.
 
     Raises:
         PolicyError: not 29, not finite, or out of bounds.
     """
-    values = np.asarray(given, float)
+    values = np.asarray(figures, float)
     if values.shape != (g1.NUM_JOINTS,):
         raise PolicyError(
             f"{key} holds {values.size} values, expected {g1.NUM_JOINTS} finite numbers."

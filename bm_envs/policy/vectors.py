@@ -30,7 +30,7 @@ OBSERVATION_TOLERANCE = 1e-6  # written in float64, taken in float32; angles, me
 def make_test_vectors(
     policy: Callable[[np.ndarray], np.ndarray], spec: PolicySpec, *, cases: int = 8, seed: int = 0
 ) -> dict[str, Any]:
-    """States with the observation, action and joint target they must give.
+    """States with the observation, action and joint target that they must give.
 
     For people who write the observation again, on a robot or in another simulator. Everything is
     computed from the formulas in `TERMS` and the robot's kinematics in float64 NumPy, without the
@@ -117,7 +117,7 @@ def write_test_vectors(
 
 
 def shipped_test_vectors(name: str) -> dict[str, Any]:
-    """Those of a tracker that ships with the package, as `make_test_vectors` gives them.
+    """The test vectors of a tracker that ships with the package, as `make_test_vectors` gives them.
 
     States and observations are stored once for all trackers, whose layout is the same, and for each
     of them the actions that its file gave where it was made. The entry of a new one is the `action`

@@ -1,4 +1,4 @@
-"""Writing a policy as a file that `motion_tracking_controller` loads on the robot.
+"""Write a policy as a file that `motion_tracking_controller` loads on the robot.
 
 Choices where published exporters differ or err: `time_step` is clamped at both ends (published
 graphs clamp the upper one only), and an index past the last frame returns the last pose at rest

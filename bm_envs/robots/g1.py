@@ -1,7 +1,8 @@
 """The Unitree G1 (29 actuated joints, rev 1.0) as data: tree, inertia, drives, shapes, orders.
 
 Every number here is a fact about the robot with its source beside it; nothing is computed by an
-engine. `bm_envs.robots.mjcf` turns the tables into a MuJoCo model.
+engine. `bm_envs.robots.mjcf` turns the tables into a MuJoCo model. One file because it is one
+table of one robot.
 
 Units are SI (m, kg, rad, s, N m). Quaternions are w, x, y, z. Body frames: x forward, y left, z up;
 a body's frame coincides with its joint's frame. The order of `JOINTS` and `BODIES` is the depth-first

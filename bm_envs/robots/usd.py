@@ -21,7 +21,7 @@ from bm_envs.robots import g1
 from bm_envs.robots.kinematics import link_poses
 from bm_envs.robots.mjcf import FOOT_FRICTION, ModelConfig
 
-# MuJoCo's defaults, which the MJCF leaves alone; an engine that is not told would use its own.
+# MuJoCo's defaults, which the MJCF leaves alone. Another engine would use other defaults.
 _SOLREF = "(0.02, 1)"
 _SOLIMP = "[0.9, 0.95, 0.001, 0.5, 2]"
 
@@ -48,7 +48,7 @@ def build_usd(config: ModelConfig = ModelConfig()) -> str:
 
 
 def build_ground() -> str:
-    """A plane, z up, with sliding friction 1, which the feet's own overrides."""
+    """A plane, z up, with sliding friction 1; the friction of the feet overrides it."""
     plane = _block(
         'def Plane "plane"',
         [
@@ -71,7 +71,7 @@ def _link(
         f"point3f physics:centerOfMass = {_tuple(body.inertial_pos)}",
         f"float3 physics:diagonalInertia = {_tuple(body.diag_inertia)}",
         f"quatf physics:principalAxes = {_tuple(_unit(body.inertial_quat))}",
-        # PhysX damps turning bodies, unless it is told.
+        # By default PhysX damps turning bodies.
         "float physxRigidBody:linearDamping = 0",
         "float physxRigidBody:angularDamping = 0",
     ]
@@ -115,7 +115,7 @@ def _shape(geom: g1.Geom) -> str:
 
 
 def _joint(joint: g1.Joint) -> str:
-    """A hinge whose frames are the link's own in its zero pose; the axis is one of the frame's."""
+    """A hinge whose frames are the link's frame in the zero pose; its axis is one of that frame."""
     body = g1.BODIES[g1.BODY_NAMES.index(joint.body)]
     low, high = (math.degrees(angle) for angle in joint.range)
     per_degree = math.pi / 180
@@ -179,7 +179,7 @@ def _material(name: str, friction: float) -> str:
             f"float physics:staticFriction = {friction!r}",
             f"float physics:dynamicFriction = {friction!r}",
             "float physics:restitution = 0",
-            # PhysX: with the ground's 1 the product is the robot's own.
+            # The ground has friction 1, so that the product is the robot's friction.
             'uniform token physxMaterial:frictionCombineMode = "multiply"',
         ],
         "PhysicsMaterialAPI",

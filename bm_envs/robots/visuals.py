@@ -180,7 +180,7 @@ def add_scene(root: ET.Element, asset: ET.Element, world: ET.Element) -> None:
 def add_body_visuals(
     element: ET.Element, asset: ET.Element, body: str, mesh_dir: Path | None
 ) -> None:
-    """Add what is seen of one link: its meshes where there are files, else its plain shapes.
+    """Add the shapes of one link to look at: meshes where there are files, or plain shapes.
 
     Args:
         element: the link's `<body>`.
@@ -222,7 +222,7 @@ def add_body_visuals(
 
 
 def default_mesh_dir() -> Path | None:
-    """`BM_DATA_DIR/g1_meshes` where that folder exists, else None."""
+    """The folder `BM_DATA_DIR/g1_meshes`, or None where there is none."""
     data_dir = os.environ.get(DATA_DIR_VARIABLE)
     folder = Path(data_dir) / MESH_FOLDER if data_dir else None
     return folder if folder is not None and folder.is_dir() else None

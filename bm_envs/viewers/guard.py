@@ -10,10 +10,10 @@ import urllib.parse
 from collections.abc import Iterator
 from typing import Any, Literal
 
-LOCAL_NAMES = ("127.0.0.1", "localhost", "::1")  # of this machine, in a request's `Host`
+LOCAL_NAMES = ("127.0.0.1", "localhost", "::1")  # names of this machine in a request's `Host`
 LARGEST_MESSAGE = 65_536  # bytes; a panel's messages have some hundred
 LONGEST_TEXT = 1000  # characters of a text field
-LARGEST_NUMBER = 1e9  # of anything
+LARGEST_NUMBER = 1e9  # bound of any number in a message
 
 
 class Guard:
@@ -42,7 +42,10 @@ class Guard:
 
     @contextlib.contextmanager
     def watching(self) -> Iterator[None]:
-        """The server that viser starts meanwhile asks this guard; it has no way in of its own."""
+        """A context in which viser starts its server: that server then asks this guard.
+
+        viser offers no other way to check its connections.
+        """
         import websockets.asyncio.server as module
 
         with _STARTING:
@@ -81,7 +84,7 @@ class Guard:
         return serve(watched, *where, process_request=checked, **how)
 
     def understands(self, raw: str | bytes) -> bool:
-        """Whether a message is one to pass on."""
+        """Whether a message may be passed on."""
         import msgspec
 
         if isinstance(raw, str):
@@ -103,7 +106,7 @@ class Guard:
         )  # fmt: skip
 
 
-_STARTING = threading.Lock()  # of one server at a time
+_STARTING = threading.Lock()  # only one server starts at a time
 
 
 def is_ours(host: str, origin: str | None = None) -> bool:
@@ -144,7 +147,7 @@ def is_value_of(element: Any, value: Any) -> bool:
 
 
 def _is_sane(value: Any) -> bool:
-    """Whether numbers are finite and not beyond all bounds, and texts not long."""
+    """Whether all numbers are finite and within bounds, and all texts short."""
     if isinstance(value, tuple | list):
         return all(map(_is_sane, value))
     if isinstance(value, str):
@@ -154,7 +157,7 @@ def _is_sane(value: Any) -> bool:
 
 @functools.cache
 def _incoming() -> Any:
-    """Reads what browsers send to panels: six kinds of viser's messages, by their own names."""
+    """Reads what browsers send to panels: six kinds of viser's messages, by viser's names."""
     import msgspec
 
     vector, quaternion = tuple[float, float, float], tuple[float, float, float, float]

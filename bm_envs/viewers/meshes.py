@@ -14,13 +14,13 @@ from bm_envs.robots import g1, visuals
 
 # Vertices `[V, 3]`, m, and triangles `[F, 3]` that turn to the left as seen from outside.
 Mesh = tuple[np.ndarray, np.ndarray]
-_SIDES = 20  # of what is round
+_SIDES = 20  # sides of round shapes
 
 
 def body_meshes(
     model: mujoco.MjModel,
 ) -> dict[str, list[tuple[tuple[int, int, int], Mesh]]]:
-    """What is seen of each link, in its frame: colour and mesh, one of each colour it has."""
+    """Meshes of each link in its frame, with one mesh for each colour."""
     found: dict[str, list[tuple[tuple[int, int, int], Mesh]]] = {}
     for body in g1.BODY_NAMES:
         by_colour: dict[tuple[int, int, int], list[Mesh]] = {}
@@ -106,6 +106,6 @@ def transformed(mesh: Mesh, scale: tuple[float, ...]) -> Mesh:
 
 
 def rgb_of(rgba: Sequence[float]) -> tuple[int, int, int]:
-    """A colour in three bytes of one in four numbers from 0 to 1."""
+    """A colour as three bytes, from four numbers of 0 to 1."""
     r, g, b = (round(255 * float(value)) for value in rgba[:3])
     return r, g, b

@@ -35,10 +35,10 @@ from bm_envs.viewers.scene import GHOST_RGBA, Decor, View
 
 HOST = "127.0.0.1"
 DEFAULT_PORT = 8080
-FIELD_OF_VIEW = 42.0  # degrees up and down, that of the model's own view
-FOLLOW = 0.2  # share of its way to the robot that the point looked at goes at each picture
+FIELD_OF_VIEW = 42.0  # vertical, deg; the same as in the model
+FOLLOW = 0.2  # share of the way to the robot by which the point looked at moves at each picture
 GHOST_OPACITY = 0.28
-TOUCH_N = 1.0  # force on a foot from which on it touches the floor; the robot weighs 330 N
+TOUCH_N = 1.0  # N, least force of a foot that touches the floor; the robot weighs 330 N
 CONTACT_RGB, GHOST_CONTACT_RGB = (255, 140, 0), (10, 150, 60)
 PATH_RGB, ARROW_RGB = (242, 204, 26), (230, 90, 13)
 GOAL_RGB, OBSTACLE_RGB = (204, 26, 115), (115, 51, 153)
@@ -83,7 +83,7 @@ class Page:
                 return None  # a page on loopback is not passed on, whatever a client asks for
 
         self.guard = Guard()
-        with contextlib.redirect_stdout(io.StringIO()):  # its banner; ours is a line
+        with contextlib.redirect_stdout(io.StringIO()):  # viser prints a banner, we print one line
             with self.guard.watching():
                 self.server: Any = Server(host=HOST, port=port, label=title, verbose=False)
         self._closed = False
@@ -130,7 +130,7 @@ class Page:
 
     @property
     def azimuth(self) -> float:
-        """Where the viewer looks over the ground, deg: the one who came last, else the start's."""
+        """Where the viewer who came last looks over the ground, deg; the start view without one."""
         clients = self.server.get_clients()
         if not clients:
             return self._view.azimuth
@@ -239,7 +239,7 @@ class Page:
             self._root = qpos[:2].copy()
 
     def _look(self) -> None:
-        """Put the robot, or where it was when following ended, in the middle."""
+        """Put the robot in the middle of the view, or the place where following ended."""
         if self._lookat is None or np.linalg.norm(self._root - self._lookat) > 1.0:
             if self._lookat is None or self.follow:  # put elsewhere: not chased over the ground
                 self._lookat = self._root
@@ -254,7 +254,7 @@ class Page:
         scene = self.server.scene
 
         def changed(name: str, value: np.ndarray | None) -> bool:
-            """Whether it is to be drawn anew, and take away what there was if so."""
+            """Whether a part has to be drawn anew; if so, the old one is removed."""
             seen = b"" if value is None else np.asarray(value, float).tobytes()
             if self._drawn.get(name, b"") == seen:
                 return False
@@ -328,7 +328,7 @@ def check(port: int) -> Any:
     if not 0 <= port <= 65535:
         raise ConfigError(f"port is {port}, expected 0 (any that is free) to 65535.")
     with socket.socket() as probe:
-        # As the server does it: a port on which a connection was closed a moment ago is free.
+        # The server sets this option, too: a port whose last connection has just closed is free.
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind((HOST, port))

@@ -1,4 +1,4 @@
-"""What stands in a page's panel: tables, a line of time, and the browser's gamepad."""
+"""Elements of a page's panel: tables, a time line, and the browser's gamepad."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ class PageGamepad:
     """
 
     def __init__(self, page: Page) -> None:
-        """Two elements in the panel."""
+        """Add two elements to the page's panel."""
         gui = page.server.gui
         self._state: tuple[tuple[float, float], int] | None = None
         with gui.add_folder("gamepad"):

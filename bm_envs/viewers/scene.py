@@ -19,10 +19,10 @@ from bm_envs.errors import ConfigError
 from bm_envs.robots import mjcf
 
 GHOST_RGBA = (0.05, 0.75, 0.30, 0.25)
-_GHOST_SIZE = 0.97  # so that it hides inside the robot, not flickers on it, where the two agree
+_GHOST_SIZE = 0.97  # slightly smaller, so that it does not flicker on the robot where the two agree
 _PATH_RGBA, _ARROW_RGBA = (0.95, 0.80, 0.10, 1.0), (0.90, 0.35, 0.05, 1.0)
 _GOAL_RGBA, _OBSTACLE_RGBA = (0.80, 0.10, 0.45, 1.0), (0.45, 0.20, 0.60, 0.55)
-_OBSTACLE_HEIGHT = 1.2  # m; lower than the robot, which is to be seen behind
+_OBSTACLE_HEIGHT = 1.2  # m; lower than the robot, so that one sees it behind
 
 
 @dataclass(frozen=True)
@@ -30,13 +30,13 @@ class View:
     """Where the following camera stands; it moves with the root and keeps its direction."""
 
     distance: float = 2.4
-    """m, from the point looked at."""
+    """Distance of the camera from the point looked at, m."""
     azimuth: float = 130.0
-    """Degrees, direction of view over the ground: 180 shows the front of a robot that faces +x."""
+    """Direction of view over the ground, deg: 180 shows the front of a robot that faces +x."""
     elevation: float = -12.0
-    """Degrees; negative looks down."""
+    """Angle of the view over the horizon, deg; negative looks down."""
     height: float = 0.68
-    """m above the ground of the point looked at; it does not bob with the robot."""
+    """Height of the point looked at, m; it does not move up and down with the robot."""
 
 
 FAR_VIEW = View(distance=5.0, elevation=-22.0, height=0.8)  # shows where a robot is going
@@ -44,12 +44,12 @@ FAR_VIEW = View(distance=5.0, elevation=-22.0, height=0.8)  # shows where a robo
 
 @dataclass(frozen=True)
 class Decor:
-    """What a task shows beside the robot, in the world, m. None: there is nothing of the kind."""
+    """What a task shows beside the robot, in the world, m. None: that part is absent."""
 
     path: np.ndarray | None = None
     """`[P, 2]`, where the robot has been, oldest first: a line on the ground."""
     arrow: np.ndarray | None = None
-    """`[2, 3]`, from where and to where."""
+    """`[2, 3]`, start and end of an arrow."""
     goal: np.ndarray | None = None
     """`[3]`: x, y and radius of a disc on the ground, with a flag in it."""
     obstacles: np.ndarray | None = None
@@ -73,7 +73,7 @@ class DrawnRobot:
     def aim(self, camera: mujoco.MjvCamera) -> None:
         """Point a free camera at the root as the view says."""
         target = np.array([self.data.qpos[0], self.data.qpos[1], self._view.height])
-        # A robot that is put elsewhere (a reset) is not chased across the ground.
+        # After a reset the camera jumps to the robot; it does not chase it over the ground.
         if self._lookat is None or not np.linalg.norm(target - self._lookat) < 1.0:
             self._lookat = target
         self._lookat = target + self._smoothing * (self._lookat - target)

@@ -1,4 +1,4 @@
-"""Pictures of the G1 into arrays, as videos are made of.
+"""Pictures of the G1 as arrays, of which videos are made.
 
 OpenGL without a display: MuJoCo settles on an OpenGL from `MUJOCO_GL` when it is imported, and on
 one that needs a display where that is unset. Here the choice is made when the first picture is
@@ -34,7 +34,7 @@ _CONTEXT_MODULES = {
     "glfw": "mujoco.glfw",
     "cgl": "mujoco.cgl",
 }
-# Other values which MuJoCo takes for the one that draws through a window system.
+# Values of MUJOCO_GL that mean the same to MuJoCo as the one of the window system.
 _GLFW_NAMES = ("glx", "wgl", "enable", "enabled", "on", "true", "1")
 
 
@@ -113,7 +113,7 @@ class OffscreenRenderer:
 
         Where only the sky is seen it is the far clipping distance, `far`.
         """
-        # Colours are not wanted, and without blending the ghost has a depth as solid things have.
+        # With segment colours nothing is blended, so that the ghost has a depth, too.
         flags = self._scene.flags.copy()
         self._scene.flags[mujoco.mjtRndFlag.mjRND_SEGMENT] = True
         self._scene.flags[mujoco.mjtRndFlag.mjRND_IDCOLOR] = True
@@ -162,7 +162,7 @@ class OffscreenRenderer:
         else:
             self._camera.type = mujoco.mjtCamera.mjCAMERA_FIXED
             self._camera.fixedcamid = self._fixed_camera
-        # The endless ground is laid out around the camera where it was: tell where it is first.
+        # The endless ground is laid out around the camera, so that the camera is set first.
         mujoco.mjv_updateCamera(self._robot.model, self._robot.data, self._camera, self._scene)
         mujoco.mjv_updateScene(
             self._robot.model, self._robot.data, self._option, None, self._camera,
@@ -193,7 +193,7 @@ def _camera_id(model: mujoco.MjModel, camera: str | int | None) -> int | None:
 
 @contextlib.contextmanager
 def _current(context: Any) -> Iterator[None]:
-    """The context is current inside; MuJoCo 4 gives way to the one before again, 3.12 does not."""
+    """Make the context current; MuJoCo 4 restores the one before afterwards, 3.12 does not."""
     if hasattr(context, "as_current"):
         with context.as_current():
             yield
@@ -220,7 +220,7 @@ def _open_context(model: mujoco.MjModel, width: int, height: int) -> tuple[Any, 
 
 @functools.cache
 def _context_class(wanted: str) -> type:
-    """The context class of `MUJOCO_GL` or, where that is unset, of the first OpenGL that works."""
+    """The context class of `MUJOCO_GL` or, if that is unset, of the first OpenGL that works."""
     if wanted:
         name = "glfw" if wanted in _GLFW_NAMES else wanted
         if name not in _CONTEXT_MODULES:
@@ -237,7 +237,7 @@ def _context_class(wanted: str) -> type:
     for name in candidates:
         try:
             return _working_context_class(name)
-        except Exception as error:  # drivers fail in their own ways: any is a reason to go on
+        except Exception as error:  # drivers fail in many ways; after any of them the next is tried
             failures.append(f"{name}: {first_line(error)}")
     forced = f" as MUJOCO_GL={wanted} asks" if wanted else ""
     raise BackendUnavailable(
@@ -247,7 +247,7 @@ def _context_class(wanted: str) -> type:
 
 
 def _working_context_class(name: str) -> type:
-    """Import the class and prove it on a small context."""
+    """Import the class and try it on a small context."""
     if name == "egl":
         _probe_egl()
     context_class = importlib.import_module(_CONTEXT_MODULES[name]).GLContext
@@ -289,7 +289,7 @@ def _probe_egl() -> None:
     initialize = function("eglInitialize", ctypes.c_uint, pointer, pointer, pointer)
     for device in devices[: count.value]:
         display = platform_display(0x313F, device, None)  # EGL_PLATFORM_DEVICE_EXT
-        # Not terminated again: displays are shared, and somebody else here may draw on this one.
+        # The display is not terminated: displays are shared, and other code may draw on this one.
         if display and initialize(display, None, None):
             return
     raise RuntimeError(f"none of {count.value} devices can be opened")

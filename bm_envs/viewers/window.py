@@ -89,7 +89,7 @@ class HumanViewer:
         handle, self._handle = self._handle, None
         if handle is not None:
             handle.close()
-            for thread in self._threads:  # the window is gone when they end, not before
+            for thread in self._threads:  # the window is closed only when they end
                 thread.join(timeout=60.0)
             atexit.unregister(self.close)
 

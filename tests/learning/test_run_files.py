@@ -415,7 +415,7 @@ def test_a_disk_that_is_full_in_the_middle_of_a_run_is_one_sentence(tmp_path):
 
 def test_the_bar_goes_on_when_the_clock_is_set_back(capsys, monkeypatch):
     """By the wall's clock it would show nothing more for an hour, and then a wrong rate."""
-    monkeypatch.setattr(cli, "bar_interval", lambda: 0.0)
+    monkeypatch.setattr("bm_envs.cli.terminal.bar_interval", lambda: 0.0)
     bar = cli.progress_bar(100, 0)
     bar.update(1)
     set_back = time.time() - 3600

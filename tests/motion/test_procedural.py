@@ -18,7 +18,7 @@ from scipy.optimize import nnls
 from scipy.spatial import ConvexHull
 
 from bm_envs.errors import ConfigError, MotionError
-from bm_envs.motion import procedural
+from bm_envs.motion import gait, procedural, whole_body
 from bm_envs.motion.clip import Clip, load_npz, save_npz
 from bm_envs.motion.library import load_motion
 from bm_envs.robots import g1, mjcf
@@ -384,7 +384,7 @@ def test_command_refuses_an_unknown_name():
 
 def test_mixed_commands_make_one_sound_motion():
     # Forward, an arc with a side component, backward with a turn, a stand, and sideways.
-    plan = procedural.plan_walk(
+    plan = gait.plan_walk(
         [
             (0.5, 0, 0, 2.5),
             (0.3, 0.08, 0.35, 2.0),
@@ -459,11 +459,11 @@ def test_a_mixed_walk_is_sound(name):
 
 
 def test_an_impossible_walk_is_refused():
-    plan = procedural.plan_walk([(1.2, 0, 0, 4.0)])
+    plan = gait.plan_walk([(1.2, 0, 0, 4.0)])
     with pytest.raises(
         MotionError, match="take shorter or slower steps|expected shorter or slower"
     ):
-        procedural.solve_states(plan, rounds=1)
+        whole_body.solve_states(plan, rounds=1)
 
 
 @pytest.mark.parametrize(
@@ -486,14 +486,14 @@ def test_an_impossible_walk_is_refused():
 )
 def test_bad_commands_are_refused(commands, text):
     with pytest.raises(ConfigError, match=re.escape(text)):
-        procedural.plan_walk(commands)
+        gait.plan_walk(commands)
 
 
 def test_bad_gaits_are_refused():
     with pytest.raises(ConfigError, match=re.escape("single_support is 1, expected 2 frames")):
-        procedural.Gait(single_support=1)
+        gait.Gait(single_support=1)
     with pytest.raises(ConfigError, match=re.escape("first_foot is 2, expected 0 (left)")):
-        procedural.plan_walk([(0.1, 0, 0, 1.0)], first_foot=2)
+        gait.plan_walk([(0.1, 0, 0, 1.0)], first_foot=2)
     with pytest.raises(MotionError, match="Unknown procedural motion 'wlak'; did you mean 'walk'"):
         procedural.make_clip("wlak")
     with pytest.raises(MotionError, match="'walk_mix_x'; did you mean 'walk_mix_0'"):
@@ -509,7 +509,7 @@ def test_centre_of_mass_of_a_swaying_zmp():
     w, r = 5.0, 0.066
     t = np.arange(0, 20, DT)
     zmp = np.column_stack([np.cos(w * t), np.full(len(t), 0.3)])
-    com = procedural.solve_com(zmp, np.full(len(t), r), DT)
+    com = whole_body.solve_com(zmp, np.full(len(t), r), DT)
     gain = 1 / (1 + r * 2 * (1 - np.cos(w * DT)) / DT**2)
     middle = slice(400, 600)  # exp(-8 / sqrt(r)) = 3e-14 from the ends
     np.testing.assert_allclose(com[middle, 0], gain * np.cos(w * t[middle]), atol=1e-12)
@@ -519,7 +519,7 @@ def test_centre_of_mass_of_a_swaying_zmp():
 
 def test_swing_profile_goes_from_rest_to_rest():
     s = np.linspace(0, 1, 20001)
-    x = procedural.swing_profile(s)
+    x = gait.swing_profile(s)
     speed = np.gradient(x, s)
     acceleration = np.gradient(speed, s)
     assert x[0] == 0 and x[-1] == pytest.approx(1, abs=1e-12)
@@ -531,5 +531,5 @@ def test_swing_profile_goes_from_rest_to_rest():
 
 def test_smoothing_keeps_lines_and_levels():
     line = 0.3 * np.arange(40.0) - 2
-    np.testing.assert_allclose(procedural.smooth(line, 5)[5:-5], line[5:-5], atol=1e-12)
-    np.testing.assert_allclose(procedural.smooth(np.ones(9), 3), 1, atol=1e-12)
+    np.testing.assert_allclose(gait.smooth(line, 5)[5:-5], line[5:-5], atol=1e-12)
+    np.testing.assert_allclose(gait.smooth(np.ones(9), 3), 1, atol=1e-12)

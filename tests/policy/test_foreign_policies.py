@@ -24,7 +24,7 @@ from bm_envs import evaluation
 from bm_envs.envs import TrackVectorEnv
 from bm_envs.errors import BMWarning, PolicyError
 from bm_envs.motion.library import load_motion
-from bm_envs.policy import foreign, load_policy
+from bm_envs.policy import load_policy, plain_yaml, unitree
 from bm_envs.robots import g1
 from bm_envs.robots.observation_terms import POLICY_TERMS, TERMS
 
@@ -93,7 +93,7 @@ def test_gains_taken_as_listed_are_others_and_the_robot_falls(tmp_path, clip):
     """The premise of the two orders: without the map the same file does not walk."""
     joints = [MOTOR_NAMES[motor] for motor in ISAAC_MOTORS]
     path, config = save(tmp_path / "policy.onnx", reordered(POLICY_TERMS, joints), deploy_yaml())
-    told = foreign.read_deploy_yaml(config, 0.02)
+    told = unitree.read_deploy_yaml(config, 0.02)
     listed = deploy_yaml()
     as_listed = {**told, "joint_stiffness": listed["stiffness"], "joint_damping": listed["damping"]}
     assert as_listed["joint_stiffness"] != told["joint_stiffness"]
@@ -117,17 +117,17 @@ def test_other_orders_of_joints_and_terms(tmp_path, clip, order):
 def test_what_the_exporters_write_is_read(tmp_path):
     """Tags of Python objects, missing scales, one number as scale, two terms for the command."""
     of = deploy_yaml()
-    expected = foreign.read_deploy_yaml(_written(tmp_path, of), 0.02)
+    expected = unitree.read_deploy_yaml(_written(tmp_path, of), 0.02)
     text = dump(of).replace(
         "joint_ids: null", "joint_ids: !!python/object/apply:builtins.slice [null, null, null]"
     )
     assert "builtins.slice" in text
-    assert foreign.read_deploy_yaml(_written(tmp_path, text), 0.02) == expected
+    assert unitree.read_deploy_yaml(_written(tmp_path, text), 0.02) == expected
     one = copy.deepcopy(of)
     one["actions"]["JointPositionAction"]["scale"] = 0.25
     del one["actions"]["JointPositionAction"]["offset"]
     one["observations"]["base_ang_vel"] = {"params": {}, "scale": None, "history_length": 0}
-    found = foreign.read_deploy_yaml(_written(tmp_path, one), 0.02)
+    found = unitree.read_deploy_yaml(_written(tmp_path, one), 0.02)
     assert found["action_scale"] == [0.25] * 29
     two = copy.deepcopy(of)
     command = two["observations"].pop("motion_command")
@@ -135,9 +135,9 @@ def test_what_the_exporters_write_is_read(tmp_path):
     two["observations"] = halves | two["observations"]
     text = dump(two)
     assert "&id001" in text and "*id001" in text  # an alias, as PyYAML writes equal objects
-    assert foreign.read_deploy_yaml(_written(tmp_path, text), 0.02) == expected
+    assert unitree.read_deploy_yaml(_written(tmp_path, text), 0.02) == expected
     rounded = json.loads(json.dumps(of), parse_float=lambda v: float(f"{float(v):.3g}"))
-    found = foreign.read_deploy_yaml(_written(tmp_path, rounded), 0.02)
+    found = unitree.read_deploy_yaml(_written(tmp_path, rounded), 0.02)
     assert found["joint_stiffness"] == pytest.approx(expected["joint_stiffness"], rel=5e-3)
 
 
@@ -300,7 +300,7 @@ def test_yaml_that_is_no_deploy_yaml(tmp_path, monkeypatch, name):
     path.write_bytes(content if isinstance(content, bytes) else content.encode())
     start = time.process_time()
     with pytest.raises(PolicyError) as caught:
-        foreign.read_deploy_yaml(path, 0.02)
+        unitree.read_deploy_yaml(path, 0.02)
     assert time.process_time() - start < 2.0
     told = str(caught.value)
     assert told.startswith(f"{path}: ") and "\n" not in told and len(told) < 400
@@ -327,14 +327,14 @@ PLAIN = st.recursive(
 def test_yaml_is_read_as_pyyaml_reads_it(value, style):
     """A second implementation: on plain data this reader and `safe_load` agree."""
     text = yaml.safe_dump(value, default_flow_style=style)
-    assert foreign.parse_yaml(text) == yaml.safe_load(text)
+    assert plain_yaml.parse_yaml(text) == yaml.safe_load(text)
 
 
 @given(st.text(st.sampled_from("ab:- \n[]{},&*!|>'\"#%?01.~\t"), max_size=60))
 @settings(max_examples=300, deadline=None, derandomize=True)
 def test_any_text_is_yaml_or_a_value_error(text):
     try:
-        foreign.parse_yaml(text)
+        plain_yaml.parse_yaml(text)
     except ValueError as error:
         assert "\n" not in str(error)
 

@@ -21,6 +21,7 @@ from bm_envs.motion.library import load_motion
 from bm_envs.policy import load_policy
 from bm_envs.robots import g1
 from bm_envs.tasks.guided.config import JoystickConfig
+from bm_envs.viewers import driving
 
 ROOT = Path(__file__).resolve().parents[2]
 for folder in ("algos", "tools"):
@@ -51,8 +52,12 @@ def error_line(function, *arguments):
     return str(caught.value)
 
 
+def new_keyboard():
+    return play.Keyboard(play.FORWARD, play.TURN, play.CONTROL_DT)
+
+
 def pressed(*keys):
-    keyboard = play.Keyboard()
+    keyboard = new_keyboard()
     for key in keys:
         keyboard.press(key)
     return keyboard
@@ -122,7 +127,7 @@ def test_keys_move_a_goal_as_the_viewer_sees_it(azimuth, key, way):
 
 
 def test_a_stick_is_a_command_and_moves_the_goal():
-    keyboard = play.Keyboard()
+    keyboard = new_keyboard()
     keyboard.gamepad(((0.1, 0.1), 0))  # sticks do not rest at zero
     assert keyboard.target.tolist() == [0, 0, 0] and not keyboard.shift.any()
     keyboard.gamepad(((0.5, -1.0), 0))  # to the front, and half to the right
@@ -144,7 +149,7 @@ def test_a_stick_is_a_command_and_moves_the_goal():
 
 
 def test_a_button_of_a_gamepad_is_pressed_once():
-    keyboard, rest = play.Keyboard(), (0.0, 0.0)
+    keyboard, rest = new_keyboard(), (0.0, 0.0)
     for buttons in (0b0001, 0b0001, 0b0101):
         keyboard.gamepad((rest, buttons))
     assert keyboard.asked == {"push"} and keyboard.paused
@@ -162,9 +167,9 @@ def test_the_windows_gamepad_is_the_first_that_glfw_knows(monkeypatch):
     state = types.SimpleNamespace(axes=[0.25, -0.5, 0.9, 0.9, -1, -1], buttons=buttons)
     monkeypatch.setattr(glfw, "joystick_is_gamepad", lambda number: number == 2)
     monkeypatch.setattr(glfw, "get_gamepad_state", lambda number: state)
-    assert play.read_gamepad() == ((0.25, -0.5), 0b1001)
+    assert driving.read_gamepad() == ((0.25, -0.5), 0b1001)
     monkeypatch.setattr(glfw, "joystick_is_gamepad", lambda number: False)
-    assert play.read_gamepad() is None
+    assert driving.read_gamepad() is None
 
 
 def test_what_was_asked_for_is_taken_once():
@@ -576,7 +581,7 @@ def paged(model):
 
     def page_of(task):
         game, said = make(model, task) if task != "track" else track("stand[0:2]")
-        window = play.PageWindow(play.pages.Page(port=0), task)
+        window = play.PageWindow(play.pages.Page(port=0), game.keyboard, play.DRIVES.get(task))
         client = Client(window.page)
         made.extend((client, window, game))
 
@@ -724,7 +729,7 @@ class Clockwork:
     def __init__(self, monkeypatch, cost, keys=(), **settings):
         self.now, self.cost, self.began, self.told, self.drawn = 100.0, cost, [], [], 0
         self.config = play.Config(policy="x", **settings)
-        self.keyboard, self.azimuth, self._keys = play.Keyboard(), 0.0, dict(keys)
+        self.keyboard, self.azimuth, self._keys = new_keyboard(), 0.0, dict(keys)
         clock = types.SimpleNamespace(perf_counter=lambda: self.now, sleep=self.sleep)
         monkeypatch.setattr(play, "time", clock)
 

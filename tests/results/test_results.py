@@ -13,7 +13,7 @@ from result_files import MACHINE, gates, guided, learning, result, throughput, t
 from bm_envs.errors import ResultError
 from bm_envs.results import KINDS, check_result, read_result, read_results
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 GOOD = {
     "track": track(),
     "guided": guided(),

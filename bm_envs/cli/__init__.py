@@ -1,0 +1,102 @@
+"""What every room and every command shares. All names are imported from here.
+
+`command.py` parses flags and turns errors into one sentence. `files.py` and `json_files.py` write
+files whole or not at all. `record.py` says what a result was made with. `terminal.py` shows how far
+a command is, and `media.py` writes videos and figures.
+"""
+
+from bm_envs.cli.command import (
+    ENDING_SIGNALS,
+    OUTPUT_FILES,
+    OUTPUT_FOLDERS,
+    WARNING_LINES,
+    Interrupted,
+    check_outputs,
+    check_seed,
+    os_sentence,
+    parse,
+    raise_interrupted,
+    run,
+    signals_end_at_once,
+    warnings_as_lines,
+)
+from bm_envs.cli.files import (
+    SEAL,
+    atomic_path,
+    file_sha256,
+    make_folder,
+    os_reason,
+    remove_leftovers,
+    seal_zip,
+    shortened,
+    zip_damage,
+)
+from bm_envs.cli.json_files import (
+    MAX_JSON_BYTES,
+    MAX_JSON_DEPTH,
+    parse_json,
+    read_json,
+    write_json,
+)
+from bm_envs.cli.media import (
+    matplotlib_figure,
+    video_package,
+    write_video,
+)
+from bm_envs.cli.record import (
+    available_cores,
+    command_line,
+    commit,
+    json_result,
+    machine,
+    package_versions,
+    versions,
+)
+from bm_envs.cli.terminal import (
+    aligned,
+    bar_interval,
+    progress_bar,
+)
+
+__all__ = [
+    "ENDING_SIGNALS",
+    "Interrupted",
+    "MAX_JSON_BYTES",
+    "MAX_JSON_DEPTH",
+    "OUTPUT_FILES",
+    "OUTPUT_FOLDERS",
+    "SEAL",
+    "WARNING_LINES",
+    "aligned",
+    "atomic_path",
+    "available_cores",
+    "bar_interval",
+    "check_outputs",
+    "check_seed",
+    "command_line",
+    "commit",
+    "file_sha256",
+    "json_result",
+    "machine",
+    "make_folder",
+    "matplotlib_figure",
+    "os_reason",
+    "os_sentence",
+    "package_versions",
+    "parse",
+    "parse_json",
+    "progress_bar",
+    "raise_interrupted",
+    "read_json",
+    "remove_leftovers",
+    "run",
+    "seal_zip",
+    "shortened",
+    "signals_end_at_once",
+    "versions",
+    "video_package",
+    "warnings_as_lines",
+    "write_json",
+    "write_video",
+    "zip_damage",
+]

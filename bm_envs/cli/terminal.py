@@ -1,0 +1,45 @@
+"""What a command shows on a terminal: a progress bar and aligned columns."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Sequence
+from typing import Any
+
+
+def bar_interval() -> float:
+    """Seconds between two updates of a progress bar; in a log file it is one line a minute."""
+    return 0.1 if sys.stderr.isatty() else 60.0
+
+
+def progress_bar(total: int, done: int, *, unit_scale: bool = False) -> Any:
+    """A bar of steps on stderr, by a clock that nobody sets.
+
+    Args:
+        total: steps in all.
+        done: of them before now.
+        unit_scale: write thousands as k.
+    """
+    from tqdm import tqdm
+
+    class Bar(tqdm):
+        monitor_interval = 0  # tqdm's thread would use the clock on the wall
+
+    bar: Any = Bar(
+        total=total, initial=done, unit="step", unit_scale=unit_scale, smoothing=0.1,
+        mininterval=bar_interval(),
+    )  # fmt: skip
+    # tqdm uses `time.time`: when that clock is set back by an hour, the bar stands still for one.
+    bar._time = time.monotonic
+    bar.start_t = bar.last_print_t = bar._time()
+    return bar
+
+
+def aligned(rows: Sequence[Sequence[str]]) -> str:
+    """Rows with the same number of cells as text with aligned columns."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return "\n".join(
+        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+        for row in rows
+    )

@@ -1,0 +1,75 @@
+"""Result files about motions: the kinds `reference`, `retarget` and `retarget_solvers`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from bm_envs.motion import suites
+from bm_envs.motion.feasibility import FLAGS
+from bm_envs.results.rules import Kind, Rule, Rules, listing, number, numbers, text, whole
+
+REFERENCE_ROWS: Rules = {
+    "motion": text(),
+    "suite": text(*suites.NAMES, *suites.OTHERS),
+    "clip_s": number(0, above=True),
+    "frames": whole(2),
+    "joint_excess_rad": number(0),
+    "joint_excess_share": number(0, 1),
+    "joint_speed_ratio": number(0),
+    "joint_speed_share": number(0, 1),
+    "foot_depth_m": number(),
+    "foot_depth_share": number(0, 1),
+    "link_depth_m": number(),
+    "root_speed_m_s": number(0),
+    "root_turn_rad_s": number(0),
+    "floating_s": number(0),
+    "flags": Rule(
+        f"a list of some of: {', '.join(FLAGS)}",
+        lambda v: isinstance(v, list) and all(flag in FLAGS for flag in v),
+    ),
+    "worst_s": numbers(),
+}
+
+
+def _reference(row: dict[str, Any], settings: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    if sorted(row["worst_s"]) != sorted(row["flags"]):
+        yield "worst_s", "a time for each of the flags"
+
+
+RETARGET_ROWS: Rules = {
+    "motion": text(),
+    "skeleton": text(),
+    "frames": whole(3),
+    "clip_s": number(0, above=True),
+    "cpu_s": number(0),
+    "frames_per_s": number(0, above=True),
+    "limit_excess_rad": number(0),
+    "foot_contact_share": number(0, 1),
+    "foot_slide_m_s": number(0),
+    "foot_slide_worst_m_s": number(0),
+    "penetration_m": number(0),
+    **{
+        f"{limb}_direction{which}_deg": number(0, 180)
+        for limb in ("arm", "leg") for which in ("", "_worst")
+    },
+    "warnings": listing(),
+    "joint_difference_rad": numbers(required=False),
+}  # fmt: skip
+RETARGET_SOLVERS_ROWS: Rules = {
+    "solver": text("mink", "newton"),
+    "motion": text(),
+    "frames": whole(3),
+    "cpu_s": number(0),
+    "frames_per_s": number(0, above=True),
+    "cost": number(0),
+    "arm_direction_deg": number(0, 180),
+    "foot_error_m": number(0),
+    "joint_speed_ratio": number(0),
+    "limit_excess_rad": number(0),
+}
+
+
+REFERENCE = Kind(REFERENCE_ROWS, _reference)
+RETARGET = Kind(RETARGET_ROWS)
+RETARGET_SOLVERS = Kind(RETARGET_SOLVERS_ROWS)

@@ -1,0 +1,136 @@
+"""Result files of policies that track motions: the kinds `track` and `sim2sim`."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from typing import Any
+
+from bm_envs.motion import suites
+from bm_envs.results.rules import (
+    COMMAND_RULE,
+    ROUNDING,
+    SHA256_RULE,
+    Kind,
+    Rule,
+    Rules,
+    interval,
+    listing,
+    number,
+    share_and_interval,
+    text,
+    truth,
+    whole,
+)  # fmt: skip
+from bm_envs.tasks.track.config import CONTROL_DT
+
+PROTOCOLS = ("clip", "robust")
+ROBUST_EPISODES = 100  # at least, by the protocol `robust`
+
+TRACK_ROWS: Rules = {
+    "policy": text(),
+    "motion": text(),
+    "suite": text(*suites.NAMES, *suites.OTHERS),
+    "backend": text(),
+    "protocol": text(*PROTOCOLS),
+    "episodes": whole(1),
+    "success": number(0, 1),
+    "success_ci95": interval(),
+    "survival_s": number(0),
+    "clip_s": number(0, above=True),
+    "mpkpe_mm": number(0, null=True),
+    "r_mpkpe_mm": number(0, null=True),
+    "joint_pos_rad": number(0, null=True),
+    "joint_vel_rad_s": number(0, null=True),
+    "ee_pos_mm": number(0, null=True),
+    "ee_ori_rad": number(0, math.pi, null=True),
+    "normalized_return": number(high=1),
+    "train_env_steps": whole(1, null=True),
+    "train_wall_s": number(0, above=True, null=True),
+}
+ERRORS = ("mpkpe_mm", "r_mpkpe_mm", "joint_pos_rad", "joint_vel_rad_s", "ee_pos_mm", "ee_ori_rad")
+TRACK_SETTINGS: Rules = {
+    "policy_sha256": Rule(
+        "a SHA-256, or one for each policy",
+        lambda v: all(map(SHA256_RULE.holds, v.values() if isinstance(v, dict) else [v])),
+    ),
+    "feet": text("spheres", "capsules"),
+    "lead": whole(),
+    "failure_rules": text("on", "off"),
+    "quick": truth(),
+    "motion_sha256": Rule(
+        "an object with a SHA-256 for each motion",
+        lambda v: isinstance(v, dict) and all(map(SHA256_RULE.holds, v.values())),
+    ),
+}
+
+
+def _track(row: dict[str, Any], settings: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    home = suites.suite_of(row["motion"])
+    listed = row["suite"] in suites.NAMES and row["motion"] in suites.motions(row["suite"])
+    if row["suite"] != home and not listed and not (
+        row["suite"] == "lafan1" and home.startswith("lafan1")
+    ):  # fmt: skip
+        yield "suite", f"'{home}' for the motion '{row['motion']}'"
+    if row["protocol"] == "clip" and row["episodes"] != 1:
+        yield "episodes", "1 by the protocol 'clip', which plays a motion once"
+    if row["protocol"] == "robust" and row["episodes"] < ROBUST_EPISODES:
+        yield "episodes", f"{ROBUST_EPISODES} or more by the protocol 'robust'"
+    yield from share_and_interval(row, "success", "success_ci95", row["episodes"])
+    steps = row["clip_s"] / CONTROL_DT
+    if abs(steps - round(steps)) > 1e-3:
+        yield "clip_s", f"a whole number of control steps of {CONTROL_DT} s"
+    if row["survival_s"] > row["clip_s"] + ROUNDING:
+        yield "survival_s", f"at most clip_s, {row['clip_s']:g}"
+    if row["success"] == 1 and row["survival_s"] < row["clip_s"] - ROUNDING:
+        yield "survival_s", f"clip_s, {row['clip_s']:g}, where every episode succeeded"
+    lost = (1 - row["success"]) * CONTROL_DT
+    if row["survival_s"] > row["clip_s"] - lost + 10 * ROUNDING:
+        yield "survival_s", "less, where an episode failed"
+    for name in ERRORS:
+        if (row[name] is None) != (row["mpkpe_mm"] is None):
+            yield name, "a number where mpkpe_mm is one, and null where it is not"
+    if row["survival_s"] > 0 and row["mpkpe_mm"] is None:
+        yield "mpkpe_mm", "a number where frames were survived"
+    if row["motion"] not in settings["motion_sha256"]:
+        yield "motion", "a motion whose digest the settings tell"
+    digests = settings["policy_sha256"]
+    if isinstance(digests, dict) and row["policy"] not in digests:
+        yield "policy", "a policy whose digest the settings tell"
+
+
+SIM2SIM_ROWS: Rules = {
+    "policy": text(),
+    "motion": text(),
+    "physics_hz": whole(1),
+    "state": text("true", "estimated"),
+    "command_ms": number(0),
+    "sensor_ms": number(0),
+    "noise": number(0),
+    "effort_scale": number(0, above=True),
+    "trials": whole(1),
+    "survived": whole(),
+    "survived_s": number(0),
+    "clip_s": number(0, above=True),
+    "failures": listing(),
+    "joint_pos_rad": number(0, null=True),
+    "mpkpe_mm": number(0, null=True),
+    "r_mpkpe_mm": number(0, null=True),
+    "policy_sha256": SHA256_RULE,
+    "command": COMMAND_RULE,
+}
+
+
+def _sim2sim(row: dict[str, Any], settings: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    if row["survived"] > row["trials"]:
+        yield "survived", f"at most the {row['trials']} trials"
+    if row["survived_s"] > row["clip_s"] + ROUNDING:
+        yield "survived_s", f"at most clip_s, {row['clip_s']:g}"
+    if row["survived"] == row["trials"] and row["survived_s"] < row["clip_s"] - ROUNDING:
+        yield "survived_s", f"clip_s, {row['clip_s']:g}, where every trial survived"
+    if (row["survived"] == row["trials"]) != (row["failures"] == []):
+        yield "failures", "one or more where a trial failed, and none elsewhere"
+
+
+TRACK = Kind(TRACK_ROWS, _track, TRACK_SETTINGS)
+SIM2SIM = Kind(SIM2SIM_ROWS, _sim2sim)
