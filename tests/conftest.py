@@ -1,6 +1,7 @@
 """Shared fixtures. Data that may not be in the repository come from the folder `BM_DATA_DIR`."""
 
 import ctypes
+import gc
 import os
 import signal
 import sys
@@ -23,6 +24,15 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 for _name in ("SIGHUP", "SIGQUIT", "SIGTERM", "SIGTSTP"):
     if hasattr(signal, _name) and signal.getsignal(getattr(signal, _name)) is signal.SIG_IGN:
         signal.signal(getattr(signal, _name), signal.SIG_DFL)
+
+
+def pytest_collection_finish() -> None:
+    """What was imported and collected stays to the end: the garbage collector need not look at it.
+
+    That is a million objects, through which it would go again and again while the tests run.
+    """
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(scope="session")
