@@ -3,13 +3,13 @@
 import dataclasses
 import json
 import shutil
-import subprocess
 import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+import warm_python
 from metric_pages import check_metrics
 from threadpoolctl import threadpool_info, threadpool_limits
 
@@ -328,7 +328,7 @@ def test_refusals(data, run, tmp_path):
     with pytest.raises(ConfigError, match="data is empty"):
         ddpm.main(ddpm.Config(data=(), run_dir=tmp_path))
     assert not list(tmp_path.iterdir())
-    done = subprocess.run(
+    done = warm_python.run(
         [sys.executable, "algos/ddpm_guided.py", "--data", str(tmp_path / "none"), "--run-dir",
          str(tmp_path / "run")],
         capture_output=True, text=True, cwd=ROOT,

@@ -4,7 +4,6 @@ import copy
 import dataclasses
 import json
 import pickle
-import subprocess
 import sys
 from pathlib import Path
 
@@ -12,6 +11,7 @@ import numpy as np
 import onnx
 import pytest
 import torch
+import warm_python
 from metric_pages import check_metrics
 from policy_files import make_mlp
 from scipy.spatial.transform import Rotation
@@ -697,7 +697,7 @@ def test_refused_run_directories(monkeypatch, capsys, tmp_path, whole):
 
 
 def test_the_command_itself_ends_with_status_2():
-    done = subprocess.run(
+    done = warm_python.run(
         [sys.executable, str(ROOT / "algos" / "ppo_guided.py"), "--task", "joystik"],
         capture_output=True, text=True,
     )  # fmt: skip

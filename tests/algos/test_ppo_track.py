@@ -16,6 +16,7 @@ import av
 import numpy as np
 import pytest
 import torch
+import warm_python
 from metric_pages import check_metrics
 
 ROOT = Path(__file__).parents[2]
@@ -38,7 +39,7 @@ def command(*arguments):
 
 
 def train(run_dir, *arguments):
-    done = subprocess.run(
+    done = warm_python.run(
         command(*SMALL, "--run-dir", str(run_dir), *arguments), capture_output=True, text=True
     )
     assert done.returncode == 0, done.stderr
@@ -331,7 +332,7 @@ def test_run_of_open_length_goes_on_as_the_longer_run(tmp_path):
     assert whole == parts and parts["total_timesteps"] == 384
     shorter = command(*SMALL, *flags, "--run-dir", str(tmp_path / "parts"), "--resume",
                       "--total-timesteps", "192")  # fmt: skip
-    done = subprocess.run(shorter, capture_output=True, text=True)
+    done = warm_python.run(shorter, capture_output=True, text=True)
     assert done.returncode == 2 and "total_timesteps is 192, but " in done.stderr
     assert "has 384 behind it" in done.stderr
     assert json.loads((tmp_path / "parts" / "config.json").read_text()) == parts
@@ -393,7 +394,7 @@ def test_a_run_that_is_asked_to_end_saves_and_says_how_it_goes_on(tmp_path, name
     process = begun(run_dir, "--checkpoint-s", "1e9", "--schedule", "inverse")
     if name == "SIGTERM":
         other = command(*SMALL, "--run-dir", str(run_dir), "--resume")
-        done = subprocess.run(other, capture_output=True, text=True)
+        done = warm_python.run(other, capture_output=True, text=True)
         assert done.returncode == 2 and len(done.stderr.splitlines()) == 1
         assert f"another process is writing there (process {process.pid}, since" in done.stderr
     rows = run_dir / "metrics.jsonl"
@@ -466,7 +467,7 @@ def test_processes_have_the_same_weights_and_resume_together(tmp_path, flag):
     torchrun(2, script, *parts, "--resume", str(tmp_path))
     again = torch.load(tmp_path / "1.pt", weights_only=True)
     assert all(torch.equal(first[name], again[name]) for name in first)
-    done = subprocess.run(command(*parts, "--resume"), capture_output=True, text=True)
+    done = warm_python.run(command(*parts, "--resume"), capture_output=True, text=True)
     assert done.returncode == 2 and "is of a run with other settings" in done.stderr
 
 
@@ -583,7 +584,7 @@ def test_run_directory_and_refusals(tmp_path):
         (SMALL, "holds a run already: add --resume"),
         ([*SMALL, "--resume", "--gamma", "0.5"], "is of a run with other settings or motions."),
     ):
-        done = subprocess.run(
+        done = warm_python.run(
             command(*arguments, "--run-dir", str(run_dir)), capture_output=True, text=True
         )
         assert done.returncode == 2 and text in done.stderr
@@ -593,7 +594,7 @@ def test_run_directory_and_refusals(tmp_path):
         (("--motion", "wakl"), "did you mean 'walk'"),
         (("--backend", "isaclab"), "Unknown backend 'isaclab'"),
     ):
-        done = subprocess.run(
+        done = warm_python.run(
             command(*SMALL, *flags, "--run-dir", str(other)), capture_output=True, text=True
         )
         assert done.returncode == 2 and text in done.stderr and not other.exists()
@@ -601,7 +602,7 @@ def test_run_directory_and_refusals(tmp_path):
     # A checkpoint that is none: one sentence, and the file stays as it is.
     for content in (b"", b"no checkpoint", (run_dir / "checkpoint.pt").read_bytes()[:5000]):
         (run_dir / "checkpoint.pt").write_bytes(content)
-        done = subprocess.run(
+        done = warm_python.run(
             command(*SMALL, "--resume", "--run-dir", str(run_dir)), capture_output=True, text=True
         )
         assert done.returncode == 2 and "not a readable checkpoint" in done.stderr
@@ -628,7 +629,7 @@ def test_a_run_goes_on_from_a_policy(tmp_path):
     ):
         other = tmp_path / "other"
         arguments = [*SMALL, "--start-from", str(first), *flags, "--run-dir", str(other)]
-        done = subprocess.run(command(*arguments), capture_output=True, text=True)
+        done = warm_python.run(command(*arguments), capture_output=True, text=True)
         assert done.returncode == 2 and text in done.stderr and not other.exists()
 
 
@@ -659,7 +660,7 @@ def test_published_preset_is_overridable_and_complete():
     changed = dataclasses.replace(config, num_envs=8192)
     assert changed.num_steps == 24 and changed.task.stale_targets
     assert config.total_timesteps == 30_000 * 4096 * 24
-    done = subprocess.run(
+    done = warm_python.run(
         command("--preset", "published", "--help"), capture_output=True, text=True
     )
     assert "4096" in done.stdout

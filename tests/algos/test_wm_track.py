@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import warm_python
 from metric_pages import check_metrics
 from scipy.spatial.transform import Rotation
 from torch.overrides import TorchFunctionMode
@@ -49,7 +50,7 @@ def command(*arguments, script="algos/wm_track.py"):
 
 
 def train(run_dir, *arguments):
-    done = subprocess.run(
+    done = warm_python.run(
         command(*SMALL, "--run-dir", str(run_dir), *arguments), capture_output=True, text=True
     )
     assert done.returncode == 0, done.stderr
@@ -777,12 +778,12 @@ def test_the_run_directory_is_that_of_a_tracker(tmp_path, whole):
         expected = actor.mean(torch.from_numpy(obs)).numpy()
     # Another order of float32 sums, actions of size ten.
     np.testing.assert_allclose(load_policy(run_dir)(obs), expected, atol=1e-4)
-    done = subprocess.run(
+    done = warm_python.run(
         command(str(run_dir), str(tmp_path / "p.onnx"), "--check", script="tools/export_onnx.py"),
         capture_output=True, text=True,
     )  # fmt: skip
     assert done.returncode == 0 and "checked" in done.stdout, done.stderr
-    done = subprocess.run(
+    done = warm_python.run(
         command("--policy", str(run_dir), "--motion", "stand[0:0.5]", "--json",
                 str(tmp_path / "r.json"), script="benchmarks/track.py"),
         capture_output=True, text=True,
@@ -847,7 +848,7 @@ def test_refusals(tmp_path, whole):
         ([*SMALL, "--hidden", "16", "--start-from", str(run_dir), "--run-dir", str(other)],
          "Its layers are"),
     ):  # fmt: skip
-        done = subprocess.run(command(*arguments), capture_output=True, text=True)
+        done = warm_python.run(command(*arguments), capture_output=True, text=True)
         assert done.returncode == 2 and text in done.stderr and not other.exists()
         assert len(done.stderr.strip().splitlines()) == 1
 
@@ -1046,7 +1047,7 @@ def test_a_recorded_graph_computes_what_its_function_does(critic):
 
 
 def growth(run, tmp_path, *arguments):
-    return subprocess.run(
+    return warm_python.run(
         command("--run", str(run), "--json", str(tmp_path / "out.json"), "--num-envs", "4",
                 "--roll-out", "12", *arguments, script="benchmarks/world_model.py"),
         capture_output=True, text=True,

@@ -3,12 +3,12 @@
 import dataclasses
 import importlib
 import json
-import subprocess
 import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
+import warm_python
 from policy_files import make_mlp
 from stand_in_model import Model, still
 
@@ -316,7 +316,7 @@ def test_settings():
         guided.Config(policy="x", task="joystick", seed=-1)
     with pytest.raises(ConfigError, match="sampler is 'fast', expected full, rolling or 1 to 20"):
         guided.Config(policy="x", task="joystick", sampler="fast")
-    done = subprocess.run(
+    done = warm_python.run(
         [sys.executable, str(ROOT / "benchmarks" / "guided.py"), "--policy", "no_such_model",
          "--task", "joystick"],
         capture_output=True, text=True,

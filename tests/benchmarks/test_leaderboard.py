@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 import result_files
+import warm_python
 from result_files import track, track_row
 
 from bm_envs.errors import BMError, ConfigError, ResultError
@@ -335,7 +336,7 @@ def test_a_refused_file_leaves_nothing(results, tmp_path):
     write(results / "walk.json", value)
     script = str(ROOT / "benchmarks" / "leaderboard.py")
     out = tmp_path / "out"
-    done = subprocess.run(
+    done = warm_python.run(
         [sys.executable, script, "--results", str(results), "--out", str(out)],
         capture_output=True, text=True, timeout=300, cwd=ROOT,
     )  # fmt: skip
@@ -365,7 +366,7 @@ def test_settings_are_checked(results, tmp_path):
 def measured(tmp_path_factory):
     """What `track.py` says of the shipped walk on 2 s of its motion."""
     out = tmp_path_factory.mktemp("measured") / "cut.json"
-    subprocess.run(
+    warm_python.run(
         [sys.executable, str(ROOT / "benchmarks" / "track.py"), "--policy", "walk", "--motion",
          "walk[4:6]", "--protocol", "clip", "--json", str(out)],
         check=True, capture_output=True, timeout=300, cwd=ROOT,
