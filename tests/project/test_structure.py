@@ -289,3 +289,11 @@ def test_tests_mirror_the_tree():
         folder for folder in folders - of_themselves if not (ROOT / "bm_envs" / folder).is_dir()
     }
     assert strange == set()
+
+
+def test_files_that_are_not_quick_exist():
+    """`NOT_QUICK` of `tests/conftest.py`; a name that is none would make a file quick unseen."""
+    (table,) = re.findall(r"NOT_QUICK = \{(.*?)\}", (ROOT / "tests/conftest.py").read_text(), re.S)
+    names = re.findall(r'"(.+?)"', table)
+    assert len(names) > 10 and names == sorted(names)
+    assert not [name for name in names if not (ROOT / "tests" / name).is_file()]
