@@ -268,6 +268,7 @@ def test_windows_are_of_one_episode_and_mirrored_as_motions_are(data):
 # --- training -------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_run_learns_and_writes_its_files(run):
     rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     assert [row["step"] for row in rows] == [3, 6, 9, 12]
@@ -280,6 +281,7 @@ def test_a_run_learns_and_writes_its_files(run):
     assert not [p for p in run.iterdir() if p.suffix == ".npz"]
 
 
+@pytest.mark.slow
 def test_killed_and_resumed_it_gives_the_same_numbers(data, run, tmp_path):
     """Stopped after the checkpoint of step 6 and gone on with: weights and rows are equal."""
 
@@ -314,6 +316,7 @@ def test_killed_and_resumed_it_gives_the_same_numbers(data, run, tmp_path):
     assert figures(run) == figures(folder)
 
 
+@pytest.mark.slow
 def test_refusals(data, run, tmp_path):
     with pytest.raises(ConfigError, match="holds a run already: add --resume"):
         ddpm.main(config(data, run))

@@ -501,6 +501,7 @@ def rows_of(folder):
     return [{key: value for key, value in row.items() if key not in timed} for row in rows]
 
 
+@pytest.mark.slow
 def test_resume_equals_the_uninterrupted_run_bit_for_bit(tmp_path, monkeypatch, whole):
     folder, expected = whole
     evaluate, calls = ppo.evaluate, []
@@ -696,6 +697,7 @@ def test_refused_run_directories(monkeypatch, capsys, tmp_path, whole):
     assert [path.name for path in run_dir.iterdir()] == ["checkpoint.pt"]
 
 
+@pytest.mark.slow
 def test_the_command_itself_ends_with_status_2():
     done = warm_python.run(
         [sys.executable, str(ROOT / "algos" / "ppo_guided.py"), "--task", "joystik"],

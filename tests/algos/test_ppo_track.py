@@ -320,6 +320,7 @@ def weights(run_dir):
     return {**saved["actor"], **{f"learner.{k}": v for k, v in saved["learner"].items()}}
 
 
+@pytest.mark.slow
 def test_run_of_open_length_goes_on_as_the_longer_run(tmp_path):
     flags = "--schedule inverse --halved-after 128".split()
     train(tmp_path / "whole", *flags)
@@ -344,6 +345,7 @@ def test_run_of_open_length_goes_on_as_the_longer_run(tmp_path):
     np.testing.assert_allclose(steps, 1e-3 / (1 + 0.5 * np.arange(6)))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("flags", ["--no-overlap", "--overlap", "--backend mujoco_warp"])
 def test_resume_equals_the_uninterrupted_run_bit_for_bit(tmp_path, flags):
     if "warp" in flags:
@@ -387,6 +389,7 @@ def begun(run_dir, *arguments):
     return process
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["SIGTERM", "SIGHUP", "SIGINT"])
 def test_a_run_that_is_asked_to_end_saves_and_says_how_it_goes_on(tmp_path, name):
     """Also when nothing but the first iteration would have been saved, and nobody else gets in."""
@@ -451,6 +454,7 @@ torch.save(state, f"{{folder}}/{{os.environ['RANK']}}.pt")
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("flag", ["--no-overlap", "--overlap"])
 def test_processes_have_the_same_weights_and_resume_together(tmp_path, flag):
     script = tmp_path / "script.py"
@@ -471,6 +475,7 @@ def test_processes_have_the_same_weights_and_resume_together(tmp_path, flag):
     assert done.returncode == 2 and "is of a run with other settings" in done.stderr
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("environment", "text"),
     [
@@ -530,6 +535,7 @@ if sys.platform == "linux":
 """
 
 
+@pytest.mark.slow
 def test_two_processes_learn_from_halves_what_one_learns_from_all(tmp_path):
     script = tmp_path / "script.py"
     script.write_text(HALF_A_ROLLOUT)
@@ -542,6 +548,7 @@ def test_two_processes_learn_from_halves_what_one_learns_from_all(tmp_path):
         torch.testing.assert_close(one[name], two[name], rtol=1e-4, atol=1e-4, msg=name)
 
 
+@pytest.mark.slow
 def test_two_processes_learn_like_one_with_all_the_robots(tmp_path):
     flags = (
         "--motion stand --num-steps 8 --total-timesteps 40960 --eval-every 0 --hidden 32 "
@@ -567,6 +574,7 @@ def test_two_processes_learn_like_one_with_all_the_robots(tmp_path):
 # --- the run directory ----------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_run_directory_and_refusals(tmp_path):
     run_dir = tmp_path / "run"
     done = train(run_dir, "--robust-every", "3")
@@ -609,6 +617,7 @@ def test_run_directory_and_refusals(tmp_path):
         assert (run_dir / "checkpoint.pt").read_bytes() == content
 
 
+@pytest.mark.slow
 def test_a_run_goes_on_from_a_policy(tmp_path):
     """While the critic learns alone the policy stays what it was; then it moves."""
     first, still, moved = (tmp_path / name for name in ("first", "still", "moved"))
@@ -655,6 +664,7 @@ def test_the_actor_waits_for_the_critic_and_then_gets_up_to_speed():
     assert ppo.actor_share(0, ppo.Config()) == 1
 
 
+@pytest.mark.slow
 def test_published_preset_is_overridable_and_complete():
     config = ppo.published()
     changed = dataclasses.replace(config, num_envs=8192)
@@ -666,6 +676,7 @@ def test_published_preset_is_overridable_and_complete():
     assert "4096" in done.stdout
 
 
+@pytest.mark.slow
 def test_a_video_of_the_final_policy_on_request(tmp_path, opengl):
     arguments = [a if a != "stand" else "stand[0:0.3]" for a in SMALL]
     done = subprocess.run(

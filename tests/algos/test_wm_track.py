@@ -331,6 +331,7 @@ def fitted(motion, updates, seed=0):
     return learner.model, buffers[1]
 
 
+@pytest.mark.slow
 def test_the_model_predicts_held_out_roll_outs_better_than_their_velocities_do():
     model, other = fitted("walk", 250)
     states, targets, valid = drawn(other, 256, 8)
@@ -689,6 +690,7 @@ def whole(tmp_path_factory):
     return run_dir, train(run_dir)
 
 
+@pytest.mark.slow
 def test_a_killed_run_goes_on_bit_for_bit(tmp_path, whole):
     process = subprocess.Popen(
         command(*SMALL, "--run-dir", str(tmp_path / "cut"), "--checkpoint-s", "0"),
@@ -714,6 +716,7 @@ def test_a_killed_run_goes_on_bit_for_bit(tmp_path, whole):
     assert [row["iteration"] for row in rows] == list(range(1, 7))
 
 
+@pytest.mark.slow
 def test_the_second_thread_and_further_evaluations_change_no_number(tmp_path, whole):
     train(tmp_path / "run", "--no-overlap", "--threads", "1", "--robust-every", "2")
     one, other = weights(whole[0]), weights(tmp_path / "run")
@@ -754,6 +757,7 @@ def test_a_clock_that_is_stopped_does_not_count(monkeypatch):
     assert (clock.wall_s, clock.cpu_s) == (8.0, 26.0)
 
 
+@pytest.mark.slow
 def test_the_run_directory_is_that_of_a_tracker(tmp_path, whole):
     run_dir, done = whole
     assert "motion stand" in done.stdout and str(run_dir) in done.stdout
@@ -791,6 +795,7 @@ def test_the_run_directory_is_that_of_a_tracker(tmp_path, whole):
     assert done.returncode == 0 and (tmp_path / "r.json").stat().st_size > 0, done.stderr
 
 
+@pytest.mark.slow
 def test_a_run_goes_on_from_a_policy(tmp_path, whole):
     train(tmp_path / "run", "--start-from", str(whole[0]), "--policy-updates", "0")
     before, after = (torch.load(path / "checkpoint.pt", weights_only=True)["actor"]
@@ -798,6 +803,7 @@ def test_a_run_goes_on_from_a_policy(tmp_path, whole):
     assert torch.equal(before["layers.0.weight"], after["layers.0.weight"])
 
 
+@pytest.mark.slow
 def test_one_policy_for_clips_on_a_device_learns_as_one_command(tmp_path):
     pytest.importorskip("mujoco_warp", reason="needs the extra warp: pip install -e '.[warp]'")
     flags = "--preset gpu --motion stand walk --device cpu --num-steps 4 --total-timesteps 96"
@@ -809,6 +815,7 @@ def test_one_policy_for_clips_on_a_device_learns_as_one_command(tmp_path):
     assert [motion["name"] for motion in described["motions"]] == ["stand", "walk"]
 
 
+@pytest.mark.slow
 def test_hidden_weights_learn_by_muon_on_request(tmp_path):
     if not hasattr(torch.optim, "Muon"):
         pytest.skip("needs PyTorch 2.9")
@@ -821,6 +828,7 @@ def test_hidden_weights_learn_by_muon_on_request(tmp_path):
     torch.testing.assert_close(hidden, hidden.roll((16, 16), (0, 1)), atol=1e-6, rtol=0)
 
 
+@pytest.mark.slow
 def test_refusals(tmp_path, whole):
     for values, text in (
         ({"num_envs": 0}, "num_envs is 0, expected 1 or more."),
@@ -1054,6 +1062,7 @@ def growth(run, tmp_path, *arguments):
     )  # fmt: skip
 
 
+@pytest.mark.slow
 def test_errors_of_a_runs_model_over_the_horizon(tmp_path, whole):
     pytest.importorskip("matplotlib", reason="needs the extra viz")
     done = growth(whole[0], tmp_path, "--steps", "4", "--plot", str(tmp_path / "out.png"))
@@ -1069,6 +1078,7 @@ def test_errors_of_a_runs_model_over_the_horizon(tmp_path, whole):
     assert rows[0]["coasting"]["joint_pos_rad"] < 0.1
 
 
+@pytest.mark.slow
 def test_refusals_of_the_error_growth(tmp_path, whole):
     done = growth(whole[0], tmp_path, "--steps", "12")
     assert done.returncode == 2 and "roll_out is 12, expected more than steps, 12" in done.stderr

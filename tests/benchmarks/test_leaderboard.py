@@ -386,6 +386,7 @@ def verified(tmp_path, value, policy=None, count=1):
     return leaderboard.verify([read_result(folder / "cut.json")], count, seed=0)
 
 
+@pytest.mark.slow
 def test_a_measured_row_is_reproduced(measured, tmp_path, capsys):
     said = verified(tmp_path, measured, count=3)
     assert said == (
@@ -394,6 +395,7 @@ def test_a_measured_row_is_reproduced(measured, tmp_path, capsys):
     assert "cut.json: row 1: walk, walk[4:6], clip" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_a_changed_figure_is_caught_and_nothing_is_written(measured, tmp_path):
     value = copy.deepcopy(measured)
     value["rows"][0]["r_mpkpe_mm"] *= 0.9

@@ -448,6 +448,7 @@ def test_people_who_make_no_sense(walker):
 # --- the command ---------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["cmu_jumping_jacks", "fair_jumping", "fair_zombie"])
 def test_the_public_files_within_the_bounds(data_dir, tmp_path, name, capsys):
     out = tmp_path / "o.npz"

@@ -317,6 +317,7 @@ def test_a_missing_package_is_named(folder, monkeypatch, package):
         tool.main(tool.Config(folder, NAME))
 
 
+@pytest.mark.slow
 def test_the_command(folder, home, tmp_path):
     def run(*arguments):
         return warm_python.run(
