@@ -41,25 +41,36 @@ def run(command, *, env=None, cwd=None, timeout=600, check=False, **options):
     command = list(map(str, command))
     env = dict(os.environ if env is None else env)
     assert options.keys() <= {"capture_output", "text"}, options
-    assert command[0] == sys.executable
     if sys.platform != "linux" or any(env.get(n) != os.environ.get(n) for n in READ_AT_IMPORT):
         return subprocess.run(
             command, env=env, cwd=cwd, timeout=timeout, check=check, capture_output=True, text=True
         )
-    with tempfile.TemporaryDirectory() as folder:
-        out, errors = (Path(folder, name) for name in ("out", "err"))
-        order = {
-            "arguments": command[1:], "env": env, "cwd": str(cwd or os.getcwd()),
-            "output": [str(out), str(errors)],
-        }  # fmt: skip
-        status = _ask(order, command, timeout)
-        done = subprocess.CompletedProcess(command, status, out.read_text(), errors.read_text())
+    (done,) = run_together([(command, env)], cwd=cwd, timeout=timeout)
     if check:
         done.check_returncode()
     return done
 
 
-def _ask(order, command, timeout):
+def run_together(commands, *, cwd=None, timeout=600):
+    """The ends of `(command, environment)` that begin at the same time."""
+    orders = []
+    with tempfile.TemporaryDirectory() as folder:
+        for i, (command, env) in enumerate(commands):
+            assert command[0] == sys.executable
+            orders.append({
+                "arguments": command[1:], "env": env, "cwd": str(cwd or os.getcwd()),
+                "output": [f"{folder}/out{i}", f"{folder}/errors{i}"],
+            })  # fmt: skip
+        statuses = _ask(orders, timeout)
+        return [
+            subprocess.CompletedProcess(
+                command, status, *(Path(path).read_text() for path in order["output"])
+            )
+            for (command, _), order, status in zip(commands, orders, statuses, strict=True)
+        ]
+
+
+def _ask(orders, timeout):
     global _server
     if _server is None:
         _server = subprocess.Popen(
@@ -67,14 +78,14 @@ def _ask(order, command, timeout):
             start_new_session=True,
         )  # fmt: skip
         atexit.register(_stop)
-    _server.stdin.write(json.dumps(order) + "\n")
+    _server.stdin.write(json.dumps(orders) + "\n")
     _server.stdin.flush()
     if not select.select([_server.stdout], [], [], timeout)[0]:
         os.killpg(_server.pid, 9)
         _server.wait()
         _server = None
-        raise subprocess.TimeoutExpired(command, timeout)
-    return int(_server.stdout.readline())
+        raise subprocess.TimeoutExpired([order["arguments"] for order in orders], timeout)
+    return json.loads(_server.stdout.readline())
 
 
 def _stop():
@@ -94,11 +105,13 @@ def _serve():
     gc.collect()
     gc.freeze()
     while line := sys.stdin.readline():
-        child = os.fork()
-        if child == 0:
-            return json.loads(line)
-        status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-        print(status, flush=True)
+        children = []
+        for order in json.loads(line):
+            children.append(os.fork())
+            if children[-1] == 0:
+                return order
+        ends = [os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children]
+        print(json.dumps(ends), flush=True)
     sys.exit()
 
 
