@@ -94,6 +94,19 @@ def pytest_itemcollected(item: pytest.Item) -> None:
         item.add_marker(pytest.mark.quick)
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    """With workers, keep the order below; they would begin with the files of the most tests."""
+    if hasattr(config.option, "loadscopereorder"):
+        config.option.loadscopereorder = False
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Workers begin with the files that take long, so that none has a long one left at the end."""
+    if hasattr(config, "workerinput"):
+        long = {item.path for item in items if item.get_closest_marker("quick") is None}
+        items.sort(key=lambda item: item.path not in long)
+
+
 def processor_s() -> float:
     """Seconds that this process and those that it waited for have had of a processor."""
     return sum(os.times()[:4])
