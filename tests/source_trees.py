@@ -1,6 +1,7 @@
 """The project's own source files, and what a parsed one imports."""
 
 import ast
+import functools
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -27,6 +28,12 @@ def module_of(path):
     if parts[-1] == "__init__" and len(parts) > 1:
         parts.pop()
     return ".".join(parts)
+
+
+@functools.cache
+def parsed(path):
+    """The file's syntax tree, the same for all who ask: nobody may change it."""
+    return ast.parse(path.read_text())
 
 
 def imports(tree, *, eager=False):

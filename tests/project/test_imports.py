@@ -10,7 +10,16 @@ import sys
 import tomllib
 
 import pytest
-from source_trees import ROOT, SCRIPT_FOLDERS, imports, is_inside, module_of, scripts, sources
+from source_trees import (
+    ROOT,
+    SCRIPT_FOLDERS,
+    imports,
+    is_inside,
+    module_of,
+    parsed,
+    scripts,
+    sources,
+)
 
 # Imported when asked for, and the extras that bring their packages.
 ENGINES = {
@@ -120,7 +129,7 @@ def test_the_package_imports_one_way():
     for path in files:
         module = module_of(path)
         assert module.partition(".")[0] in MAY_IMPORT, f"{module} has no row in the table"
-        for name in imports(ast.parse(path.read_text())):
+        for name in imports(parsed(path)):
             first, _, rest = name.partition(".")
             if first == "bm_envs" and rest and forbidden(module, rest):
                 wrong.append(f"{module} imports {name}")
@@ -158,7 +167,7 @@ def test_scripts_import_the_package_and_not_each_other():
     stems = {path.stem for path in scripts()}
     wrong = []
     for path in scripts():
-        for name in imports(ast.parse(path.read_text())):
+        for name in imports(parsed(path)):
             first = name.partition(".")[0]
             if first in (*SCRIPT_FOLDERS, "tests") or (
                 first in stems and importlib.util.find_spec(first) is None
@@ -171,7 +180,7 @@ def test_scripts_of_peers_do_without_the_package():
     files = sources("benchmarks/peers")
     assert files
     for path in files:
-        names = imports(ast.parse(path.read_text()))
+        names = imports(parsed(path))
         assert not [name for name in names if is_inside(name, "bm_envs")], path
 
 
@@ -289,10 +298,7 @@ def private_reaches(trees):
 
 def test_private_names_stay_in_their_module():
     files = [*sources("bm_envs"), *scripts()]
-    trees = {
-        path.relative_to(ROOT).with_suffix("").as_posix(): ast.parse(path.read_text())
-        for path in files
-    }
+    trees = {path.relative_to(ROOT).with_suffix("").as_posix(): parsed(path) for path in files}
     found = private_reaches(trees)
     assert len(trees) > 50
     new = {name: reached - REACHES.get(name, set()) for name, reached in found.items()}
@@ -330,7 +336,7 @@ def third_party(path, *, eager):
         *(p.stem for p in sources("tests", *SCRIPT_FOLDERS)),
     }
     found = []
-    for name in imports(ast.parse(path.read_text()), eager=eager):
+    for name in imports(parsed(path), eager=eager):
         first = name.partition(".")[0]
         if first not in sys.stdlib_module_names and first not in local:
             bringers = {name for name, packages in BRINGS.items() if first in packages}
