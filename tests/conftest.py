@@ -70,7 +70,7 @@ NOT_QUICK = {
     "viewers/test_page_guard.py",
     "viewers/test_render.py",
 }
-QUICK_S = 5.0  # s of processor time that a quick test may take, its processes' included
+QUICK_S = 10.0  # s of processor time that a quick test may take, its processes' included
 
 
 def only_quick(config: pytest.Config) -> bool:

@@ -388,6 +388,7 @@ def trained(request, data, run, tmp_path_factory):
     return folder, torch.load(folder / "checkpoint.pt", weights_only=True)
 
 
+@pytest.mark.slow
 def test_the_file_gives_what_the_network_gives(trained):
     folder, state = trained
     model = load_model(folder)

@@ -529,6 +529,7 @@ def test_resume_equals_the_uninterrupted_run_bit_for_bit(tmp_path, monkeypatch, 
     assert load_guided_policy(folder).sha256 == load_guided_policy(tmp_path / "cut").sha256
 
 
+@pytest.mark.slow
 def test_a_finished_run_goes_on_as_the_longer_run(tmp_path, whole):
     _, expected = whole
     trained(tmp_path / "parts", total_timesteps=4 * 128)

@@ -330,6 +330,7 @@ def test_the_pages_script_sorts_and_filters(results, tmp_path):
 # --- refusals ---
 
 
+@pytest.mark.slow
 def test_a_refused_file_leaves_nothing(results, tmp_path):
     value = json.loads((results / "walk.json").read_text())
     value["rows"][0]["success"] = 1.7

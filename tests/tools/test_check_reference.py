@@ -170,6 +170,7 @@ def test_the_command_refuses(tmp_path):
     assert done.stderr.startswith("error: Unknown motion 'wlak'; did you mean 'walk'?")
 
 
+@pytest.mark.slow
 def test_the_cuts(data_dir):
     """All eight are fine; the fall ten seconds later, which was chosen first, is in the floor."""
     from bm_envs.motion import suites
