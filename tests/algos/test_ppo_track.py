@@ -525,7 +525,7 @@ def test_an_environment_of_no_torchrun_is_one_sentence(tmp_path, environment, te
 
 HALF_A_ROLLOUT = f"""
 import os, sys
-sys.path[:0] = [{str(ROOT / "algos")!r}, {str(ROOT / "tests")!r}, {str(Path(__file__).parent)!r}]
+sys.path[:0] = [{str(ROOT / "algos")!r}, {str(ROOT / "tests")!r}, {str(ROOT / "tests/algos")!r}]
 import torch, ppo_track as ppo
 from test_ppo_track import filled_rollout
 from bm_envs.envs import TrackVectorEnv
