@@ -515,7 +515,7 @@ def test_an_environment_of_no_torchrun_is_one_sentence(tmp_path, environment, te
         other.listen()
         if environment.get("MASTER_PORT") == "taken":
             environment = environment | {"MASTER_PORT": str(other.getsockname()[1])}
-        done = subprocess.run(
+        done = warm_python.run(
             command(*SMALL, "--run-dir", str(tmp_path / "run")), capture_output=True, text=True,
             env=os.environ | environment, timeout=300,
         )  # fmt: skip
