@@ -1,9 +1,14 @@
-"""Shared fixtures. Data that may not be in the repository come from the folder `BM_DATA_DIR`."""
+"""Shared fixtures, and which tests are quick.
+
+Data that may not be in the repository come from the folder `BM_DATA_DIR`.
+"""
 
 import ctypes
+import gc
 import os
 import signal
 import sys
+from collections.abc import Generator
 from pathlib import Path
 
 import pytest
@@ -23,6 +28,108 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 for _name in ("SIGHUP", "SIGQUIT", "SIGTERM", "SIGTSTP"):
     if hasattr(signal, _name) and signal.getsignal(getattr(signal, _name)) is signal.SIG_IGN:
         signal.signal(getattr(signal, _name), signal.SIG_DFL)
+
+
+TESTS = Path(__file__).parent
+# Files that `pytest -m quick` leaves out: they train, start many processes, or compare at length.
+# Of all others it takes the tests that are not marked `slow`.
+NOT_QUICK = {
+    "adapters/test_adapters.py",
+    "benchmarks/test_gates.py",
+    "benchmarks/test_gpu_benchmark.py",
+    "benchmarks/test_guided_benchmark.py",
+    "benchmarks/test_learning_benchmark.py",
+    "benchmarks/test_making_benchmark.py",
+    "benchmarks/test_physics_accuracy.py",
+    "benchmarks/test_reliability.py",
+    "benchmarks/test_sweep.py",
+    "benchmarks/test_throughput.py",
+    "benchmarks/test_track_benchmark.py",
+    "conformance/test_conformance_record.py",
+    "deploy/test_dds.py",
+    "learning/test_ending.py",
+    "learning/test_run_files.py",
+    "motion/test_checks.py",
+    "motion/test_hostile_motion.py",
+    "motion/test_hub.py",
+    "policy/test_hostile_graphs.py",
+    "policy/test_hub_policies.py",
+    "policy/test_malformed_policy.py",
+    "project/test_docs.py",
+    "project/test_notebook.py",
+    "project/test_packaging.py",
+    "project/test_readme.py",
+    "tasks/track/test_device_task.py",
+    "test_cli.py",
+    "test_commands.py",
+    "test_copies.py",
+    "tools/test_pages.py",
+    "tools/test_play.py",
+    "tools/test_replay.py",
+    "tools/test_ros_bridge.py",
+    "viewers/test_page_guard.py",
+    "viewers/test_render.py",
+}
+QUICK_S = 10.0  # s of processor time that a quick test may take, its processes' included
+
+
+def only_quick(config: pytest.Config) -> bool:
+    return config.option.markexpr == "quick"
+
+
+def file_of(path: Path) -> str:
+    return path.relative_to(TESTS).as_posix()
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """Leave out what is not quick before it is imported, which takes a good part of the time."""
+    if only_quick(config) and TESTS in collection_path.parents:
+        return file_of(collection_path) in NOT_QUICK or None
+    return None
+
+
+def pytest_itemcollected(item: pytest.Item) -> None:
+    """Mark the quick tests."""
+    if file_of(item.path) not in NOT_QUICK and item.get_closest_marker("slow") is None:
+        item.add_marker(pytest.mark.quick)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """With workers, keep the order below; they would begin with the files of the most tests."""
+    if hasattr(config.option, "loadscopereorder"):
+        config.option.loadscopereorder = False
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Workers begin with the files that take long, so that none has a long one left at the end."""
+    if hasattr(config, "workerinput"):
+        long = {item.path for item in items if item.get_closest_marker("quick") is None}
+        items.sort(key=lambda item: item.path not in long)
+
+
+def processor_s() -> float:
+    """Seconds that this process and those that it waited for have had of a processor."""
+    return sum(os.times()[:4])
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> Generator[None, object, object]:
+    """A quick test that is none fails; what else the machine does has no part in its figure."""
+    began = processor_s()
+    result = yield
+    if only_quick(pyfuncitem.config):
+        took = processor_s() - began
+        assert took < QUICK_S, f"a quick test took {took:.1f} s: mark it slow"
+    return result
+
+
+def pytest_collection_finish() -> None:
+    """What was imported and collected stays to the end: the garbage collector need not look at it.
+
+    That is a million objects, through which it would go again and again while the tests run.
+    """
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(scope="session")

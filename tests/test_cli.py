@@ -16,6 +16,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+import warm_python
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -71,7 +72,7 @@ def command(tmp_path):
     script.write_text(SCRIPT)
 
     def run(*arguments):
-        return subprocess.run(
+        return warm_python.run(
             [sys.executable, str(script), *arguments],
             capture_output=True,
             text=True,
@@ -118,7 +119,7 @@ def test_a_seed_that_no_generator_takes_is_refused():
 
 def test_a_real_command_refuses_its_settings_in_one_line():
     root = Path(cli.__file__).parents[2]
-    done = subprocess.run(
+    done = warm_python.run(
         [sys.executable, str(root / "algos" / "ppo_track.py"), "--total-timesteps", "5"],
         capture_output=True, text=True, env={**os.environ, "PYTHONPATH": str(root)}, timeout=300,
     )  # fmt: skip
@@ -149,7 +150,7 @@ def test_a_bad_flag_is_one_line_too(command, arguments, texts):
 
 def test_what_is_missing_is_named_in_one_line():
     script = Path(cli.__file__).parents[2] / "tools" / "hub.py"
-    done = subprocess.run(
+    done = warm_python.run(
         [sys.executable, str(script), "pull"], capture_output=True, text=True, timeout=300
     )
     assert (done.returncode, done.stdout) == (2, "")

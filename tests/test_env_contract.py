@@ -247,7 +247,10 @@ def test_noise_of_size_one_costs_less_than_tracking_pays():
 
 
 @pytest.mark.filterwarnings("ignore")
-@pytest.mark.parametrize("name", gymnasium.wrappers.vector.__all__)
+@pytest.mark.parametrize("name", [
+    pytest.param(name, marks=[pytest.mark.slow] * (name == "RecordVideo"))  # it draws
+    for name in gymnasium.wrappers.vector.__all__
+])  # fmt: skip
 def test_gymnasiums_wrappers_do_what_the_table_says(name):
     rows = [
         re.findall(r"\| `?([^|`]*?)`? (?=\|)", line) for line in site_tables.wrappers().split("\n")

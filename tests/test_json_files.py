@@ -37,6 +37,7 @@ VALUES = st.recursive(
 )  # fmt: skip
 
 
+@pytest.mark.slow
 @given(VALUES)
 @settings(max_examples=200, deadline=None, derandomize=True)
 def test_what_json_writes_is_read_as_json_reads_it(value):
@@ -210,6 +211,7 @@ def test_a_run_that_has_not_ended_has_no_figures(run, tmp_path):
         training_figures(folder)
 
 
+@pytest.mark.slow
 @given(st.dictionaries(st.sampled_from(["network", "task", "motion", "seed", "x"]), VALUES), VALUES)
 @settings(max_examples=150, deadline=None, derandomize=True,
           suppress_health_check=[HealthCheck.function_scoped_fixture])  # fmt: skip
@@ -228,6 +230,7 @@ def test_any_config_of_a_run_gives_a_network_or_one_sentence(run, tmp_path, conf
             assert str(error).startswith(str(folder)) and "\n" not in str(error)
 
 
+@pytest.mark.slow
 @given(st.dictionaries(
     st.sampled_from(["joint_names", "joint_stiffness", "action_scale", "observation_names",
                      "observation_history_lengths", "observation_terms_scale", "body_names",

@@ -5,7 +5,6 @@ import importlib.util
 import json
 import os
 import re
-import subprocess
 import sys
 import tomllib
 from pathlib import Path
@@ -13,6 +12,7 @@ from pathlib import Path
 import gymnasium
 import numpy as np
 import pytest
+import warm_python
 
 from bm_envs.adapters import longest_episode
 from bm_envs.errors import BackendUnavailable, ConfigError
@@ -43,10 +43,7 @@ def actions(env, count):
 
 
 def run(*command, **arguments):
-    return subprocess.run(
-        [sys.executable, *map(str, command)], capture_output=True, text=True, timeout=900,
-        **arguments,
-    )  # fmt: skip
+    return warm_python.run([sys.executable, *command], timeout=900, **arguments)
 
 
 def load(script):

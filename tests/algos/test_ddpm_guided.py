@@ -3,13 +3,13 @@
 import dataclasses
 import json
 import shutil
-import subprocess
 import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+import warm_python
 from metric_pages import check_metrics
 from threadpoolctl import threadpool_info, threadpool_limits
 
@@ -268,6 +268,7 @@ def test_windows_are_of_one_episode_and_mirrored_as_motions_are(data):
 # --- training -------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_run_learns_and_writes_its_files(run):
     rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     assert [row["step"] for row in rows] == [3, 6, 9, 12]
@@ -280,6 +281,7 @@ def test_a_run_learns_and_writes_its_files(run):
     assert not [p for p in run.iterdir() if p.suffix == ".npz"]
 
 
+@pytest.mark.slow
 def test_killed_and_resumed_it_gives_the_same_numbers(data, run, tmp_path):
     """Stopped after the checkpoint of step 6 and gone on with: weights and rows are equal."""
 
@@ -314,6 +316,7 @@ def test_killed_and_resumed_it_gives_the_same_numbers(data, run, tmp_path):
     assert figures(run) == figures(folder)
 
 
+@pytest.mark.slow
 def test_refusals(data, run, tmp_path):
     with pytest.raises(ConfigError, match="holds a run already: add --resume"):
         ddpm.main(config(data, run))
@@ -328,7 +331,7 @@ def test_refusals(data, run, tmp_path):
     with pytest.raises(ConfigError, match="data is empty"):
         ddpm.main(ddpm.Config(data=(), run_dir=tmp_path))
     assert not list(tmp_path.iterdir())
-    done = subprocess.run(
+    done = warm_python.run(
         [sys.executable, "algos/ddpm_guided.py", "--data", str(tmp_path / "none"), "--run-dir",
          str(tmp_path / "run")],
         capture_output=True, text=True, cwd=ROOT,
@@ -385,6 +388,7 @@ def trained(request, data, run, tmp_path_factory):
     return folder, torch.load(folder / "checkpoint.pt", weights_only=True)
 
 
+@pytest.mark.slow
 def test_the_file_gives_what_the_network_gives(trained):
     folder, state = trained
     model = load_model(folder)

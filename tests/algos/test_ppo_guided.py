@@ -4,7 +4,6 @@ import copy
 import dataclasses
 import json
 import pickle
-import subprocess
 import sys
 from pathlib import Path
 
@@ -12,6 +11,7 @@ import numpy as np
 import onnx
 import pytest
 import torch
+import warm_python
 from metric_pages import check_metrics
 from policy_files import make_mlp
 from scipy.spatial.transform import Rotation
@@ -350,6 +350,7 @@ def rows_of(folder):
     return [{key: value for key, value in row.items() if key not in timed} for row in rows]
 
 
+@pytest.mark.slow
 def test_resume_equals_the_uninterrupted_run_bit_for_bit(tmp_path, monkeypatch, whole):
     folder, expected = whole
     evaluate, calls = ppo.evaluate_guided, []
@@ -380,6 +381,7 @@ def test_resume_equals_the_uninterrupted_run_bit_for_bit(tmp_path, monkeypatch, 
     assert load_guided_policy(folder).sha256 == load_guided_policy(tmp_path / "cut").sha256
 
 
+@pytest.mark.slow
 def test_a_finished_run_goes_on_as_the_longer_run(tmp_path, whole):
     _, expected = whole
     trained(tmp_path / "parts", total_timesteps=4 * 128)
@@ -550,8 +552,9 @@ def test_refused_run_directories(monkeypatch, capsys, tmp_path, whole):
     assert [path.name for path in run_dir.iterdir()] == ["checkpoint.pt"]
 
 
+@pytest.mark.slow
 def test_the_command_itself_ends_with_status_2():
-    done = subprocess.run(
+    done = warm_python.run(
         [sys.executable, str(ROOT / "algos" / "ppo_guided.py"), "--task", "joystik"],
         capture_output=True, text=True,
     )  # fmt: skip

@@ -15,6 +15,7 @@ import av
 import numpy as np
 import pytest
 import torch
+import warm_python
 from metric_pages import check_metrics
 
 ROOT = Path(__file__).parents[2]
@@ -42,7 +43,7 @@ def command(*arguments):
 
 
 def train(run_dir, *arguments):
-    done = subprocess.run(
+    done = warm_python.run(
         command(*SMALL, "--run-dir", str(run_dir), *arguments), capture_output=True, text=True
     )
     assert done.returncode == 0, done.stderr
@@ -242,6 +243,7 @@ def weights(run_dir):
     return {**saved["actor"], **{f"learner.{k}": v for k, v in saved["learner"].items()}}
 
 
+@pytest.mark.slow
 def test_run_of_open_length_goes_on_as_the_longer_run(tmp_path):
     flags = "--schedule inverse --halved-after 128".split()
     train(tmp_path / "whole", *flags)
@@ -254,7 +256,7 @@ def test_run_of_open_length_goes_on_as_the_longer_run(tmp_path):
     assert whole == parts and parts["total_timesteps"] == 384
     shorter = command(*SMALL, *flags, "--run-dir", str(tmp_path / "parts"), "--resume",
                       "--total-timesteps", "192")  # fmt: skip
-    done = subprocess.run(shorter, capture_output=True, text=True)
+    done = warm_python.run(shorter, capture_output=True, text=True)
     assert done.returncode == 2 and "total_timesteps is 192, but " in done.stderr
     assert "has 384 behind it" in done.stderr
     assert json.loads((tmp_path / "parts" / "config.json").read_text()) == parts
@@ -266,6 +268,7 @@ def test_run_of_open_length_goes_on_as_the_longer_run(tmp_path):
     np.testing.assert_allclose(steps, 1e-3 / (1 + 0.5 * np.arange(6)))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("flags", ["--no-overlap", "--overlap", "--backend mujoco_warp"])
 def test_resume_equals_the_uninterrupted_run_bit_for_bit(tmp_path, flags):
     if "warp" in flags:
@@ -309,6 +312,7 @@ def begun(run_dir, *arguments):
     return process
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["SIGTERM", "SIGHUP", "SIGINT"])
 def test_a_run_that_is_asked_to_end_saves_and_says_how_it_goes_on(tmp_path, name):
     """Also when nothing but the first iteration would have been saved, and nobody else gets in."""
@@ -316,7 +320,7 @@ def test_a_run_that_is_asked_to_end_saves_and_says_how_it_goes_on(tmp_path, name
     process = begun(run_dir, "--checkpoint-s", "1e9", "--schedule", "inverse")
     if name == "SIGTERM":
         other = command(*SMALL, "--run-dir", str(run_dir), "--resume")
-        done = subprocess.run(other, capture_output=True, text=True)
+        done = warm_python.run(other, capture_output=True, text=True)
         assert done.returncode == 2 and len(done.stderr.splitlines()) == 1
         assert f"another process is writing there (process {process.pid}, since" in done.stderr
     rows = run_dir / "metrics.jsonl"
@@ -341,6 +345,23 @@ def test_a_run_that_is_asked_to_end_saves_and_says_how_it_goes_on(tmp_path, name
 
 
 # --- several processes ----------------------------------------------------------------------------
+
+
+def together(processes, script, *arguments):
+    """What `torchrun` does, without the time that it takes itself."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    shared = {
+        "WORLD_SIZE": str(processes), "LOCAL_WORLD_SIZE": str(processes),
+        "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port),
+    }  # fmt: skip
+    command = [sys.executable, str(script), *map(str, arguments)]
+    ends = warm_python.run_together([
+        (command, os.environ | shared | {"RANK": str(rank), "LOCAL_RANK": str(rank)})
+        for rank in range(processes)
+    ])  # fmt: skip
+    assert all(done.returncode == 0 for done in ends), [done.stderr for done in ends]
 
 
 def torchrun(processes, script, *arguments):
@@ -373,26 +394,29 @@ torch.save(state, f"{{folder}}/{{os.environ['RANK']}}.pt")
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("flag", ["--no-overlap", "--overlap"])
 def test_processes_have_the_same_weights_and_resume_together(tmp_path, flag):
     script = tmp_path / "script.py"
     script.write_text(WEIGHTS_OF_EVERY_PROCESS)
     flags = [*SMALL, flag, "--schedule", "inverse", "--total-timesteps", "768"]
-    torchrun(2, script, *flags, "--run-dir", str(tmp_path / "run"), str(tmp_path))
+    begin = torchrun if flag == "--no-overlap" else together
+    begin(2, script, *flags, "--run-dir", str(tmp_path / "run"), str(tmp_path))
     first, second = (torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in (0, 1))
     assert all(torch.equal(first[name], second[name]) for name in first)
     rows = [json.loads(row) for row in (tmp_path / "run" / "metrics.jsonl").open()]
     assert [row["step"] for row in rows] == [128 * i for i in range(1, 7)]  # of both
 
     parts = [*flags, "--run-dir", str(tmp_path / "parts")]
-    torchrun(2, script, *parts, "--total-timesteps", "384", str(tmp_path))
-    torchrun(2, script, *parts, "--resume", str(tmp_path))
+    together(2, script, *parts, "--total-timesteps", "384", str(tmp_path))
+    together(2, script, *parts, "--resume", str(tmp_path))
     again = torch.load(tmp_path / "1.pt", weights_only=True)
     assert all(torch.equal(first[name], again[name]) for name in first)
-    done = subprocess.run(command(*parts, "--resume"), capture_output=True, text=True)
+    done = warm_python.run(command(*parts, "--resume"), capture_output=True, text=True)
     assert done.returncode == 2 and "is of a run with other settings" in done.stderr
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("environment", "text"),
     [
@@ -414,7 +438,7 @@ def test_an_environment_of_no_torchrun_is_one_sentence(tmp_path, environment, te
         other.listen()
         if environment.get("MASTER_PORT") == "taken":
             environment = environment | {"MASTER_PORT": str(other.getsockname()[1])}
-        done = subprocess.run(
+        done = warm_python.run(
             command(*SMALL, "--run-dir", str(tmp_path / "run")), capture_output=True, text=True,
             env=os.environ | environment, timeout=300,
         )  # fmt: skip
@@ -452,11 +476,12 @@ if sys.platform == "linux":
 """
 
 
+@pytest.mark.slow
 def test_two_processes_learn_from_halves_what_one_learns_from_all(tmp_path):
     script = tmp_path / "script.py"
     script.write_text(HALF_A_ROLLOUT)
     for processes in (1, 2):
-        torchrun(processes, script, str(tmp_path / f"{processes}.pt"))
+        together(processes, script, str(tmp_path / f"{processes}.pt"))
     one, two = (torch.load(tmp_path / f"{n}.pt", weights_only=True) for n in (1, 2))
     for name in one:
         # Sums in another order (1e-7 relative); Adam's first steps are 1e-3 whatever the gradient's
@@ -464,14 +489,15 @@ def test_two_processes_learn_from_halves_what_one_learns_from_all(tmp_path):
         torch.testing.assert_close(one[name], two[name], rtol=1e-4, atol=1e-4, msg=name)
 
 
+@pytest.mark.slow
 def test_two_processes_learn_like_one_with_all_the_robots(tmp_path):
     flags = (
         "--motion stand --num-steps 8 --total-timesteps 40960 --eval-every 0 --hidden 32 "
         "--threads 1 --no-curriculum"
     ).split()
     script = ROOT / "algos" / "ppo_track.py"
-    torchrun(2, script, *flags, "--num-envs", "32", "--run-dir", str(tmp_path / "two"))
-    torchrun(1, script, *flags, "--num-envs", "64", "--run-dir", str(tmp_path / "one"))
+    together(2, script, *flags, "--num-envs", "32", "--run-dir", str(tmp_path / "two"))
+    together(1, script, *flags, "--num-envs", "64", "--run-dir", str(tmp_path / "one"))
     curves = []
     for name in ("one", "two"):
         rows = [json.loads(row) for row in (tmp_path / name / "metrics.jsonl").open()]
@@ -489,6 +515,7 @@ def test_two_processes_learn_like_one_with_all_the_robots(tmp_path):
 # --- the run directory ----------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_run_directory_and_refusals(tmp_path):
     run_dir = tmp_path / "run"
     done = train(run_dir, "--robust-every", "3")
@@ -506,7 +533,7 @@ def test_run_directory_and_refusals(tmp_path):
         (SMALL, "holds a run already: add --resume"),
         ([*SMALL, "--resume", "--gamma", "0.5"], "is of a run with other settings or motions."),
     ):
-        done = subprocess.run(
+        done = warm_python.run(
             command(*arguments, "--run-dir", str(run_dir)), capture_output=True, text=True
         )
         assert done.returncode == 2 and text in done.stderr
@@ -516,7 +543,7 @@ def test_run_directory_and_refusals(tmp_path):
         (("--motion", "wakl"), "did you mean 'walk'"),
         (("--backend", "isaclab"), "Unknown backend 'isaclab'"),
     ):
-        done = subprocess.run(
+        done = warm_python.run(
             command(*SMALL, *flags, "--run-dir", str(other)), capture_output=True, text=True
         )
         assert done.returncode == 2 and text in done.stderr and not other.exists()
@@ -524,13 +551,14 @@ def test_run_directory_and_refusals(tmp_path):
     # A checkpoint that is none: one sentence, and the file stays as it is.
     for content in (b"", b"no checkpoint", (run_dir / "checkpoint.pt").read_bytes()[:5000]):
         (run_dir / "checkpoint.pt").write_bytes(content)
-        done = subprocess.run(
+        done = warm_python.run(
             command(*SMALL, "--resume", "--run-dir", str(run_dir)), capture_output=True, text=True
         )
         assert done.returncode == 2 and "not a readable checkpoint" in done.stderr
         assert (run_dir / "checkpoint.pt").read_bytes() == content
 
 
+@pytest.mark.slow
 def test_a_run_goes_on_from_a_policy(tmp_path):
     """While the critic learns alone the policy stays what it was; then it moves."""
     first, still, moved = (tmp_path / name for name in ("first", "still", "moved"))
@@ -551,7 +579,7 @@ def test_a_run_goes_on_from_a_policy(tmp_path):
     ):
         other = tmp_path / "other"
         arguments = [*SMALL, "--start-from", str(first), *flags, "--run-dir", str(other)]
-        done = subprocess.run(command(*arguments), capture_output=True, text=True)
+        done = warm_python.run(command(*arguments), capture_output=True, text=True)
         assert done.returncode == 2 and text in done.stderr and not other.exists()
 
 
@@ -577,17 +605,19 @@ def test_the_actor_waits_for_the_critic_and_then_gets_up_to_speed():
     assert ppo.actor_share(0, ppo.Config()) == 1
 
 
+@pytest.mark.slow
 def test_published_preset_is_overridable_and_complete():
     config = ppo.published()
     changed = dataclasses.replace(config, num_envs=8192)
     assert changed.num_steps == 24 and changed.task.stale_targets
     assert config.total_timesteps == 30_000 * 4096 * 24
-    done = subprocess.run(
+    done = warm_python.run(
         command("--preset", "published", "--help"), capture_output=True, text=True
     )
     assert "4096" in done.stdout
 
 
+@pytest.mark.slow
 def test_a_video_of_the_final_policy_on_request(tmp_path, opengl):
     arguments = [a if a != "stand" else "stand[0:0.3]" for a in SMALL]
     done = subprocess.run(

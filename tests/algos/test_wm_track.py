@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 import torch
 import tyro
+import warm_python
 from metric_pages import check_metrics
 from robot_states import as_state, some_states
 from torch.overrides import TorchFunctionMode
@@ -57,7 +58,7 @@ def command(*arguments, script="algos/wm_track.py"):
 
 
 def train(run_dir, *arguments):
-    done = subprocess.run(
+    done = warm_python.run(
         command(*SMALL, "--run-dir", str(run_dir), *arguments), capture_output=True, text=True
     )
     assert done.returncode == 0, done.stderr
@@ -124,6 +125,7 @@ def fitted(motion, updates, seed=0):
     return learner.model, buffers[1]
 
 
+@pytest.mark.slow
 def test_the_model_predicts_held_out_rollouts_better_than_their_velocities_do():
     model, other = fitted("walk", 250)
     places = other.draw((256,), 8, torch.Generator().manual_seed(0))
@@ -271,6 +273,7 @@ def whole(tmp_path_factory):
     return run_dir, train(run_dir)
 
 
+@pytest.mark.slow
 def test_a_killed_run_goes_on_bit_for_bit(tmp_path, whole):
     process = subprocess.Popen(
         command(*SMALL, "--run-dir", str(tmp_path / "cut"), "--checkpoint-s", "0"),
@@ -296,6 +299,7 @@ def test_a_killed_run_goes_on_bit_for_bit(tmp_path, whole):
     assert [row["iteration"] for row in rows] == list(range(1, 7))
 
 
+@pytest.mark.slow
 def test_the_second_thread_and_further_evaluations_change_no_number(tmp_path, whole):
     train(tmp_path / "run", "--no-overlap", "--threads", "1", "--robust-every", "2")
     one, other = weights(whole[0]), weights(tmp_path / "run")
@@ -323,6 +327,7 @@ def test_a_run_ends_where_it_is_robust(tmp_path, monkeypatch):
     assert [row.get("eval/robust") for row in rows] == [None, 0.94, None, 0.95]
 
 
+@pytest.mark.slow
 def test_the_run_directory_is_that_of_a_tracker(tmp_path, whole):
     run_dir, done = whole
     assert "motion stand" in done.stdout and str(run_dir) in done.stdout
@@ -347,12 +352,12 @@ def test_the_run_directory_is_that_of_a_tracker(tmp_path, whole):
         expected = actor.mean(torch.from_numpy(obs)).numpy()
     # Another order of float32 sums, actions of size ten.
     np.testing.assert_allclose(load_policy(run_dir)(obs), expected, atol=1e-4)
-    done = subprocess.run(
+    done = warm_python.run(
         command(str(run_dir), str(tmp_path / "p.onnx"), "--check", script="tools/export_onnx.py"),
         capture_output=True, text=True,
     )  # fmt: skip
     assert done.returncode == 0 and "checked" in done.stdout, done.stderr
-    done = subprocess.run(
+    done = warm_python.run(
         command("--policy", str(run_dir), "--motion", "stand[0:0.5]", "--json",
                 str(tmp_path / "r.json"), script="benchmarks/track.py"),
         capture_output=True, text=True,
@@ -360,6 +365,7 @@ def test_the_run_directory_is_that_of_a_tracker(tmp_path, whole):
     assert done.returncode == 0 and (tmp_path / "r.json").stat().st_size > 0, done.stderr
 
 
+@pytest.mark.slow
 def test_a_run_goes_on_from_a_policy(tmp_path, whole):
     train(tmp_path / "run", "--start-from", str(whole[0]), "--policy-updates", "0")
     before, after = (torch.load(path / "checkpoint.pt", weights_only=True)["actor"]
@@ -367,6 +373,7 @@ def test_a_run_goes_on_from_a_policy(tmp_path, whole):
     assert torch.equal(before["layers.0.weight"], after["layers.0.weight"])
 
 
+@pytest.mark.slow
 def test_one_policy_for_clips_on_a_device_learns_as_one_command(tmp_path):
     pytest.importorskip("mujoco_warp", reason="needs the extra warp: pip install -e '.[warp]'")
     flags = "--preset gpu --motion stand walk --device cpu --num-steps 4 --total-timesteps 96"
@@ -393,6 +400,7 @@ def test_only_a_checkpoint_of_the_same_constants_goes_on(tmp_path, whole):
             wm.main(tyro.cli(wm.Config, args=flags))
 
 
+@pytest.mark.slow
 def test_refusals(tmp_path, whole):
     for values, text in (
         ({"num_envs": 0}, "num_envs is 0, expected 1 or more."),
@@ -419,7 +427,7 @@ def test_refusals(tmp_path, whole):
         ([*SMALL, "--hidden", "16", "--start-from", str(run_dir), "--run-dir", str(other)],
          "Its layers are"),
     ):  # fmt: skip
-        done = subprocess.run(command(*arguments), capture_output=True, text=True)
+        done = warm_python.run(command(*arguments), capture_output=True, text=True)
         assert done.returncode == 2 and text in done.stderr and not other.exists()
         assert len(done.stderr.strip().splitlines()) == 1
 
@@ -617,13 +625,14 @@ def test_a_recorded_graph_computes_what_its_function_does(critic):
 
 
 def growth(run, tmp_path, *arguments):
-    return subprocess.run(
+    return warm_python.run(
         command("--run", str(run), "--json", str(tmp_path / "out.json"), "--num-envs", "4",
                 "--roll-out", "12", *arguments, script="benchmarks/world_model.py"),
         capture_output=True, text=True,
     )  # fmt: skip
 
 
+@pytest.mark.slow
 def test_errors_of_a_runs_model_over_the_horizon(tmp_path, whole):
     pytest.importorskip("matplotlib", reason="needs the extra viz")
     done = growth(whole[0], tmp_path, "--steps", "4", "--plot", str(tmp_path / "out.png"))
@@ -639,6 +648,7 @@ def test_errors_of_a_runs_model_over_the_horizon(tmp_path, whole):
     assert rows[0]["coasting"]["joint_pos_rad"] < 0.1
 
 
+@pytest.mark.slow
 def test_refusals_of_the_error_growth(tmp_path, whole):
     done = growth(whole[0], tmp_path, "--steps", "12")
     assert done.returncode == 2 and "roll_out is 12, expected more than steps, 12" in done.stderr

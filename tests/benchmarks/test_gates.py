@@ -3,12 +3,12 @@
 import dataclasses
 import importlib
 import json
-import subprocess
 import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
+import warm_python
 from scipy import stats
 from stand_in_model import Model, still
 
@@ -280,7 +280,7 @@ def test_settings_are_refused_in_one_sentence():
     for name, value, least in (("trials", 0, 1), ("windows", 1, 2), ("ticks", 0, 1)):
         with pytest.raises(ConfigError, match=f"{name} is {value}, expected {least} or more"):
             gates.Config(policy="x", **{name: value})
-    done = subprocess.run(
+    done = warm_python.run(
         [sys.executable, str(ROOT / "benchmarks" / "gates.py"), "--policy", "no_such_model"],
         capture_output=True, text=True,
     )  # fmt: skip
@@ -293,7 +293,7 @@ def test_the_command_writes_a_row_for_each_gate(tmp_path, episodes, drives):
     ddpm = importlib.import_module("ddpm_guided")
     ddpm.write_untrained(tmp_path / "model", "cpu", "body_pos", drives)
     out = tmp_path / "gates.json"
-    done = subprocess.run(
+    done = warm_python.run(
         [
             sys.executable, str(ROOT / "benchmarks" / "gates.py"), "--policy",
             str(tmp_path / "model"), "--expert", "walk", "--quick", "--trials", "2", "--sampler",

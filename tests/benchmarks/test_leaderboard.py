@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 import result_files
+import warm_python
 from result_files import track, track_row
 
 from bm_envs.errors import BMError, ConfigError, ResultError
@@ -329,13 +330,14 @@ def test_the_pages_script_sorts_and_filters(results, tmp_path):
 # --- refusals ---
 
 
+@pytest.mark.slow
 def test_a_refused_file_leaves_nothing(results, tmp_path):
     value = json.loads((results / "walk.json").read_text())
     value["rows"][0]["success"] = 1.7
     write(results / "walk.json", value)
     script = str(ROOT / "benchmarks" / "leaderboard.py")
     out = tmp_path / "out"
-    done = subprocess.run(
+    done = warm_python.run(
         [sys.executable, script, "--results", str(results), "--out", str(out)],
         capture_output=True, text=True, timeout=300, cwd=ROOT,
     )  # fmt: skip
@@ -365,7 +367,7 @@ def test_settings_are_checked(results, tmp_path):
 def measured(tmp_path_factory):
     """What `track.py` says of the shipped walk on 2 s of its motion."""
     out = tmp_path_factory.mktemp("measured") / "cut.json"
-    subprocess.run(
+    warm_python.run(
         [sys.executable, str(ROOT / "benchmarks" / "track.py"), "--policy", "walk", "--motion",
          "walk[4:6]", "--protocol", "clip", "--json", str(out)],
         check=True, capture_output=True, timeout=300, cwd=ROOT,
@@ -385,6 +387,7 @@ def verified(tmp_path, value, policy=None, count=1):
     return leaderboard.verify([read_result(folder / "cut.json")], count, seed=0)
 
 
+@pytest.mark.slow
 def test_a_measured_row_is_reproduced(measured, tmp_path, capsys):
     said = verified(tmp_path, measured, count=3)
     assert said == (
@@ -393,6 +396,7 @@ def test_a_measured_row_is_reproduced(measured, tmp_path, capsys):
     assert "cut.json: row 1: walk, walk[4:6], clip" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_a_changed_figure_is_caught_and_nothing_is_written(measured, tmp_path):
     value = copy.deepcopy(measured)
     value["rows"][0]["r_mpkpe_mm"] *= 0.9

@@ -1,13 +1,13 @@
 """`benchmarks/learning.py`: a grid of short trainings, its result file, what it runs again."""
 
 import json
-import subprocess
 import sys
 import time
 from pathlib import Path
 
 import numpy as np
 import pytest
+import warm_python
 from PIL import Image
 
 from bm_envs.envs import TrackVectorEnv
@@ -25,7 +25,7 @@ SMALL = (
 
 
 def run(tmp_path, *arguments, flags=SMALL):
-    return subprocess.run(
+    return warm_python.run(
         [
             sys.executable, str(ROOT / "benchmarks" / "learning.py"), "--json",
             str(tmp_path / "out.json"), "--run-dir", str(tmp_path / "runs"), f"--flags={flags}",

@@ -1,16 +1,17 @@
 """`benchmarks/physics_accuracy.py`: that its two errors behave as such errors must."""
 
 import json
-import subprocess
 import sys
 from pathlib import Path
+
+import warm_python
 
 SCRIPT = Path(__file__).resolve().parents[2] / "benchmarks" / "physics_accuracy.py"
 
 
 def test_errors_of_solver_and_time_step(tmp_path):
     out = tmp_path / "out.json"
-    done = subprocess.run(
+    done = warm_python.run(
         [sys.executable, str(SCRIPT), "--quick", "--json", str(out)], capture_output=True, text=True
     )
     assert done.returncode == 0, done.stderr
@@ -34,7 +35,7 @@ def test_errors_of_solver_and_time_step(tmp_path):
 
 
 def test_time_step_must_divide_the_control_step():
-    done = subprocess.run(
+    done = warm_python.run(
         [sys.executable, str(SCRIPT), "--physics-dt", "0.003"], capture_output=True, text=True
     )
     assert (

@@ -1,7 +1,6 @@
 """`benchmarks/retarget_solvers.py`: two implementations of one inverse kinematics agree."""
 
 import json
-import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -9,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import people
 import pytest
+import warm_python
 
 from bm_envs.errors import ConfigError
 from bm_envs.motion import retarget
@@ -58,7 +58,7 @@ def test_the_command_refuses(tmp_path):
         retarget_solvers.Config((Path("a.bvh"),), repeats=0)
     with pytest.raises(ConfigError, match="is a folder, expected the name of a file for --json"):
         retarget_solvers.main(retarget_solvers.Config((Path("a.bvh"),), json=tmp_path))
-    done = subprocess.run(
+    done = warm_python.run(
         [sys.executable, str(ROOT / "benchmarks" / "retarget_solvers.py"), "none.bvh"],
         capture_output=True, text=True, timeout=300, cwd=tmp_path,
     )  # fmt: skip

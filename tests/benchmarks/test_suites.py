@@ -49,6 +49,7 @@ def test_the_cuts_are_named_as_their_clips_are():
     assert list(suites.motions("lafan1-cuts")) == full
 
 
+@pytest.mark.slow
 def test_cuts_load_under_the_names_they_are_listed_by(data_dir):
     for given, listed in zip(CUTS, suites.CUTS, strict=True):
         clip = library.load_motion(given)

@@ -8,6 +8,8 @@ import sys
 import time
 from pathlib import Path
 
+import warm_python
+
 ROOT = Path(__file__).resolve().parents[2]
 SMALL = "--num-envs 8 --num-steps 8 --eval-every 0 --hidden 32 --checkpoint-s 0 --no-motion"
 
@@ -110,5 +112,5 @@ def test_refused_flags_are_reported_and_the_rest_runs(tmp_path):
 
 
 def test_equal_runs_are_refused(tmp_path):
-    done = subprocess.run(sweep(tmp_path, "--seeds", "1", "1"), capture_output=True, text=True)
+    done = warm_python.run(sweep(tmp_path, "--seeds", "1", "1"), capture_output=True, text=True)
     assert done.returncode == 2 and "are the same" in done.stderr

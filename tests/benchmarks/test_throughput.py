@@ -5,6 +5,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import warm_python
+
 ROOT = Path(__file__).resolve().parents[2]
 SCRIPT = ROOT / "benchmarks" / "throughput.py"
 TINY = ("--repeats", "2", "--sample-s", "0.02", "--threads", "1", "--num-envs", "1", "3")
@@ -42,7 +44,7 @@ def test_refusals():
         (("--motion", "wlak"), "did you mean 'walk'"),
         (("--peers", "--what", "ppo"), "compares with `env`"),
     ):
-        done = subprocess.run(
+        done = warm_python.run(
             [sys.executable, str(SCRIPT), *TINY, *arguments], capture_output=True, text=True
         )
         assert done.returncode == 2 and text in done.stderr

@@ -4,12 +4,12 @@ import dataclasses
 import json
 import os
 import re
-import subprocess
 import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
+import warm_python
 from oracle_dance import dance_config
 from policy_files import isaac_spec, make_mlp, save_checkpoint
 from scipy.stats import binomtest
@@ -47,7 +47,7 @@ ROW_KEYS = (
 
 def command(*arguments, script="benchmarks/track.py", expect=0):
     """Run a command in a process of its own; most tests call its `main` in this one instead."""
-    done = subprocess.run(
+    done = warm_python.run(
         [sys.executable, str(ROOT / script), *map(str, arguments)],
         capture_output=True, text=True, env={**os.environ, "PYTHONPATH": str(ROOT)},
     )  # fmt: skip

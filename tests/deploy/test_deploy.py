@@ -139,6 +139,7 @@ def test_observation_and_target_are_those_of_the_test_vectors(name, foreign, req
         assert command.damping.tolist() == [table[joint] for joint in g1.JOINT_NAMES]
 
 
+@pytest.mark.slow
 @settings(max_examples=25, deadline=None)
 @given(st.floats(-3.1, 3.1), st.floats(-50, 50), st.floats(-50, 50))
 def test_where_the_robot_stands_and_looks_is_all_one(yaw, x, y):

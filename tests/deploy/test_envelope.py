@@ -527,6 +527,7 @@ LIES = st.lists(
 )  # fmt: skip
 
 
+@pytest.mark.slow
 @settings(max_examples=12, deadline=None)
 @given(LIES)
 def test_whatever_states_say_commands_are_bounded(deploy, walk, lies):

@@ -171,6 +171,7 @@ def test_a_step_changes_velocity_by_a_bounded_amount():
     np.testing.assert_allclose(change, 0.3, rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_a_quadratic_cost_shifts_gaussian_data_as_its_linear_recursion_says():
     """Data N(m, s^2) in every token, cost (x - g)^2 / 2, exact denoiser, `score` steps.
 

@@ -33,6 +33,7 @@ def test_files_are_small_and_say_what_they_are(name):
     assert {path.name for path in model.path.parent.iterdir()} == {FILE, "policy.json"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 def test_two_seconds_in_the_world(name):
     """Four robots from frames of a walk, no reference, ten calls of the network a tick."""

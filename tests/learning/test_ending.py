@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 import torch
+import warm_python
 
 ROOT = Path(__file__).resolve().parents[2]
 OPEN = {  # runs that would take hours, of iterations that take a moment
@@ -54,7 +55,7 @@ def data(tmp_path_factory):
     out = tmp_path_factory.mktemp("data") / "rollouts"
     arguments = command("collect_rollouts", out)
     arguments[arguments.index("--episodes") + 1] = "16"
-    done = subprocess.run(arguments, capture_output=True, text=True, timeout=600)
+    done = warm_python.run(arguments, capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stderr
     return out
 
@@ -73,7 +74,7 @@ def test_one_process_a_folder_that_keeps_what_it_has_when_asked_to_end(script, t
         assert time.monotonic() < deadline
         time.sleep(0.02)
     further = () if collects else ("--resume",)
-    second = subprocess.run(
+    second = warm_python.run(
         command(script, folder, *further, data=data), capture_output=True, text=True, timeout=300
     )
     assert second.returncode == 2, second.stderr
@@ -102,6 +103,6 @@ def test_a_half_written_file_of_a_killed_collector_goes(tmp_path, data):
     left.write_text("cut off")
     arguments = command("collect_rollouts", data)
     arguments[arguments.index("--episodes") + 1] = "16"
-    done = subprocess.run(arguments, capture_output=True, text=True, timeout=600)
+    done = warm_python.run(arguments, capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stderr
     assert not left.exists() and os.listdir(data)

@@ -3,7 +3,6 @@
 import math
 import pickle
 import re
-import subprocess
 import sys
 import warnings
 from pathlib import Path
@@ -11,6 +10,7 @@ from pathlib import Path
 import motion_samples
 import numpy as np
 import pytest
+import warm_python
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from policy_files import make_mlp
@@ -769,7 +769,7 @@ def test_what_may_have_happened_to_a_csv_is_said(tmp_path, change, says):
 
 
 def run(*arguments):
-    return subprocess.run(
+    return warm_python.run(
         [sys.executable, *arguments], cwd=ROOT, capture_output=True, text=True, timeout=120
     )
 

@@ -1,13 +1,13 @@
 """CSV import: resampling and velocities against SciPy, closed forms and data made elsewhere."""
 
 import re
-import subprocess
 import sys
 from pathlib import Path
 
 import motion_samples
 import numpy as np
 import pytest
+import warm_python
 from scipy.spatial.transform import Rotation, Slerp
 
 from bm_envs.errors import MotionError
@@ -165,7 +165,7 @@ def test_rates_are_positive_numbers(sample, rates):
 
 def run_tool(*arguments, cwd):
     command = [sys.executable, str(TOOL), *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, cwd=cwd, timeout=300)
+    return warm_python.run(command, capture_output=True, text=True, cwd=cwd, timeout=300)
 
 
 def test_the_command_writes_the_same_frames(sample, tmp_path):

@@ -69,6 +69,7 @@ def test_a_built_in_clip_by_name(world):
     assert (clip.name, clip.num_frames) == ("march", 101)
 
 
+@pytest.mark.slow
 def test_a_walk_made_when_asked_for(world):
     clip = load_motion("walk_mix_12[3:5]", sets=world)
     assert (clip.name, clip.fps, clip.num_frames) == ("walk_mix_12[3:5]", 50.0, 101)

@@ -430,6 +430,7 @@ def test_walks_under_random_commands():
     assert procedural.mix_commands(0) != procedural.mix_commands(1)
 
 
+@pytest.mark.slow
 def test_walks_that_never_stand():
     """`walk_on_SEED`: as above, but a foot is in the air at least every second."""
     for seed in range(20):
@@ -445,6 +446,7 @@ def test_walks_that_never_stand():
     assert longest < 0.2 * clip.fps  # double support takes 0.12 s
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["walk_mix_3", "walk_on_0"])
 def test_a_mixed_walk_is_sound(name):
     clip = procedural.make_clip(name)

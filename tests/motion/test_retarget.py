@@ -1,7 +1,6 @@
 """Retargeting: the robot's own motions come back, and what people do stays within what it can."""
 
 import json
-import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -9,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import people
 import pytest
+import warm_python
 from scipy.spatial.transform import Rotation
 
 from bm_envs.errors import ConfigError, MotionError, MotionWarning
@@ -448,6 +448,7 @@ def test_people_who_make_no_sense(walker):
 # --- the command ---------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["cmu_jumping_jacks", "fair_jumping", "fair_zombie"])
 def test_the_public_files_within_the_bounds(data_dir, tmp_path, name, capsys):
     out = tmp_path / "o.npz"
@@ -529,7 +530,7 @@ def test_the_command_says_what_to_install(tmp_path, walker, monkeypatch):
 
 
 def test_the_command_in_a_process(tmp_path):
-    done = subprocess.run(
+    done = warm_python.run(
         [sys.executable, str(ROOT / "tools" / "retarget.py"), "none.bvh", "out.npz"],
         capture_output=True, text=True, timeout=300, cwd=tmp_path,
     )  # fmt: skip

@@ -378,6 +378,7 @@ def test_bodies_of_no_length_or_of_no_proportion(tmp_path):
         body_motion(replace(person, offsets=offsets), mapping)
 
 
+@pytest.mark.slow
 def test_no_file_of_a_megabyte_takes_a_gigabyte(tmp_path):
     """A person of 21 joints in as many frames as the bounds allow, at the rate that makes most."""
     text = people.posed(LAFAN1, frames=3, **STANDING).partition("MOTION")[0]

@@ -4,12 +4,12 @@ import dataclasses
 import hashlib
 import json
 import re
-import subprocess
 import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
+import warm_python
 from hub_server import HubServer, Model, environment
 from policy_files import make_clip, make_mlp
 from result_files import guided, track, track_row
@@ -67,7 +67,7 @@ def home(tmp_path):
 
 def command(server, home, *arguments, script="tools/hub.py", token="hf_test", expect=0, **more):
     given = {"HF_HUB_DISABLE_XET": "1", **({"HF_TOKEN": token} if token else {}), **more}
-    done = subprocess.run(
+    done = warm_python.run(
         [sys.executable, "-c", RUN, str(ROOT / script), *map(str, arguments)],
         env=environment(server.url, home, **given), capture_output=True, text=True, timeout=300,
         cwd=home.parent,
@@ -86,7 +86,7 @@ def refused(server, home, *arguments, **more):
 
 def load(server, home, reference, what="policy", **more):
     given = {"HF_HUB_DISABLE_XET": "1", **more}
-    done = subprocess.run(
+    done = warm_python.run(
         [sys.executable, "-c", LOAD, reference, what], env=environment(server.url, home, **given),
         capture_output=True, text=True, timeout=300,
     )  # fmt: skip

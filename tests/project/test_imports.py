@@ -8,12 +8,19 @@ import re
 import subprocess
 import sys
 import tomllib
-from pathlib import Path
 
 import pytest
+from source_trees import (
+    ROOT,
+    SCRIPT_FOLDERS,
+    imports,
+    is_inside,
+    module_of,
+    parsed,
+    scripts,
+    sources,
+)
 
-ROOT = Path(__file__).resolve().parents[2]
-SCRIPT_FOLDERS = ("algos", "benchmarks", "tools")
 # Imported when asked for, and the extras that bring their packages.
 ENGINES = {
     "adapters.rsl_rl": "clients",
@@ -115,50 +122,6 @@ MAY_IMPORT = {
 }
 
 
-def sources(*folders):
-    return [path for folder in folders for path in sorted((ROOT / folder).rglob("*.py"))]
-
-
-def scripts():
-    """All but those of `benchmarks/peers`, which run among other projects' packages."""
-    return [path for path in sources(*SCRIPT_FOLDERS) if path.parent.name != "peers"]
-
-
-def module_of(path):
-    """Dotted name inside bm_envs: `robots/g1.py` is `robots.g1`, `robots/__init__.py` `robots`."""
-    parts = list(path.relative_to(ROOT / "bm_envs").with_suffix("").parts)
-    if parts[-1] == "__init__" and len(parts) > 1:
-        parts.pop()
-    return ".".join(parts)
-
-
-def imports(tree, *, eager=False):
-    """Dotted names a module imports; with `eager` only those that importing it executes."""
-    names = []
-
-    def visit(node):
-        if isinstance(node, ast.Import):
-            names.extend(alias.name for alias in node.names)
-        elif isinstance(node, ast.ImportFrom):
-            assert node.level == 0, "relative import"
-            # `from a import b` may name a module b or a member of a: the longer name serves both.
-            names.extend(f"{node.module}.{alias.name}" for alias in node.names)
-        if eager:
-            if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda)):
-                return
-            if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.dump(node.test):
-                return
-        for child in ast.iter_child_nodes(node):
-            visit(child)
-
-    visit(tree)
-    return names
-
-
-def is_inside(name, module):
-    return name == module or name.startswith(module + ".")
-
-
 def forbidden(module, imported):
     """Whether `module` of bm_envs must not import `imported` (both without the leading bm_envs)."""
     package = module.partition(".")[0]
@@ -180,7 +143,7 @@ def test_the_package_imports_one_way():
     for path in files:
         module = module_of(path)
         assert module.partition(".")[0] in MAY_IMPORT, f"{module} has no row in the table"
-        for name in imports(ast.parse(path.read_text())):
+        for name in imports(parsed(path)):
             first, _, rest = name.partition(".")
             if first == "bm_envs" and rest and forbidden(module, rest):
                 wrong.append(f"{module} imports {name}")
@@ -218,7 +181,7 @@ def test_scripts_import_the_package_and_not_each_other():
     stems = {path.stem for path in scripts()}
     wrong = []
     for path in scripts():
-        for name in imports(ast.parse(path.read_text())):
+        for name in imports(parsed(path)):
             first = name.partition(".")[0]
             if first in (*SCRIPT_FOLDERS, "tests") or (
                 first in stems and importlib.util.find_spec(first) is None
@@ -231,19 +194,8 @@ def test_scripts_of_peers_do_without_the_package():
     files = sources("benchmarks/peers")
     assert files
     for path in files:
-        names = imports(ast.parse(path.read_text()))
+        names = imports(parsed(path))
         assert not [name for name in names if is_inside(name, "bm_envs")], path
-
-
-# Modules at the package's root. `run_files` and `training` are to leave it.
-ROOT_MODULES = {
-    "__init__", "arrays", "cli", "envs", "errors", "evaluation", "results", "rotations",
-    "run_files", "training",
-}  # fmt: skip
-
-
-def test_the_root_holds_no_other_modules():
-    assert {path.stem for path in (ROOT / "bm_envs").glob("*.py")} <= ROOT_MODULES
 
 
 class WithoutTypes(ast.NodeTransformer):
@@ -348,10 +300,7 @@ def private_reaches(trees):
 
 def test_private_names_stay_in_their_module():
     files = [*sources("bm_envs"), *scripts()]
-    trees = {
-        path.relative_to(ROOT).with_suffix("").as_posix(): ast.parse(path.read_text())
-        for path in files
-    }
+    trees = {path.relative_to(ROOT).with_suffix("").as_posix(): parsed(path) for path in files}
     found = private_reaches(trees)
     assert len(trees) > 50
     new = {name: reached - REACHES.get(name, set()) for name, reached in found.items()}
@@ -389,7 +338,7 @@ def third_party(path, *, eager):
         *(p.stem for p in sources("tests", *SCRIPT_FOLDERS)),
     }
     found = []
-    for name in imports(ast.parse(path.read_text()), eager=eager):
+    for name in imports(parsed(path), eager=eager):
         first = name.partition(".")[0]
         if first not in sys.stdlib_module_names and first not in local:
             bringers = {name for name, packages in BRINGS.items() if first in packages}

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import warm_python
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = ["README.md", "CONTRIBUTING.md", "CHANGELOG.md"]
@@ -27,9 +28,8 @@ def blocks(page, language):
 
 
 def run(command, **options):
-    return subprocess.run(
-        command, capture_output=True, text=True, cwd=options.pop("cwd", ROOT), **options
-    )
+    start = warm_python.run if command[0] == sys.executable else subprocess.run
+    return start(command, capture_output=True, text=True, cwd=ROOT, **options)
 
 
 def one_line(command):

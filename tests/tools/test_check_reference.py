@@ -1,12 +1,12 @@
 """`tools/check_reference.py` and what it measures, on clips with one thing wrong each."""
 
 import json
-import subprocess
 import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
+import warm_python
 
 from bm_envs.errors import ConfigError
 from bm_envs.motion.clip import clip_from_states, save_npz
@@ -162,7 +162,7 @@ def test_the_command_refuses(tmp_path):
     for settings in ({}, {"motion": ("walk",), "suite": "builtin"}):
         with pytest.raises(ConfigError, match="Expected either --motion or --suite"):
             check_reference.Config(**settings)
-    done = subprocess.run(
+    done = warm_python.run(
         [sys.executable, str(ROOT / "tools" / "check_reference.py"), "--motion", "wlak"],
         capture_output=True, text=True, timeout=300, cwd=tmp_path,
     )  # fmt: skip
@@ -170,6 +170,7 @@ def test_the_command_refuses(tmp_path):
     assert done.stderr.startswith("error: Unknown motion 'wlak'; did you mean 'walk'?")
 
 
+@pytest.mark.slow
 def test_the_cuts(data_dir):
     """All eight are fine; the fall ten seconds later, which was chosen first, is in the floor."""
     from bm_envs.motion import suites

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import warm_python
 from scipy.spatial.transform import Rotation
 from stand_in_model import Model, still
 
@@ -946,7 +947,7 @@ def test_without_viser_it_is_one_sentence(monkeypatch):
 )
 def test_the_command_ends_with_2_and_one_line(arguments, start):
     env = {k: v for k, v in os.environ.items() if k not in ("DISPLAY", "WAYLAND_DISPLAY")}
-    done = subprocess.run(
+    done = warm_python.run(
         [sys.executable, "tools/play.py", "--policy", "no_such_model", *arguments],
         capture_output=True, text=True, cwd=ROOT, timeout=300, env=env,
     )  # fmt: skip

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import oracles
 import pytest
+import warm_python
 from policy_files import isaac_spec, make_clip, make_mlp
 
 from bm_envs import cli
@@ -53,7 +54,7 @@ def error_line(function, *arguments):
 
 def command(*arguments, **environment):
     env = {k: v for k, v in os.environ.items() if k not in ("DISPLAY", "WAYLAND_DISPLAY")}
-    return subprocess.run(
+    return warm_python.run(
         [sys.executable, "tools/replay.py", *map(str, arguments)],
         capture_output=True, text=True, cwd=ROOT, timeout=300, env=env | environment,
     )  # fmt: skip

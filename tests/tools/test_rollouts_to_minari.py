@@ -2,12 +2,12 @@
 
 import os
 import re
-import subprocess
 import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
+import warm_python
 
 from bm_envs import cli
 from bm_envs.diffusion import rollouts
@@ -317,9 +317,10 @@ def test_a_missing_package_is_named(folder, monkeypatch, package):
         tool.main(tool.Config(folder, NAME))
 
 
+@pytest.mark.slow
 def test_the_command(folder, home, tmp_path):
     def run(*arguments):
-        return subprocess.run(
+        return warm_python.run(
             [sys.executable, "tools/rollouts_to_minari.py", *map(str, arguments)],
             capture_output=True, text=True, cwd=ROOT, timeout=300,
         )  # fmt: skip

@@ -38,6 +38,7 @@ def command(monkeypatch, capsys, tmp_path):
     return run
 
 
+@pytest.mark.slow
 @needs_jump
 @pytest.mark.parametrize("flags", [("--physics-hz", "2000"), ("--state", "estimated")])
 def test_a_foreign_policy_stands_up_jumps_and_stands(command, flags):
@@ -187,6 +188,7 @@ def test_nothing_of_the_environments_is_in_the_loop():
     assert done.stdout.strip() == "[]", done.stdout + done.stderr
 
 
+@pytest.mark.slow
 def test_the_benchmark_has_a_row_for_each_command(command, monkeypatch):
     monkeypatch.chdir(ROOT)
     path = Path(os.environ["PYTEST_CURRENT_TEST"].split("::")[0]).with_suffix(".out.json")

@@ -770,6 +770,7 @@ def test_rewards_by_hand():
 # --- walk_perturb ---------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_pushes_come_each_second_and_are_uniform():
     """60 robots for 15 s: 900 pushes, recorded where the simulator receives them.
 
@@ -1137,6 +1138,7 @@ def test_clearance_against_mujoco_and_by_hand():
     assert info["clearance"][0] == pytest.approx(-1.18, abs=5e-3)  # the torso is 4 mm behind it
 
 
+@pytest.mark.slow
 def test_what_a_controller_keeps_free_is_no_rule_of_the_world():
     """Wider spheres of the cost, set before the world is imported, leave its contact as it is."""
     program = """
@@ -1441,6 +1443,7 @@ def test_composition_by_the_papers_fall():
     assert infos[-1]["success_strict"].tolist() == [False]
 
 
+@pytest.mark.slow
 def test_composition_draws_its_goal_where_the_way_begins_and_pushes_throughout():
     away = Walker(end=(-3.0, 1.0))
     env, infos, seen = composition_run(*[away] * 40)
@@ -1659,6 +1662,7 @@ def test_vector_pictures_and_depth():
     env.close()
 
 
+@pytest.mark.slow
 def test_a_window_shows_the_task():
     """In a process of its own, which has a display."""
     xvfb = shutil.which("xvfb-run")
