@@ -37,15 +37,14 @@ from typing import Any
 import numpy as np
 
 from bm_envs.cli import atomic_path, file_sha256, read_json, shortened
+from bm_envs.diffusion.files import DRIVES, check_drive
 from bm_envs.errors import BMError
-from bm_envs.policy import DRIVE_BOUNDS, check_drive
 from bm_envs.robots import g1
 
 MANIFEST = "dataset.json"
 FORMAT = "bm-envs rollouts 1"
 COLLECTING, COMPLETE = "collecting", "complete"  # the manifest's state
 MAX_RATIO = 100  # of what a shard's arrays unpack to and its size
-DRIVES = ("default_joint_pos", "action_scale", "stiffness", "damping")
 _NEEDED: dict[str, tuple[type, str]] = {  # what training reads of a manifest
     "drives": (dict, "an object"), "experts": (list, "a list"), "clips": (list, "a list"),
     "accepted": (int, "a whole number"), "tried": (int, "a whole number"),
@@ -257,15 +256,12 @@ def check_complete(folder: Path, manifest: Mapping[str, Any]) -> None:
         if not all(isinstance(entry, dict) for entry in manifest[key]):
             raise BMError(f"{path}: '{key}' is not a list of objects; collect it anew.")
     for key in DRIVES:
-        values = manifest["drives"].get(key)
-        if not isinstance(values, list) or not all(
-            isinstance(v, (int, float)) and not isinstance(v, bool) for v in values
-        ):
-            raise BMError(f"{path}: drives.{key} is no list of numbers; collect it anew.")
         try:
-            check_drive(key if key in DRIVE_BOUNDS else f"joint_{key}", values)
+            figures = check_drive(key, manifest["drives"].get(key))
         except BMError as error:
             raise BMError(f"{path}: {error}") from None
+        if figures is None:
+            raise BMError(f"{path}: drives.{key} is no list of numbers; collect it anew.")
 
 
 def _is_shard(shard: Any) -> bool:

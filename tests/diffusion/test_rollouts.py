@@ -14,6 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bm_envs.diffusion import rollouts
+from bm_envs.diffusion.files import DRIVES
 from bm_envs.diffusion.rollouts import Rollouts
 from bm_envs.errors import BMError, ConfigError
 from bm_envs.robots import g1, mjcf
@@ -396,7 +397,7 @@ def test_manifests_of_odd_types_are_refused_before_training(folder, tmp_path, ke
 
 
 @pytest.mark.parametrize("value", ["x", [1] * 28, [None] * 29, [True] * 29, [1e9] * 29, {}, None])
-@pytest.mark.parametrize("name", rollouts.DRIVES)
+@pytest.mark.parametrize("name", DRIVES)
 def test_drives_of_a_manifest(folder, tmp_path, name, value):
     drives = json.loads((folder / rollouts.MANIFEST).read_text())["drives"]
     broken = with_manifest(copied(folder, tmp_path / "a"), drives=drives | {name: value})
