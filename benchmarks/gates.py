@@ -35,7 +35,6 @@ an action reaches the robot one tick late, and the one that was planned for that
 
 from __future__ import annotations
 
-import importlib
 import subprocess
 import sys
 import tempfile
@@ -657,7 +656,7 @@ def phase_of(qpos: np.ndarray) -> np.ndarray:
 
 
 def latency(model: GuidedModel, *, threads: int, ticks: int) -> Gate:
-    """Wall time of a tick of one robot: this model, and untrained ones of both presets' sizes."""
+    """Wall time of a tick of one robot: this model, and an untrained one of the paper's size."""
     table = []
     for name, one in sizes(model, threads):
         for method in ("full", "rolling", 10, 5, 2):
@@ -678,12 +677,13 @@ def latency(model: GuidedModel, *, threads: int, ticks: int) -> Gate:
 
 
 def sizes(model: GuidedModel, threads: int) -> Iterator[tuple[str, GuidedModel]]:
-    """The model itself, and an untrained one of the larger preset's size."""
+    """The model itself, and an untrained one of the paper's size."""
     yield model.name, model
-    sys.path.insert(0, str(ROOT / "algos"))
-    ddpm_guided = importlib.import_module("ddpm_guided")
+    from bm_envs.diffusion import network  # with torch, which no other gate needs
+
     with tempfile.TemporaryDirectory() as folder:
-        ddpm_guided.write_untrained(Path(folder), "paper", model.representation.name, model.drives)
+        representation = model.representation.name
+        network.write_untrained(Path(folder), network.PUBLISHED, representation, model.drives)
         yield "paper preset, untrained", load_model(folder, threads=threads)
 
 

@@ -16,10 +16,12 @@ from threadpoolctl import threadpool_info, threadpool_limits
 from bm_envs.diffusion import rollouts
 from bm_envs.diffusion.controller import Controller
 from bm_envs.diffusion.model import load_model
+from bm_envs.diffusion.network import PUBLISHED, Denoiser, NetworkConfig
 from bm_envs.diffusion.rollouts import Rollouts
 from bm_envs.diffusion.sampler import LENGTH, SCHEDULE
 from bm_envs.envs import TrackVectorEnv
 from bm_envs.errors import ConfigError, PolicyError
+from bm_envs.learning.run import RunConfig
 from bm_envs.robots import g1
 from bm_envs.tasks.guided.states import NOW, PAST, REPRESENTATIONS, representation, states_of
 
@@ -28,8 +30,8 @@ sys.path.insert(0, str(ROOT / "algos"))
 import collect_rollouts as collect  # noqa: E402
 import ddpm_guided as ddpm  # noqa: E402
 
-SMALL = dict(width=32, layers=2, heads=2, batch_size=4, total_steps=12, log_every=3, eval_every=6,
-             warmup_steps=4, threads=1)  # fmt: skip
+SIZE = NetworkConfig(width=32, layers=2, heads=2)
+SMALL = dict(network=SIZE, batch_size=4, total_steps=12, log_every=3, warmup_steps=4)
 
 
 @pytest.fixture(scope="module")
@@ -41,8 +43,9 @@ def data(tmp_path_factory):
     return out
 
 
-def config(data, run_dir, **changes):
-    return ddpm.Config(data=(data,), run_dir=run_dir, **{**SMALL, **changes})
+def config(data, run_dir, *, resume=False, checkpoint_s=60.0, **changes):
+    run = RunConfig(run_dir, resume, threads=1, eval_every=6, checkpoint_s=checkpoint_s)
+    return ddpm.Config(data=(data,), run=run, **{**SMALL, **changes})
 
 
 @pytest.fixture(scope="module")
@@ -58,7 +61,7 @@ def run(data, tmp_path_factory):
 @pytest.fixture(params=[2, 3])
 def network(request):
     torch.manual_seed(0)
-    made = ddpm.Denoiser(12, ddpm.Config(data=(), **{**SMALL, "layers": request.param})).eval()
+    made = Denoiser(12, dataclasses.replace(SIZE, layers=request.param)).eval()
     for parameter in made.parameters():  # so that every path carries something
         torch.nn.init.normal_(parameter, std=0.2)
     return made
@@ -101,7 +104,7 @@ def test_with_one_layer_the_future_does_not_reach_the_action(network):
 
 def test_what_history_and_horizon_hide_reaches_nothing():
     torch.manual_seed(0)
-    network = ddpm.Denoiser(12, ddpm.Config(data=(), **SMALL, history=2, horizon=3)).eval()
+    network = Denoiser(12, dataclasses.replace(SIZE, history=2, horizon=3)).eval()
     for parameter in network.parameters():
         torch.nn.init.normal_(parameter, std=0.2)
     plain = outputs(network)
@@ -115,7 +118,7 @@ def test_what_history_and_horizon_hide_reaches_nothing():
         assert not torch.equal(outputs(network, state=seen)[1][:, NOW], plain[1][:, NOW])
     for name, value in (("history", 0), ("history", 5), ("horizon", 17)):
         with pytest.raises(ConfigError, match=f"{name} is {value}, expected 1 to"):
-            ddpm.Config(data=(), **{name: value})
+            NetworkConfig(**{name: value})
 
 
 def test_each_token_has_a_level_of_its_own(network):
@@ -132,9 +135,10 @@ def test_each_token_has_a_level_of_its_own(network):
 
 def test_sizes_are_the_published_ones():
     """The prototype's counts, of its architecture in both of its sizes."""
-    small = ddpm.Denoiser(192, ddpm.Config(data=()))
+    small = Denoiser(192, ddpm.Config(data=()).network)
     assert sum(p.numel() for p in small.parameters()) == 1_690_397
-    large = ddpm.Denoiser(384, ddpm.paper())
+    assert ddpm.paper().network == PUBLISHED
+    large = Denoiser(384, PUBLISHED)
     assert sum(p.numel() for p in large.parameters()) == 19_308_061
 
 
@@ -164,7 +168,7 @@ def test_loss_by_hand():
     guess = actions.clone()
     guess[0, 11, 0] = 2.0  # the last action that counts with 8 ahead of 3
     guess[0, 12, 1] = 5.0  # the first that does not
-    state, action, rate = ddpm.window_loss(states + 3, guess, states, actions, 8)
+    state, action, rate = ddpm.window_loss(states + 3, guess, states, actions)
     assert state.item() == 9
     assert action.item() == pytest.approx(4 / (LENGTH * 3))
     # 0 -> 2 -> 0 in one joint, 0 -> 5 -> 0 in another.
@@ -204,9 +208,9 @@ def test_step_size_and_averaging():
     rates = [ddpm.schedule(step, settings) for step in range(100)]
     assert rates[0] == 0.1 and rates[9] == 1.0 and rates[55] == pytest.approx(0.5)
     assert rates[-1] < 1e-3 and np.argmax(rates) in (9, 10)
-    assert ddpm.ema_decay(0, settings) == 0
-    assert ddpm.ema_decay(9999, settings) == pytest.approx(0.999)
-    assert ddpm.ema_decay(10**7, settings) == 0.9999
+    assert ddpm.ema_decay(0) == 0
+    assert ddpm.ema_decay(9999) == pytest.approx(0.999)
+    assert ddpm.ema_decay(10**7) == 0.9999
 
 
 @pytest.mark.parametrize("share", [0.0, 0.5, 1.0])
@@ -214,11 +218,10 @@ def test_past_states_have_their_share_of_noise(data, share):
     episodes = rollouts.load_rollouts(data)[0]
     rep = representation("joint_rot")
     windows = ddpm.Windows(episodes, rep, torch.device("cpu"))
-    settings = ddpm.Config(data=(), **{**SMALL, "past_noise": share, "bfloat16": "off"})
-    learner = ddpm.Learner(settings, rep, torch.device("cpu"))
-    learner.fit_limits(windows)
-    index = torch.arange(64)
-    clean = learner.scaled(*windows.batch(index, False))[0][:, :PAST]
+    normalizer = ddpm.Normalizer(rep, ddpm.Config(data=()), torch.device("cpu"))
+    normalizer.fit(windows, torch.Generator().manual_seed(1))
+    batch = normalizer(*windows.batch(torch.arange(64), False))
+    clean = batch[0][:, :PAST]
     seen = []
 
     def network(states, actions, state_levels, action_levels):
@@ -226,7 +229,7 @@ def test_past_states_have_their_share_of_noise(data, share):
         seen.append(states[:, :PAST])
         return states, actions
 
-    learner.losses(network, windows, index, False, torch.Generator().manual_seed(0))
+    ddpm.denoising_losses(network, batch, share, torch.Generator().manual_seed(0))
     noise = seen[0] - clean
     # Level 0 takes 0.4 % of the signal away as well, which is small beside its noise of 0.089.
     expected = share * np.sqrt(1 - SCHEDULE.abar[0])
@@ -287,19 +290,20 @@ def test_killed_and_resumed_it_gives_the_same_numbers(data, run, tmp_path):
         pass
 
     folder = tmp_path / "run"
-    learn, count = ddpm.Learner.learn, 0
+    losses, count = ddpm.denoising_losses, 0
 
-    def counted(self, windows):
+    def counted(network, *arguments):
         nonlocal count
-        if count == 8:
+        count += network.training
+        if count > 8:
             raise Killed
-        count += 1
-        return learn(self, windows)
+        return losses(network, *arguments)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(ddpm.Learner, "learn", counted)
+        patch.setattr(ddpm, "denoising_losses", counted)
         with pytest.raises(Killed):
             ddpm.main(config(data, folder, checkpoint_s=0.0))
+    assert torch.load(folder / "checkpoint.pt", weights_only=True)["step"] == 6
     ddpm.main(config(data, folder, resume=True))
     whole, parts = (torch.load(path / "checkpoint.pt", weights_only=True) for path in (run, folder))
     for name in ("network", "averaged"):
@@ -320,13 +324,13 @@ def test_refusals(data, run, tmp_path):
     with pytest.raises(ConfigError, match="is of a run with other settings or data"):
         ddpm.main(config(data, run, resume=True, batch_size=5))
     with pytest.raises(ConfigError, match="layers is 1, expected 2 or more"):
-        config(data, tmp_path, layers=1)
+        NetworkConfig(layers=1)
     with pytest.raises(ConfigError, match="width is 30, expected a multiple of 4"):
-        config(data, tmp_path, width=30)
+        NetworkConfig(width=30)
     with pytest.raises(ConfigError, match="past_noise is 2, expected a share, 0 to 1"):
         config(data, tmp_path, past_noise=2)
     with pytest.raises(ConfigError, match="data is empty"):
-        ddpm.main(ddpm.Config(data=(), run_dir=tmp_path))
+        ddpm.main(ddpm.Config(data=(), run=RunConfig(tmp_path)))
     assert not list(tmp_path.iterdir())
     done = subprocess.run(
         [sys.executable, "algos/ddpm_guided.py", "--data", str(tmp_path / "none"), "--run-dir",
@@ -389,7 +393,7 @@ def test_the_file_gives_what_the_network_gives(trained):
     folder, state = trained
     model = load_model(folder)
     width = model.width
-    network = ddpm.Denoiser(width, ddpm.Config(data=(), **SMALL)).eval()
+    network = Denoiser(width, SIZE).eval()
     network.load_state_dict(state["averaged"])
     rng = np.random.default_rng(0)
     given = (

@@ -17,6 +17,7 @@ from bm_envs.diffusion import rollouts
 from bm_envs.diffusion.files import DRIVES
 from bm_envs.diffusion.rollouts import Rollouts
 from bm_envs.errors import BMError, ConfigError
+from bm_envs.learning.run import RunConfig
 from bm_envs.robots import g1, mjcf
 from bm_envs.tasks.guided.states import states_of
 
@@ -425,7 +426,8 @@ def test_an_interrupted_collection_is_told_before_training(tmp_path, folder):
         "that made it again and it goes on from there."
     )
     with pytest.raises(BMError, match=re.escape(text)):
-        ddpm_guided.main(ddpm_guided.Config(data=(tmp_path / "cut",), run_dir=tmp_path / "run"))
+        run = RunConfig(tmp_path / "run")
+        ddpm_guided.main(ddpm_guided.Config(data=(tmp_path / "cut",), run=run))
     assert not (tmp_path / "run").exists()
     collect.main(config(tmp_path / "cut"))
     rollouts.check_complete(tmp_path / "cut", rollouts.read_manifest(tmp_path / "cut"))

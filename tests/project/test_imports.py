@@ -24,6 +24,7 @@ ENGINES = {
     "backends.isaaclab_physx": "isaaclab",
     "backends.isaaclab_scene": "isaaclab",
     "deploy.unitree": "dds",
+    "diffusion.network": "train",
     "tasks.track.device": "warp",
     "learning.evaluation": "train",
     "learning.networks": "train",
