@@ -148,10 +148,6 @@ class GuidedModel(NetworkFile):
             states = states @ self._unprojection
         return states * self._scaling["state_half"] + self._scaling["state_center"]
 
-    def scale_action(self, action: np.ndarray) -> np.ndarray:
-        """Raw actions as the network has them. `[..., 29]`."""
-        return (action - self._scaling["action_center"]) / self._scaling["action_half"]
-
     def unscale_action(self, action: np.ndarray) -> np.ndarray:
         """The network's actions as raw ones. `[..., 29]`."""
         return action * self._scaling["action_half"] + self._scaling["action_center"]

@@ -99,32 +99,6 @@ class Rollouts:
             }
         )
 
-    def mirrored(self) -> Rollouts:
-        """The episodes seen in the robot's sagittal plane; clips and frames stay those copied."""
-        index, sign = g1.mirror_map()
-        sign = sign.astype(np.float32)
-        root_pos, root_vel = (1, -1, 1, 1, -1, 1, -1), (1, -1, 1, -1, 1, -1)
-
-        def joints(values: np.ndarray) -> np.ndarray:
-            return values[..., index] * sign
-
-        def state(values: np.ndarray, root: tuple[int, ...]) -> np.ndarray:
-            size = len(root)
-            turned = values[..., :size] * np.array(root, np.float32)
-            return np.concatenate([turned, joints(values[..., size:])], -1)
-
-        values = {f.name: getattr(self, f.name) for f in fields(self)}
-        return Rollouts(
-            **values
-            | {
-                "qpos": state(self.qpos, root_pos),
-                "qvel": state(self.qvel, root_vel),
-                "action": joints(self.action),
-                "executed": joints(self.executed),
-                "joint_offset": joints(self.joint_offset),
-            }
-        )
-
 
 # --- files ----------------------------------------------------------------------------------------
 

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from mirrored_rollouts import mirrored
 
 from bm_envs.diffusion import rollouts
 from bm_envs.diffusion.files import DRIVES
@@ -165,18 +166,18 @@ def test_stored_actions_lead_through_the_stored_states(episodes):
 
 
 def test_mirrored_twice_is_the_same_and_once_obeys_the_same_physics(episodes):
-    mirrored = episodes.mirrored()
+    other = mirrored(episodes)
     for field in dataclasses.fields(Rollouts):
-        twice = getattr(mirrored.mirrored(), field.name)
+        twice = getattr(mirrored(other), field.name)
         np.testing.assert_array_equal(twice, getattr(episodes, field.name))
     index, sign = g1.mirror_map()
     for e in (0, 1, 2):
         found = play(episodes.qpos[e, 5], episodes.qvel[e, 5], targets_of(episodes, e, 5, 10))
-        other = play(mirrored.qpos[e, 5], mirrored.qvel[e, 5], targets_of(mirrored, e, 5, 10))
+        seen = play(other.qpos[e, 5], other.qvel[e, 5], targets_of(other, e, 5, 10))
         # The published robot is symmetric to 1e-4 m and 1e-3 kg; contacts make it a little more.
-        np.testing.assert_allclose(other[:, 1], -found[:, 1], atol=2e-3)
-        np.testing.assert_allclose(other[:, 7:], found[:, 7:][:, index] * sign, atol=5e-3)
-        assert np.abs(other[:, 7:] - found[:, 7:]).max() > 0.05  # a walk is not its own mirror
+        np.testing.assert_allclose(seen[:, 1], -found[:, 1], atol=2e-3)
+        np.testing.assert_allclose(seen[:, 7:], found[:, 7:][:, index] * sign, atol=5e-3)
+        assert np.abs(seen[:, 7:] - found[:, 7:]).max() > 0.05  # a walk is not its own mirror
 
 
 def test_states_are_mujocos(episodes):

@@ -102,51 +102,27 @@ class Waypoint(Evaluated):
     velocity of the root and d the distance from which the goal is seen now, a constant. The now
     frame begins at the robot's real root, so d = |g|. Far away the place pulls, near it the speed
     is braked. Beyond `reach` the square goes on as its tangent, so that a far goal pulls no harder.
-
-    With a `speed`, step j is not wanted at the goal but where that speed takes it on the straight
-    way there, which a predicted step can reach; and with `consistent` also at that velocity.
     """
 
     goal: np.ndarray
     """`[N, 2]`, m, now frame."""
     reach: float = REACH
     """Distance beyond which the pull grows no more, m; infinite: the paper's."""
-    speed: float = np.inf
-    """Of the way to the goal, m/s; infinite: the paper's."""
-    consistent: float = 0.0
-    """Weight of the velocity on the way, beside the pull; 0: the paper's cost alone."""
-    pull: float = 1.0
-    """Weight of the positions."""
 
     def __post_init__(self) -> None:
         set_numbers(self, goal=("N", 2))
-        check_weights(self, "consistent", "pull")
-        check_positive(self, reach="m", speed="m/s")
-        if self.consistent and np.isinf(self.speed):
-            raise ConfigError("Waypoint: consistent needs a speed, expected speed in m/s.")
-
-    def path(self) -> tuple[np.ndarray, np.ndarray]:
-        """Position and velocity that are wanted in the steps after the present, `[N, L', 2]`."""
-        distance = np.linalg.norm(self.goal, axis=1)
-        way = self.speed * AHEAD[PAST:]
-        direction = (self.goal / np.maximum(distance, 1e-9)[:, None])[:, None]
-        position = direction * np.minimum(way, distance[:, None])[..., None]
-        walks = way < distance[:, None]
-        return position, direction * np.where(walks, self.speed, 0.0)[..., None]
+        check_positive(self, reach="m")
 
     def _evaluate(self, features: np.ndarray, rep: Representation) -> tuple[np.ndarray, np.ndarray]:
         check_count(self, self.goal, features)
         distance = np.linalg.norm(self.goal, axis=1)[:, None]
         near = np.exp(-2 * distance)
         far = 1 - near
-        position, velocity = self.path()
         pos, vel = future(features, rep, "root_pos", "root_lin_vel")
-        slow, off = vel[..., :2], vel[..., :2] - velocity
-        pull, by_pos = _pull(pos[..., :2] - position, self.reach)
-        push, drawn = self.consistent * far, self.pull * far
-        total = drawn * pull + push * (off**2).sum(-1) + near * (slow**2).sum(-1)
-        by_vel = 2 * (push[..., None] * off + near[..., None] * slow)
-        parts = {"root_pos": (0, drawn[..., None] * by_pos), "root_lin_vel": (0, by_vel)}
+        pull, by_pos = _pull(pos[..., :2] - self.goal[:, None], self.reach)
+        total = far * pull + near * (vel[..., :2] ** 2).sum(-1)
+        by_vel = 2 * near[..., None] * vel[..., :2]
+        parts = {"root_pos": (0, far[..., None] * by_pos), "root_lin_vel": (0, by_vel)}
         return total.sum(1), at_blocks(features, rep, parts)
 
 
