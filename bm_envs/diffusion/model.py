@@ -260,7 +260,7 @@ def _check_graph(model: Any, rep: Representation) -> int:
         raise PolicyError("inputs are not float32, float32, int64, int64.")
     width = dims["states"][-1] if len(dims["states"]) == 3 else 0
     expected = [[LENGTH, width], [0, A], [LENGTH], [0]]  # 0: open
-    if [found[1:] for found in dims.values()] != expected or width < rep.size:
+    if [sizes[1:] for sizes in dims.values()] != expected or width < rep.size:
         raise PolicyError(
             f"inputs have shapes {[*dims.values()]}, expected windows of {LENGTH} states with "
             f"{rep.size} or more values and of any number of actions with {A}."

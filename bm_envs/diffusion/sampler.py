@@ -194,15 +194,15 @@ class RollingSampler:
         kept = states[:, 1:].copy(), actions[:, 1:].copy()
         clean = states, actions
         ahead = np.maximum(np.arange(LENGTH) - NOW, 0)
-        wanted = (
+        start_levels = (
             np.full(LENGTH - 1, self.STATE_LEVEL),
             np.minimum(self.ACTION_LEVEL + ahead[:-1], K - 1),
         )
         for row in range(len(state_rows)):
             noisy = states, actions
             levels = state_rows[row], action_rows[row]
-            for keep, tokens, level, want in zip(kept, noisy, levels, wanted, strict=True):
-                due = level[1:] == want
+            for keep, tokens, level, start in zip(kept, noisy, levels, start_levels, strict=True):
+                due = level[1:] == start
                 keep[:, due] = tokens[:, 1:][:, due]
             state_levels, action_levels = (
                 np.broadcast_to(level, (count, LENGTH)) for level in levels

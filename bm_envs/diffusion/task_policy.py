@@ -1,10 +1,11 @@
 """A policy of a guided task as a file: the task's observation in, a raw action out.
 
 `policy.onnx` has the input `obs [N, O]` and the output `actions [N, 29]`, float32, for any N; the
-normalizer is inside. The files of `bm_envs.policy` name terms of the tracking task and may hold a
-motion; these name a guided task, whose observation `observations.py` lays out, and hold none. Their
-metadata tell the task, that layout, the joint order and the drives; `policy.json` beside the file
-says the same for people, and how the policy was trained. Nothing here runs code from a file.
+normalizer is inside. A tracker's file (`bm_envs.policy`) names terms of the tracking task and may
+hold a motion. This file names a guided task, whose observation `observations.py` lays out, and
+holds no motion. Its metadata state the task, that layout, the joint order and the drives.
+`policy.json` beside it says the same for people, and how the policy was trained. Nothing here runs
+code from a file.
 """
 
 from __future__ import annotations
@@ -156,15 +157,15 @@ def _check_graph(model: Any, size: int) -> None:
     weights = {tensor.name for tensor in model.graph.initializer}
     inputs = [value for value in model.graph.input if value.name not in weights]
     for values, name, width in ((inputs, "obs", size), (model.graph.output, "actions", A)):
-        found = {
+        actual = {
             value.name: (
                 value.type.tensor_type.elem_type,
                 [dim.dim_value for dim in value.type.tensor_type.shape.dim],  # 0: open
             )
             for value in values
         }
-        if found != {name: (onnx.TensorProto.FLOAT, [0, width])}:
-            shapes = ", ".join(f"{key} {shape}" for key, (_, shape) in found.items()) or "none"
+        if actual != {name: (onnx.TensorProto.FLOAT, [0, width])}:
+            shapes = ", ".join(f"{key} {shape}" for key, (_, shape) in actual.items()) or "none"
             raise PolicyError(
                 f"the graph has {shapes}, expected {name} [0, {width}] of float32 alone, 0 being "
                 "an open size."

@@ -29,9 +29,9 @@ TURN_RATE = 0.5  # rad/s of a turn to a direction
 class Joystick:
     """Walk with a velocity and turn at a rate: eq. 7 of the paper, with a turn.
 
-    The goal velocity turns with the heading that is asked for, and the root is wanted turned as far
-    as the rate takes it, at that rate. With `consistent` it is also wanted where the velocity takes
-    it.
+    The goal velocity turns with the commanded heading. The cost also asks for that heading, which
+    grows at the commanded rate, and for the rate itself; with `consistent` it asks for the place
+    that the velocity leads to, too.
     """
 
     velocity: np.ndarray
@@ -64,24 +64,24 @@ class Joystick:
     def _errors(
         self, features: np.ndarray, rep: Representation
     ) -> list[tuple[int, int, np.ndarray, float]]:
-        """First feature, size, error `[N, L, size]` and weight of what is wanted."""
+        """First feature, size, error `[N, L, size]` and weight of each part of the cost."""
         velocity, position, heading = self.path()
         rate = np.broadcast_to(self.yaw_rate[:, None], heading.shape)
-        wanted = [
+        targets = [
             ("root_lin_vel", 0, velocity, 1.0),
             ("root_pos", 0, position, self.consistent),
             # A walking root leans little, so its heading is close to its rotation vector's z.
             ("root_rot", 2, heading[..., None], self.turn),
             ("root_ang_vel", 2, rate[..., None], self.turn),
         ]
-        found = []
-        for block, offset, target, weight in wanted:
+        errors = []
+        for block, offset, target, weight in targets:
             start, size = rep.blocks[block].start + offset, target.shape[-1]
-            found.append((start, size, features[..., start : start + size] - target, weight))
-        return found
+            errors.append((start, size, features[..., start : start + size] - target, weight))
+        return errors
 
     def path(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Velocity `[N, L, 2]`, position `[N, L, 2]` and heading `[N, L]` that are wanted."""
+        """Target velocity `[N, L, 2]`, position `[N, L, 2]` and heading `[N, L]`."""
         heading = self.yaw_rate[:, None] * AHEAD
         x, y = self.velocity[:, :1], self.velocity[:, 1:]
         cos, sin = np.cos(heading), np.sin(heading)
@@ -149,7 +149,7 @@ class Heading(Evaluated):
             raise ConfigError("Heading: consistent needs a rate, expected rate in rad/s.")
 
     def path(self) -> tuple[np.ndarray, np.ndarray]:
-        """Heading and turning rate that are wanted in the steps after the present, `[N, L']`."""
+        """Target heading and turning rate in the steps after the present, `[N, L']`."""
         angle = wrapped(self.heading)[:, None]
         turned = self.rate * AHEAD[PAST:]
         size, sign = np.abs(angle), np.sign(angle)
@@ -157,10 +157,10 @@ class Heading(Evaluated):
 
     def _evaluate(self, features: np.ndarray, rep: Representation) -> tuple[np.ndarray, np.ndarray]:
         check_count(self, self.heading, features)
-        wanted, rate = self.path()
+        target, rate = self.path()
         rot, turn = future(features, rep, "root_rot", "root_ang_vel")
         heading, by_rot = root_heading(rot)
-        off, slip = wrapped(heading - wanted), turn[..., 2] - rate
+        off, slip = wrapped(heading - target), turn[..., 2] - rate
         parts = {
             "root_rot": (0, off[..., None] * by_rot),
             "root_ang_vel": (2, self.consistent * slip[..., None]),
