@@ -45,7 +45,13 @@ from bm_envs.diffusion.rollouts import Rollouts
 from bm_envs.diffusion.sampler import LENGTH, SCHEDULE, K
 from bm_envs.errors import ConfigError
 from bm_envs.learning.folder import claim_run
-from bm_envs.learning.networks import as_mirror, has_native_bfloat16, polyak_update, reflected
+from bm_envs.learning.networks import (
+    Mirror,
+    as_mirror,
+    has_native_bfloat16,
+    polyak_update,
+    reflected,
+)
 from bm_envs.learning.run import Flags, Progress, RunConfig, config_record, settings_of
 from bm_envs.robots import g1
 from bm_envs.tasks.guided.states import PAST, Representation, States, representation, states_of
@@ -137,10 +143,10 @@ PRESETS: dict[str, Callable[[], Config]] = {"cpu": lambda: Config(data=()), "pap
 
 
 class Windows:
-    """Windows of `LENGTH` steps out of episodes, none of them across two.
+    """Windows of `LENGTH` steps, each out of one episode.
 
-    Without `shoved_futures`, none in whose future the robot is shoved; that it was shoved before is
-    no matter.
+    Windows in whose future the robot is shoved are left out, unless `shoved_futures` is set. A
+    shove in a window's past does not matter.
     """
 
     def __init__(
@@ -164,10 +170,10 @@ class Windows:
                 "In the future of every window the robot is shoved, expected some without."
             )
         self._offsets = torch.arange(LENGTH, device=device)
-        self._mirrors = [
-            tuple(part.to(device) for part in as_mirror(pair))
-            for pair in (rep.mirror, g1.mirror_map())
-        ]
+        self._mirrors: list[Mirror] = []  # of states and of actions
+        for pair in (rep.mirror, g1.mirror_map()):
+            index, sign = as_mirror(pair)
+            self._mirrors.append((index.to(device), sign.to(device)))
 
     def __len__(self) -> int:
         return len(self._places)
@@ -175,7 +181,7 @@ class Windows:
     def batch(self, index: Tensor, mirror: bool) -> tuple[Tensor, Tensor]:
         """Features of states `[B, L, S]` and actions `[B, L, A]` of windows `index [B]`.
 
-        With `mirror`, 2 B: their mirror images follow.
+        With `mirror`, the windows' mirror images follow them, so that there are 2 B.
         """
         episode, start = self._places[index].unbind(1)
         at = episode[:, None], start[:, None] + self._offsets
@@ -183,8 +189,8 @@ class Windows:
         features, actions = self._rep.encode(states, PAST - 1), self._actions[at]
         if mirror:
             features, actions = (
-                torch.cat([values, reflected(values, (pair[0], pair[1]))])
-                for values, pair in zip((features, actions), self._mirrors, strict=True)
+                torch.cat([values, reflected(values, its_mirror)])
+                for values, its_mirror in zip((features, actions), self._mirrors, strict=True)
             )
         return features, actions
 
@@ -232,10 +238,10 @@ class Normalizer:
 
 
 def limits(values: Tensor) -> tuple[Tensor, Tensor]:
-    """Center and half-range of each feature, `[D]` each, of `[..., D]`; most of it is then in +-1.
+    """Center and half-range `[D]` of each feature of `[..., D]`, by which most values get into +-1.
 
-    Of the 0.1 and 99.9 percentiles, widened by a twentieth: one odd episode must not shrink all
-    others. A feature that hardly varies is only centered.
+    The range is from the 0.1 to the 99.9 percentile, widened by a twentieth, because one odd
+    episode must not shrink all others. A feature that hardly varies is only centered.
     """
     ordered = values.reshape(-1, values.shape[-1]).sort(dim=0).values
     last = len(ordered) - 1
@@ -247,10 +253,10 @@ def limits(values: Tensor) -> tuple[Tensor, Tensor]:
 def emphasis_projection(rep: Representation, factor: float, generator: torch.Generator) -> Tensor:
     """`E = [diag(b) R, 1]`, `[S, 2 S]`: states `x` are diffused as `x E`, in which the root weighs.
 
-    b is `factor` on the root's position, rotation and angular velocity and 1 elsewhere. R is random
-    and knows left from right: features that a reflection turns around fill its first half of the
-    columns, the others the second, and swapped features are alike. So a reflection of `x` is one of
-    `x E`. Source: prototype, mode `random_emph_symm`.
+    b is `factor` for the root's position, rotation and angular velocity, and 1 elsewhere. R is
+    random and knows left from right: features whose sign a reflection changes fill the first half
+    of its columns, all others the second half, and features that a reflection swaps have equal
+    rows. A reflection of `x` is therefore one of `x E`. Source: prototype, mode `random_emph_symm`.
     """
     index, sign = torch.as_tensor(rep.mirror[0]), torch.as_tensor(rep.mirror[1])
     size = rep.size
@@ -277,7 +283,7 @@ def noisy(clean: Tensor, levels: Tensor, generator: torch.Generator) -> Tensor:
 
 
 def draw_levels(count: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-    """A level for every state and every action, `[B, L]` each; that of past states is 0."""
+    """A noise level for every state and every action, `[B, L]` each; past states have level 0."""
     state_levels, action_levels = (
         torch.randint(K, (count, LENGTH), generator=generator, device=generator.device)
         for _ in range(2)
@@ -291,7 +297,7 @@ def window_loss(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Squared errors of estimated states and actions, and the actions' change. `[B, L, D]` each.
 
-    Actions further ahead than `ACTION_STEPS` do not count; the mean is over all of them still.
+    Actions further ahead than `ACTION_STEPS` add nothing, though they are counted in the mean.
     Source: the paper's eq. 4; weights and the third part from the prototype.
     """
     state = (states - clean_states).square().mean()
@@ -316,6 +322,7 @@ def denoising_losses(
     states, actions = (
         noisy(tokens, level, generator) for tokens, level in zip(clean, levels, strict=True)
     )
+    # The past is known when the model runs, so it has noise in training only as far as asked.
     states[:, :PAST] = torch.lerp(clean[0][:, :PAST], states[:, :PAST], past_noise)
     device = states.device
     with torch.autocast(device.type, torch.bfloat16, enabled=has_native_bfloat16(device)):

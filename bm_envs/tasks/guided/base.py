@@ -98,14 +98,14 @@ class GuidedTask:
         Raises:
             ConfigError: an unknown option, or one of the wrong shape or value.
         """
-        given = dict(options or {})
-        given.pop("reset_mask", None)
-        if unknown := [name for name in given if name not in self.options]:
+        asked = dict(options or {})
+        asked.pop("reset_mask", None)
+        if unknown := [name for name in asked if name not in self.options]:
             known = ", ".join(self.options)
             raise ConfigError(
                 f"Unknown reset option '{unknown[0]}', expected {known} or reset_mask."
             )
-        rows = self.checked_options(given, count)
+        rows = self.checked_options(asked, count)
         if "qvel" in rows and "qpos" not in rows:
             raise ConfigError("options have 'qvel' without 'qpos', expected both or 'qpos' alone.")
         if "qpos" in rows:
@@ -116,13 +116,13 @@ class GuidedTask:
                 )
         return rows
 
-    def checked_options(self, given: Mapping[str, Any], count: int) -> dict[str, np.ndarray]:
+    def checked_options(self, asked: Mapping[str, Any], count: int) -> dict[str, np.ndarray]:
         """The options as arrays with a row for each of `count` robots."""
         sizes = {"qpos": 7 + J, "qvel": 6 + J}
         return {
-            name: given_rows(name, given[name], count, (sizes[name],))
+            name: given_rows(name, asked[name], count, (sizes[name],))
             for name in sizes
-            if given.get(name) is not None
+            if asked.get(name) is not None
         }
 
     def reset(
@@ -245,10 +245,10 @@ class GuidedTask:
         `path [P, 2]` (of robot 0), `arrow [2, 3]` from and to, `goal [3]`: x, y, radius,
         `obstacles [C, 3]`: x, y, radius.
         """
-        found = self.task_shown(env_id) if self.clock[env_id] >= 0 else {}
+        drawn = self.task_shown(env_id) if self.clock[env_id] >= 0 else {}
         if env_id == 0 and len(self._trail) > 1:
-            found["path"] = np.stack(self._trail)
-        return found
+            drawn["path"] = np.stack(self._trail)
+        return drawn
 
     # --- state ---------------------------------------------------------------------------------
 
@@ -285,7 +285,7 @@ class GuidedTask:
             self.begin(begun, rng)
 
     def begin(self, env_ids: np.ndarray, rng: Source) -> None:
-        """Draw for robots `env_ids [M]`, whose time begins, what is wanted of them."""
+        """Draw what the task asks of robots `env_ids [M]`, whose time begins."""
 
     def disturb(self) -> None:
         """Apply the pushes that were drawn."""

@@ -371,10 +371,10 @@ def _number(
     """Raise unless `value` is a finite number from `low`, or above it, to `high`."""
     good = isinstance(value, int | float) and math.isfinite(value) and low <= value <= high
     if not good or (above and value == low):
-        wanted = f"a number above {low:g}" if above else f"{low:g} or more"
+        expected = f"a number above {low:g}" if above else f"{low:g} or more"
         if high < math.inf:
-            wanted = f"{low:g} to {high:g}"
-        raise ConfigError(f"{name} is {value!r}, expected {wanted}.")
+            expected = f"{low:g} to {high:g}"
+        raise ConfigError(f"{name} is {value!r}, expected {expected}.")
 
 
 def _range(name: str, value: Any, low: float = -math.inf) -> None:

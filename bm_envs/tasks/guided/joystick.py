@@ -50,8 +50,8 @@ class CommandedTask(GuidedTask):
 
     def begin(self, env_ids: np.ndarray, rng: Source) -> None:
         super().begin(env_ids, rng)
-        own = env_ids[~self._commands_given[env_ids]]
-        self.commands[own] = self.drawn_commands(own, rng)
+        drawn = env_ids[~self._commands_given[env_ids]]
+        self.commands[drawn] = self.drawn_commands(drawn, rng)
         self._yaw[env_ids] = self.heading(env_ids)
 
     def drawn_commands(self, env_ids: np.ndarray, rng: Source) -> np.ndarray:
@@ -119,7 +119,7 @@ class CommandedTask(GuidedTask):
         return self.commands[rows, self.segment_at(self.clock[env_ids])]
 
     def command(self) -> np.ndarray:
-        """What is wanted in the coming step: m/s forward and left, rad/s left. `[N, 3]`."""
+        """The command of the coming step: m/s forward and left, rad/s left. `[N, 3]`."""
         now = CommandedTask.command_values(self, slice(None))
         return np.where(self.clock[:, None] >= 0, now, 0.0)
 

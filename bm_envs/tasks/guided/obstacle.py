@@ -33,20 +33,20 @@ class ObstacleTask(WaypointTask):
         self._obstacles_given = np.zeros(n, bool)
         self.least_clearance = np.full(n, np.inf)
 
-    def checked_options(self, given: Mapping[str, Any], count: int) -> dict[str, np.ndarray]:
-        rows = super().checked_options(given, count)
-        if given.get("obstacles") is None:
+    def checked_options(self, asked: Mapping[str, Any], count: int) -> dict[str, np.ndarray]:
+        rows = super().checked_options(asked, count)
+        if asked.get("obstacles") is None:
             return rows
         if "goal" not in rows:
             raise ConfigError("options have 'obstacles' without 'goal', expected both or neither.")
         most = self.obstacles.shape[1]
-        shape = np.shape(given["obstacles"])
+        shape = np.shape(asked["obstacles"])
         if len(shape) not in (2, 3) or shape[-1] != 3 or shape[-2] > most:
             raise ConfigError(
                 f"options['obstacles'] has shape {shape}, expected (C, 3) or ({count}, C, 3) with "
                 f"C of 0 to {most}: x, y, radius in m."
             )
-        rows["obstacles"] = given_rows("obstacles", given["obstacles"], count, shape[-2:])
+        rows["obstacles"] = given_rows("obstacles", asked["obstacles"], count, shape[-2:])
         if (rows["obstacles"][..., 2] <= 0).any():
             raise ConfigError("options['obstacles'] has a radius of 0 or less, expected more.")
         return rows
@@ -76,8 +76,8 @@ class ObstacleTask(WaypointTask):
         """Of the nearest obstacle, m; infinite where there is none. `[M]`."""
         sim = self.simulator
         points = obstacles.body_points(sim.body_pos[env_ids], sim.body_axes[env_ids])
-        found = obstacles.clearance(points, self.obstacles[env_ids], self.count[env_ids])
-        return found.min(1)
+        of_points = obstacles.clearance(points, self.obstacles[env_ids], self.count[env_ids])
+        return of_points.min(1)
 
     def measure(self, counts: np.ndarray) -> None:
         super().measure(counts)
@@ -124,5 +124,6 @@ class ObstacleTask(WaypointTask):
         }
 
     def task_shown(self, env_id: int) -> dict[str, np.ndarray]:
-        found = super().task_shown(env_id)
-        return found | {"obstacles": self.obstacles[env_id, : self.count[env_id]].copy()}
+        return super().task_shown(env_id) | {
+            "obstacles": self.obstacles[env_id, : self.count[env_id]].copy()
+        }

@@ -30,10 +30,10 @@ class WaypointTask(GuidedTask):
         self.arrived_s = np.full(num_envs, np.inf)
         self.way_begins = 0  # on the clock: when the goal begins to count
 
-    def checked_options(self, given: Mapping[str, Any], count: int) -> dict[str, np.ndarray]:
-        rows = super().checked_options(given, count)
-        if given.get("goal") is not None:
-            rows["goal"] = given_rows("goal", given["goal"], count, (2,))
+    def checked_options(self, asked: Mapping[str, Any], count: int) -> dict[str, np.ndarray]:
+        rows = super().checked_options(asked, count)
+        if asked.get("goal") is not None:
+            rows["goal"] = given_rows("goal", asked["goal"], count, (2,))
         return rows
 
     def clear(self, env_ids: np.ndarray, goal: np.ndarray | None = None) -> None:
