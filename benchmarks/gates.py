@@ -117,19 +117,19 @@ class Config:
     sampler: str = "full"
     """`full` (20 calls a tick), `rolling` (15), or a number of DDIM calls."""
     strength: float = Steering.strength
-    """Of guidance in gates 4 and 5: the chosen one."""
+    """Strength of guidance in gates 4 and 5; the default is the chosen one."""
     delay: Literal[0, 1] = 0
     """Ticks that an action takes to arrive in gates 3 to 5."""
     trials: int | None = None
-    """Of gates 1 and 3, each way; default 50, in gate 3 with --quick 12."""
+    """Trials of gates 1 and 3, each way; default 50, in gate 3 with --quick 12."""
     windows: int | None = None
-    """Of held-out roll-outs, for gates 2 and 2b; default 2048, with --quick 512."""
+    """Windows of held-out roll-outs for gates 2 and 2b; default 2048, with --quick 512."""
     ticks: int | None = None
     """Calls that `latency` times, of each model and sampler; default 100, with --quick 20."""
     backend: str = "mujoco"
     """Physics backend."""
     threads: int = 0
-    """Of physics and network; 0: all cores this process may use."""
+    """Threads of physics and network; 0: all cores this process may use."""
 
     def __post_init__(self) -> None:
         # Of one window there is no variance to explain.
@@ -159,7 +159,7 @@ class Gate:
     details: dict[str, Any] = field(default_factory=dict)
 
     def row(self) -> dict[str, Any]:
-        """As JSON: figures with six digits."""
+        """The gate as JSON has it, with six digits of a figure."""
         return {name: _rounded(value) for name, value in vars(self).items()}
 
 
@@ -293,11 +293,11 @@ class Truth:
     """Windows of roll-outs: features and actions, as a model has them and as they are."""
 
     states: np.ndarray
-    """`[W, L, S]`, the network's."""
+    """States as the network has them. `[W, L, S]`."""
     features: np.ndarray
-    """`[W, L, D]`."""
+    """Features of the representation. `[W, L, D]`."""
     actions: np.ndarray
-    """`[W, L, A]`, raw."""
+    """Raw actions. `[W, L, A]`."""
 
 
 def truth_of(model: GuidedModel, episodes: Rollouts, count: int, seed: int) -> Truth:
@@ -403,7 +403,7 @@ class Trials:
     down_s: np.ndarray
     """Time of the fall by the strict criterion, s; infinite without one, below 0 in the warm-up."""
     head_down_s: np.ndarray
-    """The same with the head's height."""
+    """Time of the fall by the paper's criterion, the head's height, s; infinite without one."""
     speed: np.ndarray
     """Mean speed of the root over whole seconds until the fall, m/s."""
     forward: np.ndarray
@@ -500,7 +500,7 @@ def closed_loop(
 
 
 def forward_cost(velocity: np.ndarray, model: GuidedModel) -> Joystick:
-    """That of walking straight ahead at `velocity [N]`, m/s, weighed as for joystick."""
+    """The cost of walking straight ahead at `velocity [N]`, m/s, weighed as for joystick."""
     return command_cost(velocity[:, None] * [1.0, 0.0, 0.0], steering_for(model))
 
 
@@ -736,7 +736,7 @@ def _as64(states: States) -> States:
 
 
 def _placed(states: States, offset: np.ndarray, yaw: float) -> States:
-    """The same motion elsewhere, turned about z by `yaw` and then moved by `offset`."""
+    """The motion at another place: turned about z by `yaw`, rad, then moved by `offset`, m."""
     turn = np.array([np.cos(yaw / 2), 0, 0, np.sin(yaw / 2)])
     turned = {
         "root_quat": quat_mul(np.broadcast_to(turn, states.root_quat.shape), states.root_quat)
@@ -775,7 +775,7 @@ def spearman(x: np.ndarray, y: np.ndarray) -> float:
 
 
 def slope(x: np.ndarray, y: np.ndarray) -> float:
-    """Of the least-squares line."""
+    """Slope of the least-squares line of y over x."""
     return float(np.cov(x, y)[0, 1] / x.var(ddof=1)) if np.ptp(x) else 0.0
 
 

@@ -68,7 +68,7 @@ class NetworkFile:
     kind: ClassVar[Kind]
     """What its files are."""
     expected: ClassVar[str]
-    """The same in the message about another kind of file."""
+    """What its files are, in the message about a file of another kind."""
 
     path: Path
     name: str

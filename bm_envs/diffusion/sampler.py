@@ -48,9 +48,9 @@ class Schedule(NamedTuple):
     from_clean: np.ndarray
     """c1 of the posterior's mean `c1 x_0 + c2 x_k`."""
     from_noisy: np.ndarray
-    """c2."""
+    """c2 of the same."""
     variance: np.ndarray
-    """Of the posterior at level k - 1, given x_0 and x_k; 0 for k = 0."""
+    """Variance of the posterior at level k - 1, given x_0 and x_k; 0 for k = 0."""
 
 
 def cosine_schedule(steps: int = K) -> Schedule:
@@ -97,9 +97,9 @@ class Sample(NamedTuple):
     """A window from the sampler, normalised."""
 
     states: np.ndarray
-    """`[B, L, S]`."""
+    """States. `[B, L, S]`."""
     actions: np.ndarray
-    """`[B, M, A]`; `actions[:, NOW]` is to be executed."""
+    """Actions, of which `actions[:, NOW]` is to be executed. `[B, M, A]`."""
 
 
 def sample(

@@ -153,7 +153,7 @@ def cost_of(task: GuidedTask, steering: Steering) -> Cost | None:
 
 
 def command_cost(command: np.ndarray, steering: Steering) -> Joystick:
-    """That of commands `[N, 3]`: m/s forward and left, rad/s left."""
+    """The cost of commands `[N, 3]`: m/s forward and left, rad/s left."""
     return Joystick(command[:, :2], command[:, 2], steering.consistent, steering.turn)
 
 

@@ -22,6 +22,7 @@ from bm_envs.diffusion.rollouts import Rollouts
 from bm_envs.diffusion.sampler import LENGTH, SCHEDULE
 from bm_envs.envs import TrackVectorEnv
 from bm_envs.errors import ConfigError, PolicyError
+from bm_envs.learning.folder import save_checkpoint
 from bm_envs.learning.run import RunConfig
 from bm_envs.robots import g1
 from bm_envs.tasks.guided.states import NOW, PAST, REPRESENTATIONS, representation, states_of
@@ -277,6 +278,7 @@ def test_a_run_learns_and_writes_its_files(run):
     assert [row["step"] for row in rows] == [3, 6, 9, 12]
     assert rows[-1]["valid/action"] > 0 and "valid/action" not in rows[0]
     assert rows[-1]["losses/state"] < rows[0]["losses/state"]
+    assert not {"iteration", "charts/SPS"} & rows[-1].keys()  # its steps are not control steps
     record = json.loads((run / "policy.json").read_text())
     assert record["representation"] == "body_pos" and record["training"]["steps"] == 12
     assert record["data"][0]["clips"][0]["name"] == "walk"
@@ -317,6 +319,27 @@ def test_killed_and_resumed_it_gives_the_same_numbers(data, run, tmp_path):
         return [{k: v for k, v in r.items() if k.startswith(("l", "v"))} for r in rows]
 
     assert figures(run) == figures(folder)
+
+
+def test_a_checkpoint_of_version_0_2_goes_on(data, run, tmp_path):
+    """It had `valid` for the last figures, no `iteration`, and the constants among the settings."""
+    folder = tmp_path / "run"
+    shutil.copytree(run, folder)
+    saved = torch.load(folder / "checkpoint.pt", weights_only=True)
+    figures = saved.pop("evaluation")
+    del saved["iteration"]
+    settings = json.loads(saved["identity"])
+    assert settings["ema_max"] == 0.9999 and settings["mirror"] is True
+    old = saved | {"valid": [figures["valid_state"], figures["valid_action"]]}
+    save_checkpoint(folder / "checkpoint.pt", old)
+    ddpm.main(config(data, folder, resume=True))
+    records = [json.loads((path / "policy.json").read_text()) for path in (run, folder)]
+    for key in ("steps", "valid_state", "valid_action"):
+        assert records[0]["training"][key] == records[1]["training"][key]
+    other = old | {"identity": json.dumps(settings | {"ema_max": 0.99})}
+    save_checkpoint(folder / "checkpoint.pt", other)
+    with pytest.raises(ConfigError, match="is of a run with other settings or data"):
+        ddpm.main(config(data, folder, resume=True))
 
 
 def test_refusals(data, run, tmp_path):

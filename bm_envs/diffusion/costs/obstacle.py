@@ -58,7 +58,7 @@ class Obstacle(Evaluated):
     bodies: tuple[str, ...] = ("pelvis", "torso_link")
     """Links that are to stay away."""
     radii: tuple[float, ...] | None = None
-    """Of the sphere about each one's origin, m; None: those of `RADII`."""
+    """Radius of the sphere about each link's origin, m; None: those of `RADII`."""
     delta: float = DELTA
     """Distance below which the barrier is a parabola, m."""
     cutoff: float = CUTOFF

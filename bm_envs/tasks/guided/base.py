@@ -306,7 +306,7 @@ class GuidedTask:
         return self.no_command_values()
 
     def no_command_values(self) -> np.ndarray:
-        """The same in the warm-up. `[1, C]`."""
+        """What the command's stretch of observations holds in the warm-up. `[1, C]`."""
         return np.zeros((1, self.observation_size - self.observation_layout["actions"].stop))
 
     def task_figures(self) -> dict[str, np.ndarray]:
@@ -342,7 +342,7 @@ class GuidedTask:
         return turned(self.simulator.root_lin_vel[:, :2], -self.heading())
 
     def yaw_rate(self) -> np.ndarray:
-        """Of the roots about the vertical, rad/s. `[N]`."""
+        """Turning rate of the roots about the vertical, rad/s. `[N]`."""
         return quat_rotate(self.simulator.root_quat, self.simulator.root_ang_vel_b)[:, 2]
 
     def own_motion(self) -> np.ndarray:
@@ -380,7 +380,7 @@ def given_rows(
 
 
 def length(vector: np.ndarray) -> np.ndarray:
-    """Of vectors `[..., D]`. `[...]`."""
+    """Length of vectors `[..., D]`. `[...]`."""
     return np.sqrt((vector * vector).sum(-1))
 
 

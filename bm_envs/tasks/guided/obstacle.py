@@ -73,7 +73,7 @@ class ObstacleTask(WaypointTask):
         self.least_clearance[env_ids] = self.clearance(env_ids)
 
     def clearance(self, env_ids: np.ndarray | slice = slice(None)) -> np.ndarray:
-        """Of the nearest obstacle, m; infinite where there is none. `[M]`."""
+        """Clearance of the nearest obstacle, m; infinite where there is none. `[M]`."""
         sim = self.simulator
         points = obstacles.body_points(sim.body_pos[env_ids], sim.body_axes[env_ids])
         of_points = obstacles.clearance(points, self.obstacles[env_ids], self.count[env_ids])

@@ -24,7 +24,7 @@ _ENDS = [
 
 
 def _radius(link: str) -> float:
-    """Of the circle about a link's origin, m."""
+    """Radius of the circle about a link's origin, m."""
     return next(radius for stem, radius in LINK_RADII.items() if f"_{stem}_" in f"_{link}_")
 
 

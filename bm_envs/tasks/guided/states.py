@@ -256,7 +256,7 @@ def _make(
 
 
 def _bodies_mirror() -> tuple[np.ndarray, np.ndarray]:
-    """Of polar vectors of all links, flattened. `[90]` each."""
+    """Mirror of polar vectors of all links, flattened. `[90]` each."""
     other = [g1.BODY_NAMES.index(g1.mirror_name(name)) for name in g1.BODY_NAMES]
     index = 3 * np.array(other)[:, None] + np.arange(3)
     return index.ravel(), np.tile(_POLAR, B)
