@@ -1,4 +1,4 @@
-"""The diffusion model: attention mask, projection, loss, averaging, resume, files, control."""
+"""The diffusion model's training: projection, loss, averaging, resume, files, control."""
 
 import dataclasses
 import json
@@ -55,93 +55,6 @@ def run(data, tmp_path_factory):
     folder = tmp_path_factory.mktemp("run") / "run"
     ddpm.main(config(data, folder))
     return folder
-
-
-# --- network --------------------------------------------------------------------------------------
-
-
-@pytest.fixture(params=[2, 3])
-def network(request):
-    torch.manual_seed(0)
-    made = Denoiser(12, dataclasses.replace(SIZE, layers=request.param)).eval()
-    for parameter in made.parameters():  # so that every path carries something
-        torch.nn.init.normal_(parameter, std=0.2)
-    return made
-
-
-def outputs(network, *, state=None, action=None, blocks=None):
-    """States and actions for a fixed input with one token changed."""
-    generator = torch.Generator().manual_seed(0)
-    states = torch.randn(1, LENGTH, 12, generator=generator)
-    actions = torch.randn(1, LENGTH, 29, generator=generator)
-    if state is not None:
-        states[0, state] += 1
-    if action is not None:
-        actions[0, action] += 1
-    levels = torch.zeros(1, LENGTH, dtype=torch.int64)
-    with torch.no_grad():
-        return network(states, actions, levels, levels)
-
-
-def test_states_never_see_actions(network):
-    plain = outputs(network)[0]
-    for i in (0, NOW, LENGTH - 1):
-        assert torch.equal(outputs(network, action=i)[0], plain)
-
-
-def test_actions_see_no_later_actions_and_all_states(network):
-    plain = outputs(network)[1]
-    assert torch.equal(outputs(network, action=NOW + 1)[1][:, NOW], plain[:, NOW])
-    assert not torch.equal(outputs(network, action=NOW - 1)[1][:, NOW], plain[:, NOW])
-    # What becomes of the states reaches the present action, through states that have read it.
-    assert not torch.equal(outputs(network, state=LENGTH - 1)[1][:, NOW], plain[:, NOW])
-
-
-def test_with_one_layer_the_future_does_not_reach_the_action(network):
-    network.blocks = network.blocks[:1]
-    plain = outputs(network)[1]
-    assert torch.equal(outputs(network, state=LENGTH - 1)[1][:, NOW], plain[:, NOW])
-    assert not torch.equal(outputs(network, state=NOW)[1][:, NOW], plain[:, NOW])
-
-
-def test_what_history_and_horizon_hide_reaches_nothing():
-    torch.manual_seed(0)
-    network = Denoiser(12, dataclasses.replace(SIZE, history=2, horizon=3)).eval()
-    for parameter in network.parameters():
-        torch.nn.init.normal_(parameter, std=0.2)
-    plain = outputs(network)
-    for hidden in (0, NOW - 2, NOW + 4, LENGTH - 1):
-        states, actions = outputs(network, state=hidden)
-        assert torch.equal(actions, plain[1])
-        others = np.arange(LENGTH) != hidden
-        assert torch.equal(states[:, others], plain[0][:, others])
-    assert torch.equal(outputs(network, action=NOW - 2)[1][:, NOW], plain[1][:, NOW])
-    for seen in (NOW - 1, NOW + 3):
-        assert not torch.equal(outputs(network, state=seen)[1][:, NOW], plain[1][:, NOW])
-    for name, value in (("history", 0), ("history", 5), ("horizon", 17)):
-        with pytest.raises(ConfigError, match=f"{name} is {value}, expected 1 to"):
-            NetworkConfig(**{name: value})
-
-
-def test_each_token_has_a_level_of_its_own(network):
-    levels = torch.zeros(1, LENGTH, dtype=torch.int64)
-    other = levels.clone()
-    other[0, 7] = 9
-    zeros = torch.zeros(1, LENGTH, 12), torch.zeros(1, LENGTH, 29)
-    with torch.no_grad():
-        plain, changed = network(*zeros, levels, levels), network(*zeros, levels, other)
-    assert torch.equal(plain[0], changed[0])
-    assert torch.equal(plain[1][:, :7], changed[1][:, :7])
-    assert not torch.equal(plain[1][:, 7], changed[1][:, 7])
-
-
-def test_sizes_are_the_published_ones():
-    """The prototype's counts, of its architecture in both of its sizes."""
-    small = Denoiser(192, ddpm.Config(data=()).network)
-    assert sum(p.numel() for p in small.parameters()) == 1_690_397
-    assert ddpm.paper().network == PUBLISHED
-    large = Denoiser(384, PUBLISHED)
-    assert sum(p.numel() for p in large.parameters()) == 19_308_061
 
 
 # --- mathematics ----------------------------------------------------------------------------------
@@ -205,6 +118,10 @@ def test_limits_ignore_the_odd_episode_and_leave_constants_alone():
     assert center[2] == 0.25 and half[2] == 1
 
 
+def test_the_paper_preset_has_the_published_size():
+    assert ddpm.paper().network == PUBLISHED and ddpm.Config(data=()).network == NetworkConfig()
+
+
 def test_step_size_and_averaging():
     settings = ddpm.Config(data=(), total_steps=100, warmup_steps=10)
     rates = [ddpm.schedule(step, settings) for step in range(100)]
@@ -236,21 +153,6 @@ def test_past_states_have_their_share_of_noise(data, share):
     # Level 0 takes 0.4 % of the signal away as well, which is small beside its noise of 0.089.
     expected = share * np.sqrt(1 - SCHEDULE.abar[0])
     assert noise.std().item() == pytest.approx(expected, rel=0.03, abs=1e-7)
-
-
-def test_the_first_actions_do_without_the_later_ones(network):
-    """A window short of actions gives the same states and actions."""
-    generator = torch.Generator().manual_seed(0)
-    states = torch.randn(2, LENGTH, 12, generator=generator)
-    actions = torch.randn(2, LENGTH, 29, generator=generator)
-    levels = torch.randint(20, (2, LENGTH), generator=generator)
-    with torch.no_grad():
-        whole = network(states, actions, levels, levels)
-        first = network(states, actions[:, :PAST], levels, levels[:, :PAST])
-    assert first[1].shape == (2, PAST, 29)
-    # Sums over masked tokens, which are zeros, may be grouped otherwise: rounding of float32.
-    torch.testing.assert_close(first[0], whole[0], atol=1e-5, rtol=1e-5)
-    torch.testing.assert_close(first[1], whole[1][:, :PAST], atol=1e-5, rtol=1e-5)
 
 
 def test_windows_are_of_one_episode_and_mirrored_as_motions_are(data):
@@ -347,10 +249,6 @@ def test_refusals(data, run, tmp_path):
         ddpm.main(config(data, run))
     with pytest.raises(ConfigError, match="is of a run with other settings or data"):
         ddpm.main(config(data, run, resume=True, batch_size=5))
-    with pytest.raises(ConfigError, match="layers is 1, expected 2 or more"):
-        NetworkConfig(layers=1)
-    with pytest.raises(ConfigError, match="width is 30, expected a multiple of 4"):
-        NetworkConfig(width=30)
     with pytest.raises(ConfigError, match="past_noise is 2, expected a share, 0 to 1"):
         config(data, tmp_path, past_noise=2)
     with pytest.raises(ConfigError, match="data is empty"):
