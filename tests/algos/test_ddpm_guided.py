@@ -223,6 +223,25 @@ def test_killed_and_resumed_it_gives_the_same_numbers(data, run, tmp_path):
     assert figures(run) == figures(folder)
 
 
+def test_refusals(data, run, tmp_path):
+    with pytest.raises(ConfigError, match="holds a run already: add --resume"):
+        ddpm.main(config(data, run))
+    with pytest.raises(ConfigError, match="is of a run with other settings or data"):
+        ddpm.main(config(data, run, resume=True, batch_size=5))
+    with pytest.raises(ConfigError, match="past_noise is 2, expected a share, 0 to 1"):
+        config(data, tmp_path, past_noise=2)
+    with pytest.raises(ConfigError, match="data is empty"):
+        ddpm.main(ddpm.Config(data=(), run=RunConfig(tmp_path)))
+    assert not list(tmp_path.iterdir())
+    done = subprocess.run(
+        [sys.executable, "algos/ddpm_guided.py", "--data", str(tmp_path / "none"), "--run-dir",
+         str(tmp_path / "run")],
+        capture_output=True, text=True, cwd=ROOT,
+    )  # fmt: skip
+    assert done.returncode == 2 and "holds no dataset.json" in done.stderr
+    assert done.stderr.count("\n") == 1
+
+
 def test_a_checkpoint_of_version_0_2_goes_on(data, run, tmp_path):
     """It had `valid` for the last figures, no `iteration`, and the constants among the settings."""
     folder = tmp_path / "run"
@@ -242,25 +261,6 @@ def test_a_checkpoint_of_version_0_2_goes_on(data, run, tmp_path):
     save_checkpoint(folder / "checkpoint.pt", other)
     with pytest.raises(ConfigError, match="is of a run with other settings or data"):
         ddpm.main(config(data, folder, resume=True))
-
-
-def test_refusals(data, run, tmp_path):
-    with pytest.raises(ConfigError, match="holds a run already: add --resume"):
-        ddpm.main(config(data, run))
-    with pytest.raises(ConfigError, match="is of a run with other settings or data"):
-        ddpm.main(config(data, run, resume=True, batch_size=5))
-    with pytest.raises(ConfigError, match="past_noise is 2, expected a share, 0 to 1"):
-        config(data, tmp_path, past_noise=2)
-    with pytest.raises(ConfigError, match="data is empty"):
-        ddpm.main(ddpm.Config(data=(), run=RunConfig(tmp_path)))
-    assert not list(tmp_path.iterdir())
-    done = subprocess.run(
-        [sys.executable, "algos/ddpm_guided.py", "--data", str(tmp_path / "none"), "--run-dir",
-         str(tmp_path / "run")],
-        capture_output=True, text=True, cwd=ROOT,
-    )  # fmt: skip
-    assert done.returncode == 2 and "holds no dataset.json" in done.stderr
-    assert done.stderr.count("\n") == 1
 
 
 def test_episodes_shorter_than_a_window_are_refused(data):
