@@ -1,5 +1,8 @@
 r"""Is a state-action diffusion model right? Gates that it passes one after another.
 
+One file because the gates share roll-outs, windows and one closed loop, and a reader follows them
+in the order in which a model passes them.
+
     python benchmarks/gates.py --policy guided_body_pos --json out.json
     python benchmarks/gates.py --policy runs/body_pos__ddpm_guided__1 --quick --json gates.json
 
@@ -35,7 +38,6 @@ an action reaches the robot one tick late, and the one that was planned for that
 
 from __future__ import annotations
 
-import importlib
 import subprocess
 import sys
 import tempfile
@@ -115,19 +117,19 @@ class Config:
     sampler: str = "full"
     """`full` (20 calls a tick), `rolling` (15), or a number of DDIM calls."""
     strength: float = Steering.strength
-    """Of guidance in gates 4 and 5: the chosen one."""
+    """Strength of guidance in gates 4 and 5; the default is the chosen one."""
     delay: Literal[0, 1] = 0
     """Ticks that an action takes to arrive in gates 3 to 5."""
     trials: int | None = None
-    """Of gates 1 and 3, each way; default 50, in gate 3 with --quick 12."""
+    """Trials of gates 1 and 3, each way; default 50, in gate 3 with --quick 12."""
     windows: int | None = None
-    """Of held-out roll-outs, for gates 2 and 2b; default 2048, with --quick 512."""
+    """Windows of held-out roll-outs for gates 2 and 2b; default 2048, with --quick 512."""
     ticks: int | None = None
     """Calls that `latency` times, of each model and sampler; default 100, with --quick 20."""
     backend: str = "mujoco"
     """Physics backend."""
     threads: int = 0
-    """Of physics and network; 0: all cores this process may use."""
+    """Threads of physics and network; 0: all cores this process may use."""
 
     def __post_init__(self) -> None:
         # Of one window there is no variance to explain.
@@ -157,7 +159,7 @@ class Gate:
     details: dict[str, Any] = field(default_factory=dict)
 
     def row(self) -> dict[str, Any]:
-        """As JSON: figures with six digits."""
+        """The gate as JSON has it, with six digits of a figure."""
         return {name: _rounded(value) for name, value in vars(self).items()}
 
 
@@ -194,10 +196,10 @@ def collect(out: Path, expert: Sequence[str], seed: int, *flags: str) -> Rollout
     return Rollouts.concatenate(parts)
 
 
-def experts_of(model: GuidedModel, given: Sequence[str]) -> list[str]:
-    """Names of the model's experts, or those that were given."""
-    if given:
-        return list(given)
+def experts_of(model: GuidedModel, experts: Sequence[str]) -> list[str]:
+    """The experts named on the command line; without any, those the model learned from."""
+    if experts:
+        return list(experts)
     names = model.expert_names()
     if not names:
         raise ConfigError(f"{model.path}: policy.json names no expert; give --expert.")
@@ -205,7 +207,7 @@ def experts_of(model: GuidedModel, given: Sequence[str]) -> list[str]:
 
 
 def motions_for(model: GuidedModel, config: Config, experts: Sequence[str]) -> list[Clip]:
-    """The clips of the model's data; of experts that were given, those they were trained on."""
+    """The clips of the model's data, or those that the experts of the command line learned."""
     if config.expert:
         return [c for name in experts for c in evaluation.motions_of(load_policy(name))]
     return library.load_motions(model.clip_names())
@@ -227,9 +229,9 @@ def gate_0(episodes: Rollouts) -> Gate:
         errors[f"{name} invariance"] = _largest(turned, features)
         again = rep.decode(features, now_frame(states, NOW))
         errors[f"{name} round trip"] = max(
-            _same_rotation(found, true)
-            for found, true in zip(again, states, strict=True)
-            if found is not None and true is not None
+            _same_rotation(decoded, true)
+            for decoded, true in zip(again, states, strict=True)
+            if decoded is not None and true is not None
         )
         index, sign = rep.mirror
         once = features[..., index] * sign
@@ -291,11 +293,11 @@ class Truth:
     """Windows of roll-outs: features and actions, as a model has them and as they are."""
 
     states: np.ndarray
-    """`[W, L, S]`, the network's."""
+    """States as the network has them. `[W, L, S]`."""
     features: np.ndarray
-    """`[W, L, D]`."""
+    """Features of the representation. `[W, L, D]`."""
     actions: np.ndarray
-    """`[W, L, A]`, raw."""
+    """Raw actions. `[W, L, A]`."""
 
 
 def truth_of(model: GuidedModel, episodes: Rollouts, count: int, seed: int) -> Truth:
@@ -310,9 +312,9 @@ def truth_of(model: GuidedModel, episodes: Rollouts, count: int, seed: int) -> T
     return Truth(model.scale(features).astype(np.float32), features, episodes.action[which, at])
 
 
-def r_squared(found: np.ndarray, truth: np.ndarray) -> tuple[float, np.ndarray]:
+def r_squared(estimate: np.ndarray, truth: np.ndarray) -> tuple[float, np.ndarray]:
     """Explained share of the variance, over all joints and of each. `[W, A]` each."""
-    error = ((found - truth) ** 2).mean(0)
+    error = ((estimate - truth) ** 2).mean(0)
     variance = truth.var(0)
     return float(1 - error.sum() / variance.sum()), 1 - error / variance
 
@@ -325,7 +327,7 @@ def actions_given(
     The future states are sampled with the actions, or are the true ones at level 0 in all calls, or
     stay noise at the highest level.
     """
-    found_actions, found_features = [], []
+    all_actions, all_features = [], []
     rng = np.random.default_rng(seed)
     for part in _parts(len(truth.states)):
         true = truth.states[part]
@@ -342,9 +344,9 @@ def actions_given(
             return bounded(model, *model.denoise(states, actions, state_levels, action_levels))
 
         sample = sampler.sample(denoiser, true[:, :PAST], g1.NUM_JOINTS, rng, action_steps=PAST)
-        found_actions.append(model.unscale_action(sample.actions[:, NOW]))
-        found_features.append(model.unscale(sample.states))
-    return np.concatenate(found_actions), np.concatenate(found_features)
+        all_actions.append(model.unscale_action(sample.actions[:, NOW]))
+        all_features.append(model.unscale(sample.states))
+    return np.concatenate(all_actions), np.concatenate(all_features)
 
 
 def bounded(
@@ -380,10 +382,12 @@ def gate_2b(model: GuidedModel, truth: Truth, features: np.ndarray) -> Gate:
     blocks = model.representation.blocks
     start, velocity = blocks["root_pos"].start, blocks["root_lin_vel"].start
     true = truth.features[:, -1, start : start + 2]
-    found = features[:, -1, start : start + 2]
+    predicted = features[:, -1, start : start + 2]
     ahead = (LENGTH - 1 - NOW) * CONTROL_DT
     straight = truth.features[:, NOW, velocity : velocity + 2] * ahead
-    error, simple = (float(np.median(np.linalg.norm(x - true, axis=1))) for x in (found, straight))
+    error, simple = (
+        float(np.median(np.linalg.norm(x - true, axis=1))) for x in (predicted, straight)
+    )
     details = {"constant_velocity_m": simple, "ahead_s": ahead, "windows": len(true)}
     passed = error < 0.05 and error <= simple
     return Gate("2b", "root 0.32 s ahead", error, "m, median", 0.05, passed, details)
@@ -399,7 +403,7 @@ class Trials:
     down_s: np.ndarray
     """Time of the fall by the strict criterion, s; infinite without one, below 0 in the warm-up."""
     head_down_s: np.ndarray
-    """The same with the head's height."""
+    """Time of the fall by the paper's criterion, the head's height, s; infinite without one."""
     speed: np.ndarray
     """Mean speed of the root over whole seconds until the fall, m/s."""
     forward: np.ndarray
@@ -480,8 +484,8 @@ def closed_loop(
         if t < 0:
             continue
         up = np.isinf(down)
-        own = yaw_frames(States(*states[:4])).of(states.root_lin_vel[:, None])[:, 0]
-        forward += np.where(up, own[:, 0], 0)
+        velocity = yaw_frames(States(*states[:4])).of(states.root_lin_vel[:, None])[:, 0]
+        forward += np.where(up, velocity[:, 0], 0)
         planned += np.where(up, predicted_velocity(model, controller.sample)[:, 0], 0)
         counted += up
         if (t + 1) % SECOND == 0:
@@ -496,7 +500,7 @@ def closed_loop(
 
 
 def forward_cost(velocity: np.ndarray, model: GuidedModel) -> Joystick:
-    """That of walking straight ahead at `velocity [N]`, m/s, weighed as for joystick."""
+    """The cost of walking straight ahead at `velocity [N]`, m/s, weighed as for joystick."""
     return command_cost(velocity[:, None] * [1.0, 0.0, 0.0], steering_for(model))
 
 
@@ -507,19 +511,19 @@ def gate_3(
     starts = walking_starts(episodes, trials, np.random.default_rng([config.seed, 3]))
     figures: dict[str, Any] = {}
     for name, shoves in (("free", False), ("shoved", True)):
-        found = closed_loop(
+        result = closed_loop(
             model, starts, seconds=seconds, seed=config.seed + shoves, shoves=shoves,
             method=config.method, delay=config.delay, backend=config.backend,
             threads=config.threads, label=f"gate 3 {name}",
         )  # fmt: skip
-        alive, head = int(found.alive.sum()), int(np.isinf(found.head_down_s).sum())
-        speed = found.speed[np.isfinite(found.speed)]
+        alive, head = int(result.alive.sum()), int(np.isinf(result.head_down_s).sum())
+        speed = result.speed[np.isfinite(result.speed)]
         figures[name] = {
             "alive": alive / trials, "alive_ci95": list(wilson(alive, trials)),
             "alive_head": head / trials, "alive_head_ci95": list(wilson(head, trials)),
             "mean_speed": float(speed.mean()) if speed.size else None,
             "share_faster_than_0.2": float((speed > 0.2).mean()) if speed.size else None,
-            "falls_s": sorted(round(float(t), 2) for t in found.down_s[~found.alive]),
+            "falls_s": sorted(round(float(t), 2) for t in result.down_s[~result.alive]),
         }  # fmt: skip
     free, shoved = figures["free"], figures["shoved"]
     moves = all((figure["mean_speed"] or 0) > 0.2 for figure in figures.values())
@@ -540,7 +544,7 @@ def gate_4(
     cells = (len(grid) // trials, 1)  # each begins in the same states
     starts = np.tile(qpos, cells), np.tile(qvel, cells)
     cost = forward_cost(target, model)
-    found = closed_loop(
+    result = closed_loop(
         model, starts, seconds=seconds, seed=config.seed, method=config.method, cost=cost,
         strength=strength, delay=config.delay, backend=config.backend, threads=config.threads,
         label="gate 4",
@@ -548,14 +552,14 @@ def gate_4(
     table = []
     for s in strengths:
         mine = strength == s
-        use = mine & np.isfinite(found.forward)
+        use = mine & np.isfinite(result.forward)
         table.append({
             "strength": s,
-            "forward": [_mean(found.forward[use & (target == v)]) for v in TARGETS],
-            "planned": [_mean(found.planned[use & (target == v)]) for v in TARGETS],
-            "spearman": spearman(target[use], found.forward[use]),
-            "slope": slope(target[use], found.forward[use]),
-            "falls": float((~found.alive[mine]).mean()),
+            "forward": [_mean(result.forward[use & (target == v)]) for v in TARGETS],
+            "planned": [_mean(result.planned[use & (target == v)]) for v in TARGETS],
+            "spearman": spearman(target[use], result.forward[use]),
+            "slope": slope(target[use], result.forward[use]),
+            "falls": float((~result.alive[mine]).mean()),
         })  # fmt: skip
     chosen = next(row for row in table if row["strength"] == config.strength)
     passed = chosen["spearman"] >= 0.9 and 0.5 <= chosen["slope"] <= 1.3 and chosen["falls"] <= 0.10
@@ -575,13 +579,13 @@ def gate_5(
     """Whether guidance reaches the executed action, and in the right sense."""
     count = len(truth.states)
     spread = float(np.sqrt(truth.actions[:, NOW].var(0).sum()))
-    given = {}
+    actions = {}
     for sign in (1, -1):
         cost = forward_cost(np.full(count, 0.3 * sign), model)
-        given[sign] = _one_action(
+        actions[sign] = _one_action(
             model, truth, config, guide_by(cost, model, steering_for(model), config.strength)
         )
-    change = given[1] - given[-1]
+    change = actions[1] - actions[-1]
     ratio = float(np.sqrt((change**2).sum(1).mean()) / spread)
 
     # Which way: robots in equal states under both commands, after a fifth of a second.
@@ -601,7 +605,7 @@ def gate_5(
     agree = float(np.mean([value > 0 for value in by_phase if value is not None]))
 
     # What the action reads of the future: others' futures against other noise.
-    own = actions_given(model, truth, "true", config.seed)[0]
+    plain = actions_given(model, truth, "true", config.seed)[0]
     noise = actions_given(model, truth, "true", config.seed + 1)[0]
     shuffled = truth.states.copy()
     shuffled[:, PAST:] = np.roll(truth.states[:, PAST:], 1, 0)
@@ -609,7 +613,7 @@ def gate_5(
         model, Truth(shuffled, truth.features, truth.actions), "true", config.seed
     )[0]
     by_noise, by_future = (
-        float(np.sqrt(((other - own) ** 2).sum(1).mean()) / spread) for other in (noise, swapped)
+        float(np.sqrt(((other - plain) ** 2).sum(1).mean()) / spread) for other in (noise, swapped)
     )
     passed = ratio >= 0.05 and agree == 1.0 and by_future > by_noise
     details = {
@@ -634,8 +638,8 @@ def _one_action(
 
     rng = np.random.default_rng([config.seed, 6])
     past = truth.states[:, :PAST]
-    found = sampler.sample(denoiser, past, g1.NUM_JOINTS, rng, guide=guided, action_steps=PAST)
-    return model.unscale_action(found.actions[:, NOW])
+    sample = sampler.sample(denoiser, past, g1.NUM_JOINTS, rng, guide=guided, action_steps=PAST)
+    return model.unscale_action(sample.actions[:, NOW])
 
 
 def phase_of(qpos: np.ndarray) -> np.ndarray:
@@ -657,7 +661,7 @@ def phase_of(qpos: np.ndarray) -> np.ndarray:
 
 
 def latency(model: GuidedModel, *, threads: int, ticks: int) -> Gate:
-    """Wall time of a tick of one robot: this model, and untrained ones of both presets' sizes."""
+    """Wall time of a tick of one robot: this model, and an untrained one of the paper's size."""
     table = []
     for name, one in sizes(model, threads):
         for method in ("full", "rolling", 10, 5, 2):
@@ -678,12 +682,13 @@ def latency(model: GuidedModel, *, threads: int, ticks: int) -> Gate:
 
 
 def sizes(model: GuidedModel, threads: int) -> Iterator[tuple[str, GuidedModel]]:
-    """The model itself, and an untrained one of the larger preset's size."""
+    """The model itself, and an untrained one of the paper's size."""
     yield model.name, model
-    sys.path.insert(0, str(ROOT / "algos"))
-    ddpm_guided = importlib.import_module("ddpm_guided")
+    from bm_envs.diffusion import network  # with torch, which no other gate needs
+
     with tempfile.TemporaryDirectory() as folder:
-        ddpm_guided.write_untrained(Path(folder), "paper", model.representation.name, model.drives)
+        representation = model.representation.name
+        network.write_untrained(Path(folder), network.PUBLISHED, representation, model.drives)
         yield "paper preset, untrained", load_model(folder, threads=threads)
 
 
@@ -694,13 +699,13 @@ def tick_times(model: GuidedModel, method: Method, ticks: int) -> np.ndarray:
     standing[:, 2], standing[:, 3] = 0.76, 1.0  # m; about where knees so bent put the pelvis
     standing[:, 7:] = g1.DEFAULT_JOINT_POS
     states = states_of(standing, np.zeros((1, 6 + g1.NUM_JOINTS)))
-    found = []
+    milliseconds = []
     for tick in range(ticks + 5):
         started = time.perf_counter()
         controller.act(states)
         if tick >= 5:
-            found.append(1000 * (time.perf_counter() - started))
-    return np.array(found)
+            milliseconds.append(1000 * (time.perf_counter() - started))
+    return np.array(milliseconds)
 
 
 # --- parts ----------------------------------------------------------------------------------------
@@ -720,7 +725,7 @@ def _largest(a: np.ndarray, b: np.ndarray) -> float:
 
 
 def _same_rotation(a: np.ndarray, b: np.ndarray) -> float:
-    """Largest difference; quaternions, told by their size, count up to sign."""
+    """Largest difference; of quaternions, which have four parts, up to their sign."""
     if a.shape[-1] == 4:
         a = a * np.sign((a * b).sum(-1, keepdims=True))
     return _largest(a, b)
@@ -731,7 +736,7 @@ def _as64(states: States) -> States:
 
 
 def _placed(states: States, offset: np.ndarray, yaw: float) -> States:
-    """The same motion elsewhere, turned about z by `yaw` and then moved by `offset`."""
+    """The motion at another place: turned about z by `yaw`, rad, then moved by `offset`, m."""
     turn = np.array([np.cos(yaw / 2), 0, 0, np.sin(yaw / 2)])
     turned = {
         "root_quat": quat_mul(np.broadcast_to(turn, states.root_quat.shape), states.root_quat)
@@ -770,7 +775,7 @@ def spearman(x: np.ndarray, y: np.ndarray) -> float:
 
 
 def slope(x: np.ndarray, y: np.ndarray) -> float:
-    """Of the least-squares line."""
+    """Slope of the least-squares line of y over x."""
     return float(np.cov(x, y)[0, 1] / x.var(ddof=1)) if np.ptp(x) else 0.0
 
 
@@ -779,23 +784,23 @@ def slope(x: np.ndarray, y: np.ndarray) -> float:
 
 def examine(model: GuidedModel, config: Config, folder: Path) -> Iterator[Gate]:
     """The gates that are asked for, in their order."""
-    wanted = set(config.gate or NAMES)
+    names = set(config.gate or NAMES)
     quick, seed = config.quick, config.seed
     threads = config.threads
     collecting = ("--threads", str(threads), "--backend", config.backend)
     trials = config.trials or (12 if quick else 50)
-    if wanted - {"latency"}:
+    if names - {"latency"}:
         experts = experts_of(model, config.expert)
         clips = motions_for(model, config, experts)
-    if wanted & {"0", "2", "2b", "3", "4", "5"}:
+    if names & {"0", "2", "2b", "3", "4", "5"}:
         count = "256" if quick else "512"
         held_out = collect(
             folder / "held_out", experts, seed, "--episodes", count, "--num-envs", "256",
             "--motion", *(clip.name for clip in clips), *collecting,
         )  # fmt: skip
-    if "0" in wanted:
+    if "0" in names:
         yield gate_0(held_out)
-    if wanted & {"1", "1b"}:
+    if names & {"1", "1b"}:
         alone = ("--steps", "750", "--warm-up", "0", "--verify", "0", "--quiet", "1")
         motions = [clip.name for clip in clips if clip.num_frames >= 752]
         if not motions:
@@ -806,33 +811,33 @@ def examine(model: GuidedModel, config: Config, folder: Path) -> Iterator[Gate]:
         quiet = collect(
             folder / "quiet", experts, seed + 1, *alone, *episodes, "--pushed", "0", *collecting
         )
-        if "1" in wanted:
+        if "1" in names:
             shoved = collect(
                 folder / "shoved", experts, seed + 2, *alone, *episodes, "--pushed", "1",
                 *collecting,
             )  # fmt: skip
             yield gate_1(quiet, shoved, motions)
-        if "1b" in wanted:
+        if "1b" in names:
             yield gate_1b(quiet, model.drives, config.backend, threads, seed=seed)
-    if wanted & {"2", "2b"}:
+    if names & {"2", "2b"}:
         truth = truth_of(model, held_out, config.windows or (512 if quick else 2048), seed)
         gate, features = gate_2(model, truth, seed)
-        if "2" in wanted:
+        if "2" in names:
             yield gate
-        if "2b" in wanted:
+        if "2b" in names:
             yield gate_2b(model, truth, features)
-    if "3" in wanted:
+    if "3" in names:
         yield gate_3(model, held_out, trials=trials, seconds=15.0, config=config)
-    if "4" in wanted:
+    if "4" in names:
         strengths = sorted({0.0, config.strength} | (set() if quick else set(STRENGTHS)))
         yield gate_4(
             model, held_out, trials=3 if quick else 10, seconds=6.0, strengths=strengths,
             config=config,
         )  # fmt: skip
-    if "5" in wanted:
+    if "5" in names:
         truth = truth_of(model, held_out, 64 if quick else 256, seed + 5)
         yield gate_5(model, truth, held_out, config=config)
-    if "latency" in wanted:
+    if "latency" in names:
         yield latency(model, threads=threads, ticks=config.ticks or (20 if quick else 100))
 
 

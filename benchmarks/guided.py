@@ -112,13 +112,13 @@ class Config:
     delay: Literal[0, 1] = 0
     """Ticks that an action takes to arrive."""
     strength: float | None = None
-    """Of guidance, in place of the steering's own; 0: none."""
+    """Strength of guidance, in place of the steering's; 0: none."""
     steering: Steering | None = None
     """How costs pull; by default as chosen for the representation (`diffusion/steering.py`)."""
     backend: str = "mujoco"
     """Physics backend."""
     threads: int = 0
-    """Of physics and network; 0: all cores this process may use."""
+    """Threads of physics and network; 0: all cores this process may use."""
 
     def __post_init__(self) -> None:
         if self.trials < 1:
@@ -474,13 +474,13 @@ def _mean(values: np.ndarray) -> float | None:
 
 
 def _settings(steering: Steering) -> dict[str, Any]:
-    """As JSON, which has no infinity."""
+    """The value as JSON has it, which has no infinity."""
     values = dataclasses.asdict(steering)
     return {name: "inf" if value == np.inf else value for name, value in values.items()}
 
 
 def _plain(value: Any) -> Any:
-    """As JSON: three digits, null where it is not finite."""
+    """The value as JSON has it: three digits, null where it is not finite."""
     if isinstance(value, np.ndarray):
         return [_plain(item) for item in value]
     if isinstance(value, float | np.floating):

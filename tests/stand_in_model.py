@@ -21,7 +21,7 @@ class Model:
     def scale(self, features):
         return np.asarray(features, np.float32)
 
-    unscale = unscale_action = scale_action = bound_action = scale
+    unscale = unscale_action = bound_action = scale
 
     def bound(self, states, guide=None, levels=None):
         return self.scale(states if guide is None else guide(states, levels))

@@ -44,9 +44,9 @@ class Cylinders:
     """Upright posts without end: discs in the plane. `|p_xy - center| - radius`."""
 
     center: np.ndarray
-    """`[N, M, 2]`, m."""
+    """Where the axes of the posts stand, x and y. `[N, M, 2]`, m."""
     radius: np.ndarray
-    """`[N, M]`, m."""
+    """Their radii. `[N, M]`, m."""
 
     def __post_init__(self) -> None:
         center = numbers("Cylinders: center", self.center, ("N", "M", 2), absent=True)

@@ -1,21 +1,20 @@
 """A trained diffusion model as a file; `controller.py` runs it on robots.
 
 `denoiser.onnx` is one call of the denoiser of `sampler.py`, for any number of windows and, in each,
-of the first actions: inputs `states`, `actions`, `state_levels`, `action_levels`, outputs
-`clean_states`, `clean_actions`. The
-other outputs are constants, by which numbers with units become the network's and back:
+of the first actions. Its inputs are `states`, `actions`, `state_levels` and `action_levels`, its
+outputs `clean_states` and `clean_actions`. All other outputs are constants, by which numbers with
+units become the network's and back:
 
     states of the network = ((features - state_center) / state_half) @ projection
     raw action            = action_center + action_half * action of the network
 
-`projection` is left out where there is none. Its metadata tell the representation, joint order and
-drives; `policy.json` beside it says the same for people, and what the model was trained on. Nothing
-here runs code from a file.
+`projection` is left out where there is none. The file's metadata say which representation, joint
+order and drives it is for; `policy.json` beside it says the same for people, and what the model was
+trained on. Nothing here runs code from a file.
 """
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -23,15 +22,8 @@ from typing import Any
 import numpy as np
 
 from bm_envs import policy as policy_files
-from bm_envs.cli import (
-    atomic_path,
-    file_sha256,
-    parse_json,
-    read_json,
-    shortened,
-    versions,
-    write_json,
-)
+from bm_envs.cli import atomic_path, read_json, shortened
+from bm_envs.diffusion.files import Drives, NetworkFile, drive_metadata, write_description
 from bm_envs.diffusion.sampler import LENGTH, Guide
 from bm_envs.errors import BMError, PolicyError, unknown_name
 from bm_envs.policy import DIFFUSION
@@ -40,7 +32,6 @@ from bm_envs.tasks.guided.states import NOW, REPRESENTATIONS, Representation, re
 
 FORMAT, FILE = DIFFUSION.format, DIFFUSION.file
 A = g1.NUM_JOINTS
-DRIVES = ("default_joint_pos", "action_scale", "stiffness", "damping")
 SCALING = ("state_center", "state_half", "action_center", "action_half")
 INPUTS = ("states", "actions", "state_levels", "action_levels")
 OUTPUTS = ("clean_states", "clean_actions")
@@ -51,7 +42,7 @@ CLIP = 1.2  # bound of the estimates, in half-ranges about the center
 
 
 def write_denoiser(
-    folder: Path, graph: bytes, *, representation: str, drives: Mapping[str, Sequence[float]],
+    folder: Path, graph: bytes, *, representation: str, drives: Drives,
     scaling: Mapping[str, np.ndarray], data: Sequence[Mapping[str, Any]],
     training: Mapping[str, Any], half: bool = False, licence: str = "",
 ) -> None:  # fmt: skip
@@ -61,7 +52,7 @@ def write_denoiser(
         folder: where.
         graph: an ONNX model with the inputs and outputs above.
         representation: name of the states' representation.
-        drives: `[29]` each of `DRIVES`, project order.
+        drives: under which the actions were made.
         scaling: the arrays of `SCALING`, and `projection` if there is one.
         data: what it was trained on, one entry per folder of roll-outs.
         training: figures of the training.
@@ -81,33 +72,20 @@ def write_denoiser(
         )
     entries = {
         "format": FORMAT, "representation": representation,
-        "joint_names": ",".join(g1.JOINT_NAMES),
-        **{name: json.dumps([float(v) for v in drives[name]]) for name in DRIVES},
+        "joint_names": ",".join(g1.JOINT_NAMES), **drive_metadata(drives),
     }  # fmt: skip
     onnx.helper.set_model_props(model, entries)
     onnx.checker.check_model(model)
     with atomic_path(folder / FILE) as temporary:
         temporary.write_bytes(model.SerializeToString())
-    digest = file_sha256(folder / FILE)
     rep = REPRESENTATIONS[representation]
-    write_json(folder / "policy.json", {
-        "format": FORMAT,
-        "robot": "Unitree G1, 29 actuated joints",
-        "control_dt_s": policy_files.CONTROL_DT,
-        "network": {"file": FILE, "sha256": digest},
+    content = {
         "window": {"length": LENGTH, "now": NOW},
         "representation": representation,
         "state": {name: [part.start, part.stop] for name, part in rep.blocks.items()},
-        "action": {
-            "size": A, "joint_names": list(g1.JOINT_NAMES),
-            "formula": "joint target (rad) = default_joint_pos + action_scale * action",
-            **{name: [float(v) for v in drives[name]] for name in DRIVES},
-        },
         "data": list(data),
-        "licence": licence,
-        "training": dict(training),
-        "versions": versions(),
-    })  # fmt: skip
+    }
+    write_description(folder, DIFFUSION, drives, content, training=training, licence=licence)
 
 
 def _halve(model: Any) -> None:
@@ -129,33 +107,23 @@ def _halve(model: Any) -> None:
 # --- reading --------------------------------------------------------------------------------------
 
 
-class GuidedModel:
+class GuidedModel(NetworkFile):
     """A denoiser's file, ready to run. Made by `load_model`.
 
     Attributes:
-        path: the file.
-        name: for tables, without folders.
-        sha256: of the file.
         representation: of its states.
-        drives: `DRIVES`, project order.
         width: S, the size of a state as the network has it.
     """
 
+    kind, expected = DIFFUSION, "a denoiser"
+
     def __init__(self, path: Path, threads: int, name: str | None = None) -> None:
-        self.path = path
-        folder = path.resolve().parent.name
-        self.name = name or ((folder or path.stem) if path.name == FILE else path.stem)
-        model = policy_files.read_onnx(path, open_size=LENGTH)
-        self.sha256 = file_sha256(path)
-        metadata = {entry.key: entry.value for entry in model.metadata_props}
-        if metadata.get("format") != FORMAT:
-            raise PolicyError(f"its metadata lack format '{FORMAT}', expected a denoiser.")
+        model, metadata = self.read(path, name, open_size=LENGTH)
         self.representation = _representation(metadata.get("representation", ""))
         if tuple(metadata.get("joint_names", "").split(",")) != g1.JOINT_NAMES:
             raise PolicyError("joint_names are not the project's, in its order.")
-        self.drives = {name: drive_of(metadata, name) for name in DRIVES}
         self.width = _check_graph(model, self.representation)
-        self._session = policy_files.open_session(model, threads)
+        self.open(model, threads)
         self._read_scaling([output.name for output in model.graph.output])
 
     def denoise(
@@ -163,9 +131,11 @@ class GuidedModel:
         action_levels: np.ndarray,
     ) -> tuple[np.ndarray, np.ndarray]:  # fmt: skip
         """One call; see `sampler.py`."""
-        given = (states, actions, state_levels.astype(np.int64), action_levels.astype(np.int64))
-        found = self._run(OUTPUTS, given)
-        return found[0], found[1]
+        clean_states, clean_actions = self.run(
+            OUTPUTS, states=states, actions=actions, state_levels=state_levels.astype(np.int64),
+            action_levels=action_levels.astype(np.int64),
+        )  # fmt: skip
+        return clean_states, clean_actions
 
     def scale(self, features: np.ndarray) -> np.ndarray:
         """Features of the representation, `[..., D]`, as the network has them. `[..., S]`."""
@@ -177,10 +147,6 @@ class GuidedModel:
         if self._unprojection is not None:
             states = states @ self._unprojection
         return states * self._scaling["state_half"] + self._scaling["state_center"]
-
-    def scale_action(self, action: np.ndarray) -> np.ndarray:
-        """Raw actions as the network has them. `[..., 29]`."""
-        return (action - self._scaling["action_center"]) / self._scaling["action_half"]
 
     def unscale_action(self, action: np.ndarray) -> np.ndarray:
         """The network's actions as raw ones. `[..., 29]`."""
@@ -207,57 +173,50 @@ class GuidedModel:
         return actions.clip(-CLIP, CLIP)
 
     def expert_names(self) -> list[str]:
-        """Names of the trackers that it learned from, of `policy.json` beside it; may be none."""
-        return self._told("experts", "policy")
+        """Names of the trackers it learned from, by the `policy.json` beside it; may be none."""
+        return self._names_in_data("experts", "policy")
 
     def clip_names(self) -> list[str]:
-        """Names of the clips that those tracked, likewise."""
-        return self._told("clips", "name")
+        """Names of the clips that those trackers followed, likewise."""
+        return self._names_in_data("clips", "name")
 
-    def _told(self, what: str, key: str) -> list[str]:
-        """Names of what the training data were made with."""
+    def _names_in_data(self, what: str, key: str) -> list[str]:
+        """Each name once, of what the training data were made with."""
         try:
-            told = read_json(self.path.parent / "policy.json")
-            names = [entry[key] for part in told["data"] for entry in part[what]]
+            description = read_json(self.path.parent / "policy.json")
+            names = [entry[key] for part in description["data"] for entry in part[what]]
         except (BMError, LookupError, TypeError):
             return []
         return list(dict.fromkeys(str(name) for name in names))
 
-    def _run(self, outputs: Sequence[str], given: Sequence[np.ndarray]) -> list[np.ndarray]:
-        feed = dict(zip(INPUTS, given, strict=True))
-        try:
-            return self._session.run(list(outputs), feed)
-        except Exception as error:  # the runtime's exceptions share no base but Exception
-            line = str(error).strip().splitlines()[0]
-            raise PolicyError(f"{self.path}: the network fails ({line}).") from None
-
-    def _read_scaling(self, outputs: Sequence[str]) -> None:
-        """The constants, by one call on zeros, which also shows that the network runs."""
-        names = [*SCALING, *(["projection"] if "projection" in outputs else [])]
-        if lacking := [name for name in names if name not in outputs]:
+    def _read_scaling(self, present: Sequence[str]) -> None:
+        """Read the constants by one call on zeros, which also shows that the network runs."""
+        names = [*SCALING, *(["projection"] if "projection" in present else [])]
+        if lacking := [name for name in names if name not in present]:
             raise PolicyError(f"outputs lack {', '.join(lacking)}.")
-        zeros = np.zeros((1, LENGTH, self.width), np.float32), np.zeros((1, LENGTH, A), np.float32)
-        levels = np.zeros((1, LENGTH), np.int64)
-        found = dict(zip([*OUTPUTS, *names],
-                         self._run([*OUTPUTS, *names], (*zeros, levels, levels)),
-                         strict=True))  # fmt: skip
+        states = np.zeros((1, LENGTH, self.width), np.float32)
+        actions, levels = np.zeros((1, LENGTH, A), np.float32), np.zeros((1, LENGTH), np.int64)
+        outputs = [*OUTPUTS, *names]
+        arrays = dict(zip(outputs, self.run(
+            outputs, states=states, actions=actions, state_levels=levels, action_levels=levels,
+        ), strict=True))  # fmt: skip
         size = self.representation.size
         shapes = {"clean_states": (1, LENGTH, self.width), "clean_actions": (1, LENGTH, A),
                   "state_center": (size,), "state_half": (size,), "action_center": (A,),
                   "action_half": (A,), "projection": (size, self.width)}  # fmt: skip
-        for name, value in found.items():
+        for name, value in arrays.items():
             if value.shape != shapes[name] or not np.isfinite(value).all():
                 raise PolicyError(
                     f"'{name}' has shape {value.shape}, expected {shapes[name]} of finite numbers."
                 )
-        self._scaling = {name: found[name] for name in SCALING}
+        self._scaling = {name: arrays[name] for name in SCALING}
         if min(self._scaling["state_half"].min(), self._scaling["action_half"].min()) <= 0:
             raise PolicyError("state_half and action_half must be positive.")
         center, half = self._scaling["state_center"], self._scaling["state_half"]
         self._limits = center - CLIP * half, center + CLIP * half
         self._projection = self._unprojection = None
         if "projection" in names:
-            self._projection = found["projection"]
+            self._projection = arrays["projection"]
             inverse = np.linalg.pinv(self._projection.astype(np.float64))
             self._unprojection = inverse.astype(np.float32)
         elif self.width != size:
@@ -276,40 +235,13 @@ def load_model(reference: str | Path, *, threads: int = 1) -> GuidedModel:
     Raises:
         PolicyError: unknown, unreadable or malformed; one sentence that names the file.
     """
-    reference, name = policy_files.from_hub(reference)
-    path = policy_files.resolve_file(reference, DIFFUSION)
-    try:
-        return GuidedModel(path, threads, name)
-    except PolicyError as error:
-        message = str(error)
-        raise PolicyError(message if str(path) in message else f"{path}: {message}") from None
+    return GuidedModel.load(reference, threads)
 
 
 def _representation(name: str) -> Representation:
     if name not in REPRESENTATIONS:
         raise PolicyError(unknown_name("representation", shortened(name, 60), REPRESENTATIONS))
     return representation(name)
-
-
-def drive_of(metadata: Mapping[str, str], name: str) -> tuple[float, ...]:
-    """The figures of one of `DRIVES` in a file's metadata, a joint each.
-
-    Raises:
-        PolicyError: they are missing or malformed.
-    """
-    try:
-        values = parse_json(metadata.get(name, ""))
-    except ValueError:
-        values = None
-    if (
-        not isinstance(values, list)
-        or len(values) != A
-        or any(isinstance(v, bool) or not isinstance(v, (int, float)) for v in values)
-    ):
-        raise PolicyError(f"metadata '{name}' are not {A} finite numbers.")
-    key = name if name in policy_files.DRIVE_BOUNDS else f"joint_{name}"
-    policy_files.check_drive(key, values)
-    return tuple(float(v) for v in values)
 
 
 def _check_graph(model: Any, rep: Representation) -> int:
@@ -328,7 +260,7 @@ def _check_graph(model: Any, rep: Representation) -> int:
         raise PolicyError("inputs are not float32, float32, int64, int64.")
     width = dims["states"][-1] if len(dims["states"]) == 3 else 0
     expected = [[LENGTH, width], [0, A], [LENGTH], [0]]  # 0: open
-    if [found[1:] for found in dims.values()] != expected or width < rep.size:
+    if [sizes[1:] for sizes in dims.values()] != expected or width < rep.size:
         raise PolicyError(
             f"inputs have shapes {[*dims.values()]}, expected windows of {LENGTH} states with "
             f"{rep.size} or more values and of any number of actions with {A}."

@@ -10,8 +10,8 @@ are float32 unless said otherwise:
 |---|---|---|
 | qpos | [E, T, 36] | MuJoCo's: root position and quaternion w x y z, joint angles |
 | qvel | [E, T, 35] | root velocity in the world, its angular velocity in its own axes, joints |
-| action | [E, T, 29] | raw action that the expert wanted at that state |
-| executed | [E, T, 29] | the one that was sent, noise and all |
+| action | [E, T, 29] | raw action that the expert chose at that state, without noise |
+| executed | [E, T, 29] | the action that was sent to the robot, with noise |
 | pushed | [E, T] bool | the root was shoved between this state and the next |
 | clip, frame | [E] int64 | index into the manifest's clips, frame of the episode's first state |
 | noise | [E] | factor of the noise's standard deviation; 0: none |
@@ -37,15 +37,14 @@ from typing import Any
 import numpy as np
 
 from bm_envs.cli import atomic_path, file_sha256, read_json, shortened
+from bm_envs.diffusion.files import DRIVES, check_drive
 from bm_envs.errors import BMError
-from bm_envs.policy import DRIVE_BOUNDS, check_drive
 from bm_envs.robots import g1
 
 MANIFEST = "dataset.json"
 FORMAT = "bm-envs rollouts 1"
 COLLECTING, COMPLETE = "collecting", "complete"  # the manifest's state
 MAX_RATIO = 100  # of what a shard's arrays unpack to and its size
-DRIVES = ("default_joint_pos", "action_scale", "stiffness", "damping")
 _NEEDED: dict[str, tuple[type, str]] = {  # what training reads of a manifest
     "drives": (dict, "an object"), "experts": (list, "a list"), "clips": (list, "a list"),
     "accepted": (int, "a whole number"), "tried": (int, "a whole number"),
@@ -100,32 +99,6 @@ class Rollouts:
             }
         )
 
-    def mirrored(self) -> Rollouts:
-        """The episodes seen in the robot's sagittal plane; clips and frames stay those copied."""
-        index, sign = g1.mirror_map()
-        sign = sign.astype(np.float32)
-        root_pos, root_vel = (1, -1, 1, 1, -1, 1, -1), (1, -1, 1, -1, 1, -1)
-
-        def joints(values: np.ndarray) -> np.ndarray:
-            return values[..., index] * sign
-
-        def state(values: np.ndarray, root: tuple[int, ...]) -> np.ndarray:
-            size = len(root)
-            turned = values[..., :size] * np.array(root, np.float32)
-            return np.concatenate([turned, joints(values[..., size:])], -1)
-
-        values = {f.name: getattr(self, f.name) for f in fields(self)}
-        return Rollouts(
-            **values
-            | {
-                "qpos": state(self.qpos, root_pos),
-                "qvel": state(self.qvel, root_vel),
-                "action": joints(self.action),
-                "executed": joints(self.executed),
-                "joint_offset": joints(self.joint_offset),
-            }
-        )
-
 
 # --- files ----------------------------------------------------------------------------------------
 
@@ -154,10 +127,10 @@ def load_shard(path: Path) -> Rollouts:
         OSError, ValueError, EOFError, MemoryError, NotImplementedError, RuntimeError,
         zipfile.BadZipFile, zlib.error,
     ) as error:  # fmt: skip
-        told = shortened(str(error)) or type(error).__name__
-        raise BMError(f"{path}: cannot be read as an NPZ shard of roll-outs ({told}).") from error
-    for name, found in arrays.items():
-        if found.dtype == np.float32 and not np.isfinite(found).all():
+        reason = shortened(str(error)) or type(error).__name__
+        raise BMError(f"{path}: cannot be read as an NPZ shard of roll-outs ({reason}).") from error
+    for name, array in arrays.items():
+        if array.dtype == np.float32 and not np.isfinite(array).all():
             raise BMError(f"{path}: {name} holds a value that is not finite.")
     length, steps = arrays["length"], arrays["action"].shape[1]
     if not ((length >= 0) & (length <= steps)).all():
@@ -181,14 +154,14 @@ def _members(path: Path, archive: zipfile.ZipFile) -> dict[str, np.ndarray]:
     arrays = {}
     for name, (shape, per_step, kind) in _SHAPES.items():
         expected = (count, steps, *shape) if per_step else (count, *shape)
-        found, dtype = heads[name]
-        if found != expected or dtype != kind:
+        actual, dtype = heads[name]
+        if actual != expected or dtype != kind:
             raise BMError(
-                f"{path}: {name} is {dtype} of shape {found}, expected {np.dtype(kind)} of shape "
+                f"{path}: {name} is {dtype} of shape {actual}, expected {np.dtype(kind)} of shape "
                 f"{expected}."
             )
-        if math.prod(found) * dtype.itemsize > entries[name].file_size:
-            raise BMError(f"{path}: {name} ends before its shape {found} is full.")
+        if math.prod(actual) * dtype.itemsize > entries[name].file_size:
+            raise BMError(f"{path}: {name} ends before its shape {actual} is full.")
         with archive.open(entries[name]) as stream:
             arrays[name] = np.lib.format.read_array(stream, allow_pickle=False)
     return arrays
@@ -249,23 +222,20 @@ def check_complete(folder: Path, manifest: Mapping[str, Any]) -> None:
             f"{folder}: this collection was interrupted after {len(manifest['shards'])}{of} "
             "shards; run the command that made it again and it goes on from there."
         )
-    for key, (kind, wanted) in _NEEDED.items():
+    for key, (kind, expected) in _NEEDED.items():
         value = manifest.get(key)
         if not isinstance(value, kind) or isinstance(value, bool):
-            raise BMError(f"{path}: '{key}' is missing or not {wanted}; collect it anew.")
+            raise BMError(f"{path}: '{key}' is missing or not {expected}; collect it anew.")
     for key in ("experts", "clips"):
         if not all(isinstance(entry, dict) for entry in manifest[key]):
             raise BMError(f"{path}: '{key}' is not a list of objects; collect it anew.")
     for key in DRIVES:
-        values = manifest["drives"].get(key)
-        if not isinstance(values, list) or not all(
-            isinstance(v, (int, float)) and not isinstance(v, bool) for v in values
-        ):
-            raise BMError(f"{path}: drives.{key} is no list of numbers; collect it anew.")
         try:
-            check_drive(key if key in DRIVE_BOUNDS else f"joint_{key}", values)
+            figures = check_drive(key, manifest["drives"].get(key))
         except BMError as error:
             raise BMError(f"{path}: {error}") from None
+        if figures is None:
+            raise BMError(f"{path}: drives.{key} is no list of numbers; collect it anew.")
 
 
 def _is_shard(shard: Any) -> bool:
@@ -284,7 +254,7 @@ def load_rollouts(folder: str | Path, *, failed: bool = False) -> tuple[Rollouts
     """All accepted episodes of a folder, or all `failed` ones, and the manifest.
 
     Raises:
-        BMError: a file is missing, or is not the one that the manifest tells; no episodes.
+        BMError: a file is missing or is not the one in the manifest, or there are no episodes.
     """
     folder = Path(folder)
     manifest = read_manifest(folder)

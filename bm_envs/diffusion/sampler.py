@@ -48,9 +48,9 @@ class Schedule(NamedTuple):
     from_clean: np.ndarray
     """c1 of the posterior's mean `c1 x_0 + c2 x_k`."""
     from_noisy: np.ndarray
-    """c2."""
+    """c2 of the same."""
     variance: np.ndarray
-    """Of the posterior at level k - 1, given x_0 and x_k; 0 for k = 0."""
+    """Variance of the posterior at level k - 1, given x_0 and x_k; 0 for k = 0."""
 
 
 def cosine_schedule(steps: int = K) -> Schedule:
@@ -66,12 +66,6 @@ def cosine_schedule(steps: int = K) -> Schedule:
 
 
 SCHEDULE = cosine_schedule()
-
-
-def add_noise(clean: np.ndarray, levels: np.ndarray, noise: np.ndarray) -> np.ndarray:
-    """Tokens `[..., D]` at levels `[...]`, float32."""
-    abar = SCHEDULE.abar[levels][..., None]
-    return (np.sqrt(abar) * clean + np.sqrt(1 - abar) * noise).astype(np.float32)
 
 
 def guidance_steps(name: str, last: int = 14) -> np.ndarray:
@@ -103,15 +97,14 @@ class Sample(NamedTuple):
     """A window from the sampler, normalised."""
 
     states: np.ndarray
-    """`[B, L, S]`."""
+    """States. `[B, L, S]`."""
     actions: np.ndarray
-    """`[B, M, A]`; `actions[:, NOW]` is to be executed."""
+    """Actions, of which `actions[:, NOW]` is to be executed. `[B, M, A]`."""
 
 
 def sample(
     denoiser: Denoiser, past: np.ndarray, action_size: int, rng: Source, *,
-    steps: int = K, guide: Guide | None = None, clip: float | None = None,
-    action_steps: int = LENGTH,
+    steps: int = K, guide: Guide | None = None, action_steps: int = LENGTH,
 ) -> Sample:  # fmt: skip
     """A window that begins with `past`, from noise alone.
 
@@ -123,7 +116,6 @@ def sample(
         steps: calls of the denoiser: `K` is DDPM; fewer are DDIM (no noise between the calls) at
             levels spread evenly over all of them.
         guide: moves the estimate of the clean states in every call.
-        clip: bound of the estimates of clean states and actions; None: none.
         action_steps: M. `PAST` is enough for the action that is to be executed now.
 
     Raises:
@@ -137,7 +129,7 @@ def sample(
     levels = np.linspace(K - 1, 0, steps).round().astype(np.int64)
     for level, following in zip(levels, [*levels[1:], -1], strict=True):
         at = np.full((count, LENGTH), level), np.full((count, action_steps), level)
-        clean = _call(denoiser, past, states, actions, *at, guide, clip)
+        clean = _call(denoiser, past, states, actions, *at, guide)
         states, actions = (
             posterior(x, x0, levels_of, rng) if steps == K else _ddim(x, x0, level, following)
             for x, x0, levels_of in zip((states, actions), clean, at, strict=True)
@@ -180,13 +172,10 @@ class RollingSampler:
     STATE_LEVEL = 14
     ACTION_LEVEL = 11
 
-    def __init__(
-        self, denoiser: Denoiser, action_size: int, *, guide: Guide | None = None,
-        clip: float | None = None,
-    ) -> None:  # fmt: skip
+    def __init__(self, denoiser: Denoiser, action_size: int, *, guide: Guide | None = None) -> None:
         """Arguments as of `sample`."""
         self._denoiser, self._action_size = denoiser, action_size
-        self.guide, self._clip = guide, clip
+        self.guide = guide
         self._kept: Sample | None = None
 
     def reset(self) -> None:
@@ -205,23 +194,22 @@ class RollingSampler:
         kept = states[:, 1:].copy(), actions[:, 1:].copy()
         clean = states, actions
         ahead = np.maximum(np.arange(LENGTH) - NOW, 0)
-        wanted = (
+        start_levels = (
             np.full(LENGTH - 1, self.STATE_LEVEL),
             np.minimum(self.ACTION_LEVEL + ahead[:-1], K - 1),
         )
         for row in range(len(state_rows)):
             noisy = states, actions
             levels = state_rows[row], action_rows[row]
-            for keep, tokens, level, want in zip(kept, noisy, levels, wanted, strict=True):
-                due = level[1:] == want
+            for keep, tokens, level, start in zip(kept, noisy, levels, start_levels, strict=True):
+                due = level[1:] == start
                 keep[:, due] = tokens[:, 1:][:, due]
             state_levels, action_levels = (
                 np.broadcast_to(level, (count, LENGTH)) for level in levels
             )
             clean = _call(
-                self._denoiser, past, states, actions, state_levels, action_levels, self.guide,
-                self._clip,
-            )  # fmt: skip
+                self._denoiser, past, states, actions, state_levels, action_levels, self.guide
+            )
             if row + 1 < len(state_rows):
                 following = state_rows[row + 1], action_rows[row + 1]
                 states, actions = (
@@ -258,7 +246,7 @@ def _noise(rng: Source, shape: tuple[int, ...]) -> np.ndarray:
 
 def _call(
     denoiser: Denoiser, past: np.ndarray, states: np.ndarray, actions: np.ndarray,
-    state_levels: np.ndarray, action_levels: np.ndarray, guide: Guide | None, clip: float | None,
+    state_levels: np.ndarray, action_levels: np.ndarray, guide: Guide | None,
 ) -> tuple[np.ndarray, np.ndarray]:  # fmt: skip
     """Clean states and actions by one call, with the past put in at level 0."""
     state_levels = state_levels.copy()
@@ -266,7 +254,4 @@ def _call(
     clean_states, clean_actions = denoiser(states, actions, state_levels, action_levels)
     if guide is not None:
         clean_states = guide(clean_states, state_levels)
-    if clip is not None:
-        clean_states = clean_states.clip(-clip, clip)
-        clean_actions = clean_actions.clip(-clip, clip)
     return clean_states, clean_actions

@@ -1,13 +1,14 @@
-"""From a guided task to the cost that tells a diffusion model what is wanted, tick after tick.
+"""From a guided task to the cost that gives a diffusion model its task, tick after tick.
 
-walk_perturb wants nothing, joystick a velocity and a turning rate, waypoint a place, and obstacle a
-place without touching anything; a composition wants one after another, each robot what belongs to
-its phase. Costs are in the now frame, so they are made anew every tick.
+walk_perturb asks for nothing, joystick for a velocity and a turning rate, waypoint for a place, and
+obstacle for a place without touching anything. A composition asks for one after another, of each
+robot what belongs to its phase. Costs are in the now frame, so they are made anew every tick.
 
 Source: arXiv 2508.08241, sec. IV-C and eqs. 7 to 10. The way to a place is ours: the paper's cost
-would draw a robot there backward or sideways at any speed, which its data need not hold. So it is
-asked, as by a joystick, to turn to the place and walk forward, slower when near; and where posts
-stand on the way, to the next corner of the way around them. `places="paper"` asks as published.
+would draw a robot there backward or sideways at any speed, which its data need not hold. So the
+robot is asked, as by a joystick, to turn to the place and walk forward, slower when it is near.
+Where posts stand on the way, it is asked to go to the next corner of the way around them.
+`places="paper"` asks as published.
 """
 
 from __future__ import annotations
@@ -49,8 +50,8 @@ class Steering:
     """How costs pull. Chosen on other seeds than those that are reported.
 
     The network weighs a window's twelve features of the root against some hundred others and its
-    past, so that a step to what is wanted is mostly taken back in the next call; hence steps that
-    go well beyond it.
+    past, so that the next call takes most of a guided step back. Steps therefore go well beyond
+    what the task asks for.
     """
 
     strength: float = 30.0
@@ -116,23 +117,23 @@ class Steering:
 
 STEERING = {
     "body_pos": Steering(),
-    # Held to headings as lightly as Body-Pos it turns by a third of what is asked. It takes longer
-    # to do what it is told, so it turns sooner and passes posts further off.
+    # With the small weight of headings that serves Body-Pos, this model turns by a third of the
+    # command. It also follows commands later, so it turns sooner and passes posts further off.
     "joint_rot": Steering(turn=0.1, turn_rate=1.0, margin=0.6),
 }
 """What was chosen for models of each representation, for all tasks."""
 
 
 def steering_for(
-    model: GuidedModel, given: Steering | None = None, strength: float | None = None
+    model: GuidedModel, steering: Steering | None = None, strength: float | None = None
 ) -> Steering:
-    """The given steering, or what was chosen for such models; `strength` replaces its own."""
-    steering = given or STEERING[model.representation.name]
+    """The steering, or what was chosen for such models; `strength` replaces the steering's."""
+    steering = steering or STEERING[model.representation.name]
     return steering if strength is None else replace(steering, strength=strength)
 
 
 def cost_of(task: GuidedTask, steering: Steering) -> Cost | None:
-    """What the task wants in the coming steps, of each of its N robots; None: nothing."""
+    """The cost of what the task asks of each of its N robots now; None: it asks for nothing."""
     if isinstance(task, CompositionTask):
         way = task.on_way()
         if way.all():
@@ -152,7 +153,7 @@ def cost_of(task: GuidedTask, steering: Steering) -> Cost | None:
 
 
 def command_cost(command: np.ndarray, steering: Steering) -> Joystick:
-    """That of commands `[N, 3]`: m/s forward and left, rad/s left."""
+    """The cost of commands `[N, 3]`: m/s forward and left, rad/s left."""
     return Joystick(command[:, :2], command[:, 2], steering.consistent, steering.turn)
 
 
@@ -161,18 +162,18 @@ def _place_cost(task: WaypointTask, steering: Steering) -> Sum:
     origin = sim.root_pos * np.array([1.0, 1.0, 0.0])
     frame = Frame(origin, quat_yaw(sim.root_quat))
     place = origin[:, :2].astype(float)
-    # A robot that fell before its time began has no goal; it may stay where it is.
+    # A robot that fell before its time began has no goal: its goal is the place where it is.
     known = np.isfinite(task.goal).all(1, keepdims=True)
     goal = np.where(known, task.goal, place)
     if steering.places == "paper":
-        wanted: Cost = Waypoint(points_to_now(goal, frame))
+        goal_cost: Cost = Waypoint(points_to_now(goal, frame))
     else:
         ahead = goal
         if isinstance(task, ObstacleTask) and steering.around:
             ahead = heading_points(place, goal, task.obstacles, task.count, steering.margin)
         left = np.linalg.norm(goal - place, axis=1)
-        wanted = command_cost(approach(points_to_now(ahead, frame), left, steering), steering)
-    parts: list[tuple[float | np.ndarray, Cost]] = [(1.0, wanted)]
+        goal_cost = command_cost(approach(points_to_now(ahead, frame), left, steering), steering)
+    parts: list[tuple[float | np.ndarray, Cost]] = [(1.0, goal_cost)]
     if isinstance(task, ObstacleTask) and steering.obstacle:
         exists = np.arange(task.obstacles.shape[1]) < task.count[:, None]
         posts = np.where(exists[..., None], task.obstacles, np.nan)
@@ -227,7 +228,7 @@ class Pilot:
         self.offset = np.zeros((task.num_envs, 3))
 
     def guide(self) -> Guide | None:
-        """The guide of the coming tick; None in the warm-up and where nothing is wanted."""
+        """The guide of the coming tick; None in the warm-up and where the task asks for nothing."""
         task, model, steering = self._task, self._model, self._steering
         if not steering.strength or (task.clock < 0).all():
             return None

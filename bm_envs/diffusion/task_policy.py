@@ -1,40 +1,41 @@
 """A policy of a guided task as a file: the task's observation in, a raw action out.
 
 `policy.onnx` has the input `obs [N, O]` and the output `actions [N, 29]`, float32, for any N; the
-normalizer is inside. The files of `bm_envs.policy` name terms of the tracking task and may hold a
-motion; these name a guided task, whose observation `observations.py` lays out, and hold none. Their
-metadata tell the task, that layout, the joint order and the drives; `policy.json` beside the file
-says the same for people, and how the policy was trained. Nothing here runs code from a file.
+normalizer is inside. A tracker's file (`bm_envs.policy`) names terms of the tracking task and may
+hold a motion. This file names a guided task, whose observation `observations.py` lays out, and
+holds no motion. Its metadata state the task, that layout, the joint order and the drives.
+`policy.json` beside it says the same for people, and how the policy was trained. Nothing here runs
+code from a file.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from bm_envs import policy as policy_files
-from bm_envs.cli import file_sha256, shortened, versions, write_json
-from bm_envs.diffusion.model import DRIVES, drive_of
+from bm_envs.cli import shortened
+from bm_envs.diffusion.files import FORMULA, Drives, NetworkFile, drive_metadata, write_description
 from bm_envs.errors import PolicyError, unknown_name
-from bm_envs.policy import GUIDED, MLP, GraphBuilder, resolve_file
+from bm_envs.policy import GUIDED, MLP, GraphBuilder
 from bm_envs.policy.graph import MAX_TRACKER_OPERATIONS
 from bm_envs.robots import g1
 from bm_envs.tasks.guided.observations import TERMS, layout
 
-FORMAT, FILE = GUIDED.format, GUIDED.file
+FILE = GUIDED.file
 A = g1.NUM_JOINTS
+TORQUE = f"{FORMULA}; torque = stiffness * (target - q) - damping * qdot, within +-effort_limit"
 
 
 # --- writing --------------------------------------------------------------------------------------
 
 
 def write_guided_policy(
-    folder: Path, network: MLP, *, task: str,
-    drives: Mapping[str, Sequence[float] | np.ndarray], training: Mapping[str, Any],
+    folder: Path, network: MLP, *, task: str, drives: Drives, training: Mapping[str, Any],
     evaluation: Mapping[str, Any], licence: str = "",
 ) -> None:  # fmt: skip
     """Write `policy.onnx` and `policy.json`, each whole or not at all.
@@ -43,7 +44,7 @@ def write_guided_policy(
         folder: where.
         network: from the task's observation to raw actions.
         task: name of the task.
-        drives: `[29]` each of `DRIVES`, project order.
+        drives: under which it acts.
         training: figures of the training.
         evaluation: figures of the task's protocol.
         licence: under which terms the weights may be used, one line.
@@ -51,7 +52,7 @@ def write_guided_policy(
     Raises:
         PolicyError: the network does not fit the task.
     """
-    entries = {**_fixed(task), **{n: json.dumps([float(v) for v in drives[n]]) for n in DRIVES}}
+    entries = {**_fixed(task), **drive_metadata(drives)}
     size = _size(task)
     if network.obs_mean.shape[0] != size or network.residual_offset is not None:
         what = "a reference pose as well" if network.residual_offset is not None else "other ones"
@@ -64,12 +65,8 @@ def write_guided_policy(
     inputs, outputs = [graph.tensor("obs", ("N", size))], [graph.tensor("actions", ("N", A))]
     graph.save(folder / FILE, inputs, outputs, entries)
     places = layout(TERMS[task])
-    write_json(folder / "policy.json", {
-        "format": FORMAT,
-        "robot": "Unitree G1, 29 actuated joints",
-        "control_dt_s": policy_files.CONTROL_DT,
+    content = {
         "task": task,
-        "network": {"file": FILE, "sha256": file_sha256(folder / FILE)},
         "observation": [
             {
                 "name": term.name, "start": places[term.name].start,
@@ -79,18 +76,12 @@ def write_guided_policy(
             for term in TERMS[task]
         ],
         "observation_size": size,
-        "action": {
-            "size": A, "joint_names": list(g1.JOINT_NAMES),
-            "formula": "joint target (rad) = default_joint_pos + action_scale * action; "
-            "torque = stiffness * (target - q) - damping * qdot, within +-effort_limit",
-            **{name: [float(v) for v in drives[name]] for name in DRIVES},
-            "effort_limit": [float(v) for v in g1.EFFORT_LIMIT],
-        },
-        "licence": licence,
-        "training": dict(training),
         "evaluation": dict(evaluation),
-        "versions": versions(),
-    })  # fmt: skip
+    }  # fmt: skip
+    write_description(
+        folder, GUIDED, drives, content, training=training, licence=licence, formula=TORQUE,
+        effort_limit=g1.EFFORT_LIMIT,
+    )  # fmt: skip
 
 
 def _size(task: str) -> int:
@@ -102,7 +93,7 @@ def _fixed(task: str) -> dict[str, str]:
     if task not in TERMS:
         raise PolicyError(unknown_name("task", shortened(task, 60), TERMS))
     return {
-        "format": FORMAT,
+        "format": GUIDED.format,
         "task": task,
         "observation": json.dumps([[term.name, term.size] for term in TERMS[task]]),
         "joint_names": ",".join(g1.JOINT_NAMES),
@@ -113,39 +104,27 @@ def _fixed(task: str) -> dict[str, str]:
 # --- reading --------------------------------------------------------------------------------------
 
 
-class GuidedPolicy:
+class GuidedPolicy(NetworkFile):
     """A policy of a guided task, ready to run. Made by `load_guided_policy`.
 
     Attributes:
-        path: the ONNX file.
-        name: a short name for tables, without folders.
-        sha256: of the file.
         task: name of the task.
-        drives: `[29]` each of `DRIVES`, project order: what `ActuationConfig` takes.
     """
 
+    kind, expected = GUIDED, "a policy of a guided task"
+
     def __init__(self, path: Path, threads: int, name: str | None = None) -> None:
-        self.path = path
-        folder = path.resolve().parent.name
-        self.name = name or ((folder or path.stem) if path.name == FILE else path.stem)
-        model = policy_files.read_onnx(path, most=MAX_TRACKER_OPERATIONS)
-        self.sha256 = file_sha256(path)
-        metadata = {entry.key: entry.value for entry in model.metadata_props}
-        if metadata.get("format") != FORMAT:
-            raise PolicyError(
-                f"its metadata lack format '{FORMAT}', expected a policy of a guided task."
-            )
+        model, metadata = self.read(path, name, most=MAX_TRACKER_OPERATIONS)
         self.task = metadata.get("task", "")
         for key, value in _fixed(self.task).items():
             if metadata.get(key) != value:
                 raise PolicyError(f"its {key} is not that of task '{self.task}' here.")
-        self.drives = {name: drive_of(metadata, name) for name in DRIVES}
         self._size = _size(self.task)
         _check_graph(model, self._size)
-        self._session = policy_files.open_session(model, threads)
+        self.open(model, threads)
         probe = np.random.default_rng(0).normal(size=(2, self._size)).astype(np.float32)
-        found = self(probe)
-        if found.shape != (2, A) or not np.isfinite(found).all():
+        actions = self(probe)
+        if actions.shape != (2, A) or not np.isfinite(actions).all():
             raise PolicyError(f"the network's action is not finite or not of {A} values.")
 
     def __call__(self, obs: np.ndarray) -> np.ndarray:
@@ -155,11 +134,7 @@ class GuidedPolicy:
             raise PolicyError(
                 f"{self.path}: got observations of shape {obs.shape}, expected (N, {self._size})."
             )
-        try:
-            return self._session.run(["actions"], {"obs": obs})[0]
-        except Exception as error:  # the runtime's exceptions share no base but Exception
-            line = str(error).strip().splitlines()[0]
-            raise PolicyError(f"{self.path}: the network fails ({line}).") from None
+        return self.run(["actions"], obs=obs)[0]
 
 
 def load_guided_policy(reference: str | Path, *, threads: int = 1) -> GuidedPolicy:
@@ -173,13 +148,7 @@ def load_guided_policy(reference: str | Path, *, threads: int = 1) -> GuidedPoli
     Raises:
         PolicyError: unreadable, malformed, or of another kind; one sentence that names the file.
     """
-    reference, name = policy_files.from_hub(reference)
-    path = resolve_file(reference, GUIDED)
-    try:
-        return GuidedPolicy(path, threads, name)
-    except PolicyError as error:
-        message = str(error)
-        raise PolicyError(message if str(path) in message else f"{path}: {message}") from None
+    return GuidedPolicy.load(reference, threads)
 
 
 def _check_graph(model: Any, size: int) -> None:
@@ -188,15 +157,15 @@ def _check_graph(model: Any, size: int) -> None:
     weights = {tensor.name for tensor in model.graph.initializer}
     inputs = [value for value in model.graph.input if value.name not in weights]
     for values, name, width in ((inputs, "obs", size), (model.graph.output, "actions", A)):
-        found = {
+        actual = {
             value.name: (
                 value.type.tensor_type.elem_type,
                 [dim.dim_value for dim in value.type.tensor_type.shape.dim],  # 0: open
             )
             for value in values
         }
-        if found != {name: (onnx.TensorProto.FLOAT, [0, width])}:
-            shapes = ", ".join(f"{key} {shape}" for key, (_, shape) in found.items()) or "none"
+        if actual != {name: (onnx.TensorProto.FLOAT, [0, width])}:
+            shapes = ", ".join(f"{key} {shape}" for key, (_, shape) in actual.items()) or "none"
             raise PolicyError(
                 f"the graph has {shapes}, expected {name} [0, {width}] of float32 alone, 0 being "
                 "an open size."

@@ -91,11 +91,11 @@ def heading_points(
         count: `[N]`, how many of them exist.
         margin: see `Way`.
     """
-    found = np.empty_like(goal)
+    points = np.empty_like(goal)
     for i, many in enumerate(count):
         way = _way(tuple(goal[i].tolist()), tuple(posts[i, :many].ravel().tolist()), margin)
-        found[i] = way.next(place[i])
-    return found
+        points[i] = way.next(place[i])
+    return points
 
 
 @functools.lru_cache(maxsize=4096)

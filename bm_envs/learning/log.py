@@ -122,15 +122,19 @@ class Logger:
             self._wandb = wandb.init(project=wandb_project, name=run_dir.name, config=record)
 
     def write(
-        self, step: int, iteration: int, train_s: float, row: dict[str, float],
+        self, step: int, iteration: int | None, train_s: float, row: dict[str, float],
         shown: Mapping[str, str],
     ) -> None:  # fmt: skip
-        """One iteration's numbers; `shown` stands behind the bar."""
-        if self._first[1] is None:  # the first iteration warms up and is not timed
-            self._first = step, train_s
-        elif train_s > self._first[1]:
+        """One iteration's numbers; `shown` stands behind the bar.
+
+        Without an `iteration`, steps are not control steps, and the row says nothing of their rate.
+        """
+        further = {} if iteration is None else {"iteration": iteration}
+        if iteration is not None and self._first[1] is None:
+            self._first = step, train_s  # the first iteration warms up and is not timed
+        elif self._first[1] is not None and train_s > self._first[1]:
             row["charts/SPS"] = (step - self._first[0]) / (train_s - self._first[1])
-        self._log.write(step, row, iteration=iteration, train_s=round(train_s, 2))
+        self._log.write(step, row, **further, train_s=round(train_s, 2))
         if self._wandb is not None:
             self._wandb.log(row, step=step)
         self._bar.set_postfix(shown, refresh=False)

@@ -40,7 +40,8 @@ class RunConfig:
     threads: int = 0
     """CPU threads of physics and learner; 0: all cores this process may use."""
     eval_every: int = 200_000
-    """Control steps between evaluations; 0: only at the end."""
+    """Control steps (gradient steps where there are no robots) between evaluations; 0: only at the
+    end."""
     checkpoint_s: float = 30.0
     """Seconds between checkpoints (the first follows the first iteration)."""
 
@@ -50,8 +51,8 @@ class RunConfig:
                 raise ConfigError(f"{name} is {getattr(self, name)}, expected 0 or more.")
 
 
-RunT = TypeVar("RunT", bound=RunConfig)
-Flags = Annotated[RunT, arg(name="")]  # of a field: its flags stand beside the script's own
+SettingsT = TypeVar("SettingsT")
+Flags = Annotated[SettingsT, arg(name="")]  # of a field: its flags stand beside the script's own
 
 # Settings by which a run may differ from its checkpoint's.
 FREE = (
@@ -61,9 +62,17 @@ FREE = (
 
 
 def values_of(config: Any) -> dict[str, Any]:
-    """A script's settings as JSON has them, those of its `run` beside its own."""
+    """A script's settings as JSON has them, those of a field of type `Flags` beside its own."""
     values = json.loads(json.dumps(dataclasses.asdict(config), default=str))
-    return values | values.pop("run")
+    for field in dataclasses.fields(config):
+        if str(field.type).startswith("Flags["):
+            values |= values.pop(field.name)
+    return values
+
+
+def length_of(record: Mapping[str, Any]) -> Any:
+    """Steps of a run by its record: control steps, or gradient steps where there are no robots."""
+    return record.get("total_timesteps", record.get("total_steps"))
 
 
 def settings_of(config: Any, *free: str, **further: Any) -> str:
@@ -104,7 +113,7 @@ def write_record(run_dir: Path, record: dict[str, Any], step: int) -> str:
     begun = f"from step {step:,} on" if step else "a new run"
     if step and path.is_file():
         kept = read_run_config(run_dir)
-        before, now = kept.get("total_timesteps"), record["total_timesteps"]
+        before, now = length_of(kept), length_of(record)
         if before == now or not isinstance(before, int):
             return begun
         record = kept | {"total_timesteps": now}
@@ -149,7 +158,7 @@ class Progress:
     """
 
     def __init__(
-        self, folder: Run, config: RunConfig, settings: str, *, batch_size: int,
+        self, folder: Run, config: RunConfig, settings: str, *, batch_size: int | None,
         total_timesteps: int, processes: Processes | None = None, key: str = "settings",
     ) -> None:  # fmt: skip
         """Begin, or go on from the checkpoint of `folder`.
@@ -158,15 +167,17 @@ class Progress:
             folder: of the run.
             config: of the run.
             settings: what a checkpoint must have in common with this run.
-            batch_size: control steps of an iteration, over all robots and processes.
-            total_timesteps: control steps of the run.
+            batch_size: control steps of an iteration, over all robots and processes; None where
+                there are no robots, and a step is an iteration.
+            total_timesteps: steps of the run.
             processes: of the run.
             key: the checkpoint's name for its settings.
         """
-        self.folder, self.config, self.batch_size = folder, config, batch_size
+        self.folder, self.config, self.batch_size = folder, config, batch_size or 1
+        self._with_robots = batch_size is not None
         self.processes = processes or Processes()
         self.first = self.processes.rank == 0  # it alone evaluates and writes
-        self.num_iterations = total_timesteps // batch_size
+        self.num_iterations = total_timesteps // self.batch_size
         self._settings = {key: settings}
         self.iteration, self.train_s = 0, 0.0
         self.evaluation: dict[str, float] = {}
@@ -184,7 +195,7 @@ class Progress:
 
     @property
     def step(self) -> int:
-        """Control steps that are done, over all robots."""
+        """Steps that are done: control steps of all robots, where there are robots."""
         return self.iteration * self.batch_size
 
     def begin(
@@ -201,9 +212,7 @@ class Progress:
             total = self.num_iterations * self.batch_size
             self._log = Logger(self.folder.path, record, self.step, total, wandb_project)
             begun = write_record(self.folder.path, record, self.step)
-            print(
-                f"{description}, {record['total_timesteps']:,} steps, {begun} -> {self.folder.path}"
-            )
+            print(f"{description}, {length_of(record):,} steps, {begun} -> {self.folder.path}")
         self.clock = Clock(self.train_s)
         self.folder.listen()
 
@@ -227,7 +236,8 @@ class Progress:
         """An iteration's figures; those `shown` stand behind the progress bar."""
         self.train_s = self.clock.wall_s
         if self._log is not None:
-            self._log.write(self.step, self.iteration, self.train_s, row, shown)
+            iteration = self.iteration if self._with_robots else None
+            self._log.write(self.step, iteration, self.train_s, row, shown)
 
     def save_due(self) -> bool:
         """Whether a checkpoint is to be written after this iteration, the same in all processes."""
@@ -245,8 +255,8 @@ class Progress:
         if self.first:
             save_checkpoint(self.folder.checkpoint, {
                 **self._settings, "iteration": self.iteration, "train_s": self.train_s,
-                "env_steps": self.step, "commits": self.commits, "evaluation": self.evaluation,
-                **state,
+                "env_steps" if self._with_robots else "step": self.step, "commits": self.commits,
+                "evaluation": self.evaluation, **state,
             })  # fmt: skip
 
     def end(self) -> bool:

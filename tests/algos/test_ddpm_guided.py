@@ -1,4 +1,4 @@
-"""The diffusion model: attention mask, projection, loss, averaging, resume, files, control."""
+"""The diffusion model's training: projection, loss, averaging, resume, files, control."""
 
 import dataclasses
 import json
@@ -11,15 +11,19 @@ import pytest
 import torch
 import warm_python
 from metric_pages import check_metrics
+from mirrored_rollouts import mirrored
 from threadpoolctl import threadpool_info, threadpool_limits
 
 from bm_envs.diffusion import rollouts
 from bm_envs.diffusion.controller import Controller
 from bm_envs.diffusion.model import load_model
+from bm_envs.diffusion.network import PUBLISHED, Denoiser, NetworkConfig
 from bm_envs.diffusion.rollouts import Rollouts
 from bm_envs.diffusion.sampler import LENGTH, SCHEDULE
 from bm_envs.envs import TrackVectorEnv
 from bm_envs.errors import ConfigError, PolicyError
+from bm_envs.learning.folder import save_checkpoint
+from bm_envs.learning.run import RunConfig
 from bm_envs.robots import g1
 from bm_envs.tasks.guided.states import NOW, PAST, REPRESENTATIONS, representation, states_of
 
@@ -28,8 +32,8 @@ sys.path.insert(0, str(ROOT / "algos"))
 import collect_rollouts as collect  # noqa: E402
 import ddpm_guided as ddpm  # noqa: E402
 
-SMALL = dict(width=32, layers=2, heads=2, batch_size=4, total_steps=12, log_every=3, eval_every=6,
-             warmup_steps=4, threads=1)  # fmt: skip
+SIZE = NetworkConfig(width=32, layers=2, heads=2)
+SMALL = dict(network=SIZE, batch_size=4, total_steps=12, log_every=3, warmup_steps=4)
 
 
 @pytest.fixture(scope="module")
@@ -41,8 +45,9 @@ def data(tmp_path_factory):
     return out
 
 
-def config(data, run_dir, **changes):
-    return ddpm.Config(data=(data,), run_dir=run_dir, **{**SMALL, **changes})
+def config(data, run_dir, *, resume=False, checkpoint_s=60.0, **changes):
+    run = RunConfig(run_dir, resume, threads=1, eval_every=6, checkpoint_s=checkpoint_s)
+    return ddpm.Config(data=(data,), run=run, **{**SMALL, **changes})
 
 
 @pytest.fixture(scope="module")
@@ -50,92 +55,6 @@ def run(data, tmp_path_factory):
     folder = tmp_path_factory.mktemp("run") / "run"
     ddpm.main(config(data, folder))
     return folder
-
-
-# --- network --------------------------------------------------------------------------------------
-
-
-@pytest.fixture(params=[2, 3])
-def network(request):
-    torch.manual_seed(0)
-    made = ddpm.Denoiser(12, ddpm.Config(data=(), **{**SMALL, "layers": request.param})).eval()
-    for parameter in made.parameters():  # so that every path carries something
-        torch.nn.init.normal_(parameter, std=0.2)
-    return made
-
-
-def outputs(network, *, state=None, action=None, blocks=None):
-    """States and actions for a fixed input with one token changed."""
-    generator = torch.Generator().manual_seed(0)
-    states = torch.randn(1, LENGTH, 12, generator=generator)
-    actions = torch.randn(1, LENGTH, 29, generator=generator)
-    if state is not None:
-        states[0, state] += 1
-    if action is not None:
-        actions[0, action] += 1
-    levels = torch.zeros(1, LENGTH, dtype=torch.int64)
-    with torch.no_grad():
-        return network(states, actions, levels, levels)
-
-
-def test_states_never_see_actions(network):
-    plain = outputs(network)[0]
-    for i in (0, NOW, LENGTH - 1):
-        assert torch.equal(outputs(network, action=i)[0], plain)
-
-
-def test_actions_see_no_later_actions_and_all_states(network):
-    plain = outputs(network)[1]
-    assert torch.equal(outputs(network, action=NOW + 1)[1][:, NOW], plain[:, NOW])
-    assert not torch.equal(outputs(network, action=NOW - 1)[1][:, NOW], plain[:, NOW])
-    # What becomes of the states reaches the present action, through states that have read it.
-    assert not torch.equal(outputs(network, state=LENGTH - 1)[1][:, NOW], plain[:, NOW])
-
-
-def test_with_one_layer_the_future_does_not_reach_the_action(network):
-    network.blocks = network.blocks[:1]
-    plain = outputs(network)[1]
-    assert torch.equal(outputs(network, state=LENGTH - 1)[1][:, NOW], plain[:, NOW])
-    assert not torch.equal(outputs(network, state=NOW)[1][:, NOW], plain[:, NOW])
-
-
-def test_what_history_and_horizon_hide_reaches_nothing():
-    torch.manual_seed(0)
-    network = ddpm.Denoiser(12, ddpm.Config(data=(), **SMALL, history=2, horizon=3)).eval()
-    for parameter in network.parameters():
-        torch.nn.init.normal_(parameter, std=0.2)
-    plain = outputs(network)
-    for hidden in (0, NOW - 2, NOW + 4, LENGTH - 1):
-        states, actions = outputs(network, state=hidden)
-        assert torch.equal(actions, plain[1])
-        others = np.arange(LENGTH) != hidden
-        assert torch.equal(states[:, others], plain[0][:, others])
-    assert torch.equal(outputs(network, action=NOW - 2)[1][:, NOW], plain[1][:, NOW])
-    for seen in (NOW - 1, NOW + 3):
-        assert not torch.equal(outputs(network, state=seen)[1][:, NOW], plain[1][:, NOW])
-    for name, value in (("history", 0), ("history", 5), ("horizon", 17)):
-        with pytest.raises(ConfigError, match=f"{name} is {value}, expected 1 to"):
-            ddpm.Config(data=(), **{name: value})
-
-
-def test_each_token_has_a_level_of_its_own(network):
-    levels = torch.zeros(1, LENGTH, dtype=torch.int64)
-    other = levels.clone()
-    other[0, 7] = 9
-    zeros = torch.zeros(1, LENGTH, 12), torch.zeros(1, LENGTH, 29)
-    with torch.no_grad():
-        plain, changed = network(*zeros, levels, levels), network(*zeros, levels, other)
-    assert torch.equal(plain[0], changed[0])
-    assert torch.equal(plain[1][:, :7], changed[1][:, :7])
-    assert not torch.equal(plain[1][:, 7], changed[1][:, 7])
-
-
-def test_sizes_are_the_published_ones():
-    """The prototype's counts, of its architecture in both of its sizes."""
-    small = ddpm.Denoiser(192, ddpm.Config(data=()))
-    assert sum(p.numel() for p in small.parameters()) == 1_690_397
-    large = ddpm.Denoiser(384, ddpm.paper())
-    assert sum(p.numel() for p in large.parameters()) == 19_308_061
 
 
 # --- mathematics ----------------------------------------------------------------------------------
@@ -164,7 +83,7 @@ def test_loss_by_hand():
     guess = actions.clone()
     guess[0, 11, 0] = 2.0  # the last action that counts with 8 ahead of 3
     guess[0, 12, 1] = 5.0  # the first that does not
-    state, action, rate = ddpm.window_loss(states + 3, guess, states, actions, 8)
+    state, action, rate = ddpm.window_loss(states + 3, guess, states, actions)
     assert state.item() == 9
     assert action.item() == pytest.approx(4 / (LENGTH * 3))
     # 0 -> 2 -> 0 in one joint, 0 -> 5 -> 0 in another.
@@ -199,14 +118,18 @@ def test_limits_ignore_the_odd_episode_and_leave_constants_alone():
     assert center[2] == 0.25 and half[2] == 1
 
 
+def test_the_paper_preset_has_the_published_size():
+    assert ddpm.paper().network == PUBLISHED and ddpm.Config(data=()).network == NetworkConfig()
+
+
 def test_step_size_and_averaging():
     settings = ddpm.Config(data=(), total_steps=100, warmup_steps=10)
     rates = [ddpm.schedule(step, settings) for step in range(100)]
     assert rates[0] == 0.1 and rates[9] == 1.0 and rates[55] == pytest.approx(0.5)
     assert rates[-1] < 1e-3 and np.argmax(rates) in (9, 10)
-    assert ddpm.ema_decay(0, settings) == 0
-    assert ddpm.ema_decay(9999, settings) == pytest.approx(0.999)
-    assert ddpm.ema_decay(10**7, settings) == 0.9999
+    assert ddpm.ema_decay(0) == 0
+    assert ddpm.ema_decay(9999) == pytest.approx(0.999)
+    assert ddpm.ema_decay(10**7) == 0.9999
 
 
 @pytest.mark.parametrize("share", [0.0, 0.5, 1.0])
@@ -214,11 +137,10 @@ def test_past_states_have_their_share_of_noise(data, share):
     episodes = rollouts.load_rollouts(data)[0]
     rep = representation("joint_rot")
     windows = ddpm.Windows(episodes, rep, torch.device("cpu"))
-    settings = ddpm.Config(data=(), **{**SMALL, "past_noise": share, "bfloat16": "off"})
-    learner = ddpm.Learner(settings, rep, torch.device("cpu"))
-    learner.fit_limits(windows)
-    index = torch.arange(64)
-    clean = learner.scaled(*windows.batch(index, False))[0][:, :PAST]
+    normalizer = ddpm.Normalizer(rep, ddpm.Config(data=()), torch.device("cpu"))
+    normalizer.fit(windows, torch.Generator().manual_seed(1))
+    batch = normalizer(*windows.batch(torch.arange(64), False))
+    clean = batch[0][:, :PAST]
     seen = []
 
     def network(states, actions, state_levels, action_levels):
@@ -226,26 +148,11 @@ def test_past_states_have_their_share_of_noise(data, share):
         seen.append(states[:, :PAST])
         return states, actions
 
-    learner.losses(network, windows, index, False, torch.Generator().manual_seed(0))
+    ddpm.denoising_losses(network, batch, share, torch.Generator().manual_seed(0))
     noise = seen[0] - clean
     # Level 0 takes 0.4 % of the signal away as well, which is small beside its noise of 0.089.
     expected = share * np.sqrt(1 - SCHEDULE.abar[0])
     assert noise.std().item() == pytest.approx(expected, rel=0.03, abs=1e-7)
-
-
-def test_the_first_actions_do_without_the_later_ones(network):
-    """A window short of actions gives the same states and actions."""
-    generator = torch.Generator().manual_seed(0)
-    states = torch.randn(2, LENGTH, 12, generator=generator)
-    actions = torch.randn(2, LENGTH, 29, generator=generator)
-    levels = torch.randint(20, (2, LENGTH), generator=generator)
-    with torch.no_grad():
-        whole = network(states, actions, levels, levels)
-        first = network(states, actions[:, :PAST], levels, levels[:, :PAST])
-    assert first[1].shape == (2, PAST, 29)
-    # Sums over masked tokens, which are zeros, may be grouped otherwise: rounding of float32.
-    torch.testing.assert_close(first[0], whole[0], atol=1e-5, rtol=1e-5)
-    torch.testing.assert_close(first[1], whole[1][:, :PAST], atol=1e-5, rtol=1e-5)
 
 
 def test_windows_are_of_one_episode_and_mirrored_as_motions_are(data):
@@ -258,7 +165,7 @@ def test_windows_are_of_one_episode_and_mirrored_as_motions_are(data):
         states, actions = windows.batch(index, mirror=True)
         assert states.shape == (6, LENGTH, rep.size)
         np.testing.assert_array_equal(actions[2], episodes.action[2, 3 : 3 + LENGTH])
-        other = ddpm.Windows(episodes.mirrored(), rep, torch.device("cpu"), shoved_futures=True)
+        other = ddpm.Windows(mirrored(episodes), rep, torch.device("cpu"), shoved_futures=True)
         mirrored_states, mirrored_actions = other.batch(index, mirror=False)
         np.testing.assert_allclose(actions[3:], mirrored_actions, atol=1e-6)
         # The robot's published links are symmetric to 1e-4 m only.
@@ -274,6 +181,7 @@ def test_a_run_learns_and_writes_its_files(run):
     assert [row["step"] for row in rows] == [3, 6, 9, 12]
     assert rows[-1]["valid/action"] > 0 and "valid/action" not in rows[0]
     assert rows[-1]["losses/state"] < rows[0]["losses/state"]
+    assert not {"iteration", "charts/SPS"} & rows[-1].keys()  # its steps are not control steps
     record = json.loads((run / "policy.json").read_text())
     assert record["representation"] == "body_pos" and record["training"]["steps"] == 12
     assert record["data"][0]["clips"][0]["name"] == "walk"
@@ -289,19 +197,20 @@ def test_killed_and_resumed_it_gives_the_same_numbers(data, run, tmp_path):
         pass
 
     folder = tmp_path / "run"
-    learn, count = ddpm.Learner.learn, 0
+    losses, count = ddpm.denoising_losses, 0
 
-    def counted(self, windows):
+    def counted(network, *arguments):
         nonlocal count
-        if count == 8:
+        count += network.training
+        if count > 8:
             raise Killed
-        count += 1
-        return learn(self, windows)
+        return losses(network, *arguments)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(ddpm.Learner, "learn", counted)
+        patch.setattr(ddpm, "denoising_losses", counted)
         with pytest.raises(Killed):
             ddpm.main(config(data, folder, checkpoint_s=0.0))
+    assert torch.load(folder / "checkpoint.pt", weights_only=True)["step"] == 6
     ddpm.main(config(data, folder, resume=True))
     whole, parts = (torch.load(path / "checkpoint.pt", weights_only=True) for path in (run, folder))
     for name in ("network", "averaged"):
@@ -322,14 +231,10 @@ def test_refusals(data, run, tmp_path):
         ddpm.main(config(data, run))
     with pytest.raises(ConfigError, match="is of a run with other settings or data"):
         ddpm.main(config(data, run, resume=True, batch_size=5))
-    with pytest.raises(ConfigError, match="layers is 1, expected 2 or more"):
-        config(data, tmp_path, layers=1)
-    with pytest.raises(ConfigError, match="width is 30, expected a multiple of 4"):
-        config(data, tmp_path, width=30)
     with pytest.raises(ConfigError, match="past_noise is 2, expected a share, 0 to 1"):
         config(data, tmp_path, past_noise=2)
     with pytest.raises(ConfigError, match="data is empty"):
-        ddpm.main(ddpm.Config(data=(), run_dir=tmp_path))
+        ddpm.main(ddpm.Config(data=(), run=RunConfig(tmp_path)))
     assert not list(tmp_path.iterdir())
     done = warm_python.run(
         [sys.executable, "algos/ddpm_guided.py", "--data", str(tmp_path / "none"), "--run-dir",
@@ -338,6 +243,27 @@ def test_refusals(data, run, tmp_path):
     )  # fmt: skip
     assert done.returncode == 2 and "holds no dataset.json" in done.stderr
     assert done.stderr.count("\n") == 1
+
+
+def test_a_checkpoint_of_version_0_2_goes_on(data, run, tmp_path):
+    """It had `valid` for the last figures, no `iteration`, and the constants among the settings."""
+    folder = tmp_path / "run"
+    shutil.copytree(run, folder)
+    saved = torch.load(folder / "checkpoint.pt", weights_only=True)
+    figures = saved.pop("evaluation")
+    del saved["iteration"]
+    settings = json.loads(saved["identity"])
+    assert settings["ema_max"] == 0.9999 and settings["mirror"] is True
+    old = saved | {"valid": [figures["valid_state"], figures["valid_action"]]}
+    save_checkpoint(folder / "checkpoint.pt", old)
+    ddpm.main(config(data, folder, resume=True))
+    records = [json.loads((path / "policy.json").read_text()) for path in (run, folder)]
+    for key in ("steps", "valid_state", "valid_action"):
+        assert records[0]["training"][key] == records[1]["training"][key]
+    other = old | {"identity": json.dumps(settings | {"ema_max": 0.99})}
+    save_checkpoint(folder / "checkpoint.pt", other)
+    with pytest.raises(ConfigError, match="is of a run with other settings or data"):
+        ddpm.main(config(data, folder, resume=True))
 
 
 def test_episodes_shorter_than_a_window_are_refused(data):
@@ -393,7 +319,7 @@ def test_the_file_gives_what_the_network_gives(trained):
     folder, state = trained
     model = load_model(folder)
     width = model.width
-    network = ddpm.Denoiser(width, ddpm.Config(data=(), **SMALL)).eval()
+    network = Denoiser(width, SIZE).eval()
     network.load_state_dict(state["averaged"])
     rng = np.random.default_rng(0)
     given = (
@@ -444,8 +370,8 @@ def test_scaling_goes_both_ways(trained, data):
     kept = np.isclose(model.unscale(model.bound(scaled)), features, atol=2e-3)
     assert kept.mean() > 0.95  # few are beyond the bound
     action = episodes.action[0]
-    np.testing.assert_allclose(model.unscale_action(model.scale_action(action)), action, atol=1e-5)
-    assert np.abs(model.scale_action(action)).mean() < 1
+    center, edge = (model.unscale_action(np.full(29, value)) for value in (0.0, 1.0))
+    assert np.abs((action - center) / (edge - center)).mean() < 1
 
 
 @pytest.mark.parametrize("method", ["full", "rolling", 4])

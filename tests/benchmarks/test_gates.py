@@ -12,6 +12,7 @@ import warm_python
 from scipy import stats
 from stand_in_model import Model, still
 
+from bm_envs.diffusion.network import NetworkConfig, write_untrained
 from bm_envs.diffusion.sampler import LENGTH
 from bm_envs.errors import ConfigError
 from bm_envs.robots import g1
@@ -290,8 +291,7 @@ def test_settings_are_refused_in_one_sentence():
 @pytest.mark.slow
 def test_the_command_writes_a_row_for_each_gate(tmp_path, episodes, drives):
     """Of an untrained model: gates 0 to 1b are about data and pass, 2 and 3 fail."""
-    ddpm = importlib.import_module("ddpm_guided")
-    ddpm.write_untrained(tmp_path / "model", "cpu", "body_pos", drives)
+    write_untrained(tmp_path / "model", NetworkConfig(), "body_pos", drives)
     out = tmp_path / "gates.json"
     done = warm_python.run(
         [

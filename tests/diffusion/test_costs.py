@@ -266,8 +266,6 @@ COSTS = {
     "waypoint": lambda n: waypoint(n, 0.4, -0.3),
     "waypoint, far": lambda n: waypoint(n, 3.0, 4.0),
     "waypoint, without reach": lambda n: waypoint(n, 3.0, 4.0, reach=np.inf),
-    "waypoint, speed": lambda n: waypoint(n, 0.06, -0.08, speed=0.5, consistent=0.7),
-    "waypoint, weights": lambda n: waypoint(n, 0.3, 0.2, speed=0.5, consistent=0.7, pull=0.3),
     "waypoint, there": lambda n: waypoint(n, 0.0, 0.0),
     "heading": lambda n: Heading(np.full(n, -2.0)),
     "heading, at once": lambda n: Heading(np.full(n, 1.0), rate=np.inf, consistent=0.0),
@@ -422,7 +420,7 @@ def test_turning_the_world_changes_no_cost(name, yaw, shift):
         goal = np.array([[0.7, 0.2], [-0.4, 0.9]])
         parts = [
             Joystick(costs.directions_to_now(along(goal), frame), np.full(2, 0.3)),
-            Waypoint(costs.points_to_now(at(goal), frame), speed=0.6, consistent=1.0),
+            Waypoint(costs.points_to_now(at(goal), frame)),
             Heading(costs.headings_to_now(np.full(2, 2 + north), frame)),
             Obstacle(field, frame, ARMS_AND_LEGS),
         ]  # fmt: skip
@@ -469,23 +467,6 @@ def test_at_the_waypoint_only_speed_counts():
     gradient = cost.gradient(x, REP)
     np.testing.assert_array_equal(blocks_of(gradient)["root_lin_vel"][..., :2], 2 * velocity)
     assert np.count_nonzero(gradient) == 2 * FUTURE
-
-
-def test_a_window_on_the_way_pays_for_its_speed_alone():
-    """0.1 m at 0.5 m/s are ten of the sixteen steps; then it stands at the goal."""
-    goal = np.array([[0.06, -0.08]])
-    cost = Waypoint(goal, speed=0.5, consistent=2.0)
-    position, velocity = cost.path()
-    np.testing.assert_allclose(position[0, :10], goal * np.arange(1, 11)[:, None] / 10, atol=1e-15)
-    np.testing.assert_allclose(position[0, 10:], np.repeat(goal, 6, 0))
-    np.testing.assert_allclose(velocity[0, :9], np.tile([0.3, -0.4], (9, 1)))
-    assert not velocity[0, 10:].any()
-    x = features(count=1)
-    blocks_of(x)["root_pos"][..., :2] = position
-    blocks_of(x)["root_lin_vel"][..., :2] = velocity
-    speed = (velocity**2).sum()
-    assert speed == pytest.approx(0.25 * round(speed / 0.25)) and speed > 2
-    assert cost.value(x, REP)[0] == pytest.approx(np.exp(-0.2) * speed)
 
 
 # --- standing and facing --------------------------------------------------------------------------
@@ -864,10 +845,6 @@ def no_torch(blocks):
          f"Waypoint: goal is not finite everywhere, {NUMBERS} [N, 2]."),
         (lambda: Waypoint(TWO, reach=0.0),
          "Waypoint: reach is 0.0, expected a positive number of m."),
-        (lambda: Waypoint(TWO, speed=-0.5),
-         "Waypoint: speed is -0.5, expected a positive number of m/s."),
-        (lambda: Waypoint(TWO, consistent=1.0),
-         "Waypoint: consistent needs a speed, expected speed in m/s."),
         (lambda: Waypoint(TWO).value(X, REP),
          "Waypoint: its numbers are of 2 robots, the features of 3."),
         (lambda: Heading(np.zeros(2), consistent=-1.0),

@@ -12,10 +12,13 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from mirrored_rollouts import mirrored
 
 from bm_envs.diffusion import rollouts
+from bm_envs.diffusion.files import DRIVES
 from bm_envs.diffusion.rollouts import Rollouts
 from bm_envs.errors import BMError, ConfigError
+from bm_envs.learning.run import RunConfig
 from bm_envs.robots import g1, mjcf
 from bm_envs.tasks.guided.states import states_of
 
@@ -163,18 +166,18 @@ def test_stored_actions_lead_through_the_stored_states(episodes):
 
 
 def test_mirrored_twice_is_the_same_and_once_obeys_the_same_physics(episodes):
-    mirrored = episodes.mirrored()
+    other = mirrored(episodes)
     for field in dataclasses.fields(Rollouts):
-        twice = getattr(mirrored.mirrored(), field.name)
+        twice = getattr(mirrored(other), field.name)
         np.testing.assert_array_equal(twice, getattr(episodes, field.name))
     index, sign = g1.mirror_map()
     for e in (0, 1, 2):
         found = play(episodes.qpos[e, 5], episodes.qvel[e, 5], targets_of(episodes, e, 5, 10))
-        other = play(mirrored.qpos[e, 5], mirrored.qvel[e, 5], targets_of(mirrored, e, 5, 10))
+        seen = play(other.qpos[e, 5], other.qvel[e, 5], targets_of(other, e, 5, 10))
         # The published robot is symmetric to 1e-4 m and 1e-3 kg; contacts make it a little more.
-        np.testing.assert_allclose(other[:, 1], -found[:, 1], atol=2e-3)
-        np.testing.assert_allclose(other[:, 7:], found[:, 7:][:, index] * sign, atol=5e-3)
-        assert np.abs(other[:, 7:] - found[:, 7:]).max() > 0.05  # a walk is not its own mirror
+        np.testing.assert_allclose(seen[:, 1], -found[:, 1], atol=2e-3)
+        np.testing.assert_allclose(seen[:, 7:], found[:, 7:][:, index] * sign, atol=5e-3)
+        assert np.abs(seen[:, 7:] - found[:, 7:]).max() > 0.05  # a walk is not its own mirror
 
 
 def test_states_are_mujocos(episodes):
@@ -396,7 +399,7 @@ def test_manifests_of_odd_types_are_refused_before_training(folder, tmp_path, ke
 
 
 @pytest.mark.parametrize("value", ["x", [1] * 28, [None] * 29, [True] * 29, [1e9] * 29, {}, None])
-@pytest.mark.parametrize("name", rollouts.DRIVES)
+@pytest.mark.parametrize("name", DRIVES)
 def test_drives_of_a_manifest(folder, tmp_path, name, value):
     drives = json.loads((folder / rollouts.MANIFEST).read_text())["drives"]
     broken = with_manifest(copied(folder, tmp_path / "a"), drives=drives | {name: value})
@@ -424,7 +427,8 @@ def test_an_interrupted_collection_is_told_before_training(tmp_path, folder):
         "that made it again and it goes on from there."
     )
     with pytest.raises(BMError, match=re.escape(text)):
-        ddpm_guided.main(ddpm_guided.Config(data=(tmp_path / "cut",), run_dir=tmp_path / "run"))
+        run = RunConfig(tmp_path / "run")
+        ddpm_guided.main(ddpm_guided.Config(data=(tmp_path / "cut",), run=run))
     assert not (tmp_path / "run").exists()
     collect.main(config(tmp_path / "cut"))
     rollouts.check_complete(tmp_path / "cut", rollouts.read_manifest(tmp_path / "cut"))

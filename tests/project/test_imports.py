@@ -31,6 +31,7 @@ ENGINES = {
     "backends.isaaclab_physx": "isaaclab",
     "backends.isaaclab_scene": "isaaclab",
     "deploy.unitree": "dds",
+    "diffusion.network": "train",
     "tasks.track.device": "warp",
     "learning.collecting": "train",
     "learning.evaluation": "train",

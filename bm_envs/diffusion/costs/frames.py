@@ -41,7 +41,7 @@ def points_to_world(points: np.ndarray, frame: Frame) -> np.ndarray:
 
 
 def wrapped(angle: np.ndarray) -> np.ndarray:
-    """In (-pi, pi], rad."""
+    """The angle in (-pi, pi], rad."""
     return np.pi - (np.pi - angle) % (2 * np.pi)
 
 

@@ -29,9 +29,9 @@ TURN_RATE = 0.5  # rad/s of a turn to a direction
 class Joystick:
     """Walk with a velocity and turn at a rate: eq. 7 of the paper, with a turn.
 
-    The goal velocity turns with the heading that is asked for, and the root is wanted turned as far
-    as the rate takes it, at that rate. With `consistent` it is also wanted where the velocity takes
-    it.
+    The goal velocity turns with the commanded heading. The cost also asks for that heading, which
+    grows at the commanded rate, and for the rate itself; with `consistent` it asks for the place
+    that the velocity leads to, too.
     """
 
     velocity: np.ndarray
@@ -64,24 +64,24 @@ class Joystick:
     def _errors(
         self, features: np.ndarray, rep: Representation
     ) -> list[tuple[int, int, np.ndarray, float]]:
-        """First feature, size, error `[N, L, size]` and weight of what is wanted."""
+        """First feature, size, error `[N, L, size]` and weight of each part of the cost."""
         velocity, position, heading = self.path()
         rate = np.broadcast_to(self.yaw_rate[:, None], heading.shape)
-        wanted = [
+        targets = [
             ("root_lin_vel", 0, velocity, 1.0),
             ("root_pos", 0, position, self.consistent),
             # A walking root leans little, so its heading is close to its rotation vector's z.
             ("root_rot", 2, heading[..., None], self.turn),
             ("root_ang_vel", 2, rate[..., None], self.turn),
         ]
-        found = []
-        for block, offset, target, weight in wanted:
+        errors = []
+        for block, offset, target, weight in targets:
             start, size = rep.blocks[block].start + offset, target.shape[-1]
-            found.append((start, size, features[..., start : start + size] - target, weight))
-        return found
+            errors.append((start, size, features[..., start : start + size] - target, weight))
+        return errors
 
     def path(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Velocity `[N, L, 2]`, position `[N, L, 2]` and heading `[N, L]` that are wanted."""
+        """Target velocity `[N, L, 2]`, position `[N, L, 2]` and heading `[N, L]`."""
         heading = self.yaw_rate[:, None] * AHEAD
         x, y = self.velocity[:, :1], self.velocity[:, 1:]
         cos, sin = np.cos(heading), np.sin(heading)
@@ -102,51 +102,27 @@ class Waypoint(Evaluated):
     velocity of the root and d the distance from which the goal is seen now, a constant. The now
     frame begins at the robot's real root, so d = |g|. Far away the place pulls, near it the speed
     is braked. Beyond `reach` the square goes on as its tangent, so that a far goal pulls no harder.
-
-    With a `speed`, step j is not wanted at the goal but where that speed takes it on the straight
-    way there, which a predicted step can reach; and with `consistent` also at that velocity.
     """
 
     goal: np.ndarray
     """`[N, 2]`, m, now frame."""
     reach: float = REACH
     """Distance beyond which the pull grows no more, m; infinite: the paper's."""
-    speed: float = np.inf
-    """Of the way to the goal, m/s; infinite: the paper's."""
-    consistent: float = 0.0
-    """Weight of the velocity on the way, beside the pull; 0: the paper's cost alone."""
-    pull: float = 1.0
-    """Weight of the positions."""
 
     def __post_init__(self) -> None:
         set_numbers(self, goal=("N", 2))
-        check_weights(self, "consistent", "pull")
-        check_positive(self, reach="m", speed="m/s")
-        if self.consistent and np.isinf(self.speed):
-            raise ConfigError("Waypoint: consistent needs a speed, expected speed in m/s.")
-
-    def path(self) -> tuple[np.ndarray, np.ndarray]:
-        """Position and velocity that are wanted in the steps after the present, `[N, L', 2]`."""
-        distance = np.linalg.norm(self.goal, axis=1)
-        way = self.speed * AHEAD[PAST:]
-        direction = (self.goal / np.maximum(distance, 1e-9)[:, None])[:, None]
-        position = direction * np.minimum(way, distance[:, None])[..., None]
-        walks = way < distance[:, None]
-        return position, direction * np.where(walks, self.speed, 0.0)[..., None]
+        check_positive(self, reach="m")
 
     def _evaluate(self, features: np.ndarray, rep: Representation) -> tuple[np.ndarray, np.ndarray]:
         check_count(self, self.goal, features)
         distance = np.linalg.norm(self.goal, axis=1)[:, None]
         near = np.exp(-2 * distance)
         far = 1 - near
-        position, velocity = self.path()
         pos, vel = future(features, rep, "root_pos", "root_lin_vel")
-        slow, off = vel[..., :2], vel[..., :2] - velocity
-        pull, by_pos = _pull(pos[..., :2] - position, self.reach)
-        push, drawn = self.consistent * far, self.pull * far
-        total = drawn * pull + push * (off**2).sum(-1) + near * (slow**2).sum(-1)
-        by_vel = 2 * (push[..., None] * off + near[..., None] * slow)
-        parts = {"root_pos": (0, drawn[..., None] * by_pos), "root_lin_vel": (0, by_vel)}
+        pull, by_pos = _pull(pos[..., :2] - self.goal[:, None], self.reach)
+        total = far * pull + near * (vel[..., :2] ** 2).sum(-1)
+        by_vel = 2 * near[..., None] * vel[..., :2]
+        parts = {"root_pos": (0, far[..., None] * by_pos), "root_lin_vel": (0, by_vel)}
         return total.sum(1), at_blocks(features, rep, parts)
 
 
@@ -173,7 +149,7 @@ class Heading(Evaluated):
             raise ConfigError("Heading: consistent needs a rate, expected rate in rad/s.")
 
     def path(self) -> tuple[np.ndarray, np.ndarray]:
-        """Heading and turning rate that are wanted in the steps after the present, `[N, L']`."""
+        """Target heading and turning rate in the steps after the present, `[N, L']`."""
         angle = wrapped(self.heading)[:, None]
         turned = self.rate * AHEAD[PAST:]
         size, sign = np.abs(angle), np.sign(angle)
@@ -181,10 +157,10 @@ class Heading(Evaluated):
 
     def _evaluate(self, features: np.ndarray, rep: Representation) -> tuple[np.ndarray, np.ndarray]:
         check_count(self, self.heading, features)
-        wanted, rate = self.path()
+        target, rate = self.path()
         rot, turn = future(features, rep, "root_rot", "root_ang_vel")
         heading, by_rot = root_heading(rot)
-        off, slip = wrapped(heading - wanted), turn[..., 2] - rate
+        off, slip = wrapped(heading - target), turn[..., 2] - rate
         parts = {
             "root_rot": (0, off[..., None] * by_rot),
             "root_ang_vel": (2, self.consistent * slip[..., None]),

@@ -119,12 +119,12 @@ def _stored_points(
 @functools.cache
 def _chain(indices: tuple[int, ...]) -> tuple[int, ...]:
     """The links from the pelvis, itself left out, down to these; parents first."""
-    found = set()
+    links = set()
     for i in indices:
         while i > 0:
-            found.add(i)
+            links.add(i)
             i = _PARENTS[i]
-    return tuple(sorted(found))  # depth first, so a parent's number is the smaller
+    return tuple(sorted(links))  # depth first, so a parent's number is the smaller
 
 
 def _jointed_points(

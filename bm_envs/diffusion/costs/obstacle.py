@@ -58,7 +58,7 @@ class Obstacle(Evaluated):
     bodies: tuple[str, ...] = ("pelvis", "torso_link")
     """Links that are to stay away."""
     radii: tuple[float, ...] | None = None
-    """Of the sphere about each one's origin, m; None: those of `RADII`."""
+    """Radius of the sphere about each link's origin, m; None: those of `RADII`."""
     delta: float = DELTA
     """Distance below which the barrier is a parabola, m."""
     cutoff: float = CUTOFF
@@ -77,24 +77,23 @@ class Obstacle(Evaluated):
 
         `[N, L', P]`, negative where they overlap.
         """
-        return self._found(features, rep)[0]
+        return self._distances(features, rep)[0]
 
-    def _found(
+    def _distances(
         self, features: np.ndarray, rep: Representation
     ) -> tuple[np.ndarray, np.ndarray, BodyPoints]:
         points = body_points(features[:, PAST:].astype(float), rep, self.bodies)
         pos = points.pos if self.frame is None else points_to_world(points.pos, self.frame)
-        found = self.field.at(pos)
-        away = found.gradient
+        distance, away = self.field.at(pos)
         if self.frame is not None:
             away = directions_to_now(away, self.frame)
         radii = self.radii
         if radii is None:
             radii = [RADII[_stem(body)] for body in self.bodies]
-        return found.value - np.asarray(radii), away, points
+        return distance - np.asarray(radii), away, points
 
     def _evaluate(self, features: np.ndarray, rep: Representation) -> tuple[np.ndarray, np.ndarray]:
-        distance, away, points = self._found(features, rep)
+        distance, away, points = self._distances(features, rep)
         near = distance < self.cutoff
         distance = np.where(near, distance, self.cutoff)
         total = barrier(distance, self.delta) - barrier(self.cutoff, self.delta)

@@ -60,12 +60,12 @@ class UserCost(Evaluated):
         return self._checked("value", value, (len(features),)), gradient
 
     def _by_hand(self, blocks: dict[str, np.ndarray]) -> tuple[Any, dict[str, Any]]:
-        found = self.function(dict(blocks))
-        match found:
+        result = self.function(dict(blocks))
+        match result:
             case (value, dict() as slopes):
                 return value, slopes
         raise ConfigError(
-            f"{self._name} returns {type(found).__name__}, expected the value and a dict of "
+            f"{self._name} returns {type(result).__name__}, expected the value and a dict of "
             "gradients by block (or torch=True)."
         )
 

@@ -52,7 +52,7 @@ class GuidedTask:
     reward_names: ClassVar[tuple[str, ...]] = ("reward_alive", "reward_task")
     options: ClassVar[tuple[str, ...]] = ("qpos", "qvel")
     """What `start` takes."""
-    _STATE: ClassVar[tuple[str, ...]] = (
+    STATE: ClassVar[tuple[str, ...]] = (
         "clock", "fell_strict", "fell_head", "success", "_over", "_past",
     )  # fmt: skip
 
@@ -98,14 +98,14 @@ class GuidedTask:
         Raises:
             ConfigError: an unknown option, or one of the wrong shape or value.
         """
-        given = dict(options or {})
-        given.pop("reset_mask", None)
-        if unknown := [name for name in given if name not in self.options]:
+        asked = dict(options or {})
+        asked.pop("reset_mask", None)
+        if unknown := [name for name in asked if name not in self.options]:
             known = ", ".join(self.options)
             raise ConfigError(
                 f"Unknown reset option '{unknown[0]}', expected {known} or reset_mask."
             )
-        rows = self._checked(given, count)
+        rows = self.checked_options(asked, count)
         if "qvel" in rows and "qpos" not in rows:
             raise ConfigError("options have 'qvel' without 'qpos', expected both or 'qpos' alone.")
         if "qpos" in rows:
@@ -116,13 +116,13 @@ class GuidedTask:
                 )
         return rows
 
-    def _checked(self, given: Mapping[str, Any], count: int) -> dict[str, np.ndarray]:
+    def checked_options(self, asked: Mapping[str, Any], count: int) -> dict[str, np.ndarray]:
         """The options as arrays with a row for each of `count` robots."""
         sizes = {"qpos": 7 + J, "qvel": 6 + J}
         return {
-            name: given_rows(name, given[name], count, (sizes[name],))
+            name: given_rows(name, asked[name], count, (sizes[name],))
             for name in sizes
-            if given.get(name) is not None
+            if asked.get(name) is not None
         }
 
     def reset(
@@ -154,8 +154,8 @@ class GuidedTask:
         for latch in (self.fell_strict, self.fell_head, self.success, self._over):
             latch[env_ids] = False
         self._past[env_ids] = self._present(env_ids)[:, None]
-        self._clear(env_ids, **task_start)
-        self._prepare(env_ids, rng)
+        self.clear(env_ids, **task_start)
+        self.prepare(env_ids, rng)
         if 0 in env_ids:
             self._trail.clear()
             self._trail.append(self.simulator.root_pos[0, :2].copy())
@@ -173,7 +173,7 @@ class GuidedTask:
         running = ~self._over
         # Diverged robots: their numbers are not used.
         with np.errstate(over="ignore", invalid="ignore"):
-            self._disturb()
+            self.disturb()
             self.robots.step(action)
             self.clock += running
             self._past[:, :-1] = self._past[:, 1:]
@@ -181,10 +181,10 @@ class GuidedTask:
             self.fell_strict |= running & self.robots.is_down()
             self.fell_head |= running & self.robots.head_is_down()
             counts = running & (self.clock > 0)
-            self._measure(counts)
-            fell = self._fell()
-            self.success = np.where(running, counts & self._won() & ~fell, self.success)
-            value = np.where(counts & ~fell, self._task_reward(), 0.0)
+            self.measure(counts)
+            fell = self.fell()
+            self.success = np.where(running, counts & self.is_won() & ~fell, self.success)
+            value = np.where(counts & ~fell, self.task_reward(), 0.0)
         weights = np.array([config.rewards.alive, config.rewards.task], np.float32)
         values = (np.stack([~fell, value], 1) * weights).astype(np.float32)
         truncated = (self.clock >= config.episode_steps) & ~fell
@@ -199,14 +199,16 @@ class GuidedTask:
 
         Where time begins, what the task wants; and the push that the step will begin with.
         """
-        self._prepare(np.flatnonzero(allowed & ~self._over), rng)
+        self.prepare(np.flatnonzero(allowed & ~self._over), rng)
 
     def observe(self, env_ids: np.ndarray | slice, rng: Source | None = None) -> tuple[np.ndarray]:
         """Observations, `[M, O]` float32, the only member of the tuple; `rng` is not used."""
         with np.errstate(over="ignore", invalid="ignore"):
             history = history_values(self.history(env_ids))
             command = np.where(
-                self.clock[env_ids, None] >= 0, self._command(env_ids), self._no_command()
+                self.clock[env_ids, None] >= 0,
+                self.command_values(env_ids),
+                self.no_command_values(),
             )
         parts = (history, self.robots.action[env_ids], command)
         return (np.concatenate(parts, 1).astype(np.float32),)
@@ -234,7 +236,7 @@ class GuidedTask:
                 "fell_head": self.fell_head.copy(),
                 "success": self.success.copy(),
                 "success_strict": self.success & ~self.fell_strict,
-                **self._task_figures(),
+                **self.task_figures(),
             }
 
     def shown(self, env_id: int = 0) -> dict[str, np.ndarray]:
@@ -243,22 +245,22 @@ class GuidedTask:
         `path [P, 2]` (of robot 0), `arrow [2, 3]` from and to, `goal [3]`: x, y, radius,
         `obstacles [C, 3]`: x, y, radius.
         """
-        found = self._task_shown(env_id) if self.clock[env_id] >= 0 else {}
+        drawn = self.task_shown(env_id) if self.clock[env_id] >= 0 else {}
         if env_id == 0 and len(self._trail) > 1:
-            found["path"] = np.stack(self._trail)
-        return found
+            drawn["path"] = np.stack(self._trail)
+        return drawn
 
     # --- state ---------------------------------------------------------------------------------
 
     def get_state(self) -> dict[str, np.ndarray]:
         """All that a bit-exact continuation needs besides the simulator's state."""
-        state = {name: getattr(self, name).copy() for name in self._STATE}
+        state = {name: getattr(self, name).copy() for name in self.STATE}
         return state | {f"robots.{k}": value for k, value in self.robots.get_state().items()}
 
     def set_state(self, state: Mapping[str, np.ndarray]) -> None:
         """Continue from what `get_state` returned; the path that pictures show begins anew."""
         robots = {name: state[f"robots.{name}"] for name in self.robots.get_state()}
-        present = {name: getattr(self, name) for name in self._STATE} | self.robots.get_state()
+        present = {name: getattr(self, name) for name in self.STATE} | self.robots.get_state()
         for name, value in present.items():
             saved = np.asarray(robots[name] if name in robots else state[name])
             if value.shape != saved.shape:
@@ -266,56 +268,58 @@ class GuidedTask:
                     f"Saved environment state has {name} of shape {saved.shape}, expected "
                     f"{value.shape}."
                 )
-        for name in self._STATE:
+        for name in self.STATE:
             getattr(self, name)[:] = state[name]
         self.robots.set_state(robots)
         self._trail.clear()
 
-    # --- what a task adds ----------------------------------------------------------------------
+    # --- what a task adds: the step above calls these, and each task extends those it needs -----
 
-    def _clear(self, env_ids: np.ndarray) -> None:
+    def clear(self, env_ids: np.ndarray) -> None:
         """Forget the last episode of robots `env_ids [M]`."""
 
-    def _prepare(self, env_ids: np.ndarray, rng: Source) -> None:
+    def prepare(self, env_ids: np.ndarray, rng: Source) -> None:
         """Draw for robots `env_ids [M]` what the coming step brings."""
         begun = env_ids[self.clock[env_ids] == 0]
         if begun.size:
-            self._begin(begun, rng)
+            self.begin(begun, rng)
 
-    def _begin(self, env_ids: np.ndarray, rng: Source) -> None:
-        """Draw for robots `env_ids [M]`, whose time begins, what is wanted of them."""
+    def begin(self, env_ids: np.ndarray, rng: Source) -> None:
+        """Draw what the task asks of robots `env_ids [M]`, whose time begins."""
 
-    def _disturb(self) -> None:
+    def disturb(self) -> None:
         """Apply the pushes that were drawn."""
 
-    def _measure(self, counts: np.ndarray) -> None:
+    def measure(self, counts: np.ndarray) -> None:
         """Take the measures of the step just done, of robots whose time `counts [N]`."""
 
-    def _won(self) -> np.ndarray:
-        """Whether all is done that the task wants, falls apart. `[N]`."""
+    def is_won(self) -> np.ndarray:
+        """Whether all is done that the task wants, whatever its falls. `[N]`."""
         return self.clock >= self.config.episode_steps
 
-    def _task_reward(self) -> np.ndarray:
+    def task_reward(self) -> np.ndarray:
         """The task's own term, in [0, 1]. `[N]`."""
         raise NotImplementedError
 
-    def _command(self, env_ids: np.ndarray | slice) -> np.ndarray:
+    def command_values(self, env_ids: np.ndarray | slice) -> np.ndarray:
         """The command's stretch of observations. `[M, C]`."""
-        return self._no_command()
+        return self.no_command_values()
 
-    def _no_command(self) -> np.ndarray:
-        """The same in the warm-up. `[1, C]`."""
+    def no_command_values(self) -> np.ndarray:
+        """What the command's stretch of observations holds in the warm-up. `[1, C]`."""
         return np.zeros((1, self.observation_size - self.observation_layout["actions"].stop))
 
-    def _task_figures(self) -> dict[str, np.ndarray]:
+    def task_figures(self) -> dict[str, np.ndarray]:
+        """What `figures` reports of this task alone, `[N, ...]` each."""
         return {}
 
-    def _task_shown(self, env_id: int) -> dict[str, np.ndarray]:
+    def task_shown(self, env_id: int) -> dict[str, np.ndarray]:
+        """What `shown` has of this task alone, once time counts."""
         return {}
 
     # --- parts ---------------------------------------------------------------------------------
 
-    def _fell(self) -> np.ndarray:
+    def fell(self) -> np.ndarray:
         """Fallen by the criterion that ends episodes. `[N]`."""
         return self.fell_strict if self.config.fall == "strict" else self.fell_head
 
@@ -329,23 +333,23 @@ class GuidedTask:
             sim.joint_vel[env_ids],
         ], 1)  # fmt: skip
 
-    def _heading(self, env_ids: np.ndarray | slice = slice(None)) -> np.ndarray:
+    def heading(self, env_ids: np.ndarray | slice = slice(None)) -> np.ndarray:
         """Yaw of the roots, rad. `[M]`."""
         return quat_yaw(self.simulator.root_quat[env_ids])
 
     def own_velocity(self) -> np.ndarray:
         """Velocity of the roots, m/s, forward and left of their headings. `[N, 2]`."""
-        return turned(self.simulator.root_lin_vel[:, :2], -self._heading())
+        return turned(self.simulator.root_lin_vel[:, :2], -self.heading())
 
     def yaw_rate(self) -> np.ndarray:
-        """Of the roots about the vertical, rad/s. `[N]`."""
+        """Turning rate of the roots about the vertical, rad/s. `[N]`."""
         return quat_rotate(self.simulator.root_quat, self.simulator.root_ang_vel_b)[:, 2]
 
     def own_motion(self) -> np.ndarray:
         """Both: m/s forward and left, and rad/s left. `[N, 3]`."""
         return np.column_stack([self.own_velocity(), self.yaw_rate()])
 
-    def _arrow(self, env_id: int, vector: np.ndarray) -> np.ndarray:
+    def arrow(self, env_id: int, vector: np.ndarray) -> np.ndarray:
         """From over the robot's head along `vector [2]`, m, world. `[2, 3]`."""
         base = np.array([*self.simulator.root_pos[env_id, :2], ARROW_HEIGHT], float)
         return np.stack([base, base + [*vector, 0.0]])
@@ -376,7 +380,7 @@ def given_rows(
 
 
 def length(vector: np.ndarray) -> np.ndarray:
-    """Of vectors `[..., D]`. `[...]`."""
+    """Length of vectors `[..., D]`. `[...]`."""
     return np.sqrt((vector * vector).sum(-1))
 
 

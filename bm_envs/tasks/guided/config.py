@@ -22,9 +22,9 @@ class RewardConfig:
     """Weights of the two terms of every task's reward; a step pays at most their sum."""
 
     alive: float = 0.5
-    """Of 1 for a robot that has not fallen."""
+    """Weight of the 1 that a robot gets for not having fallen."""
     task: float = 0.5
-    """Of the task's own term, in [0, 1]; `rewards.py` has the formulas."""
+    """Weight of the task's own term, which is in [0, 1]; `rewards.py` has the formulas."""
 
     def __post_init__(self) -> None:
         for name, value in dataclasses.asdict(self).items():
@@ -300,7 +300,7 @@ class CompositionConfig(PushedConfig, CommandedConfig, ObstacleConfig):
     commands: tuple[tuple[float, float, float], ...] = (
         (0.5, 0.0, 0.0), (0.0, 0.0, 0.0), (-0.3, 0.0, 0.0), (0.3, 0.0, 0.5),
     )  # fmt: skip
-    """As the joystick's: walk, stop, back, turn; once each."""
+    """Commands like the joystick's: walk, stop, back, turn; once each."""
     command_s: tuple[float, ...] = (8.0, 6.0, 6.0, 6.0)
     """How long each lasts."""
     most_stop_speed: float = 0.15
@@ -371,10 +371,10 @@ def _number(
     """Raise unless `value` is a finite number from `low`, or above it, to `high`."""
     good = isinstance(value, int | float) and math.isfinite(value) and low <= value <= high
     if not good or (above and value == low):
-        wanted = f"a number above {low:g}" if above else f"{low:g} or more"
+        expected = f"a number above {low:g}" if above else f"{low:g} or more"
         if high < math.inf:
-            wanted = f"{low:g} to {high:g}"
-        raise ConfigError(f"{name} is {value!r}, expected {wanted}.")
+            expected = f"{low:g} to {high:g}"
+        raise ConfigError(f"{name} is {value!r}, expected {expected}.")
 
 
 def _range(name: str, value: Any, low: float = -math.inf) -> None:

@@ -24,7 +24,7 @@ _ENDS = [
 
 
 def _radius(link: str) -> float:
-    """Of the circle about a link's origin, m."""
+    """Radius of the circle about a link's origin, m."""
     return next(radius for stem, radius in LINK_RADII.items() if f"_{stem}_" in f"_{link}_")
 
 
@@ -79,7 +79,7 @@ def place(
     As many as find room of a number drawn from `obstacle_count`; none where start and goal are so
     near that not even one does.
     """
-    wanted = int(rng.integers(*config.obstacle_count, endpoint=True))
+    expected = int(rng.integers(*config.obstacle_count, endpoint=True))
     way = goal - start
     distance = float(np.hypot(*way))
     ahead = way / max(distance, 1e-9)
@@ -87,7 +87,7 @@ def place(
     best = np.zeros((0, 3))
     for _ in range(_LAYOUTS):
         placed = np.zeros((0, 3))
-        for radius in rng.uniform(*config.obstacle_radius, wanted):
+        for radius in rng.uniform(*config.obstacle_radius, expected):
             side = config.spread if len(placed) else radius
             free = distance / 2 - config.margin - radius  # m to both sides of the middle
             if free < 0:
@@ -102,6 +102,6 @@ def place(
                 placed = np.vstack([placed, [*places[fitting[0]], radius]])
         if len(placed) > len(best):
             best = placed
-        if len(best) == wanted:
+        if len(best) == expected:
             break
     return best

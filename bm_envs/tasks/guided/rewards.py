@@ -1,7 +1,7 @@
 """The guided tasks' own terms of the reward: plain functions of arrays, `[N]` each, in [0, 1].
 
-Ours: the published method has no rewards, it is told its tasks as costs (`costs.py`). The term of
-the waypoint is the counterpart of eq. 8 of arXiv 2508.08241: go while far off, brake when near.
+Ours: the published method has no rewards, it gets its tasks as costs. The term of the waypoint is
+the counterpart of eq. 8 of arXiv 2508.08241: go while far off, brake when near.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ def velocity_error_exp(
     Args:
         velocity: `[N, 2]`, m/s, forward and left.
         yaw_rate: `[N]`, rad/s.
-        command: `[N, 3]`, both wanted.
+        command: `[N, 3]`, commanded values of both.
         velocity_std: m/s.
         yaw_rate_std: rad/s.
     """

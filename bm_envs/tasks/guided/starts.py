@@ -35,7 +35,7 @@ def moving_frames(motions: Sequence[str], travel: float) -> tuple[np.ndarray, np
 
 @functools.lru_cache(maxsize=8)  # a clip is equal to itself alone
 def _moving_frames(clips: tuple[Clip, ...], travel: float) -> tuple[np.ndarray, np.ndarray]:
-    """The same of clips; read-only."""
+    """Frames of these clips in which the root moves by `travel`; the arrays are read-only."""
     half = round(0.5 / CONTROL_DT)
     parts: list[tuple[np.ndarray, np.ndarray]] = []
     for clip in clips:

@@ -149,9 +149,9 @@ def now_frame(states: States, now: int) -> Frame:
 def encode_body_pos(states: States, now: int) -> Array:
     """Features of `body_pos`, `[..., T, 192]`, of windows whose step `now` is the present."""
     assert states.body_pos is not None and states.body_lin_vel is not None
-    own = yaw_frames(states)
-    body_pos = own.of(states.body_pos - own.origin[..., None, :])
-    body_lin_vel = own.of(states.body_lin_vel - states.root_lin_vel[..., None, :])
+    frames = yaw_frames(states)
+    body_pos = frames.of(states.body_pos - frames.origin[..., None, :])
+    body_lin_vel = frames.of(states.body_lin_vel - states.root_lin_vel[..., None, :])
     parts = [_flat(body_pos), _flat(body_lin_vel), *_root_blocks(states, now)]
     return namespace(body_pos).concatenate(parts, -1)
 
@@ -159,11 +159,11 @@ def encode_body_pos(states: States, now: int) -> Array:
 def decode_body_pos(features: Array, frame: Frame) -> States:
     """States whose `encode_body_pos` is `features`, the now frame being at `frame`."""
     root = _root_states(features[..., 6 * B :], frame)
-    own = yaw_frames(root)
+    frames = yaw_frames(root)
     vectors = features[..., : 6 * B].reshape(*features.shape[:-1], 2 * B, 3)
     return root._replace(
-        body_pos=own.to_world(vectors[..., :B, :]) + own.origin[..., None, :],
-        body_lin_vel=own.to_world(vectors[..., B:, :]) + root.root_lin_vel[..., None, :],
+        body_pos=frames.to_world(vectors[..., :B, :]) + frames.origin[..., None, :],
+        body_lin_vel=frames.to_world(vectors[..., B:, :]) + root.root_lin_vel[..., None, :],
     )
 
 
@@ -256,7 +256,7 @@ def _make(
 
 
 def _bodies_mirror() -> tuple[np.ndarray, np.ndarray]:
-    """Of polar vectors of all links, flattened. `[90]` each."""
+    """Mirror of polar vectors of all links, flattened. `[90]` each."""
     other = [g1.BODY_NAMES.index(g1.mirror_name(name)) for name in g1.BODY_NAMES]
     index = 3 * np.array(other)[:, None] + np.arange(3)
     return index.ravel(), np.tile(_POLAR, B)

@@ -17,7 +17,7 @@ class PushedTask(GuidedTask):
     """What tasks share in which the root's velocity jumps at regular times."""
 
     config: PushedConfig
-    _STATE = (*GuidedTask._STATE, "_jump", "push_velocity", "pushes")
+    STATE = (*GuidedTask.STATE, "_jump", "push_velocity", "pushes")
 
     def __init__(self, config: PushedConfig, num_envs: int, **engine: Any) -> None:
         super().__init__(config, num_envs, **engine)
@@ -26,13 +26,13 @@ class PushedTask(GuidedTask):
         self.pushes = np.zeros(num_envs, np.int64)
         self._interval = max(1, round(config.push_interval_s / CONTROL_DT))
 
-    def _clear(self, env_ids: np.ndarray, **task_start: np.ndarray) -> None:
-        super()._clear(env_ids, **task_start)
+    def clear(self, env_ids: np.ndarray, **task_start: np.ndarray) -> None:
+        super().clear(env_ids, **task_start)
         self._jump[env_ids] = self.push_velocity[env_ids] = 0.0
         self.pushes[env_ids] = 0
 
-    def _prepare(self, env_ids: np.ndarray, rng: Source) -> None:
-        super()._prepare(env_ids, rng)
+    def prepare(self, env_ids: np.ndarray, rng: Source) -> None:
+        super().prepare(env_ids, rng)
         clock = self.clock[env_ids]
         due = env_ids[(clock >= 0) & (clock % self._interval == 0)]
         if due.size:
@@ -40,7 +40,7 @@ class PushedTask(GuidedTask):
             self._jump[due, 0] = draw.uniform(*self.config.push_speed, due.size)
             self._jump[due, 1] = draw.uniform(0.0, 2.0 * np.pi, due.size)
 
-    def _disturb(self) -> None:
+    def disturb(self) -> None:
         # By the clock and not by the speed, so that a push of 0 m/s is counted as well.
         due = np.flatnonzero(~self._over & (self.clock >= 0) & (self.clock % self._interval == 0))
         if due.size:
@@ -49,10 +49,10 @@ class PushedTask(GuidedTask):
             self.push_velocity[due] = np.stack([speed * np.cos(angle), speed * np.sin(angle)], 1)
             self.pushes[due] += 1
 
-    def _task_figures(self) -> dict[str, np.ndarray]:
+    def task_figures(self) -> dict[str, np.ndarray]:
         """`pushed`: by the step just done; `push_velocity [N, 2]`: of the last push, world, m/s."""
         return {
-            **super()._task_figures(),
+            **super().task_figures(),
             "pushed": (self.clock > 0) & ((self.clock - 1) % self._interval == 0),
             "push_velocity": self.push_velocity.copy(),
             "pushes": self.pushes.copy(),
@@ -64,12 +64,12 @@ class WalkPerturbTask(PushedTask):
 
     config: WalkPerturbConfig
 
-    def _task_reward(self) -> np.ndarray:
+    def task_reward(self) -> np.ndarray:
         speed = length(self.simulator.root_lin_vel[:, :2])
         return rewards.share(speed, self.config.walk_speed)
 
-    def _task_shown(self, env_id: int) -> dict[str, np.ndarray]:
+    def task_shown(self, env_id: int) -> dict[str, np.ndarray]:
         fresh = (self.clock[env_id] - 1) % self._interval < self._interval // 2
         if not fresh or not self.pushes[env_id]:
             return {}
-        return {"arrow": self._arrow(env_id, self.push_velocity[env_id])}
+        return {"arrow": self.arrow(env_id, self.push_velocity[env_id])}

@@ -994,7 +994,7 @@ def test_random_commands():
     task._way[ids] = 75 * np.array([[0.16, 0.2], [0.14, 0.19], [0, 0], [0, 0], [-1, -1]])
     task._turn[ids] = [0, 0, np.radians(51), np.radians(49), 0]
     command = np.array([[0.3, 0.4, 0], [0.3, 0.4, 0], [0, 0, 1.0], [0.5, 0, 1.0], [0.03, 0.04, 0]])
-    value, least = task._judge(ids, command)
+    value, least = task.reached(ids, command)
     np.testing.assert_allclose(value[:2], [0.16 * 0.6 + 0.2 * 0.8, 0.14 * 0.6 + 0.19 * 0.8])
     np.testing.assert_allclose(least[:4], [0.25, 0.25, np.radians(50), np.radians(50)])
     assert (value >= least).tolist() == [True, False, True, False, True]
