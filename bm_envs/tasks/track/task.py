@@ -9,7 +9,7 @@ It is written once. The engine decides by its arrays whether robots are chosen b
 done for those alone (NumPy), or by mask and work is done for all (torch): `bm_envs.arrays` has the
 few verbs that differ. `who` below is numbers `[M]` or a mask `[N]`; `[M]` rows are then N.
 
-The file is longer than others because all that happens to a robot, in its order, is one story.
+One file because all that happens to a robot, in its order, is one story.
 """
 
 from __future__ import annotations
