@@ -139,6 +139,8 @@ def test_a_real_command_refuses_its_settings_in_one_line():
         (["--no-such-flag", "1"], ["Unrecognized", "--no-such-flag, 1; "]),
         (["--part.sise", "1"], ["Unrecognized", "--part.sise, 1 (perhaps --part.size); "]),
         (["stray"], ["Unrecognized", "stray"]),
+        (["--no-clip-vloss"], ["Unrecognized", "; --no-clip-vloss of 0.1 is no setting any more"]),
+        (["--gamma", "0.9"], ["; --gamma of 0.1 is no setting any more: leave it out (CHANGELOG"]),
     ],
 )
 def test_a_bad_flag_is_one_line_too(command, arguments, texts):

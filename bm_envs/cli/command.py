@@ -94,6 +94,17 @@ OUTPUT_FILES = ("json", "video", "plot", "chart", "strip", "npz", "onnx")
 OUTPUT_FOLDERS = ("run_dir", "out")
 
 
+# Flags that trainers had in 0.1. What they set is now as their default was.
+FIXED_FLAGS = frozenset(
+    "--action-steps --activation --after-end --bfloat16 --clip-coef --clip-vloss --critic-ema "
+    "--curriculum-s --curriculum-step --desired-kl --discount --ema-max --ent-coef --forward "
+    "--gae-lambda --gamma --imagined-noise --left --max-grad-norm --mirror --muon "
+    "--muon-learning-rate --noise-correlation --physics-dt --rate-coef --residual --state-clip "
+    "--validation --vf-coef --wandb-project-name --warmup-iterations --weight-decay "
+    "--yaw-rate".split()
+)
+
+
 def check_seed(config: Any) -> None:
     """Refuse a seed that no generator takes.
 
@@ -303,4 +314,7 @@ def _unframed(message: str) -> str:
         if part and part[0].startswith("Perhaps"):
             close = re.findall(r"--[\w.-]+", " ".join(named(part)))
             sentence += f" (perhaps {' or '.join(close)})"
+    for flag in re.findall(r"--[\w-]+", parts[0][0] if parts[0] else ""):
+        if flag.replace("--no-", "--") in FIXED_FLAGS:
+            sentence += f"; {flag} of 0.1 is no setting any more: leave it out (CHANGELOG.md)"
     return f"{' '.join(sentence.split())}; --help lists the flags."
