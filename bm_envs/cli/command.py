@@ -314,7 +314,8 @@ def _unframed(message: str) -> str:
         if part and part[0].startswith("Perhaps"):
             close = re.findall(r"--[\w.-]+", " ".join(named(part)))
             sentence += f" (perhaps {' or '.join(close)})"
+    sentence = " ".join(sentence.split())
     for flag in re.findall(r"--[\w-]+", parts[0][0] if parts[0] else ""):
         if flag.replace("--no-", "--") in FIXED_FLAGS:
             sentence += f"; {flag} of 0.1 is no setting any more: leave it out (CHANGELOG.md)"
-    return f"{' '.join(sentence.split())}; --help lists the flags."
+    return f"{sentence}; --help lists the flags."
