@@ -33,9 +33,9 @@ from torch import Tensor, nn
 
 from bm_envs import cli
 from bm_envs.errors import ConfigError
-from bm_envs.learning import checks, networks
+from bm_envs.learning import checks, gaussian, networks
 from bm_envs.learning.collecting import Collector, Rollout
-from bm_envs.learning.gaussian import adaptive_step_size, entropy, gaussian_kl, log_prob
+from bm_envs.learning.gaussian import gaussian_entropy, gaussian_kl, log_prob
 from bm_envs.learning.networks import TrackingPolicy
 from bm_envs.learning.processes import Processes, learner_thread
 from bm_envs.learning.returns import Means, explained_variance, gae, mini_batches, standardized
@@ -63,7 +63,7 @@ class Config:
     with fresh noise of `init_std`. It must have these hidden layers, observations and drives."""
     critic_first: int = 0
     """Control steps at the start in which the critic learns alone, to catch up with `start_from`;
-    the actor's step size then rises over as many more."""
+    the actor's learning rate then rises over as many more."""
     total_timesteps: int = 8_000_000
     """Control steps over all robots."""
     num_envs: int = 256
@@ -72,19 +72,19 @@ class Config:
     """Steps per robot and iteration, T."""
 
     learning_rate: float = 1e-3
-    """Adam's step size; where it starts when adaptive."""
+    """Adam's learning rate; where it starts when adaptive."""
     final_learning_rate: float = 5e-5
-    """Step size at the end of the exponential schedule."""
+    """Learning rate at the end of the exponential schedule."""
     schedule: Literal["exponential", "inverse", "adaptive", "fixed"] = "exponential"
-    """`exponential`: from the first to the final step size over the run, since gradients of so few
-    samples are mostly noise, which smaller steps average out; `inverse`: half of it after
+    """`exponential`: from the first to the final learning rate over the run, since gradients of so
+    few samples are mostly noise, which smaller steps average out; `inverse`: half of it after
     `halved_after` control steps, a third after twice as many and so on, for runs of open length;
     `adaptive`: by the KL divergence of each mini-batch's step (published)."""
     halved_after: int = 1_500_000
     """Control steps, see `schedule`."""
     critic_speed: float = 3.0
-    """The critic's step size over the actor's (published 1): it has more to learn, and advantages
-    are no better than its values."""
+    """The critic's learning rate over the actor's (published 1): it has more to learn, and
+    advantages are no better than its values."""
     gamma: float = 0.99
     """Discount per control step."""
     ema: float = 0.99
@@ -96,7 +96,7 @@ class Config:
     """Epochs over each iteration's samples."""
     overlap: bool = True
     """Collect an iteration's samples while the ones before are learned from, which keeps all cores
-    busy. The samples are one update older, which their weights make up for."""
+    busy. The samples are of a policy one update older; decoupled PPO corrects for that."""
     curriculum: bool = True
     """Raise the difficulty from 0 to 1 as the policy learns to stay up: each iteration by
     `CURRICULUM_STEP`, up while the mean time between failures in the hardest tenth of
@@ -117,22 +117,22 @@ class Config:
     noise_correlation: float = 0.75
     """Correlation rho of a robot's action noise from step to step (published 0, white): noise that
     lasts moves a robot with soft drives further, so that more is learned from it. Given the last
-    noise the policy is N(mean + rho * noise, (1 - rho^2) std^2), and PPO's ratio uses just that."""
+    noise the action is of N(mean + rho * noise, (1 - rho^2) std^2): PPO's ratio is of this one."""
 
     symmetry: bool = True
     """Left-right symmetric networks: what is learned on one side holds on the other at once."""
 
     task: TrackConfig = field(default_factory=laptop_task)
-    """The task. By default training has adaptive starts and short episodes, ends them 0.3 m off the
-    path, pays twice for velocities and more strictly, and has physics steps of 10 ms at half of the
-    standard's cost; evaluation always has the standard 5 ms."""
+    """The task in training. By default (`laptop_task`) episodes are short, start more often where
+    robots fail and end 0.3 m from the reference; velocity errors weigh twice, on a narrower scale;
+    a physics step is 10 ms, at half the cost. Evaluation always has steps of 5 ms."""
 
     def __post_init__(self) -> None:
         checks.check_at_least_one(
             self, "num_envs", "num_steps", "num_minibatches", "update_epochs", "halved_after"
         )
         checks.check_batches(self)
-        checks.check_hidden(self)
+        checks.check_hidden(self, "hidden")
         checks.check_positive(self, "critic_speed")
         if not 0.0 <= self.noise_correlation < 1.0:
             raise ConfigError(
@@ -152,10 +152,7 @@ def published() -> Config:
 
 
 def gpu() -> Config:
-    """The laptop's repairs with the published numbers of robots and samples, on MuJoCo-Warp.
-
-    Not tuned: no GPU was at hand when it was written.
-    """
+    """The laptop's repairs, with the published numbers of robots and samples; not tuned."""
     return Config(
         preset="gpu", run=TrackerRunConfig(backend="mujoco_warp", eval_every=5_000_000),
         num_envs=4096, num_steps=16, total_timesteps=300_000_000, num_minibatches=4,
@@ -171,7 +168,7 @@ DESIRED_KL = 0.01  # nats, of the adaptive schedule
 VALUE_COEF = 1.0  # weight of the value loss
 MAX_GRAD_NORM = 1.0
 CURRICULUM_STEP = 0.002  # change of the level per iteration
-MAX_WEIGHT = 2.0  # of a sample drawn by an older policy: bounds the variance
+MAX_WEIGHT = 2.0  # at which the weight of an older policy's sample is clipped
 # By preset: lambda of generalized advantage estimation (published: over 24 steps); weight of the
 # entropy bonus (published: with unit noise).
 GAE_LAMBDA = {"laptop": 0.97, "published": 0.95, "gpu": 0.97}
@@ -182,7 +179,7 @@ WARMUP_ITERATIONS = {"laptop": 1, "published": 0, "gpu": 1}
 
 
 def constants(config: Config) -> dict[str, Any]:
-    """What no flag changes, by the names that a checkpoint's settings have for it."""
+    """A run records these beside its settings, and a checkpoint with other ones is refused."""
     return {
         "clip_coef": CLIP, "clip_vloss": True, "desired_kl": DESIRED_KL, "vf_coef": VALUE_COEF,
         "max_grad_norm": MAX_GRAD_NORM, "activation": "elu",
@@ -200,10 +197,10 @@ def ppo_loss(
 ) -> tuple[Tensor, dict[str, Tensor]]:  # fmt: skip
     """Clipped surrogate, clipped value loss, entropy bonus. `[B]` each -> scalar and its parts."""
     ratio = log_ratio.exp()
-    clipped = ratio.clamp(1 - CLIP, 1 + CLIP)
-    policy_loss = -torch.min(ratio * advantage, clipped * advantage).mean()
-    near = value_old + (value - value_old).clamp(-CLIP, CLIP)
-    value_loss = torch.max((value - returns) ** 2, (near - returns) ** 2).mean()
+    clipped_ratio = ratio.clamp(1 - CLIP, 1 + CLIP)
+    policy_loss = -torch.min(ratio * advantage, clipped_ratio * advantage).mean()
+    clipped_value = value_old + (value - value_old).clamp(-CLIP, CLIP)
+    value_loss = torch.max((value - returns) ** 2, (clipped_value - returns) ** 2).mean()
     loss = policy_loss + VALUE_COEF * value_loss - ent_coef * entropy
     clipfrac = ((ratio - 1).abs() > CLIP).float().mean()
     return loss, {"policy_loss": policy_loss, "value_loss": value_loss, "clipfrac": clipfrac}
@@ -227,7 +224,7 @@ def failure_distance_scale(level: float) -> float:
 
 
 def actor_share(iteration: int, config: Config) -> float:
-    """Share of the step size that the actor gets while the critic catches up, 0 to 1."""
+    """Share of the learning rate that the actor gets while the critic catches up, 0 to 1."""
     if not config.critic_first:
         return 1.0
     done = iteration * config.num_envs * config.num_steps / config.critic_first
@@ -275,9 +272,9 @@ class Learner:
         with torch.no_grad():
             critic_x = critic.normalize(rollout.critic_obs)
             values = critic(critic_x).squeeze(-1)
-            rewards, cut = rollout.reward.clone(), rollout.truncated
+            rewards, truncated = rollout.reward.clone(), rollout.truncated
             gamma, lam = config.gamma, GAE_LAMBDA[config.preset]
-            rewards[cut] += gamma * critic.value(rollout.final_critic_obs[cut])
+            rewards[truncated] += gamma * critic.value(rollout.final_critic_obs[truncated])
             advantage = gae(rewards, values[:-1], values[-1], rollout.done, gamma, lam).flatten()
             value_old = values[:-1].flatten()
             returns = advantage + value_old
@@ -286,54 +283,59 @@ class Learner:
             critic_x = critic_x[:-1].flatten(0, 1)
             obs = rollout.obs.flatten(0, 1)
             actor_x, offset = actor.normalize(obs), actor.offset(obs)
-            chosen, mean_old = rollout.chosen.flatten(0, 1), rollout.mean.flatten(0, 1)
-            log_std_old = rollout.log_std
-            log_prob_old = log_prob(chosen, mean_old, log_std_old)
+            # The behavior policy drew the samples; clip and KL keep near the proximal policy.
+            chosen, mean_behavior = rollout.chosen.flatten(0, 1), rollout.mean.flatten(0, 1)
+            log_prob_behavior = log_prob(chosen, mean_behavior, rollout.log_std)
             if config.overlap:
-                # The samples are an update old. The clip is about the policy as it is now, and
-                # their weight is how much likelier it is to draw them: decoupled PPO,
-                # arXiv 2110.00641, eq. 4.
+                # The behavior policy is an update old. The proximal one is the present policy, and
+                # samples weigh as much as it is likelier to draw them: decoupled PPO, arXiv
+                # 2110.00641, eq. 4.
                 with self.autocast():  # as below, or the first ratio would not be 1
-                    mean_now = actor(actor_x)
-                drew, mean_old = log_prob_old, mean_now.float() + offset
-                log_std_old = fresh_log_std(actor, config)
-                log_prob_old = log_prob(chosen, mean_old, log_std_old)
-                weight = (log_prob_old - drew).exp().clamp(max=MAX_WEIGHT)
+                    mean_proximal = actor(actor_x).float() + offset
+                log_std_proximal = fresh_log_std(actor, config)
+                log_prob_proximal = log_prob(chosen, mean_proximal, log_std_proximal)
+                weight = (log_prob_proximal - log_prob_behavior).exp().clamp(max=MAX_WEIGHT)
                 mean_weight = weight.mean()
                 self.processes.average(mean_weight)
                 advantage *= weight / mean_weight
-            # From here on they are what the network itself puts out: the loop adds nothing to it.
-            chosen, mean_old = chosen - offset, mean_old - offset
+            else:  # they are one policy
+                mean_proximal, log_std_proximal = mean_behavior, rollout.log_std
+                log_prob_proximal = log_prob_behavior
+            # Below, `new_mean` is the network's output, to which no reference is added.
+            chosen, mean_proximal = chosen - offset, mean_proximal - offset
 
         figures = Means()
-        warm = iteration >= WARMUP_ITERATIONS[config.preset]
-        for _ in range(config.update_epochs if warm else 0):
+        is_warmup = iteration < WARMUP_ITERATIONS[config.preset]
+        for _ in range(0 if is_warmup else config.update_epochs):
             for index in mini_batches(len(obs), config.num_minibatches, self.generator):
                 with self.autocast():
                     new_mean = actor(actor_x[index])
                     new_value = critic(critic_x[index]).squeeze(-1)
                 new_mean, new_value = new_mean.float(), new_value.float()
                 log_std = fresh_log_std(actor, config)
-                kl = gaussian_kl(mean_old[index], log_std_old, new_mean.detach(), log_std.detach())
+                kl = gaussian_kl(
+                    mean_proximal[index], log_std_proximal, new_mean.detach(), log_std.detach()
+                )
                 self.processes.average(kl)
-                self._set_step_sizes(kl.item(), iteration)
-                bonus = entropy(actor.log_std)
-                log_ratio = log_prob(chosen[index], new_mean, log_std) - log_prob_old[index]
+                self._set_learning_rates(kl.item(), iteration)
+                # Of the action's whole noise; the ratio is of the fresh noise alone.
+                entropy = gaussian_entropy(actor.log_std)
+                log_ratio = log_prob(chosen[index], new_mean, log_std) - log_prob_proximal[index]
                 loss, parts = ppo_loss(
                     log_ratio, advantage[index], new_value, value_old[index], returns[index],
-                    bonus, ENT_COEF[config.preset],
+                    entropy, ENT_COEF[config.preset],
                 )  # fmt: skip
                 self.optimizer.zero_grad()
                 loss.backward()
                 self.processes.average_gradients(actor, critic)
                 for network in (actor, critic):
                     network.symmetrize_gradients()
-                    # Each has a bound of its own: no error of the critic shortens the actor's step.
+                    # Each is clipped alone: a large error of the critic shortens no actor's step.
                     nn.utils.clip_grad_norm_(network.parameters(), MAX_GRAD_NORM)
                 self.optimizer.step()
-                figures.add(**parts, entropy=bonus, approx_kl=kl)
+                figures.add(**parts, entropy=entropy, approx_kl=kl)
         networks.polyak_update(self.averaged, actor, config.ema)
-        # The normalizers change last: above, all is seen as by the policy that drew the samples.
+        # The normalizers change last: all above has those of the policy that drew the samples.
         self.update_normalizers(obs, rollout.critic_obs[:-1].flatten(0, 1))
         return {
             "perf/learn_s": time.perf_counter() - tick, **figures.figures("losses/"),
@@ -346,10 +348,10 @@ class Learner:
         self.critic.update_normalizer(critic_obs, self.processes)
         networks.copy_normalizer(self.averaged, self.actor)
 
-    def _set_step_sizes(self, kl: float, iteration: int) -> None:
-        """Those of actor and critic, the schedule's, or by the divergence so far, nats."""
+    def _set_learning_rates(self, kl: float, iteration: int) -> None:
+        """Of actor and critic: the schedule's, or the last one changed by `kl`, nats."""
         if self.config.schedule == "adaptive":
-            self.learning_rate = adaptive_step_size(self.learning_rate, kl, DESIRED_KL)
+            self.learning_rate = gaussian.adaptive_learning_rate(self.learning_rate, kl, DESIRED_KL)
         shares = (actor_share(iteration, self.config), self.config.critic_speed)
         for group, share in zip(self.optimizer.param_groups, shares, strict=True):
             group["lr"] = self.learning_rate * share
@@ -393,8 +395,7 @@ def main(config: Config) -> None:
 def train(config: Config, run: TrackerRun) -> None:
     """The run itself, in its folder."""
     clips, processes, saved = run.clips, run.processes, run.saved
-    # 1. Threads and seeds. With overlap, physics has all the cores, and policy and learner share
-    # what it leaves idle.
+    # 1. Threads and seeds. With overlap, policy and learner share what physics leaves idle.
     threads = config.run.threads or cli.available_cores()
     learn_threads = max(1, threads // 2) if config.overlap else threads
     torch.set_num_threads(learn_threads)
@@ -440,10 +441,10 @@ def train(config: Config, run: TrackerRun) -> None:
             learner.learning_rate = config.learning_rate * ratio**run.share
         elif config.schedule == "inverse":
             learner.learning_rate = config.learning_rate / (1 + run.step / config.halved_after)
-        # 4. Learn in the background from what the last iteration collected.
+        # 4. Learn in the background from `pending`, which the iteration before this one collected.
         learning = background.submit(learner.learn, pending, run.iteration - 1) if pending else None
 
-        # 5. Collect.
+        # 5. Collect. A robot's action is `chosen` plus the noise carried over from its last step.
         tick = time.perf_counter()
         std = acting.log_std.detach().exp()
         rollout.log_std.copy_(fresh_log_std(acting, config).detach())
@@ -452,11 +453,11 @@ def train(config: Config, run: TrackerRun) -> None:
             rollout.obs[t], rollout.critic_obs[t] = collector.obs, collector.critic_obs
             with torch.no_grad():
                 mean = acting.mean(collector.obs)
-                carried = config.noise_correlation * collector.noise
                 chosen = mean + fresh_std * collector.normal()
+                carried = config.noise_correlation * collector.noise
                 noise = chosen - mean + carried
             rollout.mean[t], rollout.chosen[t] = mean, chosen
-            rollout.store(t, collector.step(mean, noise))
+            rollout.store(t, collector.step(mean, noise))  # env.step(mean + noise)
         rollout.critic_obs[T] = collector.critic_obs
         collect_s = time.perf_counter() - tick
 

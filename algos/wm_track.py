@@ -21,8 +21,12 @@ that have nothing of PPO in them:
 
     perf/collect_s, perf/model_s, perf/policy_s      seconds of the iteration's three parts
     perf/cpu_s                                       processor seconds of this process
-    losses/model, losses/policy                      see `model_loss`, `Imagination`
-    losses/model_norm, losses/policy_norm            gradients' norms before they are bounded
+    losses/model                                     see `model_loss`
+    losses/policy                                    sum of the costs of the imagined steps up to a
+                                                     clip's end, divided by the number of all steps;
+                                                     what is minimized is `PolicyLearner.loss`
+    losses/critic                                    see `update_critic`; only with `--critic`
+    losses/model_norm, losses/policy_norm            gradients' norms before they are clipped
     model/first_<state>, model/last_<state>          mean error after one step, and after K steps
     imagined/pos_m                                   mean distance of the anchor after H steps
 """
@@ -31,10 +35,9 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-import sys
 import time
 from collections.abc import Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple
 
@@ -44,7 +47,7 @@ from torch import Tensor, nn
 
 from bm_envs import cli
 from bm_envs.errors import ConfigError
-from bm_envs.learning.evaluation import Evaluation
+from bm_envs.learning import checks
 from bm_envs.learning.graphs import Graph
 from bm_envs.learning.imagination import (
     ReferenceTables,
@@ -61,23 +64,22 @@ from bm_envs.learning.networks import (
     Network,
     TrackingPolicy,
     as_mirror,
-    begin_with,
     copy_normalizer,
     polyak_update,
     use_bfloat16,
 )
-from bm_envs.learning.processes import Processes
+from bm_envs.learning.processes import Processes, learner_thread
 from bm_envs.learning.replay_buffer import ReplayBuffer, ReplayCollector, Starts
-from bm_envs.learning.robots import make_robots, mean_errors
-from bm_envs.learning.run import Flags, config_record, settings_of
+from bm_envs.learning.robots import make_robots
+from bm_envs.learning.run import Flags, config_record
 from bm_envs.learning.states import load_states, states_of
-from bm_envs.learning.tracker import TrackerRun, TrackerRunConfig, spec_of, tracker_run
+from bm_envs.learning.tracker import TrackerRun, TrackerRunConfig, tracker_run, tracker_settings
 from bm_envs.learning.world_model import ERROR_WEIGHTS, State, WorldModel
 from bm_envs.motion import suites
 from bm_envs.motion.library import load_motions
 from bm_envs.robots import g1
 from bm_envs.robots.observation_terms import mirror_map
-from bm_envs.tasks.track.config import CONTROL_DT, SamplingConfig, TrackConfig, laptop_task
+from bm_envs.tasks.track.config import SamplingConfig, TrackConfig, laptop_task
 from bm_envs.tasks.track.task import TrackTask
 
 J = g1.NUM_JOINTS
@@ -126,7 +128,7 @@ class Config:
     model_hidden: tuple[int, ...] = (256, 256)
     """Hidden layers of the model."""
     model_learning_rate: float = 2e-3
-    """Step size of the model."""
+    """Learning rate of the model."""
 
     policy_updates: int = 4
     """Updates of the policy per iteration."""
@@ -135,17 +137,19 @@ class Config:
     policy_horizon: int = 32
     """Steps of an imagined rollout, H."""
     critic: bool = False
-    """Whether a critic tells what comes after the horizon: falls begin earlier than they show."""
+    """Let a critic estimate the cost after the horizon. A fall may begin within it and cost most
+    behind it."""
     recovery: float = 1.5
-    """1/s. The velocity that robots are compared with is the reference's plus this times the way
-    back to it."""
+    """A robot that is off the reference is asked to come back: its velocity is compared with the
+    reference's velocity plus this factor (1/s) times the vector from the robot to the reference."""
     recent: int = 20_000
-    """Imagination starts from the states of the last so many control steps, over all robots. Many
-    older states are where the policy does not come any more."""
+    """Imagined rollouts start from states of the last `recent` control steps, over all robots. The
+    present policy hardly reaches many of the older states."""
     learning_rate: float = 3e-3
-    """Step size of the policy at the start."""
+    """Learning rate of the policy at the start."""
     final_learning_rate: float = 1e-3
-    """The same at the end of the run, by an exponential schedule. The model's falls alike."""
+    """Learning rate of the policy at the end of the run. It falls exponentially, and the model's
+    falls by the same factor."""
     ema: float = 0.97
     """Averaging of the policy's weights per update; the average is evaluated and exported."""
     curriculum: bool = True
@@ -169,33 +173,19 @@ class Config:
     """The task, as in `ppo_track.py`; weights and widths of its rewards are the loss's."""
 
     def __post_init__(self) -> None:
-        for name in (
-            "num_envs", "num_steps", "model_batch", "model_horizon", "policy_batch",
+        checks.check_at_least_one(
+            self, "num_envs", "num_steps", "model_batch", "model_horizon", "policy_batch",
             "policy_horizon",
-        ):  # fmt: skip
-            if getattr(self, name) < 1:
-                raise ConfigError(f"{name} is {getattr(self, name)}, expected 1 or more.")
-        for name in ("learning_rate", "final_learning_rate", "model_learning_rate"):
-            if not getattr(self, name) > 0:
-                raise ConfigError(f"{name} is {getattr(self, name)}, expected a positive number.")
-        batch = self.num_envs * self.num_steps
-        if self.total_timesteps < batch:
-            raise ConfigError(
-                f"total_timesteps {self.total_timesteps} is less than one iteration of num_envs * "
-                f"num_steps = {batch}."
-            )
+        )  # fmt: skip
+        checks.check_positive(self, "learning_rate", "final_learning_rate", "model_learning_rate")
+        checks.check_length(self)
+        checks.check_hidden(self, "hidden", "model_hidden")
         rows, least = self.capacity // self.num_envs, self.num_steps + self.model_horizon + 1
         if rows < least:
             raise ConfigError(
                 f"capacity {self.capacity} is {rows} steps of each robot, expected num_steps + "
                 f"model_horizon + 1 = {least} or more."
             )
-        for name in ("hidden", "model_hidden"):
-            if self.symmetry and any(width % 2 for width in getattr(self, name)):
-                raise ConfigError(
-                    f"{name} is {getattr(self, name)}, expected even numbers: with symmetry units "
-                    "are pairs."
-                )
         if self.task.randomize.action_delay:
             raise ConfigError(
                 f"task.randomize.action_delay is {self.task.randomize.action_delay}, expected 0: "
@@ -216,7 +206,7 @@ def gpu() -> Config:
 
 PRESETS = {"laptop": Config, "gpu": gpu}
 
-# The same in every preset.
+# What no flag changes.
 NOISE_CORRELATION = 0.75  # of a robot's action noise from step to step
 IMAGINED_NOISE = 0.1  # standard deviation of the raw action's noise in imagination
 DISCOUNT = 0.97  # of the cost per control step, where there is a critic
@@ -226,8 +216,11 @@ MAX_GRAD_NORM = 1.0
 CURRICULUM_S = 5.0  # robot seconds per failure in the hardest tenth above which the level rises
 CURRICULUM_STEP = 0.002  # change of the level per iteration
 ACTIVATION: Literal["elu"] = "elu"
-# A checkpoint's settings hold these, too: one of before, with another value, is refused.
-CONSTANT = {
+# A run records these beside its settings, and a checkpoint with other ones is refused. Version 0.1
+# had flags for them; three are off for good: `muon` (that optimizer in place of Adam), `state_clip`
+# (a limit on the gradient from one imagined step to the one before), and `after_end` (weight of the
+# imagined steps behind a clip's end).
+CONSTANTS = {
     "noise_correlation": NOISE_CORRELATION, "imagined_noise": IMAGINED_NOISE, "discount": DISCOUNT,
     "gae_lambda": GAE_LAMBDA, "critic_ema": CRITIC_EMA, "max_grad_norm": MAX_GRAD_NORM,
     "curriculum_s": CURRICULUM_S, "curriculum_step": CURRICULUM_STEP, "activation": ACTIVATION,
@@ -243,9 +236,9 @@ def model_loss(
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """How far off the model gets in K steps from true states, by the recorded targets.
 
-    The mean over the six parts of a state, and over the numbers of each, of `sqrt(1 + e^2) - 1`
-    with e in units of what a step changes: of robots that are pushed or hit something the outlier
-    counts by its size and not by its square.
+    A pseudo-Huber loss, `sqrt(1 + e^2) - 1` with e in units of what a step changes, so that a large
+    error (a robot that was pushed, or hit something) counts by its size and not by its square. The
+    mean over the six parts of a state, and over the numbers of each.
 
     Args:
         model: what is to learn.
@@ -337,10 +330,12 @@ class Imagination(nn.Module):
             clean_obs.append(obs)
             if h == horizon:
                 break
-            # What it does.
+            # What it does, on an observation with noise. The action rate is a penalty of actions
+            # without noise, since the policy cannot help the noise. The robot moves by the action
+            # with noise, and that is the last action in the next observation.
             obs = obs + noise.obs[h]
             x = policy.normalize(obs)
-            with torch.autocast(row.device.type, torch.bfloat16, enabled=model.rounded):
+            with torch.autocast(row.device.type, torch.bfloat16, enabled=model.bfloat16):
                 mean = policy(x)
             action = mean.to(obs.dtype) + policy.offset(obs)
             actions.append(action)
@@ -349,17 +344,19 @@ class Imagination(nn.Module):
             state = model(state, local, starts.default_joint_pos + policy.action_scale * action)
             states.append(state)
         # What the states after each step cost, all steps at once.
-        every, after = State.joined(states), slice(batch, None)
+        all_states = State.joined(states)  # [(H + 1) B]
+        after = slice(batch, None)  # of these, without the B starts
         rows = torch.cat([row + h for h in range(horizon + 1)])
         ends = last.repeat(horizon + 1)
-        links = self.links(every.pelvis(), every.joint_pos)
+        links = self.links(all_states.pelvis(), all_states.joint_pos)
         ref_links = self.reference.links_at(rows, ends)
         cost, square = tracking_loss(links, ref_links, batch, task.rewards, self.config.recovery)
-        limits, rate = penalties(every.joint_pos[after], actions, task.rewards)
+        limits, rate = penalties(all_states.joint_pos[after], actions, task.rewards)
         cost = cost + limits + rate
         cost = cost + optional_cost(
-            links[..., after], every.joint_vel.view(horizon + 1, batch, J), torch.stack(actions),
-            self.reference.foot_contact_at(rows[after], ends[after]), task.rewards,
+            links[..., after], all_states.joint_vel.view(horizon + 1, batch, J),
+            torch.stack(actions), self.reference.foot_contact_at(rows[after], ends[after]),
+            task.rewards,
         )  # fmt: skip
         shape = (horizon, batch)
         return ImaginedRollout(
@@ -372,7 +369,7 @@ class Imagination(nn.Module):
 
 
 class Optimizer:
-    """Adam on some networks, by gradients that are bounded and as symmetric as the networks."""
+    """Adam on some networks, by gradients that are clipped and as symmetric as the networks."""
 
     def __init__(self, *networks: Network) -> None:
         self.networks = networks
@@ -380,9 +377,10 @@ class Optimizer:
         self.adam = torch.optim.Adam(self.parameters, eps=1e-5, fused=True)
 
     def backward(self, loss: Tensor) -> Tensor:
-        """Leave the gradient with the parameters, bounded; its norm before."""
+        """Put the clipped gradient into the parameters' `grad`; the norm that it had before."""
         self.adam.zero_grad()
-        # Other networks of the graph get no gradient: a CUDA graph must not write to theirs.
+        # Only these parameters get a gradient. The loss depends on other networks, too, but a
+        # recorded CUDA graph must leave their gradients alone.
         loss.backward(inputs=self.parameters)
         for network in self.networks:
             if network.mirrors:
@@ -392,7 +390,7 @@ class Optimizer:
         return norm
 
     def step(self, norm: Tensor, learning_rate: float) -> None:
-        """A step by the gradient there is, of this norm; none if it is not finite."""
+        """A step by the present gradient, whose norm is `norm`; no step if that is not finite."""
         if norm.isfinite():
             for group in self.adam.param_groups:
                 group["lr"] = learning_rate
@@ -421,8 +419,10 @@ class ModelLearner:
             config.model_hidden, config.task.decimation, symmetry=config.symmetry
         ).to(device)
         self.optimizer = Optimizer(self.model.network, self.model.linear)
+        # It draws all places in the buffer: the model's windows, and where the policy's imagined
+        # rollouts start. The policy's own generator draws noise, in another thread.
         self.generator = torch.Generator(device).manual_seed(config.run.seed + 2)
-        self.graph = Graph(self.backward, config.cuda_graphs and device.type == "cuda")
+        self.graphed_backward = Graph(self.backward, config.cuda_graphs and device.type == "cuda")
 
     def backward(self, buffer: ReplayBuffer, places: Tensor) -> dict[str, Tensor]:
         """The loss's gradient in windows that begin at `places [B, 2]`; the metrics of it."""
@@ -439,7 +439,7 @@ class ModelLearner:
             places = buffer.draw(
                 (self.config.model_batch,), self.config.model_horizon, self.generator
             )
-            metrics = self.graph(buffer, places)
+            metrics = self.graphed_backward(buffer, places)
             self.optimizer.step(metrics["losses/model_norm"], learning_rate)
             rows.append({key: value.clone() for key, value in metrics.items()})
         return {"perf/model_s": time.perf_counter() - tick, **mean_metrics(rows)}
@@ -472,16 +472,20 @@ class PolicyLearner:
         self.target = copy.deepcopy(self.critic)  # its average, whose values it is fitted to
         self.critic_optimizer = Optimizer(self.critic)
         self.generator = torch.Generator(device).manual_seed(config.run.seed + 1)
-        self.graph = Graph(self.backward, config.cuda_graphs and device.type == "cuda")
+        self.graphed_backward = Graph(self.backward, config.cuda_graphs and device.type == "cuda")
 
     def value(self, critic: Network, obs: Tensor, model: WorldModel) -> Tensor:
         """Mean discounted cost from observations `[..., O]` on, normalized ones. `[...]`."""
-        with torch.autocast(obs.device.type, torch.bfloat16, enabled=model.rounded):
+        with torch.autocast(obs.device.type, torch.bfloat16, enabled=model.bfloat16):
             value = critic(obs)
         return value.to(obs.dtype).squeeze(-1)
 
     def loss(self, rollout: ImaginedRollout, model: WorldModel) -> Tensor:
-        """The mean cost; with a critic the discounted one, with the critic's value for the end."""
+        """The mean cost up to the clips' ends.
+
+        With a critic the mean discounted cost, in which the critic's value stands for what comes
+        after the horizon.
+        """
         cost, counted = rollout.cost, rollout.counted
         if not self.config.critic:
             return (cost * counted).sum() / counted.sum().clamp(min=1)
@@ -491,7 +495,10 @@ class PolicyLearner:
         return (weights @ (cost * counted) + DISCOUNT ** len(cost) * value * counted[-1]).mean()
 
     def backward(self, model: WorldModel, *inputs: Tensor) -> tuple[ImaginedRollout, Tensor]:
-        """The loss's gradient by a rollout from `Starts` with `Noise`; its norm."""
+        """Put the loss's gradient into the policy; `inputs` are the fields of `Starts` and `Noise`.
+
+        Returns the imagined rollout and the gradient's norm.
+        """
         count = len(Starts._fields)
         starts, noise = Starts(*inputs[:count]), Noise(*inputs[count:])
         rollout = self.imagination(self.actor, model, starts, noise)
@@ -519,7 +526,7 @@ class PolicyLearner:
         tick, rows = time.perf_counter(), []
         for update in zip(*starts, strict=True):
             noise = self.imagination.draw_noise(len(update[0]), level, self.generator)
-            rollout, norm = self.graph(model, *update, *noise)
+            rollout, norm = self.graphed_backward(model, *update, *noise)
             self.optimizer.step(norm, learning_rate)
             polyak_update(self.averaged, self.actor, self.config.ema)
             row = {
@@ -566,7 +573,7 @@ def failure_distance_scale(level: float) -> float:
 
 def main(config: Config) -> None:
     """Train, evaluate, export."""
-    # 1. Everything that can be refused is refused here, before a file is made.
+    # Everything that can be refused is refused here, before a file is made.
     if config.suite is not None:
         if config.motion != Config.motion:
             raise ConfigError("Both --motion and --suite are given, expected one of them.")
@@ -574,7 +581,7 @@ def main(config: Config) -> None:
     clips, processes = load_motions(config.motion), Processes()
     if processes.count > 1:
         raise ConfigError("wm_track runs in one process, torchrun started several.")
-    settings = settings_of(config, clips=[clip.sha256() for clip in clips], processes=1, **CONSTANT)
+    settings = tracker_settings(config, clips, processes, **CONSTANTS)
     with tracker_run(
         config.run, "wm_track", clips, settings, ("task", "actor", "model", "buffer", "robots"),
         batch_size=config.num_steps * config.num_envs, total_timesteps=config.total_timesteps,
@@ -586,6 +593,7 @@ def main(config: Config) -> None:
 def train(config: Config, run: TrackerRun) -> None:
     """The run itself, in its folder."""
     clips, saved = run.clips, run.saved
+    # 1. Threads and seeds. With overlap, the policy learns in a thread of its own.
     threads = config.run.threads or cli.available_cores()
     overlap = config.overlap and config.run.backend == "mujoco" and threads > 1
     learn_threads = max(1, threads // 2) if overlap else threads
@@ -596,45 +604,38 @@ def train(config: Config, run: TrackerRun) -> None:
     T, N = config.num_steps, config.num_envs  # noqa: N806
     robots = make_robots(clips, config.task, N, config.run, config.run.seed)
     task, device = robots.task, robots.device
-    evaluation = Evaluation(
-        clips, config.task, config.run.threads, robust=bool(config.run.robust_every)
-    )
-    policy, dynamics = PolicyLearner(config, task, device), ModelLearner(config, device)
-    if config.start_from is not None and saved is None:
-        begin_with((policy.actor, policy.averaged), config.start_from, spec_of(config.task))
-    # Copies that act while the originals learn. The policy learns in the model's copy, which needs
-    # no gradients of its own.
-    acting = copy.deepcopy(policy.actor)
-    model = copy.deepcopy(dynamics.model).requires_grad_(False)
-    dynamics.model.rounded = model.rounded = use_bfloat16(config.bfloat16, device)
+    evaluation = run.evaluation_of(config.task)
+    policy_learner = PolicyLearner(config, task, device)
+    model_learner = ModelLearner(config, device)
+    model_learner.model.bfloat16 = use_bfloat16(config.bfloat16, device)
+    actor, averaged = policy_learner.actor, policy_learner.averaged
+    run.start_from(config.start_from, config.task, actor, averaged)
+    # Copies that stay as they are while the originals learn: a policy that moves the robots, and a
+    # model to imagine in.
+    acting = copy.deepcopy(actor)
+    frozen_model = copy.deepcopy(model_learner.model).requires_grad_(False)
     buffer = ReplayBuffer(config.capacity // N, N, device)
 
     # 3. Start afresh, or from the checkpoint.
     level = 0.0 if config.curriculum else 1.0
     robots.set_difficulty(level, failure_distance_scale(level))
     collector = ReplayCollector(robots, config.action_noise, NOISE_CORRELATION, config.run.seed)
-    parts = policy.parts() | dynamics.parts()
+    parts = policy_learner.parts() | model_learner.parts()
     if saved is None:
-        # Otherwise the time limit would cut off every robot that survives in the same step.
-        if config.task.episode_s is not None:
-            robots.spread_ends(round(config.task.episode_s / CONTROL_DT))
-        policy.update_normalizer(collector.obs)
+        collector.spread_ends(config.task)
+        policy_learner.update_normalizer(collector.obs)
     else:
         load_states(parts, saved)
         buffer.set_state(saved["buffer"])
         collector.set_state(saved["robots"])
         level = saved["level"]
-    acting.load_state_dict(policy.actor.state_dict())
-    model.load_state_dict(dynamics.model.state_dict())
-    network_record = {"residual": policy.actor.residual, "activation": ACTIVATION}
+    acting.load_state_dict(actor.state_dict())
+    frozen_model.load_state_dict(model_learner.model.state_dict())
+    record = {"env_id": "BMTrack-G1-v0", "network": actor.description(), **CONSTANTS}
     run.begin_training(
-        config_record(config, "wm_track", env_id="BMTrack-G1-v0", network=network_record),
-        f"{N} robots, {threads} threads",
+        config_record(config, "wm_track", **record), f"{N} robots, {threads} threads"
     )
-    if overlap:
-        # Python's threads take turns: by default after 5 ms, many kernels of the learner.
-        sys.setswitchinterval(0.0005)
-    background = ThreadPoolExecutor(1, initializer=torch.set_num_threads, initargs=(learn_threads,))
+    background = learner_thread(learn_threads)
     while run.goes_on:
         decay = (config.final_learning_rate / config.learning_rate) ** run.share
         learning_rate = config.learning_rate * decay
@@ -644,12 +645,12 @@ def train(config: Config, run: TrackerRun) -> None:
         policy_metrics: dict[str, float] = {}
         if run.iteration >= config.warmup_iterations and config.policy_updates:
             shape = (config.policy_updates, config.policy_batch)
-            starts = buffer.starts(shape, dynamics.generator, max(1, config.recent // N))
-            job = (model, starts, level, learning_rate)
+            starts = buffer.starts(shape, model_learner.generator, max(1, config.recent // N))
+            job = (frozen_model, starts, level, learning_rate)
             if overlap:
-                learning = background.submit(policy.learn, *job)
+                learning = background.submit(policy_learner.learn, *job)
             else:
-                policy_metrics = policy.learn(*job)
+                policy_metrics = policy_learner.learn(*job)
 
         # 5. Robots move, with noise.
         tick = time.perf_counter()
@@ -659,13 +660,13 @@ def train(config: Config, run: TrackerRun) -> None:
         # 6. The model learns from all that the buffer holds.
         model_metrics: dict[str, float] = {}
         if buffer.written > max(T, config.model_horizon):
-            dynamics.model.update_normalizer(*buffer.newest_transitions(T))
-            model_metrics = dynamics.learn(buffer, config.model_learning_rate * decay)
+            model_learner.model.update_normalizer(*buffer.newest_transitions(T))
+            model_metrics = model_learner.learn(buffer, config.model_learning_rate * decay)
         if learning is not None:
             policy_metrics = learning.result()
-        policy.update_normalizer(seen)
-        acting.load_state_dict(policy.actor.state_dict())
-        model.load_state_dict(dynamics.model.state_dict())
+        policy_learner.update_normalizer(seen)
+        acting.load_state_dict(actor.state_dict())
+        frozen_model.load_state_dict(model_learner.model.state_dict())
         robots.read_statistics()
         if config.curriculum:
             level = next_level(level, robots.sampler.hardest_s())
@@ -674,12 +675,11 @@ def train(config: Config, run: TrackerRun) -> None:
 
         # 7. Log, evaluate, save.
         row = {
-            **collector.episodes.figures(), "perf/collect_s": collect_s,
+            **collector.figures(), **model_metrics, **policy_metrics, "perf/collect_s": collect_s,
             "perf/cpu_s": run.clock.cpu_s, "charts/learning_rate": learning_rate,
-            **model_metrics, **policy_metrics, **mean_errors(robots), "track/level": level,
-            **{f"sampling/{key}": value for key, value in robots.sampler.metrics().items()},
+            "track/level": level,
         }  # fmt: skip
-        row |= run.evaluate(policy.averaged, evaluation)
+        row |= run.evaluate(averaged, evaluation)
         run.log_training(row)
         if run.save_due():
             states = {"buffer": buffer.get_state(), "robots": collector.get_state()}
@@ -688,9 +688,7 @@ def train(config: Config, run: TrackerRun) -> None:
 
     # 8. What leaves the project.
     run.end()
-    run.export(
-        policy.averaged, config.task, algorithm="wm_track", num_envs=N, motion=config.motion[0]
-    )
+    run.export(averaged, config.task, algorithm="wm_track", num_envs=N, motion=config.motion[0])
     robots.env.close()
     evaluation.close()
 

@@ -22,14 +22,20 @@ def check_positive(config: Any, *names: str) -> None:
             raise ConfigError(f"{name} is {getattr(config, name)}, expected a positive number.")
 
 
-def check_batches(config: Any) -> None:
-    """A run has an iteration of `num_envs * num_steps` samples, which `num_minibatches` divides."""
+def check_length(config: Any) -> None:
+    """A run has at least one iteration of `num_envs * num_steps` control steps."""
     batch = config.num_envs * config.num_steps
     if config.total_timesteps < batch:
         raise ConfigError(
             f"total_timesteps {config.total_timesteps} is less than one iteration of num_envs * "
             f"num_steps = {batch}."
         )
+
+
+def check_batches(config: Any) -> None:
+    """See `check_length`; and `num_minibatches` divides an iteration's samples."""
+    check_length(config)
+    batch = config.num_envs * config.num_steps
     if batch % config.num_minibatches:
         raise ConfigError(
             f"num_envs * num_steps = {batch} is not divisible by num_minibatches "
@@ -37,11 +43,13 @@ def check_batches(config: Any) -> None:
         )
 
 
-def check_hidden(config: Any) -> None:
-    """The layers `hidden` have units, in pairs where the networks are symmetric (`symmetry`)."""
-    if not config.hidden or min(config.hidden) < 1:
-        raise ConfigError(f"hidden is {config.hidden}, expected one or more positive numbers.")
-    if config.symmetry and any(width % 2 for width in config.hidden):
-        raise ConfigError(
-            f"hidden is {config.hidden}, expected even numbers: with symmetry units are pairs."
-        )
+def check_hidden(config: Any, *names: str) -> None:
+    """These hidden layers have units, in pairs where the networks are symmetric (`symmetry`)."""
+    for name in names:
+        widths = getattr(config, name)
+        if not widths or min(widths) < 1:
+            raise ConfigError(f"{name} is {widths}, expected one or more positive numbers.")
+        if config.symmetry and any(width % 2 for width in widths):
+            raise ConfigError(
+                f"{name} is {widths}, expected even numbers: with symmetry units are pairs."
+            )

@@ -18,6 +18,25 @@ from bm_envs.tasks.track.config import CONTROL_DT, TrackConfig
 from bm_envs.tasks.track.task import TrackTask
 
 
+def spread_ends(robots: Robots, task: TrackConfig) -> None:
+    """Give the episodes different ages at the start of a run.
+
+    Otherwise the time limit would truncate the episodes of all robots that survive in one and the
+    same step.
+    """
+    if task.episode_s is not None:
+        robots.spread_ends(round(task.episode_s / CONTROL_DT))
+
+
+def iteration_figures(robots: Robots, episodes: Episodes) -> dict[str, float]:
+    """What is logged of the steps since the last call: episodes, errors, statistics of starts."""
+    starts = robots.sampler.metrics()
+    return {
+        **episodes.figures(), **mean_errors(robots),
+        **{f"sampling/{name}": value for name, value in starts.items()},
+    }  # fmt: skip
+
+
 class Rollout:
     """The samples of one iteration, and what they were drawn from.
 
@@ -25,11 +44,12 @@ class Rollout:
         obs: `[T, N, O]`.
         critic_obs: `[T + 1, N, C]`, the last ones behind the last step.
         mean: `[T, N, A]`, of the policy.
-        chosen: `[T, N, A]`, the raw action less the noise carried over from the step before.
-        log_std: `[A]`, of `chosen`.
+        chosen: `[T, N, A]`, `mean` plus fresh noise, which is what the policy chose: the raw action
+            is that plus a share of the last step's noise.
+        log_std: `[A]`, of `chosen`, the fresh noise alone.
         reward: `[T, N]`.
         done: `[T, N]` bool, episodes that ended.
-        truncated: `[T, N]` bool, those of them that the clip's end or the time limit cut off.
+        truncated: `[T, N]` bool, those of them that ended with the clip or at the time limit.
         final_critic_obs: `[T, N, C]`, their last observations.
     """
 
@@ -81,12 +101,8 @@ class Collector:
         self.obs, self.critic_obs = robots.reset(seed)
 
     def spread_ends(self, task: TrackConfig) -> None:
-        """Let episodes have different ages.
-
-        Otherwise the time limit would cut off every robot that survives in the same step.
-        """
-        if task.episode_s is not None:
-            self._robots.spread_ends(round(task.episode_s / CONTROL_DT))
+        """See `spread_ends` of this module."""
+        spread_ends(self._robots, task)
 
     def normal(self) -> Tensor:
         """Independent draws of a standard normal distribution, `[N, A]`."""
@@ -102,12 +118,8 @@ class Collector:
         return step
 
     def figures(self) -> dict[str, float]:
-        """What is logged of the steps since the last call: episodes, errors, starts."""
-        starts = self._robots.sampler.metrics()
-        return {
-            **self._episodes.figures(), **mean_errors(self._robots),
-            **{f"sampling/{name}": value for name, value in starts.items()},
-        }  # fmt: skip
+        """See `iteration_figures`."""
+        return iteration_figures(self._robots, self._episodes)
 
     def get_state(self) -> dict[str, Any]:
         """For a checkpoint."""

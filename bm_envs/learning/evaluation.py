@@ -113,17 +113,17 @@ def evaluate_guided(actor: Network, env: GuidedVectorEnv, seed: int) -> dict[str
     """
     obs, _ = env.reset(seed=seed)
     act, task = _as_function(actor), env.task
-    value, over = 0.0, np.zeros(env.num_envs, bool)
-    while not over.all():
+    task_sum, done = 0.0, np.zeros(env.num_envs, bool)
+    while not done.all():
         obs, _, terminated, truncated, info = env.step(act(obs))
-        value += float(info["reward_task"][~over].sum())  # 0 from a fall on
-        over |= terminated | truncated
+        task_sum += float(info["reward_task"][~done].sum())  # 0 from a fall on
+        done |= terminated | truncated
     figures = task.figures()
     steps = env.num_envs * env.config.episode_steps * env.config.rewards.task
     result = {
         "success": float(figures["success"].mean()),
         "upright": float((~figures["fell_strict"]).mean()),
-        "task": value / steps,
+        "task": task_sum / steps,
     }
     if "segment_passed" in figures:
         result["segments"] = float(figures["segment_passed"].mean())

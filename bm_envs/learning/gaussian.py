@@ -1,4 +1,4 @@
-"""Gaussian policies: densities, divergences, and a step size that goes by them.
+"""Gaussian policies: densities, divergences, and a learning rate that follows them.
 
 Letters in shapes: B samples, A action.
 """
@@ -18,7 +18,7 @@ def log_prob(action: Tensor, mean: Tensor, log_std: Tensor) -> Tensor:
     return -0.5 * (z * z).sum(-1) - log_std.sum() - 0.5 * np.log(2 * np.pi) * action.shape[-1]
 
 
-def entropy(log_std: Tensor) -> Tensor:
+def gaussian_entropy(log_std: Tensor) -> Tensor:
     """Entropy of a diagonal Gaussian, nats. `[A]` -> scalar."""
     return (log_std + 0.5 * math.log(2 * math.pi * math.e)).sum()
 
@@ -33,10 +33,11 @@ def gaussian_kl(mean_old: Tensor, log_std_old: Tensor, mean: Tensor, log_std: Te
     return (log_std - log_std_old + 0.5 * (ratio + shift) - 0.5).sum(-1).mean()
 
 
-def adaptive_step_size(learning_rate: float, kl: float, desired_kl: float) -> float:
-    """The step size after a step that moved the policy by `kl` nats. Source: `rsl_rl`, `ppo.py`.
+def adaptive_learning_rate(learning_rate: float, kl: float, desired_kl: float) -> float:
+    """The learning rate after a step that moved the policy by `kl` nats.
 
-    Slower above twice the desired divergence, faster below half of it.
+    It falls above twice the desired divergence, and rises below half of it. Source: `rsl_rl`,
+    `ppo.py`.
     """
     if kl > 2 * desired_kl:
         return max(1e-5, learning_rate / 1.5)

@@ -164,9 +164,10 @@ def tracking_loss(
 ) -> tuple[Tensor, Tensor]:
     """How far robots are from the reference over H steps, by the task's six tracking rewards.
 
-    `sum_i w_i 2 (sqrt(1 + e_i^2 / s_i^2) - 1)`, e_i^2 the mean over links of the squared error of
-    which the reward is `w_i exp(-e_i^2 / s_i^2)`: near the reference the two have one slope, and
-    far from it, where the reward has none, this grows with the distance. Positions of links are
+    `sum_i w_i 2 (sqrt(1 + e_i^2 / s_i^2) - 1)`, a pseudo-Huber loss, where e_i^2 is the mean over
+    links of the squared error of which the reward is `w_i exp(-e_i^2 / s_i^2)`: near the reference
+    the two have one slope, and far from it, where the reward has none, this grows with the
+    distance. Positions of links are
     relative to the anchor, in world axes; errors of velocities are the changes of errors of poses
     from step to step. What the velocities are compared with is the reference's, and towards it by
     `recovery` times the anchor's distance: otherwise it would never pay within half a second to

@@ -96,7 +96,7 @@ class HostRobots(_Robots):
         return torch.from_numpy(obs), torch.from_numpy(info["critic_obs"])
 
     def spread_ends(self, limit: int) -> None:
-        """Let episodes be up to `limit` steps old, so that not all end in the same step."""
+        """Let episodes be up to `limit` steps old already."""
         self.task.episode_step[:] = self.env.np_random.integers(0, limit, self.env.num_envs)
 
     def step(self, action: Tensor) -> Step:

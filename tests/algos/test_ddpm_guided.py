@@ -124,7 +124,7 @@ def test_the_paper_preset_has_the_published_size():
 
 def test_step_size_and_averaging():
     settings = ddpm.Config(data=(), total_steps=100, warmup_steps=10)
-    rates = [ddpm.schedule(step, settings) for step in range(100)]
+    rates = [ddpm.learning_rate_share(step, settings) for step in range(100)]
     assert rates[0] == 0.1 and rates[9] == 1.0 and rates[55] == pytest.approx(0.5)
     assert rates[-1] < 1e-3 and np.argmax(rates) in (9, 10)
     assert ddpm.ema_decay(0) == 0

@@ -152,7 +152,7 @@ def test_the_model_predicts_held_out_rollouts_better_than_their_velocities_do():
 class Linear(torch.nn.Module):
     """A known system in place of the world model: joints are driven, the pelvis is held."""
 
-    rounded = False
+    bfloat16 = False
 
     def __init__(self, local):
         super().__init__()
@@ -617,7 +617,7 @@ def test_a_recorded_graph_computes_what_its_function_does(critic):
     expected = [computed(learner.backward, noise) for noise in noises]
     assert not torch.equal(expected[0][0], expected[1][0])
     for noise, values in zip(noises, expected, strict=True):
-        for found, value in zip(computed(learner.graph, noise), values, strict=True):
+        for found, value in zip(computed(learner.graphed_backward, noise), values, strict=True):
             torch.testing.assert_close(found, value)
 
 
