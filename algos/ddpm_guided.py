@@ -4,12 +4,12 @@
     python algos/ddpm_guided.py --data runs/rollouts --preset paper     # 20 M weights, for a GPU
 
 From windows of 20 control steps of roll-outs (`collect_rollouts.py`) a transformer learns what a
-window was before noise was put on it, every state and every action with a noise level of its own.
-Sampled with the last states put in, it says what the robot will do next and the action that does
-it: a controller, without a task. A cost on its states gives it one when it is sampled. This file
-trains the model, in the order data, normalizer, loss, optimizers, loop. The network is in
-`bm_envs/diffusion/network.py`, the noise schedule and the sampler in `sampler.py` beside it, and
-guidance in `steering.py`.
+window was before noise was put on it (x0-prediction). Every state and every action has a noise
+level of its own. Sampled with the last states put in, the model says what the robot will do next
+and the action that does it: a controller, without a task. A cost on its states gives it one when it
+is sampled. This file trains the model, in the order data, normalizer, loss, optimizers, loop. The
+network is in `bm_envs/diffusion/network.py`, the noise schedule and the sampler in `sampler.py`
+beside it, and guidance in `steering.py`.
 
 The run directory holds `config.json`, `checkpoint.pt` (all that a bit-exact `--resume` needs),
 `denoiser.onnx` with `policy.json` (what leaves the project), `metrics.jsonl`, TensorBoard events.
@@ -66,7 +66,7 @@ EMA_MAX = 0.9999  # largest decay of the averaged weights, see `ema_decay`. Sour
 MUON_LEARNING_RATE = 1e-2  # after the warm-up; it follows the same schedule as AdamW's
 HELD_OUT = 0.02  # share of the episodes that validation keeps to itself
 
-# A run records these beside its settings, and a checkpoint of other ones is refused.
+# A run records these beside its settings, and a checkpoint with other ones is refused.
 CONSTANTS = {
     "action_steps": ACTION_STEPS, "rate_coef": RATE_COEF, "weight_decay": WEIGHT_DECAY,
     "max_grad_norm": MAX_GRAD_NORM, "ema_max": EMA_MAX, "muon_learning_rate": MUON_LEARNING_RATE,
@@ -102,9 +102,9 @@ class Config:
     warmup_steps: int = 500
     """Steps in which the learning rate rises from 0, linearly."""
     past_noise: float = 0.0
-    """Share of level 0's noise that past states have in training (prototype: 1, with clean ones at
-    run time). What is learned from noisy states pulls clean ones towards the mean: walking dies
-    away."""
+    """Noise on the past states in training, as a share of level 0's (prototype: 1). The controller
+    knows past states without noise. A model trained on noisy ones pulls them towards the mean: the
+    robot walks ever more slowly until it stands."""
     shoved_futures: bool = False
     """Learn from windows in whose future the robot is shoved, too (prototype: all windows). A shove
     is no plan, and what the expert does against it is no way to bring it about."""
@@ -238,10 +238,11 @@ class Normalizer:
 
 
 def limits(values: Tensor) -> tuple[Tensor, Tensor]:
-    """Center and half-range `[D]` of each feature of `[..., D]`, by which most values get into +-1.
+    """Center and half-range `[D]` of each feature of `[..., D]`, which bring most values into +-1.
 
-    The range is from the 0.1 to the 99.9 percentile, widened by a twentieth, because one odd
-    episode must not shrink all others. A feature that hardly varies is only centered.
+    The range is that between the percentiles 0.1 and 99.9, made wider by 5 %: with the extreme
+    values in their place, one odd episode would make all others small. A feature whose range is
+    below 1e-4 is only centered.
     """
     ordered = values.reshape(-1, values.shape[-1]).sort(dim=0).values
     last = len(ordered) - 1
@@ -297,6 +298,7 @@ def window_loss(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Squared errors of estimated states and actions, and the actions' change. `[B, L, D]` each.
 
+    `states` and `actions` are the network's estimates of the clean ones (x0-prediction).
     Actions further ahead than `ACTION_STEPS` add nothing, though they are counted in the mean.
     Source: the paper's eq. 4; weights and the third part from the prototype.
     """
@@ -352,19 +354,22 @@ def validate(
 
 
 def make_optimizers(network: Denoiser, config: Config) -> list[tuple[torch.optim.Optimizer, float]]:
-    """Optimizers that share the network's weights, each with its full step size.
+    """Optimizers with their full learning rates, which divide the network's weights among them.
 
-    Muon: K. Jordan et al., 2024, as in torch; scaled so that a step is as large as one of AdamW.
+    Muon has the matrices within the transformer's blocks (none with `--optimizer adamw`). AdamW has
+    all others: the remaining matrices with weight decay, and biases, norms and positions without.
+    Muon: K. Jordan et al., 2024, as in torch; scaled so that a step is as large as AdamW's.
     """
     matrices = [m.weight for m in network.modules() if isinstance(m, nn.Linear)]
-    inner = {id(p) for p in network.blocks.parameters()} if config.optimizer == "muon" else set()
-    by_muon = [p for p in matrices if id(p) in inner]
-    chosen = {id(p) for p in matrices}
+    matrix_ids = {id(p) for p in matrices}
+    in_blocks = {id(p) for p in network.blocks.parameters()}
+    by_muon = [p for p in matrices if config.optimizer == "muon" and id(p) in in_blocks]
+    muon_ids = {id(p) for p in by_muon}
     adamw = torch.optim.AdamW(
         [
-            {"params": [p for p in matrices if id(p) not in inner],
+            {"params": [p for p in matrices if id(p) not in muon_ids],
              "weight_decay": WEIGHT_DECAY},
-            {"params": [p for p in network.parameters() if id(p) not in chosen],
+            {"params": [p for p in network.parameters() if id(p) not in matrix_ids],
              "weight_decay": 0.0},
         ],
         lr=config.learning_rate, betas=(0.9, 0.95), fused=True,
@@ -384,8 +389,8 @@ def make_optimizers(network: Denoiser, config: Config) -> list[tuple[torch.optim
     return made
 
 
-def schedule(step: int, config: Config) -> float:
-    """Share of the full step size: linear warm-up, then half a cosine to 0."""
+def learning_rate_share(step: int, config: Config) -> float:
+    """Share of the full learning rate: linear warm-up, then half a cosine to 0."""
     if step < config.warmup_steps:
         return (step + 1) / config.warmup_steps
     done = (step - config.warmup_steps) / max(1, config.total_steps - config.warmup_steps)
@@ -402,7 +407,7 @@ def ema_decay(step: int) -> float:
 
 def main(config: Config) -> None:
     """Train and export."""
-    # 1. Everything that can be refused is refused here, before a file is made.
+    # Everything that can be refused is refused here, before a file is made.
     if not config.data:
         raise ConfigError("data is empty, expected one folder of roll-outs or more.")
     if config.device == "cuda" and not torch.cuda.is_available():
@@ -418,7 +423,7 @@ def main(config: Config) -> None:
     keys = ("identity", "network", "averaged", "scaling")
     with claim_run(config.run, name, settings, "identity", keys, "settings or data") as folder:
         if folder.saved is not None and "iteration" not in folder.saved:
-            # Checkpoints of version 0.2 count their steps and keep their figures by other names.
+            # Version 0.1 had other names for the steps that are done and for the figures.
             figures = zip(("valid_state", "valid_action"), folder.saved["valid"], strict=True)
             folder.saved |= {"iteration": folder.saved["step"], "evaluation": dict(figures)}
         train(config, manifests, Progress(
@@ -440,7 +445,7 @@ def train(config: Config, manifests: list[dict[str, Any]], run: Progress) -> Non
     device = torch.device("cuda" if use_cuda else "cpu")
     torch.set_num_threads(config.run.threads or cli.available_cores())
 
-    # 2. Data: whole episodes are held out, since windows of one are much alike.
+    # 1. Data: whole episodes are held out, since windows of one are much alike.
     drives = manifests[0]["drives"]
     for folder, manifest in zip(config.data, manifests, strict=True):
         if manifest["drives"] != drives:
@@ -455,7 +460,7 @@ def train(config: Config, manifests: list[dict[str, Any]], run: Progress) -> Non
         for part in (order[held_out:], order[:held_out])
     )
 
-    # 3. Network and optimizers, from the start or from the checkpoint.
+    # 2. Network and optimizers, from the start or from the checkpoint.
     torch.manual_seed(seed)  # initial weights, dropout
     normalizer = Normalizer(rep, config, device)
     network = Denoiser(normalizer.width, config.network).to(device)
@@ -483,11 +488,12 @@ def train(config: Config, manifests: list[dict[str, Any]], run: Progress) -> Non
         f"{weights:,} weights on {device.type}",
     )
 
-    # A run that goes on has the rows it would have had, because checkpoints are taken with a row.
+    # `sums` of the losses are those since the last row of the log. A checkpoint is written only
+    # together with a row, so that a resumed run begins its sums where the whole run did.
     sums, first_step, tick = torch.zeros(3, device=device), run.step, time.perf_counter()
     while run.goes_on:
-        # 4. One gradient step on a batch of windows and their mirror images.
-        share = schedule(run.step, config)
+        # 3. One gradient step on a batch of windows and their mirror images.
+        share = learning_rate_share(run.step, config)
         for optimizer, learning_rate in optimizers:
             for group in optimizer.param_groups:
                 group["lr"] = share * learning_rate
@@ -508,7 +514,7 @@ def train(config: Config, manifests: list[dict[str, Any]], run: Progress) -> Non
         if run.step % config.log_every and run.goes_on:
             continue
 
-        # 5. A row of the log, the validation that is due, and a checkpoint.
+        # 4. A row of the log, the validation that is due, and a checkpoint.
         count = run.step - first_step
         row: dict[str, float] = {}
         row["losses/state"], row["losses/action"], row["losses/rate"] = (sums / count).tolist()
@@ -528,7 +534,7 @@ def train(config: Config, manifests: list[dict[str, Any]], run: Progress) -> Non
                 **({"dropout_cuda": torch.cuda.get_rng_state(device)} if use_cuda else {}),
             })  # fmt: skip
 
-    # 6. What leaves the project: denoiser.onnx and policy.json of the averaged weights.
+    # 5. What leaves the project: denoiser.onnx and policy.json of the averaged weights.
     if not run.end():
         return
     arrays = {name: value.cpu().numpy() for name, value in normalizer.arrays.items()}

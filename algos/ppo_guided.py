@@ -34,10 +34,10 @@ from bm_envs import cli
 from bm_envs.diffusion.task_policy import write_guided_policy
 from bm_envs.envs import GuidedVectorEnv
 from bm_envs.errors import ConfigError
-from bm_envs.learning import checks
+from bm_envs.learning import checks, gaussian
 from bm_envs.learning.evaluation import evaluate_guided
 from bm_envs.learning.folder import as_arrays, claim_run
-from bm_envs.learning.gaussian import adaptive_step_size, entropy, gaussian_kl, log_prob
+from bm_envs.learning.gaussian import gaussian_entropy, gaussian_kl, log_prob
 from bm_envs.learning.networks import UNCHANGED, Network, as_mirror
 from bm_envs.learning.returns import Means, explained_variance, gae
 from bm_envs.learning.run import Flags, Progress, RunConfig, config_record, settings_of
@@ -58,7 +58,7 @@ A = g1.NUM_JOINTS
 GAMMA = 0.99  # discount per control step
 GAE_LAMBDA = 0.95  # of generalized advantage estimation
 CLIP = 0.2  # of the probability ratio, and of the value's change
-DESIRED_KL = 0.01  # nats, what the policy's step size goes by
+DESIRED_KL = 0.01  # nats, by which the policy's learning rate is adapted
 ENT_COEF = 0.005  # weight of the entropy bonus (Isaac Lab 0.008, with a larger batch against it)
 VALUE_COEF = 1.0  # weight of the value loss
 MAX_GRAD_NORM = 1.0  # of actor and critic each
@@ -69,6 +69,13 @@ YAW_RATE = (-0.5, 0.5)  # rad/s
 # Physics step in training, s: twice the standard's, at half of its cost. Evaluation always has the
 # standard 5 ms.
 PHYSICS_DT = 0.01
+
+# A run records these beside its settings, and a checkpoint with other ones is refused.
+CONSTANTS = {
+    "gamma": GAMMA, "gae_lambda": GAE_LAMBDA, "clip_coef": CLIP, "desired_kl": DESIRED_KL,
+    "ent_coef": ENT_COEF, "vf_coef": VALUE_COEF, "max_grad_norm": MAX_GRAD_NORM,
+    "forward": FORWARD, "left": LEFT, "yaw_rate": YAW_RATE, "physics_dt": PHYSICS_DT,
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -85,7 +92,7 @@ class Weights:
     alive: float = 0.15
     """1 while not fallen. Source: unitree_rl_lab, G1 29dof `velocity_env_cfg.py`."""
     fall: float = -200.0
-    """1 in the step of a fall: 4 once."""
+    """1 in the step in which a robot falls, and the episode ends: a fall costs 4."""
     upright: float = -1.0
     """`sin^2` of the pelvis' tilt."""
     base_height: float = -10.0
@@ -136,12 +143,12 @@ class Config:
     """Robots in an evaluation, one trial each."""
 
     learning_rate: float = 1e-3
-    """Adam's step size: the critic's throughout, the policy's at the start, which then goes by how
-    far each mini-batch's step moves the policy, `DESIRED_KL` (Isaac Lab: the critic's as well)."""
+    """Adam's learning rate. The critic's stays so. The policy's begins so and is adapted to how far
+    each mini-batch's step moves the policy, see `DESIRED_KL` (Isaac Lab adapts both)."""
     num_minibatches: int = 1
     """Mini-batches per epoch (Isaac Lab 4, of 24,576 samples each). Gradients of few samples are
-    mostly noise: with 4 of 768 the policy's step size fell to 2e-5 in 50,000 control steps, with 1
-    of 3072 it stayed at 4e-4 (one run each)."""
+    mostly noise: with 4 of 768 the policy's learning rate fell to 2e-5 in 50,000 control steps,
+    with 1 of 3072 it stayed at 4e-4 (one run each)."""
     update_epochs: int = 5
     """Epochs over each iteration's samples."""
     hidden: tuple[int, ...] = (256, 128)
@@ -160,11 +167,11 @@ class Config:
         )
         checks.check_batches(self)
         checks.check_positive(self, "learning_rate", "init_std")
-        checks.check_hidden(self)
+        checks.check_hidden(self, "hidden")
 
     @property
     def environment(self) -> GuidedConfig:
-        """The task as it is trained: its own term is all that the environment pays."""
+        """The task as it is trained: of rewards the environment gives the task's own term alone."""
         changes: dict[str, Any] = {
             "rewards": RewardConfig(alive=0.0, task=1.0),
             "model": ModelConfig(physics_dt=PHYSICS_DT),
@@ -223,14 +230,14 @@ def must_step(task: GuidedTask) -> np.ndarray:
 
 
 def reward_terms(
-    task: GuidedTask, value: np.ndarray, fell: np.ndarray, last_action: np.ndarray,
+    task: GuidedTask, task_reward: np.ndarray, fell: np.ndarray, last_action: np.ndarray,
     feet: FootPhases, walking: np.ndarray, weights: Weights,
 ) -> dict[str, np.ndarray]:  # fmt: skip
     """The signed terms of the control step just done, `[N]` each, by their names in `Weights`.
 
     Args:
         task: robots in the state that the step led to, before any reset.
-        value: `[N]`, the task's own term.
+        task_reward: `[N]`, the environment's reward, which is the task's own term.
         fell: `[N]` bool.
         last_action: `[N, 29]`, the raw action before this step's.
         feet: after this step.
@@ -243,7 +250,7 @@ def reward_terms(
         off_pose = (sim.joint_pos - g1.DEFAULT_JOINT_POS)[:, HELD_JOINTS]
         foot_speed = np.linalg.norm(sim.body_lin_vel[:, FEET, :2], axis=-1)
         values = {
-            "task": value,
+            "task": task_reward,
             "alive": ~fell,
             "fall": fell,
             "upright": tilt_square(sim.root_quat),
@@ -305,10 +312,13 @@ def learn(
     actor: Network, critic: Network, optimizer: torch.optim.Optimizer, samples: Samples,
     config: Config, learning_rate: float, generator: torch.Generator,
 ) -> tuple[float, dict[str, float]]:  # fmt: skip
-    """Improve actor and critic in place; returns the policy's last step size, and what is logged.
+    """Improve actor and critic in place.
 
-    The optimizer's first group of weights are the actor's.
-    Of symmetric networks a sample teaches what its mirror image would.
+    The optimizer's first group of weights are the actor's. Gradients of symmetric networks are
+    symmetrized, so that every sample counts as its mirror image does.
+
+    Returns:
+        The policy's last learning rate, and what is logged.
     """
     log_std_old = actor.log_std.detach().clone()
     log_prob_old = log_prob(samples.action, samples.mean, log_std_old)
@@ -319,25 +329,26 @@ def learn(
             x, action, mean, value, advantage, returns = (part[index] for part in samples)
             new_mean, new_value, log_std = actor(x), critic(x).squeeze(-1), actor.log_std
             kl = gaussian_kl(mean, log_std_old, new_mean.detach(), log_std.detach()).item()
-            learning_rate = adaptive_step_size(learning_rate, kl, DESIRED_KL)
+            learning_rate = gaussian.adaptive_learning_rate(learning_rate, kl, DESIRED_KL)
             optimizer.param_groups[0]["lr"] = learning_rate
 
             ratio = (log_prob(action, new_mean, log_std) - log_prob_old[index]).exp()
-            clipped = ratio.clamp(1 - CLIP, 1 + CLIP)
-            policy_loss = -torch.min(ratio * advantage, clipped * advantage).mean()
-            near = value + (new_value - value).clamp(-CLIP, CLIP)
-            value_loss = torch.max((new_value - returns) ** 2, (near - returns) ** 2).mean()
-            bonus = entropy(log_std)
-            loss = policy_loss + VALUE_COEF * value_loss - ENT_COEF * bonus
+            clipped_ratio = ratio.clamp(1 - CLIP, 1 + CLIP)
+            policy_loss = -torch.min(ratio * advantage, clipped_ratio * advantage).mean()
+            clipped_value = value + (new_value - value).clamp(-CLIP, CLIP)
+            error, clipped_error = new_value - returns, clipped_value - returns
+            value_loss = torch.max(error**2, clipped_error**2).mean()
+            entropy = gaussian_entropy(log_std)
+            loss = policy_loss + VALUE_COEF * value_loss - ENT_COEF * entropy
             optimizer.zero_grad()
             loss.backward()
             for network in (actor, critic):
                 network.symmetrize_gradients()
-                # Each has a bound of its own: no error of the critic shortens the actor's step.
+                # Each is clipped alone: a large error of the critic shortens no actor's step.
                 nn.utils.clip_grad_norm_(network.parameters(), MAX_GRAD_NORM)
             optimizer.step()
             figures.add(
-                policy_loss=policy_loss, value_loss=value_loss, entropy=bonus, approx_kl=kl,
+                policy_loss=policy_loss, value_loss=value_loss, entropy=entropy, approx_kl=kl,
                 clipfrac=((ratio - 1).abs() > CLIP).float().mean(),
             )  # fmt: skip
     return learning_rate, figures.figures("losses/")
@@ -348,8 +359,8 @@ def learn(
 
 def main(config: Config) -> None:
     """Train, evaluate, export."""
-    # 1. Everything that can be refused is refused here, before a file is made.
-    settings = settings_of(config, "eval_every", "eval_trials")
+    # Everything that can be refused is refused here, before a file is made.
+    settings = settings_of(config, "eval_every", "eval_trials", **CONSTANTS)
     with claim_run(
         config.run, f"{config.task}__ppo_guided__{config.run.seed}", settings, "settings",
         ("settings", "actor", "critic", "optimizer", "env"), "settings",
@@ -364,12 +375,12 @@ def train(config: Config, run: Progress) -> None:
     """The run itself, in its folder."""
     saved, seed = run.saved, config.run.seed
 
-    # 2. Environments and networks.
+    # 1. Threads, seeds, environments and networks.
     threads = config.run.threads or cli.available_cores()
     torch.set_num_threads(threads)
     torch.manual_seed(seed)  # initial weights
     generator = torch.Generator().manual_seed(seed)  # noise of actions, mini-batches
-    # Robots are reset by hand, so that the reward sees the state in which an episode ended.
+    # The loop resets the robots, so that the reward sees the state in which an episode ended.
     env = GuidedVectorEnv(
         config.num_envs, config.task, config=config.environment, autoreset_mode="disabled",
         threads=threads,
@@ -383,12 +394,13 @@ def train(config: Config, run: Progress) -> None:
     groups = [{"params": list(network.parameters())} for network in (actor, critic)]
     optimizer = torch.optim.Adam(groups, config.learning_rate, eps=1e-5, fused=True)
 
-    # 3. Start afresh, or from the checkpoint.
+    # 2. Start afresh, or from the checkpoint.
     learning_rate = config.learning_rate
     episode_return, episode_length = np.zeros(N), np.zeros(N, np.int64)
     env.reset(seed=seed)
     if saved is None:
-        # Otherwise the time limit would cut off every robot that stays up in the same step.
+        # Episodes begin with different ages. Otherwise the time limit would truncate those of all
+        # robots that stay up in one and the same step.
         task.clock[:] = env.np_random.integers(0, env.config.episode_steps, N)
         next_obs = torch.from_numpy(task.observe(slice(None))[0])
         for network in (actor, critic):
@@ -405,7 +417,7 @@ def train(config: Config, run: Progress) -> None:
         episode_return, episode_length = state["episode_return"], state["episode_length"]
     environment = json.loads(json.dumps(dataclasses.asdict(config.environment), default=str))
     run.begin(
-        config_record(config, "ppo_guided", environment=environment),
+        config_record(config, "ppo_guided", environment=environment, **CONSTANTS),
         f"task {config.task}, {N} robots, {threads} threads",
     )
     obs = torch.zeros(T, N, O)
@@ -413,7 +425,7 @@ def train(config: Config, run: Progress) -> None:
     reward, done = torch.zeros(T, N), torch.zeros(T, N, dtype=torch.bool)
 
     while run.goes_on:
-        # 4. Collect.
+        # 3. Collect.
         tick = time.perf_counter()
         ended: list[tuple[float, int, bool]] = []  # return, length, success
         falls, term_sums = 0, dict[str, float]()
@@ -424,17 +436,17 @@ def train(config: Config, run: Progress) -> None:
                 mean[t] = actor.mean(next_obs)
                 action[t] = mean[t] + std * torch.randn(N, A, generator=generator)
             last_action, walking = task.robots.action.copy(), must_step(task)
-            new_obs, value, terminated, truncated, info = env.step(action[t].numpy())
+            new_obs, task_reward, terminated, truncated, info = env.step(action[t].numpy())
             feet.step(task.simulator.contact_force[:, -2:])
             terms = reward_terms(
-                task, value, terminated, last_action, feet, walking, config.weights
+                task, task_reward, terminated, last_action, feet, walking, config.weights
             )  # fmt: skip
-            paid = np.maximum(sum(terms.values()), LEAST_REWARD).astype(np.float32)
-            reward[t] = torch.from_numpy(paid)
-            over = terminated | truncated
-            done[t] = torch.from_numpy(over)
+            total_reward = np.maximum(sum(terms.values()), LEAST_REWARD).astype(np.float32)
+            reward[t] = torch.from_numpy(total_reward)
+            ends = terminated | truncated
+            done[t] = torch.from_numpy(ends)
             falls += int(terminated.sum())
-            episode_return += paid
+            episode_return += total_reward
             episode_length += 1
             for name, values in terms.items():
                 term_sums[name] = term_sums.get(name, 0.0) + float(values.mean())
@@ -442,18 +454,18 @@ def train(config: Config, run: Progress) -> None:
                 with torch.no_grad():
                     final = critic.value(torch.from_numpy(new_obs[truncated]))
                 reward[t, torch.from_numpy(truncated)] += GAMMA * final
-            if over.any():
+            if ends.any():
                 ended += zip(
-                    episode_return[over], episode_length[over], info["success"][over], strict=True
+                    episode_return[ends], episode_length[ends], info["success"][ends], strict=True
                 )
-                episode_return[over], episode_length[over] = 0.0, 0
-                feet.reset(over)
-                new_obs, _ = env.reset(options={"reset_mask": over})
+                episode_return[ends], episode_length[ends] = 0.0, 0
+                feet.reset(ends)
+                new_obs, _ = env.reset(options={"reset_mask": ends})
             next_obs = torch.from_numpy(new_obs)
         collect_s = time.perf_counter() - tick
 
-        # 5. Learn, from the second iteration on: the first one fills the normalizer, by whose first
-        # statistics alone what does not vary at the start would be far too large.
+        # 4. Learn. The first iteration only fills the normalizers: scaled by the statistics of the
+        # start alone, what does not vary there would be far too large afterwards.
         tick = time.perf_counter()
         losses: dict[str, float] = {}
         if run.iteration:
@@ -471,13 +483,13 @@ def train(config: Config, run: Progress) -> None:
                 actor, critic, optimizer, samples, config, learning_rate, generator
             )
             losses["losses/explained_variance"] = explained_variance(value_old, returns).item()
-        # The normalizers change last: above, all is seen as by the policy that drew the samples.
+        # The normalizers change last: all above has those of the policy that drew the samples.
         for network in (actor, critic):
             network.update_normalizer(obs.flatten(0, 1))
         learn_s = time.perf_counter() - tick
         run.iteration += 1
 
-        # 6. Log, evaluate, save.
+        # 5. Log, evaluate, save.
         row = {
             "charts/time_to_fall_s": run.batch_size * CONTROL_DT / max(falls, 1),
             "charts/learning_rate": learning_rate, "charts/action_std": std.mean().item(),
@@ -500,7 +512,7 @@ def train(config: Config, run: Progress) -> None:
         })  # fmt: skip
         if run.save_due():
             state = env.get_state()
-            state["generator"] = json.dumps(state["generator"])  # of integers beyond 64 bits
+            state["generator"] = json.dumps(state["generator"])  # integers beyond 64 bits
             run.save({
                 "learning_rate": learning_rate, "actor": actor.state_dict(),
                 "critic": critic.state_dict(), "optimizer": optimizer.state_dict(),
@@ -509,10 +521,10 @@ def train(config: Config, run: Progress) -> None:
                 **feet.get_state(),
             })  # fmt: skip
     run.end()
-    if not run.evaluation:  # resumed with fewer steps than were done
+    if not run.evaluation:  # no iteration was left, and the checkpoint has no evaluation
         run.evaluation = evaluate_guided(actor, eval_env, seed)
 
-    # 7. What leaves the project.
+    # 6. What leaves the project.
     write_guided_policy(
         run.folder.path, actor.as_mlp(), task=config.task,
         drives={
