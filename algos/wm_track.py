@@ -335,7 +335,7 @@ class Imagination(nn.Module):
             # with noise, and that is the last action in the next observation.
             obs = obs + noise.obs[h]
             x = policy.normalize(obs)
-            with torch.autocast(row.device.type, torch.bfloat16, enabled=model.bfloat16):
+            with torch.autocast(row.device.type, torch.bfloat16, enabled=model.use_bfloat16):
                 mean = policy(x)
             action = mean.to(obs.dtype) + policy.offset(obs)
             actions.append(action)
@@ -476,7 +476,7 @@ class PolicyLearner:
 
     def value(self, critic: Network, obs: Tensor, model: WorldModel) -> Tensor:
         """Mean discounted cost from observations `[..., O]` on, normalized ones. `[...]`."""
-        with torch.autocast(obs.device.type, torch.bfloat16, enabled=model.bfloat16):
+        with torch.autocast(obs.device.type, torch.bfloat16, enabled=model.use_bfloat16):
             value = critic(obs)
         return value.to(obs.dtype).squeeze(-1)
 
@@ -607,7 +607,7 @@ def train(config: Config, run: TrackerRun) -> None:
     evaluation = run.evaluation_of(config.task)
     policy_learner = PolicyLearner(config, task, device)
     model_learner = ModelLearner(config, device)
-    model_learner.model.bfloat16 = use_bfloat16(config.bfloat16, device)
+    model_learner.model.use_bfloat16 = use_bfloat16(config.bfloat16, device)
     actor, averaged = policy_learner.actor, policy_learner.averaged
     run.start_from(config.start_from, config.task, actor, averaged)
     # Copies that stay as they are while the originals learn: a policy that moves the robots, and a

@@ -124,7 +124,7 @@ class WorldModel(nn.Module):
         # Share of the velocity after a control step in the mean one of its n physics steps, each
         # of which moves by the velocity after it: with even accelerations (n + 1) / 2n.
         self.late = (decimation + 1) / (2 * decimation)
-        self.bfloat16 = False  # whether matrix products are computed in bfloat16
+        self.use_bfloat16 = False  # whether matrix products are computed in bfloat16
 
     def local(self, state: State) -> LocalState:
         """The state in the pelvis's axes."""
@@ -190,7 +190,7 @@ class WorldModel(nn.Module):
     def forward(self, state: State, local: LocalState, target: Tensor) -> State:
         """The state after a control step with joint targets `[B, 29]`, rad."""
         x = self.network.normalize(self.inputs(state, local, target)).clamp(-10, 10)
-        with torch.autocast(x.device.type, torch.bfloat16, enabled=self.bfloat16):
+        with torch.autocast(x.device.type, torch.bfloat16, enabled=self.use_bfloat16):
             y = self.network(x) + self.linear(x)
         return self.integrate(state, y.to(x.dtype) * self.scale)
 

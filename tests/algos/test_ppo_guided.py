@@ -443,6 +443,7 @@ def test_run_directory_holds_what_it_says(whole):
     config = json.loads((folder / "config.json").read_text())
     assert config["exp_name"] == "ppo_guided" and config["num_envs"] == 8
     assert config["environment"]["random"] and config["environment"]["decimation"] == 2
+    assert config["gamma"] == ppo.GAMMA and config["forward"] == list(ppo.FORWARD)
     told = json.loads((folder / "policy.json").read_text())
     assert told["task"] == "joystick" and told["observation_size"] == 312
     assert told["observation"][-1]["name"] == "command" and told["observation"][-1]["stop"] == 312
@@ -542,6 +543,10 @@ def test_refused_run_directories(monkeypatch, capsys, tmp_path, whole):
     )
     for change in (("--update-epochs", "2"), ("--task", "waypoint"), ("--weights.fall", "-1")):
         said = refused(monkeypatch, capsys, *flags, "--resume", *change)
+        assert said == f"error: {checkpoint} is of a run with other settings."
+    with monkeypatch.context() as other:
+        other.setattr(ppo, "CONSTANTS", ppo.CONSTANTS | {"gamma": 0.9})
+        said = refused(monkeypatch, capsys, *flags, "--resume")
         assert said == f"error: {checkpoint} is of a run with other settings."
     marker = tmp_path / "code_ran"
     for content in (b"", b"no checkpoint", good[:5000], pickle.dumps(Marker(marker), 2)):

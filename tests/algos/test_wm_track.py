@@ -152,7 +152,7 @@ def test_the_model_predicts_held_out_rollouts_better_than_their_velocities_do():
 class Linear(torch.nn.Module):
     """A known system in place of the world model: joints are driven, the pelvis is held."""
 
-    bfloat16 = False
+    use_bfloat16 = False
 
     def __init__(self, local):
         super().__init__()
@@ -338,6 +338,7 @@ def test_the_run_directory_is_that_of_a_tracker(tmp_path, whole):
     assert rows[-1]["losses/model"] > 0 and rows[-1]["model/last_pos"] > 0
     record = json.loads((run_dir / "config.json").read_text())
     assert record["exp_name"] == "wm_track" and record["num_envs"] == 8
+    assert record["discount"] == wm.DISCOUNT
     described = json.loads((run_dir / "policy.json").read_text())
     assert described["training"]["algorithm"] == "wm_track"
     # The file acts as the average of the weights does.
@@ -408,6 +409,7 @@ def test_refusals(tmp_path, whole):
         ({"capacity": 640}, "10 steps of each robot, expected num_steps + model_horizon + 1 = 17"),
         ({"learning_rate": 0.0}, "learning_rate is 0.0, expected a positive number."),
         ({"model_hidden": (33,)}, "model_hidden is (33,), expected even numbers"),
+        ({"model_hidden": ()}, "model_hidden is (), expected one or more positive numbers"),
         ({"task": TrackConfig(randomize=RandomizationConfig(action_delay=1))},
          "task.randomize.action_delay is 1, expected 0"),
     ):  # fmt: skip
