@@ -252,12 +252,12 @@ def limits(values: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def emphasis_projection(rep: Representation, factor: float, generator: torch.Generator) -> Tensor:
-    """`E = [diag(b) R, 1]`, `[S, 2 S]`: states `x` are diffused as `x E`, in which the root weighs.
+    """The projection `E = [diag(b) R, 1]`, `[S, 2 S]`: the model diffuses `x E` in place of `x`.
 
-    b is `factor` for the root's position, rotation and angular velocity, and 1 elsewhere. R is
-    random and knows left from right: features whose sign a reflection changes fill the first half
-    of its columns, all others the second half, and features that a reflection swaps have equal
-    rows. A reflection of `x` is therefore one of `x E`. Source: prototype, mode `random_emph_symm`.
+    In `x E` the root weighs more: b is `factor` for its position, rotation and angular velocity,
+    and 1 elsewhere. R is random, and such that a reflection of `x` reflects `x E`, too: features
+    whose sign a reflection changes fill the first half of its columns, all others the second half,
+    and features that a reflection swaps have equal rows. Source: prototype, `random_emph_symm`.
     """
     index, sign = torch.as_tensor(rep.mirror[0]), torch.as_tensor(rep.mirror[1])
     size = rep.size

@@ -512,7 +512,8 @@ def train(config: Config, run: Progress) -> None:
         })  # fmt: skip
         if run.save_due():
             state = env.get_state()
-            state["generator"] = json.dumps(state["generator"])  # integers beyond 64 bits
+            # As JSON, because a checkpoint cannot hold its integers, which have over 64 bits.
+            state["generator"] = json.dumps(state["generator"])
             run.save({
                 "learning_rate": learning_rate, "actor": actor.state_dict(),
                 "critic": critic.state_dict(), "optimizer": optimizer.state_dict(),

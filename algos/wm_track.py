@@ -397,7 +397,7 @@ class Optimizer:
             self.adam.step()
 
     def state_dict(self) -> list[Any]:
-        """For a checkpoint, which has a list of optimizers."""
+        """For a checkpoint, as a list: runs of 0.1 with `muon` had two optimizers."""
         return [self.adam.state_dict()]
 
     def load_state_dict(self, state: list[Any]) -> None:

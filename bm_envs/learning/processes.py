@@ -105,7 +105,7 @@ class Processes:
 
 
 LEARNER_NICE = 4  # by how much the learner's thread stands back behind physics
-SWITCH_S = 0.0005  # between turns of Python's threads; the 5 ms of old are a quarter of a step
+SWITCH_S = 0.0005  # between turns of Python's threads; its 5 ms would be a quarter of a step
 
 
 def learner_thread(threads: int) -> ThreadPoolExecutor:
