@@ -4,8 +4,8 @@
     python docs/house.py --check    # exit status 1 where the picture is not that of the code
 
 A box is a room, one package of `bm_envs` or a folder of scripts; an arrow points to a room that it
-imports. Left out are arrows that follow from others, and the small modules below all rooms (`SHARED`).
-A room stands above all that it imports.
+imports. Left out are arrows that follow from others, and the small modules below all rooms
+(`SHARED`). A room stands above all that it imports.
 """
 
 from __future__ import annotations
