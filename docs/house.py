@@ -3,9 +3,9 @@
     python docs/house.py            # write the picture
     python docs/house.py --check    # exit status 1 where the picture is not that of the code
 
-An arrow points from a room to one that it imports. Arrows that follow from others are left out, as
-are those to `errors`, `rotations` and `cli`, which every room may use. A room stands above all that
-it imports.
+A box is a room, one package of `bm_envs` or a folder of scripts; an arrow points to a room that it
+imports. Left out are arrows that follow from others, and the small modules below all rooms
+(`SHARED`). A room stands above all that it imports.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ WIDTH, HEIGHT, GAP_X, GAP_Y, MARGIN = 176, 50, 18, 40, 16
 
 
 def room_of(module: str) -> str:
-    """The room of a dotted name inside the package; "" for what every room may use.
+    """The room of a dotted name inside the package; "" for the small modules below all rooms.
 
     `tasks` is a house of two rooms; a module that stands beside them is used by both.
     """

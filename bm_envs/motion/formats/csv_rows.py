@@ -41,7 +41,7 @@ def _csv_rate(path: Path, pose: tuple[np.ndarray, np.ndarray, np.ndarray]) -> fl
     return CSV_FPS
 
 
-def read_csv(path: Path, layout: Layout, fallback: float | None) -> States:
+def read_csv_rows(path: Path, layout: Layout, fallback: float | None) -> States:
     """Poses and rate; `fallback` is the rate that the caller gives, in place of the usual one."""
     names = layout.joint_names(f"{path}")
     rows = read_rows(path, len(names or g1.JOINT_NAMES))

@@ -19,7 +19,7 @@ from bm_envs.errors import MotionError, unknown_name
 from bm_envs.motion.checks import check, contact, fits_better
 from bm_envs.motion.clip import MAX_FRAMES, Clip, load_npz
 from bm_envs.motion.csv import check_rates, clip_from_rows, rows_of_range
-from bm_envs.motion.formats.csv_rows import read_csv
+from bm_envs.motion.formats.csv_rows import read_csv_rows
 from bm_envs.motion.formats.layout import Layout, States
 from bm_envs.motion.formats.npz_arrays import kind_of_npz, read_npz
 from bm_envs.motion.formats.pickled import motions_in, read_motion
@@ -181,7 +181,7 @@ def _parts(path: str | Path) -> tuple[Path, str]:
 def _read_states(path: Path, name: str, layout: Layout, fallback: float | None) -> States:
     """Poses and rate; `fallback` is the rate of a file that has none."""
     if path.suffix == ".csv":
-        return read_csv(path, layout, fallback)
+        return read_csv_rows(path, layout, fallback)
     if path.suffix == ".npz":
         return read_npz(path, layout, fallback)
     if path.suffix == ".pkl":
