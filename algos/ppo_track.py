@@ -318,7 +318,7 @@ class Learner:
                 )
                 self.processes.average(kl)
                 self._set_learning_rates(kl.item(), iteration)
-                # Of the action's whole noise; the ratio is of the fresh noise alone.
+                # The entropy is of the action's whole noise, the ratio of its fresh noise alone.
                 entropy = gaussian_entropy(actor.log_std)
                 log_ratio = log_prob(chosen[index], new_mean, log_std) - log_prob_proximal[index]
                 loss, parts = ppo_loss(

@@ -530,6 +530,7 @@ class PolicyLearner:
             self.optimizer.step(norm, learning_rate)
             polyak_update(self.averaged, self.actor, self.config.ema)
             row = {
+                # Steps behind a clip's end count as 0 here; `loss` leaves them out of the mean.
                 "losses/policy": (rollout.cost * rollout.counted).mean(),
                 "losses/policy_norm": norm.clone(), "imagined/pos_m": rollout.distance[-1].mean(),
             }  # fmt: skip
