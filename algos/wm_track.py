@@ -48,6 +48,7 @@ from bm_envs.learning.evaluation import Evaluation
 from bm_envs.learning.graphs import Graph
 from bm_envs.learning.imagination import (
     ReferenceTables,
+    check_task,
     lambda_returns,
     observation,
     observation_noise,
@@ -196,11 +197,7 @@ class Config:
                     f"{name} is {getattr(self, name)}, expected even numbers: with symmetry units "
                     "are pairs."
                 )
-        if self.task.randomize.action_delay:
-            raise ConfigError(
-                f"task.randomize.action_delay is {self.task.randomize.action_delay}, expected 0: "
-                "the model is told the targets that arrive."
-            )
+        check_task(self.task)
 
 
 def gpu() -> Config:
