@@ -134,6 +134,22 @@ def test_files_and_modules_named_exist():
     assert not missing
 
 
+def test_where_to_look_is_there():
+    """Files that the table in development.md names without a folder are in one it names before."""
+    rows = re.findall(
+        r"^\| [^|]+ \| ([^|]*`(?:bm_envs|algos)/.*) \|$", text("docs/development.md"), re.M
+    )
+    assert len(rows) > 10
+    for row in rows:
+        folders = []
+        for name in re.findall(r"`([\w./]+)`", row):
+            path = ROOT / name
+            if path.exists():
+                folders.append(path if path.is_dir() else path.parent)
+            elif name.endswith((".py", "/")):
+                assert any((folder / name).exists() for folder in folders), (name, row)
+
+
 def test_environments_and_motions_named_exist():
     import gymnasium
 
