@@ -51,6 +51,7 @@ from bm_envs.learning import checks
 from bm_envs.learning.graphs import Graph
 from bm_envs.learning.imagination import (
     ReferenceTables,
+    check_task,
     lambda_returns,
     observation,
     observation_noise,
@@ -186,11 +187,7 @@ class Config:
                 f"capacity {self.capacity} is {rows} steps of each robot, expected num_steps + "
                 f"model_horizon + 1 = {least} or more."
             )
-        if self.task.randomize.action_delay:
-            raise ConfigError(
-                f"task.randomize.action_delay is {self.task.randomize.action_delay}, expected 0: "
-                "the model is told the targets that arrive."
-            )
+        check_task(self.task)
 
 
 def gpu() -> Config:

@@ -273,9 +273,14 @@ class Field:
 
 
 def settings(path: str, name: str) -> str:
-    """Fields of the dataclass `name` in the file `path`, which is read and not imported."""
+    """Fields of the dataclass `name` in the file `path`, which is read and not imported.
+
+    Of a script's they are flags; a group of type `Flags` has its own beside the others.
+    """
     fields = class_fields(path, name)
     flags = not path.startswith("bm_envs")
+    if flags:
+        fields = [one for item in fields for one in _in_group(path, item)]
     rows = [
         [f"`{_flag(item.name) if flags else item.name}`", _default(item), item.text]
         for item in fields
@@ -283,24 +288,45 @@ def settings(path: str, name: str) -> str:
     return _table(["flag" if flags else "setting", "default", "what"], rows)
 
 
+def _in_group(path: str, item: Field) -> list[Field]:
+    """Fields of a field of type `Flags[Group]`, with the defaults of its own `Group(...)`."""
+    group = re.fullmatch(r"Flags\[(\w+)\]", item.annotation)
+    if group is None:
+        return [item]
+    given = ast.parse(item.default, mode="eval").body
+    assert isinstance(given, ast.Call) and not given.args, f"{path}: {item.name} = {item.default}"
+    changed = {str(word.arg): ast.unparse(word.value) for word in given.keywords}
+    return [
+        dataclasses.replace(one, default=changed.get(one.name, one.default))
+        for one in class_fields(path, group[1])
+    ]
+
+
 @functools.cache
 def class_fields(path: str, name: str) -> list[Field]:
-    """See `settings`; fields of classes that it derives from in the same file come first.
+    """See `settings`; fields of the project's classes that it derives from come first.
+
+    The file may define the class or import it by `from bm_envs...`.
 
     Raises:
         ValueError: no such class there.
     """
-    classes = {
-        node.name: node
-        for node in ast.parse((ROOT / path).read_text()).body
-        if isinstance(node, ast.ClassDef)
+    body = ast.parse((ROOT / path).read_text()).body
+    classes = {node.name: node for node in body if isinstance(node, ast.ClassDef)}
+    imported = {
+        alias.name: node.module
+        for node in body
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("bm_envs.")
+        for alias in node.names
     }
+    if name not in classes and name in imported:
+        return class_fields(f"{str(imported[name]).replace('.', '/')}.py", name)
     if name not in classes:
         raise ValueError(f"{path} has no class {name}")
     node = classes[name]
     found: dict[str, Field] = {}
     for base in reversed(node.bases):
-        if isinstance(base, ast.Name) and base.id in classes:
+        if isinstance(base, ast.Name) and base.id in classes.keys() | imported.keys():
             found |= {item.name: item for item in class_fields(path, base.id)}
     for statement, following in zip(node.body, [*node.body[1:], None], strict=True):
         if not isinstance(statement, ast.AnnAssign) or not isinstance(statement.target, ast.Name):
@@ -554,9 +580,10 @@ def _table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 
 
 def _cell(text: str) -> str:
-    """One line, with its bars escaped outside of code."""
+    """One line, with its bars and what would be HTML escaped outside of code."""
     parts = re.split(r"(`[^`]*`)", " ".join(text.split()))
-    return "".join(part if part.startswith("`") else part.replace("|", r"\|") for part in parts)
+    plain = lambda part: part.replace("|", r"\|").replace("<", "&lt;")  # noqa: E731
+    return "".join(part if part.startswith("`") else plain(part) for part in parts)
 
 
 def _number(value: Any) -> str:

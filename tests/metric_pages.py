@@ -1,4 +1,8 @@
-"""What a page in docs/algorithms says is logged, to compare with what a run logs."""
+"""What a page in docs/algorithms says is logged, to compare with what a run logs.
+
+The page has a section `## What is logged` with a table of three columns, "| `name` | what | how to
+read it |"; `<part>` in a name stands for any word. Another section follows it.
+"""
 
 import json
 import re
@@ -13,10 +17,10 @@ def check_metrics(page: str, *run_dirs: Path) -> None:
     section = re.search(
         r"^## What is logged\n(.*?)^## ", (ALGORITHMS / f"{page}.md").read_text(), re.M | re.S
     )
-    assert section is not None
+    assert section is not None, f"{page}.md has no section 'What is logged' before another one"
     rows = re.findall(r"^\| `([^`]+)` \| (\S.*?) \| (\S.*?) \|$", section[1], re.M)
     names = [name for name, _, _ in rows]
-    assert len(names) == len(set(names)) > 5
+    assert len(names) == len(set(names)) > 5, f"{page}.md: these rows were read: {names}"
     patterns = {name: re.sub(r"<\w+>", r"\\w+", name) for name in names}
     logged = {
         key
@@ -25,5 +29,9 @@ def check_metrics(page: str, *run_dirs: Path) -> None:
         for key in json.loads(line)
     } - BESIDE
     told = {key: [n for n, p in patterns.items() if re.fullmatch(p, key)] for key in logged}
-    assert not [key for key, rows in told.items() if len(rows) != 1]
-    assert {rows[0] for rows in told.values()} == set(names)
+    absent = sorted(key for key, rows in told.items() if not rows)
+    assert not absent, f"{page}.md has no row for what was logged: {', '.join(absent)}"
+    twice = {key: rows for key, rows in told.items() if len(rows) > 1}
+    assert not twice, f"{page}.md has several rows for one name: {twice}"
+    idle = sorted(set(names) - {rows[0] for rows in told.values()})
+    assert not idle, f"{page}.md has rows for what was not logged: {', '.join(idle)}"

@@ -105,6 +105,7 @@ def as_arrays(value: Any) -> Any:
 # --- whose the folder is --------------------------------------------------------------------------
 
 LOCK = ".lock"
+DEFAULTS = "defaults"  # an entry of a run's settings, see `same_settings`
 WRITTEN = ("checkpoint", "metrics", "config", "policy", "denoiser")  # names without suffixes
 STOPPING = (
     b"\ninterrupted: this iteration is finished and saved first; Ctrl-C once more ends at once\n"
@@ -174,7 +175,7 @@ def held_folder(folder: Path, settings: str = "") -> Iterator[None]:
             try:
                 _try_lock(handle)
             except BlockingIOError:
-                note = os.read(handle, 10_000)
+                note = os.read(handle, 100_000)
                 os.close(handle)
                 with contextlib.suppress(ValueError):
                     content = cli.parse_json(note.decode())
@@ -418,13 +419,32 @@ def _claim(
 
 
 def same_settings(saved: Any, settings: str) -> bool:
-    """Whether two texts are equal, or JSON with the same content in another order."""
+    """Whether two texts are equal, or JSON with the same content in another order.
+
+    A setting that `saved` does not have has the default that `settings` tells (`DEFAULTS`): the run
+    is of before there was such a setting.
+    """
     if saved == settings or not isinstance(saved, str):
         return saved == settings
     try:
-        return bool(json.loads(saved) == json.loads(settings))
+        before, now = json.loads(saved), json.loads(settings)
     except ValueError:
         return False
+    if isinstance(before, dict) and isinstance(now, dict):
+        before.pop(DEFAULTS, None)
+        before = _completed(before, now.pop(DEFAULTS, {}))
+    return bool(before == now)
+
+
+def _completed(values: dict[str, Any], defaults: dict[str, Any]) -> dict[str, Any]:
+    """`values` with the defaults of what they do not have, at every depth."""
+    both = {name: values[name] for name in values.keys() & defaults.keys()}
+    groups = {
+        name: _completed(value, defaults[name])
+        for name, value in both.items()
+        if isinstance(value, dict) and isinstance(defaults[name], dict)
+    }
+    return defaults | values | groups
 
 
 def _file_name(name: str) -> str:

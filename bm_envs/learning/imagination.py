@@ -18,6 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from bm_envs.errors import ConfigError
 from bm_envs.learning.graphs import Constant
 from bm_envs.learning.world_model import CONTACT_DEPTH, SOLE, SOLE_RADIUS, LocalState, State
 from bm_envs.motion.clip import Clip
@@ -25,10 +26,32 @@ from bm_envs.robots import g1
 from bm_envs.robots.observation_terms import layout, size
 from bm_envs.rotations import quat_to_matrix
 from bm_envs.tasks.track.config import CONTROL_DT, RewardConfig, TrackConfig
-from bm_envs.tasks.track.rewards import TRACKED, action_accel, joint_accel
+from bm_envs.tasks.track.rewards import OPTIONAL, TRACKED, action_accel, joint_accel
 from bm_envs.tasks.track.rows import ANCHOR, FEET, Reference
 
 SOFT_RANGE = Constant(g1.soft_joint_range().T.astype(np.float32).copy())  # `[2, 29]`, rad
+# Those of `rewards.OPTIONAL` that `optional_cost` knows.
+IMAGINED = ("foot_contact", "action_accel", "joint_accel")
+
+
+def check_task(task: TrackConfig) -> None:
+    """Refuse a task of which imagination leaves something out.
+
+    Raises:
+        ConfigError: an optional reward has a weight, and `optional_cost` does not know it; or
+            targets arrive late.
+    """
+    for name in OPTIONAL:
+        if name not in IMAGINED and getattr(task.rewards, name):
+            raise ConfigError(
+                f"task.rewards.{name} is {getattr(task.rewards, name)}, expected 0: the cost in "
+                "imagination does not have this reward, so that it would not be learned from."
+            )
+    if task.randomize.action_delay:
+        raise ConfigError(
+            f"task.randomize.action_delay is {task.randomize.action_delay}, expected 0: "
+            "the model is told the targets that arrive."
+        )
 
 
 class ReferenceTables:
@@ -226,7 +249,7 @@ def on_ground(links: Tensor) -> Tensor:
 def optional_cost(
     links: Tensor, joint_vel: Tensor, actions: Tensor, ref_contact: Tensor, rewards: RewardConfig
 ) -> Tensor:
-    """What those of `rewards.OPTIONAL` that have a weight take off, of H steps. `[H B]`.
+    """What those of `IMAGINED` that have a weight take off, of H steps. `[H B]`.
 
     Args:
         links: tracked ones, in the world, after the steps: `[M, 3, 4, H B]`.

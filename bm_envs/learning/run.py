@@ -8,19 +8,20 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, TypeVar, get_args
 
 import numpy as np
 from tyro.conf import arg
 
 from bm_envs import cli
 from bm_envs.errors import ConfigError
-from bm_envs.learning.folder import Run, save_checkpoint
+from bm_envs.learning.folder import DEFAULTS, Run, save_checkpoint
 from bm_envs.learning.log import Logger
 from bm_envs.learning.processes import Processes
 from bm_envs.policy import read_run_config
@@ -63,11 +64,43 @@ FREE = (
 
 def values_of(config: Any) -> dict[str, Any]:
     """A script's settings as JSON has them, those of a field of type `Flags` beside its own."""
-    values = json.loads(json.dumps(dataclasses.asdict(config), default=str))
+    return _beside(config, _as_json(dataclasses.asdict(config)))
+
+
+def defaults_of(config: Any) -> dict[str, Any]:
+    """The defaults of `values_of`, without those that are given always."""
+    return _beside(config, _as_json(_defaults(config)))
+
+
+def _as_json(values: dict[str, Any]) -> dict[str, Any]:
+    return json.loads(json.dumps(values, default=str))
+
+
+def _beside(config: Any, values: dict[str, Any]) -> dict[str, Any]:
+    """Values of a `config` with those of its fields of type `Flags` beside the others."""
     for field in dataclasses.fields(config):
-        if str(field.type).startswith("Flags["):
+        kind = field.type  # text, in a file with `from __future__ import annotations`
+        if isinstance(kind, str):
+            flags = re.match(r"(\w+\.)*Flags\[", kind) is not None
+        else:
+            flags = getattr(kind, "__metadata__", None) == get_args(Flags)[1:]
+        if flags:
             values |= values.pop(field.name)
     return values
+
+
+def _defaults(config: Any) -> dict[str, Any]:
+    """Defaults of a dataclass's fields; of one that is a dataclass itself, those of its fields."""
+    found = {}
+    for field in dataclasses.fields(config):
+        value = getattr(config, field.name)
+        if dataclasses.is_dataclass(value):
+            found[field.name] = _defaults(value)
+        elif field.default is not dataclasses.MISSING:
+            found[field.name] = field.default
+        elif field.default_factory is not dataclasses.MISSING:
+            found[field.name] = field.default_factory()
+    return found
 
 
 def length_of(record: Mapping[str, Any]) -> Any:
@@ -78,13 +111,19 @@ def length_of(record: Mapping[str, Any]) -> Any:
 def settings_of(config: Any, *free: str, **further: Any) -> str:
     """What must be equal for a checkpoint to go on as if nothing had happened.
 
+    The entry `DEFAULTS` holds the settings' defaults. They stand for what the checkpoint of an
+    earlier version does not have, and need not be equal themselves.
+
     Args:
         config: of the script.
         free: names of settings that may differ, beside `FREE`.
         further: what else must be equal.
     """
-    values = values_of(config)
-    return json.dumps({k: v for k, v in values.items() if k not in FREE + free} | further)
+    compared, defaults = (
+        {name: value for name, value in values.items() if name not in FREE + free}
+        for values in (values_of(config), defaults_of(config))
+    )
+    return json.dumps(compared | further | {DEFAULTS: defaults})
 
 
 def config_record(config: Any, algorithm: str, **further: Any) -> dict[str, Any]:

@@ -1,15 +1,19 @@
 """learning/imagination.py: observations and costs against the task's own, gradients, returns."""
 
 import numpy as np
+import pytest
 import torch
 from robot_states import after_random_steps, as_state
 from scipy.spatial.transform import Rotation
 
 from bm_envs.backends.base import full_state
 from bm_envs.envs import TrackVectorEnv
+from bm_envs.errors import ConfigError
+from bm_envs.learning import imagination
 from bm_envs.learning.imagination import (
     ReferenceTables,
     SquareErrors,
+    check_task,
     lambda_returns,
     observation,
     on_ground,
@@ -118,6 +122,24 @@ def test_optional_costs_are_the_tasks_terms():
         for h in range(1, 5):
             expected = 0.3 * function(h) if h >= first else np.zeros(3)
             np.testing.assert_allclose(cost[h - 1].numpy(), expected, rtol=1e-9)
+
+
+def test_a_reward_that_imagination_does_not_know_is_refused(monkeypatch):
+    """Every optional reward either takes something off in imagination, or is refused at start."""
+    links = torch.zeros(14, 3, 4, 12)
+    moving = torch.arange(5.0)[:, None, None] ** 2 * torch.ones(5, 3, 29)
+    contact = torch.tensor([[True, False]] * 12)  # both soles are as high: one foot is wrong
+    for name in rewards.OPTIONAL:
+        task = TrackConfig().override({"rewards": {name: -0.5}})
+        if name in imagination.IMAGINED:
+            check_task(task)
+            assert optional_cost(links, moving, moving, contact, task.rewards).sum() > 0, name
+    monkeypatch.setattr(imagination, "IMAGINED", imagination.IMAGINED[1:])
+    check_task(TrackConfig())
+    name = rewards.OPTIONAL[0]
+    task = TrackConfig().override({"rewards": {name: -0.5}})
+    with pytest.raises(ConfigError, match=rf"task.rewards.{name} is -0.5, expected 0: the cost in"):
+        check_task(task)
 
 
 def test_feet_on_the_ground_are_those_that_press_on_it():

@@ -16,6 +16,7 @@ from urllib.parse import unquote, urlsplit
 import gymnasium
 import numpy as np
 import pytest
+import tyro
 from golden import tracking_facts as facts
 from mkdocs.exceptions import PluginError
 from mkdocs.utils import yaml_load
@@ -338,29 +339,54 @@ def test_arguments_are_accepted_with_their_defaults(pages, name):
 # --- tables of scripts and files ------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    ("page", "script", "kinds"),
-    [
-        ("ppo_track", "ppo_track", ("Config",)),
-        ("ppo_guided", "ppo_guided", ("Config", "Weights")),
-        ("ddpm_guided", "collect_rollouts", ("Config",)),
-        ("ddpm_guided", "ddpm_guided", ("Config",)),
-    ],
-)
-def test_flags_have_the_defaults_of_the_script(pages, page, script, kinds):
+def flags_of(kind, module):
+    """Flags of a script's class, their defaults and in which module those are written.
+
+    A group of type `Flags` has its flags beside the others.
+    """
+    for item in dataclasses.fields(kind):
+        if str(item.type).startswith("Flags["):
+            group = type(item.default)
+            for name in (inner.name for inner in dataclasses.fields(group)):
+                value = getattr(item.default, name)
+                yield "--" + name.replace("_", "-"), value, sys.modules[group.__module__]
+        else:
+            yield "--" + item.name.replace("_", "-"), item.default, module
+
+
+FLAG_TABLES = [
+    (path.stem, *found)
+    for path in sorted((DOCS / "algorithms").glob("*.md"))
+    for found in re.findall(r"^<!-- settings algos/(\w+)\.py (\w+) -->$", path.read_text(), re.M)
+]
+
+
+@pytest.mark.parametrize(("page", "script", "kind"), FLAG_TABLES)
+def test_flags_have_the_defaults_of_the_script(pages, page, script, kind):
     module = importlib.import_module(script)
+    flags = list(flags_of(getattr(module, kind), module))
     tables = [t[1:] for t in pages[f"algorithms/{page}.html"].tables if t[0][0] == "flag"]
-    for kind in kinds:
-        fields = dataclasses.fields(getattr(module, kind))
-        names = ["--" + item.name.replace("_", "-") for item in fields]
-        rows = next(table for table in tables if [row[0] for row in table] == names)
-        for item, row in zip(fields, rows, strict=True):
-            if item.default is dataclasses.MISSING:
-                assert row[1] == "required" or row[1].endswith("()")
-            else:
-                known = vars(module) | {"__builtins__": {}}
-                assert eval(row[1], known) == item.default
-        assert any(row[2] for row in rows)
+    names = [name for name, _, _ in flags]
+    rows = next(table for table in tables if [row[0] for row in table] == names)
+    for (_, value, written_in), (_, default, _) in zip(flags, rows, strict=True):
+        if value is dataclasses.MISSING:
+            assert default == "required" or default.endswith("()")
+        else:
+            assert eval(default, vars(written_in) | {"__builtins__": {}}) == value
+    assert any(row[2] for row in rows)
+
+
+def test_every_algorithm_s_flags_are_on_a_page(capsys):
+    """And they are those that the command's `--help` has."""
+    scripts = {path.stem for path in (ROOT / "algos").glob("*.py")}
+    assert {script for _, script, kind in FLAG_TABLES if kind == "Config"} == scripts
+    for script in sorted(scripts):
+        module = importlib.import_module(script)
+        with pytest.raises(SystemExit):
+            tyro.cli(module.Config, args=["--help"])
+        # Of a pair `--x, --no-x` the first, of a group's `--task.noise` the group.
+        taken = re.findall(r"^ *(--[a-z][\w-]*)", capsys.readouterr().out, re.M)
+        assert {name for name, _, _ in flags_of(module.Config, module)} == set(taken), script
 
 
 def test_results_are_those_of_the_file(pages):

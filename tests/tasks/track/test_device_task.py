@@ -16,6 +16,7 @@ from torch.utils._python_dispatch import TorchDispatchMode  # noqa: E402
 from bm_envs.arrays import NUMPY, Torch  # noqa: E402
 from bm_envs.backends.host import HostSimulator  # noqa: E402
 from bm_envs.motion.library import load_motion  # noqa: E402
+from bm_envs.tasks.track import rewards  # noqa: E402
 from bm_envs.tasks.track.config import TrackConfig  # noqa: E402
 from bm_envs.tasks.track.device import DeviceTrack  # noqa: E402
 from bm_envs.tasks.track.task import TrackTask  # noqa: E402
@@ -23,6 +24,10 @@ from bm_envs.tasks.track.task import TrackTask  # noqa: E402
 N = 4
 CLIPS = [load_motion("walk"), load_motion("turn_left")]
 QUIET = dict(noise=False, reset_noise=False, randomization=False, pushes=False)
+# Every optional reward counts; accelerations are in (rad/s^2)^2 and large.
+ALL_TERMS = dataclasses.replace(
+    TrackConfig().rewards, **{**dict.fromkeys(rewards.OPTIONAL, -0.05), "joint_accel": -2.5e-7}
+)
 
 
 def device_env(seed=0, **changes):
@@ -41,9 +46,7 @@ def twin(env):
     "changes",
     [
         {},
-        dict(rewards=dataclasses.replace(
-            TrackConfig().rewards, foot_contact=-0.5, action_accel=-0.05, joint_accel=-2.5e-7
-        )),
+        dict(rewards=ALL_TERMS),
         dict(failure_distance=0.3, stale_targets=True, rotate_velocity_targets=True),
     ],
 )  # fmt: skip
@@ -187,11 +190,9 @@ class Kernels(TorchDispatchMode):
 def test_a_step_is_the_same_kernels_whatever_happens(mode, monkeypatch):
     """Which a graph must be: nothing is asked of the device, and nothing is sent there."""
     level = dataclasses.replace(TrackConfig().randomize, when="reset", action_delay=2)
-    penalties = dict(foot_contact=-0.5, action_accel=-0.05, joint_accel=-2.5e-7)
     env = device_env(
         start=dataclasses.replace(TrackConfig().start, mode=mode), randomize=level,
-        rewards=dataclasses.replace(TrackConfig().rewards, **penalties), failure_distance=0.3,
-        stale_targets=True, rotate_velocity_targets=True,
+        rewards=ALL_TERMS, failure_distance=0.3, stale_targets=True, rotate_velocity_targets=True,
     )  # fmt: skip
     env.reset()
     state = env.task.state

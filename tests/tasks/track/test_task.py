@@ -91,6 +91,7 @@ def test_optional_penalties_by_hand():
 def test_optional_terms_come_beside_the_others():
     """Against the terms by hand along a roll-out; the rest of the reward is as without them."""
     weights = {"foot_contact": -2.0, "action_accel": -0.5, "joint_accel": -1e-4}
+    assert weights.keys() == set(rewards.OPTIONAL), "each has a weight here, and its value below"
     plain, env = (
         TrackVectorEnv(
             3,
@@ -119,6 +120,7 @@ def test_optional_terms_come_beside_the_others():
             "action_accel": -0.5 * ((action - 2 * past[0] + past[1]) ** 2).sum(1),
             "joint_accel": -1e-4 * (((sim.joint_vel - velocity) / 0.02) ** 2).sum(1),
         }
+        assert want.keys() == weights.keys()
         for name, value in want.items():
             np.testing.assert_allclose(info[f"reward_{name}"], 0.02 * value, rtol=1e-4, atol=1e-7)
         np.testing.assert_allclose(reward - base, 0.02 * sum(want.values()), rtol=1e-3, atol=1e-4)
