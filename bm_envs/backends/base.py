@@ -9,7 +9,7 @@ first); a velocity is that of the link frame's origin, in world axes unless its 
 from __future__ import annotations
 
 import importlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -73,6 +73,14 @@ class Simulator(Protocol):
     of every robot; only the contact forces describe the last physics step that ran (it needs the
     solver), and are zero after a reset. Properties are read-only views, overwritten by the next
     call.
+
+    Robots are named by `env_ids`: indices `[M]`, with values of those M. An engine whose arrays are
+    torch's also takes a mask `[N]` bool, with values of all N robots, of which the named ones'
+    count: then nothing has to wait for the device.
+
+    A copy or a pickle is a simulator of its own, which goes on from the same state; `revived` is
+    what its `__reduce__` calls. After `close` a call that acts on the robots, or reads or sets the
+    state, is a `ConfigError` with the text `CLOSED`; a second `close` does nothing.
     """
 
     config: SimulatorConfig
@@ -203,7 +211,11 @@ class Simulator(Protocol):
         ...
 
     def get_state(self) -> dict[str, np.ndarray]:
-        """All that a bit-exact continuation needs, as NumPy arrays."""
+        """All that a bit-exact continuation needs, as NumPy arrays.
+
+        The state, what the solver remembers of the last step, what was randomized, and the contact
+        forces.
+        """
         ...
 
     def set_state(self, state: dict[str, np.ndarray]) -> None:
@@ -213,6 +225,26 @@ class Simulator(Protocol):
     def close(self) -> None:
         """Free the engine's resources."""
         ...
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """`revived` and its arguments."""
+        ...
+
+
+CLOSED = "The simulator was closed, make a new one."
+
+
+def revived(
+    kind: Callable[[SimulatorConfig], Simulator], config: SimulatorConfig,
+    state: dict[str, np.ndarray] | None,
+) -> Simulator:  # fmt: skip
+    """What was pickled or copied, of the class `kind`; without a state it was closed."""
+    simulator = kind(config)
+    if state is None:
+        simulator.close()
+    else:
+        simulator.set_state(state)
+    return simulator
 
 
 def full_state(sim: Simulator) -> tuple[Array, Array]:

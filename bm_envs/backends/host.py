@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -56,7 +57,7 @@ class HostSimulator:
             setattr(self, name, view)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _revived, (type(self.engine), self.config, self.get_state())
+        return _host_of, self.engine.__reduce__()
 
     @property
     def contact_bodies(self) -> tuple[str, ...]:
@@ -133,11 +134,9 @@ class HostSimulator:
             array[...] = getattr(self.engine, name).cpu().numpy()
 
 
-def _revived(engine: Any, config: SimulatorConfig, state: dict[str, np.ndarray]) -> HostSimulator:
-    """What was pickled or copied."""
-    simulator = HostSimulator(engine(config))
-    simulator.set_state(state)
-    return simulator
+def _host_of(make: Callable[..., Simulator], arguments: tuple[Any, ...]) -> HostSimulator:
+    """What was pickled or copied, around the engine's own copy."""
+    return HostSimulator(make(*arguments))
 
 
 def make_host_simulator(backend: str, config: SimulatorConfig) -> Simulator:

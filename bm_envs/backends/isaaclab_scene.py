@@ -29,7 +29,7 @@ from isaaclab.sim import SimulationCfg, SimulationContext, UsdFileCfg
 from isaaclab.utils.timer import Timer
 from torch import Tensor
 
-from bm_envs.backends.base import SimulatorConfig
+from bm_envs.backends.base import CLOSED, SimulatorConfig, revived
 from bm_envs.errors import BackendUnavailable, ConfigError
 from bm_envs.robots import g1, mjcf, usd
 from bm_envs.rotations import quat_axes, quat_normalize, quat_rotate, quat_rotate_inverse
@@ -79,7 +79,7 @@ class IsaacLabSimulator:
         except BaseException:
             SimulationContext.clear_instance()
             raise
-        self._robot: Any = self._scene["robot"]
+        self._articulation: Any = self._scene["robot"]
         self._sensor: Any = self._scene["contact"]
         self._origins: Tensor = self._scene.env_origins
         # Isaac Lab's order -> ours, and back; each checked to hold every name once.
@@ -95,12 +95,24 @@ class IsaacLabSimulator:
         k, c = len(config.bodies), len(self.contact_bodies)
         self.root_pos, self.root_quat = self._zeros(n, 3), self._zeros(n, 4)
         self.root_lin_vel, self.root_ang_vel_b = self._zeros(n, 3), self._zeros(n, 3)
-        self.joint_pos, self.joint_vel = self._zeros(n, 29), self._zeros(n, 29)
+        self.joint_pos = self._zeros(n, g1.NUM_JOINTS)
+        self.joint_vel = self._zeros(n, g1.NUM_JOINTS)
         self.body_pos, self.body_quat = self._zeros(n, k, 3), self._zeros(n, k, 4)
         self.body_axes = self._zeros(n, k, 3, 3)
         self.body_lin_vel, self.body_ang_vel = self._zeros(n, k, 3), self._zeros(n, k, 3)
         self.contact_force, self.self_contact_force = self._zeros(n, c, 3), self._zeros(n)
         self._refresh()
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        closed = self._articulation is None
+        return revived, (type(self), self.config, None if closed else self.get_state())
+
+    @property
+    def _robot(self) -> Any:
+        """Isaac Lab's articulation, through which every call goes."""
+        if self._articulation is None:
+            raise ConfigError(CLOSED)
+        return self._articulation
 
     def reset(self, env_ids: Tensor, qpos: Tensor, qvel: Tensor) -> None:
         """See `Simulator.reset`."""
@@ -214,7 +226,7 @@ class IsaacLabSimulator:
     def close(self) -> None:
         """See `Simulator.close`; afterwards another simulator can be made."""
         if getattr(self, "_sim", None) is not None:
-            self._sim = self._scene = self._robot = self._sensor = None
+            self._sim = self._scene = self._articulation = self._sensor = None
             SimulationContext.clear_instance()
 
     # --- an engine's ----------------------------------------------------------------------------

@@ -11,7 +11,7 @@ from typing import Any
 import mujoco
 import numpy as np
 
-from bm_envs.backends.base import SimulatorConfig
+from bm_envs.backends.base import CLOSED, SimulatorConfig, revived
 from bm_envs.backends.native import Casts
 from bm_envs.errors import BackendUnavailable, ConfigError
 from bm_envs.robots import g1, mjcf
@@ -130,7 +130,7 @@ class MujocoSimulator:
             ConfigError: it is closed.
         """
         if self._closed:
-            raise ConfigError("The simulator was closed, make a new one.")
+            raise ConfigError(CLOSED)
         state = self.get_state()
         self._start_engine()
         self.set_state(state)
@@ -146,7 +146,7 @@ class MujocoSimulator:
             self._usable = False
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _revived, (self.config, None if self._closed else self.get_state())
+        return revived, (type(self), self.config, None if self._closed else self.get_state())
 
     @property
     def self_contact_force(self) -> np.ndarray:
@@ -236,6 +236,8 @@ class MujocoSimulator:
 
     def get_state(self) -> dict[str, np.ndarray]:
         """See `Simulator.get_state`."""
+        if self._closed:
+            raise ConfigError(CLOSED)
         state = {name: np.array(field) for name, field in self._fields.items()}
         state |= {f"model.{name}": np.array(value) for name, value in self._randomized.items()}
         return state | {"sensors32": self._sensors32.copy()}
@@ -287,16 +289,6 @@ class MujocoSimulator:
             gone = ~np.isfinite(state.sum(1))
         self._diverged[slice(None) if env_ids is None else env_ids] = gone
         self._any_diverged = bool(self._diverged.any())
-
-
-def _revived(config: SimulatorConfig, state: dict[str, np.ndarray] | None) -> MujocoSimulator:
-    """What was pickled or copied; without a state it was closed."""
-    simulator = MujocoSimulator(config)
-    if state is None:
-        simulator.close()
-    else:
-        simulator.set_state(state)
-    return simulator
 
 
 def _after_fork() -> None:

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import mujoco
 import mujoco_warp as mjw
@@ -20,9 +21,9 @@ import torch
 import warp as wp
 from torch import Tensor
 
-from bm_envs.backends.base import SimulatorConfig
+from bm_envs.backends.base import CLOSED, SimulatorConfig, revived
 from bm_envs.backends.mujoco_warp_kernels import links
-from bm_envs.errors import BackendUnavailable
+from bm_envs.errors import BackendUnavailable, ConfigError
 from bm_envs.robots import g1, mjcf
 from bm_envs.robots.mjcf import capacity, model_figures
 from bm_envs.rotations import quat_rotate_inverse
@@ -96,8 +97,12 @@ class MujocoWarpSimulator:
         self._graph: wp.Graph | None = None
         self._bare_graph: wp.Graph | None = None
         self._capturing = False
+        self._closed = False
         self._refresh()
         self._forces.zero_()
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return revived, (type(self), self.config, None if self._closed else self.get_state())
 
     @property
     def self_contact_force(self) -> Tensor:
@@ -121,6 +126,7 @@ class MujocoWarpSimulator:
 
     def step(self, joint_targets: Tensor) -> None:
         """See `Simulator.step`."""
+        self._require_open()
         self._fields["ctrl"].copy_(joint_targets)
         with self._on_stream():
             if self._capturing:
@@ -178,12 +184,14 @@ class MujocoWarpSimulator:
 
     def get_state(self) -> dict[str, np.ndarray]:
         """See `Simulator.get_state`."""
+        self._require_open()
         state = self._fields | {f"model.{name}": v for name, v in self._randomized.items()}
         state |= {"forces": self._forces, "overflow": self._overflow}
         return {name: value.cpu().numpy().copy() for name, value in state.items()}
 
     def set_state(self, state: dict[str, np.ndarray]) -> None:
         """See `Simulator.set_state`."""
+        self._require_open()
         for name, value in self._fields.items():
             value.copy_(torch.from_numpy(state[name]))
         for name, value in self._randomized.items():
@@ -195,6 +203,7 @@ class MujocoWarpSimulator:
     def close(self) -> None:
         """See `Simulator.close`."""
         self._graph = self._bare_graph = None
+        self._closed = True
 
     @contextlib.contextmanager
     def capturing(self) -> Iterator[None]:
@@ -266,8 +275,13 @@ class MujocoWarpSimulator:
         with self._on_stream():
             self._kinematics()
 
+    def _require_open(self) -> None:
+        if self._closed:
+            raise ConfigError(CLOSED)
+
     def _put(self, target: Tensor, env_ids: Tensor, value: Tensor | float) -> None:
         """Write into the rows of `target [N, ...]` that `env_ids` names."""
+        self._require_open()
         if env_ids.dtype is not torch.bool:
             target[env_ids] = value.to(target.dtype) if isinstance(value, Tensor) else value
             return

@@ -20,7 +20,6 @@ from bm_envs.errors import PolicyError
 from bm_envs.policy import Kind
 from bm_envs.robots import g1
 
-ROBOT = "Unitree G1, 29 actuated joints"
 FORMULA = "joint target (rad) = default_joint_pos + action_scale * action"
 DRIVES = {
     "default_joint_pos": "default_joint_pos", "action_scale": "action_scale",
@@ -177,7 +176,7 @@ def write_description(
         action["effort_limit"] = [float(value) for value in effort_limit]
     write_json(folder / "policy.json", {
         "format": kind.format,
-        "robot": ROBOT,
+        "robot": g1.LABEL,
         "control_dt_s": policy_files.CONTROL_DT,
         "network": {"file": kind.file, "sha256": file_sha256(folder / kind.file)},
         **content,

@@ -42,7 +42,7 @@ def write_policy_json(
         path,
         {
             "format": TRACKER.format,
-            "robot": "Unitree G1, 29 actuated joints",
+            "robot": g1.LABEL,
             "control_dt_s": CONTROL_DT,
             "network": network,
             "observation": observation_table(spec),

@@ -6,15 +6,37 @@ of a second.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
 
 from bm_envs import rotations as rot
+from bm_envs.errors import ConfigError
 from bm_envs.robots import g1
 
 _INDEX = {name: i for i, name in enumerate(g1.BODY_NAMES)}
-_JOINT_OF_BODY = {joint.body: i for i, joint in enumerate(g1.JOINTS)}
+
+
+def joints_of_links(
+    bodies: Sequence[g1.Body] = g1.BODIES, joints: Sequence[g1.Joint] = g1.JOINTS
+) -> dict[str, int]:
+    """Of every link but the root, by name, which joint moves it.
+
+    Raises:
+        ConfigError: a link has none; it would have to be part of its parent.
+    """
+    joint_of = {joint.body: i for i, joint in enumerate(joints)}
+    for body in bodies[1:]:
+        if body.name not in joint_of:
+            raise ConfigError(
+                f"The link '{body.name}' of the robot's table has no joint, expected one of every "
+                "link but the root: give its mass and shapes to its parent."
+            )
+    return joint_of
+
+
+_JOINT_OF_BODY = joints_of_links()
 FOOT_INDICES = tuple(_INDEX[name] for name in g1.FOOT_BODIES)
 # Centres of the four sole spheres of each foot in the ankle_roll frame. [2, 4, 3]
 _SOLE_POINTS = np.array(

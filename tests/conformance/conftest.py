@@ -19,6 +19,7 @@ from bm_envs.errors import BackendUnavailable
 from tests.conformance.physx_cpu import ignore_pinned
 from tests.conformance.shared import close_shared, make_room, shared_simulator
 
+# What brings a backend, for the reason of a skip. A new backend enters its own.
 HOW = {
     "mujoco": "pip install -e '.[dev]'",
     "mujoco_warp": "pip install -e '.[dev,warp]'",
@@ -103,6 +104,8 @@ def backend(request: pytest.FixtureRequest) -> str:
     if reason := _absent[name]:
         if request.config.getoption("--backend"):
             pytest.fail(reason)
+        if name not in HOW:
+            pytest.skip(f"{reason} (HOW in tests/conformance/conftest.py has no command for it.)")
         how = f"{HOW[name]} && pytest tests/conformance --backend {name}"
         pytest.skip(f"{reason} To run it: {how}")
     return name

@@ -51,7 +51,7 @@ class Recorder:
         if report.when != "call" and report.passed:
             return
         test = report.nodeid.rpartition("/")[2].replace("::", " ")
-        named = re.search(r"\[([a-z_]+)[\]-]", test)
+        named = re.search(r"\[(\w+)[\]-]", test)
         backend = named[1] if named and named[1] in self.backends else None
         reason = ""
         if isinstance(report.longrepr, tuple):  # of a skip: file, line, reason

@@ -7,14 +7,16 @@ seen through their NumPy side, whatever their own arrays are.
 
 from __future__ import annotations
 
+import copy
 import importlib
+import pickle
 from typing import Any
 
 import mujoco
 import numpy as np
 import pytest
 
-from bm_envs.backends.base import SimulatorConfig, full_state
+from bm_envs.backends.base import CLOSED, SimulatorConfig, full_state
 from bm_envs.backends.host import HostSimulator, make_host_simulator
 from bm_envs.envs import TrackVectorEnv
 from bm_envs.errors import ConfigError
@@ -24,7 +26,7 @@ from bm_envs.robots.kinematics import link_states
 from bm_envs.tasks.track.config import TrackConfig
 from bm_envs.tasks.track.task import TrackTask
 from tests.conformance.plain import STAND, WEIGHT, Plain, random_states
-from tests.conformance.shared import N, make_room
+from tests.conformance.shared import ONE_AT_A_TIME, N, make_room
 
 EVERYONE = np.arange(N)
 FEET = [g1.TRACKED_BODIES.index(name) for name in g1.FOOT_BODIES]
@@ -87,6 +89,19 @@ def test_c01_joints_and_bodies_are_in_the_tables_order(sim, bounds):
     assert sim.contact_bodies == (*mjcf.CONTACT_BODIES, *g1.FOOT_BODIES)
 
 
+def test_c01_the_links_that_are_observed_are_those_asked_for(backend, bounds):
+    names = (g1.ROOT_BODY, "left_elbow_link", g1.ANCHOR_BODY, "right_knee_link")
+    simulator = build(backend, 1, bodies=names)
+    qpos, qvel = random_states(1, 4)
+    simulator.reset(np.arange(1), qpos, qvel)
+    root = qpos[:, :3], qpos[:, 3:7], qpos[:, 7:], *np.zeros((2, 1, 3)), np.zeros((1, 29))
+    expected = link_states(*root).pos[:, g1.order_map(g1.BODY_NAMES, names)]
+    np.testing.assert_allclose(simulator.body_pos, expected, atol=bounds.place, rtol=0)
+    for name, shape in (("body_quat", (4,)), ("body_axes", (3, 3)), ("body_lin_vel", (3,))):
+        assert getattr(simulator, name).shape == (1, len(names), *shape)
+    simulator.close()
+
+
 def test_c02_the_model_is_the_table(sim):
     held = sim.read_model()
     table = {
@@ -142,25 +157,93 @@ def test_c04_what_is_written_is_read_and_the_others_stay(sim, bounds):
     assert not sim.contact_force.any(), "nothing has been solved yet"
 
 
-def test_c04_a_saved_state_goes_on_as_it_would_have(sim, bounds):
-    sim.reset(EVERYONE, *random_states(N, 7, height=0.8))
-    targets = g1.DEFAULT_JOINT_POS + np.random.default_rng(0).uniform(-0.3, 0.3, (6, N, 29))
-    for target in targets[:3]:
-        sim.step(target)
-    saved = sim.get_state()
-    runs = []
-    for _ in range(2):
-        sim.set_state(saved)
-        for target in targets[3:]:
+def test_c04_a_reset_forgets_the_forces_of_these_and_no_others(sim):
+    qpos = np.tile(STAND, (N, 1))
+    qpos[:, 2] -= 0.003
+    sim.reset(EVERYONE, qpos, np.zeros((N, 35)))
+    for _ in range(3):
+        sim.step(qpos[:, 7:])
+    before = np.array(sim.contact_force)
+    assert before.any(axis=(1, 2)).all(), "premise: all stand on the ground"
+    some, rest = np.array([1, 3]), np.array([0, 2])
+    sim.reset(some, qpos[some], np.zeros((2, 35)))
+    assert not sim.contact_force[some].any(), "nothing has been solved since the reset"
+    np.testing.assert_array_equal(sim.contact_force[rest], before[rest])
+
+
+class Interrupted:
+    """A run of robots on the ground that are all randomized, and what came of it."""
+
+    def __init__(self, backend):
+        # A solver that is stopped early ends where it began: a lost warm start is seen.
+        self.sim = build(backend, model=mjcf.ModelConfig(iterations=2, ls_iterations=8))
+        offset = np.random.default_rng(3).uniform(-0.05, 0.05, (N, 3))
+        friction = np.linspace(0.2, 0.9, N)
+        self.sim.randomize(EVERYONE, foot_friction=friction, torso_com_offset=offset)
+        qpos, qvel = np.tile(STAND, (N, 1)), np.zeros((N, 35))
+        qpos[:, 2] -= 0.003
+        qvel[:, :2] = np.random.default_rng(1).uniform(-0.3, 0.3, (N, 2))
+        self.sim.reset(EVERYONE, qpos, qvel)
+        self.targets = STAND[7:] + np.random.default_rng(2).uniform(-0.2, 0.2, (8, N, 29))
+        for target in self.targets[:4]:
+            self.sim.step(target)
+        self.seen, self.figures = snapshot(self.sim), self.sim.read_model()
+        assert self.seen["contact_force"].any(axis=(1, 2)).sum() > 1, "premise: feet are loaded"
+
+    def go_on(self, sim):
+        """What is seen after the other half of the targets."""
+        for target in self.targets[4:]:
             sim.step(target)
-        runs.append(snapshot(sim))
-    if bounds.deterministic:
-        for name in STATE:
-            np.testing.assert_array_equal(runs[0][name], runs[1][name], err_msg=name)
+        return snapshot(sim)
+
+    def assert_as_it_was(self, sim, bounds):
+        """What is seen and held at once, before any step."""
+        for name, values in snapshot(sim).items():
+            off = 0.0 if name == "contact_force" else bounds.velocity
+            np.testing.assert_allclose(values, self.seen[name], atol=off, rtol=0, err_msg=name)
+        for name, values in sim.read_model().items():
+            np.testing.assert_allclose(values, self.figures[name], rtol=1e-6, atol=1e-7)
+
+
+def assert_same_end(found, expected, bounds):
+    for name in STATE if bounds.deterministic else ("root_pos", "joint_pos"):
+        off = abs(found[name] - expected[name]).max()
+        assert off <= (0.0 if bounds.deterministic else bounds.rollout), f"{name} is off by {off:g}"
+
+
+def test_c04_a_saved_state_goes_on_as_it_would_have(backend, bounds):
+    """As the run that was not interrupted, whatever the simulator did in between."""
+    run = Interrupted(backend)
+    saved = run.sim.get_state()
+    expected = run.go_on(run.sim)
     for name in ("root_pos", "joint_pos"):
-        off = abs(runs[0][name] - runs[1][name]).max()
-        print(f"{name} off by {off:.1e}")
-        assert off < 1e-3
+        assert abs(expected[name] - run.seen[name]).max() > 0.01, "premise: they moved"
+    run.sim.randomize(EVERYONE, foot_friction=np.ones(N), torso_com_offset=np.full((N, 3), 0.01))
+    run.sim.reset(EVERYONE, *random_states(N, 7, height=0.8))
+    run.sim.step(run.targets[0])
+    run.sim.set_state(saved)
+    run.assert_as_it_was(run.sim, bounds)
+    assert_same_end(run.go_on(run.sim), expected, bounds)
+    run.sim.close()
+
+
+def test_c04_a_pickle_goes_on_as_the_original(backend, bounds):
+    """And so does a copy, which is made in the same way."""
+    run = Interrupted(backend)
+    pickled = pickle.dumps(run.sim)
+    expected = run.go_on(run.sim)
+    run.sim.close()  # some engines have one simulation a process
+    other = pickle.loads(pickled)
+    run.assert_as_it_was(other, bounds)
+    assert_same_end(run.go_on(other), expected, bounds)
+    if backend not in ONE_AT_A_TIME:
+        copied = copy.deepcopy(other)
+        assert_same_end(run.go_on(copied), run.go_on(other), bounds)
+        copied.close()
+    other.close()
+    closed = pickle.loads(pickle.dumps(other))
+    with pytest.raises(ConfigError, match=f"^{CLOSED}$"):
+        closed.step(run.targets[0])
 
 
 def test_c04_lifted_robots_are_higher_and_nothing_else(sim, bounds):
@@ -352,6 +435,11 @@ def test_c08_links_that_touch_are_told_with_the_strongest_force(backend):
         assert wanted > 10, "premise: they touch"
         # Of depths of millimetres, from places in float32.
         np.testing.assert_allclose(simulator.self_contact_force, [wanted, 0], rtol=1e-3)
+    saved, told = simulator.get_state(), np.array(simulator.self_contact_force)
+    simulator.reset(np.arange(1), qpos[1:], np.zeros((1, 35)))
+    assert not simulator.self_contact_force.any(), "nothing has been solved since the reset"
+    simulator.set_state(saved)
+    np.testing.assert_array_equal(simulator.self_contact_force, told)
     simulator.close()
 
 
@@ -566,6 +654,24 @@ def test_c15_a_robot_that_diverges_says_so_and_heals(sim, tmp_path, monkeypatch)
     assert not sim.diverged().any() and np.isfinite(sim.body_pos).all()
 
 
+def test_c15_an_engine_does_not_heal_a_robot_in_silence(sim, tmp_path, monkeypatch):
+    """It blows up within a step. MuJoCo by itself would put it back at the origin, at rest."""
+    monkeypatch.chdir(tmp_path)  # as above
+    qpos, qvel = random_states(N)
+    qpos[2, :2] = 100.0
+    qvel[2, 6:] = 1e7  # finite, but not what its square makes of the accelerations
+    sim.reset(EVERYONE, qpos, qvel)
+    assert not sim.diverged().any(), "premise: it has a state"
+    for _ in range(5):
+        sim.step(qpos[:, 7:])
+        at_origin = np.linalg.norm(sim.root_pos[2, :2]) < 50.0
+        assert sim.diverged()[2] or not at_origin
+    assert not sim.diverged()[[0, 1, 3]].any(), "the others do not feel it"
+    sim.reset(EVERYONE, *random_states(N))
+    sim.step(qpos[:, 7:])
+    assert not sim.diverged().any() and np.isfinite(sim.body_pos).all()
+
+
 def test_c16_want_of_room_for_contacts_is_told(sim, backend, monkeypatch):
     """Engines of fixed capacity: eight points of the feet in room for two. Others: never."""
     qpos = np.tile(STAND, (N, 1))
@@ -601,3 +707,24 @@ def test_c16_a_solver_that_runs_out_of_steps_is_no_want_of_room(backend):
 def test_views_are_read_only(sim):
     with pytest.raises(ValueError, match="read-only"):
         sim.body_pos[0, 0, 0] = 1.0
+
+
+def test_after_close_there_is_one_sentence(backend):
+    simulator = build(backend, 1)
+    saved, one, row = simulator.get_state(), np.arange(1), np.zeros((1, 3))
+    simulator.close()
+    simulator.close()
+    calls = {
+        "reset": lambda: simulator.reset(one, STAND[None], np.zeros((1, 35))),
+        "lift": lambda: simulator.lift(one, np.ones(1)),
+        "step": lambda: simulator.step(STAND[None, 7:]),
+        "push": lambda: simulator.push(one, row, row),
+        "randomize": lambda: simulator.randomize(
+            one, foot_friction=np.ones(1), torso_com_offset=row
+        ),
+        "get_state": simulator.get_state,
+        "set_state": lambda: simulator.set_state(saved),
+    }
+    for call in calls.values():
+        with pytest.raises(ConfigError, match=f"^{CLOSED}$"):
+            call()

@@ -9,7 +9,7 @@ from tests.conformance import record
 SUITE = """
 import pytest
 
-@pytest.fixture(params=["mujoco", "isaaclab"])
+@pytest.fixture(params=["mujoco", "isaaclab", "engine_2"])
 def backend(request):
     if request.param == "isaaclab":
         pytest.skip("no such engine here")
@@ -30,18 +30,21 @@ def test_each_outcome_is_a_row_with_its_reason(tmp_path, monkeypatch, pytester_f
     monkeypatch.setattr(record, "FOLDER", pytester_folder)
     out = tmp_path / "out.json"
     monkeypatch.setattr("sys.argv", ["tests/conformance/record.py", "--json", "out.json"])
+    names = ("mujoco", "isaaclab", "engine_2")
+    monkeypatch.setattr(record, "backend_names", lambda: names)
     with pytest.raises(SystemExit) as end:
-        record.main(record.Config(json=out, backend=("mujoco", "isaaclab")))
+        record.main(record.Config(json=out, backend=names))
     assert end.value.code == 1  # one failed
     rows = {(row["test"], row["backend"]): row for row in read_result(out).rows}
     told = {key: (row["outcome"], row["reason"]) for key, row in rows.items()}
     name = "test_suite.py test_"
     assert told[f"{name}falls[mujoco]", "mujoco"] == ("passed", "")
     assert told[f"{name}falls[isaaclab]", "isaaclab"] == ("skipped", "no such engine here")
+    assert told[f"{name}falls[engine_2]", "engine_2"] == ("passed", "")
     assert told[f"{name}of_none", None] == ("passed", "")
     outcome, reason = told[f"{name}stands[mujoco]", "mujoco"]
     assert outcome == "failed" and "AssertionError" in reason
-    assert len(rows) == 5
+    assert len(rows) == 7
 
 
 @pytest.fixture

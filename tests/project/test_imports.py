@@ -365,7 +365,10 @@ def test_declared_packages_are_the_ones_imported():
         for name, providers in third_party(path, eager=True)
         if not providers & (core | distributions(extras.get(ENGINES.get(module_of(path)), ())))
     ]
-    assert not not_core, "importable only with an extra installed"
+    assert not not_core, (
+        "importable only with an extra installed: import it where it is used, or enter the module "
+        "and the extra in ENGINES of this file"
+    )
 
 
 def test_importing_the_package_is_light():

@@ -14,6 +14,7 @@ from golden import g1_facts as facts
 
 from bm_envs.errors import ConfigError
 from bm_envs.robots import g1, mjcf
+from bm_envs.robots.kinematics import joints_of_links
 
 # The same C code on the same figures: differences are those of the XML's decimal numbers, which are
 # printed with all digits, and of the summation order between two MuJoCo releases.
@@ -396,3 +397,9 @@ def test_model_file_in_the_package_is_what_the_tables_make(tmp_path):
     refused = subprocess.run([*command, str(tmp_path / "g1.txt")], capture_output=True, text=True)
     assert refused.returncode == 2 and ".xml" in refused.stderr
     assert not (tmp_path / "g1.txt").exists()
+
+
+def test_a_link_without_a_joint_is_named():
+    with pytest.raises(ConfigError, match="The link 'left_knee_link' .* has no joint"):
+        joints_of_links(joints=[joint for joint in g1.JOINTS if joint.body != "left_knee_link"])
+    assert list(joints_of_links()) == [joint.body for joint in g1.JOINTS]

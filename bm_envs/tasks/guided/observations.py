@@ -126,6 +126,9 @@ def mirror_map(task: str) -> tuple[np.ndarray, np.ndarray]:
 
     What the robot would see were all reflected in the x-z plane of its heading. A term is so many
     times what has a mirror of its own: the history's are the representation's blocks.
+
+    Raises:
+        ConfigError: a term of the task has no mirror here.
     """
     history = representation("joint_rot")
     index, sign, start = [], [], 0
@@ -135,6 +138,11 @@ def mirror_map(task: str) -> tuple[np.ndarray, np.ndarray]:
             places, signs = history.mirror[0][block] - block.start, history.mirror[1][block]
         elif term.name == "actions":
             places, signs = g1.mirror_map()
+        elif term.name not in _COMMAND_SIGNS:
+            raise ConfigError(
+                f"The observation term '{term.name}' has no mirror: enter the signs of its values "
+                "in _COMMAND_SIGNS of bm_envs/tasks/guided/observations.py."
+            )
         else:
             signs = np.array(_COMMAND_SIGNS[term.name])
             places = np.arange(len(signs))

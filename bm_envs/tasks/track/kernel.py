@@ -14,7 +14,7 @@ from bm_envs.backends.native import View, address, library
 from bm_envs.motion.sampler import StartSampler
 from bm_envs.robots import g1
 from bm_envs.tasks.track.config import TrackConfig
-from bm_envs.tasks.track.rows import ANCHOR, END_EFFECTORS
+from bm_envs.tasks.track.rows import ANCHOR, END_EFFECTORS, J, K
 from bm_envs.tasks.track.state import State
 from bm_envs.tasks.track.tables import Tables
 
@@ -53,17 +53,27 @@ class Track(ctypes.Structure):
 
 
 def declare(loaded: Any) -> bool:
-    """Say to the library which arguments the task's functions take; False: it is of another size.
+    """Say to the library which arguments the task's functions take; False: it must not be used.
 
-    That happens to who changes `Track` and neither `VERSION` nor builds again.
+    It was built of another `Track`, which happens to who changes that and neither `VERSION` nor
+    builds again; or it was built for a robot of other numbers, and would write past the ends of
+    rows.
     """
-    loaded.native_track_size.restype = ctypes.c_int64
+    for function in (loaded.native_track_size, loaded.native_num_joints, loaded.native_num_bodies):
+        function.restype = ctypes.c_int64
+    reason = ""
     if loaded.native_track_size() != ctypes.sizeof(Track):
-        warnings.warn(
+        reason = (
             "The compiled part was built from another version of native.c and is not used; install "
-            "the package again.",
-            RuntimeWarning, stacklevel=2,
-        )  # fmt: skip
+            "the package again."
+        )
+    elif (sizes := (loaded.native_num_joints(), loaded.native_num_bodies())) != (J, K):
+        reason = (
+            f"The compiled part is for {sizes[0]} joints and {sizes[1]} tracked bodies (J and K in "
+            f"bm_envs/tasks/track/native.c), the robot has {J} and {K}: NumPy does its work."
+        )
+    if reason:
+        warnings.warn(reason, RuntimeWarning, stacklevel=2)
         return False
     pointer, number, track = ctypes.c_void_p, ctypes.c_int64, ctypes.POINTER(Track)
     loaded.native_gather.argtypes = loaded.native_terms.argtypes = [track]

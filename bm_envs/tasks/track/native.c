@@ -68,6 +68,10 @@ static const float *at(View view, int64_t env) { return view.data + env * view.s
 
 EXPORT int64_t native_track_size(void) { return (int64_t)sizeof(Track); }
 
+/* `kernel.py` leaves the work to NumPy where the robot has other numbers: rows are as long as these say. */
+EXPORT int64_t native_num_joints(void) { return J; }
+EXPORT int64_t native_num_bodies(void) { return K; }
+
 /* Rows of the reference at each robot's present frame, as `TrackTask` looks them up. */
 EXPORT void native_gather(const Track *t) {
   for (int64_t env = 0; env < t->num_envs; env++) {

@@ -34,6 +34,7 @@ from bm_envs.policy import load_policy
 from bm_envs.robots import g1, mjcf
 from bm_envs.tasks.guided import obstacles, rewards
 from bm_envs.tasks.guided.config import (
+    CONFIGS,
     CompositionConfig,
     JoystickConfig,
     ObstacleConfig,
@@ -42,15 +43,17 @@ from bm_envs.tasks.guided.config import (
 from bm_envs.tasks.guided.observations import TERMS, features, history_states, layout
 from bm_envs.tasks.guided.starts import moving_frames
 from bm_envs.tasks.guided.states import REPRESENTATIONS, representation, states_of
+from bm_envs.tasks.guided.tasks import missing_entries
 
+# Ids and tasks are the code's, so that these tests see a new one, too.
 IDS = {
-    "BMGuided-G1-WalkPerturb-v0": ("walk_perturb", 309),
-    "BMGuided-G1-Joystick-v0": ("joystick", 312),
-    "BMGuided-G1-Waypoint-v0": ("waypoint", 312),
-    "BMGuided-G1-Obstacle-v0": ("obstacle", 321),
+    spec.id: spec.kwargs["task"]
+    for spec in gymnasium.registry.values()
+    if spec.id.startswith("BMGuided-G1-")
 }
-NAMES = [name for name, _ in IDS.values()]
-ALL = [*NAMES, "composition"]  # which has no id
+SIZES = {"walk_perturb": 309, "joystick": 312, "waypoint": 312, "obstacle": 321}  # of observations
+NAMES = list(IDS.values())
+ALL = list(CONFIGS)
 # Infinite observation bounds and an action range beyond [-1, 1] are by design.
 EXPECTED = ("minimum value is -infinity", "maximum value is infinity", "symmetric and normalized")
 EPS = float(np.finfo(np.float32).eps)  # what simulators give is float32
@@ -118,8 +121,39 @@ def test_check_env_warns_of_nothing_but_the_declared_bounds(env_id):
     assert not odd
 
 
-@pytest.mark.parametrize(("env_id", "task", "size"), [(k, *v) for k, v in IDS.items()])
-def test_spaces_and_layout(env_id, task, size):
+def test_every_task_has_an_id():
+    """Composition has none: it is a benchmark of several skills, not a task to train for."""
+    missing = set(ALL) - set(NAMES) - {"composition"}
+    assert not missing, f"no id of {missing} in _IDS of bm_envs/__init__.py"
+    assert IDS["BMGuided-G1-Joystick-v0"] == "joystick" and len(NAMES) >= 4, "premise"
+
+
+def test_every_table_of_tasks_has_every_task():
+    assert not missing_entries({"first": ["walk", "run"], "second": ["run", "walk"]})
+    found = missing_entries({"first": ["walk"], "second": ["run"], "third": ["walk", "run"]})
+    assert found == (
+        "The guided task 'run' has no entry in first. The guided task 'walk' has no entry in "
+        "second."
+    )
+
+
+@pytest.mark.parametrize("task", ALL)
+def test_a_saved_state_has_every_array_of_the_robots(task):
+    """What has a row for each robot stands in `STATE`, or a saved environment goes on otherwise."""
+    n = 11  # the length of nothing else
+    own = GuidedVectorEnv(n, task).task
+    arrays = {
+        name
+        for name, value in vars(own).items()
+        if isinstance(value, np.ndarray) and value.shape[:1] == (n,)
+    }
+    assert "clock" in arrays
+    assert not arrays - set(own.STATE), "arrays of the task that its STATE lacks"
+
+
+@pytest.mark.parametrize(("env_id", "task"), IDS.items())
+def test_spaces_and_layout(env_id, task):
+    size = SIZES.get(task, sum(term.size for term in TERMS[task]))
     env = gymnasium.make(env_id, backend="mujoco")
     assert env.observation_space.shape == (size,)
     assert env.action_space == gymnasium.spaces.Box(-10, 10, (29,), np.float32)
@@ -1520,12 +1554,13 @@ def test_the_warm_up_does_not_count(task):
     for k in range(16):
         warm = k < 10
         np.testing.assert_allclose(info["time_s"], 0.02 * (min(k, 15) - 10), atol=1e-9)
-        assert (obs[:, history:] == np.float32(off)).all() == (warm or task == "walk_perturb")
+        asks = obs.shape[1] > history  # or there is no command that could be off
+        assert (obs[:, history:] == np.float32(off)).all() == (warm or not asks)
         if task == "walk_perturb":
             pushes.append(int(info["pushes"][0]))
         elif task == "joystick":
             assert info["command"].any() != warm
-        else:
+        elif "distance" in info:
             assert np.isinf(info["distance"]).all() == warm
         if k == 10 and task in ("waypoint", "obstacle"):  # drawn from where the robot is
             distance = np.linalg.norm(info["goal"] - [1.0, 0.0], axis=1)
@@ -1535,7 +1570,9 @@ def test_the_warm_up_does_not_count(task):
             break
         obs, reward, terminated, truncated, info = env.step(still(env))
         assert not terminated.any() and truncated.all() == (k == 14)
-        assert warm == (info["reward_task"] == 0).all() or task in ("walk_perturb", "obstacle")
+        assert not (warm and info["reward_task"].any())
+        if task in ("joystick", "waypoint"):
+            assert info["reward_task"].any() != warm
     if task == "walk_perturb":
         assert pushes == [0] * 11 + [1] * 5
 

@@ -5,13 +5,22 @@ import pytest
 from scipy.spatial.transform import Rotation
 
 from bm_envs.envs import GuidedVectorEnv
+from bm_envs.errors import ConfigError
 from bm_envs.robots import g1
+from bm_envs.robots.observation_terms import ObsTerm
 from bm_envs.tasks.guided.observations import TERMS, layout, mirror_map
 
-TASKS = ["walk_perturb", "joystick", "waypoint", "obstacle"]
+TASKS = [name for name in TERMS if name != "composition"]  # whose terms the others have
 
 
-@pytest.mark.parametrize("name", TASKS)
+def test_a_term_without_a_mirror_is_named(monkeypatch):
+    term = ObsTerm("ball_pos", 2, "now", "m", "a ball")
+    monkeypatch.setitem(TERMS, "football", (*TERMS["joystick"], term))
+    with pytest.raises(ConfigError, match="The observation term 'ball_pos' has no mirror: enter"):
+        mirror_map("football")
+
+
+@pytest.mark.parametrize("name", TERMS)
 def test_mirror_twice_is_nothing(name):
     index, sign = mirror_map(name)
     obs = np.random.default_rng(0).normal(size=len(index))
@@ -55,12 +64,12 @@ def test_mirrored_robot_in_the_mirrored_world_sees_the_mirrored_observation(name
         played = iter([state if side == 1 else mirrored_state(*state) for state in states])
         qpos, qvel = next(played)
         options = {"qpos": qpos, "qvel": qvel}
-        if name in ("waypoint", "obstacle"):
+        if "goal" in env.task.options:
             options["goal"] = goal * [1, side]
-        if name == "obstacle":
+        if "obstacles" in env.task.options:
             options["obstacles"] = posts * [1, side, 1]
         env.reset(seed=0, options=options)
-        if name == "joystick":
+        if hasattr(env.task, "commands"):
             env.task.commands[:] = (command * [1, side, side])[:, None]
 
         def step(raw, env=env, played=played):
