@@ -6,8 +6,7 @@
 BeyondMimic (arXiv 2508.08241) steers one diffusion model to all of its tasks. What it is to be
 compared with is a policy made for a single task in the usual way: N robots, a reward for the task
 and the terms that make a humanoid walk sensibly, as in Isaac Lab (`isaaclab_tasks`, G1 velocity)
-and `unitree_rl_lab`. Measured so far is joystick alone (docs/guided.md). In that one run
-(exploratory) evaluations followed no command at 2 M steps and all four from 4.5 M on, hence 6 M.
+and `unitree_rl_lab`. Measured so far is joystick alone (docs/guided.md).
 
 The run directory holds `config.json`, `checkpoint.pt` (everything a bit-exact `--resume` needs),
 `policy.onnx` and `policy.json` (what leaves the project; `bm_envs.diffusion.task_policy` runs it),

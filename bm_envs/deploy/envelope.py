@@ -10,11 +10,7 @@ On the bounds of targets. Published deployments send targets as the policy asks 
 unitree_rl_lab has `clip: null` (deploy.yaml of its mimic policies) and RoboJuDo left its clipping
 to the range commented out (`unitree_env.py`), because trained policies ask for targets far beyond a
 joint's range where they want torque. So the bounds are those beyond which a motor that saturates
-gives the same torque anyway, and not the range. How near policies came to them in
-`tools/sim2sim.py`, over the first 45 s of each shipped policy's first two motions and the two
-published ones, with and without the noise of training, where the run survived: 1.71 of 2 beyond the
-range, 2.336 of 2.343 from the measured position (an ankle of `lafan1_walks`; others 1.93), 1.76 of
-3 in a step; 17 rad/s, 123 m/s^2, 1.05 times the motors' speed (exploratory).
+gives the same torque anyway, and not the range.
 """
 
 from __future__ import annotations

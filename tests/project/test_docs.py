@@ -467,3 +467,10 @@ def test_the_picture_of_the_house_is_drawn_from_the_code():
         [sys.executable, str(ROOT / "docs" / "house.py"), "--check"], capture_output=True, text=True
     )
     assert done.returncode == 0, done.stderr or "run python docs/house.py"
+
+
+def test_pages_show_no_figure_that_was_only_noticed():
+    """A figure on a page comes from a result file; what was tried once belongs in a note."""
+    pages = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+    assert len(pages) > 20
+    assert not [page.name for page in pages if "exploratory" in page.read_text().lower()]
