@@ -686,7 +686,7 @@ def train(config: Config, run: TrackerRun) -> None:
 
     # 8. What leaves the project.
     run.end()
-    run.export(averaged, config.task, algorithm="wm_track", num_envs=N, motion=config.motion[0])
+    run.export(averaged, config.task, algorithm="wm_track", num_envs=N)
     robots.env.close()
     evaluation.close()
 
