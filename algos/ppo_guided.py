@@ -48,6 +48,7 @@ from bm_envs.tasks.guided.config import GuidedConfig, RewardConfig, config_class
 from bm_envs.tasks.guided.feet import FootPhases
 from bm_envs.tasks.guided.joystick import JoystickTask
 from bm_envs.tasks.guided.observations import mirror_map
+from bm_envs.tasks.guided.robots import drives_of
 from bm_envs.tasks.guided.waypoint import WaypointTask
 from bm_envs.tasks.track import rewards
 from bm_envs.tasks.track.config import CONTROL_DT
@@ -528,10 +529,7 @@ def train(config: Config, run: Progress) -> None:
     # 6. What leaves the project.
     write_guided_policy(
         run.folder.path, actor.as_mlp(), task=config.task,
-        drives={
-            "default_joint_pos": g1.DEFAULT_JOINT_POS, "action_scale": g1.ACTION_SCALE,
-            "stiffness": g1.STIFFNESS, "damping": g1.DAMPING,
-        },
+        drives=drives_of(env.config.actuation),
         training=run.training_record("ppo_guided", N),
         evaluation={"trials": config.eval_trials, **run.evaluation},
     )  # fmt: skip
