@@ -443,7 +443,6 @@ class Play(Game):
         """A robot that has been put into its start; `report` gets a line for what happens to it."""
         super().__init__(config, script, report)
         task = config.task or "joystick"
-        self._model = model
         drives = {name: tuple(values) for name, values in model.drives.items()}
         settings: dict[str, Any] = dict(
             warm_up_s=WARM_UP_S, start_motions=START_MOTIONS, actuation=ActuationConfig(**drives),
