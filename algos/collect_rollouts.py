@@ -37,6 +37,7 @@ from bm_envs.diffusion import rollouts
 from bm_envs.diffusion.rollouts import Rollouts
 from bm_envs.envs import TrackVectorEnv
 from bm_envs.errors import BMError, ConfigError
+from bm_envs.learning import checks
 from bm_envs.learning.folder import claim_folder
 from bm_envs.motion import library
 from bm_envs.motion.clip import Clip
@@ -94,9 +95,7 @@ class Config:
     """Physics threads; 0: all cores this process may use."""
 
     def __post_init__(self) -> None:
-        for name in ("episodes", "num_envs", "steps"):
-            if getattr(self, name) < 1:
-                raise ConfigError(f"{name} is {getattr(self, name)}, expected 1 or more.")
+        checks.check_at_least_one(self, "episodes", "num_envs", "steps")
         for name in ("warm_up", "verify", "noise_scale", "push_speed", "action_delay"):
             if not getattr(self, name) >= 0:
                 raise ConfigError(f"{name} is {getattr(self, name)}, expected 0 or more.")

@@ -44,6 +44,7 @@ from bm_envs.diffusion.network import PUBLISHED, Denoiser, NetworkConfig, onnx_g
 from bm_envs.diffusion.rollouts import Rollouts
 from bm_envs.diffusion.sampler import LENGTH, SCHEDULE, K
 from bm_envs.errors import ConfigError
+from bm_envs.learning import checks
 from bm_envs.learning.folder import claim_run
 from bm_envs.learning.networks import (
     Mirror,
@@ -121,9 +122,7 @@ class Config:
     """Where to train."""
 
     def __post_init__(self) -> None:
-        for name in ("total_steps", "batch_size", "log_every"):
-            if getattr(self, name) < 1:
-                raise ConfigError(f"{name} is {getattr(self, name)}, expected 1 or more.")
+        checks.check_at_least_one(self, "total_steps", "batch_size", "log_every")
         if not 0 <= self.past_noise <= 1:
             raise ConfigError(f"past_noise is {self.past_noise}, expected a share, 0 to 1.")
 

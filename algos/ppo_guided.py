@@ -19,7 +19,6 @@ how to read it, says docs/algorithms/ppo_guided.md.
 from __future__ import annotations
 
 import dataclasses
-import json
 import math
 import time
 from dataclasses import dataclass, field
@@ -39,7 +38,15 @@ from bm_envs.learning.folder import as_arrays, claim_run
 from bm_envs.learning.gaussian import gaussian_entropy, gaussian_kl, log_prob
 from bm_envs.learning.networks import UNCHANGED, Network, as_mirror
 from bm_envs.learning.returns import Means, explained_variance, gae
-from bm_envs.learning.run import Flags, Progress, RunConfig, config_record, settings_of
+from bm_envs.learning.run import (
+    Flags,
+    Progress,
+    RunConfig,
+    config_record,
+    settings_of,
+    values_of,
+)
+from bm_envs.learning.states import env_state, load_env_state, load_states, states_of
 from bm_envs.robots import g1
 from bm_envs.robots.mjcf import ModelConfig
 from bm_envs.tasks.guided.base import GuidedTask
@@ -47,6 +54,7 @@ from bm_envs.tasks.guided.config import GuidedConfig, RewardConfig, config_class
 from bm_envs.tasks.guided.feet import FootPhases
 from bm_envs.tasks.guided.joystick import JoystickTask
 from bm_envs.tasks.guided.observations import mirror_map
+from bm_envs.tasks.guided.robots import drives_of
 from bm_envs.tasks.guided.waypoint import WaypointTask
 from bm_envs.tasks.track import rewards
 from bm_envs.tasks.track.config import CONTROL_DT
@@ -392,6 +400,7 @@ def train(config: Config, run: Progress) -> None:
     actor, critic = make_networks(config)
     groups = [{"params": list(network.parameters())} for network in (actor, critic)]
     optimizer = torch.optim.Adam(groups, config.learning_rate, eps=1e-5, fused=True)
+    parts = {"actor": actor, "critic": critic, "optimizer": optimizer, "generator": generator}
 
     # 2. Start afresh, or from the checkpoint.
     learning_rate = config.learning_rate
@@ -405,16 +414,13 @@ def train(config: Config, run: Progress) -> None:
         for network in (actor, critic):
             network.update_normalizer(next_obs)
     else:
-        actor.load_state_dict(saved["actor"])
-        critic.load_state_dict(saved["critic"])
-        optimizer.load_state_dict(saved["optimizer"])
-        generator.set_state(saved["generator"])
+        load_states(parts, saved)
         state = as_arrays(saved)
-        env.set_state(state["env"] | {"generator": json.loads(state["env"]["generator"])})
+        load_env_state(env, state["env"])
         feet.set_state(state)
         next_obs, learning_rate = saved["obs"], saved["learning_rate"]
         episode_return, episode_length = state["episode_return"], state["episode_length"]
-    environment = json.loads(json.dumps(dataclasses.asdict(config.environment), default=str))
+    environment = values_of(config.environment)
     run.begin(
         config_record(config, "ppo_guided", environment=environment, **CONSTANTS),
         f"task {config.task}, {N} robots, {threads} threads",
@@ -510,15 +516,10 @@ def train(config: Config, run: Progress) -> None:
             "success": f"{run.evaluation['success']:.0%}" if run.evaluation else "-",
         })  # fmt: skip
         if run.save_due():
-            state = env.get_state()
-            # As JSON, because a checkpoint cannot hold its integers, which have over 64 bits.
-            state["generator"] = json.dumps(state["generator"])
             run.save({
-                "learning_rate": learning_rate, "actor": actor.state_dict(),
-                "critic": critic.state_dict(), "optimizer": optimizer.state_dict(),
-                "generator": generator.get_state(), "env": state, "obs": next_obs,
-                "episode_return": episode_return, "episode_length": episode_length,
-                **feet.get_state(),
+                "learning_rate": learning_rate, **states_of(parts), "env": env_state(env),
+                "obs": next_obs, "episode_return": episode_return,
+                "episode_length": episode_length, **feet.get_state(),
             })  # fmt: skip
     run.end()
     if not run.evaluation:  # no iteration was left, and the checkpoint has no evaluation
@@ -527,10 +528,7 @@ def train(config: Config, run: Progress) -> None:
     # 6. What leaves the project.
     write_guided_policy(
         run.folder.path, actor.as_mlp(), task=config.task,
-        drives={
-            "default_joint_pos": g1.DEFAULT_JOINT_POS, "action_scale": g1.ACTION_SCALE,
-            "stiffness": g1.STIFFNESS, "damping": g1.DAMPING,
-        },
+        drives=drives_of(env.config.actuation),
         training=run.training_record("ppo_guided", N),
         evaluation={"trials": config.eval_trials, **run.evaluation},
     )  # fmt: skip

@@ -34,13 +34,14 @@ from torch import Tensor, nn
 from bm_envs import cli
 from bm_envs.errors import ConfigError
 from bm_envs.learning import checks, gaussian, networks
-from bm_envs.learning.collecting import Collector, Rollout
+from bm_envs.learning.collecting import Collector, Rollout, spread_ends
 from bm_envs.learning.gaussian import gaussian_entropy, gaussian_kl, log_prob
 from bm_envs.learning.networks import TrackingPolicy
 from bm_envs.learning.processes import Processes, learner_thread
 from bm_envs.learning.returns import Means, explained_variance, gae, mini_batches, standardized
 from bm_envs.learning.robots import make_robots
 from bm_envs.learning.run import Flags, config_record
+from bm_envs.learning.states import load_states, states_of
 from bm_envs.learning.tracker import TrackerRun, TrackerRunConfig, tracker_run, tracker_settings
 from bm_envs.motion.library import load_motions
 from bm_envs.tasks.track.config import TrackConfig, laptop_task
@@ -356,21 +357,20 @@ class Learner:
         for group, share in zip(self.optimizer.param_groups, shares, strict=True):
             group["lr"] = self.learning_rate * share
 
+    def parts(self) -> dict[str, Any]:
+        """What a checkpoint holds of it, beside the learning rate."""
+        return {
+            "actor": self.averaged, "learner": self.actor, "critic": self.critic,
+            "optimizer": self.optimizer, "learner_generator": self.generator,
+        }  # fmt: skip
+
     def get_state(self) -> dict[str, Any]:
         """For a checkpoint."""
-        return {
-            "actor": self.averaged.state_dict(), "learner": self.actor.state_dict(),
-            "critic": self.critic.state_dict(), "optimizer": self.optimizer.state_dict(),
-            "learner_generator": self.generator.get_state(), "learning_rate": self.learning_rate,
-        }  # fmt: skip
+        return {**states_of(self.parts()), "learning_rate": self.learning_rate}
 
     def set_state(self, state: dict[str, Any]) -> None:
         """What `get_state` returned."""
-        self.averaged.load_state_dict(state["actor"])
-        self.actor.load_state_dict(state["learner"])
-        self.critic.load_state_dict(state["critic"])
-        self.optimizer.load_state_dict(state["optimizer"])
-        self.generator.set_state(state["learner_generator"])
+        load_states(self.parts(), state)
         self.learning_rate = state["learning_rate"]
 
 
@@ -418,7 +418,7 @@ def train(config: Config, run: TrackerRun) -> None:
     robots.set_difficulty(level, failure_distance_scale(level))
     collector = Collector(robots, seed)
     if saved is None:
-        collector.spread_ends(config.task)
+        spread_ends(robots, config.task)
         learner.update_normalizers(collector.obs, collector.critic_obs)
     else:
         level = saved["level"]

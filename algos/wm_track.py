@@ -48,11 +48,11 @@ from torch import Tensor, nn
 from bm_envs import cli
 from bm_envs.errors import ConfigError
 from bm_envs.learning import checks
+from bm_envs.learning.collecting import spread_ends
 from bm_envs.learning.graphs import Graph
 from bm_envs.learning.imagination import (
     ReferenceTables,
     check_task,
-    lambda_returns,
     observation,
     observation_noise,
     optional_cost,
@@ -71,6 +71,7 @@ from bm_envs.learning.networks import (
 )
 from bm_envs.learning.processes import Processes, learner_thread
 from bm_envs.learning.replay_buffer import ReplayBuffer, ReplayCollector, Starts
+from bm_envs.learning.returns import lambda_returns
 from bm_envs.learning.robots import make_robots
 from bm_envs.learning.run import Flags, config_record
 from bm_envs.learning.states import load_states, states_of
@@ -620,7 +621,7 @@ def train(config: Config, run: TrackerRun) -> None:
     collector = ReplayCollector(robots, config.action_noise, NOISE_CORRELATION, config.run.seed)
     parts = policy_learner.parts() | model_learner.parts()
     if saved is None:
-        collector.spread_ends(config.task)
+        spread_ends(robots, config.task)
         policy_learner.update_normalizer(collector.obs)
     else:
         load_states(parts, saved)
@@ -686,7 +687,7 @@ def train(config: Config, run: TrackerRun) -> None:
 
     # 8. What leaves the project.
     run.end()
-    run.export(averaged, config.task, algorithm="wm_track", num_envs=N, motion=config.motion[0])
+    run.export(averaged, config.task, algorithm="wm_track", num_envs=N)
     robots.env.close()
     evaluation.close()
 

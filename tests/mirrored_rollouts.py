@@ -1,4 +1,4 @@
-"""Roll-outs seen in a mirror: what the models' own mirrors are compared with."""
+"""Roll-outs and states seen in a mirror: what the mirrors of the package are compared with."""
 
 import dataclasses
 
@@ -28,3 +28,16 @@ def mirrored(episodes):
         **{name: joints(getattr(episodes, name)) for name in ("action", "executed")},
         joint_offset=joints(episodes.joint_offset),
     )
+
+
+def mirrored_state(qpos, qvel):
+    """The state reflected in the world's x-z plane, from how vectors and rotations reflect."""
+    index, sign = g1.mirror_map()
+    other_pos, other_vel = qpos.copy(), qvel.copy()
+    other_pos[:, 1] *= -1
+    other_pos[:, [4, 6]] *= -1  # rotations about x and z turn around
+    other_pos[:, 7:] = sign * qpos[:, 7:][:, index]
+    other_vel[:, 1] *= -1
+    other_vel[:, [3, 5]] *= -1
+    other_vel[:, 6:] = sign * qvel[:, 6:][:, index]
+    return other_pos, other_vel

@@ -70,7 +70,6 @@ from bm_envs.errors import ConfigError, unknown_name
 from bm_envs.motion import library
 from bm_envs.motion.clip import Clip
 from bm_envs.policy import DIFFUSION, TRACKER, Policy, kind_of, load_policy, shipped_policies
-from bm_envs.robots import g1
 from bm_envs.robots.mjcf import ModelConfig
 from bm_envs.rotations import quat_yaw
 from bm_envs.tasks.guided.composition import CompositionTask
@@ -88,6 +87,7 @@ from bm_envs.viewers import (
     Decor,
     OffscreenRenderer,
     View,
+    camera_smoothing,
     has_display,
 )
 from bm_envs.viewers import page as pages
@@ -101,7 +101,6 @@ DAY = 24 * 3600.0  # s; the time after which even this play ends an episode
 SECOND = control_steps(1.0)  # control steps; also how long a fallen robot is left to lie
 DEFAULT_SECONDS = 12.0  # length of a video or strip: four commands of the joystick benchmark
 COMPOSITION_SECONDS = CompositionConfig.episode_s
-CAMERA_LAG = 0.3  # s, time constant of the following camera
 CATCH_UP_S = 0.1  # s behind real time that are made up for; any more are lost
 
 # --- scripts --------------------------------------------------------------------------------------
@@ -322,9 +321,8 @@ class Game:
         self._script = deque(script)
         self.keyboard = Keyboard(FORWARD, TURN, CONTROL_DT)
         self._rng = np.random.default_rng(config.seed)
-        self._goal: np.ndarray | None = (
-            None  # a goal asked for by keys or script; None: the task's goal
-        )
+        # A goal asked for by keys or script; None: the task's goal.
+        self._goal: np.ndarray | None = None
         self._pushes: list[tuple[float, float]] = []  # pushes of the coming step: m/s, deg
         self.ticks, self.falls = 0, 0
         self.tick_s: deque[float] = deque(maxlen=SECOND)
@@ -445,7 +443,6 @@ class Play(Game):
         """A robot that has been put into its start; `report` gets a line for what happens to it."""
         super().__init__(config, script, report)
         task = config.task or "joystick"
-        self._model = model
         drives = {name: tuple(values) for name, values in model.drives.items()}
         settings: dict[str, Any] = dict(
             warm_up_s=WARM_UP_S, start_motions=START_MOTIONS, actuation=ActuationConfig(**drives),
@@ -572,10 +569,7 @@ class Tracking(Game):
             critic="none", threads=1,
         )  # fmt: skip
         self._act = evaluation.in_project_order(policy)
-        root = g1.BODY_NAMES.index(g1.ROOT_BODY)
-        self._reference = np.concatenate(
-            [clip.body_pos_w[:, root], clip.body_quat_w[:, root], clip.joint_pos], axis=1
-        ).astype(float)
+        self._reference = clip.qpos()
         self._restart(config.seed)
 
     @property
@@ -657,15 +651,15 @@ def record(play: Game, model: ModelConfig) -> None:
     in_strip = [round(share * total) for share in shares] if config.strip is not None else []
     strip: list[np.ndarray] = []
     # Pictures of a strip are too far apart for a camera that lags behind.
-    lag = float(np.exp(-1 / (config.fps * CAMERA_LAG))) if config.video is not None else 0.0
+    smoothing = camera_smoothing(config.fps) if config.video is not None else 0.0
     spent: list[float] = []
 
     def pictures() -> Iterator[np.ndarray]:
         """Those of the video; those of the strip are put aside."""
         made = 0
         with OffscreenRenderer(
-            model, width=config.width, height=config.height, view=config.view, smoothing=lag,
-            antialias=not config.fast, shadows=not config.fast,
+            model, width=config.width, height=config.height, view=config.view,
+            smoothing=smoothing, antialias=not config.fast, shadows=not config.fast,
         ) as renderer:  # fmt: skip
             while True:
                 tick = play.ticks

@@ -35,6 +35,7 @@ import numpy as np
 from tyro.conf import FlagCreatePairsOff
 
 from bm_envs import cli, evaluation
+from bm_envs.backends.base import full_state
 from bm_envs.envs import TrackVectorEnv
 from bm_envs.errors import BMError, ConfigError, PolicyError
 from bm_envs.motion import library, procedural
@@ -43,13 +44,11 @@ from bm_envs.policy import Policy, load_policy, shipped_policies
 from bm_envs.robots import g1, kinematics
 from bm_envs.robots.mjcf import ModelConfig
 from bm_envs.tasks.track.config import CONTROL_DT
-from bm_envs.viewers import HumanViewer, OffscreenRenderer, has_display, panels
+from bm_envs.viewers import HumanViewer, OffscreenRenderer, camera_smoothing, has_display, panels
 from bm_envs.viewers import page as pages
 from bm_envs.viewers.page import DEFAULT_PORT, feet_touch
 
-ROOT = g1.BODY_NAMES.index(g1.ROOT_BODY)
 TRACKED = [g1.BODY_NAMES.index(name) for name in g1.TRACKED_BODIES]
-CAMERA_LAG = 0.3  # s, time constant of the following camera
 REST_S = 0.5  # s between the end of a motion and its next beginning
 PAGE_FPS = 30  # pictures a second on the page
 TOLD_S = 0.12  # s between two updates of the numbers on the page
@@ -198,8 +197,7 @@ def run_policy(policy: Policy, clip: Clip, config: Config) -> Rollout:
 
     def record(present: np.ndarray) -> None:
         if present[0]:  # a robot that has diverged cannot be drawn
-            state = np.concatenate([sim.root_pos[0], sim.root_quat[0], sim.joint_pos[0]])
-            qpos.append(state.astype(float))
+            qpos.append(full_state(sim)[0][0].astype(float))
             contact.append(feet_touch(sim.contact_force[0]))
 
     try:
@@ -213,13 +211,6 @@ def run_policy(policy: Policy, clip: Clip, config: Config) -> Rollout:
     if len(contact) > 1:
         contact[0] = contact[1]  # no physics has run at the reset
     return Rollout(np.stack(qpos), reached, errors, np.stack(contact))
-
-
-def reference_qpos(clip: Clip) -> np.ndarray:
-    """The clip as configurations. `[T, 36]`."""
-    return np.concatenate(
-        [clip.body_pos_w[:, ROOT], clip.body_quat_w[:, ROOT], clip.joint_pos], axis=1
-    ).astype(float)
 
 
 def describe(rollout: Rollout, clip: Clip) -> str:
@@ -285,7 +276,7 @@ def make_take(config: Config) -> Take:
     clip = choose_clip(config, policy)
     followed = f"policy {policy.name}" if policy is not None else "no policy"
     print(f"motion {clip.name} ({clip.duration_s:.2f} s, {clip.licence}), {followed}", flush=True)
-    reference = reference_qpos(clip)
+    reference = clip.qpos()
     if policy is None:
         return Take(clip, reference, None, None, None, None)
     rollout = run_policy(policy, clip, config)
@@ -558,12 +549,11 @@ def main(config: Config) -> None:
         return
 
     total = int(clip.duration_s * config.fps) + 1
-    smoothing = float(np.exp(-1 / (config.fps * CAMERA_LAG)))
 
     def pictures() -> Iterator[np.ndarray]:
         with OffscreenRenderer(
-            model, width=config.width, height=config.height, smoothing=smoothing,
-            antialias=not config.fast, shadows=not config.fast,
+            model, width=config.width, height=config.height, antialias=not config.fast,
+            shadows=not config.fast, smoothing=camera_smoothing(config.fps),
         ) as renderer:  # fmt: skip
             for index in range(total):
                 yield renderer.render(

@@ -45,9 +45,8 @@ class IsaacLabNewtonSimulator(IsaacLabSimulator):
     def __init__(self, config: SimulatorConfig) -> None:
         super().__init__(config)
         solver: Any = NewtonManager._solver  # Isaac Lab has no public way to it
-        solver.mjw_model.opt.warn_overflow = (
-            0  # it would print from the device; `overflowed` reports it
-        )
+        # It would print from the device; `overflowed` reports it.
+        solver.mjw_model.opt.warn_overflow = 0
         self._overflow = wp.to_torch(solver.mjw_data.overflow)
         self._warm_start = wp.to_torch(solver.mjw_data.qacc_warmstart)
 

@@ -46,10 +46,8 @@ def run(
         config_class: a dataclass; its fields' texts are the help.
         presets: values that `--preset NAME` starts from, for classes with a field `preset`.
     """
-    for stream in (
-        sys.stdout,
-        sys.stderr,
-    ):  # a file's name may have characters that a stream cannot write
+    # A file's name may have characters that a stream cannot write.
+    for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
     for number in ENDING_SIGNALS:

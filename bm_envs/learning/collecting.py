@@ -100,10 +100,6 @@ class Collector:
         self._generator = torch.Generator(robots.device).manual_seed(seed)
         self.obs, self.critic_obs = robots.reset(seed)
 
-    def spread_ends(self, task: TrackConfig) -> None:
-        """See `spread_ends` of this module."""
-        spread_ends(self._robots, task)
-
     def normal(self) -> Tensor:
         """Independent draws of a standard normal distribution, `[N, A]`."""
         device = self._robots.device

@@ -8,7 +8,6 @@ Letters in shapes: B imagined rollouts, H their steps, M = 14 tracked links, F f
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 from collections.abc import Sequence
 from itertools import pairwise
@@ -23,11 +22,11 @@ from bm_envs.learning.graphs import Constant
 from bm_envs.learning.world_model import CONTACT_DEPTH, SOLE, SOLE_RADIUS, LocalState, State
 from bm_envs.motion.clip import Clip
 from bm_envs.robots import g1
-from bm_envs.robots.observation_terms import layout, size
 from bm_envs.rotations import quat_to_matrix
 from bm_envs.tasks.track.config import CONTROL_DT, RewardConfig, TrackConfig
 from bm_envs.tasks.track.rewards import OPTIONAL, TRACKED, action_accel, joint_accel
 from bm_envs.tasks.track.rows import ANCHOR, FEET, Reference
+from bm_envs.tasks.track.tables import noise_half_widths
 
 SOFT_RANGE = Constant(g1.soft_joint_range().T.astype(np.float32).copy())  # `[2, 29]`, rad
 # Those of `rewards.OPTIONAL` that `optional_cost` knows.
@@ -112,13 +111,9 @@ def observation(
 
 
 def observation_noise(task: TrackConfig) -> Tensor:
-    """Half width of the uniform noise of each value that the task's policy sees. `[O]`."""
-    noise = torch.zeros(size(task.observations))
-    places = layout(task.observations)
-    for name, level in dataclasses.asdict(task.noise_level).items():
-        if name in places and task.noise:
-            noise[places[name]] = level
-    return noise
+    """Half-width of the uniform noise of each value that the task's policy sees. `[O]`."""
+    level = torch.from_numpy(noise_half_widths(task))
+    return level if task.noise else torch.zeros_like(level)
 
 
 class SquareErrors(torch.autograd.Function):
@@ -269,28 +264,3 @@ def optional_cost(
         mismatch = (on_ground(links) - ref_contact.T.to(links)).abs().sum(0)
         cost = cost - rewards.foot_contact * mismatch
     return cost
-
-
-def lambda_returns(
-    cost: Tensor, counted: Tensor, value: Tensor, discount: float, lam: float
-) -> Tensor:
-    """Mean discounted costs, the targets for the values of the states before each step. `[H, B]`.
-
-    `G_h = (1 - g) c_h + g ((1 - l) V_{h+1} + l G_{h+1})`, `G_H = V_H`; behind a clip's end nothing
-    changes any more, so that the state's value is the last cost.
-
-    Args:
-        cost: `[H, B]`, of the state after each step.
-        counted: `[H, B]`, 1 up to the clip's end, then 0.
-        value: `[H + 1, B]`, of the states before each step, and of the last.
-        discount: g.
-        lam: l.
-    """
-    returns, running = torch.empty_like(cost), value[-1]
-    for h in reversed(range(len(cost))):
-        ahead = (1 - lam) * value[h + 1] + lam * running
-        inside = counted[h + 1] if h + 1 < len(cost) else counted[h]
-        ahead = torch.where(inside > 0, ahead, cost[h])
-        running = (1 - discount) * cost[h] + discount * ahead
-        returns[h] = running
-    return returns

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from bm_envs.robots import g1
+from bm_envs.robots.kinematics import joints_of_links
 from bm_envs.rotations import quat_normalize, quat_to_matrix
 
 LOCAL_BODIES = (g1.ANCHOR_BODY, *g1.FOOT_BODIES)  # torso, left foot, right foot
@@ -87,7 +88,7 @@ class LinkTransforms(nn.Module):
         """None in the place of a link stands for the identity."""
         super().__init__()
         table = {body.name: body for body in g1.BODIES}
-        joint_of = {joint.body: i for i, joint in enumerate(g1.JOINTS)}
+        joint_of = joints_of_links()
         joints, parts = np.zeros(len(bodies), np.int64), np.zeros((3, len(bodies), 3, 4))
         parts[0] = np.eye(4)[:3]
         for i, name in enumerate(bodies):

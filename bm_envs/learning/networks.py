@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from bm_envs.errors import ConfigError
 from bm_envs.learning.processes import Processes
-from bm_envs.policy import MLP, PolicySpec, load_policy, mlp_from_policy
+from bm_envs.policy import MLP, OBS_SCALE_EPS, PolicySpec, load_policy, mlp_from_policy
 from bm_envs.robots import g1
 from bm_envs.robots.observation_terms import CRITIC_TERMS, mirror_map, size
 
@@ -43,10 +43,9 @@ def layer_mirror(before: Mirror, after: Mirror) -> Mirror:
 
 
 class Network(nn.Module):
-    """An MLP behind a running normalizer, `y = (x - mean) / (std + 0.01)`.
+    """An MLP behind a running normalizer, `y = (x - mean) / (std + OBS_SCALE_EPS)`.
 
-    The normalizer's statistics are buffers, so checkpoint and ONNX carry them. Source of the 0.01:
-    rsl_rl's EmpiricalNormalization.
+    The normalizer's statistics are buffers, so checkpoint and ONNX carry them.
 
     With `mirrors`, the reflections of input and output, the network is left-right symmetric: its
     output for a reflected input is the reflected output. The units of a hidden layer are pairs that
@@ -102,7 +101,7 @@ class Network(nn.Module):
 
     def normalize(self, obs: Tensor) -> Tensor:
         """`[B, O]` -> `[B, O]`."""
-        return (obs - self.obs_mean) / (self.obs_var.sqrt() + 0.01)
+        return (obs - self.obs_mean) / (self.obs_var.sqrt() + OBS_SCALE_EPS)
 
     def forward(self, normalized: Tensor) -> Tensor:
         """`[B, O]` normalized -> `[B, out]`."""
@@ -144,7 +143,7 @@ class Network(nn.Module):
 
         return MLP(
             obs_mean=self.obs_mean.cpu().numpy(),
-            obs_scale=self.obs_var.sqrt().cpu().numpy() + 0.01,
+            obs_scale=self.obs_var.sqrt().cpu().numpy() + OBS_SCALE_EPS,
             weights=arrays("weight"), biases=arrays("bias"), activation=self.activation_name,
         )  # fmt: skip
 
@@ -231,7 +230,7 @@ class TrackingPolicy(Network):
             self.get_parameter(f"layers.{i}.weight").copy_(torch.tensor(weight))
             self.get_parameter(f"layers.{i}.bias").copy_(torch.tensor(bias))
         self.obs_mean.copy_(torch.tensor(mlp.obs_mean))
-        self.obs_var.copy_(torch.tensor(mlp.obs_scale - 0.01) ** 2)
+        self.obs_var.copy_(torch.tensor(mlp.obs_scale - OBS_SCALE_EPS) ** 2)
         self.obs_count.fill_(START_COUNT)
 
     def mean(self, obs: Tensor) -> Tensor:

@@ -14,13 +14,12 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from bm_envs.learning.collecting import iteration_figures, spread_ends
+from bm_envs.learning.collecting import iteration_figures
 from bm_envs.learning.folder import as_arrays
 from bm_envs.learning.networks import TrackingPolicy
 from bm_envs.learning.robots import Episodes, Robots
 from bm_envs.learning.world_model import State
 from bm_envs.robots import g1
-from bm_envs.tasks.track.config import TrackConfig
 
 J = g1.NUM_JOINTS
 
@@ -157,10 +156,6 @@ class ReplayCollector:
         self.obs, _ = robots.reset(seed)
         self.noise, self.last_action = (torch.zeros(n, J, device=device) for _ in range(2))
         self.episodes = Episodes(robots)
-
-    def spread_ends(self, task: TrackConfig) -> None:
-        """See `collecting.spread_ends`."""
-        spread_ends(self.robots, task)
 
     def figures(self) -> dict[str, float]:
         """See `collecting.iteration_figures`."""

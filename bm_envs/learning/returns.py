@@ -1,6 +1,6 @@
 """Returns and advantages of samples.
 
-Letters in shapes: N robots, T steps.
+Letters in shapes: N robots, T steps; B imagined rollouts, H steps.
 """
 
 from __future__ import annotations
@@ -36,6 +36,31 @@ def gae(
         advantage[t] = running
         following = value[t]
     return advantage
+
+
+def lambda_returns(
+    cost: Tensor, counted: Tensor, value: Tensor, discount: float, lam: float
+) -> Tensor:
+    """Mean discounted costs, the targets for the values of the states before each step. `[H, B]`.
+
+    `G_h = (1 - g) c_h + g ((1 - l) V_{h+1} + l G_{h+1})`, `G_H = V_H`; behind a clip's end nothing
+    changes any more, so that the state's value is the last cost.
+
+    Args:
+        cost: `[H, B]`, of the state after each step.
+        counted: `[H, B]`, 1 up to the clip's end, then 0.
+        value: `[H + 1, B]`, of the states before each step, and of the last.
+        discount: g.
+        lam: l.
+    """
+    returns, running = torch.empty_like(cost), value[-1]
+    for h in reversed(range(len(cost))):
+        ahead = (1 - lam) * value[h + 1] + lam * running
+        inside = counted[h + 1] if h + 1 < len(cost) else counted[h]
+        ahead = torch.where(inside > 0, ahead, cost[h])
+        running = (1 - discount) * cost[h] + discount * ahead
+        returns[h] = running
+    return returns
 
 
 def standardized(advantage: Tensor, processes: Processes) -> Tensor:

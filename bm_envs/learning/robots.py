@@ -5,7 +5,6 @@ Letters in shapes: N robots, C critic observation, A action.
 
 from __future__ import annotations
 
-import json
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -16,6 +15,7 @@ from bm_envs.arrays import NUMPY
 from bm_envs.backends.base import full_state
 from bm_envs.envs import TrackVectorEnv
 from bm_envs.learning.folder import as_arrays
+from bm_envs.learning.states import env_state, load_env_state
 from bm_envs.learning.tracker import TrackerRunConfig
 from bm_envs.motion.clip import Clip
 from bm_envs.tasks.track.config import CONTROL_DT, TrackConfig
@@ -112,12 +112,11 @@ class HostRobots(_Robots):
 
     def get_state(self) -> dict[str, Any]:
         """For a checkpoint."""
-        state = self.env.get_state()
-        return {**state, "generator": json.dumps(state["generator"])}
+        return env_state(self.env)
 
     def set_state(self, state: dict[str, Any]) -> None:
         """What `get_state` returned."""
-        self.env.set_state({**state, "generator": json.loads(state["generator"])})
+        load_env_state(self.env, state)
 
 
 class DeviceRobots(_Robots):

@@ -1,11 +1,17 @@
-"""The states of what learns, as a checkpoint holds them: networks, optimizers, generators."""
+"""The states of a trainer's parts, as a checkpoint holds them.
+
+They are of what learns (networks, optimizers, generators), and of the environments it learns in.
+"""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from typing import Any
 
 import torch
+
+from bm_envs.envs import GuidedVectorEnv, TrackVectorEnv
 
 
 def states_of(parts: Mapping[str, Any]) -> dict[str, Any]:
@@ -24,3 +30,18 @@ def load_states(parts: Mapping[str, Any], states: Mapping[str, Any]) -> None:
     for name, part in parts.items():
         restore = part.set_state if isinstance(part, torch.Generator) else part.load_state_dict
         restore(states[name])
+
+
+def env_state(env: TrackVectorEnv | GuidedVectorEnv) -> dict[str, Any]:
+    """The state of an environment.
+
+    Its generator's is JSON, because a checkpoint cannot hold those integers, which have over 64
+    bits.
+    """
+    state = env.get_state()
+    return {**state, "generator": json.dumps(state["generator"])}
+
+
+def load_env_state(env: TrackVectorEnv | GuidedVectorEnv, state: Mapping[str, Any]) -> None:
+    """Give an environment the state that `env_state` returned."""
+    env.set_state({**state, "generator": json.loads(state["generator"])})

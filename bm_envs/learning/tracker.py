@@ -17,7 +17,6 @@ from bm_envs.learning.processes import Processes
 from bm_envs.learning.run import Progress, RunConfig, settings_of
 from bm_envs.learning.video import record_video
 from bm_envs.motion.clip import Clip
-from bm_envs.motion.library import load_motion
 from bm_envs.policy import PolicySpec, load_policy, write_onnx, write_policy_json
 from bm_envs.tasks.track.config import TrackConfig
 
@@ -133,9 +132,8 @@ class TrackerRun(Progress):
         super().save({"first_pass": self.first_pass, **state})
 
     def export(
-        self, policy: TrackingPolicy, task: TrackConfig, *, algorithm: str, num_envs: int,
-        motion: str | None = None,
-    ) -> None:  # fmt: skip
+        self, policy: TrackingPolicy, task: TrackConfig, *, algorithm: str, num_envs: int
+    ) -> None:
         """Write policy.onnx, policy.json, and the video where asked for; say how it went.
 
         Args:
@@ -143,7 +141,6 @@ class TrackerRun(Progress):
             task: of training.
             algorithm: the script's name.
             num_envs: robots of a process.
-            motion: what the video shows; None: the first of the motions.
         """
         clips = self.clips
         path, spec = self.folder.path, spec_of(task, self.folder.path.name)
@@ -158,9 +155,8 @@ class TrackerRun(Progress):
             },
         )  # fmt: skip
         if self.config.capture_video:
-            shown = clips[0] if motion is None else load_motion(motion)
             try:
-                record_video(path / "video.mp4", load_policy(path), shown)
+                record_video(path / "video.mp4", load_policy(path), clips[0])
             except BMError as error:
                 warnings.warn(f"there is no video of the policy: {error}", BMWarning, stacklevel=2)
         if self.first_pass:

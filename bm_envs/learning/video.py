@@ -12,12 +12,10 @@ from bm_envs.backends.base import full_state
 from bm_envs.envs import TrackVectorEnv
 from bm_envs.motion.clip import Clip
 from bm_envs.policy import Policy
-from bm_envs.robots import g1
 from bm_envs.robots.mjcf import ModelConfig
-from bm_envs.viewers import OffscreenRenderer
+from bm_envs.viewers import OffscreenRenderer, camera_smoothing
 
 FPS = 25
-CAMERA_LAG = 0.3  # s, time constant of the following camera
 
 
 def record_video(path: Path, policy: Policy, clip: Clip) -> None:
@@ -29,14 +27,11 @@ def record_video(path: Path, policy: Policy, clip: Clip) -> None:
     """
     cli.video_package()  # asked before the policy runs
     robot = follow(policy, clip)
-    root = g1.BODY_NAMES.index(g1.ROOT_BODY)
-    reference = np.concatenate(
-        [clip.body_pos_w[:, root], clip.body_quat_w[:, root], clip.joint_pos], axis=1
-    ).astype(float)
+    reference = clip.qpos()
     total = int(clip.duration_s * FPS) + 1
 
     def pictures() -> Iterator[np.ndarray]:
-        smoothing = float(np.exp(-1 / (FPS * CAMERA_LAG)))
+        smoothing = camera_smoothing(FPS)
         with OffscreenRenderer(ModelConfig(visuals=True), smoothing=smoothing) as renderer:
             for index in range(total):
                 frame = round(index / FPS * clip.fps)

@@ -216,7 +216,6 @@ class _Lines:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.number = 0
-        self._stream = None
         if not os.path.isfile(path):  # unlike Path.is_file, False and no error for a hopeless name
             problem = "is not a file" if os.path.exists(path) else "does not exist"
             raise MotionError(f"{path}: {problem}, expected a .bvh file.")

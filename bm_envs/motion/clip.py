@@ -111,6 +111,11 @@ class Clip:
         """Seconds from the first frame to the last: `(T - 1) / fps`."""
         return (self.num_frames - 1) / self.fps
 
+    def qpos(self) -> np.ndarray:
+        """The frames as configurations: root position, root quaternion, joints. `[T, 36]`."""
+        root = self.body_pos_w[:, 0], self.body_quat_w[:, 0]
+        return np.concatenate([*root, self.joint_pos], axis=1).astype(np.float64)
+
     def cut(
         self, start_s: float = 0.0, end_s: float | None = None, name: str | None = None
     ) -> Clip:

@@ -230,7 +230,7 @@ def _advice(line: str, count: int, columns: int) -> str:
             return f"; {name} are in the place of commas: replace them"
     if count == columns + 1:
         return "; if the first column counts frames or seconds, delete it"
-    if count == 30 and columns == 36:
+    if count == 30 and columns == COLUMNS:
         return (
             "; 30 columns are a robot of 23 joints: say which ones by --joints of"
             " tools/csv_to_npz.py"

@@ -17,9 +17,7 @@ from bm_envs.motion.skeletons import SIDES
 from bm_envs.robots import g1, kinematics
 
 SLIDE = 0.05  # m/s of a standing foot, in the mean: a centimetre in a step of 0.2 s
-PENETRATION = (
-    0.01  # m of a sole under the floor; the feet's capsules of other models differ by 5 mm
-)
+PENETRATION = 0.01  # m of a sole under the floor; feet's capsules of other models differ by 5 mm
 DIRECTION = 10.0  # degrees of an arm or leg off the person's, in the mean; the wider stance costs 4
 
 

@@ -29,9 +29,8 @@ MAX_TRACKER_OPERATIONS = 2 * 10**8
 MAX_BYTES = 2**28  # bytes of all values that one call makes, as if no memory were freed
 MAX_FOLDED = 4096  # elements of a value from which sizes are computed
 MAX_EVALUATIONS = 500  # operators that compute sizes; the shipped denoiser has 30
-MAX_ROUNDS = (
-    32  # of inference; the shipped denoiser needs 3, the published size, 6 layers, some more
-)
+# Rounds of inference; the shipped denoiser needs 3, the published size, 6 layers, some more.
+MAX_ROUNDS = 32
 
 # Operators of policy networks, and what an element of their output costs beside a multiplication.
 # Left out on purpose: those with a graph inside, random and sequence operators, and those whose

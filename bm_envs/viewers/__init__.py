@@ -5,7 +5,7 @@ window and the pictures draw; `page` needs the extra `web` and is imported on it
 """
 
 from bm_envs.viewers.scene import FAR_VIEW, GHOST_RGBA, Decor, View
-from bm_envs.viewers.video import OffscreenRenderer
+from bm_envs.viewers.video import OffscreenRenderer, camera_smoothing
 from bm_envs.viewers.window import HumanViewer, has_display
 
 __all__ = [
@@ -15,5 +15,6 @@ __all__ = [
     "HumanViewer",
     "OffscreenRenderer",
     "View",
+    "camera_smoothing",
     "has_display",
 ]

@@ -38,6 +38,14 @@ _CONTEXT_MODULES = {
 _GLFW_NAMES = ("glx", "wgl", "enable", "enabled", "on", "true", "1")
 
 
+CAMERA_LAG = 0.3  # s, time constant of a following camera in a video
+
+
+def camera_smoothing(fps: float) -> float:
+    """`OffscreenRenderer`'s `smoothing` of a video with so many pictures a second."""
+    return float(np.exp(-1 / (fps * CAMERA_LAG)))
+
+
 class OffscreenRenderer:
     """Draws the robot into arrays. Several may live in a process; `close` may be called twice.
 

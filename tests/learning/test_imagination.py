@@ -1,4 +1,4 @@
-"""learning/imagination.py: observations and costs against the task's own, gradients, returns."""
+"""learning/imagination.py: observations and costs against the task's own, gradients."""
 
 import numpy as np
 import pytest
@@ -14,7 +14,6 @@ from bm_envs.learning.imagination import (
     ReferenceTables,
     SquareErrors,
     check_task,
-    lambda_returns,
     observation,
     on_ground,
     optional_cost,
@@ -168,27 +167,3 @@ def test_feet_on_the_ground_are_those_that_press_on_it():
     assert np.mean(same) > 0.9
     assert np.corrcoef(np.ravel(costs), np.ravel(terms))[0, 1] > 0.7
     env.close()
-
-
-def test_returns_of_the_critic_are_their_definition():
-    rng = np.random.default_rng(0)
-    steps, robots, discount, lam = 6, 4, 0.9, 0.7
-    cost, value = rng.random((steps, robots)), rng.random((steps + 1, robots))
-    counted = np.ones((steps, robots))
-    expected = np.zeros((steps, robots))
-    for n in range(robots):
-        for h in range(steps):
-            # The mean, by their weights, of the returns after 1, 2, ... steps.
-            for length in range(1, steps - h + 1):
-                plain = sum((1 - discount) * discount**k * cost[h + k, n] for k in range(length))
-                plain += discount**length * value[h + length, n]
-                weight = lam ** (length - 1) * (1 if length == steps - h else 1 - lam)
-                expected[h, n] += weight * plain
-    returns = lambda_returns(*map(torch.from_numpy, (cost, counted, value)), discount, lam)
-    np.testing.assert_allclose(returns.numpy(), expected, atol=1e-13)
-
-
-def test_behind_the_clips_end_the_last_cost_goes_on():
-    cost, counted = torch.tensor([[2.0], [3.0], [9.0]]), torch.tensor([[1.0], [1.0], [0.0]])
-    returns = lambda_returns(cost, counted, torch.full((4, 1), 7.0), 0.5, 1.0)
-    assert returns[:2, 0].tolist() == [0.5 * 2 + 0.5 * 3, 3.0]

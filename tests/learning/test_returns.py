@@ -5,7 +5,14 @@ import pytest
 import torch
 
 from bm_envs.learning.processes import Processes
-from bm_envs.learning.returns import Means, explained_variance, gae, mini_batches, standardized
+from bm_envs.learning.returns import (
+    Means,
+    explained_variance,
+    gae,
+    lambda_returns,
+    mini_batches,
+    standardized,
+)
 
 
 def test_gae_is_its_definition_and_stops_at_episode_ends():
@@ -74,3 +81,27 @@ def test_means_are_over_updates():
     means.add(loss=torch.tensor(1.0), kl=0.5)
     means.add(loss=2.0, kl=0.0)
     assert means.figures("losses/") == {"losses/loss": 1.5, "losses/kl": 0.25}
+
+
+def test_returns_of_the_critic_are_their_definition():
+    rng = np.random.default_rng(0)
+    steps, robots, discount, lam = 6, 4, 0.9, 0.7
+    cost, value = rng.random((steps, robots)), rng.random((steps + 1, robots))
+    counted = np.ones((steps, robots))
+    expected = np.zeros((steps, robots))
+    for n in range(robots):
+        for h in range(steps):
+            # The mean, by their weights, of the returns after 1, 2, ... steps.
+            for length in range(1, steps - h + 1):
+                plain = sum((1 - discount) * discount**k * cost[h + k, n] for k in range(length))
+                plain += discount**length * value[h + length, n]
+                weight = lam ** (length - 1) * (1 if length == steps - h else 1 - lam)
+                expected[h, n] += weight * plain
+    returns = lambda_returns(*map(torch.from_numpy, (cost, counted, value)), discount, lam)
+    np.testing.assert_allclose(returns.numpy(), expected, atol=1e-13)
+
+
+def test_behind_the_clips_end_the_last_cost_goes_on():
+    cost, counted = torch.tensor([[2.0], [3.0], [9.0]]), torch.tensor([[1.0], [1.0], [0.0]])
+    returns = lambda_returns(cost, counted, torch.full((4, 1), 7.0), 0.5, 1.0)
+    assert returns[:2, 0].tolist() == [0.5 * 2 + 0.5 * 3, 3.0]

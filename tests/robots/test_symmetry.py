@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from mirrored_rollouts import mirrored_state
 
 from bm_envs.envs import TrackVectorEnv
 from bm_envs.motion.library import load_motions
@@ -15,19 +16,6 @@ from bm_envs.robots.observation_terms import (
     size,
 )
 from bm_envs.tasks.track.config import TrackConfig
-
-
-def mirrored_state(qpos, qvel):
-    """The state reflected in the world's x-z plane, from how vectors and rotations reflect."""
-    index, sign = g1.mirror_map()
-    other_pos, other_vel = qpos.copy(), qvel.copy()
-    other_pos[:, 1] *= -1
-    other_pos[:, [4, 6]] *= -1  # rotations about x and z turn around
-    other_pos[:, 7:] = sign * qpos[:, 7:][:, index]
-    other_vel[:, 1] *= -1
-    other_vel[:, [3, 5]] *= -1
-    other_vel[:, 6:] = sign * qvel[:, 6:][:, index]
-    return other_pos, other_vel
 
 
 def test_mirrored_robot_on_the_mirrored_clip_sees_the_mirrored_observation():

@@ -84,7 +84,7 @@ def test_the_list_has_every_motion(capsys):
 
 def test_the_reference_is_the_clips_states():
     clip = load_motion("walk[2:2.4]")
-    qpos = replay.reference_qpos(clip)
+    qpos = clip.qpos()
     assert qpos.shape == (21, 36)
     # Forward kinematics of what is drawn gives the clip's links (float32 of about 1 m).
     links = oracles.forward_kinematics(qpos[:, :3], qpos[:, 3:7], qpos[:, 7:])
@@ -93,7 +93,7 @@ def test_the_reference_is_the_clips_states():
 
 def test_robot_is_solid_and_reference_the_ghost():
     clip = make_clip(11)
-    reference = replay.reference_qpos(clip)
+    reference = clip.qpos()
     rollout = replay.Rollout(reference[:6] + 1.0, 5, {})
     assert np.array_equal(replay.shown_at(0.1, clip, reference, None, "both")[0], reference[5])
     assert replay.shown_at(0.1, clip, reference, None, "both")[1] is None
@@ -190,7 +190,7 @@ def test_figures_are_the_benchmarks(kind, follower, tmp_path):
         # It is seen past its failure: the robot goes down.
         assert len(rollout.qpos) > rollout.reached + 10
         assert rollout.qpos[-1, 2] < 0.5
-    np.testing.assert_allclose(rollout.qpos[0], replay.reference_qpos(clip)[0], atol=2e-3)
+    np.testing.assert_allclose(rollout.qpos[0], clip.qpos()[0], atol=2e-3)
     line = replay.describe(rollout, clip)
     assert re.fullmatch(
         rf"survived {rollout.reached * 0.02:.2f} of {clip.duration_s:.2f} s, key points off by "
@@ -238,7 +238,7 @@ def test_the_window_gets_the_motion_at_real_speed(monkeypatch):
     monkeypatch.setattr(replay.time, "perf_counter", lambda: next(clock))
     monkeypatch.setattr(replay.time, "sleep", lambda seconds: None)
     replay.main(replay.Config(motion="stand[0:0.5]", show="reference"))
-    reference = replay.reference_qpos(load_motion("stand[0:0.5]"))
+    reference = load_motion("stand[0:0.5]").qpos()
     assert shown.pop() == "closed"
     # 1.1 s after its start a motion of 0.5 s, which rests for 0.5 s, is again at 0.1 s.
     for (qpos, ghost), frame in zip(shown, (0, 5, 10, 5), strict=True):

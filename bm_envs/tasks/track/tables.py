@@ -192,16 +192,22 @@ def _policy_columns(names: Sequence[str]) -> tuple[slice, ...]:
     return tuple(columns)
 
 
-def _noise(config: TrackConfig) -> tuple[slice, np.ndarray]:
-    """The stretch of the policy's observation that has noise, and the half-widths there.
-
-    In the standard orders no value without noise lies in it.
-    """
+def noise_half_widths(config: TrackConfig) -> np.ndarray:
+    """Half-widths of the uniform noise of each value of the policy's observation. `[O]`."""
     place = layout(config.observations)
     level = np.zeros(size(config.observations), np.float32)
     for name, half_width in dataclasses.asdict(config.noise_level).items():
         if name in place:
             level[place[name]] = half_width
+    return level
+
+
+def _noise(config: TrackConfig) -> tuple[slice, np.ndarray]:
+    """The stretch of the policy's observation that has noise, and the half-widths there.
+
+    In the standard orders no value without noise lies in it.
+    """
+    level = noise_half_widths(config)
     noisy = np.flatnonzero(level)
     where = slice(noisy[0], noisy[-1] + 1) if noisy.size else slice(0, 0)
     return where, level[where]

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from mirrored_rollouts import mirrored_state
 from scipy.spatial.transform import Rotation
 
 from bm_envs.envs import GuidedVectorEnv
@@ -27,19 +28,6 @@ def test_mirror_twice_is_nothing(name):
     once = sign * obs[index]
     assert (once != obs).mean() > 0.6
     np.testing.assert_array_equal(sign * once[index], obs)
-
-
-def mirrored_state(qpos, qvel):
-    """The state reflected in the world's x-z plane, from how vectors and rotations reflect."""
-    index, sign = g1.mirror_map()
-    other_pos, other_vel = qpos.copy(), qvel.copy()
-    other_pos[:, 1] *= -1
-    other_pos[:, [4, 6]] *= -1  # rotations about x and z turn around
-    other_pos[:, 7:] = sign * qpos[:, 7:][:, index]
-    other_vel[:, 1] *= -1
-    other_vel[:, [3, 5]] *= -1
-    other_vel[:, 6:] = sign * qvel[:, 6:][:, index]
-    return other_pos, other_vel
 
 
 @pytest.mark.parametrize("name", TASKS)
