@@ -256,7 +256,9 @@ def test_rsl_rl_episodes_of_a_given_age_end_so_much_earlier():
 
     from bm_envs.adapters.rsl_rl import RslRlVecEnv
 
-    env = RslRlVecEnv(several(3, episode_s=0.2))  # 10 steps
+    envs = several(3, episode_s=0.2)  # 10 steps
+    envs.reset(seed=0)  # whose starts are more than 10 steps before the clip's end
+    env = RslRlVecEnv(envs)
     env.episode_length_buf = torch.tensor([0, 4, 9])
     ends = []
     for _ in range(10):
