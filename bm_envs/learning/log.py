@@ -118,7 +118,9 @@ class Logger:
             try:
                 wandb: Any = importlib.import_module("wandb")
             except ModuleNotFoundError:
-                raise ConfigError("--track needs the package wandb: pip install wandb.") from None
+                raise ConfigError(
+                    "--track needs the package wandb: pip install 'bm-envs[wandb]'."
+                ) from None
             self._wandb = wandb.init(project=wandb_project, name=run_dir.name, config=record)
 
     def write(
