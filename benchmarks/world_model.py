@@ -27,6 +27,7 @@ import torch
 
 from bm_envs import cli
 from bm_envs.errors import ConfigError, PolicyError
+from bm_envs.learning.checks import check_at_least_one
 from bm_envs.learning.folder import load_checkpoint
 from bm_envs.learning.networks import TrackingPolicy
 from bm_envs.learning.replay_buffer import ReplayBuffer, ReplayCollector
@@ -58,9 +59,7 @@ class Config:
     """Seed of the rollouts."""
 
     def __post_init__(self) -> None:
-        for name in ("steps", "num_envs"):
-            if getattr(self, name) < 1:
-                raise ConfigError(f"{name} is {getattr(self, name)}, expected 1 or more.")
+        check_at_least_one(self, "steps", "num_envs")
         if self.roll_out <= self.steps:
             raise ConfigError(
                 f"roll_out is {self.roll_out}, expected more than steps, {self.steps}."
