@@ -59,6 +59,7 @@ from tyro.conf import FlagCreatePairsOff
 
 from bm_envs import cli
 from bm_envs.backends.base import full_state
+from bm_envs.diffusion.box import Box
 from bm_envs.diffusion.controller import Controller, Method, method_of
 from bm_envs.diffusion.model import GuidedModel, load_model
 from bm_envs.diffusion.steering import Pilot, Steering, steering_for
@@ -163,6 +164,8 @@ class Trials:
     """`fall_of` of each that fell, by its trial."""
     tick_ms: list[float] = field(default_factory=list)
     """Wall time of the controller, all robots together."""
+    box: Box | None = None
+    """Of a guided model: what guidance moved, and what of it lay outside the data's range."""
 
 
 # --- who drives -----------------------------------------------------------------------------------
@@ -187,6 +190,11 @@ class Guided:
     def predicted(self) -> np.ndarray:
         """Mean forward, left and yaw rate of the last window's future. `[N, 3]`."""
         return self._pilot.predicted
+
+    @property
+    def box(self) -> Box:
+        """What guidance moved, and what of it lay outside the data's range."""
+        return self._pilot.box
 
 
 class Observing:
@@ -328,6 +336,8 @@ def run(model: Runnable, config: Config, trials: int, *, label: str = "") -> Tri
         began = task.clock.copy()
         obs, _, _, _, figures = env.step(action)
         fresh = np.isinf(down) & figures["fell_strict"]
+        if isinstance(driver, Guided):
+            driver.box.active &= ~fresh
         down[fresh] = (began[fresh] + 1) * CONTROL_DT
         falls |= {int(i): fall_of(task, int(i), figures) for i in np.flatnonzero(fresh)}
         up = np.isinf(down) & (began >= 0)
@@ -342,7 +352,8 @@ def run(model: Runnable, config: Config, trials: int, *, label: str = "") -> Tri
         executed, predicted = motion.sum(2) / counted.sum(1)
         speed = way / counted.sum((1, 2))
         by_phase = dict(zip(names, np.moveaxis(motion / counted, 2, 0), strict=True))
-        return Trials(figures, down, speed, executed, predicted, by_phase, falls, ticks)
+        box = driver.box if isinstance(driver, Guided) else None
+        return Trials(figures, down, speed, executed, predicted, by_phase, falls, ticks, box)
 
 
 def phases_of(config: GuidedConfig) -> tuple[list[str], np.ndarray]:
@@ -429,6 +440,7 @@ def row_of(model: Runnable, config: Config, found: Trials) -> dict[str, Any]:
         "falls_s": sorted(round(float(t), 2) for t in found.down_s[np.isfinite(found.down_s)]),
         "sampler": config.sampler if is_guided else None, "delay": config.delay,
         "steering": _settings(config.steering_for(model)) if is_guided else None,
+        **_outside(found.box),
         "tick_ms_median": round(float(np.median(ticks)), 2),
         "tick_ms_p95": round(float(np.percentile(ticks, 95)), 2),
     }  # fmt: skip
@@ -466,6 +478,15 @@ def row_of(model: Runnable, config: Config, found: Trials) -> dict[str, Any]:
         for i in range(trials)
     ]  # fmt: skip
     return row
+
+
+def _outside(box: Box | None) -> dict[str, Any]:
+    """Shares of guided numbers outside the data's range, of all and of each feature."""
+    share = box.share() if box is not None else None
+    if box is None or share is None:
+        return {"outside_box": None}
+    by_feature = {name: round(value, 4) for name, value in box.by_feature().items()}
+    return {"outside_box": round(float(share), 4), "outside_box_by_feature": by_feature}
 
 
 def _mean(values: np.ndarray) -> float | None:

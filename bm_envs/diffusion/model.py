@@ -113,6 +113,7 @@ class GuidedModel(NetworkFile):
     Attributes:
         representation: of its states.
         width: S, the size of a state as the network has it.
+        range: lowest and highest of each feature in nearly all of its training data, `[D]` each.
     """
 
     kind, expected = DIFFUSION, "a denoiser"
@@ -213,6 +214,7 @@ class GuidedModel(NetworkFile):
         if min(self._scaling["state_half"].min(), self._scaling["action_half"].min()) <= 0:
             raise PolicyError("state_half and action_half must be positive.")
         center, half = self._scaling["state_center"], self._scaling["state_half"]
+        self.range = center - half, center + half
         self._limits = center - CLIP * half, center + CLIP * half
         self._projection = self._unprojection = None
         if "projection" in names:

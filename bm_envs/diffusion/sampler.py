@@ -68,13 +68,17 @@ def cosine_schedule(steps: int = K) -> Schedule:
 SCHEDULE = cosine_schedule()
 
 
-def guidance_steps(name: str, last: int = 14) -> np.ndarray:
-    """How far a guide goes down a cost's gradient in a call at each level, before its strength.
+def guidance_steps(name: str, last: int = K - 1) -> np.ndarray:
+    """How far a guide goes in a call at each level, before its strength. `[K]`, 0 above `last`.
 
-    `linear` is k / (K - 1). `score` follows the score of data times exp(-cost) exactly where the
-    denoiser is (1 - abar) / sqrt(abar); `noise` moves the estimated noise by the gradient, its root
-    over that; `variance` is the posterior's, as in classifier guidance; `constant` is 1. Two of
-    them grow without bound where nothing of the signal is left, hence none above `last`. `[K]`.
+    Of a cost's own step, which brings that cost to its minimum (`costs.own_step`), `share` takes
+    k / (K - 1) and `even_share` all of it.
+
+    The others are factors of the cost's gradient. `linear` is k / (K - 1). `score` follows the
+    score of data times exp(-cost) exactly where the denoiser is (1 - abar) / sqrt(abar); `noise`
+    moves the estimated noise by the gradient, its root over that; `variance` is the posterior's, as
+    in classifier guidance; `constant` is 1. `score` and `noise` are 400 and 400 times a step of 1
+    at the noisiest level, where nothing of the signal is left: use them with `last` 14 or so.
 
     Raises:
         ConfigError: no such name.
@@ -84,7 +88,11 @@ def guidance_steps(name: str, last: int = 14) -> np.ndarray:
     return np.where(np.arange(K) <= last, _GUIDANCE_STEPS[name], 0.0)
 
 
+SHARES = ("share", "even_share")
+"""Scalings whose strength is a share of a cost's own step, 0 to 1."""
 _GUIDANCE_STEPS = {
+    "share": np.arange(K) / (K - 1),
+    "even_share": np.ones(K),
     "linear": np.arange(K) / (K - 1),
     "score": (1 - SCHEDULE.abar) / np.sqrt(SCHEDULE.abar),
     "noise": np.sqrt((1 - SCHEDULE.abar) / SCHEDULE.abar),

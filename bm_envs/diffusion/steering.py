@@ -18,6 +18,7 @@ from typing import Literal
 
 import numpy as np
 
+from bm_envs.diffusion.box import Box
 from bm_envs.diffusion.controller import one_blas_thread
 from bm_envs.diffusion.costs import (
     ByVelocity,
@@ -27,6 +28,7 @@ from bm_envs.diffusion.costs import (
     Obstacle,
     Sum,
     Waypoint,
+    check_strength,
     guide,
     points_to_now,
 )
@@ -47,32 +49,27 @@ from bm_envs.tasks.track.config import CONTROL_DT
 
 @dataclass(frozen=True)
 class Steering:
-    """How costs pull. Chosen on other seeds than those that are reported.
+    """How costs pull. Chosen on other seeds than those that are reported."""
 
-    The network weighs a window's twelve features of the root against some hundred others and its
-    past, so that the next call takes most of a guided step back. Steps therefore go well beyond
-    what the task asks for.
-    """
-
-    strength: float = 30.0
-    """Factor of every step down the gradient."""
-    scaling: str = "linear"
+    strength: float = 1.0
+    """Share of each cost's own step, 0 to 1; with a scaling of gradients their factor."""
+    scaling: str = "share"
     """How the step depends on the noise level, see `sampler.guidance_steps`."""
     last_level: int = K - 1
     """Noisiest level at which states are moved."""
-    most_step: float = 10.0
+    most_step: float = np.inf
     """m/s that one call may change a predicted root velocity by."""
-    consistent: float = 0.0
-    """Weight of the positions that go with a commanded velocity. Held to places as well, the model
-    walks backward whatever the command."""
-    turn: float = 0.03
-    """Weight of heading and turning rate of a command. The pelvis of a walking robot swings about
-    its heading; held to it tightly, the model takes shorter and then backward steps."""
+    consistent: float = 1.0
+    """Share of the positions that go with a commanded velocity."""
+    turn: float = 1.0
+    """Share of heading and turning rate of a command."""
     places: Literal["approach", "paper"] = "approach"
     """How a place is asked for: by velocities that lead there, or by the paper's cost (eq. 8)."""
-    speed: float = 0.6
-    """m/s of an approach."""
-    turn_rate: float = 0.6
+    place: float = 1.0
+    """Share of the paper's cost on a place."""
+    speed: float = 0.65
+    """m/s at which a place is walked to."""
+    turn_rate: float = 1.0
     """rad/s that an approach turns at, at most."""
     turn_s: float = 1.0
     """Time constant of a turn to the place, s."""
@@ -81,14 +78,14 @@ class Steering:
     spot."""
     brake_s: float = 1.0
     """Time constant of the end of an approach, s."""
-    stop_within: float = 0.15
+    stop_within: float = 0.25
     """m from the place at which nothing more than standing is asked."""
     around: bool = True
     """Whether an approach goes around posts; otherwise straight on."""
-    margin: float = 0.5
+    margin: float = 0.6
     """m that a robot's middle keeps from posts on the way around them."""
-    obstacle: float = 0.05
-    """Weight of obstacles (eq. 9) beside the place. Only velocities answer to it (`ByVelocity`)."""
+    obstacle: float = 0.15
+    """Share of obstacles (eq. 9) beside the place. Only velocities answer to it (`ByVelocity`)."""
     correct_s: float = 0.5
     """Time constant of the correction of predictions by what was executed, s; infinite: none, as
     published."""
@@ -96,8 +93,9 @@ class Steering:
     """m/s, and rad/s, that predictions are corrected by at most."""
 
     def __post_init__(self) -> None:
+        check_strength(self.strength, self.scaling)
         for name in (
-            "strength", "consistent", "turn", "speed", "turn_rate", "least_ahead", "stop_within",
+            "consistent", "place", "turn", "speed", "turn_rate", "least_ahead", "stop_within",
             "margin", "obstacle", "most_correction",
         ):  # fmt: skip
             if not getattr(self, name) >= 0:
@@ -117,9 +115,8 @@ class Steering:
 
 STEERING = {
     "body_pos": Steering(),
-    # With the small weight of headings that serves Body-Pos, this model turns by a third of the
-    # command. It also follows commands later, so it turns sooner and passes posts further off.
-    "joint_rot": Steering(turn=0.1, turn_rate=1.0, margin=0.6),
+    # Steered by a share that falls with the level, this model follows commands in part.
+    "joint_rot": Steering(scaling="even_share", strength=0.65, place=0.5),
 }
 """What was chosen for models of each representation, for all tasks."""
 
@@ -166,14 +163,15 @@ def _place_cost(task: WaypointTask, steering: Steering) -> Sum:
     known = np.isfinite(task.goal).all(1, keepdims=True)
     goal = np.where(known, task.goal, place)
     if steering.places == "paper":
-        goal_cost: Cost = Waypoint(points_to_now(goal, frame))
+        goal_cost: Cost = Waypoint(points_to_now(goal, frame), steering.speed)
     else:
         ahead = goal
         if isinstance(task, ObstacleTask) and steering.around:
             ahead = heading_points(place, goal, task.obstacles, task.count, steering.margin)
         left = np.linalg.norm(goal - place, axis=1)
         goal_cost = command_cost(approach(points_to_now(ahead, frame), left, steering), steering)
-    parts: list[tuple[float | np.ndarray, Cost]] = [(1.0, goal_cost)]
+    share = steering.place if steering.places == "paper" else 1.0
+    parts: list[tuple[float | np.ndarray, Cost]] = [(share, goal_cost)]
     if isinstance(task, ObstacleTask) and steering.obstacle:
         exists = np.arange(task.obstacles.shape[1]) < task.count[:, None]
         posts = np.where(exists[..., None], task.obstacles, np.nan)
@@ -199,12 +197,22 @@ def approach(ahead: np.ndarray, left: np.ndarray, steering: Steering) -> np.ndar
 
 
 def guide_by(
-    cost: Cost, model: GuidedModel, steering: Steering, strength: float | np.ndarray | None = None
-) -> Guide:
-    """The cost's guide; `strength`, one number or `[N]`, in place of the steering's."""
+    cost: Cost, model: GuidedModel, steering: Steering,
+    strength: float | np.ndarray | None = None, box: Box | None = None,
+) -> Guide:  # fmt: skip
+    """The cost's guide.
+
+    Args:
+        cost: what it lowers.
+        model: whose states it moves.
+        steering: how.
+        strength: one number or `[N]`, in place of the steering's.
+        box: counts what it moves.
+    """
     return guide(
         cost, model.representation, steering.strength if strength is None else strength,
         scaling=steering.scaling, last_level=steering.last_level, most_step=steering.most_step,
+        watch=box,
     )  # fmt: skip
 
 
@@ -219,6 +227,7 @@ class Pilot:
         predicted: `predicted_velocity` of the window observed last. `[N, 3]`.
         offset: predicted less executed velocity forward and left, m/s, and turning rate, rad/s, of
             each robot's heading. `[N, 3]`.
+        box: what was moved, and what of it lay outside the range of the training data.
     """
 
     predicted: np.ndarray
@@ -226,6 +235,7 @@ class Pilot:
     def __init__(self, task: GuidedTask, model: GuidedModel, steering: Steering) -> None:
         self._task, self._model, self._steering = task, model, steering
         self.offset = np.zeros((task.num_envs, 3))
+        self.box = Box(model, task.num_envs)
 
     def guide(self) -> Guide | None:
         """The guide of the coming tick; None in the warm-up and where the task asks for nothing."""
@@ -237,7 +247,7 @@ class Pilot:
             return None
         if np.isfinite(steering.correct_s):
             cost = Corrected(cost, self.offset)
-        return guide_by(cost, model, steering)
+        return guide_by(cost, model, steering, box=self.box)
 
     def observe(self, sample: Sample) -> None:
         """Compare the controller's window of this tick with what the robots do."""

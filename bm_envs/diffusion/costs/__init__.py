@@ -2,9 +2,9 @@
 
 A cost is a function of the states that a window says will be: features of a representation,
 `[N, L, D]`, in metres and seconds in the now frame. It knows its value and its gradient, worked out
-by hand, so that running a model needs no automatic differentiation. Guidance takes a step down the
-gradient in those units, not in the network's: a feature that hardly varies in the data is moved as
-far as one that varies much, when the cost asks for the same.
+by hand, so that running a model needs no automatic differentiation. Guidance moves the states in
+those units, not in the network's, by a share of the step that brings the cost to its minimum
+(`own_step`): one strength means the same for every cost.
 
 | cost | asks for | source |
 |---|---|---|
@@ -26,7 +26,7 @@ for, positions that agree with the velocity, radii and range of obstacles) is ou
 it stands.
 """
 
-from bm_envs.diffusion.costs.base import AHEAD, Cost
+from bm_envs.diffusion.costs.base import AHEAD, Cost, Stepping, own_step
 from bm_envs.diffusion.costs.combined import ByVelocity, Corrected, Sum
 from bm_envs.diffusion.costs.frames import (
     directions_to_now,
@@ -35,13 +35,14 @@ from bm_envs.diffusion.costs.frames import (
     points_to_world,
 )
 from bm_envs.diffusion.costs.goals import Heading, Joystick, Waypoint
-from bm_envs.diffusion.costs.guidance import guide
+from bm_envs.diffusion.costs.guidance import check_strength, guide
 from bm_envs.diffusion.costs.links import body_points, root_heading
 from bm_envs.diffusion.costs.obstacle import RADII, Obstacle, barrier, barrier_slope
 from bm_envs.diffusion.costs.user import UserCost
 
 __all__ = [
-    "AHEAD", "RADII", "ByVelocity", "Corrected", "Cost", "Heading", "Joystick", "Obstacle", "Sum",
-    "UserCost", "Waypoint", "barrier", "barrier_slope", "body_points", "directions_to_now", "guide",
-    "headings_to_now", "points_to_now", "points_to_world", "root_heading",
+    "AHEAD", "RADII", "ByVelocity", "Corrected", "Cost", "Heading", "Joystick", "Obstacle",
+    "Stepping", "Sum", "UserCost", "Waypoint", "barrier", "barrier_slope", "body_points",
+    "check_strength", "directions_to_now", "guide", "headings_to_now", "own_step", "points_to_now",
+    "points_to_world", "root_heading",
 ]  # fmt: skip

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
@@ -25,6 +25,78 @@ class Cost(Protocol):
     def gradient(self, features: np.ndarray, rep: Representation) -> np.ndarray:
         """Its derivative by the features, `[N, L, D]`; zero up to the present."""
         ...
+
+
+@runtime_checkable
+class Stepping(Protocol):
+    """A cost that knows the way to its minimum, which is then not searched for."""
+
+    def full_step(self, features: np.ndarray, rep: Representation) -> np.ndarray:
+        """What to subtract from features `[N, L, D]` to bring the cost to its minimum.
+
+        `[N, L, D]`; zero up to the present.
+        """
+        ...
+
+
+def own_step(cost: Cost, features: np.ndarray, rep: Representation) -> np.ndarray:
+    """What brings a cost, and nothing but that cost, to its minimum. `[N, L, D]`, to subtract.
+
+    A cost says so itself (`full_step`). Of any other it is the way down its gradient to the lowest
+    point on that line: in one step where the cost is a sum of squares, else by halving. This makes
+    a share of it mean the same for every cost, whatever its units and scale are.
+    """
+    return cost.full_step(features, rep) if isinstance(cost, Stepping) else line_step(
+        cost, features, rep
+    )
+
+
+PROBE = 1e-3  # of a feature's unit (m, m/s, rad): how far the curvature is looked for
+FURTHEST = 10.0  # of the same: the most that one feature is moved by
+FLAT = 0.02  # of the slope at the beginning: less is a minimum
+HALVINGS = 6  # which find it to 2 % of the way
+
+
+def line_step(cost: Cost, features: np.ndarray, rep: Representation) -> np.ndarray:
+    """The way down the gradient, of each window by itself, to the lowest point on that line.
+
+    The cost's slope along the line, at the beginning and a little further on, tells where a
+    quadratic cost has its minimum (Cauchy's step). If the slope there is not zero, the first zero
+    is looked for by doubling and halving. A cost that falls on and on moves no feature by more than
+    `FURTHEST`. `[N, L, D]`, to subtract.
+    """
+    down = cost.gradient(features, rep).astype(float)
+    largest = np.abs(down).max((1, 2))
+    if not largest.any():
+        return np.zeros_like(down)
+    # Per unit of way the feature that moves most moves by one unit.
+    line = down / np.where(largest > 0, largest, 1.0)[:, None, None]
+
+    def slope(way: np.ndarray) -> np.ndarray:
+        moved = features - way[:, None, None] * line
+        return -(line * cost.gradient(moved, rep)).sum((1, 2))
+
+    first = -(line * down).sum((1, 2))
+    flat = FLAT * np.abs(first)
+    curvature = (slope(np.full(len(line), PROBE)) - first) / PROBE
+    way = np.minimum(np.where(curvature > 0, -first / np.maximum(curvature, 1e-9), 1.0), FURTHEST)
+    there = slope(way)
+    found = np.abs(there) <= flat
+    if not found.all():
+        low, high = np.zeros_like(way), way
+        for _ in range(HALVINGS):
+            short = (there < -flat) & (high < FURTHEST)
+            if not short.any():
+                break
+            low = np.where(short, high, low)
+            high = np.where(short, np.minimum(2 * high, FURTHEST), high)
+            there = slope(high)
+        for _ in range(HALVINGS):
+            middle = 0.5 * (low + high)
+            short = slope(middle) < -flat
+            low, high = np.where(short, middle, low), np.where(short, high, middle)
+        way = np.where(found, way, high)
+    return way[:, None, None] * line
 
 
 class Evaluated:

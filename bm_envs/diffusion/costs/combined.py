@@ -7,7 +7,15 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from bm_envs.diffusion.costs.base import AHEAD, Cost, at_blocks, check_count, set_numbers
+from bm_envs.diffusion.costs.base import (
+    AHEAD,
+    Cost,
+    at_blocks,
+    check_count,
+    line_step,
+    own_step,
+    set_numbers,
+)
 from bm_envs.diffusion.fields import numbers
 from bm_envs.errors import ConfigError
 from bm_envs.tasks.guided.states import NOW, PAST, Representation
@@ -16,7 +24,11 @@ from bm_envs.tasks.track.config import CONTROL_DT
 
 @dataclass(frozen=True)
 class Sum:
-    """Costs that are to be low together: their weighted sum."""
+    """Costs that are to be low together: their weighted sum.
+
+    Of each part's own step the sum takes the weight, 1 at most: where several ask for the same
+    numbers, a weight is the share of a cost's wish. Weights above 1 are for gradients.
+    """
 
     parts: Sequence[tuple[float | np.ndarray, Cost]]
     """Weight, a number or `[N]`, and cost."""
@@ -41,6 +53,15 @@ class Sum:
         result = np.zeros_like(features)
         for weight, cost in self._weighted(features):
             result += weight[:, None, None] * cost.gradient(features, rep)
+        return result
+
+    def full_step(self, features: np.ndarray, rep: Representation) -> np.ndarray:
+        """See `Stepping`."""
+        result = np.zeros_like(features)
+        for weight, cost in self._weighted(features):
+            if weight.any():
+                share = np.minimum(weight, 1.0)[:, None, None]
+                result += share * own_step(cost, features, rep)
         return result
 
     def _weighted(self, features: np.ndarray) -> list[tuple[np.ndarray, Cost]]:
@@ -75,6 +96,10 @@ class Corrected:
     def gradient(self, features: np.ndarray, rep: Representation) -> np.ndarray:
         """See `Cost`."""
         return self.cost.gradient(self._real(features, rep), rep)
+
+    def full_step(self, features: np.ndarray, rep: Representation) -> np.ndarray:
+        """See `Stepping`."""
+        return own_step(self.cost, self._real(features, rep), rep)
 
     def _real(self, features: np.ndarray, rep: Representation) -> np.ndarray:
         check_count(self, self.offset, features)
@@ -111,6 +136,10 @@ class ByVelocity:
         # A velocity moves all places after it.
         by_vel = by_vel + CONTROL_DT * by_pos[:, ::-1].cumsum(1)[:, ::-1]
         return at_blocks(features, rep, {"root_lin_vel": (0, by_vel)})
+
+    def full_step(self, features: np.ndarray, rep: Representation) -> np.ndarray:
+        """See `Stepping`: along the gradient by the velocities."""
+        return line_step(self, features, rep)
 
     @staticmethod
     def _led(features: np.ndarray, rep: Representation) -> np.ndarray:

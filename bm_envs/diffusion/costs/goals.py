@@ -21,7 +21,7 @@ from bm_envs.diffusion.costs.links import root_heading
 from bm_envs.errors import ConfigError
 from bm_envs.tasks.guided.states import PAST, Representation
 
-REACH = 1.0  # m; a place further away pulls no harder than one at this distance
+SPEED = 0.65  # m/s at which a place is walked to
 TURN_RATE = 0.5  # rad/s of a turn to a direction
 
 
@@ -59,6 +59,13 @@ class Joystick:
         result = np.zeros_like(features)
         for start, size, error, weight in self._errors(features, rep):
             result[:, PAST:, start : start + size] = weight * error[:, PAST:]
+        return result
+
+    def full_step(self, features: np.ndarray, rep: Representation) -> np.ndarray:
+        """See `Stepping`: of each part of the cost its weight, 1 at most."""
+        result = np.zeros_like(features)
+        for start, size, error, weight in self._errors(features, rep):
+            result[:, PAST:, start : start + size] = min(weight, 1.0) * error[:, PAST:]
         return result
 
     def _errors(
@@ -101,29 +108,51 @@ class Waypoint(Evaluated):
     `sum_j (1 - e^{-2d}) |P_j - g|^2 + e^{-2d} |V_j|^2`, with P and V the planar position and
     velocity of the root and d the distance from which the goal is seen now, a constant. The now
     frame begins at the robot's real root, so d = |g|. Far away the place pulls, near it the speed
-    is braked. Beyond `reach` the square goes on as its tangent, so that a far goal pulls no harder.
+    is braked.
+
+    No robot is 3 m away in a third of a second. So the cost's own step asks each of the two terms
+    for its minimum among walks of one constant velocity, of `speed` at most: the first for the walk
+    that gets nearest to the goal, the second for rest. Ours; value and gradient are the paper's.
     """
 
     goal: np.ndarray
     """`[N, 2]`, m, now frame."""
-    reach: float = REACH
-    """Distance beyond which the pull grows no more, m; infinite: the paper's."""
+    speed: float = SPEED
+    """Bound of the velocity that the cost's own step asks for, m/s."""
 
     def __post_init__(self) -> None:
         set_numbers(self, goal=("N", 2))
-        check_positive(self, reach="m")
+        check_positive(self, finite=True, speed="m/s")
+
+    def full_step(self, features: np.ndarray, rep: Representation) -> np.ndarray:
+        """See `Stepping`."""
+        check_count(self, self.goal, features)
+        far = self._far()[..., None]
+        pos, vel = future(features, rep, "root_pos", "root_lin_vel")
+        ahead = AHEAD[PAST:]
+        # Least squares of v t_j - g over the steps, then the bound.
+        velocity = self.goal * ahead.sum() / (ahead**2).sum()
+        size = np.linalg.norm(velocity, axis=1, keepdims=True)
+        velocity = velocity * np.minimum(1.0, self.speed / np.maximum(size, 1e-9))
+        way = velocity[:, None] * ahead[:, None]
+        parts = {
+            "root_pos": (0, far * (pos[..., :2] - way)),
+            "root_lin_vel": (0, vel[..., :2] - far * velocity[:, None]),
+        }
+        return at_blocks(features, rep, parts)
+
+    def _far(self) -> np.ndarray:
+        """Weight of the place, `1 - e^{-2d}`; the rest is the speed's. `[N, 1]`."""
+        return 1 - np.exp(-2 * np.linalg.norm(self.goal, axis=1)[:, None])
 
     def _evaluate(self, features: np.ndarray, rep: Representation) -> tuple[np.ndarray, np.ndarray]:
         check_count(self, self.goal, features)
-        distance = np.linalg.norm(self.goal, axis=1)[:, None]
-        near = np.exp(-2 * distance)
-        far = 1 - near
+        far = self._far()[..., None]
         pos, vel = future(features, rep, "root_pos", "root_lin_vel")
-        pull, by_pos = _pull(pos[..., :2] - self.goal[:, None], self.reach)
-        total = far * pull + near * (vel[..., :2] ** 2).sum(-1)
-        by_vel = 2 * near[..., None] * vel[..., :2]
-        parts = {"root_pos": (0, far[..., None] * by_pos), "root_lin_vel": (0, by_vel)}
-        return total.sum(1), at_blocks(features, rep, parts)
+        off, vel = pos[..., :2] - self.goal[:, None], vel[..., :2]
+        total = (far * off**2 + (1 - far) * vel**2).sum((1, 2))
+        parts = {"root_pos": (0, 2 * far * off), "root_lin_vel": (0, 2 * (1 - far) * vel)}
+        return total, at_blocks(features, rep, parts)
 
 
 @dataclass(frozen=True)
@@ -167,12 +196,3 @@ class Heading(Evaluated):
         }
         total = (off**2 + self.consistent * slip**2).sum(1)
         return 0.5 * total, at_blocks(features, rep, parts)
-
-
-def _pull(error: np.ndarray, reach: float) -> tuple[np.ndarray, np.ndarray]:
-    """Squared length of `error [..., 2]`, its tangent beyond `reach`, and the gradient."""
-    length = np.linalg.norm(error, axis=-1)
-    held = np.minimum(length, reach)
-    shrink = held / np.maximum(length, 1e-12)
-    shrink[length == 0] = 1.0
-    return held * (2 * length - held), 2 * shrink[..., None] * error
