@@ -91,6 +91,11 @@ class Steering:
     published."""
     most_correction: float = 1.0
     """m/s, and rad/s, that predictions are corrected by at most."""
+    recover_at: float = np.inf
+    """m/s by which the root's velocity changes within a tick when a robot was pushed. It is then
+    left to catch itself: the strength falls with the square of what is more; infinite: never."""
+    recover_s: float = 0.5
+    """Time constant at which a push is forgotten, s."""
 
     def __post_init__(self) -> None:
         check_strength(self.strength, self.scaling)
@@ -236,10 +241,13 @@ class Pilot:
         self._task, self._model, self._steering = task, model, steering
         self.offset = np.zeros((task.num_envs, 3))
         self.box = Box(model, task.num_envs)
+        self._shaken = np.zeros(task.num_envs)  # m/s
+        self._velocity = task.simulator.root_lin_vel[:, :2].copy()
 
     def guide(self) -> Guide | None:
         """The guide of the coming tick; None in the warm-up and where the task asks for nothing."""
         task, model, steering = self._task, self._model, self._steering
+        strength = steering.strength * self._steady()
         if not steering.strength or (task.clock < 0).all():
             return None
         cost = cost_of(task, steering)
@@ -247,7 +255,15 @@ class Pilot:
             return None
         if np.isfinite(steering.correct_s):
             cost = Corrected(cost, self.offset)
-        return guide_by(cost, model, steering, box=self.box)
+        return guide_by(cost, model, steering, strength, self.box)
+
+    def _steady(self) -> np.ndarray:
+        """Share of the strength that each robot is steered with, less after a push. `[N]`."""
+        steering, velocity = self._steering, self._task.simulator.root_lin_vel[:, :2]
+        jump = np.linalg.norm(velocity - self._velocity, axis=1)
+        self._velocity = velocity.copy()
+        self._shaken = np.fmax(jump, self._shaken * np.exp(-CONTROL_DT / steering.recover_s))
+        return np.minimum(1.0, steering.recover_at / np.maximum(self._shaken, 1e-9)) ** 2
 
     def observe(self, sample: Sample) -> None:
         """Compare the controller's window of this tick with what the robots do."""
