@@ -147,7 +147,9 @@ def guided(cost, strength, **options):
     return costs.guide(cost, REP, strength, **options)
 
 
-@pytest.mark.parametrize("scaling", ["share", "even_share", "linear", "score", "noise", "variance", "constant"])
+@pytest.mark.parametrize(
+    "scaling", ["share", "even_share", "linear", "score", "noise", "variance", "constant"]
+)
 def test_every_scaling_moves_towards_the_goal(scaling):
     cost, x = joystick(consistent=0.0, turn=0.0), features().astype(np.float32)
     levels = np.full((2, LENGTH), 9)
@@ -839,6 +841,38 @@ def test_the_gradient_by_velocities_is_the_values_derivative_by_them(kind, name)
         np.testing.assert_allclose(gradient[step, plane], (up - down) / (2 * h), atol=5e-7)
     gradient[PAST:, plane] = 0
     assert not gradient.any()
+
+
+@pytest.mark.parametrize("name", REPRESENTATIONS)
+def test_a_posts_own_step_is_the_walk_that_gets_furthest_out_of_its_reach(name):
+    """By a search among velocities: the squares of what is left to where the post does not count.
+
+    The post is 0.5 m ahead of a pelvis that stands.
+    """
+    rep = REPRESENTATIONS[name]
+    cost = ByVelocity(post_ahead(0.5))
+    x = np.zeros((1, LENGTH, rep.size))
+    step = cost.full_step(x, rep)
+    others = np.delete(np.arange(rep.size), rep.blocks["root_lin_vel"].start)
+    assert not step[..., others].any() and not step[:, :PAST].any()
+    back = step[0, PAST:, rep.blocks["root_lin_vel"].start]
+    wanted = 0.6 - 0.5  # to the distance at which a post does not count
+    sizes = np.linspace(0, 5, 50001)
+    left = wanted - sizes[:, None] * costs.AHEAD[PAST:]
+    np.testing.assert_allclose(back, sizes[(left**2).sum(1).argmin()], atol=2e-4)
+    assert (cost.value(x - 0.3 * step, rep) < cost.value(x, rep)).all()
+    far = ByVelocity(post_ahead(5.0))
+    assert not far.full_step(x, rep).any()
+
+
+@pytest.mark.parametrize("kind", ["waypoint", "heading"])
+def test_by_velocity_a_cost_that_is_no_obstacle_is_lowered_along_the_gradient(kind):
+    cost, x = ByVelocity(COSTS[kind](2)), features(seed=4)
+    step = cost.full_step(x, REP)
+    if kind == "heading":
+        assert not step.any()
+    else:
+        assert (cost.value(x - step, REP) < cost.value(x, REP)).all()
 
 
 def test_a_users_cost_in_torch_is_the_joysticks():
