@@ -101,13 +101,13 @@ class Steering:
         check_strength(self.strength, self.scaling)
         for name in (
             "consistent", "place", "turn", "speed", "turn_rate", "least_ahead", "stop_within",
-            "margin", "obstacle", "most_correction",
+            "margin", "obstacle", "most_correction", "recover_at",
         ):  # fmt: skip
             if not getattr(self, name) >= 0:
                 raise ConfigError(f"{name} is {getattr(self, name)}, expected 0 or more.")
         if self.places not in ("approach", "paper"):
             raise ConfigError(f"places is '{self.places}', expected 'approach' or 'paper'.")
-        for name in ("turn_s", "brake_s"):
+        for name in ("turn_s", "brake_s", "recover_s"):
             if not getattr(self, name) >= CONTROL_DT:
                 raise ConfigError(
                     f"{name} is {getattr(self, name)}, expected {CONTROL_DT} s or more."
@@ -260,9 +260,10 @@ class Pilot:
     def _steady(self) -> np.ndarray:
         """Share of the strength that each robot is steered with, less after a push. `[N]`."""
         steering, velocity = self._steering, self._task.simulator.root_lin_vel[:, :2]
-        jump = np.linalg.norm(velocity - self._velocity, axis=1)
+        with np.errstate(invalid="ignore", over="ignore"):  # robots that diverged
+            jump = np.nan_to_num(np.linalg.norm(velocity - self._velocity, axis=1), posinf=0.0)
         self._velocity = velocity.copy()
-        self._shaken = np.fmax(jump, self._shaken * np.exp(-CONTROL_DT / steering.recover_s))
+        self._shaken = np.maximum(jump, self._shaken * np.exp(-CONTROL_DT / steering.recover_s))
         return np.minimum(1.0, steering.recover_at / np.maximum(self._shaken, 1e-9)) ** 2
 
     def observe(self, sample: Sample) -> None:

@@ -12,7 +12,7 @@ from bm_envs.diffusion.steering import STEERING, Pilot, Steering, cost_of, steer
 from bm_envs.envs import GuidedVectorEnv
 from bm_envs.errors import ConfigError
 from bm_envs.robots import g1
-from bm_envs.tasks.guided.states import REPRESENTATIONS
+from bm_envs.tasks.guided.states import PAST, REPRESENTATIONS
 
 # A robot at (1, 2) that faces along +y, a quarter turn to the left.
 POSE = np.array([1.0, 2.0, 0.76, np.sqrt(0.5), 0.0, 0.0, np.sqrt(0.5), *g1.DEFAULT_JOINT_POS])
@@ -167,6 +167,28 @@ def test_the_guide_moves_predictions_towards_what_is_asked():
         # A step of strength * 10 / 19 down the gradient 0 - 0.6 m/s.
         np.testing.assert_allclose(moved[:, 4:, forward], strength * 10 / 19 * 0.6, rtol=1e-5)
         assert not moved[:, :4].any()
+
+
+def test_a_pushed_robot_is_left_to_catch_itself():
+    """A push of 0.45 m/s is three times what counts as one: a ninth of the strength is left.
+
+    It is forgotten with exp(-t / 0.5 s), so that after 0.5 s (0.15 e / 0.45)^2 of it is back.
+    """
+    task = make("joystick")
+    model = Model({}, still(0.0))
+    forward = model.representation.blocks["root_lin_vel"].start
+    states, levels = np.zeros((2, 20, model.width), np.float32), np.full((2, 20), 19)
+    pilot = Pilot(task, model, Steering(recover_at=0.15, recover_s=0.5))
+    never = Pilot(task, model, Steering(recover_at=np.inf))
+    steady = pilot.guide()(states, levels)[:, PAST:, forward]
+    np.testing.assert_allclose(steady, 0.6, rtol=1e-5)
+    task.simulator.push(np.array([1]), np.array([[0.0, 0.45, 0.0]]), np.zeros((1, 3)))
+    for step in range(26):
+        left = min(1.0, 0.15 / (0.45 * np.exp(-0.02 * step / 0.5))) ** 2
+        moved = pilot.guide()(states, levels)[:, PAST:, forward]
+        np.testing.assert_allclose(moved[0], 0.6, rtol=1e-5)
+        np.testing.assert_allclose(moved[1], left * 0.6, rtol=1e-4)
+        np.testing.assert_allclose(never.guide()(states, levels)[:, PAST:, forward], 0.6, rtol=1e-5)
 
 
 def window(model, forward, left, rate):
