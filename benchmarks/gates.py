@@ -903,8 +903,8 @@ def examine(model: GuidedModel, config: Config, folder: Path) -> Iterator[Gate]:
         yield gate_5(model, truth, held_out, config=config)
     if "box" in names:
         own, count = config.steering_for(model).strength, config.trials or (4 if quick else 12)
-        rows = [joystick_row(folder, config, strength, count) for strength in (own, 0.0)]
-        yield gate_box(*rows, own)
+        guided = joystick_row(folder, config, own, count)
+        yield gate_box(guided, joystick_row(folder, config, 0.0, count), own)
     if "latency" in names:
         yield latency(model, threads=threads, ticks=config.ticks or (20 if quick else 100))
 

@@ -46,7 +46,7 @@ GUIDED_ROWS: Rules = {
 }
 
 
-def successes_by_rule(row: Mapping[str, Any]) -> tuple[int | None, int | None]:
+def successes_by_rule(row: Mapping[str, Any]) -> tuple[int | None, int]:
     """How many trials of a `guided` row succeeded by the strict rule of a fall, and by the head.
 
     A file before 0.2 counts by the head, and by the strict rule under another name; one that knows
