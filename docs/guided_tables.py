@@ -58,7 +58,7 @@ def gates_of(name: str) -> dict[str, Row]:
         path = RESULTS / f"gates_{kind}_{name}.json"
         if path.is_file():
             file = json.loads(path.read_text())
-            told = {"sampler": file["settings"]["sampler"]}
+            told = {"sampler": file["settings"]["sampler"], "seed": file["seed"]}
             rows |= {row["gate"]: row | told for row in file["rows"]}
     for gate, key in (("4", "chosen_strength"), ("5", "strength")):
         if gate in rows and rows[gate]["details"][key] > 1:
@@ -90,13 +90,16 @@ def counted(row: Row, *, outside: bool = True) -> str:
         text += f"; by the head {head}"
     if outside and row.get("outside_box") is not None:
         text += f"; outside {per_cent(row['outside_box'])} %"
-    odd = []
-    calls = row.get("sampler")
+    return "; ".join([text, *otherwise(row)])
+
+
+def otherwise(row: Row) -> list[str]:
+    """Calls and seed of a run, where they are not those of the tables."""
+    calls, seed = row.get("sampler"), row["seed"]
+    told = []
     if calls not in (None, CALLS):
-        odd.append({"full": "20 calls", "rolling": "15 calls"}.get(calls, f"{calls} calls"))
-    if row["seed"] != SEED:
-        odd.append(f"seed {row['seed']}")
-    return "; ".join([text, *odd])
+        told.append({"full": "20 calls", "rolling": "15 calls"}.get(calls, f"{calls} calls"))
+    return told + [f"seed {seed}"] * (seed != SEED)
 
 
 def fell(row: Row) -> str:
@@ -318,6 +321,33 @@ def composition() -> str:
     return table(heads, lines)
 
 
+def costs() -> str:
+    """The examples of a cost of one's own, asked for and, where it was run, only watched."""
+    lines = []
+    for name in ("face_a_point", "pelvis_low"):
+        for ending in ("", "_watched"):
+            row = row_of(f"cost_{name}_body_pos{ending}")
+            if row is not None:
+                cost = row["cost"]
+                figures = {"cost": cost["mean_executed"], **cost["outcome"]}
+                shown = [
+                    f"{what.replace('_', ' ')} {ABSENT if value is None else f'{value:.3g}'}"
+                    for what, value in figures.items()
+                ]
+                lines.append([
+                    f"`benchmarks/costs/{name}.py`", f"{cost['strength']:g}", ", ".join(shown),
+                    counted(row),
+                ])  # fmt: skip
+    if not lines:
+        return ""
+    heads = ["example", "strength", "what was executed, mean", "upright"]
+    said = (
+        "Two examples of [a cost of one's own](own_cost.md), in walk_perturb, with Body-Pos. At "
+        "strength 0 the cost is only watched."
+    )
+    return f"{said}\n\n{table(heads, lines)}"
+
+
 def readme() -> str:
     """The short table of the README."""
     lines = []
@@ -328,12 +358,13 @@ def readme() -> str:
         if rows := found(task):
             cells = by_model(rows, lambda row: counted(row, outside=False))
             lines.append([task.short, *cells, task.published])
-    return table(["", *MODELS.values(), "paper: both"], lines)
+    return table(["task", *MODELS.values(), "paper, Table III: both"], lines)
 
 
 def _stay_up(gate: Row) -> str:
     trials = gate["details"]["trials"]
-    return f"{round(gate['value'] * trials)} of {trials} ({_interval(gate['details']['free'])} %)"
+    text = f"{round(gate['value'] * trials)} of {trials} ({_interval(gate['details']['free'])} %)"
+    return "; ".join([text, *otherwise(gate)])
 
 
 def _interval(figures: Row) -> str:
@@ -481,8 +512,8 @@ def differences() -> str:
 PAGES: dict[str, dict[str, Callable[[], str]]] = {
     "docs/guided.md": {
         "gates": gates, "doses": doses, "tasks": tasks, "joystick": joystick, "places": places,
-        "composition": composition, "delayed": delayed, "joystick_ablations": joystick_ablations,
-        "differences": differences,
+        "composition": composition, "delayed": delayed, "costs": costs,
+        "joystick_ablations": joystick_ablations, "differences": differences,
     },
     "README.md": {"guided": readme},
 }  # fmt: skip

@@ -460,7 +460,7 @@ def cells_of(text):
 
 def test_rows_whose_file_is_absent_are_left_out(kept):
     assert guided_tables.tasks() == guided_tables.places() == guided_tables.readme() == ""
-    assert guided_tables.gates() == guided_tables.doses() == ""
+    assert guided_tables.gates() == guided_tables.doses() == guided_tables.costs() == ""
     kept("guided_waypoint_joint_rot", guided_run("waypoint", "joint_rot"), seed=3)
     _, _, row = cells_of(guided_tables.tasks())
     # Wilson's interval of 40 of 50 by hand: 67.0 to 88.8 %.
@@ -525,9 +525,23 @@ def test_joystick_s_commands_are_shown_by_halves(kept):
     assert ppo[2:6] == ["-, 0.55", "-, -0.25", "0.50 over both", "-0.30 over both"]
 
 
+def test_costs_of_one_s_own_are_shown_with_what_came_of_them(kept):
+    cost = {"strength": 0.5, "mean_executed": 0.01234, "outcome": {"pelvis_m": 0.7012, "x": None}}
+    kept("cost_pelvis_low_body_pos", guided_run("walk_perturb", cost=cost))
+    kept("cost_pelvis_low_body_pos_watched", guided_run(
+        "walk_perturb", outside_box=None, cost={**cost, "strength": 0.0, "mean_executed": 0.5}
+    ))  # fmt: skip
+    *_, asked, watched = cells_of(guided_tables.costs())
+    assert asked[:3] == [
+        "`benchmarks/costs/pelvis_low.py`", "0.5", "cost 0.0123, pelvis m 0.701, x -",
+    ]  # fmt: skip
+    assert watched[1] == "0" and watched[2].startswith("cost 0.5, ")
+    assert "outside 1.2 %" in asked[3] and "outside" not in watched[3]
+
+
 def test_gates_of_the_present_steering_replace_the_others(kept, tmp_path):
     def put(kind, sampler, *rows):
-        value = {"settings": {"sampler": sampler}, "rows": list(rows)}
+        value = {"settings": {"sampler": sampler}, "seed": 1000, "rows": list(rows)}
         (tmp_path / f"gates_{kind}_body_pos.json").write_text(json.dumps(value))
 
     def gate_4(strength, slope):
