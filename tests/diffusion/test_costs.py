@@ -133,8 +133,12 @@ def test_steps_are_the_tables():
     ]:
         steps = sampler.guidance_steps(name)
         assert steps[[4, 14]] == pytest.approx([at_4, at_14], rel=5e-3)
-        assert not steps[15:].any()
-    assert sampler.guidance_steps("score", K - 1)[19] == pytest.approx(408, rel=5e-3)
+        assert steps[1:].all()
+        np.testing.assert_array_equal(sampler.guidance_steps(name, 14)[:15], steps[:15])
+        assert not sampler.guidance_steps(name, 14)[15:].any()
+    assert sampler.guidance_steps("score")[19] == pytest.approx(408, rel=5e-3)
+    np.testing.assert_array_equal(sampler.guidance_steps("share"), np.arange(K) / 19)
+    np.testing.assert_array_equal(sampler.guidance_steps("even_share"), np.ones(K))
     with pytest.raises(ConfigError, match="guidance scaling"):
         sampler.guidance_steps("linaer")
 
@@ -143,7 +147,9 @@ def guided(cost, strength, **options):
     return costs.guide(cost, REP, strength, **options)
 
 
-@pytest.mark.parametrize("scaling", ["linear", "score", "noise", "variance", "constant"])
+@pytest.mark.parametrize(
+    "scaling", ["share", "even_share", "linear", "score", "noise", "variance", "constant"]
+)
 def test_every_scaling_moves_towards_the_goal(scaling):
     cost, x = joystick(consistent=0.0, turn=0.0), features().astype(np.float32)
     levels = np.full((2, LENGTH), 9)
@@ -153,6 +159,38 @@ def test_every_scaling_moves_towards_the_goal(scaling):
     np.testing.assert_array_equal(moved[:, :PAST], x[:, :PAST])
     others = np.delete(np.arange(REP.size), [VELOCITY, VELOCITY + 1])
     np.testing.assert_allclose(moved[..., others], x[..., others], atol=1e-6)
+
+
+def test_a_share_of_one_reaches_what_the_joystick_asks_for():
+    """At the noisiest level, and an even share at every level; half of it goes half the way."""
+    cost, x = joystick(consistent=1.0, turn=1.0), features().astype(np.float32)
+    start = cost.value(x, REP)
+    for level, scaling, strength in (
+        (19, "share", 1.0), (4, "even_share", 1.0), (19, "share", 0.5), (0, "share", 1.0),
+    ):  # fmt: skip
+        moved = guided(cost, strength, scaling=scaling)(x, np.full((2, LENGTH), level))
+        left = 1 - strength * (level / 19 if scaling == "share" else 1)
+        np.testing.assert_allclose(cost.value(moved, REP), left**2 * start, rtol=1e-4, atol=1e-5)
+
+
+def test_the_search_for_a_step_ends_where_a_cost_falls_without_end():
+    """-x: no minimum. A kink, |x|: near it."""
+    x = np.zeros((1, LENGTH, REP.size))
+    x[:, PAST:, VELOCITY] = 0.3
+
+    def falls(blocks):
+        return -blocks["root_lin_vel"][:, PAST:, 0].sum(1), {
+            "root_lin_vel": np.tile([-1.0, 0.0, 0.0], (1, LENGTH, 1))
+        }
+
+    def kink(blocks):
+        off = blocks["root_lin_vel"] * [1.0, 0.0, 0.0]
+        return np.abs(off[:, PAST:]).sum((1, 2)), {"root_lin_vel": np.sign(off)}
+
+    assert costs.own_step(UserCost(falls), x, REP).min() == -10.0
+    step = costs.own_step(UserCost(kink), x, REP)[:, PAST:, VELOCITY]
+    np.testing.assert_allclose(step, 0.3, atol=0.02 * 1.0)
+    assert not costs.own_step(UserCost(kink), 0 * x, REP).any()
 
 
 def test_strength_may_differ_between_windows():
@@ -265,7 +303,6 @@ def waypoint(n, *goal, **options):
 COSTS = {
     "waypoint": lambda n: waypoint(n, 0.4, -0.3),
     "waypoint, far": lambda n: waypoint(n, 3.0, 4.0),
-    "waypoint, without reach": lambda n: waypoint(n, 3.0, 4.0, reach=np.inf),
     "waypoint, there": lambda n: waypoint(n, 0.0, 0.0),
     "heading": lambda n: Heading(np.full(n, -2.0)),
     "heading, at once": lambda n: Heading(np.full(n, 1.0), rate=np.inf, consistent=0.0),
@@ -341,6 +378,41 @@ def test_a_guide_lowers_every_cost(kind, name):
     assert moved.dtype == np.float32
     assert (cost.value(moved, rep) < cost.value(x, rep)).all()
     np.testing.assert_array_equal(moved[:, :PAST], x[:, :PAST])
+
+
+@pytest.mark.parametrize("name", REPRESENTATIONS)
+@pytest.mark.parametrize("kind", COSTS)
+def test_a_costs_own_step_brings_it_down_whatever_its_scale(kind, name):
+    """No gradient is left along the step; a hundredth of the cost has the same step.
+
+    2 % of the first slope is what the search for a zero leaves, and as much the weighted sum.
+    """
+    rep = REPRESENTATIONS[name]
+    x = features(rep, count=3, seed=8)
+    cost = COSTS[kind](3)
+    step = costs.own_step(cost, x, rep)
+    assert not step[:, :PAST].any()
+    # Features drawn at random are nearer to a far goal than any walk leads.
+    assert kind == "waypoint, far" or (cost.value(x - step, rep) < cost.value(x, rep)).all()
+
+    class Scaled:
+        """A cost without a step of its own."""
+
+        def __init__(self, factor):
+            self.factor = factor
+
+        def value(self, features, rep):
+            return self.factor * cost.value(features, rep)
+
+        def gradient(self, features, rep):
+            return self.factor * cost.gradient(features, rep)
+
+    searched = costs.own_step(Scaled(1.0), x, rep)
+    np.testing.assert_allclose(costs.own_step(Scaled(0.01), x, rep), searched, rtol=1e-6, atol=1e-9)
+    after = cost.gradient(x - searched, rep)
+    slope, first = ((searched * g).sum((1, 2)) for g in (after, cost.gradient(x, rep)))
+    assert (np.abs(slope) < 0.05 * first).all()
+    assert (cost.value(x - searched, rep) < cost.value(x, rep)).all()
 
 
 # --- goals of the world ---------------------------------------------------------------------------
@@ -447,16 +519,38 @@ def test_far_weight_is_the_sheets():
         assert np.count_nonzero(gradient) == FUTURE
 
 
-def test_waypoint_far_away_pulls_as_at_one_meter():
+def test_waypoint_far_away_is_the_papers():
+    """Five metres away: 25 m^2 in each of the sixteen steps, and twice five metres of slope."""
     x = np.zeros((1, LENGTH, REP.size))
-    for reach, value, slope in ((np.inf, 25.0, 10.0), (1.0, 2 * 5.0 - 1, 2.0)):
-        cost = Waypoint(np.array([[3.0, 4.0]]), reach=reach)
-        far = 1 - np.exp(-10)
-        assert cost.value(x, REP)[0] == pytest.approx(16 * far * value)
-        by_pos = blocks_of(cost.gradient(x, REP))["root_pos"]
-        np.testing.assert_allclose(
-            by_pos, np.tile(far * slope * np.array([-0.6, -0.8, 0]), (1, 16, 1))
-        )
+    cost, far = Waypoint(np.array([[3.0, 4.0]])), 1 - np.exp(-10)
+    assert cost.value(x, REP)[0] == pytest.approx(16 * far * 25)
+    by_pos = blocks_of(cost.gradient(x, REP))["root_pos"]
+    np.testing.assert_allclose(by_pos, np.tile(far * 10 * np.array([-0.6, -0.8, 0]), (1, 16, 1)))
+
+
+@pytest.mark.parametrize("distance", [0.02, 0.1, 5.0])
+def test_the_waypoints_own_step_is_a_walk_of_one_velocity(distance):
+    """By a search among velocities, where the bound does not act; else at the bound.
+
+    Both terms have their minimum with their weights 1 - e^{-2d} and e^{-2d}.
+    """
+    goal = distance * np.array([[0.6, 0.8]])
+    cost, x = Waypoint(goal, speed=0.5), features(count=1)
+    blocks = blocks_of(x - cost.full_step(x, REP))
+    far = 1 - np.exp(-2 * distance)
+    ahead = costs.AHEAD[PAST:]
+    sizes = np.linspace(0, 0.5, 50001)
+    off = sizes[:, None] * ahead - distance
+    best = sizes[(off**2).sum(1).argmin()]
+    velocity = best * goal[0] / distance
+    moved = blocks["root_lin_vel"][0, :, :2]
+    np.testing.assert_allclose(moved, np.tile(far * velocity, (16, 1)), atol=2e-5)
+    before = blocks_of(x)["root_pos"][0, :, :2]
+    np.testing.assert_allclose(
+        blocks["root_pos"][0, :, :2], (1 - far) * before + far * velocity * ahead[:, None],
+        atol=2e-5,
+    )  # fmt: skip
+    assert (best == 0.5) == (distance == 5.0)
 
 
 def test_at_the_waypoint_only_speed_counts():
@@ -749,6 +843,38 @@ def test_the_gradient_by_velocities_is_the_values_derivative_by_them(kind, name)
     assert not gradient.any()
 
 
+@pytest.mark.parametrize("name", REPRESENTATIONS)
+def test_a_posts_own_step_is_the_walk_that_gets_furthest_out_of_its_reach(name):
+    """By a search among velocities: the squares of what is left to where the post does not count.
+
+    The post is 0.5 m ahead of a pelvis that stands.
+    """
+    rep = REPRESENTATIONS[name]
+    cost = ByVelocity(post_ahead(0.5))
+    x = np.zeros((1, LENGTH, rep.size))
+    step = cost.full_step(x, rep)
+    others = np.delete(np.arange(rep.size), rep.blocks["root_lin_vel"].start)
+    assert not step[..., others].any() and not step[:, :PAST].any()
+    back = step[0, PAST:, rep.blocks["root_lin_vel"].start]
+    wanted = 0.6 - 0.5  # to the distance at which a post does not count
+    sizes = np.linspace(0, 5, 50001)
+    left = wanted - sizes[:, None] * costs.AHEAD[PAST:]
+    np.testing.assert_allclose(back, sizes[(left**2).sum(1).argmin()], atol=2e-4)
+    assert (cost.value(x - 0.3 * step, rep) < cost.value(x, rep)).all()
+    far = ByVelocity(post_ahead(5.0))
+    assert not far.full_step(x, rep).any()
+
+
+@pytest.mark.parametrize("kind", ["waypoint", "heading"])
+def test_by_velocity_a_cost_that_is_no_obstacle_is_lowered_along_the_gradient(kind):
+    cost, x = ByVelocity(COSTS[kind](2)), features(seed=4)
+    step = cost.full_step(x, REP)
+    if kind == "heading":
+        assert not step.any()
+    else:
+        assert (cost.value(x - step, REP) < cost.value(x, REP)).all()
+
+
 def test_a_users_cost_in_torch_is_the_joysticks():
     """Eq. 7 by autograd against the one worked out by hand, in both precisions."""
     goal = np.array([[0.6, 0.1], [-0.3, 0.0]])
@@ -843,8 +969,16 @@ def no_torch(blocks):
          f"Waypoint: goal has shape (2, 3), {NUMBERS} [N, 2]."),
         (lambda: Waypoint(TWO + np.nan),
          f"Waypoint: goal is not finite everywhere, {NUMBERS} [N, 2]."),
-        (lambda: Waypoint(TWO, reach=0.0),
-         "Waypoint: reach is 0.0, expected a positive number of m."),
+        (lambda: Waypoint(TWO, speed=0.0),
+         "Waypoint: speed is 0.0, expected a positive finite number of m/s."),
+        (lambda: Waypoint(TWO, reach=1.0),
+         "Waypoint: reach is 1.0, but the pull is now the paper's at any distance; leave it out, "
+         "and bound the walk by speed."),
+        (lambda: costs.guide(joystick(), REP, 30.0),
+         "strength is 30, expected 0 to 1, the share of each cost's own step (a factor of the "
+         "gradient, as in 0.1, needs scaling 'linear')."),
+        (lambda: costs.guide(joystick(), REP, -1.0, scaling="linear"),
+         "strength is -1, expected 0 or more."),
         (lambda: Waypoint(TWO).value(X, REP),
          "Waypoint: its numbers are of 2 robots, the features of 3."),
         (lambda: Heading(np.zeros(2), consistent=-1.0),

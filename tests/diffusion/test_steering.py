@@ -226,5 +226,5 @@ def test_bad_settings():
         Steering(brake_s=0)
     with pytest.raises(ConfigError, match=r"places is 'there', expected 'approach' or 'paper'"):
         Steering(places="there")
-    with pytest.raises(ConfigError, match="strength is -1, expected 0 or more"):
+    with pytest.raises(ConfigError, match="strength is -1, expected 0 to 1"):
         dataclasses.replace(Steering(), strength=-1)

@@ -39,6 +39,18 @@ class Stepping(Protocol):
         ...
 
 
+@runtime_checkable
+class Moving(Protocol):
+    """A cost of where the robot is, which knows how far each step is from its minimum."""
+
+    def move(self, features: np.ndarray, rep: Representation) -> np.ndarray:
+        """By how much the root is to be moved over the ground in each step after the present.
+
+        `[N, L', 2]`, m, now frame.
+        """
+        ...
+
+
 def own_step(cost: Cost, features: np.ndarray, rep: Representation) -> np.ndarray:
     """What brings a cost, and nothing but that cost, to its minimum. `[N, L, D]`, to subtract.
 
@@ -46,8 +58,10 @@ def own_step(cost: Cost, features: np.ndarray, rep: Representation) -> np.ndarra
     point on that line: in one step where the cost is a sum of squares, else by halving. This makes
     a share of it mean the same for every cost, whatever its units and scale are.
     """
-    return cost.full_step(features, rep) if isinstance(cost, Stepping) else line_step(
-        cost, features, rep
+    return (
+        cost.full_step(features, rep)
+        if isinstance(cost, Stepping)
+        else line_step(cost, features, rep)
     )
 
 

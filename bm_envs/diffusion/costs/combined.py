@@ -10,6 +10,7 @@ import numpy as np
 from bm_envs.diffusion.costs.base import (
     AHEAD,
     Cost,
+    Moving,
     at_blocks,
     check_count,
     line_step,
@@ -138,8 +139,17 @@ class ByVelocity:
         return at_blocks(features, rep, {"root_lin_vel": (0, by_vel)})
 
     def full_step(self, features: np.ndarray, rep: Representation) -> np.ndarray:
-        """See `Stepping`: along the gradient by the velocities."""
-        return line_step(self, features, rep)
+        """See `Stepping`: the walk of one more constant velocity that gets nearest to the minimum.
+
+        Of a cost that tells how far the root is to be moved in each step (`Moving`), by least
+        squares; of another along the gradient by the velocities.
+        """
+        if not isinstance(self.cost, Moving):
+            return line_step(self, features, rep)
+        way, ahead = self.cost.move(self._led(features, rep), rep), AHEAD[PAST:]
+        velocity = np.einsum("t,ntk->nk", ahead, way) / (ahead**2).sum()
+        by_vel = np.tile(-velocity[:, None], (1, len(ahead), 1))
+        return at_blocks(features, rep, {"root_lin_vel": (0, by_vel)})
 
     @staticmethod
     def _led(features: np.ndarray, rep: Representation) -> np.ndarray:

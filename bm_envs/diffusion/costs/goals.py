@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import InitVar, dataclass
 
 import numpy as np
 
@@ -119,8 +119,15 @@ class Waypoint(Evaluated):
     """`[N, 2]`, m, now frame."""
     speed: float = SPEED
     """Bound of the velocity that the cost's own step asks for, m/s."""
+    reach: InitVar[float | None] = None
+    """Of 0.1: refused."""
 
-    def __post_init__(self) -> None:
+    def __post_init__(self, reach: float | None) -> None:
+        if reach is not None:
+            raise ConfigError(
+                f"Waypoint: reach is {reach}, but the pull is now the paper's at any distance; "
+                "leave it out, and bound the walk by speed."
+            )
         set_numbers(self, goal=("N", 2))
         check_positive(self, finite=True, speed="m/s")
 

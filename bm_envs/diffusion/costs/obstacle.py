@@ -79,6 +79,11 @@ class Obstacle(Evaluated):
         """
         return self._distances(features, rep)[0]
 
+    def move(self, features: np.ndarray, rep: Representation) -> np.ndarray:
+        """See `Moving`: away from what is near, to where it does not count; mean of the links."""
+        distance, away, _ = self._distances(features, rep)
+        return (np.maximum(self.cutoff - distance, 0.0)[..., None] * away[..., :2]).mean(2)
+
     def _distances(
         self, features: np.ndarray, rep: Representation
     ) -> tuple[np.ndarray, np.ndarray, BodyPoints]:
