@@ -493,18 +493,21 @@ def doses() -> str:
 
 
 def differences() -> str:
-    """In what the steering of the second model differs from the first's, from the code."""
-    first, second = (asdict(STEERING[name]) for name in MODELS)
-    plain = asdict(Steering())
-    assert first == plain, "the site's table shows the plain values as Body-Pos's"
-    other = [
-        f"`--steering.{name.replace('_', '-')} {second[name]:g}`"
-        if isinstance(second[name], float)
-        else f"`--steering.{name.replace('_', '-')} {second[name]}`"
-        for name in plain
-        if second[name] != first[name]
-    ]
-    return f"Body-Pos has the plain values; Joint-Rot has {', '.join(other)}."
+    """What is chosen for each model otherwise than the plain values, from the code."""
+    plain, told = asdict(Steering()), []
+    for name, label in MODELS.items():
+        own = asdict(STEERING[name])
+        flags = [_flag(key, own[key]) for key in plain if own[key] != plain[key]]
+        told.append(f"{label} has {', '.join(flags) or 'the plain values'}")
+    return "; ".join(told) + "."
+
+
+def _flag(name: str, value: Any) -> str:
+    """A setting of the steering as it is typed."""
+    name = name.replace("_", "-")
+    if isinstance(value, bool):
+        return f"`--steering.{'' if value else 'no-'}{name}`"
+    return f"`--steering.{name} {f'{value:g}' if isinstance(value, float) else value}`"
 
 
 # --- pages ----------------------------------------------------------------------------------------

@@ -562,6 +562,16 @@ def test_gates_of_the_present_steering_replace_the_others(kept, tmp_path):
     assert dose == ["Body-Pos", "1 (its own)", "-0.10", "-", "0.80", "2 %"]
 
 
+def test_the_steering_of_each_model_is_told_by_its_flags(monkeypatch):
+    own = guided_tables.Steering(scaling="even_share", strength=0.65, around=False)
+    both = {"body_pos": guided_tables.Steering(), "joint_rot": own}
+    monkeypatch.setattr(guided_tables, "STEERING", both)
+    assert guided_tables.differences() == (
+        "Body-Pos has the plain values; Joint-Rot has `--steering.strength 0.65`, "
+        "`--steering.scaling even_share`, `--steering.no-around`."
+    )
+
+
 def test_a_kept_table_has_one_place():
     tables = {"x": lambda: "| a |"}
     page = "text\n<!-- x: begin -->\nold\n<!-- x: end -->\n"
