@@ -28,6 +28,9 @@ passed, details}`; `passed` is null where a figure is only measured. The gates, 
              and slope at the chosen strength, falls; what was executed does not correct it here
     5        the executed action under +0.3 against -0.3 m/s from equal pasts and noise: RMS change
              over the actions' standard deviation
+    box      share of the numbers moved by guidance that lie outside the training data's range, at
+             levels below 12 and before any cut, in the joystick task (`guided.py`). The gate says
+             something only where the same trials fail without guidance and succeed with it
     latency  wall time of one control tick of one robot, for this model's size and for others,
              against 20 ms
 
@@ -52,7 +55,7 @@ from tqdm import tqdm
 from tyro.conf import FlagCreatePairsOff
 
 from bm_envs import cli, evaluation
-from bm_envs.diffusion import rollouts, sampler
+from bm_envs.diffusion import box, rollouts, sampler
 from bm_envs.diffusion.controller import Controller, Method, method_of
 from bm_envs.diffusion.costs import Joystick
 from bm_envs.diffusion.model import GuidedModel, load_model
@@ -85,13 +88,13 @@ from bm_envs.tasks.guided.states import (
 from bm_envs.tasks.track.config import CONTROL_DT
 
 ROOT = Path(__file__).resolve().parent.parent
-NAMES = ("0", "1", "1b", "2", "2b", "3", "4", "5", "latency")
+NAMES = ("0", "1", "1b", "2", "2b", "3", "4", "5", "box", "latency")
 SECOND = round(1 / CONTROL_DT)  # control steps
 LEGS = [
     i for i, name in enumerate(g1.JOINT_NAMES) if any(k in name for k in ("hip", "knee", "ankle"))
 ]
 TARGETS = (-0.3, 0.0, 0.3, 0.6, 0.9)  # m/s forward
-STRENGTHS = (0.0, 3.0, 10.0, 30.0)
+STRENGTHS = (0.0, 0.25, 0.5, 0.75, 1.0)  # shares of the cost's own step, see `costs.own_step`
 WALKING = 0.3  # m/s, of a state that a trial may start in
 PUSH_SPEED = 0.5  # m/s
 TICK_MS = 1000 * CONTROL_DT
@@ -108,7 +111,7 @@ class Config:
     from, by their names."""
     json: Path | None = None
     """Result file to write."""
-    gate: tuple[Literal["0", "1", "1b", "2", "2b", "3", "4", "5", "latency"], ...] = ()
+    gate: tuple[Literal["0", "1", "1b", "2", "2b", "3", "4", "5", "box", "latency"], ...] = ()
     """Which gates; none: all."""
     quick: Annotated[bool, FlagCreatePairsOff] = False
     """Fewer trials; not for published figures."""
@@ -116,12 +119,13 @@ class Config:
     """Seed of roll-outs, starts, noise and shoves."""
     sampler: str = "full"
     """`full` (20 calls a tick), `rolling` (15), or a number of DDIM calls."""
-    strength: float = Steering.strength
-    """Strength of guidance in gates 4 and 5; the default is the chosen one."""
+    strength: float | None = None
+    """Strength of guidance in gates 4, 5 and box; by default the one chosen for the model."""
     delay: Literal[0, 1] = 0
-    """Ticks that an action takes to arrive in gates 3 to 5."""
+    """Ticks that an action takes to arrive in gates 3 to 5 and box."""
     trials: int | None = None
-    """Trials of gates 1 and 3, each way; default 50, in gate 3 with --quick 12."""
+    """Trials of gates 1, 3 and box, each way; default 50, in gate 3 with --quick 12; box 12, with
+    --quick 4."""
     windows: int | None = None
     """Windows of held-out roll-outs for gates 2 and 2b; default 2048, with --quick 512."""
     ticks: int | None = None
@@ -137,13 +141,17 @@ class Config:
             value = getattr(self, name)
             if value is not None and value < least:
                 raise ConfigError(f"{name} is {value}, expected {least} or more.")
-        if not self.strength >= 0:
+        if self.strength is not None and not self.strength >= 0:
             raise ConfigError(f"strength is {self.strength}, expected 0 or more.")
         _ = self.method
 
     @property
     def method(self) -> Method:
         return method_of(self.sampler)
+
+    def steering_for(self, model: GuidedModel) -> Steering:
+        """The steering that was chosen for the model, with the strength of this run."""
+        return steering_for(model, strength=self.strength)
 
 
 @dataclass
@@ -152,7 +160,7 @@ class Gate:
 
     gate: str
     title: str
-    value: float
+    value: float | None
     unit: str
     threshold: float | None
     passed: bool | None
@@ -182,10 +190,7 @@ def collect(out: Path, expert: Sequence[str], seed: int, *flags: str) -> Rollout
         sys.executable, str(ROOT / "algos" / "collect_rollouts.py"), "--out", str(out),
         "--seed", str(seed), "--policy", *expert, *flags,
     ]  # fmt: skip
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    if done.returncode:
-        lines = done.stderr.strip().splitlines() or ["no message"]
-        raise BMError(f"Roll-outs could not be collected: {lines[-1].removeprefix('error: ')}")
+    _call(command, "Roll-outs could not be collected")
     parts = []
     for failed in (False, True):
         entries = [
@@ -194,6 +199,14 @@ def collect(out: Path, expert: Sequence[str], seed: int, *flags: str) -> Rollout
         if any(entry["count"] for entry in entries):
             parts.append(rollouts.load_rollouts(out, failed=failed)[0])
     return Rollouts.concatenate(parts)
+
+
+def _call(command: Sequence[str], failed: str) -> None:
+    """Run another script; if it fails, say what `failed` and its last line."""
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        lines = done.stderr.strip().splitlines() or ["no message"]
+        raise BMError(f"{failed}: {lines[-1].removeprefix('error: ')}")
 
 
 def experts_of(model: GuidedModel, experts: Sequence[str]) -> list[str]:
@@ -561,10 +574,11 @@ def gate_4(
             "slope": slope(target[use], result.forward[use]),
             "falls": float((~result.alive[mine]).mean()),
         })  # fmt: skip
-    chosen = next(row for row in table if row["strength"] == config.strength)
+    own = config.steering_for(model).strength
+    chosen = next(row for row in table if row["strength"] == own)
     passed = chosen["spearman"] >= 0.9 and 0.5 <= chosen["slope"] <= 1.3 and chosen["falls"] <= 0.10
     details = {
-        "chosen_strength": config.strength, "slope": chosen["slope"], "falls": chosen["falls"],
+        "chosen_strength": own, "slope": chosen["slope"], "falls": chosen["falls"],
         "thresholds": "slope 0.5 to 1.3, falls at most 0.10", "targets": list(TARGETS),
         "by_strength": table, "trials_a_cell": trials, "seconds": seconds,
     }  # fmt: skip
@@ -578,13 +592,12 @@ def gate_5(
 ) -> Gate:
     """Whether guidance reaches the executed action, and in the right sense."""
     count = len(truth.states)
+    steering = config.steering_for(model)
     spread = float(np.sqrt(truth.actions[:, NOW].var(0).sum()))
     actions = {}
     for sign in (1, -1):
         cost = forward_cost(np.full(count, 0.3 * sign), model)
-        actions[sign] = _one_action(
-            model, truth, config, guide_by(cost, model, steering_for(model), config.strength)
-        )
+        actions[sign] = _one_action(model, truth, config, guide_by(cost, model, steering))
     change = actions[1] - actions[-1]
     ratio = float(np.sqrt((change**2).sum(1).mean()) / spread)
 
@@ -595,7 +608,7 @@ def gate_5(
         cost = forward_cost(np.full(count, 0.3 * sign), model)
         walked[sign] = closed_loop(
             model, starts, seconds=steps * CONTROL_DT, seed=config.seed, method=config.method,
-            cost=cost, strength=config.strength, delay=config.delay, warm_up=0,
+            cost=cost, strength=steering.strength, delay=config.delay, warm_up=0,
             backend=config.backend, threads=config.threads,
         ).forward  # fmt: skip
     gain = walked[1] - walked[-1]
@@ -619,7 +632,7 @@ def gate_5(
     details = {
         "phases_that_agree": agree, "gain_by_phase_m_s": by_phase,
         "change_by_other_futures": by_future, "change_by_other_noise": by_noise,
-        "strength": config.strength, "windows": count,
+        "strength": steering.strength, "windows": count,
     }  # fmt: skip
     return Gate("5", "action sensitivity", ratio, "RMS change / std", 0.05, passed, details)
 
@@ -655,6 +668,56 @@ def phase_of(qpos: np.ndarray) -> np.ndarray:
 
     angle = np.arctan2(difference("knee"), difference("hip_pitch"))
     return np.mod(angle / (2 * np.pi), 1.0)
+
+
+# --- box: what a guide asks for, and what the data hold -------------------------------------------
+
+
+def joystick_row(folder: Path, config: Config, strength: float, trials: int) -> dict[str, Any]:
+    """The row of `guided.py` in the joystick task, with the strength chosen for the model or 0."""
+    out = folder / f"joystick_{strength:g}.json"
+    command = [
+        sys.executable, str(ROOT / "benchmarks" / "guided.py"), "--policy", config.policy,
+        "--task", "joystick", "--trials", str(trials), "--seed", str(config.seed),
+        "--sampler", config.sampler, "--delay", str(config.delay), "--strength", str(strength),
+        "--backend", config.backend, "--threads", str(config.threads), "--json", str(out),
+    ]  # fmt: skip
+    _call(command, "The joystick task could not be run")
+    return cli.read_json(out)["rows"][0]
+
+
+def gate_box(guided: Mapping[str, Any], unguided: Mapping[str, Any], strength: float) -> Gate:
+    """What a guide asks for lies in the range of the training data, and it is obeyed.
+
+    Args:
+        guided: row of `guided.py` in the joystick task.
+        unguided: the same trials at strength 0.
+        strength: of the guided ones.
+    """
+    share, trials = guided["outside_box"], guided["trials"]
+    with_it, without = guided["success_rate"], unguided["success_rate"]
+    reason, passed = "", None
+    if share is None:
+        reason = f"says nothing: at strength {strength:g} guidance moved nothing"
+    elif without >= 0.5:
+        reason = (
+            f"says nothing: at strength 0, {unguided['successes']} of {unguided['trials']} do the "
+            "task, so that it needs no guidance"
+        )
+    else:
+        passed = share < box.MOST and with_it >= 0.5
+        if with_it < 0.5:
+            reason = f"with guidance {guided['successes']} of {trials} do the task, expected half"
+        elif not passed:
+            reason = "what guidance asks for lies outside what the data hold"
+    details = {
+        "reason": reason, "strength": strength, "levels_below": box.BELOW,
+        "success_rate": with_it, "threshold_success_rate": 0.5,
+        "success_rate_at_strength_0": without, "threshold_at_strength_0": 0.5, "trials": trials,
+        "outside_by_feature": guided.get("outside_box_by_feature", {}),
+    }  # fmt: skip
+    title = "guidance inside the data's range"
+    return Gate("box", title, share, "share outside", box.MOST, passed, details)
 
 
 # --- latency --------------------------------------------------------------------------------------
@@ -789,7 +852,7 @@ def examine(model: GuidedModel, config: Config, folder: Path) -> Iterator[Gate]:
     threads = config.threads
     collecting = ("--threads", str(threads), "--backend", config.backend)
     trials = config.trials or (12 if quick else 50)
-    if names - {"latency"}:
+    if names - {"box", "latency"}:
         experts = experts_of(model, config.expert)
         clips = motions_for(model, config, experts)
     if names & {"0", "2", "2b", "3", "4", "5"}:
@@ -829,7 +892,8 @@ def examine(model: GuidedModel, config: Config, folder: Path) -> Iterator[Gate]:
     if "3" in names:
         yield gate_3(model, held_out, trials=trials, seconds=15.0, config=config)
     if "4" in names:
-        strengths = sorted({0.0, config.strength} | (set() if quick else set(STRENGTHS)))
+        own = config.steering_for(model).strength
+        strengths = sorted({0.0, own} | (set() if quick else set(STRENGTHS)))
         yield gate_4(
             model, held_out, trials=3 if quick else 10, seconds=6.0, strengths=strengths,
             config=config,
@@ -837,6 +901,10 @@ def examine(model: GuidedModel, config: Config, folder: Path) -> Iterator[Gate]:
     if "5" in names:
         truth = truth_of(model, held_out, 64 if quick else 256, seed + 5)
         yield gate_5(model, truth, held_out, config=config)
+    if "box" in names:
+        own, count = config.steering_for(model).strength, config.trials or (4 if quick else 12)
+        guided = joystick_row(folder, config, own, count)
+        yield gate_box(guided, joystick_row(folder, config, 0.0, count), own)
     if "latency" in names:
         yield latency(model, threads=threads, ticks=config.ticks or (20 if quick else 100))
 
@@ -848,7 +916,9 @@ def line(gate: Gate) -> list[str]:
     extra = ", ".join(
         f"{name} {value:.3g}" for name, value in gate.details.items() if isinstance(value, float)
     )
-    return [gate.gate, gate.title, f"{gate.value:.4g} {gate.unit}", limit, verdict, extra]
+    value = "nothing" if gate.value is None else f"{gate.value:.4g} {gate.unit}"
+    said = gate.details.get("reason", "")
+    return [gate.gate, gate.title, value, limit, verdict, extra, said]
 
 
 def main(config: Config) -> None:
@@ -857,9 +927,11 @@ def main(config: Config) -> None:
         raise ConfigError(f"{config.json} is a folder, expected the name of a file for --json.")
     threads = config.threads or cli.available_cores()
     model = load_model(config.policy, threads=threads)
+    strength = config.steering_for(model).strength  # refused here, before any work
     print(
-        f"model {model.name} ({model.representation.name}), sampler {config.sampler}, backend "
-        f"{config.backend}, seed {config.seed}{', quick' if config.quick else ''}"
+        f"model {model.name} ({model.representation.name}), sampler {config.sampler}, strength "
+        f"{strength:g}, backend {config.backend}, seed {config.seed}"
+        f"{', quick' if config.quick else ''}"
     )
     gates = []
     started = time.perf_counter()
@@ -875,7 +947,8 @@ def main(config: Config) -> None:
         result["settings"] = {
             "policy": model.name, "policy_sha256": model.sha256, "quick": config.quick,
             "representation": model.representation.name, "sampler": config.sampler,
-            "delay": config.delay, "strength": config.strength, "backend": config.backend,
+            "delay": config.delay, "strength": strength,
+            "backend": config.backend,
         }  # fmt: skip
         cli.write_json(config.json, result)
         print(f"results in {config.json}")

@@ -6,7 +6,7 @@
     python benchmarks/guided.py --policy walks --expert --task joystick
 
     walk_perturb  15 s with a jump of the root's velocity of U[0, 0.5] m/s, in any horizontal
-                  direction, each second; success: the head never below 0.2 m. Nothing is asked
+                  direction, each second; success: upright to the end. Nothing is asked
     joystick      forward, backward, turn left, turn right, 3 s each; success: upright, and each
                   followed by half (0.3 and 0.15 m/s over its last 1.5 s; 25 degrees in its sense)
     waypoint      a goal 2 to 5 m away in any direction; success: within 0.3 m of it and slower than
@@ -23,10 +23,11 @@ does not count as time (a fall in it does count). Trial i draws its start, pushe
 the sampler's noise from streams of its own, made of `--seed` and i. So it has the same start,
 pushes, goal and posts for every model and setting, however many trials there are (what a robot then
 does may differ in last digits with their number: a network may round otherwise in another batch).
-All trials are reported, and of a fall its second and how it came (`fall_of`). `success` goes by the
-paper's fall (head), `success_strict` by pelvis and tilt too. With `--delay 1` an action reaches the
-robot one tick late, and the one that was planned for that tick is sent. `--strength 0` is the
-control that nothing is asked of.
+All trials are reported, and of a fall its second and how it came (`fall_of`). A success is one by
+the strict rule: a pelvis below 0.4 m or a tilt over 60 degrees is a fall, so that a robot which is
+still falling when time is up has failed. `successes_head` goes by the paper's rule, the head below
+0.2 m. With `--delay 1` an action reaches the robot one tick late, and the one that was planned for
+that tick is sent. `--strength 0` is the control that nothing is asked of.
 
 Two others run the same trials under the same rules. A policy of `ppo_guided.py`, recognised by its
 file, sees the task's observation, command included (`representation` is then "observation"); in the
@@ -38,8 +39,9 @@ A way to a place is not planned ahead, hence no expert for tasks that have one.
 
 Rows are `{policy, task, representation, backend, trials, successes, success_rate, ci95, ...}` with
 `mean_*` over trials, `by_phase` the executed and predicted velocities (m/s and rad/s, of the
-robot's own axes) of each thing that is asked, and the list `each` of all trials. A
-`segment_value` is in m/s, of a command that turns in rad.
+robot's own axes) of each thing that is asked, and the list `each` of all trials. A phase also has
+its `halves`: in the first half of a command the robot changes from what it did before, and what
+is judged lies in the second. A `segment_value` is in m/s, of a command that turns in rad.
 
 Source: arXiv 2508.08241, sec. V and table III; thresholds that it leaves open are those of
 `bm_envs/tasks/guided/config.py`.
@@ -160,6 +162,8 @@ class Trials:
     """`[N, 3]`, means of the same over the futures that were predicted; NaN where none was."""
     by_phase: dict[str, np.ndarray]
     """Executed and predicted `[2, N, 3]` of each of the `phases_of` the task."""
+    halves: dict[str, np.ndarray]
+    """The same of the first and the second half of its time, `[2, 2, N, 3]`."""
     falls: dict[int, dict[str, Any]] = field(default_factory=dict)
     """`fall_of` of each that fell, by its trial."""
     tick_ms: list[float] = field(default_factory=list)
@@ -323,9 +327,10 @@ def run(model: Runnable, config: Config, trials: int, *, label: str = "") -> Tri
     else:
         driver = Guided(model, env, config)
     down = np.full(trials, np.inf)
-    names, starts = phases_of(task.config)
-    way, counted = np.zeros(trials), np.zeros((trials, len(names), 1))
-    motion = np.zeros((2, trials, len(names), 3))  # executed, predicted
+    names, _ = phases_of(task.config)
+    edges = halves_of(task.config)
+    way, counted = np.zeros(trials), np.zeros((trials, 2 * len(names), 1))
+    motion = np.zeros((2, trials, 2 * len(names), 3))  # executed, predicted
     falls: dict[int, dict[str, Any]] = {}
     ticks: list[float] = []
     steps = task.config.warm_up_steps + task.config.episode_steps
@@ -342,18 +347,24 @@ def run(model: Runnable, config: Config, trials: int, *, label: str = "") -> Tri
         falls |= {int(i): fall_of(task, int(i), figures) for i in np.flatnonzero(fresh)}
         up = np.isinf(down) & (began >= 0)
         way += np.where(up, figures["speed"], 0.0)
-        where = np.arange(trials)[up], np.searchsorted(starts, began[up], side="right")
+        where = np.arange(trials)[up], np.searchsorted(edges, began[up], side="right")
         counted[where] += 1
         motion[0][where] += task.own_motion()[up]
         motion[1][where] += np.broadcast_to(driver.predicted(), (trials, 3))[up]
     figures = task.figures()
     env.close()
+    motion = motion.reshape(2, trials, len(names), 2, 3)
+    counted = counted.reshape(trials, len(names), 2, 1)
     with np.errstate(invalid="ignore", divide="ignore"):
-        executed, predicted = motion.sum(2) / counted.sum(1)
-        speed = way / counted.sum((1, 2))
-        by_phase = dict(zip(names, np.moveaxis(motion / counted, 2, 0), strict=True))
-        box = driver.box if isinstance(driver, Guided) else None
-        return Trials(figures, down, speed, executed, predicted, by_phase, falls, ticks, box)
+        executed, predicted = motion.sum((2, 3)) / counted.sum((1, 2))
+        speed = way / counted.sum((1, 2, 3))
+        phases = np.moveaxis(motion.sum(3) / counted.sum(2), 2, 0)
+        halves = np.moveaxis(motion / counted, (2, 3), (0, 1))
+    return Trials(
+        figures, down, speed, executed, predicted, dict(zip(names, phases, strict=True)),
+        dict(zip(names, halves, strict=True)), falls, ticks,
+        driver.box if isinstance(driver, Guided) else None,
+    )  # fmt: skip
 
 
 def phases_of(config: GuidedConfig) -> tuple[list[str], np.ndarray]:
@@ -367,6 +378,14 @@ def phases_of(config: GuidedConfig) -> tuple[list[str], np.ndarray]:
     count = len(config.command_steps) - isinstance(config, WaypointConfig)
     names = [f"command {number + 1}" for number in range(count)]
     return names + [last] * (last == "way"), np.cumsum(config.command_steps)[:-1]
+
+
+def halves_of(config: GuidedConfig) -> np.ndarray:
+    """The steps at which all halves of the phases begin, but the first. `[2 P - 1]`."""
+    _, starts = phases_of(config)
+    edges = np.array([0, *starts, config.episode_steps])
+    middles = (edges[:-1] + edges[1:]) // 2
+    return np.sort(np.concatenate([starts, middles]))
 
 
 def fall_of(task: GuidedTask, robot: int, figures: dict[str, np.ndarray]) -> dict[str, Any]:
@@ -420,17 +439,15 @@ def row_of(model: Runnable, config: Config, found: Trials) -> dict[str, Any]:
     """The result's row."""
     trials = len(found.down_s)
     figures = found.figures
-    successes = int(figures["success"].sum())
-    strict = int(figures["success_strict"].sum())
+    # The environment's own success goes by the rule that ends its episodes, here the head's.
+    successes, by_head = figures["success_strict"], figures["success"]
     upright = int((~figures["fell_strict"]).sum())
     ticks = np.array(found.tick_ms)
     is_guided = not isinstance(model, GuidedPolicy | Policy)
     row: dict[str, Any] = {
         "policy": model.name, "task": config.task, "representation": _representation(model),
-        "backend": config.backend, "trials": trials, "successes": successes,
-        "success_rate": successes / trials, "ci95": list(wilson(successes, trials)),
-        "successes_strict": strict, "success_rate_strict": strict / trials,
-        "ci95_strict": list(wilson(strict, trials)),
+        "backend": config.backend, "trials": trials, **_counted("", successes),
+        **_counted("_head", by_head),
         "upright_strict": upright, "head_up": int((~figures["fell_head"]).sum()),
         "mean_speed": _mean(found.speed),
         "mean_forward": _mean(found.executed[:, 0]),
@@ -445,15 +462,8 @@ def row_of(model: Runnable, config: Config, found: Trials) -> dict[str, Any]:
         "tick_ms_p95": round(float(np.percentile(ticks, 95)), 2),
     }  # fmt: skip
     row["by_phase"] = [
-        {
-            "phase": name,
-            **{
-                f"{what}{whose}": _mean(velocity[one, :, axis])
-                for axis, what in ((0, "forward"), (1, "left"), (2, "yaw_rate"))
-                for one, whose in enumerate(("", "_predicted"))
-            },
-        }
-        for name, velocity in found.by_phase.items()
+        {"phase": name, **_velocities(whole), "halves": [*map(_velocities, found.halves[name])]}
+        for name, whole in found.by_phase.items()
     ]
     if "segment_passed" in figures:
         row["segments_passed"] = figures["segment_passed"].sum(0).tolist()
@@ -469,8 +479,7 @@ def row_of(model: Runnable, config: Config, found: Trials) -> dict[str, Any]:
         row["touched"] = int(figures["touched"].sum())
     row["each"] = [
         {
-            "trial": i, "success": bool(figures["success"][i]),
-            "success_strict": bool(figures["success_strict"][i]),
+            "trial": i, "success": bool(successes[i]), "success_head": bool(by_head[i]),
             "down_s": _plain(found.down_s[i]), "fall": found.falls.get(i),
             "speed": _plain(found.speed[i]),
             **{name: _plain(figures[name][i]) for name in FIGURES[config.task]},
@@ -478,6 +487,24 @@ def row_of(model: Runnable, config: Config, found: Trials) -> dict[str, Any]:
         for i in range(trials)
     ]  # fmt: skip
     return row
+
+
+def _counted(rule: str, successes: np.ndarray) -> dict[str, Any]:
+    """How many succeeded `[N]`, their share and its 95 % interval, under names that end so."""
+    count, trials = int(successes.sum()), len(successes)
+    return {
+        f"successes{rule}": count, f"success_rate{rule}": count / trials,
+        f"ci95{rule}": list(wilson(count, trials)),
+    }  # fmt: skip
+
+
+def _velocities(means: np.ndarray) -> dict[str, float | None]:
+    """Executed and predicted velocities `[2, N, 3]`, their means over the trials by name."""
+    return {
+        f"{what}{whose}": _mean(means[one, :, axis])
+        for axis, what in ((0, "forward"), (1, "left"), (2, "yaw_rate"))
+        for one, whose in enumerate(("", "_predicted"))
+    }
 
 
 def _outside(box: Box | None) -> dict[str, Any]:
@@ -524,12 +551,22 @@ def main(config: Config) -> None:
     row = row_of(model, config, run(model, config, trials, label=config.task))
     low, high = row["ci95"]
     print(
-        f"{config.task}: {row['successes']} of {trials} ({low:.1%} to {high:.1%}), strict "
-        f"{row['successes_strict']}; upright {row['upright_strict']}, speed {row['mean_speed']} m/s"
+        f"{config.task}: {row['successes']} of {trials} ({low:.1%} to {high:.1%}), by the head "
+        f"{row['successes_head']}; upright {row['upright_strict']}, speed {row['mean_speed']} m/s"
     )
+    if row["outside_box"] is not None:
+        print(f"  guided numbers outside the training data's range: {row['outside_box']:.1%}")
     for trial in (one for one in row["each"] if one["fall"]):
         how = ", ".join(f"{name} {value}" for name, value in trial["fall"].items())
         print(f"  trial {trial['trial']} fell at {trial['down_s']} s: {how}")
+    for phase in row["by_phase"]:
+        first, second = (
+            "nobody up"
+            if half["forward"] is None
+            else f"{half['forward']:.2f} m/s forward, {half['yaw_rate']:.2f} rad/s left"
+            for half in phase["halves"]
+        )
+        print(f"  {phase['phase']}: first half {first}; second half {second}")
     for name in ("segments_passed", "mean_segment_value", "arrivals", "mean_arrived_s", "touched"):
         if name in row:
             print(f"  {name.replace('_', ' ')}: {row[name]}")

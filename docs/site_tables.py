@@ -26,7 +26,9 @@ import numpy as np
 import bm_envs  # noqa: F401  (registers the environments)
 from bm_envs.diffusion import sampler
 from bm_envs.envs import GuidedEnv, GuidedVectorEnv, Named, TrackEnv, TrackVectorEnv
+from bm_envs.evaluation import wilson
 from bm_envs.motion import checks, clip, formats, library
+from bm_envs.results import successes_by_rule
 from bm_envs.robots import g1, observation_terms
 from bm_envs.robots.mjcf import ModelConfig
 from bm_envs.robots.observation_terms import CRITIC_TERMS, ObsTerm
@@ -135,7 +137,7 @@ def _track_rewards(config: TrackConfig) -> str:
             f"`{name}`", _number(weight) if weight else "off",
             "-" if width is None else f"{_number(width)} {unit}", doc[name],
         ])  # fmt: skip
-    return _table(["term", "weight, 1/s", "width", "what"], rows)
+    return markdown_table(["term", "weight, 1/s", "width", "what"], rows)
 
 
 def _guided(env: GuidedEnv) -> str:
@@ -155,7 +157,7 @@ def _guided(env: GuidedEnv) -> str:
         ],
         "Rewards": [
             text["Rewards"],
-            _table(["term", "weight"], [
+            markdown_table(["term", "weight"], [
                 [f"`{name}`", _number(value)] for name, value in dataclasses.asdict(weights).items()
             ]),
         ],
@@ -182,7 +184,7 @@ def _observations(shown: Sequence[ObsTerm], noise: dict[str, float] | None) -> s
         rows.append(row)
         start += term.size
     heads = ["index", "term", "size", "frame", "unit", "what"]
-    return _table([*heads, "noise"] if noise is not None else heads, rows)
+    return markdown_table([*heads, "noise"] if noise is not None else heads, rows)
 
 
 def _ends(env: TrackEnv | GuidedEnv) -> list[str]:
@@ -195,7 +197,7 @@ def _ends(env: TrackEnv | GuidedEnv) -> list[str]:
          CAUSES[name].format(**figures)]
         for name in causes
     ]  # fmt: skip
-    parts = [_table(['`info["termination"]`', "kind", "when"], rows)]
+    parts = [markdown_table(['`info["termination"]`', "kind", "when"], rows)]
     if isinstance(env, TrackEnv):
         rule, pelvis = terms.RULES["train"][-1], ", ".join(f"`{n}`" for n in terms.RULES["pelvis"])
         parts.append(
@@ -211,7 +213,7 @@ def _info(env: TrackEnv | GuidedEnv, text: str) -> list[str]:
     env.reset(seed=0)
     info = env.step(np.zeros(g1.NUM_JOINTS, np.float32))[-1]
     rows = [[f"`{name}`", _kind(value)] for name, value in info.items()]
-    return [text, _table(["key", "of a single environment"], rows)]
+    return [text, markdown_table(["key", "of a single environment"], rows)]
 
 
 def _kind(value: Any) -> str:
@@ -228,9 +230,9 @@ def _arguments(env: type) -> str:
     single, many = _parameters(env), _parameters(vector)
     more = {name: row for name, row in many.items() if name not in single}
     return "\n\n".join([
-        _table(["argument", "type", "default"], single.values()),
+        markdown_table(["argument", "type", "default"], single.values()),
         "`make_vec` has besides, and uses all cores by itself (`threads=0`):",
-        _table(["of `make_vec`", "type", "default"], more.values()),
+        markdown_table(["of `make_vec`", "type", "default"], more.values()),
     ])  # fmt: skip
 
 
@@ -285,7 +287,7 @@ def settings(path: str, name: str) -> str:
         [f"`{_flag(item.name) if flags else item.name}`", _default(item), item.text]
         for item in fields
     ]
-    return _table(["flag" if flags else "setting", "default", "what"], rows)
+    return markdown_table(["flag" if flags else "setting", "default", "what"], rows)
 
 
 def _in_group(path: str, item: Field) -> list[Field]:
@@ -380,7 +382,7 @@ def motion_file() -> str:
         ["`velocity_point`", "text", f"`{clip.VELOCITY_POINT}`: where linear velocities are taken"],
         ["`name`, `source`, `licence`", "text", "what it is, and under which terms"],
     ]  # fmt: skip
-    return _table(["key", "shape", "what"], rows)
+    return markdown_table(["key", "shape", "what"], rows)
 
 
 def motion_names() -> str:
@@ -393,7 +395,7 @@ def motion_names() -> str:
 def motion_readers() -> str:
     """Formats of motion files: `READERS` of `motion/formats/files.py`."""
     rows = [[f"`{r.suffix}`", r.origin, r.content, r.joints, r.rate] for r in formats.READERS]
-    return _table(["file", "from", "content", "joints", "rate"], rows)
+    return markdown_table(["file", "from", "content", "joints", "rate"], rows)
 
 
 def joint_sets() -> str:
@@ -402,13 +404,13 @@ def joint_sets() -> str:
     for name, joints in formats.JOINT_SETS.items():
         missing = [joint.removesuffix("_joint") for joint in g1.JOINT_NAMES if joint not in joints]
         rows.append([f"`{name}`", str(len(joints)), ", ".join(missing) or "-"])
-    return _table(["`--joints`", "joints", "which are not there"], rows)
+    return markdown_table(["`--joints`", "joints", "which are not there"], rows)
 
 
 def motion_checks() -> str:
     """What every motion is checked for: `RULES` of `motion/checks.py`."""
     rows = [[r.what, r.bound, r.treatment, f"`{r.flag}`" if r.flag else ""] for r in checks.RULES]
-    return _table(["what", "bound", "then", "flag that mends it"], rows)
+    return markdown_table(["what", "bound", "then", "flag that mends it"], rows)
 
 
 def converter_flags() -> str:
@@ -417,7 +419,7 @@ def converter_flags() -> str:
     for item in _fields_of(formats.Layout):
         flag = {"order": "input-order"}.get(item.name, item.name.replace("_", "-"))
         rows.append([f"`--{flag}`", item.text])
-    return _table(["flag", "what it says of the file"], rows)
+    return markdown_table(["flag", "what it says of the file"], rows)
 
 
 def figures() -> str:
@@ -435,7 +437,7 @@ def figures() -> str:
             for name, item in REPRESENTATIONS.items()
         ),
     ]  # fmt: skip
-    return _table(["figure", "value", "where"], rows)
+    return markdown_table(["figure", "value", "where"], rows)
 
 
 _SAMPLER = "`bm_envs/diffusion/sampler.py`"
@@ -452,7 +454,7 @@ def joints() -> str:
         ]
         for number, joint in enumerate(g1.JOINTS)
     ]  # fmt: skip
-    return _table(
+    return markdown_table(
         ["#", "joint", "from, rad", "to, rad", "default, rad", "stiffness, N m/rad",
          "damping, N m s/rad", "effort, N m", "action scale, rad"],
         rows,
@@ -471,7 +473,7 @@ def results(*names: str) -> str:
         parts += [
             f"`benchmarks/results/{name}.json`, made by",
             f"```sh\n{_shown_command(file['command'])}\n```",
-            _table(heads, [row(item) for item in file["rows"]]),
+            markdown_table(heads, [row(item) for item in file["rows"]]),
         ]
     return "\n\n".join(parts)
 
@@ -508,9 +510,11 @@ def _learning_row(row: dict[str, Any]) -> list[str]:
 
 
 def _guided_row(row: dict[str, Any]) -> list[str]:
-    low, high = (f"{100 * value:.1f}" for value in row["ci95"])
+    strict, head = successes_by_rule(row)
+    count, trials = head if strict is None else strict, row["trials"]
+    low, high = (f"{100 * value:.1f}" for value in wilson(count, trials))
     return [
-        f"`{row['policy']}`", row["task"], f"{row['successes']} of {row['trials']}",
+        f"`{row['policy']}`", row["task"], f"{count} of {trials}",
         f"{low} to {high} %", f"{row['mean_speed']:.2f}", str(row["sampler"] or "-"),
     ]  # fmt: skip
 
@@ -574,7 +578,8 @@ def _page(sections: dict[str, str | list[str]]) -> str:
     return "\n\n".join(parts)
 
 
-def _table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+def markdown_table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """A table of texts; bars and what would be HTML are escaped."""
     lines = [heads, ["---"] * len(heads), *rows]
     return "\n".join("| " + " | ".join(map(_cell, line)) + " |" for line in lines)
 
@@ -604,7 +609,7 @@ def presets() -> str:
             if value != first[key]
         ]
         rows.append([f"`{name}`", ", ".join(changed)])
-    return _table(["preset", "settings"], rows)
+    return markdown_table(["preset", "settings"], rows)
 
 
 def _flat(config: Any, path: str = "") -> dict[str, Any]:
@@ -639,7 +644,7 @@ def wrappers() -> str:
             except ImportError as error:  # of a package that is not installed here
                 row.append(f"wants {str(error).split()[-1]}")
         rows.append(row)
-    return _table(["wrapper", "`same_step`", "`next_step`"], rows)
+    return markdown_table(["wrapper", "`same_step`", "`next_step`"], rows)
 
 
 # Wrappers that ask for what the environment does not have, or for packages of their own.

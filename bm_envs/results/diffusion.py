@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from bm_envs.results.rules import (
@@ -23,7 +23,7 @@ from bm_envs.tasks.guided.config import CONFIGS
 # Gates whose value must be at least the threshold, and at most. A gate may ask for more than its
 # value, and so fail although the value is on the right side.
 GATES_AT_LEAST = ("1", "2", "3", "4", "5")
-GATES_AT_MOST = ("0", "1b", "2b", "latency")
+GATES_AT_MOST = ("0", "1b", "2b", "box", "latency")
 
 GUIDED_ROWS: Rules = {
     "policy": text(),
@@ -34,6 +34,10 @@ GUIDED_ROWS: Rules = {
     "successes": whole(),
     "success_rate": number(0, 1),
     "ci95": interval(),
+    "successes_head": whole(required=False),
+    "success_rate_head": number(0, 1, required=False),
+    "ci95_head": interval(required=False),
+    # Of files before 0.2, whose `successes` go by the head: see `successes_by_rule`.
     "successes_strict": whole(required=False),
     "success_rate_strict": number(0, 1, required=False),
     "ci95_strict": interval(required=False),
@@ -42,8 +46,21 @@ GUIDED_ROWS: Rules = {
 }
 
 
+def successes_by_rule(row: Mapping[str, Any]) -> tuple[int | None, int]:
+    """How many trials of a `guided` row succeeded by the strict rule of a fall, and by the head.
+
+    A file before 0.2 counts by the head, and by the strict rule under another name; one that knows
+    nothing of the strict rule has None there.
+    """
+    if "successes_head" in row:
+        return row["successes"], row["successes_head"]
+    return row.get("successes_strict"), row["successes"]
+
+
 def _guided(row: dict[str, Any], settings: dict[str, Any]) -> Iterator[tuple[str, str]]:
-    for kind in ("", "_strict"):
+    if "successes_head" in row and "successes_strict" in row:
+        yield "successes_strict", "no such field beside successes_head"
+    for kind in ("", "_strict", "_head"):
         count, rate = f"successes{kind}", f"success_rate{kind}"
         if rate not in row or count not in row:
             continue
@@ -53,8 +70,10 @@ def _guided(row: dict[str, Any], settings: dict[str, Any]) -> Iterator[tuple[str
             yield rate, f"{count} over trials, {row[count] / row['trials']:.6g}"
         if f"ci95{kind}" in row:
             yield from share_and_interval(row, rate, f"ci95{kind}", row["trials"])
-        if kind and row[count] > row["successes"]:
+        if kind == "_strict" and row[count] > row["successes"]:
             yield count, f"at most the {row['successes']} successes"
+        if kind == "_head" and row[count] < row["successes"]:
+            yield count, f"at least the {row['successes']} successes by the strict rule"
         each = row.get("each")
         if each is not None and len(each) != row["trials"]:
             yield "each", f"an entry for each of the {row['trials']} trials"

@@ -3,18 +3,22 @@
 import dataclasses
 import importlib
 import json
+import subprocess
 import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 import warm_python
+from result_files import result
 from scipy import stats
 from stand_in_model import Model, still
 
 from bm_envs.diffusion.network import NetworkConfig, write_untrained
 from bm_envs.diffusion.sampler import LENGTH
+from bm_envs.diffusion.steering import STEERING
 from bm_envs.errors import ConfigError
+from bm_envs.results import check_result
 from bm_envs.robots import g1
 from bm_envs.tasks.guided.states import PAST, REPRESENTATIONS, representation
 
@@ -262,6 +266,81 @@ def test_gate_5_notices_whether_actions_read_the_states(drives, episodes, monkey
     gate = gates.gate_5(model, truth, episodes, config=gates.Config(policy="x", strength=0.2))
     assert gate.passed is reads
     assert (gate.value > 0.05) is reads and gate.details["phases_that_agree"] == 1
+
+
+def joystick_rows(outside=0.1, guided=12, unguided=0):
+    """Rows of 12 trials of `guided.py`, with guidance and without."""
+    row = {"trials": 12, "outside_box_by_feature": {"root_lin_vel 0": outside}}
+    rows = {guided: outside, unguided: None}
+    return tuple(
+        row | {"successes": count, "success_rate": count / 12, "outside_box": share}
+        for count, share in rows.items()
+    )
+
+
+@pytest.mark.parametrize(
+    ("made", "passed", "reason"),
+    [
+        ({}, True, ""),
+        ({"outside": 0.199}, True, ""),
+        ({"outside": 0.2}, False, "lies outside what the data hold"),
+        # A guide that moves next to nothing is always inside: it has to be obeyed as well.
+        ({"guided": 5}, False, "with guidance 5 of 12 do the task, expected half"),
+        ({"unguided": 6}, None, "says nothing: at strength 0, 6 of 12 do the task"),
+        ({"unguided": 5}, True, ""),
+        ({"outside": None}, None, "says nothing: at strength 0.7 guidance moved nothing"),
+    ],
+)
+def test_gate_box_wants_guidance_inside_the_data_that_is_needed(made, passed, reason):
+    gate = gates.gate_box(*joystick_rows(**made), 0.7)
+    assert gate.passed is passed and gate.value == made.get("outside", 0.1)
+    assert gate.threshold == 0.2 and gate.details["levels_below"] == 12
+    assert gate.details["reason"].startswith(reason) or reason in gate.details["reason"]
+    assert bool(gate.details["reason"]) is bool(reason) and reason in gates.line(gate)[-1]
+    check_result(result("gates", [gate.row()], settings={"policy": "x"}), "out.json")
+
+
+def test_gate_box_runs_the_joystick_task_with_and_without_guidance(monkeypatch, tmp_path):
+    """Equal commands but for the strength; the rows are read from the files they name."""
+    commands = []
+
+    def told(command, **_):
+        commands.append(command)
+        flags = dict(zip(command[2::2], command[3::2], strict=True))
+        row = joystick_rows()[float(flags["--strength"]) == 0]
+        Path(flags["--json"]).write_text(json.dumps({"rows": [row]}))
+        return subprocess.CompletedProcess(command, 0, "", "")
+
+    monkeypatch.setattr(gates.subprocess, "run", told)
+    config = gates.Config(policy="some/model", gate=("box",), quick=True, delay=1, seed=7)
+    (gate,) = gates.examine(Model({}, still(0.0)), config, tmp_path)
+    assert gate.passed and gate.details["strength"] == STEERING["body_pos"].strength
+    flags = [dict(zip(command[2::2], command[3::2], strict=True)) for command in commands]
+    assert [each.pop("--strength") for each in flags] == [f"{gate.details['strength']}", "0.0"]
+    assert len({each.pop("--json") for each in flags}) == 2
+    assert flags[0] == flags[1] and flags[0]["--task"] == "joystick"
+    assert (flags[0]["--trials"], flags[0]["--delay"], flags[0]["--seed"]) == ("4", "1", "7")
+    assert Path(commands[0][1]).is_file()
+
+
+def test_strengths_are_shares_and_the_model_s_own_is_the_default(monkeypatch, drives, episodes):
+    for name in ("body_pos", "joint_rot"):
+        model = Model(drives, still(0.0), name)
+        assert gates.Config(policy="x").steering_for(model) == STEERING[name]
+        own = gates.Config(policy="x", strength=0.3).steering_for(model)
+        assert own == dataclasses.replace(STEERING[name], strength=0.3)
+    seen = []
+    monkeypatch.setattr(gates, "collect", lambda *_: episodes)
+    monkeypatch.setattr(gates, "experts_of", lambda *_: ["walk"])
+    monkeypatch.setattr(gates, "motions_for", lambda *_: [])
+    monkeypatch.setattr(gates, "gate_4", lambda *_, strengths, **__: seen.append(strengths))
+    for quick in (False, True):
+        config = gates.Config(policy="x", gate=("4",), quick=quick)
+        list(gates.examine(Model(drives, still(0.0), "joint_rot"), config, Path()))
+    own = STEERING["joint_rot"].strength
+    assert seen[0] == sorted({0.0, 0.25, 0.5, 0.75, 1.0, own}) and seen[1] == [0.0, own]
+    with pytest.raises(ConfigError, match="strength is 3, expected 0 to 1, the share of each cost"):
+        gates.Config(policy="x", strength=3.0).steering_for(Model(drives, still(0.0)))
 
 
 def test_phase_goes_round_once_in_two_steps(episodes):

@@ -3,6 +3,7 @@
 import dataclasses
 import importlib
 import json
+import re
 import sys
 from pathlib import Path
 
@@ -12,12 +13,14 @@ import warm_python
 from policy_files import make_mlp
 from stand_in_model import Model, still
 
+from bm_envs import cli
 from bm_envs.diffusion.steering import STEERING
 from bm_envs.diffusion.task_policy import load_guided_policy, write_guided_policy
 from bm_envs.envs import GuidedVectorEnv, TrackVectorEnv
 from bm_envs.errors import BMError, ConfigError
 from bm_envs.evaluation import in_project_order, protocol_task
 from bm_envs.policy import DIFFUSION, GUIDED, SHIPPED, TRACKER, kind_of, load_policy
+from bm_envs.results import check_result, successes_by_rule
 from bm_envs.robots import g1
 from bm_envs.rotations import quat_yaw
 from bm_envs.tasks.guided.config import JoystickConfig, WalkPerturbConfig
@@ -31,7 +34,8 @@ collect = importlib.import_module("collect_rollouts")
 
 KEYS = {
     "policy", "task", "representation", "backend", "trials", "successes", "success_rate", "ci95",
-    "mean_speed", "mean_forward", "mean_forward_predicted", "falls_s", "each", "steering",
+    "successes_head", "success_rate_head", "ci95_head", "mean_speed", "mean_forward",
+    "mean_forward_predicted", "falls_s", "each", "steering", "outside_box", "by_phase",
 }  # fmt: skip
 
 
@@ -258,6 +262,81 @@ def test_velocities_are_told_by_what_was_asked(monkeypatch, policy_run):
     assert [row["phase"] for row in rows] == ["command 1", "command 2"]
     assert rows[1]["forward"] == pytest.approx(commands[1, :, 0].mean(), abs=1e-5)
     assert rows[1]["yaw_rate_predicted"] is None  # such a policy predicts nothing
+    halves = np.array(motions)[-20:].reshape(2, 2, 5, 2, 3).mean(2)  # of five steps each
+    for phase, wanted in zip(rows, halves, strict=True):
+        for half, velocity in zip(phase["halves"], wanted, strict=True):
+            assert half["forward"] == pytest.approx(velocity[:, 0].mean(), abs=1e-5)
+            assert half["left"] == pytest.approx(velocity[:, 1].mean(), abs=1e-5)
+            assert half["yaw_rate_predicted"] is None
+    # What is judged is the second half: its mean is the task's own figure.
+    judged = found.figures["segment_value"].mean(0)
+    assert rows[0]["halves"][1]["forward"] == pytest.approx(judged[0], abs=1e-5)
+    assert rows[1]["halves"][1]["forward"] == pytest.approx(-judged[1], abs=1e-5)  # backward
+
+
+@pytest.mark.parametrize(
+    ("task", "edges"),
+    [
+        ("walk_perturb", [375]),
+        ("joystick", [75, 150, 225, 300, 375, 450, 525]),
+        # 8, 6, 6, 6 and 34 s.
+        ("composition", [200, 400, 550, 700, 850, 1000, 1150, 1300, 2150]),
+    ],
+)
+def test_phases_are_halved_in_time(task, edges):
+    config = guided.config_class(task)()
+    np.testing.assert_array_equal(guided.halves_of(config), edges)
+    names, starts = guided.phases_of(config)
+    assert len(edges) == 2 * len(names) - 1 and set(starts) <= set(edges)
+
+
+def trials_of(**figures):
+    """What three robots did in walk_perturb, with these figures."""
+    none, plain = np.full(3, np.inf), np.zeros(3)
+    velocity = np.zeros((2, 3, 3))
+    given = {"pushes": np.zeros(3, int), **figures}
+    return guided.Trials(
+        given, none, plain, velocity[0], velocity[1], {"walk": velocity},
+        {"walk": np.stack([velocity, velocity])}, tick_ms=[1.0],
+    )  # fmt: skip
+
+
+def test_a_robot_that_falls_when_time_is_up_has_failed(drives):
+    """The second lies at 70 degrees, its head still above 0.2 m; the third has fallen by both."""
+    found = trials_of(
+        success=np.array([True, True, False]), success_strict=np.array([True, False, False]),
+        fell_strict=np.array([False, True, True]), fell_head=np.array([False, False, True]),
+    )  # fmt: skip
+    config = guided.Config(policy="x", task="walk_perturb")
+    row = guided.row_of(Model(drives, still(0.0)), config, found)
+    assert (row["successes"], row["successes_head"]) == (1, 2)
+    assert row["success_rate"] == pytest.approx(1 / 3)
+    assert row["success_rate_head"] == pytest.approx(2 / 3)
+    assert row["ci95"][1] < 0.8 < row["ci95_head"][1]
+    assert [trial["success"] for trial in row["each"]] == [True, False, False]
+    assert [trial["success_head"] for trial in row["each"]] == [True, True, False]
+    assert not [name for name in row if name.startswith("success") and "strict" in name]
+    value = cli.json_result("guided", seed=0, rows=[row])
+    value["command"], value["commit"] = "python benchmarks/guided.py", "0" * 40
+    check_result(value, "out.json")
+    assert successes_by_rule(row) == (1, 2)
+
+
+def test_the_command_says_both_rules_both_halves_and_the_box(monkeypatch, capsys, drives):
+    briefly(monkeypatch, episode_s=0.4, segment_s=0.2, judged_s=0.1)
+    monkeypatch.setattr(guided, "WARM_UP_S", 0.0)
+    monkeypatch.setattr(guided, "load", lambda config: model)
+    model = Model(drives, still(0.0))
+    model.sha256 = "0" * 64
+    guided.main(guided.Config(policy="x", task="joystick", trials=1, sampler="3", threads=1))
+    said = capsys.readouterr().out
+    assert re.search(
+        r"^joystick: 0 of 1 \(0\.0% to 79\.3%\), by the head 0; upright 1,", said, re.M
+    )
+    assert re.search(r"guided numbers outside the training data's range: \d+\.\d%", said)
+    half = r"-?\d\.\d\d m/s forward, -?\d\.\d\d rad/s left"
+    for number in (1, 2):
+        assert re.search(rf"command {number}: first half {half}; second half {half}\n", said)
 
 
 @pytest.mark.parametrize(

@@ -92,11 +92,31 @@ def test_markdown_holds_every_row(results, tmp_path):
     for row in tables["Tracking: lafan1-cuts"]:
         assert row["M samples"] == row["minutes"] == "not told"
     (row,) = tables["Guided tasks"]
-    assert (row["successes"], row["rate"], row["strict"]) == ("40 of 50", "80 %", "30 of 50")
+    assert (row["successes"], row["rate"], row["by the head"]) == ("40 of 50", "80 %", "45 of 50")
     assert [row["verdict"] for row in tables["Gates of the diffusion model"]] == [
         "passed", "FAILED",
     ]  # fmt: skip
     assert [row["completed after, M samples"] for row in tables["Training runs"]] == ["1.20", "-"]
+
+
+def test_guided_files_of_before_0_2_are_counted_by_the_strict_rule_too(tmp_path):
+    """The same figures under other names; and one that knows the head's rule alone."""
+    old = result_files.guided_before_0_2()
+    by_head = result_files.guided_before_0_2()
+    for name in ("successes_strict", "success_rate_strict", "ci95_strict", "each"):
+        del by_head["rows"][0][name]
+    folder = tmp_path / "results"
+    folder.mkdir()
+    for name, value in {"new": result_files.guided(), "old": old, "head": by_head}.items():
+        (folder / f"{name}.json").write_text(json.dumps(value))
+    rows = {
+        row["result"]: row
+        for row in markdown_tables(run(folder, tmp_path / "out")[0])["Guided tasks"]
+    }
+    new, old, head = (dict(rows[name], result="") for name in ("new", "old", "head"))
+    assert new == old and list(rows)[-1] == "head"
+    assert new["95 % interval"] == "67 to 88.8 %"
+    assert (head["successes"], head["rate"], head["by the head"]) == ("-", "-", "45 of 50")
 
 
 def test_markdown_tells_once_what_made_a_file(results, tmp_path):

@@ -29,6 +29,7 @@ for folder in ("docs", "algos"):
     sys.path.insert(0, str(ROOT / folder))
 hooks = importlib.import_module("hooks")
 site_tables = importlib.import_module("site_tables")
+guided_tables = importlib.import_module("guided_tables")
 
 IDS = [name for name in gymnasium.registry if name.startswith("BM")]
 ENVIRONMENTS = {  # page of each id
@@ -399,6 +400,187 @@ def test_results_are_those_of_the_file(pages):
     assert shown[0][2] == "1 of 1" and shown[1][2] == "100 of 100 (96 to 100 %)"
     assert float(shown[0][4]) == pytest.approx(clip["mpkpe_mm"], abs=0.5)
     assert float(shown[1][6]) == pytest.approx(robust["joint_pos_rad"], abs=5e-4)
+
+
+# --- tables of guided runs, which are kept in the pages -------------------------------------------
+
+
+def table_in(page, name):
+    """Rows of a kept table, by their first cell."""
+    (block,) = re.findall(
+        rf"<!-- {name}: begin -->\n(.*?)<!-- {name}: end -->", (ROOT / page).read_text(), re.S
+    )
+    lines = [line for line in block.splitlines() if line.startswith("| ")]
+    head, _, *rows = ([cell.strip() for cell in line.strip("|").split("|")] for line in lines)
+    return {row[0]: dict(zip(head, row, strict=True)) for row in rows}
+
+
+def test_kept_tables_are_those_of_the_files():
+    """`python docs/guided_tables.py` writes them again after files have changed."""
+    assert guided_tables.main(["--check"]) == 0, "run python docs/guided_tables.py"
+    # By hand: the pushed walk, in both pages.
+    for page, name in (("docs/guided.md", "tasks"), ("README.md", "guided")):
+        table = table_in(page, name)
+        (row,) = (table[title] for title in table if "pushed" in title and "each" in title)
+        for model, label in (("body_pos", "Body-Pos"), ("joint_rot", "Joint-Rot")):
+            path = ROOT / f"benchmarks/results/guided_walk_perturb_{model}.json"
+            if path.is_file():
+                (found,) = json.loads(path.read_text())["rows"]
+                # Old files count by the strict rule under another name.
+                count = found.get("successes_strict", found["successes"])
+                assert row[label].startswith(f"{count} of {found['trials']} ("), page
+
+
+def guided_run(task, model="body_pos", *, trials=50, steering=None, **figures):
+    """A row of `benchmarks/guided.py`, steered as shipped."""
+    chosen = dataclasses.asdict(steering or guided_tables.STEERING[model])
+    chosen = {name: "inf" if value == np.inf else value for name, value in chosen.items()}
+    row = {
+        "task": task, "representation": model, "trials": trials, "successes": 40,
+        "successes_head": 41, "upright_strict": 45, "sampler": "10", "steering": chosen,
+        "outside_box": 0.0123,
+    }  # fmt: skip
+    return row | figures
+
+
+@pytest.fixture
+def kept(tmp_path, monkeypatch):
+    """A folder of results: `kept(name, row, seed)` puts a file into it."""
+    monkeypatch.setattr(guided_tables, "RESULTS", tmp_path)
+
+    def put(name, row, seed=5):
+        (tmp_path / f"{name}.json").write_text(json.dumps({"seed": seed, "rows": [row]}))
+
+    return put
+
+
+def cells_of(text):
+    return [[cell.strip() for cell in line.strip("|").split("|")] for line in text.splitlines()]
+
+
+def test_rows_whose_file_is_absent_are_left_out(kept):
+    assert guided_tables.tasks() == guided_tables.places() == guided_tables.readme() == ""
+    assert guided_tables.gates() == guided_tables.doses() == guided_tables.costs() == ""
+    kept("guided_waypoint_joint_rot", guided_run("waypoint", "joint_rot"), seed=3)
+    _, _, row = cells_of(guided_tables.tasks())
+    # Wilson's interval of 40 of 50 by hand: 67.0 to 88.8 %.
+    found = "40 of 50 (67 to 88.8 %); by the head 41; outside 1.2 %; seed 3"
+    assert row[0] == "waypoint, our approach" and row[3:] == ["-", found, "not given"]
+    assert found.replace("; outside 1.2 %", "") in guided_tables.readme()
+
+
+def test_runs_that_were_steered_by_factors_of_a_gradient_are_left_out(kept):
+    """As before 0.2. At strength 0 nothing is steered, and a policy of PPO has no steering."""
+    linear = guided_tables.Steering(scaling="linear", strength=30.0)
+    for name, steering in (("old", linear), ("new", guided_tables.Steering(strength=0.5))):
+        kept(name, guided_run("joystick", steering=steering))
+    kept("unguided", guided_run("joystick", steering=dataclasses.replace(linear, strength=0.0)))
+    kept("ppo", guided_run("joystick") | {"steering": None})
+    shown = {name: guided_tables.row_of(name) for name in ("old", "new", "unguided", "ppo", "no")}
+    assert [name for name, row in shown.items() if row is None] == ["old", "no"]
+
+
+def test_what_is_the_paper_s_and_what_is_ours_is_read_from_the_run():
+    plain, whose = guided_tables.Steering(), guided_tables.papers_and_ours
+
+    def of(task, **changes):
+        papers, ours = whose(guided_run(task, steering=dataclasses.replace(plain, **changes)))
+        return papers, set(ours.split(", "))
+
+    ours = {"turn terms", "positions", "correction"}
+    assert of("joystick") == ("eq. 7 (velocity)", ours)
+    assert of("joystick", turn=0.0, consistent=0.0, correct_s=np.inf) == ("eq. 7 (velocity)", {"-"})
+    assert of("joystick", recover_at=0.3)[1] == ours | {"recovery after a push"}
+    assert of("waypoint") == ("eq. 7 (velocity)", ours | {"approach"})
+    bounded = {"bounded speed of eq. 8's step", "correction"}
+    assert of("waypoint", places="paper") == ("eq. 8 (place)", bounded)
+    papers, mine = of("obstacle")
+    assert papers == "eq. 7 (velocity), eqs. 9, 10 (distance)"
+    assert mine == ours | {"approach", "path planner", "eq. 9 moves velocities alone"}
+    assert "path planner" not in of("obstacle", around=False)[1]
+    assert of("obstacle", obstacle=0.0)[0] == "eq. 7 (velocity)"
+    assert of("obstacle", places="paper")[0] == "eq. 8 (place), eqs. 9, 10 (distance)"
+    assert of("composition")[1] == mine
+    assert whose(guided_run("walk_perturb")) == ("-", "-")
+    assert of("joystick", strength=0.0) == ("-", {"-"})
+
+
+def test_joystick_s_commands_are_shown_by_halves(kept):
+    pairs = [((0.41, 0.66), 0.0), ((0.1, -0.35), 0.0), ((0.4, 0.4), 0.5), ((0.4, None), -0.45)]
+    phases = [
+        {"halves": [{"forward": speed, "yaw_rate": turn} for speed in speeds]}
+        for speeds, turn in pairs
+    ]
+    phases[3]["halves"][1] = {"forward": None, "yaw_rate": None}  # all had fallen
+    kept("guided_joystick_body_pos", guided_run("joystick", by_phase=phases))
+    # A file of before 0.2 has the judged half of a speed, and of a turn its angle in 3 s.
+    old = guided_run("joystick", mean_segment_value=[0.55, 0.25, 1.5, 0.9], steering=None)
+    kept("guided_joystick_ppo", old | {"steering": None, "sampler": None}, seed=0)
+    head, _, new, ppo = cells_of(guided_tables.joystick())
+    assert head[2:6] == [
+        "forward at 0.6 m/s", "forward at -0.3 m/s", "turn at 0.5 rad/s", "turn at -0.5 rad/s",
+    ]  # fmt: skip
+    assert new[0] == "Body-Pos" and new[-1] == "5"
+    assert new[2:6] == ["0.41, 0.66", "0.10, -0.35", "0.50, 0.50", "-0.45, -"]
+    assert ppo[2:6] == ["-, 0.55", "-, -0.25", "0.50 over both", "-0.30 over both"]
+
+
+def test_costs_of_one_s_own_are_shown_with_what_came_of_them(kept):
+    cost = {"strength": 0.5, "mean_executed": 0.01234, "outcome": {"pelvis_m": 0.7012, "x": None}}
+    kept("cost_pelvis_low_body_pos", guided_run("walk_perturb", cost=cost))
+    kept("cost_pelvis_low_body_pos_watched", guided_run(
+        "walk_perturb", outside_box=None, cost={**cost, "strength": 0.0, "mean_executed": 0.5}
+    ))  # fmt: skip
+    *_, asked, watched = cells_of(guided_tables.costs())
+    assert asked[:3] == [
+        "`benchmarks/costs/pelvis_low.py`", "0.5", "cost 0.0123, pelvis m 0.701, x -",
+    ]  # fmt: skip
+    assert watched[1] == "0" and watched[2].startswith("cost 0.5, ")
+    assert "outside 1.2 %" in asked[3] and "outside" not in watched[3]
+
+
+def test_gates_of_the_present_steering_replace_the_others(kept, tmp_path):
+    def put(kind, sampler, *rows):
+        value = {"settings": {"sampler": sampler}, "seed": 1000, "rows": list(rows)}
+        (tmp_path / f"gates_{kind}_body_pos.json").write_text(json.dumps(value))
+
+    def gate_4(strength, slope):
+        dose = {"strength": strength, "forward": [-0.1, None], "slope": slope, "falls": 0.02}
+        details = {"chosen_strength": strength, "slope": slope, "falls": 0.02,
+                   "targets": [-0.3, 0.9], "by_strength": [dose]}  # fmt: skip
+        return {"gate": "4", "value": 0.98, "details": details}
+
+    box = {"success_rate": 1.0, "success_rate_at_strength_0": 0.0}
+    put("guided", "full", gate_4(30.0, 0.5), {"gate": "1b", "value": 0.0099, "details": {}})
+    assert "slope" not in guided_tables.gates() and guided_tables.doses() == ""
+    put("steered", "10", gate_4(1.0, 0.8), {"gate": "box", "value": 0.004, "details": box})
+    rows = {row[0]: row[1:] for row in cells_of(guided_tables.gates())}
+    assert rows["1b"][1:3] == ["1.0 cm", "-"] and "calls" not in rows["1b"][0]
+    assert rows["4"][0].endswith("(10 calls)") and rows["4"][1] == "0.98, 0.8, 2 %"
+    assert rows["box"][1] == "0.4 %; 100 %, at strength 0 0 %"
+    *_, dose = cells_of(guided_tables.doses())
+    assert dose == ["Body-Pos", "1 (its own)", "-0.10", "-", "0.80", "2 %"]
+
+
+def test_the_steering_of_each_model_is_told_by_its_flags(monkeypatch):
+    own = guided_tables.Steering(scaling="even_share", strength=0.65, around=False)
+    both = {"body_pos": guided_tables.Steering(), "joint_rot": own}
+    monkeypatch.setattr(guided_tables, "STEERING", both)
+    assert guided_tables.differences() == (
+        "Body-Pos has the plain values; Joint-Rot has `--steering.strength 0.65`, "
+        "`--steering.scaling even_share`, `--steering.no-around`."
+    )
+
+
+def test_a_kept_table_has_one_place():
+    tables = {"x": lambda: "| a |"}
+    page = "text\n<!-- x: begin -->\nold\n<!-- x: end -->\n"
+    new = "text\n<!-- x: begin -->\n\n| a |\n\n<!-- x: end -->\n"
+    assert guided_tables.filled(page, tables) == new == guided_tables.filled(new, tables)
+    assert "begin -->\n<!-- x" in guided_tables.filled(new, {"x": str})
+    for wrong in ("text", page * 2):
+        with pytest.raises(ValueError, match=r"places for the table 'x', expected one"):
+            guided_tables.filled(wrong, tables)
 
 
 def test_motion_files_hold_what_the_table_says(pages):

@@ -8,10 +8,26 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from result_files import MACHINE, gates, guided, learning, result, throughput, track
+from result_files import (
+    MACHINE,
+    gates,
+    guided,
+    guided_before_0_2,
+    learning,
+    result,
+    throughput,
+    track,
+)
 
 from bm_envs.errors import ResultError
-from bm_envs.results import KINDS, check_result, read_result, read_results
+from bm_envs.evaluation import wilson
+from bm_envs.results import (
+    KINDS,
+    check_result,
+    read_result,
+    read_results,
+    successes_by_rule,
+)
 
 ROOT = Path(__file__).resolve().parents[2]
 GOOD = {
@@ -262,6 +278,8 @@ def test_traces_of_track_are_checked():
         ("guided", "successes", 51, "successes is 51, expected at most the 50 trials."),
         ("guided", "successes", 30, "success_rate is 0.8, expected successes over trials, 0.6."),
         ("guided", "success_rate", 0.81, "expected successes over trials, 0.8."),
+        ("guided", "success_rate_head", 0.8, "expected successes_head over trials, 0.9."),
+        ("guided", "successes_strict", 30, "expected no such field beside successes_head."),
         ("guided", "ci95", [0.1, 0.9], "expected Wilson's 95 % interval"),
         ("guided", "task", "fly", "expected 'walk_perturb' or 'joystick' or"),
         ("guided", "trials", 0, "expected a whole number of 1 or more."),
@@ -315,6 +333,23 @@ def test_a_run_may_have_gone_on_by_a_later_commit():
     check_result(
         changed("learning", ["rows", 0, "commit"], "1123a0c30bf8, 67da643af079+"), "o.json"
     )
+
+
+def test_a_guided_file_of_before_0_2_is_read():
+    value = guided_before_0_2()
+    check_result(value, "o.json")
+    assert successes_by_rule(value["rows"][0]) == successes_by_rule(guided()["rows"][0]) == (40, 45)
+    # A fall by the head is one by the strict rule, so no row has fewer successes by the head.
+    for made, name, other in ((guided_before_0_2, "_strict", 46), (guided, "_head", 39)):
+        value = made()
+        (row,) = value["rows"]
+        row[f"successes{name}"], row[f"success_rate{name}"] = other, other / 50
+        row[f"ci95{name}"] = [*map(float, wilson(other, 50))]
+        sentence = {
+            "_strict": "successes_strict is 46, expected at most the 45 successes.",
+            "_head": "expected at least the 40 successes by the strict rule.",
+        }[name]
+        assert sentence in refusal(value)
 
 
 def test_a_gate_that_wants_little_is_read_the_other_way():

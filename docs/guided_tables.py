@@ -1,0 +1,560 @@
+"""Tables of the guided page and of the README's guided block, made from `benchmarks/results`.
+
+    python docs/guided_tables.py            # write them into the pages
+    python docs/guided_tables.py --check    # exit status 1 where a page does not hold them
+
+A table stands between `<!-- NAME: begin -->` and `<!-- NAME: end -->`. A row whose result file is
+not there is left out, and so is a run that was steered by factors of a gradient, as before 0.2:
+its strength means something else. These tables are kept in the pages, unlike those of
+`site_tables.py`, so that they are read where no site is built.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from site_tables import markdown_table
+
+from bm_envs.diffusion.sampler import SHARES
+from bm_envs.diffusion.steering import STEERING, Steering
+from bm_envs.evaluation import wilson
+from bm_envs.results import successes_by_rule
+from bm_envs.tasks.guided.config import JoystickConfig
+
+ROOT = Path(__file__).resolve().parent.parent
+RESULTS = ROOT / "benchmarks" / "results"
+MODELS = {"body_pos": "Body-Pos", "joint_rot": "Joint-Rot"}
+CALLS, SEED = "10", 5  # of the runs of the tables; a row with others says so
+ABSENT = "-"
+Row = dict[str, Any]
+
+
+# --- result files ---------------------------------------------------------------------------------
+
+
+def row_of(name: str) -> Row | None:
+    """The row of a `guided` file, with the file's `seed`; None where it is not to be shown."""
+    path = RESULTS / f"{name}.json"
+    if not path.is_file():
+        return None
+    file = json.loads(path.read_text())
+    (row,) = file["rows"]
+    steering = row["steering"] if row["task"] != "walk_perturb" else None  # asks for nothing
+    if steering and steering["strength"] and steering["scaling"] not in SHARES:
+        return None
+    return row | {"seed": file["seed"]}
+
+
+def gates_of(name: str) -> dict[str, Row]:
+    """Rows of the gates of a model, later files first, without those of another steering."""
+    rows: dict[str, Row] = {}
+    for kind in ("latency", "guided", "steered"):
+        path = RESULTS / f"gates_{kind}_{name}.json"
+        if path.is_file():
+            file = json.loads(path.read_text())
+            told = {"sampler": file["settings"]["sampler"], "seed": file["seed"]}
+            rows |= {row["gate"]: row | told for row in file["rows"]}
+    for gate, key in (("4", "chosen_strength"), ("5", "strength")):
+        if gate in rows and rows[gate]["details"][key] > 1:
+            del rows[gate]
+    return rows
+
+
+# --- what cells say -------------------------------------------------------------------------------
+
+
+def per_cent(share: float) -> str:
+    """A share in per cent, without a needless zero."""
+    return f"{100 * share:.1f}".removesuffix(".0")
+
+
+def counted(row: Row, *, outside: bool = True) -> str:
+    """Successes by the strict rule with their interval, and what else has to be known of them.
+
+    That is the head's rule where it counts others, the share of guided numbers outside the data's
+    range, and calls and seed where they are not those of the other runs.
+    """
+    strict, head = successes_by_rule(row)
+    trials = row["trials"]
+    if strict is None:
+        return f"by the head alone {head} of {trials}"
+    low, high = wilson(strict, trials)
+    text = f"{strict} of {trials} ({per_cent(low)} to {per_cent(high)} %)"
+    if head != strict:
+        text += f"; by the head {head}"
+    if outside and row.get("outside_box") is not None:
+        text += f"; outside {per_cent(row['outside_box'])} %"
+    return "; ".join([text, *otherwise(row)])
+
+
+def otherwise(row: Row) -> list[str]:
+    """Calls and seed of a run, where they are not those of the tables."""
+    calls, seed = row.get("sampler"), row["seed"]
+    told = []
+    if calls not in (None, CALLS):
+        told.append({"full": "20 calls", "rolling": "15 calls"}.get(calls, f"{calls} calls"))
+    return told + [f"seed {seed}"] * (seed != SEED)
+
+
+def fell(row: Row) -> str:
+    """How many fell by the strict rule."""
+    return str(row["trials"] - row["upright_strict"])
+
+
+def halves(row: Row, command: int) -> str:
+    """What was executed in the first and in the second half of a joystick's command.
+
+    m/s forward, or rad/s to the left of a command that turns. Files of before 0.2 have the second
+    half of a speed, and of a turn the mean over both.
+    """
+    turns = JoystickConfig().commands[command][2]
+    name = "yaw_rate" if turns else "forward"
+    phases = row.get("by_phase") or []
+    if phases and "halves" in phases[command]:
+        parts = [half[name] for half in phases[command]["halves"]]
+        return ", ".join(ABSENT if value is None else f"{value:.2f}" for value in parts)
+    value = row["mean_segment_value"][command]
+    if turns:
+        return f"{value / JoystickConfig().segment_s * (1 if turns > 0 else -1):.2f} over both"
+    forward = JoystickConfig().commands[command][0]
+    return f"{ABSENT}, {value if forward > 0 else -value:.2f}"
+
+
+def papers_and_ours(row: Row) -> tuple[str, str]:
+    """What of the guidance of a run is the paper's, and what is this project's."""
+    steering, task = row["steering"], row["task"]
+    if task == "walk_perturb" or steering is None or not steering["strength"]:
+        return ABSENT, ABSENT
+    papers, ours = [], []
+    by_commands = task in ("joystick", "composition") or steering["places"] == "approach"
+    places = task != "joystick"
+    if by_commands:
+        papers.append("eq. 7 (velocity)")
+        ours += ["turn terms"] * bool(steering["turn"])
+        ours += ["positions"] * bool(steering["consistent"])
+    if places and steering["places"] == "paper":
+        papers.append("eq. 8 (place)")
+        ours.append("bounded speed of eq. 8's step")
+    elif places:
+        ours.append("approach")
+    if task in ("obstacle", "composition"):
+        if steering["obstacle"]:
+            papers.append("eqs. 9, 10 (distance)")
+            ours.append("eq. 9 moves velocities alone")
+        if steering["places"] == "approach" and steering["around"]:
+            ours.append("path planner")
+    ours += ["correction"] * (steering["correct_s"] != "inf")
+    ours += ["recovery after a push"] * (steering.get("recover_at", "inf") != "inf")
+    return ", ".join(papers), ", ".join(ours) or ABSENT
+
+
+def table(heads: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
+    """A table in Markdown; nothing where no run is there."""
+    return markdown_table(heads, lines) if lines else ""
+
+
+# --- tables of guided runs ------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Task:
+    """A line of the tables by task."""
+
+    name: str
+    """Of its result files, between `guided_` and the representation."""
+    text: str
+    short: str
+    """For the README."""
+    published: str = "not given"
+    """Table III of the paper: Body-Pos, Joint-Rot."""
+
+
+TASKS = (
+    Task(
+        "walk_perturb", "walk_perturb: pushed each second, 15 s",
+        "walk, pushed by up to 0.5 m/s each second, 15 s", "100 %, 72 %",
+    ),
+    Task(
+        "joystick", "joystick: forward, backward, left, right",
+        "joystick: forward, backward, left, right, 3 s each", "80 %, 0 %",
+    ),
+    Task("waypoint", "waypoint, our approach", "a place 2 to 5 m away, our approach"),
+    Task("waypoint_paper", "waypoint, eq. 8", "the same, the paper's cost (eq. 8)"),
+    Task(
+        "obstacle", "obstacle, our approach and path",
+        "a place behind 1 to 5 posts, none touched, our approach",
+    ),
+    Task("obstacle_paper", "obstacle, eqs. 8 to 10", "the same, the paper's costs (eqs. 8 to 10)"),
+    Task("composition", "composition: a minute of all, pushed", "a minute of all of it, pushed"),
+)  # fmt: skip
+
+
+def found(task: Task, ending: str = "") -> dict[str, Row]:
+    """The rows of a task by representation, as far as they are there."""
+    rows = {name: row_of(f"guided_{task.name}_{name}{ending}") for name in MODELS}
+    return {name: row for name, row in rows.items() if row is not None}
+
+
+def by_model(rows: Mapping[str, Row], cell: Callable[[Row], str]) -> list[str]:
+    """A cell for each representation."""
+    return [cell(rows[name]) if name in rows else ABSENT for name in MODELS]
+
+
+def tasks() -> str:
+    """All tasks, both models, and what is whose."""
+    lines = []
+    for task in TASKS:
+        if rows := found(task):
+            whose = papers_and_ours(next(iter(rows.values())))
+            lines.append([task.text, *whose, *by_model(rows, counted), task.published])
+    heads = ["task", "the paper's", "ours", *MODELS.values(), "paper, Table III: both"]
+    return table(heads, lines)
+
+
+def delayed() -> str:
+    """The tasks with an action that comes a tick late."""
+    lines = [
+        [task.text, *by_model(rows, counted)] for task in TASKS if (rows := found(task, "_delay"))
+    ]
+    return table(["task, a tick late", *MODELS.values()], lines)
+
+
+def joystick_table(runs: Iterable[tuple[str, str]]) -> str:
+    """What was executed in each half of the joystick's commands.
+
+    Args:
+        runs: what a row is called, and its file.
+    """
+    config = JoystickConfig()
+    heads = [
+        f"turn at {turn:g} rad/s" if turn else f"forward at {forward:g} m/s"
+        for forward, _, turn in config.commands
+    ]
+    lines = [
+        [label, counted(row), *(halves(row, i) for i in range(len(heads))), fell(row)]
+        for label, name in runs
+        if (row := row_of(name)) is not None
+    ]
+    return table(["variant", "success", *heads, "fell"], lines)
+
+
+def joystick() -> str:
+    """Both models, and the controls on the same trials."""
+    return joystick_table(
+        [
+            *((label, f"guided_joystick_{name}") for name, label in MODELS.items()),
+            ("nothing asked (strength 0, Body-Pos)", "ablation_joystick_share0"),
+            ("PPO trained on joystick", "guided_joystick_ppo"),
+            ("tracker `walks_on` on planned clips", "guided_joystick_expert_walks_on"),
+            ("tracker `walks` on the same", "guided_joystick_expert_walks"),
+        ]
+    )
+
+
+def joystick_ablations() -> str:
+    """Body-Pos with one thing changed in each row."""
+    return joystick_table(
+        [
+            ("as shipped, 10 calls", "guided_joystick_body_pos"),
+            ("strength 0.5", "ablation_joystick_share50"),
+            ("strength 0", "ablation_joystick_share0"),
+            ("20 calls (DDPM)", "ablation_joystick_calls20"),
+            ("rolling, 15 calls", "ablation_joystick_rolling"),
+            ("5 calls", "ablation_joystick_calls5"),
+            ("2 calls", "ablation_joystick_calls2"),
+            ("without the correction", "ablation_joystick_no_correction"),
+            ("without positions (eq. 7 and turn)", "ablation_joystick_no_positions"),
+        ]
+    )
+
+
+def places() -> str:
+    """How places were reached, by task, model and what was changed."""
+    runs = [
+        (f"{task.text}, {label}", f"guided_{task.name}_{name}")
+        for task in TASKS[2:6]
+        for name, label in MODELS.items()
+    ]
+    runs += [
+        ("obstacle without eqs. 9 and 10, Body-Pos", "ablation_obstacle_no_barrier"),
+        ("obstacle without the path planner, Body-Pos", "ablation_obstacle_straight"),
+    ]
+    lines = []
+    for label, name in runs:
+        if (row := row_of(name)) is None:
+            continue
+        posts = "touched" in row
+        deepest = row.get("smallest_clearance") if posts else None
+        touched = f"{row['touched']}" if posts else ABSENT
+        if deepest is not None and deepest < 0:
+            touched += f", by {-100 * deepest:.0f} cm at most"
+        after = row["mean_arrived_s"]
+        lines.append([
+            label, counted(row), str(row["arrivals"]),
+            ABSENT if after is None else f"{after:.1f} s", touched, fell(row),
+        ])  # fmt: skip
+    heads = ["run", "success", "arrived", "after, mean", "touched a post", "fell"]
+    return table(heads, lines)
+
+
+def composition() -> str:
+    """How far robots came in the minute of all."""
+    lines = []
+    for name, label in MODELS.items():
+        for ending, late in (("", ""), ("_delay", ", a tick late")):
+            row = row_of(f"guided_composition_{name}{ending}")
+            if row is not None:
+                followed = ", ".join(map(str, row["segments_passed"]))
+                lines.append([
+                    label + late, counted(row), followed, str(row["arrivals"]),
+                    str(row["touched"]), fell(row),
+                ])  # fmt: skip
+    heads = [
+        "model", "success", "followed: walk, stop, back, turn", "arrived", "touched a post", "fell",
+    ]  # fmt: skip
+    return table(heads, lines)
+
+
+def costs() -> str:
+    """The examples of a cost of one's own, asked for and, where it was run, only watched."""
+    lines = []
+    for name in ("face_a_point", "pelvis_low"):
+        for ending in ("", "_watched"):
+            row = row_of(f"cost_{name}_body_pos{ending}")
+            if row is not None:
+                cost = row["cost"]
+                figures = {"cost": cost["mean_executed"], **cost["outcome"]}
+                shown = [
+                    f"{what.replace('_', ' ')} {ABSENT if value is None else f'{value:.3g}'}"
+                    for what, value in figures.items()
+                ]
+                lines.append([
+                    f"`benchmarks/costs/{name}.py`", f"{cost['strength']:g}", ", ".join(shown),
+                    counted(row),
+                ])  # fmt: skip
+    if not lines:
+        return ""
+    heads = ["example", "strength", "what was executed, mean", "upright"]
+    said = (
+        "Two examples of [a cost of one's own](own_cost.md), in walk_perturb, with Body-Pos. At "
+        "strength 0 the cost is only watched."
+    )
+    return f"{said}\n\n{table(heads, lines)}"
+
+
+def readme() -> str:
+    """The short table of the README."""
+    lines = []
+    alone = {name: gates["3"] for name in MODELS if "3" in (gates := gates_of(name))}
+    if alone:
+        lines.append(["walk, nothing asked, 15 s", *by_model(alone, _stay_up), "not given"])
+    for task in TASKS:
+        if rows := found(task):
+            cells = by_model(rows, lambda row: counted(row, outside=False))
+            lines.append([task.short, *cells, task.published])
+    return table(["task", *MODELS.values(), "paper, Table III: both"], lines)
+
+
+def _stay_up(gate: Row) -> str:
+    trials = gate["details"]["trials"]
+    text = f"{round(gate['value'] * trials)} of {trials} ({_interval(gate['details']['free'])} %)"
+    return "; ".join([text, *otherwise(gate)])
+
+
+def _interval(figures: Row) -> str:
+    low, high = figures["alive_ci95"]
+    return f"{per_cent(low)} to {per_cent(high)}"
+
+
+# --- tables of gates ------------------------------------------------------------------------------
+
+
+def _digits(*values: float | None) -> str:
+    return ", ".join(ABSENT if value is None else f"{value:.3g}" for value in values)
+
+
+def _walks(gate: Row) -> str:
+    parts = [gate["details"][name] for name in ("free", "shoved")]
+    return "; ".join(
+        f"{figures['alive']:.2f} ({_interval(figures)} %), {figures['mean_speed']:.2f} m/s"
+        for figures in parts
+    )
+
+
+def _tick(gate: Row) -> str:
+    own = [line for line in gate["details"]["by_model"] if line["model"].startswith("guided_")]
+    shown = [line for line in own if line["sampler"] in ("full", f"ddim {CALLS}")]
+    return ", ".join(f"{line['calls']} calls: {line['p95_ms']:.1f} ms" for line in shown)
+
+
+def _box(gate: Row) -> str:
+    if gate["value"] is None:
+        return "nothing was moved"
+    details = gate["details"]
+    return (
+        f"{per_cent(gate['value'])} %; {per_cent(details['success_rate'])} %, at strength 0 "
+        f"{per_cent(details['success_rate_at_strength_0'])} %"
+    )
+
+
+# Of each gate: what it is about, its figures, and what they have to be.
+GATES: dict[str, tuple[str, Callable[[Row], str], str]] = {
+    "0": (
+        "transforms of states: invariant, invertible, mirrored; largest error",
+        lambda gate: f"{gate['value']:.0e}", "at most 1e-5",
+    ),
+    "1": (
+        "expert alone through the collector, 15 s; share alive without and with shoves",
+        lambda gate: _digits(gate["value"], gate["details"]["with_shoves"]),
+        "at least 0.98, 0.95",
+    ),
+    "1b": (
+        "stored actions open loop for 10 steps; 95 % of roots within",
+        lambda gate: f"{100 * gate['value']:.1f} cm", "at most 3 cm",
+    ),
+    "2": (
+        "R2 of the executed action: sampled, with the true future, with noise for it, and of the "
+        "worst leg joint",
+        lambda gate: _digits(
+            gate["value"], gate["details"]["true_future"], gate["details"]["noise_future"],
+            gate["details"]["worst_leg_joint"],
+        ),
+        "at least 0.90, 0.97; the third below the first; at least 0.85",
+    ),
+    "2b": (
+        "root 0.32 s ahead, median error, and that of going on at the present velocity",
+        lambda gate: (
+            f"{100 * gate['value']:.1f} cm, {100 * gate['details']['constant_velocity_m']:.1f} cm"
+        ),
+        "at most 5 cm, and below the second",
+    ),
+    "3": (
+        "walks alone for 15 s, without and with shoves: share alive, mean speed",
+        _walks, "at least 0.95, 0.80; 0.2 m/s",
+    ),
+    "4": (
+        "walked against commanded speed, -0.3 to 0.9 m/s: Spearman, slope, falls",
+        lambda gate: (
+            f"{_digits(gate['value'], gate['details']['slope'])}, "
+            f"{per_cent(gate['details']['falls'])} %"
+        ),
+        "at least 0.9; 0.5 to 1.3; at most 10 %",
+    ),
+    "5": (
+        "change of the action between +0.3 and -0.3 m/s, over its spread; share of the step's "
+        "phases in which it acts in the right sense",
+        lambda gate: _digits(gate["value"], gate["details"]["phases_that_agree"]),
+        "at least 0.05; all",
+    ),
+    "box": (
+        "joystick: guided numbers outside the data's range; successes with guidance and without",
+        _box, "under 20 %; half or more, and less than half",
+    ),
+    "latency": ("a tick of one robot on one core, 95 % under", _tick, "20 ms with 20 calls"),
+}  # fmt: skip
+
+
+def gates() -> str:
+    """Every gate, both models."""
+    models = {name: gates_of(name) for name in MODELS}
+    lines = []
+    for gate, (what, cell, threshold) in GATES.items():
+        rows = {name: of[gate] for name, of in models.items() if gate in of}
+        if rows:
+            calls = {row["sampler"] for row in rows.values()} - {"full"}
+            what += f" ({', '.join(sorted(calls))} calls)" * bool(calls)
+            lines.append([gate, what, *by_model(rows, cell), threshold])
+    return table(["gate", "what", *MODELS.values(), "threshold"], lines)
+
+
+def doses() -> str:
+    """Gate 4 by strength."""
+    lines, targets = [], []
+    for name, label in MODELS.items():
+        details = gates_of(name).get("4", {}).get("details")
+        if details is None:
+            continue
+        targets = details["targets"]
+        for row in details["by_strength"]:
+            own = " (its own)" * (row["strength"] == details["chosen_strength"])
+            walked = [ABSENT if v is None else f"{v:.2f}" for v in row["forward"]]
+            lines.append([
+                label, f"{row['strength']:g}{own}", *walked, f"{row['slope']:.2f}",
+                f"{per_cent(row['falls'])} %",
+            ])  # fmt: skip
+    heads = ["model", "strength", *(f"{value:g} m/s" for value in targets), "slope", "falls"]
+    return table(heads, lines)
+
+
+def differences() -> str:
+    """What is chosen for each model otherwise than the plain values, from the code."""
+    plain, told = asdict(Steering()), []
+    for name, label in MODELS.items():
+        own = asdict(STEERING[name])
+        flags = [_flag(key, own[key]) for key in plain if own[key] != plain[key]]
+        told.append(f"{label} has {', '.join(flags) or 'the plain values'}")
+    return "; ".join(told) + "."
+
+
+def _flag(name: str, value: Any) -> str:
+    """A setting of the steering as it is typed."""
+    name = name.replace("_", "-")
+    if isinstance(value, bool):
+        return f"`--steering.{'' if value else 'no-'}{name}`"
+    return f"`--steering.{name} {f'{value:g}' if isinstance(value, float) else value}`"
+
+
+# --- pages ----------------------------------------------------------------------------------------
+
+PAGES: dict[str, dict[str, Callable[[], str]]] = {
+    "docs/guided.md": {
+        "gates": gates, "doses": doses, "tasks": tasks, "joystick": joystick, "places": places,
+        "composition": composition, "delayed": delayed, "costs": costs,
+        "joystick_ablations": joystick_ablations, "differences": differences,
+    },
+    "README.md": {"guided": readme},
+}  # fmt: skip
+
+
+def filled(text: str, tables: Mapping[str, Callable[[], str]]) -> str:
+    """A page with its tables as the files say.
+
+    Raises:
+        ValueError: a table has no place in the page, or more than one.
+    """
+    for name, made in tables.items():
+        mark = rf"(<!-- {name}: begin -->\n).*?(<!-- {name}: end -->)"
+        content = made()
+        inside = f"\n{content}\n\n" if content else ""
+        text, places = re.subn(
+            mark, lambda found, new=inside: f"{found[1]}{new}{found[2]}", text, flags=re.S
+        )
+        if places != 1:
+            raise ValueError(f"{places} places for the table '{name}', expected one")
+    return text
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Write the tables, or compare them."""
+    wrong = []
+    for page, tables in PAGES.items():
+        path = ROOT / page
+        old = path.read_text()
+        new = filled(old, tables)
+        wrong += [page] * (new != old)
+        if list(arguments) != ["--check"]:
+            path.write_text(new)
+    if list(arguments) == ["--check"]:
+        print("\n".join(f"{page}: run python docs/guided_tables.py" for page in wrong), end="")
+        return int(bool(wrong))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
