@@ -91,7 +91,7 @@ class Steering:
     published."""
     most_correction: float = 1.0
     """m/s, and rad/s, that predictions are corrected by at most."""
-    recover_at: float = np.inf
+    recover_at: float = 0.15
     """m/s by which the root's velocity changes within a tick when a robot was pushed. It is then
     left to catch itself: the strength falls with the square of what is more; infinite: never."""
     recover_s: float = 0.5
