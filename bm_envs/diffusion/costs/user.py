@@ -91,7 +91,7 @@ class UserCost(Evaluated):
         return f"UserCost '{getattr(self.function, '__name__', self.function)}'"
 
 
-def slopes_of(value: Any, tensors: dict[str, Any]) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+def slopes_of(value: Any, tensors: dict[Any, Any]) -> tuple[np.ndarray, dict[Any, np.ndarray]]:
     """The value of a torch tensor, and its derivatives by those it depends on, by their names."""
     torch = need_torch("a cost")
     slopes = torch.autograd.grad(value.sum(), list(tensors.values()), allow_unused=True)

@@ -101,7 +101,7 @@ class PlanCost(Evaluated):
         gradient[lost] = 0.0
         return np.where(lost, 0.0, value), gradient
 
-    def _pair(self, found: Any) -> tuple[Any, dict[str, Any]]:
+    def _pair(self, found: Any) -> tuple[Any, dict[Any, Any]]:
         match found:
             case (value, dict() as slopes):
                 if not slopes:

@@ -14,12 +14,13 @@ import numpy as np
 
 from bm_envs.diffusion.costs.base import AHEAD
 from bm_envs.diffusion.costs.frames import directions_to_now, points_to_world
-from bm_envs.diffusion.costs.links import body_points, root_heading
+from bm_envs.diffusion.costs.links import body_indices, body_points, root_heading
 from bm_envs.diffusion.fields import numbers
 from bm_envs.errors import ConfigError, unknown_name
 from bm_envs.robots import g1
-from bm_envs.tasks.guided.states import NOW, PAST, Frame, Representation
+from bm_envs.tasks.guided.states import NOW, PAST, REPRESENTATIONS, Frame, Representation
 
+Name = str | tuple[str, ...]
 ROOT = ("pos", "heading", "velocity", "ang_vel")
 _BLOCK_OF = {"pos": "root_pos", "velocity": "root_lin_vel", "ang_vel": "root_ang_vel"}
 
@@ -62,8 +63,8 @@ class Plan:
         """
         self._future, self._rep, self._frame = features[:, PAST:], rep, frame
         self._variable = variable
-        self._made: dict[str, Quantity] = {}
-        self.read: dict[str, Any] = {}
+        self._made: dict[Name, Quantity] = {}
+        self.read: dict[Name, Any] = {}
         """What was read so far, by name, as the function got it."""
         now = features[:, NOW]
         root = Frame(np.asarray(frame.origin), np.asarray(frame.yaw))
@@ -100,14 +101,23 @@ class Plan:
         Raises:
             ConfigError: no such link.
         """
-        if name not in g1.BODY_NAMES:
-            raise ConfigError(unknown_name("body", name, g1.BODY_NAMES))
+        body_indices((name,))
         return self[name]
 
-    def __getitem__(self, name: str) -> Any:
+    def links(self, *names: str) -> Any:
+        """Where the origins of several links are, faster than one by one. `[N, L', P, 3]`.
+
+        Raises:
+            ConfigError: none, no such link, or one twice.
+        """
+        body_indices(names)
+        return self[names]
+
+    def __getitem__(self, name: Name) -> Any:
         """A quantity by name: one of those above, a link's, or a block as `states.py` lists it.
 
-        Blocks are `[N, L', size]`, in the frames that the table there names.
+        Several links have a tuple of their names. Blocks are `[N, L', size]`, in the frames that
+        the table there names.
 
         Raises:
             ConfigError: no such name, or one that this representation does not have.
@@ -116,7 +126,7 @@ class Plan:
             self.read[name] = self._variable(self._quantity(name).value)
         return self.read[name]
 
-    def gradient(self, slopes: Mapping[str, Any], whose: str) -> np.ndarray:
+    def gradient(self, slopes: Mapping[Name, Any], whose: str) -> np.ndarray:
         """The derivative by the features of what has these derivatives by quantities.
 
         Args:
@@ -132,12 +142,18 @@ class Plan:
             total += pull_back(numbers(f"gradient by '{name}' of {whose}", slope, value.shape))
         return total
 
-    def _quantity(self, name: str) -> Quantity:
+    def _quantity(self, name: Name) -> Quantity:
         if name not in self._made:
             self._made[name] = self._make(name)
         return self._made[name]
 
-    def _make(self, name: str) -> Quantity:
+    def _make(self, name: Name) -> Quantity:
+        if isinstance(name, tuple):
+            points = body_points(self._future, self._rep, name)
+            return Quantity(
+                points_to_world(points.pos, self._frame),
+                lambda by: points.pull_back(directions_to_now(by, self._frame)),
+            )
         if name in self._rep.blocks:
             columns = self._rep.blocks[name]
             return Quantity(self._future[..., columns], lambda by: self._at(columns, by))
@@ -155,14 +171,17 @@ class Plan:
                 lambda by: self._at(columns, by[..., None] * by_rotvec),
             )
         if name in g1.BODY_NAMES:
-            points = body_points(self._future, self._rep, (name,))
-            return Quantity(
-                points_to_world(points.pos, self._frame)[:, :, 0],
-                lambda by: points.pull_back(directions_to_now(by, self._frame)[:, :, None]),
+            one = self._make((name,))
+            return Quantity(one.value[:, :, 0], lambda by: one.pull_back(by[:, :, None]))
+        others = [rep.name for rep in REPRESENTATIONS.values() if name in rep.blocks]
+        if others:
+            raise ConfigError(
+                f"'{name}' is a block of {others[0]}, and this model's states are "
+                f"{self._rep.name}; what both have is named in docs/own_cost.md."
             )
         raise ConfigError(
             unknown_name(
-                f"quantity of a plan of representation '{self._rep.name}'", name,
+                "quantity of a plan", name,
                 [*ROOT, *self._rep.blocks], "Links are known by their names, too.",
             )
         )  # fmt: skip
