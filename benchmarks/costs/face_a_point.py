@@ -5,8 +5,8 @@ import torch
 
 from bm_envs.diffusion.user_costs import Plan
 
-POINT = (1.5, 1.0)  # m, world; robots start near the origin
-DISTANCE, SPEED = 1.2, 0.25  # m from the point, m/s around it, to the right of who faces it
+POINT = (3.0, 1.0)  # m, world; robots start near the origin
+DISTANCE, SPEED = 1.5, 0.25  # m from the point, m/s around it, to the right of who faces it
 
 
 def face_a_point(plan: Plan) -> torch.Tensor:
@@ -16,8 +16,9 @@ def face_a_point(plan: Plan) -> torch.Tensor:
     turn = torch.atan2(turn.sin(), turn.cos())  # the short way round
     # As a person would steer now: turn to the point; step aside as far as it is in front.
     facing = turn.cos().clamp(min=0.0)
-    forward = facing * (to_point.norm(dim=1) - DISTANCE).clamp(-0.2, 0.4) + 0.3 * (1 - facing)
-    left, rate = -SPEED * facing, turn.clamp(-0.6, 0.6)
+    nearer = 0.7 * (to_point.norm(dim=1) - DISTANCE)
+    forward = facing * nearer.clamp(-0.2, 0.4) + 0.2 * (1 - facing)
+    left, rate = -SPEED * facing, (1.5 * turn).clamp(-0.8, 0.8)
     heading = (plan.now_heading + rate * plan.ahead[:, None]).T
     velocity = torch.stack(
         [

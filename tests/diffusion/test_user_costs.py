@@ -495,6 +495,70 @@ def test_a_pilot_asks_for_it_beside_the_task(task):
     env.close()
 
 
+# --- the page -------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def page(tmp_path):
+    """The page's functions as a reader would save them."""
+    text = (ROOT / "docs" / "own_cost.md").read_text()
+    north, by_hand, in_python = re.findall(r"^```python\n(.*?)^```$", text, re.M | re.S)
+    assert "guide(" in in_python, "it is run with the other pages"
+    return written(tmp_path, north, "north.py"), written(tmp_path, by_hand, "hand.py")
+
+
+@pytest.mark.parametrize("name", ["guided_body_pos", "guided_joint_rot"])
+def test_the_pages_first_cost_is_a_cost(page, name):
+    model = load_model(name)
+    rep = model.representation
+    own = OwnCost(load_cost(f"{page[0]}:walk_north"), model, 2)
+    x = np.tile(np.mean(model.range, 0), (2, LENGTH, 1)).astype(np.float32)
+    # One faces north and walks so; the other faces east, and is asked to turn left and go on.
+    way = rep.blocks["root_lin_vel"].start
+    x[:, :, rep.blocks["root_rot"]] = x[:, :, rep.blocks["root_ang_vel"]] = 0
+    x[0, :, way : way + 2] = [0.4, 0.0]
+    cost = own.at(Frame(np.zeros((2, 3)), np.array([np.pi / 2, 0.0])), 0.0)
+    value = cost.value(x, rep)
+    assert value[0] < 1e-9 < 1 < value[1]
+    moved = guide(cost, rep, 1.0, scaling="even_share")(x, np.full((2, LENGTH), 9))
+    turn = rep.blocks["root_ang_vel"].start + 2
+    np.testing.assert_allclose(moved[1, PAST:, turn], 0.6, atol=1e-3)
+    assert cost.value(moved, rep)[1] < 1e-3
+
+
+def test_the_pages_cost_without_torch_is_right(page, monkeypatch):
+    """Its gradient against autograd of the same."""
+
+    def hand_up(plan):
+        low = torch.clamp(plan.link("right_wrist_yaw_link")[..., 2] - 0.85, max=0.0)
+        return low.square().sum(1)
+
+    x = features()
+    expected = cost_of(hand_up).value(x, REP), cost_of(hand_up).gradient(x, REP)
+    monkeypatch.setitem(sys.modules, "torch", None)
+    cost = cost_of(load_cost(f"{page[1]}:hand_up").function)
+    np.testing.assert_allclose(cost.value(x, REP), expected[0])
+    np.testing.assert_allclose(cost.gradient(x, REP), expected[1], atol=1e-12)
+
+
+def test_the_pages_ranges_and_names_are_the_models():
+    text = (ROOT / "docs" / "own_cost.md").read_text()
+    models = {name: load_model(name) for name in ("guided_body_pos", "guided_joint_rot")}
+    blocks = {name: model.representation.blocks for name, model in models.items()}
+    body, joint = blocks["guided_body_pos"], blocks["guided_joint_rot"]
+    wrist = body["body_pos"].start + 3 * g1.BODY_NAMES.index("left_wrist_yaw_link") + 2
+    knee = joint["joint_pos"].start + g1.JOINT_NAMES.index("left_knee_joint")
+    for row, name, index in (
+        ("height of the pelvis, m", "guided_body_pos", body["root_pos"].start + 2),
+        ("velocity forward, m/s", "guided_body_pos", body["root_lin_vel"].start),
+        ("velocity to the side, m/s", "guided_joint_rot", joint["root_lin_vel"].start + 1),
+        ("wrist (`left_wrist_yaw_link`) above the floor, m", "guided_body_pos", wrist),
+        ("knee angle, rad", "guided_joint_rot", knee),
+    ):
+        low, high = (bound[index] for bound in models[name].range)
+        assert f"| {row} | {low:.2f} | {high:.2f} |" in text
+
+
 # --- the examples ---------------------------------------------------------------------------------
 
 EXAMPLES = [("face_a_point", "face_a_point"), ("pelvis_low", "pelvis_low")]
