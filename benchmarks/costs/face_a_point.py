@@ -10,27 +10,15 @@ DISTANCE, SPEED = 1.5, 0.25  # m from the point, m/s around it, to the right of 
 
 
 def face_a_point(plan: Plan) -> torch.Tensor:
-    """Squared error of velocity, heading and turning rate, summed over the plan. `[N]`."""
+    """How far the plan is off from turning to the point and stepping around it. `[N]`."""
     to_point = torch.tensor(POINT) - plan.now_pos[:, :2]
     turn = torch.atan2(to_point[:, 1], to_point[:, 0]) - plan.now_heading
     turn = torch.atan2(turn.sin(), turn.cos())  # the short way round
-    # As a person would steer now: turn to the point; step aside as far as it is in front.
+    # It steps aside, and nearer or away, as far as the point is in front; else it walks an arc.
     facing = turn.cos().clamp(min=0.0)
-    nearer = 0.7 * (to_point.norm(dim=1) - DISTANCE)
-    forward = facing * nearer.clamp(-0.2, 0.4) + 0.2 * (1 - facing)
-    left, rate = -SPEED * facing, (1.5 * turn).clamp(-0.8, 0.8)
-    heading = (plan.now_heading + rate * plan.ahead[:, None]).T
-    velocity = torch.stack(
-        [
-            heading.cos() * forward[:, None] - heading.sin() * left[:, None],
-            heading.sin() * forward[:, None] + heading.cos() * left[:, None],
-        ],
-        -1,
-    )
-    return (
-        (plan.velocity[..., :2] - velocity).square().sum((1, 2))
-        + (plan.heading - heading).square().sum(1)
-        + (plan.ang_vel[..., 2] - rate[:, None]).square().sum(1)
+    nearer = (to_point.norm(dim=1) - DISTANCE).clamp(-0.2, 0.4)
+    return plan.walk_error(
+        facing * nearer + 0.2 * (1 - facing), -SPEED * facing, turn.clamp(-0.6, 0.6)
     )
 
 

@@ -349,7 +349,7 @@ def test_a_cost_of_ones_own_has_its_row(monkeypatch, drives, tmp_path, capsys):
     rows = {}
     for strength in (0.0, 0.5):
         config = guided.Config(
-            policy="x", task="walk_perturb", trials=2, sampler="2", seed=3, threads=1,
+            policy="x", task="walk_perturb", trials=2, sampler="3", seed=3, threads=1,
             cost=f"{tmp_path}/low.py:low", cost_strength=strength,
         )  # fmt: skip
         guided.main(config)

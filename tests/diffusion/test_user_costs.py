@@ -11,7 +11,7 @@ import pytest
 import torch
 from stand_in_model import Model, still
 
-from bm_envs.diffusion.costs import frame_of, guide
+from bm_envs.diffusion.costs import Joystick, frame_of, guide
 from bm_envs.diffusion.model import load_model
 from bm_envs.diffusion.sampler import LENGTH
 from bm_envs.diffusion.steering import Pilot, Steering
@@ -139,6 +139,26 @@ def drives():
     global DRIVES
     DRIVES = load_model("guided_body_pos").drives
     return DRIVES
+
+
+def test_the_error_of_walking_is_the_joysticks():
+    """Of robots that lean nowhere, anywhere in the world."""
+    x = features()
+    x[..., REP.blocks["root_rot"]] *= [0.0, 0.0, 1.0]
+    x[:, NOW, REP.blocks["root_rot"]] = 0.0
+    x[:, NOW, REP.blocks["root_pos"]] *= [0.0, 0.0, 1.0]
+    goal, rate = np.array([[0.6, 0.1], [-0.3, 0.0]]), np.array([0.5, -0.8])
+
+    def walk(plan):
+        return plan.walk_error(*torch.tensor(goal.T), torch.tensor(rate))
+
+    truth = Joystick(goal, rate, consistent=1.0, turn=1.0)
+    np.testing.assert_allclose(cost_of(walk).value(x, REP), truth.value(x, REP))
+    slopes = [cost.gradient(x, REP) for cost in (cost_of(walk), truth)]
+    upright = [REP.blocks["root_rot"].start, REP.blocks["root_rot"].start + 1]
+    for slope in slopes:
+        slope[..., upright] = 0.0  # the heading answers to a lean, by a little
+    np.testing.assert_allclose(*slopes, atol=1e-12)
 
 
 def test_by_hand_and_by_torch_are_one():

@@ -18,6 +18,7 @@ from bm_envs.diffusion.costs.links import body_indices, body_points, root_headin
 from bm_envs.diffusion.fields import numbers
 from bm_envs.errors import ConfigError, unknown_name
 from bm_envs.robots import g1
+from bm_envs.rotations import namespace
 from bm_envs.tasks.guided.states import NOW, PAST, REPRESENTATIONS, Frame, Representation
 
 Name = str | tuple[str, ...]
@@ -112,6 +113,39 @@ class Plan:
         """
         body_indices(names)
         return self[names]
+
+    def walk_error(self, forward: Any, left: Any = 0.0, rate: Any = 0.0) -> Any:
+        """How far the plan is off from walking so from now on: a cost that works well. `[N]`.
+
+        Half the squared errors of velocity, place, heading and turning rate of the root, which go
+        together, summed over the steps: `Joystick` in the world.
+
+        Args:
+            forward: m/s, of the robot's own heading; a number or `[N]`.
+            left: m/s, likewise.
+            rate: rad/s, to the left.
+        """
+        xp, ahead = namespace(self.pos), self.ahead
+        still = 0.0 * self.now_heading[:, None]
+        forward, left, rate = (
+            still + (value if isinstance(value, (int, float)) else value[:, None])
+            for value in (forward, left, rate)
+        )
+
+        def along(turned: Any) -> Any:
+            cos, sin = (f(self.now_heading[:, None] + turned) for f in (xp.cos, xp.sin))
+            return xp.stack([cos * forward - sin * left, sin * forward + cos * left], -1)
+
+        turned = rate * ahead
+        # The way along an arc is its chord.
+        way = along(0.5 * turned) * (xp.sinc(0.5 * turned / np.pi) * ahead)[..., None]
+        errors = [
+            self.velocity[..., :2] - along(turned),
+            self.pos[..., :2] - self.now_pos[:, None, :2] - way,
+            (self.heading - self.now_heading[:, None] - turned)[..., None],
+            (self.ang_vel[..., 2] - rate)[..., None],
+        ]
+        return 0.5 * sum((error**2).sum(-1).sum(-1) for error in errors)
 
     def __getitem__(self, name: Name) -> Any:
         """A quantity by name: one of those above, a link's, or a block as `states.py` lists it.
