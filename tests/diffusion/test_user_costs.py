@@ -537,9 +537,12 @@ def test_the_pages_first_cost_is_a_cost(page, name):
     way = rep.blocks["root_lin_vel"].start
     x[:, :, rep.blocks["root_rot"]] = x[:, :, rep.blocks["root_ang_vel"]] = 0
     x[0, :, way : way + 2] = [0.4, 0.0]
+    place = rep.blocks["root_pos"].start
+    x[:, :, place : place + 2] = 0.0
+    x[0, :, place] = 0.4 * 0.02 * (np.arange(LENGTH) - NOW)
     cost = own.at(Frame(np.zeros((2, 3)), np.array([np.pi / 2, 0.0])), 0.0)
     value = cost.value(x, rep)
-    assert value[0] < 1e-9 < 1 < value[1]
+    assert value[0] < 1e-9 and value[1] > 1
     moved = guide(cost, rep, 1.0, scaling="even_share")(x, np.full((2, LENGTH), 9))
     turn = rep.blocks["root_ang_vel"].start + 2
     np.testing.assert_allclose(moved[1, PAST:, turn], 0.6, atol=1e-3)
