@@ -72,7 +72,9 @@ class PlanCost(Evaluated):
         origin, yaw = np.asarray(self.frame.origin, float), np.asarray(self.frame.yaw, float)
         check_count(self, yaw, features)
         lost = ~(np.isfinite(features).all((1, 2)) & np.isfinite(origin).all(-1) & np.isfinite(yaw))
-        known = np.where(lost[:, None, None], 0.0, features).astype(float)
+        # In their place another robot's, so that a function meets nothing but real states.
+        stand_in = 0.0 if lost.all() else features[np.argmin(lost)]
+        known = np.where(lost[:, None, None], stand_in, features).astype(float)
         count = len(known)
         frame = Frame(
             np.where(lost[:, None], 0.0, np.broadcast_to(origin, (count, 3))),
