@@ -37,11 +37,16 @@ which the whole future is written down. It is pushed as the others are; it start
 5.2 s into a walk at 0.4 to 0.6 m/s, as drawn for the trial, and goes on so where nothing is asked.
 A way to a place is not planned ahead, hence no expert for tasks that have one.
 
+`--cost file.py:function` asks for a cost of one's own beside the task (`docs/own_cost.md`); of
+walk_perturb it is all that is asked. It runs the file that it names. `--cost-strength 0` watches
+the cost's value and asks for nothing.
+
 Rows are `{policy, task, representation, backend, trials, successes, success_rate, ci95, ...}` with
-`mean_*` over trials, `by_phase` the executed and predicted velocities (m/s and rad/s, of the
-robot's own axes) of each thing that is asked, and the list `each` of all trials. A phase also has
-its `halves`: in the first half of a command the robot changes from what it did before, and what
-is judged lies in the second. A `segment_value` is in m/s, of a command that turns in rad.
+`mean_*` over trials, `cost` what came of `--cost`, `by_phase` the executed and predicted velocities
+(m/s and rad/s, of the robot's own axes) of each thing that is asked, and the list `each` of all
+trials. A phase also has its `halves`: in the first half of a command the robot changes from what it
+did before, and what is judged lies in the second. A `segment_value` is in m/s, of a command that
+turns in rad.
 
 Source: arXiv 2508.08241, sec. V and table III; thresholds that it leaves open are those of
 `bm_envs/tasks/guided/config.py`.
@@ -66,6 +71,7 @@ from bm_envs.diffusion.controller import Controller, Method, method_of
 from bm_envs.diffusion.model import GuidedModel, load_model
 from bm_envs.diffusion.steering import Pilot, Steering, steering_for
 from bm_envs.diffusion.task_policy import GuidedPolicy, load_guided_policy
+from bm_envs.diffusion.user_costs import OwnCost, check_cost_strength, load_cost
 from bm_envs.envs import GuidedVectorEnv
 from bm_envs.errors import ConfigError
 from bm_envs.evaluation import in_project_order, protocol_task, wilson
@@ -118,6 +124,11 @@ class Config:
     """Strength of guidance, in place of the steering's; 0: none."""
     steering: Steering | None = None
     """How costs pull; by default as chosen for the representation (`diffusion/steering.py`)."""
+    cost: str | None = None
+    """A cost of one's own, file.py:function or module:function, asked for beside the task. The file
+    is run."""
+    cost_strength: float = 0.5
+    """Share of that cost's own step, 0 to 1; 0: its value is only watched."""
     backend: str = "mujoco"
     """Physics backend."""
     threads: int = 0
@@ -130,6 +141,7 @@ class Config:
             raise ConfigError(f"strength is {self.strength}, expected 0 or more.")
         if self.seed < 0:
             raise ConfigError(f"seed is {self.seed}, expected 0 or more.")
+        check_cost_strength(self.cost_strength)
         if self.expert and self.task not in ("walk_perturb", "joystick"):
             raise ConfigError(
                 f"--expert has no clip to follow in task '{self.task}', expected walk_perturb or "
@@ -170,6 +182,8 @@ class Trials:
     """Wall time of the controller, all robots together."""
     box: Box | None = None
     """Of a guided model: what guidance moved, and what of it lay outside the data's range."""
+    own: OwnCost | None = None
+    """What came of a cost of one's own."""
 
 
 # --- who drives -----------------------------------------------------------------------------------
@@ -182,7 +196,11 @@ class Guided:
         noise = seeds_of(config.seed, env.num_envs, "noise")
         self._controller = Controller(model, env.num_envs, seed=noise, method=config.method)
         self._task, self._delay = env.task, config.delay
-        self._pilot = Pilot(env.task, model, config.steering_for(model))
+        self.own: OwnCost | None = None
+        if config.cost is not None:
+            cost = load_cost(config.cost)
+            self.own = OwnCost(cost, model, env.num_envs, config.cost_strength)
+        self._pilot = Pilot(env.task, model, config.steering_for(model), self.own)
 
     def act(self, obs: np.ndarray) -> np.ndarray:
         """Raw actions `[N, 29]`; it looks at the robots' states, not at observations `[N, O]`."""
@@ -360,10 +378,10 @@ def run(model: Runnable, config: Config, trials: int, *, label: str = "") -> Tri
         speed = way / counted.sum((1, 2, 3))
         phases = np.moveaxis(motion.sum(3) / counted.sum(2), 2, 0)
         halves = np.moveaxis(motion / counted, (2, 3), (0, 1))
+    box, own = (driver.box, driver.own) if isinstance(driver, Guided) else (None, None)
     return Trials(
         figures, down, speed, executed, predicted, dict(zip(names, phases, strict=True)),
-        dict(zip(names, halves, strict=True)), falls, ticks,
-        driver.box if isinstance(driver, Guided) else None,
+        dict(zip(names, halves, strict=True)), falls, ticks, box, own,
     )  # fmt: skip
 
 
@@ -458,6 +476,7 @@ def row_of(model: Runnable, config: Config, found: Trials) -> dict[str, Any]:
         "sampler": config.sampler if is_guided else None, "delay": config.delay,
         "steering": _settings(config.steering_for(model)) if is_guided else None,
         **_outside(found.box),
+        **({"cost": found.own.row()} if found.own is not None else {}),
         "tick_ms_median": round(float(np.median(ticks)), 2),
         "tick_ms_p95": round(float(np.percentile(ticks, 95)), 2),
     }  # fmt: skip
@@ -477,11 +496,13 @@ def row_of(model: Runnable, config: Config, found: Trials) -> dict[str, Any]:
         smallest = float(figures["least_clearance"].min())  # infinite if nobody was on the way
         row["smallest_clearance"] = smallest if np.isfinite(smallest) else None
         row["touched"] = int(figures["touched"].sum())
+    costs = found.own.executed() if found.own is not None else None
     row["each"] = [
         {
             "trial": i, "success": bool(successes[i]), "success_head": bool(by_head[i]),
             "down_s": _plain(found.down_s[i]), "fall": found.falls.get(i),
             "speed": _plain(found.speed[i]),
+            **({"cost": _plain(costs[i])} if costs is not None else {}),
             **{name: _plain(figures[name][i]) for name in FIGURES[config.task]},
         }
         for i in range(trials)
@@ -548,7 +569,13 @@ def main(config: Config) -> None:
         f"{how}delay {config.delay}, backend {config.backend}, seed "
         f"{config.seed}{', quick' if config.quick else ''}"
     )
-    row = row_of(model, config, run(model, config, trials, label=config.task))
+    if config.cost is not None and isinstance(model, GuidedPolicy | Policy):
+        raise ConfigError(
+            f"cost is '{config.cost}', but {model.name} is no diffusion model, which alone is "
+            "steered by costs."
+        )
+    found = run(model, config, trials, label=config.task)
+    row = row_of(model, config, found)
     low, high = row["ci95"]
     print(
         f"{config.task}: {row['successes']} of {trials} ({low:.1%} to {high:.1%}), by the head "
@@ -570,6 +597,15 @@ def main(config: Config) -> None:
     for name in ("segments_passed", "mean_segment_value", "arrivals", "mean_arrived_s", "touched"):
         if name in row:
             print(f"  {name.replace('_', ' ')}: {row[name]}")
+    if found.own is not None:
+        cost = row["cost"]
+        print(
+            f"  {found.own.name} at strength {cost['strength']:g}: mean {cost['mean_executed']} "
+            f"when executed, {cost['mean_planned']} as planned"
+        )
+        for name, value in cost["outcome"].items():
+            print(f"    {name}: {value}")
+        found.own.conclude()
     if config.json is not None:
         result = cli.json_result("guided", seed=config.seed, rows=[row])
         result["settings"] = {"policy_sha256": model.sha256, "quick": config.quick}

@@ -25,6 +25,9 @@ It is guided as in `benchmarks/guided.py`, by fewer calls of the network; where 
 for real time, it all runs slower and nothing is skipped. After a fall (pelvis below 0.4 m or tilted
 by more than 60 degrees) it begins again, with the last command or goal.
 
+`--cost file.py:function` asks a diffusion model for a cost of one's own beside the task (docs/
+own_cost.md); walk_perturb asks for nothing else. That runs the file that it names.
+
 A tracker follows its motion, over and over, with the reference as a ghost; after a fall (pelvis
 0.3 m below the reference's) it begins again.
 
@@ -65,6 +68,7 @@ from bm_envs.backends.base import Simulator
 from bm_envs.diffusion.controller import Controller, Method, method_of
 from bm_envs.diffusion.model import GuidedModel, load_model
 from bm_envs.diffusion.steering import Pilot, Steering, steering_for
+from bm_envs.diffusion.user_costs import OwnCost, check_cost_strength, load_cost
 from bm_envs.envs import GuidedVectorEnv, TrackVectorEnv
 from bm_envs.errors import ConfigError, unknown_name
 from bm_envs.motion import library
@@ -230,6 +234,11 @@ class Config:
     """Strength of guidance, in place of the steering's default; 0: no guidance."""
     steering: Steering | None = None
     """How costs pull; by default as chosen for the representation (`diffusion/steering.py`)."""
+    cost: str | None = None
+    """A cost of one's own, file.py:function or module:function, asked for beside the task. The file
+    is run."""
+    cost_strength: float = 0.5
+    """Share of that cost's own step, 0 to 1; 0: its value is only shown."""
     threads: int = 0
     """Threads of the network; 0: all cores this process may use."""
     backend: str = "mujoco"
@@ -277,6 +286,7 @@ class Config:
             raise ConfigError(f"azimuth is {self.azimuth}, expected degrees.")
         if self.strength is not None and not self.strength >= 0:
             raise ConfigError(f"strength is {self.strength}, expected 0 or more.")
+        check_cost_strength(self.cost_strength)
         _ = self.method
 
     @property
@@ -457,7 +467,11 @@ class Play(Game):
         )  # fmt: skip
         self.task = self.env.task
         self._controller = Controller(model, 1, seed=config.seed, method=config.method)
-        self._pilot = Pilot(self.task, model, steering_for(model, config.steering, config.strength))
+        self._own: OwnCost | None = None
+        if config.cost is not None:
+            self._own = OwnCost(load_cost(config.cost), model, 1, config.cost_strength)
+        steering = steering_for(model, config.steering, config.strength)
+        self._pilot = Pilot(self.task, model, steering, self._own)
         self.ticks = -self.task.config.warm_up_steps
         self._said = (self.ticks, "")
         self._motion: deque[np.ndarray] = deque(maxlen=SECOND)
@@ -481,6 +495,8 @@ class Play(Game):
     def close(self) -> None:
         """See `Game.close`."""
         self.env.close()
+        if self._own is not None:
+            self._own.conclude()
 
     def _step(self, azimuth: float) -> None:
         self._want(azimuth)
@@ -507,6 +523,8 @@ class Play(Game):
         elif isinstance(task, WaypointTask):
             away = np.linalg.norm(task.goal[0] - task.simulator.root_pos[0, :2])
             rows.append(("goal", f"{away:.2f} m away"))
+        if self._own is not None and np.isfinite(self._own.value[0]):
+            rows.append((self._own.name, f"{self._own.value[0]:.3g} as planned"))
         forward, _, rate = np.mean(self._motion, 0) if self._motion else np.zeros(3)
         return [*rows, ("measured", f"{forward:+.2f} m/s, {rate:+.2f} rad/s")]
 
@@ -721,6 +739,8 @@ def is_tracker(reference: str) -> bool:
 def make_game(config: Config, script: Sequence[Event]) -> Game:
     """Load what is to be played, and say so."""
     if config.task == "track":
+        if config.cost is not None:
+            raise ConfigError(f"cost is '{config.cost}', but a tracker is not steered by costs.")
         policy = load_policy(config.policy)
         clip = (
             library.load_motion(config.motion)

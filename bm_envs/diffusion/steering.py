@@ -29,20 +29,21 @@ from bm_envs.diffusion.costs import (
     Sum,
     Waypoint,
     check_strength,
+    frame_of,
     guide,
     points_to_now,
 )
 from bm_envs.diffusion.fields import Cylinders
 from bm_envs.diffusion.model import GuidedModel
 from bm_envs.diffusion.sampler import Guide, K, Sample
+from bm_envs.diffusion.user_costs import OwnCost
 from bm_envs.diffusion.ways import heading_points
 from bm_envs.errors import ConfigError
-from bm_envs.rotations import quat_yaw
 from bm_envs.tasks.guided.base import GuidedTask
 from bm_envs.tasks.guided.composition import CompositionTask
 from bm_envs.tasks.guided.joystick import CommandedTask
 from bm_envs.tasks.guided.obstacle import ObstacleTask
-from bm_envs.tasks.guided.states import PAST, Frame
+from bm_envs.tasks.guided.states import PAST
 from bm_envs.tasks.guided.waypoint import WaypointTask
 from bm_envs.tasks.track.config import CONTROL_DT
 
@@ -161,9 +162,8 @@ def command_cost(command: np.ndarray, steering: Steering) -> Joystick:
 
 def _place_cost(task: WaypointTask, steering: Steering) -> Sum:
     sim = task.simulator
-    origin = sim.root_pos * np.array([1.0, 1.0, 0.0])
-    frame = Frame(origin, quat_yaw(sim.root_quat))
-    place = origin[:, :2].astype(float)
+    frame = frame_of(sim.root_pos, sim.root_quat)
+    place = np.asarray(frame.origin)[:, :2].astype(float)
     # A robot that fell before its time began has no goal: its goal is the place where it is.
     known = np.isfinite(task.goal).all(1, keepdims=True)
     goal = np.where(known, task.goal, place)
@@ -237,8 +237,11 @@ class Pilot:
 
     predicted: np.ndarray
 
-    def __init__(self, task: GuidedTask, model: GuidedModel, steering: Steering) -> None:
-        self._task, self._model, self._steering = task, model, steering
+    def __init__(
+        self, task: GuidedTask, model: GuidedModel, steering: Steering, own: OwnCost | None = None
+    ) -> None:
+        """Of the robots of a task; `own` is asked for beside what the task asks."""
+        self._task, self._model, self._steering, self._own = task, model, steering, own
         self.offset = np.zeros((task.num_envs, 3))
         self.box = Box(model, task.num_envs)
         self._shaken = np.zeros(task.num_envs)  # m/s
@@ -251,6 +254,10 @@ class Pilot:
         if not steering.strength or (task.clock < 0).all():
             return None
         cost = cost_of(task, steering)
+        if self._own is not None:
+            sim = task.simulator
+            frame = frame_of(sim.root_pos, sim.root_quat)
+            cost = self._own.beside(cost, frame, task.clock * CONTROL_DT)
         if cost is None:
             return None
         if np.isfinite(steering.correct_s):
@@ -268,7 +275,12 @@ class Pilot:
 
     def observe(self, sample: Sample) -> None:
         """Compare the controller's window of this tick with what the robots do."""
-        steering = self._steering
+        steering, task = self._steering, self._task
+        if self._own is not None:
+            with one_blas_thread():
+                plan = self._model.unscale(sample.states)
+            time = task.clock * CONTROL_DT
+            self._own.observe(plan, task.robots.states(), time, ~task.fell_strict)
         self.predicted = predicted_velocity(self._model, sample)
         with np.errstate(invalid="ignore", over="ignore"):  # robots that diverged
             off = np.nan_to_num(self.predicted - self._task.own_motion())

@@ -407,3 +407,56 @@ def test_settings():
             ConfigError, match=f"^--expert has no clip to follow in task '{task}', expected walk_p"
         ):
             guided.Config(policy="walks", expert=True, task=task)
+
+
+LOW = """
+def low(plan):
+    return (plan.pos[..., 2] - 0.5).square().sum(1)
+
+def outcome(plan):
+    return {"pelvis_m": plan.pos[..., 2].mean(1)}
+"""
+
+
+def test_a_cost_of_ones_own_has_its_row(monkeypatch, drives, tmp_path, capsys):
+    """Robots that fold up, whose cost is watched and asked for: the value is the pelvis' height."""
+    briefly(monkeypatch, episode_s=0.6)
+    monkeypatch.setattr(guided, "WARM_UP_S", 0.0)
+    (tmp_path / "low.py").write_text(LOW)
+    monkeypatch.setattr(guided, "load", lambda config: Model(drives, still(0.0)))
+    monkeypatch.setattr(guided.GuidedModel, "sha256", "0", raising=False)
+    rows = {}
+    for strength in (0.0, 0.5):
+        config = guided.Config(
+            policy="x", task="walk_perturb", trials=2, sampler="3", seed=3, threads=1,
+            cost=f"{tmp_path}/low.py:low", cost_strength=strength,
+        )  # fmt: skip
+        guided.main(config)
+        found = guided.run(Model(drives, still(0.0)), config, 2)
+        rows[strength] = row = guided.row_of(Model(drives, still(0.0)), config, found)
+        cost = row["cost"]
+        assert (cost["function"], cost["strength"]) == ("low.py:low", strength)
+        height = cost["outcome"]["pelvis_m"]
+        assert 0.4 < height < 0.8 and cost["mean_executed"] >= 16 * (height - 0.5) ** 2 - 1e-6
+        assert row["each"][0]["cost"] > 0 and json.dumps(row, allow_nan=False)
+    assert (rows[0.0]["outside_box"], rows[0.5]["outside_box"]) == (None, 0.0)
+    assert "cost 'low' at strength 0.5: mean " in capsys.readouterr().out
+    without = guided.Config(policy="x", task="walk_perturb", trials=2, sampler="2", threads=1)
+    model = Model(drives, still(0.0))
+    assert "cost" not in guided.row_of(model, without, guided.run(model, without, 2))
+
+
+def test_a_cost_that_cannot_be_had_is_one_sentence(policy_run, tmp_path):
+    with pytest.raises(ConfigError, match="^cost_strength is -0.1, expected 0 to 1, the share of"):
+        guided.Config(policy="x", task="joystick", cost_strength=-0.1)
+    config = guided.Config(policy=str(policy_run), task="joystick", cost="a.py:b", threads=1)
+    with pytest.raises(ConfigError, match="^cost is 'a.py:b', but ppo is no diffusion model, whic"):
+        guided.main(config)
+    (tmp_path / "bad.py").write_text("def bad(plan):\n    return plan.pos.sun()\n")
+    done = warm_python.run(
+        [sys.executable, str(ROOT / "benchmarks" / "guided.py"), "--policy", "guided_body_pos",
+         "--task", "joystick", "--cost", f"{tmp_path}/bad.py:bad"],
+        capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.returncode == 2
+    assert "error: cost 'bad' (bad.py, line 2) raises AttributeError" in done.stderr

@@ -1043,7 +1043,8 @@ def test_bad_input_is_told_in_one_sentence(make, sentence):
 def test_torch_that_is_missing_is_told_when_the_cost_is_made(monkeypatch):
     monkeypatch.setitem(sys.modules, "torch", None)
     with pytest.raises(ConfigError, match=re.escape(
-        "UserCost: torch=True needs the package torch: pip install 'bm-envs[train]'."
+        "UserCost 'crouch' is differentiated by the package torch: pip install 'bm-envs[train]', "
+        "or return the gradient yourself."
     )):  # fmt: skip
         UserCost(crouch, torch=True)
     UserCost(crouch_by_hand)

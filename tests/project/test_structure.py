@@ -101,6 +101,7 @@ STARTS = {
 # Modules that import by name what may not be installed, or is chosen at run time.
 CHOOSES = {
     "bm_envs/backends/base": "the engine",
+    "bm_envs/diffusion/user_costs/load": "a cost that the command line names",
     "bm_envs/learning/log": "wandb",
     "bm_envs/motion/hub": "huggingface_hub",
     "bm_envs/policy/session": "onnx and onnxruntime",

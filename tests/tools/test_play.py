@@ -695,6 +695,41 @@ def test_a_video_and_a_strip(model, tmp_path, opengl, monkeypatch, capsys):
     assert lines[2:] == [f"video in {video} (libx264)", f"strip in {strip} (at 0.06, 0.2, 0.34 s)"]
 
 
+LOW = """
+def low(plan):
+    return (plan.pos[..., 2] - 0.7).square().sum(1)
+"""
+
+
+def test_a_video_with_a_cost_of_ones_own(model, tmp_path, opengl, monkeypatch, capsys):
+    """The stand-in's data hold the pelvis at -1 to 1 m, so that nothing is warned of."""
+    av = pytest.importorskip("av", reason="the package av (extra viz) is not installed")
+    monkeypatch.setattr(play, "load_model", lambda name, threads: model)
+    (tmp_path / "low.py").write_text(LOW)
+    video = tmp_path / "a.mp4"
+    own = dict(task="walk_perturb", cost=f"{tmp_path}/low.py:low")
+    play.main(play.Config(policy="x", video=video, seconds=1.0, **own, **SMALL))
+    with av.open(str(video)) as file:
+        assert len(list(file.decode(video=0))) == 11
+    assert re.search(r"cost 'low' [\d.e-]+ as planned, measured", capsys.readouterr().out)
+
+
+def test_a_cost_of_ones_own_moves_the_plan(model, tmp_path):
+    """Guided or watched alone: the value beside the picture is the plan's."""
+    (tmp_path / "low.py").write_text(LOW)
+    seen = {}
+    for strength in (0.0, 1.0):
+        game, _ = make(
+            model, "walk_perturb", cost=f"{tmp_path}/low.py:low", cost_strength=strength,
+            steering=play.Steering(scaling="even_share", correct_s=np.inf),
+        )  # fmt: skip
+        for _ in range(15):
+            game.tick()
+        seen[strength] = float(dict(game.rows(1.0))["cost 'low'"].split()[0])
+        game.close()
+    assert seen[1.0] < 1e-6 < seen[0.0]
+
+
 def test_pictures_can_be_made_again(model, tmp_path, opengl, monkeypatch):
     pytest.importorskip("imageio.v3", reason="imageio (extra viz) is not installed")
     monkeypatch.setattr(play, "load_model", lambda name, threads: model)
@@ -943,6 +978,7 @@ def test_without_viser_it_is_one_sentence(monkeypatch):
     [
         ((), "error: There is no display to open a window on"),
         (("--strip", "a.png", "--sampler", "fast"), "error: sampler is 'fast', expected"),
+        (("--strip", "a.png", "--cost-strength", "2"), "error: cost_strength is 2.0, expected 0 "),
     ],
 )
 def test_the_command_ends_with_2_and_one_line(arguments, start):
@@ -953,3 +989,21 @@ def test_the_command_ends_with_2_and_one_line(arguments, start):
     )  # fmt: skip
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr.count("\n") == 1 and done.stderr.startswith(start)
+
+
+@pytest.mark.parametrize(
+    ("policy", "cost", "start"),
+    [
+        ("guided_body_pos", "none.py:low", "error: none.py: no such file, expected one with the"),
+        ("guided_body_pos", "bm_envs.cli:nothing", "error: Unknown function of bm_envs.cli 'noth"),
+        ("walk", "none.py:low", "error: cost is 'none.py:low', but a tracker is not steered by co"),
+    ],
+)
+def test_a_cost_that_cannot_be_had_ends_with_2(policy, cost, start, tmp_path):
+    done = warm_python.run(
+        [sys.executable, "tools/play.py", "--policy", policy, "--cost", cost,
+         "--strip", str(tmp_path / "a.png")],
+        capture_output=True, text=True, cwd=ROOT, timeout=300,
+    )  # fmt: skip
+    assert done.returncode == 2 and done.stderr.count("\n") == 1
+    assert done.stderr.startswith(start)

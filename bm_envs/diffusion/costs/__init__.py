@@ -15,7 +15,7 @@ those units, not in the network's, by a share of the step that brings the cost t
 | `Sum` | several at once | densities exp(-cost) multiply, so costs add |
 | `Corrected` | what another asks for, predictions being off | offset-free predictive control |
 | `ByVelocity` | what another asks for, of where velocities lead | ours |
-| `UserCost` | what a function of one's own says | |
+| `UserCost` | what a function of one's own says; see `user_costs` for one of the world | |
 
 Goals are in the now frame, which moves with the robot: what stands still in the world is expressed
 in it anew every tick, by `points_to_now` and its likes, and so is a cost, which is cheap to make.
@@ -30,6 +30,7 @@ from bm_envs.diffusion.costs.base import AHEAD, Cost, Stepping, own_step
 from bm_envs.diffusion.costs.combined import ByVelocity, Corrected, Sum
 from bm_envs.diffusion.costs.frames import (
     directions_to_now,
+    frame_of,
     headings_to_now,
     points_to_now,
     points_to_world,
@@ -43,6 +44,6 @@ from bm_envs.diffusion.costs.user import UserCost
 __all__ = [
     "AHEAD", "RADII", "ByVelocity", "Corrected", "Cost", "Heading", "Joystick", "Obstacle",
     "Stepping", "Sum", "UserCost", "Waypoint", "barrier", "barrier_slope", "body_points",
-    "check_strength", "directions_to_now", "guide", "headings_to_now", "own_step", "points_to_now",
-    "points_to_world", "root_heading",
+    "check_strength", "directions_to_now", "frame_of", "guide", "headings_to_now", "own_step",
+    "points_to_now", "points_to_world", "root_heading",
 ]  # fmt: skip

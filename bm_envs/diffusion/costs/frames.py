@@ -8,7 +8,13 @@ import numpy as np
 
 from bm_envs.diffusion.fields import numbers
 from bm_envs.errors import ConfigError
+from bm_envs.rotations import quat_yaw
 from bm_envs.tasks.guided.states import Frame
+
+
+def frame_of(root_pos: np.ndarray, root_quat: np.ndarray) -> Frame:
+    """The now frame of N robots whose roots are at `root_pos [N, 3]`, m, `root_quat [N, 4]`."""
+    return Frame(root_pos * np.array([1.0, 1.0, 0.0]), quat_yaw(root_quat))
 
 
 def points_to_now(points: np.ndarray, frame: Frame) -> np.ndarray:

@@ -19,8 +19,11 @@ class UserCost(Evaluated):
     """A cost as a function of one's own.
 
     The function is given the blocks of the window by name, as `states.py` lists them:
-    `[N, L, size]` each, all L steps in the now frame, of which step `NOW` is the present and later
-    ones are `AHEAD` seconds away. It returns
+    `[N, L, size]` each, of all L steps, of which step `NOW` is the present and later ones are
+    `AHEAD` seconds away. Frames are those of the table there: blocks of the root are in the now
+    frame, `body_pos` and `body_lin_vel` in each step's own yaw frame, the latter less the root's
+    velocity. Places of links in one frame, and goals that stand in the world, are at hand in
+    `user_costs.PlanCost`. It returns
 
     - in NumPy: the value `[N]` and a dict of its derivatives by the blocks it depends on, in their
       shapes. That it is right is the author's affair: compare with small differences.
@@ -29,12 +32,9 @@ class UserCost(Evaluated):
     What is known, the steps up to the present, may be read, but its derivative does not count.
 
     >>> from bm_envs.tasks.guided.states import representation
-    >>> def crouch(blocks):  # walk with the pelvis 0.6 m above the ground
-    ...     return 0.5 * ((blocks["root_pos"][:, PAST:, 2] - 0.6) ** 2).sum(1)
-    >>> cost = UserCost(crouch, torch=True)
-    >>> rep = representation("joint_rot")
-    >>> cost.value(np.zeros((1, LENGTH, rep.size)), rep).round(2)
-    array([2.88])
+    >>> def slow(blocks):  # walk no faster than 0.3 m/s
+    ...     return torch.relu(blocks["root_lin_vel"][:, PAST:, 0] - 0.3).square().sum(1)
+    >>> cost = UserCost(slow, torch=True)
     """
 
     function: Callable[[dict[str, Any]], Any]
@@ -44,7 +44,7 @@ class UserCost(Evaluated):
         if not callable(self.function):
             raise ConfigError(f"UserCost: function is {self.function!r}, expected a function.")
         if self.torch:
-            self._torch()
+            need_torch(self._name)
 
     def _evaluate(self, features: np.ndarray, rep: Representation) -> tuple[np.ndarray, np.ndarray]:
         blocks = {name: features[..., part].copy() for name, part in rep.blocks.items()}
@@ -70,7 +70,7 @@ class UserCost(Evaluated):
         )
 
     def _by_torch(self, blocks: dict[str, np.ndarray]) -> tuple[Any, dict[str, Any]]:
-        torch = self._torch()
+        torch = need_torch(self._name)
         with torch.enable_grad():
             tensors = {name: torch.from_numpy(block) for name, block in blocks.items()}
             for tensor in tensors.values():
@@ -81,9 +81,7 @@ class UserCost(Evaluated):
                     f"{self._name} returns {type(value).__name__}, expected a tensor that depends "
                     "on the blocks by torch operations."
                 )
-            slopes = torch.autograd.grad(value.sum(), list(tensors.values()), allow_unused=True)
-        used = zip(tensors, slopes, strict=True)
-        return value.detach().numpy(), {k: slope.numpy() for k, slope in used if slope is not None}
+            return slopes_of(value, tensors)
 
     def _checked(self, what: str, value: Any, shape: tuple[int, ...]) -> np.ndarray:
         return numbers(f"{what} of {self._name}", value, shape)
@@ -92,12 +90,26 @@ class UserCost(Evaluated):
     def _name(self) -> str:
         return f"UserCost '{getattr(self.function, '__name__', self.function)}'"
 
-    @staticmethod
-    def _torch() -> Any:
-        try:
-            import torch
-        except ImportError:
-            raise ConfigError(
-                "UserCost: torch=True needs the package torch: pip install 'bm-envs[train]'."
-            ) from None
-        return torch
+
+def slopes_of(value: Any, tensors: dict[Any, Any]) -> tuple[np.ndarray, dict[Any, np.ndarray]]:
+    """The value of a torch tensor, and its derivatives by those it depends on, by their names."""
+    torch = need_torch("a cost")
+    slopes = torch.autograd.grad(value.sum(), list(tensors.values()), allow_unused=True)
+    used = zip(tensors, slopes, strict=True)
+    return value.detach().numpy(), {k: slope.numpy() for k, slope in used if slope is not None}
+
+
+def need_torch(whose: str) -> Any:
+    """The package torch.
+
+    Raises:
+        ConfigError: it is not installed; the sentence says whose function needs it.
+    """
+    try:
+        import torch
+    except ImportError:
+        raise ConfigError(
+            f"{whose} is differentiated by the package torch: pip install 'bm-envs[train]', or "
+            "return the gradient yourself."
+        ) from None
+    return torch
