@@ -94,7 +94,7 @@ class Steering:
     """m/s, and rad/s, that predictions are corrected by at most."""
     recover_at: float = 0.15
     """m/s by which the root's velocity changes within a tick when a robot was pushed. It is then
-    left to catch itself: the strength falls with the square of what is more; infinite: never."""
+    left to catch itself: less is asked, with the square of what is more; infinite: never."""
     recover_s: float = 0.5
     """Time constant at which a push is forgotten, s."""
 
@@ -135,24 +135,30 @@ def steering_for(
     return steering if strength is None else replace(steering, strength=strength)
 
 
-def cost_of(task: GuidedTask, steering: Steering) -> Cost | None:
-    """The cost of what the task asks of each of its N robots now; None: it asks for nothing."""
+def cost_of(task: GuidedTask, steering: Steering, share: float | np.ndarray = 1.0) -> Cost | None:
+    """The cost of what the task asks of each of its N robots now; None: it asks for nothing.
+
+    Args:
+        task: what it is.
+        steering: how it is asked.
+        share: of a command or a place that is asked for, one number or `[N]`; posts are kept away
+            from by all of their cost.
+    """
     if isinstance(task, CompositionTask):
         way = task.on_way()
-        if way.all():
-            return _place_cost(task, steering)
-        if not way.any():
-            return command_cost(task.command(), steering)
-        # Some robots are further than others: those that fell stay in the phase of their fall.
-        return Sum(
-            [
-                (1.0 * ~way, command_cost(task.command(), steering)),
-                (1.0 * way, _place_cost(task, steering)),
-            ]
-        )
+        if way.any():
+            to_place = _place_cost(task, steering, share)
+            # Some robots are further than others: those that fell stay in the phase of their fall.
+            commands = (1.0 * ~way, _commands_cost(task, steering, share))
+            return to_place if way.all() else Sum([commands, (1.0 * way, to_place)])
     if isinstance(task, CommandedTask):
-        return command_cost(task.command(), steering)
-    return _place_cost(task, steering) if isinstance(task, WaypointTask) else None
+        return _commands_cost(task, steering, share)
+    return _place_cost(task, steering, share) if isinstance(task, WaypointTask) else None
+
+
+def _commands_cost(task: CommandedTask, steering: Steering, share: float | np.ndarray) -> Cost:
+    cost = command_cost(task.command(), steering)
+    return Sum([(share, cost)]) if np.ndim(share) else cost
 
 
 def command_cost(command: np.ndarray, steering: Steering) -> Joystick:
@@ -160,7 +166,7 @@ def command_cost(command: np.ndarray, steering: Steering) -> Joystick:
     return Joystick(command[:, :2], command[:, 2], steering.consistent, steering.turn)
 
 
-def _place_cost(task: WaypointTask, steering: Steering) -> Sum:
+def _place_cost(task: WaypointTask, steering: Steering, share: float | np.ndarray) -> Sum:
     sim = task.simulator
     frame = frame_of(sim.root_pos, sim.root_quat)
     place = np.asarray(frame.origin)[:, :2].astype(float)
@@ -175,7 +181,7 @@ def _place_cost(task: WaypointTask, steering: Steering) -> Sum:
             ahead = heading_points(place, goal, task.obstacles, task.count, steering.margin)
         left = np.linalg.norm(goal - place, axis=1)
         goal_cost = command_cost(approach(points_to_now(ahead, frame), left, steering), steering)
-    share = steering.place if steering.places == "paper" else 1.0
+    share = share * (steering.place if steering.places == "paper" else 1.0)
     parts: list[tuple[float | np.ndarray, Cost]] = [(share, goal_cost)]
     if isinstance(task, ObstacleTask) and steering.obstacle:
         exists = np.arange(task.obstacles.shape[1]) < task.count[:, None]
@@ -250,10 +256,10 @@ class Pilot:
     def guide(self) -> Guide | None:
         """The guide of the coming tick; None in the warm-up and where the task asks for nothing."""
         task, model, steering = self._task, self._model, self._steering
-        strength = steering.strength * self._steady()
+        steady = self._steady()
         if not steering.strength or (task.clock < 0).all():
             return None
-        cost = cost_of(task, steering)
+        cost = cost_of(task, steering, steady)
         if self._own is not None:
             sim = task.simulator
             frame = frame_of(sim.root_pos, sim.root_quat)
@@ -262,10 +268,10 @@ class Pilot:
             return None
         if np.isfinite(steering.correct_s):
             cost = Corrected(cost, self.offset)
-        return guide_by(cost, model, steering, strength, self.box)
+        return guide_by(cost, model, steering, box=self.box)
 
     def _steady(self) -> np.ndarray:
-        """Share of the strength that each robot is steered with, less after a push. `[N]`."""
+        """Share of what is asked of each robot, less after a push. `[N]`."""
         steering, velocity = self._steering, self._task.simulator.root_lin_vel[:, :2]
         with np.errstate(invalid="ignore", over="ignore"):  # robots that diverged
             jump = np.nan_to_num(np.linalg.norm(velocity - self._velocity, axis=1), posinf=0.0)

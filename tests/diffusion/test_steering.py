@@ -147,6 +147,20 @@ def test_a_composition_asks_each_robot_for_what_its_phase_wants():
         np.testing.assert_array_equal(mixed[robot], alone[robot])
 
 
+def test_a_share_is_of_what_is_asked_and_not_of_the_posts():
+    posts = np.array([[1.0, 2.6, 0.1]])
+    task = make("obstacle", goal=np.array([1.0, 5.0]), obstacles=posts)
+    share = np.array([1.0, 0.25])
+    parts = parts_of(cost_of(task, Steering(obstacle=0.3), share))
+    np.testing.assert_array_equal(parts[Joystick][0], share)
+    assert parts[ByVelocity][0] == 0.3
+    paper = parts_of(cost_of(task, Steering(places="paper", place=0.5), share))
+    np.testing.assert_array_equal(paper[Waypoint][0], 0.5 * share)
+    weight, command = parts_of(cost_of(make("joystick"), Steering(), share))[Joystick]
+    np.testing.assert_array_equal(weight, share)
+    np.testing.assert_array_equal(command.velocity, [[0.6, 0.0]] * 2)
+
+
 def test_nothing_is_asked_in_the_warm_up():
     task = make("joystick")
     pilot = Pilot(task, Model({}, still(0.0)), Steering())
