@@ -85,17 +85,17 @@ class Steering:
     """Whether an approach goes around posts; otherwise straight on."""
     margin: float = 0.6
     """m that a robot's middle keeps from posts on the way around them."""
-    obstacle: float = 0.15
+    obstacle: float = 0.4
     """Share of obstacles (eq. 9) beside the place. Only velocities answer to it (`ByVelocity`)."""
     correct_s: float = 0.5
     """Time constant of the correction of predictions by what was executed, s; infinite: none, as
     published."""
     most_correction: float = 1.0
     """m/s, and rad/s, that predictions are corrected by at most."""
-    recover_at: float = 0.15
+    recover_at: float = 0.2
     """m/s by which the root's velocity changes within a tick when a robot was pushed. It is then
     left to catch itself: less is asked, with the square of what is more; infinite: never."""
-    recover_s: float = 0.5
+    recover_s: float = 0.3
     """Time constant at which a push is forgotten, s."""
 
     def __post_init__(self) -> None:
