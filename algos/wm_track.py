@@ -49,6 +49,7 @@ from bm_envs import cli
 from bm_envs.errors import ConfigError
 from bm_envs.learning import checks
 from bm_envs.learning.collecting import spread_ends
+from bm_envs.learning.compiled_steps import CompiledImagination, prediction_errors
 from bm_envs.learning.graphs import Graph
 from bm_envs.learning.imagination import (
     ReferenceTables,
@@ -76,7 +77,7 @@ from bm_envs.learning.robots import make_robots
 from bm_envs.learning.run import Flags, config_record
 from bm_envs.learning.states import load_states, states_of
 from bm_envs.learning.tracker import TrackerRun, TrackerRunConfig, tracker_run, tracker_settings
-from bm_envs.learning.world_model import ERROR_WEIGHTS, State, WorldModel
+from bm_envs.learning.world_model import State, WorldModel
 from bm_envs.motion import suites
 from bm_envs.motion.library import load_motions
 from bm_envs.robots import g1
@@ -234,9 +235,8 @@ def model_loss(
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """How far off the model gets in K steps from true states, by the recorded targets.
 
-    A pseudo-Huber loss, `sqrt(1 + e^2) - 1` with e in units of what a step changes, so that a large
-    error (a robot that was pushed, or hit something) counts by its size and not by its square. The
-    mean over the six parts of a state, and over the numbers of each.
+    See `WorldModel.prediction_errors`. A large error (a robot that was pushed, or hit something)
+    counts by its size and not by its square.
 
     Args:
         model: what is to learn.
@@ -247,20 +247,15 @@ def model_loss(
     Returns:
         The loss, and mean errors after the first and the last step, in SI units.
     """
-    state, predicted = states[0], []
-    for target in targets:
-        state = model(state, model.local(state), target)
-        predicted.append(state)
-    error = model.errors(State.joined(predicted), State.joined(states[1:]))
-    weight = valid.flatten() / valid.sum().clamp(min=1)
-    cost = ((1 + error * error).sqrt() - 1) @ ERROR_WEIGHTS.like(error)
+    cost, off = prediction_errors(model, states, targets)
+    weight = valid / valid.sum().clamp(min=1)
     metrics: dict[str, Tensor] = {}
     with torch.no_grad():
         for k, name in ((0, "first"), (len(targets) - 1, "last")):
             alive = valid[k] / valid[k].sum().clamp(min=1)
             for key in ("pos", "lin", "joint_pos", "joint_vel"):
-                off = (getattr(predicted[k], key) - getattr(states[k + 1], key)).abs().mean(1)
-                metrics[f"model/{name}_{key}"] = (off * alive).sum()
+                mean = (off[k, State._fields.index(key)] * alive).sum()
+                metrics[f"model/{name}_{key}"] = mean
     return (cost * weight).sum(), metrics
 
 
@@ -299,6 +294,9 @@ class Imagination(nn.Module):
         self.config, self.reference = config, reference
         self.links = WorldKinematics(g1.TRACKED_BODIES)
         self.register_buffer("noise", observation_noise(config.task))
+        self.compiled = CompiledImagination(
+            config.task, config.policy_horizon, config.recovery, reference
+        )
 
     def draw_noise(self, batch: int, level: float, generator: torch.Generator) -> Noise:
         """Noise of the actions, and that of observations at a level of the curriculum."""
@@ -315,8 +313,12 @@ class Imagination(nn.Module):
     ) -> ImaginedRollout:
         """H steps from `starts`."""
         task, horizon, batch = self.config.task, self.config.policy_horizon, len(starts.qpos)
-        state, action = State.of(starts.qpos, starts.qvel), starts.last_action
         row, last = starts.row.long(), starts.last_row.long()
+        if self.compiled.takes(policy, model, starts):
+            cost, distance, obs = self.compiled(policy, model, starts, *noise)
+            steps = torch.arange(1, horizon + 1)[:, None]
+            return ImaginedRollout(cost, (row + steps <= last).float(), obs, distance)
+        state, action = State.of(starts.qpos, starts.qvel), starts.last_action
         states, actions, clean_obs = [state], [action], []
         for h in range(horizon + 1):
             # What the policy sees.
