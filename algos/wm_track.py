@@ -70,6 +70,7 @@ from bm_envs.learning.networks import (
     polyak_update,
     use_bfloat16,
 )
+from bm_envs.learning.noise import even_numbers
 from bm_envs.learning.processes import Processes, learner_thread
 from bm_envs.learning.replay_buffer import ReplayBuffer, ReplayCollector, Starts
 from bm_envs.learning.returns import lambda_returns
@@ -279,7 +280,7 @@ class ImaginedRollout(NamedTuple):
     counted: Tensor
     """`[H, B]`, 1 up to the clip's end, then 0."""
     obs: Tensor
-    """`[H + 1, B, O]`, observations without noise, as the policy normalizes them."""
+    """`[H + 1, B, O]`, observations without noise, as the policy normalizes them, for a critic."""
     distance: Tensor
     """`[H, B]`, m, of the anchor."""
 
@@ -295,17 +296,16 @@ class Imagination(nn.Module):
         self.links = WorldKinematics(g1.TRACKED_BODIES)
         self.register_buffer("noise", observation_noise(config.task))
         self.compiled = CompiledImagination(
-            config.task, config.policy_horizon, config.recovery, reference
+            config.task, config.policy_horizon, config.recovery, reference, observed=config.critic
         )
 
     def draw_noise(self, batch: int, level: float, generator: torch.Generator) -> Noise:
         """Noise of the actions, and that of observations at a level of the curriculum."""
         horizon, device = self.config.policy_horizon, self.noise.device
         action = torch.randn(horizon, batch, J, generator=generator, device=device)
-        obs = torch.zeros(horizon, batch, len(self.noise), device=device)
+        obs = torch.zeros_like(self.noise).expand(horizon, batch, -1)
         if level > 0:
-            obs = torch.rand(obs.shape, generator=generator, device=device)
-            obs = (2 * obs - 1) * (level * self.noise)
+            obs = even_numbers(obs.shape, generator) * (level * self.noise)
         return Noise(action * IMAGINED_NOISE, obs)
 
     def forward(

@@ -163,7 +163,8 @@ def _declare(loaded: Any, newest: int) -> bool:
         ("choose", [number]), ("activate", [pointer] * 3), ("activate_back", [pointer] * 3),
         ("advance", [pointer, number]), ("advance_back", [pointer, number]),
         ("act", [pointer, number]), ("act_back", [pointer, number]), ("costs", [pointer] * 2),
-        ("misses", [pointer] * 2),
+        ("misses", [pointer] * 2), ("sum_rows", [pointer] * 2),
+        ("uniform", [number, number, pointer]),
     ):  # fmt: skip
         function = getattr(loaded, f"native_{name}")
         function.argtypes = arguments

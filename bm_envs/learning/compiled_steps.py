@@ -56,13 +56,16 @@ J = g1.NUM_JOINTS
 class Work:
     """Room for H steps of B robots in a model, with the values that their gradient needs."""
 
-    def __init__(self, model: WorldModel, steps: int, batch: int) -> None:
+    def __init__(self, model: WorldModel, steps: int, batch: int, *, learns: bool) -> None:
+        """Room for one model's sizes and precision; `learns`: its weights get a gradient."""
         self.library = library = kernels()
         assert library is not None
         self.steps, self.batch, self.lanes = steps, batch, library.native_lanes()
         self.blocks = -(-batch // self.lanes)
         self.dtype = torch.bfloat16 if model.use_bfloat16 else torch.float32
-        self.model = Layers(library, sizes_of(model.network), OUTPUTS, steps, batch, self.dtype)
+        self.model = Layers(
+            library, sizes_of(model.network), OUTPUTS, steps, batch, self.dtype, learns=learns
+        )
         self._tables, self._kept = TreeTables(LOCAL_BODIES), {}
         self.native = Steps(batch=batch, blocks=self.blocks, steps=steps, local=self._tables.tree)
         self.set(
@@ -129,7 +132,7 @@ class Prediction(Work):
     """K steps of a model by recorded targets, and how far off they are."""
 
     def __init__(self, model: WorldModel, steps: int, batch: int) -> None:
-        super().__init__(model, steps, batch)
+        super().__init__(model, steps, batch, learns=True)
         self._misses = Misses()
         self._weights = ERROR_WEIGHTS.like(torch.zeros(1)).contiguous()
 
@@ -214,9 +217,12 @@ class Rollout(Work):
     def __init__(
         self, owner: CompiledImagination, policy: TrackingPolicy, model: WorldModel, batch: int
     ) -> None:
-        super().__init__(model, owner.horizon, batch)
+        super().__init__(model, owner.horizon, batch, learns=False)
         steps, task, rewards = self.steps, owner.task, owner.task.rewards
-        self.policy = Layers(self.library, sizes_of(policy), 0, steps, batch, self.dtype)
+        self._observed = owner.observed
+        self.policy = Layers(
+            self.library, sizes_of(policy), 0, steps, batch, self.dtype, learns=True
+        )
         table = owner.reference.table
         self.set(
             observation_size=self.policy.inputs.shape[-1], lead=task.lead, anchor=ANCHOR,
@@ -240,7 +246,7 @@ class Rollout(Work):
 
     def forward(
         self, policy: TrackingPolicy, model: WorldModel, starts: Starts, action_noise: Tensor,
-        obs_noise: Tensor | None,
+        obs_noise: Tensor,
     ) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
         """See `CompiledImagination.__call__`."""
         steps, batch = self.steps, self.batch
@@ -248,15 +254,15 @@ class Rollout(Work):
         self.policy.arrange(policy)
         mean, inverse = scaling(policy)
         per_scale = 1 / policy.action_scale
-        clean = torch.empty(steps + 1, batch, len(mean))
+        clean = torch.empty(steps + 1 if self._observed else 0, batch, len(mean))
         self.set(
             row=starts.row.long(), last_row=starts.last_row.long(), policy_mean=mean,
             policy_inverse=inverse, nominal_pos=policy.default_joint_pos,
             offset_per=per_scale if policy.residual else torch.zeros(J),
-            action_scale=policy.action_scale, mean_bias=last_bias(policy), clean=clean,
-            action_noise=action_noise.contiguous(), default_in=starts.default_joint_pos.contiguous(),
+            action_scale=policy.action_scale, mean_bias=last_bias(policy),
+            clean=clean if self._observed else Matrix(),
+            action_noise=action_noise, obs_noise=obs_noise, default_in=starts.default_joint_pos.contiguous(),
             last_action=starts.last_action.contiguous(),
-            obs_noise=Matrix() if obs_noise is None else obs_noise.contiguous(),
         )  # fmt: skip
         library, at = self.library, self.at
         for step in range(steps):
@@ -323,10 +329,12 @@ class CompiledImagination:
     """Imagined rollouts of a task by kernels, where there are any for it."""
 
     def __init__(
-        self, task: TrackConfig, horizon: int, recovery: float, reference: ReferenceTables
-    ) -> None:
+        self, task: TrackConfig, horizon: int, recovery: float, reference: ReferenceTables,
+        *, observed: bool,
+    ) -> None:  # fmt: skip
+        """Rollouts of `horizon` steps; `observed`: with their observations, else with none."""
         self.task, self.horizon, self.recovery = task, horizon, recovery
-        self.reference = reference
+        self.reference, self.observed = reference, observed
         optional = any(getattr(task.rewards, name) for name in IMAGINED)
         names, numbers = task.observations, size(task.observations)
         self._known = (
@@ -344,7 +352,7 @@ class CompiledImagination:
 
     def __call__(
         self, policy: TrackingPolicy, model: WorldModel, starts: Starts, action_noise: Tensor,
-        obs_noise: Tensor | None,
+        obs_noise: Tensor,
     ) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
         """Cost and distance of the anchor after each step, `[H, B]`; observations `[H + 1, B, O]`.
 

@@ -84,40 +84,7 @@ INLINE V NAME(bounded)(V x, float low, float high) {
 
 /* --- matrices ----------------------------------------------------------------------------------- */
 
-/* Columns `first` to `first + count` of LANES rows; rows behind the last one are the last one. */
-INLINE void NAME(load)(const Matrix *m, int64_t row, int64_t first, int64_t count, V *out) {
-  for (int i = 0; i < LANES; i++) {
-    int64_t r = row + i < m->rows ? row + i : m->rows - 1;
-    float *to = (float *)out + i;
-    if (m->bfloat16) {
-      const uint16_t *from = (const uint16_t *)m->data + r * m->stride + first;
-      for (int64_t c = 0; c < count; c++) to[c * LANES] = widened(from[c]);
-    } else {
-      const float *from = (const float *)m->data + r * m->stride + first;
-      for (int64_t c = 0; c < count; c++) to[c * LANES] = from[c];
-    }
-  }
-}
-
-INLINE void NAME(store)(const Matrix *m, int64_t row, int64_t first, int64_t count, const V *in) {
-  for (int i = 0; i < LANES && row + i < m->rows; i++) {
-    const float *from = (const float *)in + i;
-    if (m->bfloat16) {
-      uint16_t *to = (uint16_t *)m->data + (row + i) * m->stride + first;
-      for (int64_t c = 0; c < count; c++) to[c] = rounded(from[c * LANES]);
-    } else {
-      float *to = (float *)m->data + (row + i) * m->stride + first;
-      for (int64_t c = 0; c < count; c++) to[c] = from[c * LANES];
-    }
-  }
-}
-
-/* --- layers ------------------------------------------------------------------------------------- */
-
-INLINE V NAME(elu)(V x) {
-  return SELECT(LESS(NAME(all)(0.0f), x), x, NAME(exponential)(x) - 1.0f);
-}
-
+/* `count` numbers of a row, LANES at most, from one column on. */
 INLINE V NAME(row_part)(const Matrix *m, int64_t row, int64_t column, int64_t count) {
   V out = {0};
   if (m->bfloat16) {
@@ -125,7 +92,12 @@ INLINE V NAME(row_part)(const Matrix *m, int64_t row, int64_t column, int64_t co
     if (count == LANES) return widen(from);
     for (int64_t c = 0; c < count; c++) ((float *)&out)[c] = widened(from[c]);
   } else {
-    memcpy(&out, (const float *)m->data + row * m->stride + column, count * sizeof(float));
+    const float *from = (const float *)m->data + row * m->stride + column;
+    if (count == LANES) {
+      memcpy(&out, from, sizeof out);
+    } else {
+      memcpy(&out, from, count * sizeof(float));
+    }
   }
   return out;
 }
@@ -139,36 +111,157 @@ INLINE void NAME(set_row_part)(const Matrix *m, int64_t row, int64_t column, int
     }
     for (int64_t c = 0; c < count; c++) to[c] = rounded(((float *)&x)[c]);
   } else {
-    memcpy((float *)m->data + row * m->stride + column, &x, count * sizeof(float));
+    float *to = (float *)m->data + row * m->stride + column;
+    if (count == LANES) {
+      memcpy(to, &x, sizeof x);
+    } else {
+      memcpy(to, &x, count * sizeof(float));
+    }
   }
 }
 
-/* `elu(z + bias)` of `functional.elu`. */
-static void NAME(activate)(const Matrix *z, const float *bias, const Matrix *out) {
-  for (int64_t row = 0; row < out->rows; row++)
-    for (int64_t c = 0; c < out->columns; c += LANES) {
-      int64_t count = out->columns - c < LANES ? out->columns - c : LANES;
-      V b = {0};
-      memcpy(&b, bias + c, count * sizeof(float));
-      NAME(set_row_part)(out, row, c, count, NAME(elu)(NAME(row_part)(z, row, c, count) + b));
+#ifdef BUTTERFLY
+/* Rows to columns: squares of 8, 4, 2 and 1 numbers change places. */
+#define OTHER_8 8, 9, 10, 11, 12, 13, 14, 15, 24, 25, 26, 27, 28, 29, 30, 31
+#define OTHER_4 4, 5, 6, 7, 20, 21, 22, 23, 12, 13, 14, 15, 28, 29, 30, 31
+#define OTHER_2 2, 3, 18, 19, 6, 7, 22, 23, 10, 11, 26, 27, 14, 15, 30, 31
+#define OTHER_1 1, 17, 3, 19, 5, 21, 7, 23, 9, 25, 11, 27, 13, 29, 15, 31
+#define SWAP(d, ...)                                                              \
+  for (int i = 0; i < 16; i++)                                                    \
+    if (!(i & d)) {                                                               \
+      V a = rows[i], b = rows[i + d];                                             \
+      rows[i] = BUTTERFLY(a, b, __VA_ARGS__);                                     \
+      rows[i + d] = BUTTERFLY(a, b, OTHER_##d);                                   \
     }
+INLINE void NAME(transpose)(V *rows) {
+  SWAP(8, 0, 1, 2, 3, 4, 5, 6, 7, 16, 17, 18, 19, 20, 21, 22, 23)
+  SWAP(4, 0, 1, 2, 3, 16, 17, 18, 19, 8, 9, 10, 11, 24, 25, 26, 27)
+  SWAP(2, 0, 1, 16, 17, 4, 5, 20, 21, 8, 9, 24, 25, 12, 13, 28, 29)
+  SWAP(1, 0, 16, 2, 18, 4, 20, 6, 22, 8, 24, 10, 26, 12, 28, 14, 30)
+}
+#else
+INLINE void NAME(transpose)(V *rows) {
+  float out[LANES][LANES];
+  for (int i = 0; i < LANES; i++)
+    for (int j = 0; j < LANES; j++) out[j][i] = ((float *)rows)[i * LANES + j];
+  memcpy(rows, out, sizeof out);
+}
+#endif
+
+/* Columns `first` to `first + count` of LANES rows; rows behind the last one are the last one.
+   What does not fill a square is taken with numbers of the square before. */
+APART void NAME(load)(const Matrix *m, int64_t row, int64_t first, int64_t count, V *out) {
+  int64_t last = m->rows - 1;
+  if (count < LANES) {
+    for (int i = 0; i < LANES; i++) {
+      V part = NAME(row_part)(m, row + i < last ? row + i : last, first, count);
+      for (int64_t c = 0; c < count; c++) ((float *)(out + c))[i] = ((float *)&part)[c];
+    }
+    return;
+  }
+  for (int64_t c = 0; c < count; c += LANES) {
+    if (c > count - LANES) c = count - LANES;
+    for (int i = 0; i < LANES; i++)
+      out[c + i] = NAME(row_part)(m, row + i < last ? row + i : last, first + c, LANES);
+    NAME(transpose)(out + c);
+  }
+}
+
+APART void NAME(store)(const Matrix *m, int64_t row, int64_t first, int64_t count, const V *in) {
+  int64_t rows = m->rows - row < LANES ? m->rows - row : LANES;
+  for (int64_t c = 0; c < count; c += LANES) {
+    if (c > count - LANES && count >= LANES) c = count - LANES;
+    int64_t columns = count - c < LANES ? count - c : LANES;
+    V square[LANES];
+    for (int k = 0; k < LANES; k++) square[k] = in[c + (k < columns ? k : columns - 1)];
+    NAME(transpose)(square);
+    for (int64_t i = 0; i < rows; i++)
+      NAME(set_row_part)(m, row + i, first + c, columns, square[i]);
+  }
+}
+
+/* The same of LANES rows that stand anywhere. */
+APART void NAME(gather)(const float *const *rows, int64_t count, V *out) {
+  for (int64_t c = 0; c < count; c += LANES) {
+    if (c > count - LANES) c = count - LANES;
+    for (int i = 0; i < LANES; i++) memcpy(out + c + i, rows[i] + c, sizeof(V));
+    NAME(transpose)(out + c);
+  }
+}
+
+/* --- layers ------------------------------------------------------------------------------------- */
+
+INLINE V NAME(elu)(V x) {
+  return SELECT(LESS(NAME(all)(0.0f), x), x, NAME(exponential)(x) - 1.0f);
+}
+
+/* `elu(z + bias)` of `functional.elu`. */
+INLINE void NAME(activate_part)(const Matrix *z, const float *bias, const Matrix *out, int64_t c,
+                                int64_t count) {
+  V b = {0};
+  memcpy(&b, bias + c, count * sizeof(float));
+  for (int64_t row = 0; row < out->rows; row++)
+    NAME(set_row_part)(out, row, c, count, NAME(elu)(NAME(row_part)(z, row, c, count) + b));
+}
+static void NAME(activate)(const Matrix *z, const float *bias, const Matrix *out) {
+  int64_t c = 0;
+  for (; c + LANES <= out->columns; c += LANES) NAME(activate_part)(z, bias, out, c, LANES);
+  if (c < out->columns) NAME(activate_part)(z, bias, out, c, out->columns - c);
 }
 
 /* Its adjoint, by what it gave: the slope is 1, or 1 more than the value. */
+INLINE void NAME(activate_back_part)(const Matrix *grad, const Matrix *value, const Matrix *out,
+                                     int64_t c, int64_t count) {
+  for (int64_t row = 0; row < value->rows; row++) {
+    V y = NAME(row_part)(value, row, c, count), g = NAME(row_part)(grad, row, c, count);
+    V slope = SELECT(LESS(NAME(all)(0.0f), y), NAME(all)(1.0f), y + 1.0f);
+    NAME(set_row_part)(out, row, c, count, g * slope);
+  }
+}
 static void NAME(activate_back)(const Matrix *grad, const Matrix *value, const Matrix *out) {
-  for (int64_t row = 0; row < value->rows; row++)
-    for (int64_t c = 0; c < value->columns; c += LANES) {
-      int64_t count = value->columns - c < LANES ? value->columns - c : LANES;
-      V y = NAME(row_part)(value, row, c, count), g = NAME(row_part)(grad, row, c, count);
-      V slope = SELECT(LESS(NAME(all)(0.0f), y), NAME(all)(1.0f), y + 1.0f);
-      NAME(set_row_part)(out, row, c, count, g * slope);
+  int64_t c = 0;
+  for (; c + LANES <= value->columns; c += LANES)
+    NAME(activate_back_part)(grad, value, out, c, LANES);
+  if (c < value->columns) NAME(activate_back_part)(grad, value, out, c, value->columns - c);
+}
+
+/* Sums over the rows. `many` vectors at a time, so that a row's cache lines are used whole. */
+INLINE void NAME(sum_part)(const Matrix *m, float *out, int64_t c, int64_t count, int many) {
+  V sums[4] = {{0}};
+  for (int64_t row = 0; row < m->rows; row++)
+    for (int k = 0; k < many; k++) sums[k] += NAME(row_part)(m, row, c + k * LANES, count);
+  for (int k = 0; k < many; k++) memcpy(out + c + k * LANES, sums + k, count * sizeof(float));
+}
+static void NAME(sum_rows)(const Matrix *m, float *out) {
+  int64_t c = 0;
+  for (; c + 4 * LANES <= m->columns; c += 4 * LANES) NAME(sum_part)(m, out, c, LANES, 4);
+  for (; c + LANES <= m->columns; c += LANES) NAME(sum_part)(m, out, c, LANES, 1);
+  if (c < m->columns) NAME(sum_part)(m, out, c, m->columns - c, 1);
+}
+
+/* Even numbers of -1 to 1 by counting: what a hash makes of the number's place and the key. */
+static void NAME(uniform)(uint32_t key, uint32_t key2, int64_t count, float *out) {
+  U place;
+  for (int i = 0; i < LANES; i++) ((uint32_t *)&place)[i] = (uint32_t)i;
+  for (int64_t c = 0; c < count; c += LANES) {
+    U x = (place + (uint32_t)c) * 0x9e3779b9u + key;
+    x = (x ^ (x >> 16)) * 0x21f0aaadu;
+    x = (x ^ (x >> 15) ^ key2) * 0xd35a2d97u;
+    x = x ^ (x >> 15);
+    /* The upper 23 bits are those of a number of 2 to 4. */
+    V even = FLOATS((x >> 9) | 0x40000000u) - 3.0f;
+    if (c + LANES <= count) {
+      memcpy(out + c, &even, sizeof even);
+    } else {
+      memcpy(out + c, &even, (count - c) * sizeof(float));
     }
+  }
 }
 
 /* --- kinematics --------------------------------------------------------------------------------- */
 
 /* Poses in the pelvis of a tree's links, the pelvis first. `kinematics.LinkTransforms`, down the tree. */
-INLINE void NAME(poses)(const Tree *tree, const V *joint_pos, Pose *poses) {
+APART void NAME(poses)(const Tree *tree, const V *joint_pos, Pose *poses) {
   for (int64_t i = 1; i < tree->count; i++) {
     const int64_t *link = tree->links + LINK * i;
     const float *fixed = tree->fixed + 12 * i;
@@ -217,7 +310,7 @@ INLINE void NAME(add_load)(const Pose *pose, const Pose *grad, Load *out) {
 
 /* The adjoint of `poses`: gradients of joint positions, from the loads on the links, which are used up.
    To turn a joint turns all behind it about its axis. */
-INLINE void NAME(poses_back)(const Tree *tree, const Pose *poses, Load *loads, V *joint_grad) {
+APART void NAME(poses_back)(const Tree *tree, const Pose *poses, Load *loads, V *joint_grad) {
   for (int64_t i = tree->count - 1; i > 0; i--) {
     const int64_t *link = tree->links + LINK * i;
     const Pose *pose = poses + i;
@@ -242,7 +335,7 @@ typedef struct {
 #define Local NAME(Local)
 
 /* `WorldModel.local`. */
-INLINE void NAME(local)(const Steps *t, const V *s, Local *out) {
+APART void NAME(local)(const Steps *t, const V *s, Local *out) {
   V later[J];
   for (int j = 0; j < J; j++) later[j] = s[Q + j] + (float)t->dt * s[QD + j];
   NAME(poses)(&t->local, s + Q, out->now);
@@ -259,7 +352,7 @@ INLINE void NAME(local)(const Steps *t, const V *s, Local *out) {
 }
 
 /* `WorldModel.inputs` but for the targets, whose columns are left alone. */
-INLINE void NAME(inputs)(const Steps *t, const V *s, const Local *local, V *x) {
+APART void NAME(inputs)(const Steps *t, const V *s, const Local *local, V *x) {
   x[0] = s[POS + 2];
   for (int k = 0; k < 3; k++) {
     x[IN_UP + k] = s[ROT + 6 + k];
@@ -292,18 +385,21 @@ INLINE void NAME(shown_anchor)(const Steps *t, int64_t row, int64_t step, V *pos
   }
 }
 
+/* Numbers `first` to `first + count` of the reference's frames, LANES of them at least. */
+APART void NAME(reference)(const Steps *t, int64_t row, int64_t ahead, int64_t first,
+                            int64_t count, V *out) {
+  const float *rows[LANES];
+  for (int i = 0; i < LANES; i++) rows[i] = reference_frame(t, row + i, ahead) + first;
+  NAME(gather)(rows, count, out);
+}
+
 /* `imagination.observation`, of the terms that have a place. */
-INLINE void NAME(observation)(const Steps *t, int64_t row, int64_t step, const V *s,
+APART void NAME(observation)(const Steps *t, int64_t row, int64_t step, const V *s,
                               const Local *local, const V *action, const V *default_pos, V *out) {
   const int64_t *at = t->places;
   V place[3], axes[9];
   NAME(shown_anchor)(t, row, step, place, axes);
-  if (at[COMMAND] >= 0)
-    for (int i = 0; i < LANES; i++) {
-      const float *frame = reference_frame(t, row + i, step + t->lead);
-      float *to = (float *)(out + at[COMMAND]) + i;
-      for (int j = 0; j < 2 * J; j++) to[j * LANES] = frame[j];
-    }
+  if (at[COMMAND] >= 0) NAME(reference)(t, row, step + t->lead, 0, 2 * J, out + at[COMMAND]);
   const Pose *torso = local->now + t->local.picked[0];
   V rot[9], away[3];
   NAME(product)(s + ROT, torso->r, rot);
@@ -328,7 +424,7 @@ INLINE void NAME(observation)(const Steps *t, int64_t row, int64_t step, const V
 }
 
 /* Inputs of both networks of a block's states after `step` steps. */
-INLINE void NAME(look)(const Steps *t, int64_t block, int64_t step) {
+APART void NAME(look)(const Steps *t, int64_t block, int64_t step) {
   const V *s = BLOCK(t->states, step, block, STATE);
   int64_t row = block * LANES;
   Local local;
@@ -385,7 +481,7 @@ INLINE V NAME(input_back)(const Steps *t, int d, V x, V grad) {
 }
 
 /* The adjoint of `look`: adds to the state's gradient, sets that of the action before. */
-INLINE void NAME(look_back)(const Steps *t, int64_t block, int64_t step) {
+APART void NAME(look_back)(const Steps *t, int64_t block, int64_t step) {
   const V *s = BLOCK(t->states, step, block, STATE);
   V *g = BLOCK(t->state_grads, step, block, STATE);
   int64_t row = block * LANES;
@@ -541,7 +637,7 @@ INLINE void NAME(change)(const V *v, V *a, V *b, V *m) {
 }
 
 /* `WorldModel.integrate`, by what the networks put out. */
-INLINE void NAME(integrate)(const Steps *t, int64_t block, int64_t step) {
+APART void NAME(integrate)(const Steps *t, int64_t block, int64_t step) {
   const V *s = BLOCK(t->states, step, block, STATE);
   V *next = BLOCK(t->states, step + 1, block, STATE), *rates = BLOCK(t->rates, step, block, OUTPUTS);
   V linear[OUTPUTS];
@@ -570,7 +666,7 @@ INLINE void NAME(integrate)(const Steps *t, int64_t block, int64_t step) {
 }
 
 /* Its adjoint: from the next state's gradient to that of the networks' output, and this state's. */
-INLINE void NAME(integrate_back)(const Steps *t, int64_t block, int64_t step) {
+APART void NAME(integrate_back)(const Steps *t, int64_t block, int64_t step) {
   const V *s = BLOCK(t->states, step, block, STATE);
   const V *rates = BLOCK(t->rates, step, block, OUTPUTS);
   const V *next = BLOCK(t->state_grads, step + 1, block, STATE);
@@ -715,13 +811,10 @@ typedef struct {
 #define Frame NAME(Frame)
 
 /* The tracked links less the reference's: `WorldKinematics`, `ReferenceTables.links_at`. */
-INLINE void NAME(frame)(const Steps *t, const Costs *c, int64_t block, int64_t step, Frame *out) {
+APART void NAME(frame)(const Steps *t, const Costs *c, int64_t block, int64_t step, Frame *out) {
   const V *s = BLOCK(t->states, step, block, STATE);
   V ref[7 * TRACKED_LINKS];
-  for (int i = 0; i < LANES; i++) {
-    const float *from = reference_frame(t, block * LANES + i, step) + REF_POS;
-    for (int k = 0; k < 7 * TRACKED_LINKS; k++) ((float *)ref)[k * LANES + i] = from[k];
-  }
+  NAME(reference)(t, block * LANES, step, REF_POS, 7 * TRACKED_LINKS, ref);
   memset(out->local, 0, sizeof(Pose));
   for (int k = 0; k < 9; k += 4) out->local[0].r[k] = NAME(all)(1.0f);
   NAME(poses)(&c->tree, s + Q, out->local);
@@ -745,7 +838,7 @@ INLINE void NAME(frame)(const Steps *t, const Costs *c, int64_t block, int64_t s
 }
 
 /* From the gradient of a frame's errors to that of the state. */
-INLINE void NAME(frame_back)(const Steps *t, const Costs *c, int64_t block, int64_t step,
+APART void NAME(frame_back)(const Steps *t, const Costs *c, int64_t block, int64_t step,
                              const Frame *frame, V by[TRACKED_LINKS][12]) {
   const V *s = BLOCK(t->states, step, block, STATE);
   V *g = BLOCK(t->state_grads, step, block, STATE);
@@ -771,7 +864,7 @@ INLINE void NAME(frame_back)(const Steps *t, const Costs *c, int64_t block, int6
 }
 
 /* The squares of `imagination.SquareErrors` of two frames, one step apart. */
-INLINE void NAME(squares)(const Costs *c, const Frame *last, const Frame *now, V *out) {
+APART void NAME(squares)(const Costs *c, const Frame *last, const Frame *now, V *out) {
   const int64_t anchor = c->anchor;
   const V *own = now->error[anchor], *from = last->error[anchor];
   for (int k = 0; k < TRACKED; k++) out[k] = (V){0};
@@ -794,7 +887,7 @@ INLINE void NAME(squares)(const Costs *c, const Frame *last, const Frame *now, V
 }
 
 /* Their adjoint. */
-INLINE void NAME(squares_back)(const Costs *c, const Frame *last, const Frame *now, const V *by,
+APART void NAME(squares_back)(const Costs *c, const Frame *last, const Frame *now, const V *by,
                                V last_by[TRACKED_LINKS][12], V now_by[TRACKED_LINKS][12]) {
   const int64_t anchor = c->anchor;
   const V *own = now->error[anchor], *from = last->error[anchor];
@@ -933,3 +1026,6 @@ static void NAME(misses)(const Steps *t, const Misses *e) {
 #undef Load
 #undef Local
 #undef Frame
+#ifdef BUTTERFLY
+#undef SWAP
+#endif

@@ -35,30 +35,34 @@ class Layers:
 
     def __init__(
         self, library: Any, sizes: Sequence[int], beside: int, steps: int, batch: int,
-        dtype: torch.dtype,
+        dtype: torch.dtype, *, learns: bool,
     ) -> None:  # fmt: skip
-        """Room for an MLP of `sizes`, and for `beside` outputs of a layer that runs beside."""
+        """Room for an MLP of `sizes`, and for `beside` outputs of a layer that runs beside.
+
+        Without `learns` the weights get no gradient, and all steps share the room of what only that
+        needs.
+        """
 
         def room(*shape: int) -> Tensor:
             return torch.empty(*shape, dtype=dtype)
 
+        def room_to_learn(width: int) -> Tensor:
+            return room(steps if learns else 1, batch, width).expand(steps, -1, -1)
+
         self._library, self._dtype = library, dtype
-        hidden, rows = sizes[1:-1], steps * batch
+        hidden = sizes[1:-1]
         widths = [hidden[0] + beside, *hidden[1:]]
-        self.inputs, self.inputs_grad = room(steps, batch, sizes[0]), room(batch, sizes[0])
-        self.out, self.out_grads = room(batch, sizes[-1]), room(steps, batch, sizes[-1])
+        self.inputs, self.inputs_grad = room_to_learn(sizes[0]), room(batch, sizes[0])
+        self.out, self.out_grads = room(batch, sizes[-1]), room_to_learn(sizes[-1])
         self._hidden = [room(steps, batch, width) for width in hidden]
         sums = [room(batch, width) for width in widths]
-        sum_grads = [room(steps, batch, width) for width in widths]
+        sum_grads = [room_to_learn(width) for width in widths]
         hidden_grads = [room(batch, width) for width in hidden]
         self.beside, self.beside_grads = sums[0][:, hidden[0] :], sum_grads[0][..., hidden[0] :]
         # All by step, since cutting takes longer than some of the kernels do.
         values = [self.inputs, *self._hidden]
         grads = [*sum_grads, self.out_grads]
-        self._flat = [
-            (value.view(rows, -1), grad.view(rows, -1))
-            for value, grad in zip(values, grads, strict=True)
-        ]
+        self._all = list(zip(values, grads, strict=True)) if learns else []
         self._values = [value.unbind() for value in values]
         self._grads = [grad.unbind() for grad in grads]
         self._sums, self._hidden_grads = [*sums, self.out], [self.inputs_grad, *hidden_grads]
@@ -113,10 +117,10 @@ class Layers:
     def gradients(self) -> tuple[list[Tensor], list[Tensor]]:
         """Of weight and bias of all layers, and of the layer beside; over all steps at once."""
         found = []
-        for value, grad in self._flat:
-            weight = torch.mm(grad.T, value).float()
-            # By a product, which is several times as fast as a sum.
-            found += [weight, torch.mm(grad.T, torch.ones_like(grad[:, :1])).float()[:, 0]]
+        for value, grad in ((v.flatten(0, 1), g.flatten(0, 1)) for v, g in self._all):
+            bias, rows = torch.empty(grad.shape[1]), Matrix.of(grad)
+            self._library.native_sum_rows(ctypes.addressof(rows), bias.data_ptr())
+            found += [torch.mm(grad.T, value).float(), bias]
         width = self._first_width
         beside = [value[width:] for value in found[:2]]
         found[:2] = [value[:width] for value in found[:2]]

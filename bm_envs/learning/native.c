@@ -102,8 +102,10 @@ typedef struct {
 
 #if defined(__GNUC__)
 #define INLINE static inline __attribute__((always_inline))
+#define APART static __attribute__((noinline)) /* inlined everywhere it takes minutes to compile */
 #else
 #define INLINE static __inline
+#define APART static
 #endif
 
 INLINE float widened(uint16_t x) {
@@ -190,6 +192,11 @@ INLINE void narrow(V x, uint16_t *to) { *to = rounded(x); }
 #pragma GCC push_options
 #pragma GCC target("avx512f,avx512bw,avx512dq,avx512vl,fma,bmi,bmi2,prefer-vector-width=512")
 #define NAME(name) name##_avx512
+#if defined(__has_builtin)
+#if __has_builtin(__builtin_shufflevector)
+#define BUTTERFLY __builtin_shufflevector
+#endif
+#endif
 #include "kernels.h"
 #undef NAME
 #pragma GCC pop_options
@@ -198,16 +205,18 @@ INLINE void narrow(V x, uint16_t *to) { *to = rounded(x); }
 typedef struct {
   void (*activate)(const Matrix *, const float *, const Matrix *);
   void (*activate_back)(const Matrix *, const Matrix *, const Matrix *);
+  void (*sum_rows)(const Matrix *, float *), (*uniform)(uint32_t, uint32_t, int64_t, float *);
   void (*advance)(const Steps *, int64_t), (*advance_back)(const Steps *, int64_t);
   void (*act)(const Steps *, int64_t), (*act_back)(const Steps *, int64_t);
   void (*costs)(const Steps *, const Costs *);
   void (*misses)(const Steps *, const Misses *);
 } Kernels;
 
-#define KERNELS(name)                                                                        \
-  {                                                                                          \
-    activate_##name, activate_back_##name, advance_##name, advance_back_##name, act_##name,  \
-        act_back_##name, costs_##name, misses_##name                                         \
+#define KERNELS(name)                                                                     \
+  {                                                                                       \
+    activate_##name, activate_back_##name, sum_rows_##name, uniform_##name,               \
+        advance_##name, advance_back_##name, act_##name, act_back_##name, costs_##name,   \
+        misses_##name                                                                     \
   }
 
 static const Kernels choices[] = {
@@ -246,6 +255,10 @@ EXPORT void native_activate(const Matrix *z, const float *bias, const Matrix *ou
 }
 EXPORT void native_activate_back(const Matrix *grad, const Matrix *value, const Matrix *out) {
   kernels.activate_back(grad, value, out);
+}
+EXPORT void native_sum_rows(const Matrix *m, float *out) { kernels.sum_rows(m, out); }
+EXPORT void native_uniform(int64_t key, int64_t count, float *out) {
+  kernels.uniform((uint32_t)key, (uint32_t)(key >> 32), count, out);
 }
 EXPORT void native_advance(const Steps *t, int64_t step) { kernels.advance(t, step); }
 EXPORT void native_advance_back(const Steps *t, int64_t step) { kernels.advance_back(t, step); }
