@@ -251,12 +251,10 @@ def model_loss(
     cost, off = prediction_errors(model, states, targets)
     weight = valid / valid.sum().clamp(min=1)
     metrics: dict[str, Tensor] = {}
-    with torch.no_grad():
-        for k, name in ((0, "first"), (len(targets) - 1, "last")):
-            alive = valid[k] / valid[k].sum().clamp(min=1)
-            for key in ("pos", "lin", "joint_pos", "joint_vel"):
-                mean = (off[k, State._fields.index(key)] * alive).sum()
-                metrics[f"model/{name}_{key}"] = mean
+    for k, name in ((0, "first"), (len(targets) - 1, "last")):
+        means = off[k] @ (valid[k] / valid[k].sum().clamp(min=1))
+        for key in ("pos", "lin", "joint_pos", "joint_vel"):
+            metrics[f"model/{name}_{key}"] = means[State._fields.index(key)]
     return (cost * weight).sum(), metrics
 
 

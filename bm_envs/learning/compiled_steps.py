@@ -225,7 +225,7 @@ class Rollout(Work):
         )
         table = owner.reference.table
         self.set(
-            observation_size=self.policy.inputs.shape[-1], lead=task.lead, anchor=ANCHOR,
+            observation_size=size(task.observations), lead=task.lead, anchor=ANCHOR,
             places=(ctypes.c_int64 * len(TERMS))(*places(task.observations)), reference=table,
             policy_in=self.policy.inputs, policy_in_grad=self.policy.inputs_grad,
             mean_out=self.policy.out, mean_grad=self.policy.out_grads,
