@@ -11,7 +11,7 @@ Letters in shapes: B robots, H steps, J = 29 joints, O observation.
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -51,6 +51,7 @@ from bm_envs.tasks.track.rewards import TRACKED
 from bm_envs.tasks.track.rows import ANCHOR
 
 J = g1.NUM_JOINTS
+_KINDS = dict(Steps._fields_)
 
 
 class Work:
@@ -85,11 +86,10 @@ class Work:
 
     def set(self, **values: Any) -> None:
         """Give the kernels numbers and arrays, which are kept as long as they may be read."""
-        kinds = dict(self.native._fields_)
         for name, value in values.items():
             self._kept[name] = value
             if isinstance(value, Tensor):
-                value = Matrix.of(value) if kinds[name] is Matrix else value.data_ptr()
+                value = Matrix.of(value) if _KINDS[name] is Matrix else value.data_ptr()
             setattr(self.native, name, value)
 
     def begin(self, model: WorldModel, start: State) -> None:
@@ -114,8 +114,20 @@ def last_bias(network: Network) -> Tensor:
     return network.get_parameter(f"layers.{len(network.layers) - 1}.bias").detach().clone()
 
 
-# Work that nobody uses. A gradient needs what its steps left, so that it must have its own.
-_free: dict[Any, list[Any]] = {}
+class Pool:
+    """Work that nobody uses. A gradient needs what its steps left, so that it must have its own."""
+
+    def __init__(self) -> None:
+        self._free: dict[Any, list[Any]] = {}
+
+    def take(self, key: Any, make: Callable[[], Any]) -> Any:
+        """Work of the sizes that `key` says, which is made where there is none."""
+        free = self._free.setdefault(key, [])
+        return free.pop() if free else make()
+
+    def give_back(self, key: Any, work: Any) -> None:
+        """The gradient has been computed."""
+        self._free[key].append(work)
 
 
 def is_plain(network: Network, device: str = "cpu") -> bool:
@@ -170,6 +182,9 @@ class Prediction(Work):
         return network + linear
 
 
+_predictions = Pool()
+
+
 class Predicted(torch.autograd.Function):
     """`Prediction` as a function of the model's parameters."""
 
@@ -179,8 +194,8 @@ class Predicted(torch.autograd.Function):
         *parameters: Tensor,
     ) -> tuple[Tensor, Tensor]:  # fmt: skip
         """See `Prediction.forward`."""
-        free = _free.setdefault(key, [])
-        work = free.pop() if free else Prediction(model, len(targets), targets.shape[1])
+        steps, batch = targets.shape[:2]
+        work = _predictions.take(key, lambda: Prediction(model, steps, batch))
         ctx.key, ctx.work = key, work
         cost, off = work.forward(model, states, targets)
         ctx.mark_non_differentiable(off)
@@ -189,9 +204,9 @@ class Predicted(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Any, ...]:
         """See `torch.autograd.Function`."""
-        found = ctx.work.backward(gradients[0])
-        _free[ctx.key].append(ctx.work)
-        ctx.work = None
+        work, ctx.work = ctx.work, None
+        found = work.backward(gradients[0])
+        _predictions.give_back(ctx.key, work)
         return (None, None, None, None, *found)
 
 
@@ -202,7 +217,7 @@ def prediction_errors(
     start = states[0].pos
     if kernels() is None or start.dtype != torch.float32 or not is_plain(model.network):
         return model.prediction_errors(states, targets)
-    key = Prediction, targets.shape, sizes_of(model.network), model.use_bfloat16, model.late
+    key = targets.shape, sizes_of(model.network), model.use_bfloat16, model.late
     parameters = [*model.network.layers.parameters(), *model.linear.layers.parameters()]
     cost, off = Predicted.apply(key, model, states, targets, *parameters)  # pyright: ignore
     return cost, off
@@ -261,8 +276,8 @@ class Rollout(Work):
             offset_per=per_scale if policy.residual else torch.zeros(J),
             action_scale=policy.action_scale, mean_bias=last_bias(policy),
             clean=clean if self._observed else Matrix(),
-            action_noise=action_noise, obs_noise=obs_noise, default_in=starts.default_joint_pos.contiguous(),
-            last_action=starts.last_action.contiguous(),
+            action_noise=action_noise, obs_noise=obs_noise,
+            default_in=starts.default_joint_pos.contiguous(), last_action=starts.last_action.contiguous(),
         )  # fmt: skip
         library, at = self.library, self.at
         for step in range(steps):
@@ -294,7 +309,9 @@ class Rollout(Work):
 
 def places(names: Sequence[str]) -> list[int]:
     """Where `TERMS` are in an observation of the terms `names`; -1: they are not."""
-    starts = {name: sum(map(size, ([other] for other in names[:i]))) for i, name in enumerate(names)}
+    starts = {
+        name: sum(map(size, ([other] for other in names[:i]))) for i, name in enumerate(names)
+    }
     return [starts.get(name, -1) for name in TERMS]
 
 
@@ -307,10 +324,9 @@ class Imagined(torch.autograd.Function):
         *parameters: Tensor,
     ) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
         """See `Rollout.forward`."""
-        free = _free.setdefault(key, [])
         policy, model, starts = inputs[:3]
-        work = free.pop() if free else Rollout(owner, policy, model, len(starts.qpos))
-        ctx.key, ctx.work = key, work
+        work = owner.pool.take(key, lambda: Rollout(owner, policy, model, len(starts.qpos)))
+        ctx.owner, ctx.key, ctx.work = owner, key, work
         cost, distance, clean = work.forward(*inputs)
         ctx.mark_non_differentiable(distance)
         ctx.set_materialize_grads(False)
@@ -319,9 +335,9 @@ class Imagined(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Any, ...]:
         """See `torch.autograd.Function`."""
-        found = ctx.work.backward(gradients[0], gradients[2])
-        _free[ctx.key].append(ctx.work)
-        ctx.work = None
+        work, ctx.work = ctx.work, None
+        found = work.backward(gradients[0], gradients[2])
+        ctx.owner.pool.give_back(ctx.key, work)
         return (None, None, None, *found)
 
 
@@ -334,7 +350,7 @@ class CompiledImagination:
     ) -> None:  # fmt: skip
         """Rollouts of `horizon` steps; `observed`: with their observations, else with none."""
         self.task, self.horizon, self.recovery = task, horizon, recovery
-        self.reference, self.observed = reference, observed
+        self.reference, self.observed, self.pool = reference, observed, Pool()
         optional = any(getattr(task.rewards, name) for name in IMAGINED)
         names, numbers = task.observations, size(task.observations)
         self._known = (
@@ -360,8 +376,8 @@ class CompiledImagination:
         `algos/wm_track.py`.
         """
         key = (
-            Rollout, id(self), len(starts.qpos), sizes_of(policy), sizes_of(model.network),
-            model.use_bfloat16, model.late,
+            len(starts.qpos), sizes_of(policy), sizes_of(model.network), model.use_bfloat16,
+            model.late,
         )  # fmt: skip
         inputs = policy, model, starts, action_noise, obs_noise
         return Imagined.apply(self, key, inputs, *policy.layers.parameters())  # pyright: ignore

@@ -17,7 +17,6 @@ from torch import Tensor
 from bm_envs.learning.compiled import Matrix
 from bm_envs.learning.networks import Network
 
-
 ALIGNED = 32
 
 

@@ -99,7 +99,9 @@ class ReplayBuffer:
         """`steps + 1` states in a row from each place, targets `[K, B, 29]`, valid `[K, B]`."""
         ahead = torch.arange(steps + 1, device=slot.device)[:, None]
         slots = (slot + ahead) % self.length  # [K + 1, B]
-        flat = State.of(self.qpos[slots, robot].flatten(0, 1), self.qvel[slots, robot].flatten(0, 1))
+        flat = State.of(
+            self.qpos[slots, robot].flatten(0, 1), self.qvel[slots, robot].flatten(0, 1)
+        )
         parts = (part.unflatten(0, slots.shape).unbind() for part in flat)
         states = [State(*values) for values in zip(*parts, strict=True)]
         alive = ~self.done[slots[:-1], robot]

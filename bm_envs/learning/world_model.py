@@ -217,9 +217,7 @@ class WorldModel(nn.Module):
             lin.mean().expand(3), ang, dt * joint, joint,
         ])  # fmt: skip
 
-    def prediction_errors(
-        self, states: Sequence[State], targets: Tensor
-    ) -> tuple[Tensor, Tensor]:
+    def prediction_errors(self, states: Sequence[State], targets: Tensor) -> tuple[Tensor, Tensor]:
         """How far off the model gets in K steps from true states, by the recorded targets.
 
         Args:
@@ -227,9 +225,9 @@ class WorldModel(nn.Module):
             targets: `[K, B, 29]`, rad.
 
         Returns:
-            The cost after each step, a pseudo-Huber loss `sqrt(1 + e^2) - 1` with e in units of what
-            a step changes, the mean over the six parts of a state, and over the numbers of each;
-            `[K, B]`. And the parts' mean absolute errors in SI units, `[K, 6, B]`.
+            The cost after each step, `[K, B]`: a pseudo-Huber loss `sqrt(1 + e^2) - 1` with e in
+            units of what a step changes, the mean over the six parts of a state, and over the
+            numbers of each. And the parts' mean absolute errors in SI units, `[K, 6, B]`.
         """
         state, predicted = states[0], []
         for target in targets:
