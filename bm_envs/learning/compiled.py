@@ -13,10 +13,11 @@ import torch
 from torch import Tensor
 
 from bm_envs.backends.native import address, library
-from bm_envs.learning.kinematics import path_to
+from bm_envs.learning.kinematics import LOCAL_BODIES, path_to
 from bm_envs.robots import g1
 from bm_envs.robots.kinematics import joints_of_links
 from bm_envs.rotations import quat_normalize, quat_to_matrix
+from bm_envs.tasks.track.rows import K, Reference
 
 # In the order in which `native.c` has them.
 TERMS = (
@@ -146,18 +147,39 @@ class TreeTables:
         self.tree = Tree(len(names), *map(address, self._arrays))
 
 
-def _declare(loaded: Any, newest: int) -> bool:
-    """Say which arguments the functions take; False: the library must not be used."""
-    for name in ("lanes", "steps_size", "costs_size", "misses_size", "choose"):
+def _numbers() -> list[int]:
+    """Those that `native.c` has as constants."""
+    local, every = (TreeTables(b).tree.count for b in (LOCAL_BODIES, g1.TRACKED_BODIES))
+    return [g1.NUM_JOINTS, K, local, every, INPUTS, OUTPUTS, STATE, Reference.SIZE]
+
+
+def _why_not(loaded: Any) -> str:
+    """Why the library must not be used; empty: it may be."""
+    names = ("lanes", "steps_size", "costs_size", "misses_size", "learning_number", "choose")
+    for name in names:
         getattr(loaded, f"native_{name}").restype = ctypes.c_int64
+    loaded.native_learning_number.argtypes = [ctypes.c_int64]
     sizes = loaded.native_steps_size(), loaded.native_costs_size(), loaded.native_misses_size()
     if sizes != tuple(map(ctypes.sizeof, (Steps, Costs, Misses))):
-        warnings.warn(
+        return (
             "The compiled part was built from another version of learning/native.c and is not "
-            "used; install the package again.",
-            RuntimeWarning, stacklevel=2,
-        )  # fmt: skip
-        return False
+            "used; install the package again."
+        )
+    try:
+        expected = _numbers()
+    except ValueError as error:
+        return f"The compiled part is not used for this robot: {error}."
+    actual = [loaded.native_learning_number(i) for i in range(len(expected))]
+    if actual != expected:
+        return (
+            f"The compiled part is for other numbers, {actual}, than the robot's, {expected} (see "
+            "bm_envs/learning/native.c): torch does its work."
+        )
+    return ""
+
+
+def _declare(loaded: Any) -> None:
+    """Say which arguments the functions take."""
     pointer, number = ctypes.c_void_p, ctypes.c_int64
     for name, arguments in (
         ("choose", [number]), ("activate", [pointer] * 3), ("activate_back", [pointer] * 3),
@@ -170,12 +192,17 @@ def _declare(loaded: Any, newest: int) -> bool:
         function.argtypes = arguments
         if name != "choose":
             function.restype = None
-    loaded.native_choose(newest)
-    return True
 
 
 @functools.cache
 def kernels() -> Any | None:
     """The library with its functions declared, or None where torch does the work."""
     loaded = library()
-    return loaded if loaded is not None and _declare(loaded, NEWEST) else None
+    if loaded is None:
+        return None
+    if reason := _why_not(loaded):
+        warnings.warn(reason, RuntimeWarning, stacklevel=2)
+        return None
+    _declare(loaded)
+    loaded.native_choose(NEWEST)
+    return loaded

@@ -11,13 +11,16 @@ Letters in shapes: B robots, H steps, J = 29 joints, O observation.
 from __future__ import annotations
 
 import ctypes
+import warnings
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from bm_envs.errors import BMWarning
 from bm_envs.learning.compiled import (
+    INPUTS,
     MOST_OBSERVATIONS,
     OUTPUTS,
     PARTS,
@@ -52,6 +55,11 @@ from bm_envs.tasks.track.rows import ANCHOR
 
 J = g1.NUM_JOINTS
 _KINDS = dict(Steps._fields_)
+SLOW = (
+    "the package's compiled part is missing, or BM_NATIVE=0 switches it off: updates of the policy "
+    "and of its model take three to six times as long; install the package again where there is a "
+    "C compiler, such as gcc."
+)
 
 
 class Work:
@@ -82,7 +90,9 @@ class Work:
 
     def room(self, steps: int, numbers: int) -> Tensor:
         """Numbers of all robots, as the kernels have them."""
-        return torch.zeros(steps, self.blocks, numbers, self.lanes)
+        room = torch.zeros(steps, self.blocks, numbers, self.lanes)
+        assert room.data_ptr() % (4 * self.lanes) == 0  # torch's arrays begin at a cache line
+        return room
 
     def set(self, **values: Any) -> None:
         """Give the kernels numbers and arrays, which are kept as long as they may be read."""
@@ -130,11 +140,18 @@ class Pool:
         self._free[key].append(work)
 
 
-def is_plain(network: Network, device: str = "cpu") -> bool:
+def is_known(network: Network, inputs: int, outputs: int) -> bool:
     """Whether the kernels know this network."""
-    weight = network.get_parameter("layers.0.weight")
-    at = weight.device.type, weight.dtype
-    return network.activation_name == "elu" and at == (device, torch.float32)
+    weight, sizes = network.get_parameter("layers.0.weight"), sizes_of(network)
+    return (
+        network.activation_name == "elu" and weight.dtype == torch.float32
+        and weight.device.type == "cpu" and (sizes[0], sizes[-1]) == (inputs, outputs)
+    )  # fmt: skip
+
+
+def is_known_model(model: WorldModel) -> bool:
+    """Whether the kernels know this model."""
+    return type(model) is WorldModel and is_known(model.network, INPUTS, OUTPUTS)
 
 
 # --- predictions of a model -----------------------------------------------------------------------
@@ -215,7 +232,7 @@ def prediction_errors(
 ) -> tuple[Tensor, Tensor]:
     """`WorldModel.prediction_errors`, by kernels where there are any for it."""
     start = states[0].pos
-    if kernels() is None or start.dtype != torch.float32 or not is_plain(model.network):
+    if kernels() is None or start.dtype != torch.float32 or not is_known_model(model):
         return model.prediction_errors(states, targets)
     key = targets.shape, sizes_of(model.network), model.use_bfloat16, model.late
     parameters = [*model.network.layers.parameters(), *model.linear.layers.parameters()]
@@ -271,13 +288,15 @@ class Rollout(Work):
         per_scale = 1 / policy.action_scale
         clean = torch.empty(steps + 1 if self._observed else 0, batch, len(mean))
         self.set(
-            row=starts.row.long(), last_row=starts.last_row.long(), policy_mean=mean,
+            row=starts.row.long().contiguous(),
+            last_row=starts.last_row.long().contiguous(), policy_mean=mean,
             policy_inverse=inverse, nominal_pos=policy.default_joint_pos,
             offset_per=per_scale if policy.residual else torch.zeros(J),
             action_scale=policy.action_scale, mean_bias=last_bias(policy),
             clean=clean if self._observed else Matrix(),
             action_noise=action_noise, obs_noise=obs_noise,
-            default_in=starts.default_joint_pos.contiguous(), last_action=starts.last_action.contiguous(),
+            default_in=starts.default_joint_pos.contiguous(),
+            last_action=starts.last_action.contiguous(),
         )  # fmt: skip
         library, at = self.library, self.at
         for step in range(steps):
@@ -352,6 +371,8 @@ class CompiledImagination:
         self.task, self.horizon, self.recovery = task, horizon, recovery
         self.reference, self.observed, self.pool = reference, observed, Pool()
         optional = any(getattr(task.rewards, name) for name in IMAGINED)
+        if kernels() is None and reference.table.device.type == "cpu":
+            warnings.warn(SLOW, BMWarning, stacklevel=2)
         names, numbers = task.observations, size(task.observations)
         self._known = (
             kernels() is not None and not optional and set(names) <= set(TERMS)
@@ -361,10 +382,8 @@ class CompiledImagination:
     def takes(self, policy: TrackingPolicy, model: WorldModel, starts: Starts) -> bool:
         """Whether the kernels know all of this; else torch must do the work."""
         single = {starts.qpos.dtype, self.reference.table.dtype} == {torch.float32}
-        return (
-            self._known and single and type(model) is WorldModel and is_plain(policy)
-            and is_plain(model.network)
-        )  # fmt: skip
+        seen = is_known(policy, size(self.task.observations), J)
+        return self._known and single and seen and is_known_model(model)
 
     def __call__(
         self, policy: TrackingPolicy, model: WorldModel, starts: Starts, action_noise: Tensor,

@@ -93,7 +93,7 @@ class Layers:
         weights = [weight.detach() for weight in weights]
         behind = self.inputs.shape[-1] - self._first_size
         weights[0] = torch.nn.functional.pad(weights[0], (0, behind))
-        weights = [weight.to(self._dtype) for weight in weights]
+        weights = [weight.to(self._dtype, copy=True) for weight in weights]
         self._weights = weights
         self._across = [weight.T.contiguous() for weight in weights]
         biases = [network.get_parameter(f"layers.{i}.bias") for i in range(len(layers))]

@@ -228,6 +228,13 @@ static const Kernels choices[] = {
 static Kernels kernels = KERNELS(plain);
 
 EXPORT int64_t native_lanes(void) { return LANES; }
+
+/* `compiled.py` leaves the work to torch where the robot or the model has other numbers. */
+EXPORT int64_t native_learning_number(int64_t which) {
+  static const int64_t numbers[] = {J,      TRACKED_LINKS, LOCAL_LINKS, ALL_LINKS,
+                                    INPUTS, OUTPUTS,       STATE,       REFERENCE};
+  return numbers[which];
+}
 EXPORT int64_t native_steps_size(void) { return (int64_t)sizeof(Steps); }
 EXPORT int64_t native_costs_size(void) { return (int64_t)sizeof(Costs); }
 EXPORT int64_t native_misses_size(void) { return (int64_t)sizeof(Misses); }
