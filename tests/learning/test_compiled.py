@@ -8,13 +8,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from robot_states import as_state, some_states
+from robot_states import some_states
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "algos"))
 import wm_track as wm  # noqa: E402
 
 from bm_envs.envs import TrackVectorEnv  # noqa: E402
-from bm_envs.learning import compiled, compiled_steps  # noqa: E402
+from bm_envs.errors import BMWarning  # noqa: E402
+from bm_envs.learning import compiled, compiled_steps, noise  # noqa: E402
 from bm_envs.learning.compiled import NEWEST, kernels  # noqa: E402
 from bm_envs.learning.imagination import ReferenceTables, observation  # noqa: E402
 from bm_envs.learning.networks import Network  # noqa: E402
@@ -39,7 +40,7 @@ def instructions(request):
 
 
 def without_kernels(monkeypatch):
-    for module in (compiled, compiled_steps):
+    for module in (compiled_steps, noise):
         monkeypatch.setattr(module, "kernels", lambda: None)
 
 
@@ -104,15 +105,14 @@ def test_the_definition_has_the_gradient_of_finite_differences():
         local = model.local(state)
         names = TrackConfig().observations
         seen = observation(names, state, local, shown, target, torch.zeros(2, 29).double())
-        # The feet's heights in units of a centimetre bend too fast for finite differences.
         return torch.cat([seen, model.inputs(state, local, target)], 1)
 
     def stepped(numbers, rates):
         return torch.cat([v.flatten(1) for v in model.integrate(of_flat(numbers), rates)], 1)
 
-    assert torch.autograd.gradcheck(looked, (numbers, target), eps=1e-7, atol=1e-4)
+    assert torch.autograd.gradcheck(looked, (numbers, target), eps=1e-7, atol=1e-4, fast_mode=True)
     rates = torch.randn(2, 70, dtype=torch.float64, requires_grad=True)
-    assert torch.autograd.gradcheck(stepped, (numbers, rates))
+    assert torch.autograd.gradcheck(stepped, (numbers, rates), fast_mode=True)
 
 
 # --- kernels against the definition ---------------------------------------------------------------
@@ -211,9 +211,7 @@ def test_in_bfloat16_rollouts_are_the_definitions_up_to_its_rounding():
 
 def prediction(model, kind, kernels_there, batch=21, steps=4):
     """Cost, errors, and gradients of a model's predictions."""
-    true = [
-        as_state(*(v.double().numpy() for v in states(kind, batch, k))) for k in range(steps + 1)
-    ]
+    true = [State.of(*states(kind, batch, k)) for k in range(steps + 1)]
     targets = torch.randn(steps, batch, 29, generator=torch.Generator().manual_seed(0))
     predict = compiled_steps.prediction_errors if kernels_there else WorldModel.prediction_errors
     cost, off = predict(model, true, targets)
@@ -337,6 +335,26 @@ def test_what_the_kernels_do_not_know_is_left_to_torch():
     assert not takes(actor, Other((8,), 2), case.starts)
     optional = Case(task=config.task.override({"rewards": {"foot_contact": -0.5}}))
     assert not optional.learner.imagination.compiled.takes(actor, case.model, case.starts)
+
+
+def test_without_kernels_it_is_said_how_much_slower_that_is(monkeypatch):
+    without_kernels(monkeypatch)
+    with pytest.warns(BMWarning, match="compiled part is missing.*times as long; install the"):
+        case = Case()
+    assert not case.learner.imagination.compiled.takes(case.learner.actor, case.model, case.starts)
+
+
+@needs_kernels
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        ("OUTPUTS", "is for other numbers"), ("Misses", "from another version of learning/native"),
+    ],
+)  # fmt: skip
+def test_a_library_of_other_numbers_is_not_used(change, sentence, monkeypatch):
+    monkeypatch.setattr(compiled, change, 71 if change == "OUTPUTS" else compiled.Costs)
+    with pytest.warns(RuntimeWarning, match=sentence):
+        assert compiled.kernels.__wrapped__() is None
 
 
 # --- noise ----------------------------------------------------------------------------------------
