@@ -49,7 +49,6 @@ from bm_envs import cli
 from bm_envs.errors import ConfigError
 from bm_envs.learning import checks
 from bm_envs.learning.collecting import spread_ends
-from bm_envs.learning.compiled_steps import CompiledImagination, prediction_errors
 from bm_envs.learning.graphs import Graph
 from bm_envs.learning.imagination import (
     ReferenceTables,
@@ -71,10 +70,12 @@ from bm_envs.learning.networks import (
     use_bfloat16,
 )
 from bm_envs.learning.noise import even_numbers
+from bm_envs.learning.predictions import prediction_errors
 from bm_envs.learning.processes import Processes, learner_thread
 from bm_envs.learning.replay_buffer import ReplayBuffer, ReplayCollector, Starts
 from bm_envs.learning.returns import lambda_returns
 from bm_envs.learning.robots import make_robots
+from bm_envs.learning.rollouts import CompiledImagination
 from bm_envs.learning.run import Flags, config_record
 from bm_envs.learning.states import load_states, states_of
 from bm_envs.learning.tracker import TrackerRun, TrackerRunConfig, tracker_run, tracker_settings
@@ -249,13 +250,12 @@ def model_loss(
         The loss, and mean errors after the first and the last step, in SI units.
     """
     cost, off = prediction_errors(model, states, targets)
-    weight = valid / valid.sum().clamp(min=1)
     metrics: dict[str, Tensor] = {}
     for k, name in ((0, "first"), (len(targets) - 1, "last")):
         means = off[k] @ (valid[k] / valid[k].sum().clamp(min=1))
         for key in ("pos", "lin", "joint_pos", "joint_vel"):
             metrics[f"model/{name}_{key}"] = means[State._fields.index(key)]
-    return (cost * weight).sum(), metrics
+    return (cost * valid).sum() / valid.sum().clamp(min=1), metrics
 
 
 # --- imagination --------------------------------------------------------------------------------
@@ -278,7 +278,7 @@ class ImaginedRollout(NamedTuple):
     counted: Tensor
     """`[H, B]`, 1 up to the clip's end, then 0."""
     obs: Tensor
-    """`[H + 1, B, O]`, observations without noise, as the policy normalizes them, for a critic."""
+    """`[H + 1, B, O]`, without noise, as the policy normalizes them; only a critic needs them."""
     distance: Tensor
     """`[H, B]`, m, of the anchor."""
 
@@ -314,8 +314,8 @@ class Imagination(nn.Module):
         row, last = starts.row.long(), starts.last_row.long()
         if self.compiled.takes(policy, model, starts):
             cost, distance, obs = self.compiled(policy, model, starts, *noise)
-            steps = torch.arange(1, horizon + 1)[:, None]
-            return ImaginedRollout(cost, (row + steps <= last).float(), obs, distance)
+            counted = row + torch.arange(1, horizon + 1)[:, None] <= last
+            return ImaginedRollout(cost, counted.float(), obs, distance)
         state, action = State.of(starts.qpos, starts.qvel), starts.last_action
         states, actions, clean_obs = [state], [action], []
         for h in range(horizon + 1):

@@ -56,10 +56,9 @@ INLINE void NAME(sine_cosine)(V x, V *sine, V *cosine) {
   *cosine = FLOATS(BITS(b) ^ (((quarter + 1) & 2) << 30));
 }
 
-/* exp(x) for x of -87 to 88; beyond, of the bound. */
+/* exp(x) for x up to 88; below -87, of that. */
 INLINE V NAME(exponential)(V x) {
   x = SELECT(LESS(x, NAME(all)(-87.0f)), NAME(all)(-87.0f), x);
-  x = SELECT(LESS(NAME(all)(88.0f), x), NAME(all)(88.0f), x);
   V shifted = x * 1.44269504f + ROUNDING;
   V n = shifted - ROUNDING;
   V r = x - n * 0.693359375f;
@@ -369,7 +368,9 @@ APART void NAME(inputs)(const Steps *t, const V *s, const Local *local, V *x) {
       const float *corner = t->soles + 3 * c;
       V h = up[0] * corner[0] + up[1] * corner[1] + up[2] * corner[2] + height;
       x[IN_HEIGHT + 4 * foot + c] = h;
-      x[IN_NEAR + 4 * foot + c] = 1.0f / (1.0f + NAME(exponential)(h * (float)t->per_depth));
+      V depths = h * (float)t->per_depth;
+      depths = SELECT(LESS(NAME(all)(88.0f), depths), NAME(all)(88.0f), depths);
+      x[IN_NEAR + 4 * foot + c] = 1.0f / (1.0f + NAME(exponential)(depths));
     }
   }
   for (int k = 0; k < 6; k++) x[IN_VEL + k] = local->feet_vel[k];

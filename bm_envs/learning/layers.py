@@ -29,10 +29,10 @@ class Layers:
     Attributes:
         inputs: `[H, B, D]`, to be written before `forward`. Products are faster where D is a
             multiple of `ALIGNED`: it is, and what stands behind the network's inputs stays zero.
-        inputs_grad: `[B, D]`, what `backward` gives.
+        inputs_grad: `[B, D]`, what `pull_back` gives.
         out: `[B, D]`, the last layer's products, without its bias.
         beside: `[B, D]`, likewise, of the layer that runs beside.
-        out_grads: `[H, B, D]`, to be written before `backward`.
+        out_grads: `[H, B, D]`, to be written before `pull_back`.
         beside_grads: `[H, B, D]`, likewise.
     """
 
@@ -110,7 +110,7 @@ class Layers:
             value = self._values[i + 1][step]
         torch.mm(value, self._across[last], out=self._sums[last])
 
-    def backward(self, step: int, *, to_inputs: bool) -> None:
+    def pull_back(self, step: int, *, to_inputs: bool) -> None:
         """From the step's `out_grads` and `beside_grads` to those of all layers, and the inputs."""
         activate_back = self._library.native_activate_back
         for i in range(len(self._sums) - 1, 0, -1):

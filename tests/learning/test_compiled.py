@@ -15,7 +15,7 @@ import wm_track as wm  # noqa: E402
 
 from bm_envs.envs import TrackVectorEnv  # noqa: E402
 from bm_envs.errors import BMWarning  # noqa: E402
-from bm_envs.learning import compiled, compiled_steps, noise  # noqa: E402
+from bm_envs.learning import compiled, noise, predictions, rollouts  # noqa: E402
 from bm_envs.learning.compiled import NEWEST, kernels  # noqa: E402
 from bm_envs.learning.imagination import ReferenceTables, observation  # noqa: E402
 from bm_envs.learning.networks import Network  # noqa: E402
@@ -40,7 +40,7 @@ def instructions(request):
 
 
 def without_kernels(monkeypatch):
-    for module in (compiled_steps, noise):
+    for module in (noise, predictions, rollouts):
         monkeypatch.setattr(module, "kernels", lambda: None)
 
 
@@ -213,7 +213,7 @@ def prediction(model, kind, kernels_there, batch=21, steps=4):
     """Cost, errors, and gradients of a model's predictions."""
     true = [State.of(*states(kind, batch, k)) for k in range(steps + 1)]
     targets = torch.randn(steps, batch, 29, generator=torch.Generator().manual_seed(0))
-    predict = compiled_steps.prediction_errors if kernels_there else WorldModel.prediction_errors
+    predict = predictions.prediction_errors if kernels_there else WorldModel.prediction_errors
     cost, off = predict(model, true, targets)
     weights = torch.linspace(0.0, 1.0, cost.numel()).view_as(cost)
     parameters = [*model.network.parameters(), *model.linear.parameters()]
