@@ -99,6 +99,9 @@ class Steps(ctypes.Structure):
     ]  # fmt: skip
 
 
+STEPS_FIELDS: dict[str, Any] = dict(Steps._fields_)  # pyright: ignore
+
+
 class Costs(ctypes.Structure):
     """`Costs` of `native.c`."""
 

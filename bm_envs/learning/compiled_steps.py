@@ -20,6 +20,7 @@ from bm_envs.learning.compiled import (
     OUTPUTS,
     PARTS,
     STATE,
+    STEPS_FIELDS,
     Matrix,
     Steps,
     TreeTables,
@@ -37,8 +38,6 @@ from bm_envs.learning.world_model import (
 )
 from bm_envs.policy import OBS_SCALE_EPS
 from bm_envs.tasks.track.config import CONTROL_DT
-
-_KINDS = dict(Steps._fields_)
 
 
 class Work:
@@ -78,7 +77,7 @@ class Work:
         for name, value in values.items():
             self._kept[name] = value
             if isinstance(value, Tensor):
-                value = Matrix.of(value) if _KINDS[name] is Matrix else value.data_ptr()
+                value = Matrix.of(value) if STEPS_FIELDS[name] is Matrix else value.data_ptr()
             setattr(self.native, name, value)
 
     def begin(self, model: WorldModel, start: State) -> None:
