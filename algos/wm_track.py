@@ -69,14 +69,17 @@ from bm_envs.learning.networks import (
     polyak_update,
     use_bfloat16,
 )
+from bm_envs.learning.noise import even_numbers
+from bm_envs.learning.predictions import prediction_errors
 from bm_envs.learning.processes import Processes, learner_thread
 from bm_envs.learning.replay_buffer import ReplayBuffer, ReplayCollector, Starts
 from bm_envs.learning.returns import lambda_returns
 from bm_envs.learning.robots import make_robots
+from bm_envs.learning.rollouts import CompiledImagination
 from bm_envs.learning.run import Flags, config_record
 from bm_envs.learning.states import load_states, states_of
 from bm_envs.learning.tracker import TrackerRun, TrackerRunConfig, tracker_run, tracker_settings
-from bm_envs.learning.world_model import ERROR_WEIGHTS, State, WorldModel
+from bm_envs.learning.world_model import State, WorldModel
 from bm_envs.motion import suites
 from bm_envs.motion.library import load_motions
 from bm_envs.robots import g1
@@ -234,9 +237,8 @@ def model_loss(
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """How far off the model gets in K steps from true states, by the recorded targets.
 
-    A pseudo-Huber loss, `sqrt(1 + e^2) - 1` with e in units of what a step changes, so that a large
-    error (a robot that was pushed, or hit something) counts by its size and not by its square. The
-    mean over the six parts of a state, and over the numbers of each.
+    See `WorldModel.prediction_errors`. A large error (a robot that was pushed, or hit something)
+    counts by its size and not by its square.
 
     Args:
         model: what is to learn.
@@ -247,21 +249,13 @@ def model_loss(
     Returns:
         The loss, and mean errors after the first and the last step, in SI units.
     """
-    state, predicted = states[0], []
-    for target in targets:
-        state = model(state, model.local(state), target)
-        predicted.append(state)
-    error = model.errors(State.joined(predicted), State.joined(states[1:]))
-    weight = valid.flatten() / valid.sum().clamp(min=1)
-    cost = ((1 + error * error).sqrt() - 1) @ ERROR_WEIGHTS.like(error)
+    cost, off = prediction_errors(model, states, targets)
     metrics: dict[str, Tensor] = {}
-    with torch.no_grad():
-        for k, name in ((0, "first"), (len(targets) - 1, "last")):
-            alive = valid[k] / valid[k].sum().clamp(min=1)
-            for key in ("pos", "lin", "joint_pos", "joint_vel"):
-                off = (getattr(predicted[k], key) - getattr(states[k + 1], key)).abs().mean(1)
-                metrics[f"model/{name}_{key}"] = (off * alive).sum()
-    return (cost * weight).sum(), metrics
+    for k, name in ((0, "first"), (len(targets) - 1, "last")):
+        means = off[k] @ (valid[k] / valid[k].sum().clamp(min=1))
+        for key in ("pos", "lin", "joint_pos", "joint_vel"):
+            metrics[f"model/{name}_{key}"] = means[State._fields.index(key)]
+    return (cost * valid).sum() / valid.sum().clamp(min=1), metrics
 
 
 # --- imagination --------------------------------------------------------------------------------
@@ -284,7 +278,7 @@ class ImaginedRollout(NamedTuple):
     counted: Tensor
     """`[H, B]`, 1 up to the clip's end, then 0."""
     obs: Tensor
-    """`[H + 1, B, O]`, observations without noise, as the policy normalizes them."""
+    """`[H + 1, B, O]`, without noise, as the policy normalizes them; only a critic needs them."""
     distance: Tensor
     """`[H, B]`, m, of the anchor."""
 
@@ -299,15 +293,17 @@ class Imagination(nn.Module):
         self.config, self.reference = config, reference
         self.links = WorldKinematics(g1.TRACKED_BODIES)
         self.register_buffer("noise", observation_noise(config.task))
+        self.compiled = CompiledImagination(
+            config.task, config.policy_horizon, config.recovery, reference, observed=config.critic
+        )
 
     def draw_noise(self, batch: int, level: float, generator: torch.Generator) -> Noise:
         """Noise of the actions, and that of observations at a level of the curriculum."""
         horizon, device = self.config.policy_horizon, self.noise.device
         action = torch.randn(horizon, batch, J, generator=generator, device=device)
-        obs = torch.zeros(horizon, batch, len(self.noise), device=device)
+        obs = torch.zeros_like(self.noise).expand(horizon, batch, -1)
         if level > 0:
-            obs = torch.rand(obs.shape, generator=generator, device=device)
-            obs = (2 * obs - 1) * (level * self.noise)
+            obs = even_numbers(obs.shape, generator) * (level * self.noise)
         return Noise(action * IMAGINED_NOISE, obs)
 
     def forward(
@@ -315,8 +311,12 @@ class Imagination(nn.Module):
     ) -> ImaginedRollout:
         """H steps from `starts`."""
         task, horizon, batch = self.config.task, self.config.policy_horizon, len(starts.qpos)
-        state, action = State.of(starts.qpos, starts.qvel), starts.last_action
         row, last = starts.row.long(), starts.last_row.long()
+        if self.compiled.takes(policy, model, starts):
+            cost, distance, obs = self.compiled(policy, model, starts, *noise)
+            counted = row + torch.arange(1, horizon + 1)[:, None] <= last
+            return ImaginedRollout(cost, counted.float(), obs, distance)
+        state, action = State.of(starts.qpos, starts.qvel), starts.last_action
         states, actions, clean_obs = [state], [action], []
         for h in range(horizon + 1):
             # What the policy sees.

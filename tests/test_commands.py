@@ -65,7 +65,7 @@ INPUTS = {
     "benchmarks/leaderboard": ("results",),
     "benchmarks/same_numbers": ("against",),
     "benchmarks/track": ("policy", "motion", "policy_config"),
-    "benchmarks/world_model": ("run",),
+    "benchmarks/world_model": ("run", "against"),
     "tools/check_reference": ("motion",),
     "tools/csv_to_npz": ("#0",),
     "tools/deploy": ("#0", "motion", "policy_config"),

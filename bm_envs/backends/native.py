@@ -1,11 +1,13 @@
 """The compiled part of the package, where a C compiler was at hand when installing.
 
-It is one library, made of two files. `native.c` beside this module has the casts of the CPU's
+It is one library, made of three files. `native.c` beside this module has the casts of the CPU's
 backend; this module calls them. `tasks/track/native.c` has the tracking task's arithmetic;
-`tasks/track/kernel.py` calls it.
+`tasks/track/kernel.py` calls it. `learning/native.c` has the steps of imagination, and
+`learning/compiled.py` is its door.
 
-Without it, or with `BM_NATIVE=0` in the environment, NumPy does the same work, slower. Nothing else
-depends on which of the two it is but the last digits.
+Without it, or with `BM_NATIVE=0` in the environment, NumPy and torch do the same work, slower.
+Nothing else depends on which of them it is but the last digits, and the noise that imagination
+draws.
 """
 
 from __future__ import annotations
@@ -20,7 +22,7 @@ from typing import Any
 
 import numpy as np
 
-VERSION = 4  # of the functions and the structures; `native.c` has the same
+VERSION = 5  # of the functions and the structures; `native.c` has the same
 
 
 def address(array: np.ndarray) -> int:

@@ -33,7 +33,7 @@ def as_mirror(pair: tuple[np.ndarray, np.ndarray]) -> Mirror:
 
 def reflected(x: Tensor, mirror: Mirror) -> Tensor:
     """`[..., D]` seen in the mirror."""
-    return x[..., mirror[0]] * mirror[1]
+    return x.index_select(-1, mirror[0]) * mirror[1]
 
 
 def layer_mirror(before: Mirror, after: Mirror) -> Mirror:
@@ -122,7 +122,7 @@ class Network(nn.Module):
     def symmetrize(self, values: Sequence[Tensor]) -> None:
         """Replace the layers' weights and biases, or their gradients, by the symmetric part."""
         for value, mirror in zip(values, self.mirrors, strict=True):
-            value.copy_((value + reflected(value.flatten(), mirror).view_as(value)) / 2)
+            value.add_(reflected(value.flatten(), mirror).view_as(value)).mul_(0.5)
 
     def symmetrize_gradients(self) -> None:
         """Between `backward` and the optimizer's step; without `mirrors` nothing is to be done."""

@@ -97,11 +97,15 @@ class ReplayBuffer:
         self, slot: Tensor, robot: Tensor, steps: int
     ) -> tuple[list[State], Tensor, Tensor]:
         """`steps + 1` states in a row from each place, targets `[K, B, 29]`, valid `[K, B]`."""
-        slots = [(slot + k) % self.length for k in range(steps + 1)]
-        states = [State.of(self.qpos[s, robot], self.qvel[s, robot]) for s in slots]
-        targets = torch.stack([self.target[s, robot] for s in slots[:-1]])
-        alive = torch.stack([~self.done[s, robot] for s in slots[:-1]])
-        return states, targets, alive.cumprod(0).float()
+        ahead = torch.arange(steps + 1, device=slot.device)[:, None]
+        slots = (slot + ahead) % self.length  # [K + 1, B]
+        flat = State.of(
+            self.qpos[slots, robot].flatten(0, 1), self.qvel[slots, robot].flatten(0, 1)
+        )
+        parts = (part.unflatten(0, slots.shape).unbind() for part in flat)
+        states = [State(*values) for values in zip(*parts, strict=True)]
+        alive = ~self.done[slots[:-1], robot]
+        return states, self.target[slots[:-1], robot], alive.cumprod(0).float()
 
     def newest_transitions(self, steps: int) -> tuple[State, Tensor, State]:
         """State, target and state afterwards of the last `steps` transitions that ended nothing.

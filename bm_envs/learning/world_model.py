@@ -207,17 +207,41 @@ class WorldModel(nn.Module):
         self.scale.copy_((self.scale**2).lerp(square, share).sqrt() + 1e-6)
         self.count += len(rates)
 
-    def errors(self, state: State, truth: State) -> Tensor:
-        """Differences of states in units of what a control step changes, `[B, 76]`."""
+    def units(self) -> Tensor:
+        """What a control step changes the numbers of a state by. `[76]`."""
         lin, ang, joint = self.scale.split((3, 3, J, 3 + 3 + J))[:3]
         dt = CONTROL_DT
         # A small turn of the difference r changes the nine numbers by 2 |r|^2 in squares.
-        units = torch.cat([
+        return torch.cat([
             (dt * lin.mean()).expand(3), (dt * ang.mean() / 4.5**0.5).expand(9),
             lin.mean().expand(3), ang, dt * joint, joint,
         ])  # fmt: skip
-        difference = [(a - b).flatten(1) for a, b in zip(state, truth, strict=True)]
-        return torch.cat(difference, 1) / units
+
+    def prediction_errors(self, states: Sequence[State], targets: Tensor) -> tuple[Tensor, Tensor]:
+        """How far off the model gets in K steps from true states, by the recorded targets.
+
+        Args:
+            states: K + 1 true states.
+            targets: `[K, B, 29]`, rad.
+
+        Returns:
+            The cost after each step, `[K, B]`: a pseudo-Huber loss `sqrt(1 + e^2) - 1` with e in
+            units of what a step changes, the mean over the six parts of a state, and over the
+            numbers of each. And the parts' mean absolute errors in SI units, `[K, 6, B]`.
+        """
+        state, predicted = states[0], []
+        for target in targets:
+            state = self(state, self.local(state), target)
+            predicted.append(state)
+        shape = targets.shape[:2]
+        off = [
+            (a - b).flatten(1)
+            for a, b in zip(State.joined(predicted), State.joined(states[1:]), strict=True)
+        ]
+        scaled = torch.cat(off, 1) / self.units()
+        cost = ((1 + scaled * scaled).sqrt() - 1) @ ERROR_WEIGHTS.like(scaled)
+        means = [part.detach().abs().mean(1).view(shape) for part in off]
+        return cost.view(shape), torch.stack(means, 1)
 
 
 # Weights of the numbers of `WorldModel.errors`: the six parts of a state count alike. [76]

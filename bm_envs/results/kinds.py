@@ -10,6 +10,7 @@ KINDS: dict[str, Kind] = {
     "guided": diffusion.GUIDED,
     "gates": diffusion.GATES,
     "throughput": software.THROUGHPUT,
+    "speed": software.SPEED,
     "learning": training.LEARNING,
     "sweep": training.SWEEP,
     "physics_accuracy": software.PHYSICS_ACCURACY,

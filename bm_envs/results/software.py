@@ -30,6 +30,18 @@ def _throughput(row: dict[str, Any], settings: dict[str, Any]) -> Iterator[tuple
             yield "highest", f"at least control_steps_per_s, {speed:g}"
 
 
+SPEED_ROWS: Rules = {
+    "what": text(),
+    "ms": number(0, above=True),
+    "bound_ms": number(0, above=True),
+    "ratio": number(0, above=True),
+    "threads": whole(1),
+    "precision": text("bfloat16", "float32", "float64"),
+    "of": text(),
+    "imagined_steps_per_s": number(0, above=True, required=False),
+}
+
+
 PHYSICS_ROWS: Rules = {
     "physics_dt": number(0, above=True),
     "setting": text(),
@@ -73,6 +85,7 @@ def _reliability(row: dict[str, Any], settings: dict[str, Any]) -> Iterator[tupl
 
 
 THROUGHPUT = Kind(THROUGHPUT_ROWS, _throughput)
+SPEED = Kind(SPEED_ROWS)
 PHYSICS_ACCURACY = Kind(PHYSICS_ROWS)
 CONFORMANCE = Kind(CONFORMANCE_ROWS, _conformance)
 RELIABILITY = Kind(RELIABILITY_ROWS, _reliability)

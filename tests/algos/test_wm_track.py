@@ -39,6 +39,7 @@ from bm_envs.learning.tracker import TrackerRunConfig  # noqa: E402
 from bm_envs.learning.world_model import WorldModel  # noqa: E402
 from bm_envs.motion.library import load_motions  # noqa: E402
 from bm_envs.policy import load_policy  # noqa: E402
+from bm_envs.results import check_result  # noqa: E402
 from bm_envs.robots import g1  # noqa: E402
 from bm_envs.tasks.track.config import (  # noqa: E402
     RandomizationConfig,
@@ -84,7 +85,8 @@ def test_the_loss_counts_valid_steps_alone_and_is_zero_for_the_truth():
         states.append(model.integrate(states[-1], torch.zeros(6, 70)))
     loss, metrics = wm.model_loss(model, states, targets, torch.ones(3, 6))
     assert loss.item() == pytest.approx(0.0, abs=1e-7)
-    assert metrics["model/first_joint_pos"].item() == metrics["model/last_joint_vel"].item() == 0.0
+    for name in ("first_joint_pos", "last_joint_vel"):
+        assert metrics[f"model/{name}"].item() == pytest.approx(0.0, abs=1e-7)
     states[2] = states[2]._replace(lin=states[2].lin + torch.eye(6)[:, :1])  # the first robot's
     valid = torch.ones(3, 6)
     assert wm.model_loss(model, states, targets, valid)[0] > 0.001
@@ -651,6 +653,24 @@ def test_errors_of_a_runs_model_over_the_horizon(tmp_path, whole):
 
 
 @pytest.mark.slow
+def test_parts_of_a_training_are_timed_beside_their_bounds(tmp_path):
+    done = warm_python.run(
+        command("--speed", "--quick", "--json", str(tmp_path / "out.json"),
+                script="benchmarks/world_model.py"),
+        capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    result = json.loads((tmp_path / "out.json").read_text())
+    check_result(result, "out.json")
+    rows = {row["what"]: row for row in result["rows"]}
+    assert set(rows) == {"policy_update", "model_update", "collect", "evaluate"}
+    steps = 1000 * 128 * 32 / rows["policy_update"]["ms"]
+    assert rows["policy_update"]["imagined_steps_per_s"] == pytest.approx(steps)
+    # Robots and their task take longer than the engine alone.
+    assert all(rows[what]["ratio"] > 0.8 for what in ("collect", "evaluate"))
+
+
+@pytest.mark.slow
 def test_refusals_of_the_error_growth(tmp_path, whole):
     done = growth(whole[0], tmp_path, "--steps", "12")
     assert done.returncode == 2 and "roll_out is 12, expected more than steps, 12" in done.stderr
@@ -663,4 +683,10 @@ def test_refusals_of_the_error_growth(tmp_path, whole):
     (other / "config.json").write_text(json.dumps(record))
     done = growth(other, tmp_path, "--steps", "4")
     assert done.returncode == 2 and "not a readable checkpoint" in done.stderr
+    for flags, text in (
+        (["--speed"], "Expected either --run or --speed."),
+        (["--against", str(tmp_path)], "is no checkout, it has no algos/wm_track.py."),
+    ):
+        done = growth(other, tmp_path, *flags)
+        assert done.returncode == 2 and text in done.stderr
     assert not (tmp_path / "out.json").exists()

@@ -13,7 +13,7 @@ import pytest
 from bm_envs.backends import native
 
 ROOT = Path(__file__).resolve().parents[2]
-KEPT = (".py", ".c", ".npz", ".json", ".onnx", ".xml", ".typed")
+KEPT = (".py", ".c", ".h", ".npz", ".json", ".onnx", ".xml", ".typed")
 
 
 @pytest.fixture(scope="module")

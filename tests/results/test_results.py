@@ -58,6 +58,10 @@ GOOD = {
         {"backend": None, "test": "test_backends.py test_c16", "outcome": "skipped",
          "reason": "no room of its own", "seconds": 0.0},
     ]),
+    "speed": result("speed", [{
+        "what": "policy_update", "ms": 40.0, "bound_ms": 22.0, "ratio": 1.8, "threads": 1,
+        "precision": "bfloat16", "of": "1123a0c30bf8", "imagined_steps_per_s": 102400.0,
+    }]),
     "world_model": result("world_model", [{
         "step": 1, "count": 640, "model": {"pos_mm": 1.1}, "coasting": {"pos_mm": 3.0},
     }]),
@@ -321,6 +325,8 @@ def test_traces_of_track_are_checked():
         ("clients", "curve", [[1, 2], [2, 3]], "expected two points or more of steps, length and"),
         ("clients", "episode_length_last", 150, "is 150, expected 31, as the curve has it."),
         ("clients", "reward_per_step_first", 0.1, "is 0.1, expected 0.031, as the curve has it."),
+        ("speed", "ratio", 0, "expected a number above 0."),
+        ("speed", "precision", "half", "expected 'bfloat16' or 'float32' or 'float64'."),
         ("world_model", "step", 0, "expected a whole number of 1 or more."),
         ("world_model", "model", {"pos_mm": "far"}, "expected an object of numbers"),
     ],

@@ -1,0 +1,275 @@
+/* All of an imagined step that is no matrix product, forwards and backwards, on the processor.
+
+   What `world_model.py`, `imagination.py` and `kinematics.py` say in torch: those files are the
+   definition, and what runs on a GPU or without a compiler; tests compare values and gradients.
+   The derivatives are written by hand. The kernels themselves are in `kernels.h`. Here is what they
+   are given, and which instructions they are compiled for; `compiled.py` calls this file's
+   functions. All fields are eight bytes wide, so that structures here and there are laid out alike
+   on every machine. */
+
+#if defined(__GNUC__) && !defined(__clang__)
+#pragma GCC optimize("O3")
+#pragma GCC diagnostic ignored "-Wpsabi" /* all that takes a vector is inlined */
+#endif
+
+#include <stdint.h>
+#include <string.h>
+
+#ifdef _WIN32
+#define EXPORT __declspec(dllexport)
+#else
+#define EXPORT __attribute__((visibility("default")))
+#endif
+
+#define J 29             /* joints */
+#define TRACKED_LINKS 14 /* tracked bodies */
+#define LOCAL_LINKS 16   /* pelvis, legs and waist */
+#define ALL_LINKS 30
+#define TRACKED 6 /* rewards of tracking */
+#define PARTS 6   /* of a state */
+#define MOST_OBSERVATIONS 256
+
+/* A state: the parts of `world_model.State`. */
+enum { POS = 0, ROT = 3, LIN = 12, ANG = 15, Q = 18, QD = 47, STATE = 76 };
+static const int64_t PART_AT[PARTS] = {POS, ROT, LIN, ANG, Q, QD};
+/* Inputs of the model, see `WorldModel.inputs`, and how many outputs it has. */
+enum {
+  IN_UP = 1, IN_LIN = 4, IN_ANG = 7, IN_Q = 10, IN_QD = 39, IN_OFF = 68, IN_HEIGHT = 97,
+  IN_NEAR = 105, IN_VEL = 113, INPUTS = 119, OUTPUTS = 70
+};
+/* A row of the reference's table, see `rows.Reference`. */
+enum { REF_POS = 2 * J, REF_AXES = 2 * J + 13 * TRACKED_LINKS, REFERENCE = REF_AXES + 9 };
+/* Terms of an observation, in the order of `compiled.TERMS`. */
+enum { COMMAND, ANCHOR_POS, ANCHOR_ORI, BASE_LIN, BASE_ANG, JOINT_POS, JOINT_VEL, ACTIONS, TERMS };
+
+/* A link of a tree: parent, joint, axis (0 to 2), and whether it is turned against its parent. */
+#define LINK 4
+
+typedef struct {
+  int64_t count; /* links, the pelvis included, which is the first; parents before children */
+  const int64_t *links;
+  const float *fixed;    /* 12 a link: fixed rotation, place in the parent */
+  const int64_t *picked; /* links that are asked for */
+} Tree;
+
+/* Rows of float32, or of bfloat16; `stride` numbers from row to row, `step` from step to step. */
+typedef struct {
+  void *data;
+  int64_t rows, columns, stride, step, bfloat16;
+} Matrix;
+
+/* H steps of B robots. A float array without another comment is [steps, blocks, numbers, LANES]. */
+typedef struct {
+  int64_t batch, blocks, steps;
+  Tree local;
+  const float *soles; /* [4, 3] */
+  double dt, per_dt, late, sole_radius, per_depth;
+  float *states, *state_grads, *rates;
+  Matrix starts[PARTS];
+  /* The model. Means and the like are a number a column. */
+  const float *model_mean, *model_inverse, *out_scale, *out_bias;
+  Matrix model_in, model_in_grad, last_out, linear_out, out_grad, beside_grad;
+  Matrix targets; /* where they are recorded; else they are the policy's */
+  /* The policy; there is none where `observation_size` is 0. */
+  int64_t observation_size, lead, anchor;
+  int64_t places[TERMS]; /* of the terms in the observation; -1: not there */
+  const float *reference;
+  const int64_t *row, *last_row; /* [batch] */
+  const float *policy_mean, *policy_inverse, *nominal_pos, *offset_per, *action_scale, *mean_bias;
+  Matrix policy_in, policy_in_grad, mean_out, mean_grad, clean, clean_grad;
+  Matrix obs_noise, action_noise, default_in, last_action;
+  float *default_pos, *offsets, *noisy_grads; /* of one step */
+  float *actions, *action_grads, *noisy;
+} Steps;
+
+/* What imagined steps cost: `cost`, `distance` and `grad` are [steps, batch]. */
+typedef struct {
+  Tree tree;
+  int64_t anchor;
+  double per_dt, recovery, joint_limit, action_rate;
+  const float *weights, *per_width, *soft_low, *soft_high;
+  float *cost, *distance;
+  const float *grad;
+} Costs;
+
+/* How far off predictions are: `cost` and `grad` are [steps, batch], `off` [steps, PARTS, batch]. */
+typedef struct {
+  Matrix truth[PARTS];
+  const float *weights, *per_unit; /* [STATE] */
+  float *cost, *off;
+  const float *grad;
+} Misses;
+
+#if defined(__GNUC__)
+#define INLINE static inline __attribute__((always_inline))
+#define APART static __attribute__((noinline)) /* inlined everywhere it takes minutes to compile */
+#else
+#define INLINE static __inline
+#define APART static
+#endif
+
+INLINE float widened(uint16_t x) {
+  uint32_t bits = (uint32_t)x << 16;
+  float out;
+  memcpy(&out, &bits, sizeof out);
+  return out;
+}
+
+INLINE uint16_t rounded(float x) {
+  uint32_t bits;
+  memcpy(&bits, &x, sizeof bits);
+  return x != x ? 0x7fc0 : (uint16_t)((bits + 0x7fff + (bits >> 16 & 1)) >> 16);
+}
+
+INLINE Matrix at_step(const Matrix *m, int64_t step) {
+  Matrix out = *m;
+  out.data = (char *)m->data + step * m->step * (m->bfloat16 ? 2 : 4);
+  return out;
+}
+
+/* The reference's frame of a robot, some steps on; behind the clip's end the last one. */
+INLINE const float *reference_frame(const Steps *t, int64_t robot, int64_t ahead) {
+  if (robot >= t->batch) robot = t->batch - 1;
+  int64_t row = t->row[robot] + ahead, last = t->last_row[robot];
+  return t->reference + (row < last ? row : last) * REFERENCE;
+}
+
+#define BLOCK(array, step, block, numbers) ((V *)(array) + ((step) * t->blocks + (block)) * (numbers))
+#define ROUNDING 12582912.0f /* 1.5 * 2^23: what is added to it is rounded to a whole number */
+
+#if defined(__GNUC__)
+#define LANES 16
+typedef float V __attribute__((vector_size(4 * LANES), may_alias));
+typedef uint32_t U __attribute__((vector_size(4 * LANES), may_alias));
+typedef uint16_t Halves __attribute__((vector_size(2 * LANES), may_alias));
+#define BITS(x) ((U)(x))
+#define FLOATS(x) ((V)(x))
+#define LESS(a, b) ((U)((a) < (b)))
+#define SELECT(mask, a, b) FLOATS((BITS(a) & (mask)) | (BITS(b) & ~(mask)))
+INLINE V widen(const uint16_t *from) {
+  Halves halves;
+  memcpy(&halves, from, sizeof halves);
+  return FLOATS(__builtin_convertvector(halves, U) << 16);
+}
+INLINE void narrow(V x, uint16_t *to) {
+  U bits = BITS(x), odd = (U)(x != x);
+  bits = ((bits + 0x7fff + ((bits >> 16) & 1)) >> 16 & ~odd) | (odd & 0x7fc0);
+  Halves halves = __builtin_convertvector(bits, Halves);
+  memcpy(to, &halves, sizeof halves);
+}
+#else
+#define LANES 1
+typedef float V;
+typedef uint32_t U;
+INLINE U BITS(float x) {
+  U bits;
+  memcpy(&bits, &x, sizeof bits);
+  return bits;
+}
+INLINE V FLOATS(U bits) {
+  V x;
+  memcpy(&x, &bits, sizeof x);
+  return x;
+}
+#define LESS(a, b) (0u - (U)((a) < (b)))
+#define SELECT(mask, a, b) FLOATS((BITS(a) & (mask)) | (BITS(b) & ~(mask)))
+INLINE V widen(const uint16_t *from) { return widened(*from); }
+INLINE void narrow(V x, uint16_t *to) { *to = rounded(x); }
+#endif
+
+#define NAME(name) name##_plain
+#include "kernels.h"
+#undef NAME
+
+#if defined(__GNUC__) && !defined(__clang__) && defined(__x86_64__)
+#define CHOICE
+#pragma GCC push_options
+#pragma GCC target("avx2,fma,bmi,bmi2")
+#define NAME(name) name##_avx2
+#include "kernels.h"
+#undef NAME
+#pragma GCC pop_options
+#pragma GCC push_options
+#pragma GCC target("avx512f,avx512bw,avx512dq,avx512vl,fma,bmi,bmi2,prefer-vector-width=512")
+#define NAME(name) name##_avx512
+#if defined(__has_builtin)
+#if __has_builtin(__builtin_shufflevector)
+#define BUTTERFLY __builtin_shufflevector
+#endif
+#endif
+#include "kernels.h"
+#undef NAME
+#pragma GCC pop_options
+#endif
+
+typedef struct {
+  void (*activate)(const Matrix *, const float *, const Matrix *);
+  void (*activate_back)(const Matrix *, const Matrix *, const Matrix *);
+  void (*sum_rows)(const Matrix *, float *), (*uniform)(uint32_t, uint32_t, int64_t, float *);
+  void (*advance)(const Steps *, int64_t), (*advance_back)(const Steps *, int64_t);
+  void (*act)(const Steps *, int64_t), (*act_back)(const Steps *, int64_t);
+  void (*costs)(const Steps *, const Costs *);
+  void (*misses)(const Steps *, const Misses *);
+} Kernels;
+
+#define KERNELS(name)                                                                     \
+  {                                                                                       \
+    activate_##name, activate_back_##name, sum_rows_##name, uniform_##name,               \
+        advance_##name, advance_back_##name, act_##name, act_back_##name, costs_##name,   \
+        misses_##name                                                                     \
+  }
+
+static const Kernels choices[] = {
+    KERNELS(plain),
+#ifdef CHOICE
+    KERNELS(avx2), KERNELS(avx512),
+#endif
+};
+static Kernels kernels = KERNELS(plain);
+
+EXPORT int64_t native_lanes(void) { return LANES; }
+
+/* `compiled.py` leaves the work to torch where the robot or the model has other numbers. */
+EXPORT int64_t native_learning_number(int64_t which) {
+  static const int64_t numbers[] = {J,      TRACKED_LINKS, LOCAL_LINKS, ALL_LINKS,
+                                    INPUTS, OUTPUTS,       STATE,       REFERENCE};
+  return numbers[which];
+}
+EXPORT int64_t native_steps_size(void) { return (int64_t)sizeof(Steps); }
+EXPORT int64_t native_costs_size(void) { return (int64_t)sizeof(Costs); }
+EXPORT int64_t native_misses_size(void) { return (int64_t)sizeof(Misses); }
+
+/* Use the kernels for the newest instructions that the processor has, up to `most`: 0 for those
+   that every one has, 1 for AVX2, 2 for AVX-512. Returns which. To be called before any other. */
+EXPORT int64_t native_choose(int64_t most) {
+  int64_t chosen = 0;
+#ifdef CHOICE
+  __builtin_cpu_init();
+  if (most >= 1 && __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") &&
+      __builtin_cpu_supports("bmi2"))
+    chosen = 1;
+  if (most >= 2 && chosen && __builtin_cpu_supports("avx512f") &&
+      __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq") &&
+      __builtin_cpu_supports("avx512vl"))
+    chosen = 2;
+#endif
+  kernels = choices[chosen];
+  return chosen;
+}
+
+EXPORT void native_activate(const Matrix *z, const float *bias, const Matrix *out) {
+  kernels.activate(z, bias, out);
+}
+EXPORT void native_activate_back(const Matrix *grad, const Matrix *value, const Matrix *out) {
+  kernels.activate_back(grad, value, out);
+}
+EXPORT void native_sum_rows(const Matrix *m, float *out) { kernels.sum_rows(m, out); }
+EXPORT void native_uniform(int64_t key, int64_t count, float *out) {
+  kernels.uniform((uint32_t)key, (uint32_t)(key >> 32), count, out);
+}
+EXPORT void native_advance(const Steps *t, int64_t step) { kernels.advance(t, step); }
+EXPORT void native_advance_back(const Steps *t, int64_t step) { kernels.advance_back(t, step); }
+EXPORT void native_act(const Steps *t, int64_t step) { kernels.act(t, step); }
+EXPORT void native_act_back(const Steps *t, int64_t step) { kernels.act_back(t, step); }
+EXPORT void native_costs(const Steps *t, const Costs *c) { kernels.costs(t, c); }
+EXPORT void native_misses(const Steps *t, const Misses *e) { kernels.misses(t, e); }
