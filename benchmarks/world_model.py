@@ -409,7 +409,8 @@ def timed(config: Config) -> Iterator[tuple[int, str, float, float]]:
     )  # fmt: skip
     evaluate, bounds["evaluate"] = evaluating(config.threads)
     for _ in range(1 if config.quick else REPEATS):
-        for i, checkout in enumerate([ROOT, *([config.against] if config.against else [])]):
+        checkouts: list[Path] = [ROOT, *([config.against] if config.against else [])]
+        for i, checkout in enumerate(checkouts):
             for what, rollouts in sizes.items():
                 parts = [what, *(["model_update", "collect"] if what == "policy_update" else [])]
                 before = {part: median_ms(bounds[part], seconds) for part in parts}

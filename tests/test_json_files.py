@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 
 import pytest
+from hostile_limits import SECONDS
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from policy_files import make_clip, make_mlp, save_checkpoint
@@ -80,7 +81,7 @@ def test_json_that_is_refused(tmp_path, name):
     start = time.process_time()
     with pytest.raises(PolicyError, match="a.json: not a readable JSON file") as caught:
         cli.read_json(path, PolicyError)
-    assert time.process_time() - start < 2
+    assert time.process_time() - start < SECONDS
     assert str(caught.value).isprintable() and len(str(caught.value)) < 400
 
 
@@ -120,7 +121,7 @@ def test_a_megabyte_takes_less_than_two_seconds():
             cli.parse_json(text)
         except ValueError:
             pass
-        assert time.process_time() - start < 2
+        assert time.process_time() - start < SECONDS
 
 
 def test_control_characters_reach_no_terminal():

@@ -45,8 +45,9 @@ class Work:
 
     def __init__(self, model: WorldModel, steps: int, batch: int, *, learns: bool) -> None:
         """Room for one model's sizes and precision; `learns`: its weights get a gradient."""
-        self.library = library = kernels()
+        library: Any = kernels()
         assert library is not None
+        self.library = library
         self.steps, self.batch, self.lanes = steps, batch, library.native_lanes()
         self.blocks = -(-batch // self.lanes)
         self.dtype = torch.bfloat16 if model.use_bfloat16 else torch.float32

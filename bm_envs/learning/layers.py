@@ -87,10 +87,9 @@ class Layers:
     def arrange(self, network: Network, beside: Network | None = None) -> None:
         """Take over the present weights, for the steps until the next call."""
         layers = [*network.layers]
-        weights = [network.get_parameter(f"layers.{i}.weight") for i in range(len(layers))]
+        weights = [network.get_parameter(f"layers.{i}.weight").detach() for i in range(len(layers))]
         if beside is not None:
-            weights[0] = torch.cat([weights[0], beside.get_parameter("layers.0.weight")])
-        weights = [weight.detach() for weight in weights]
+            weights[0] = torch.cat([weights[0], beside.get_parameter("layers.0.weight").detach()])
         behind = self.inputs.shape[-1] - self._first_size
         weights[0] = torch.nn.functional.pad(weights[0], (0, behind))
         weights = [weight.to(self._dtype, copy=True) for weight in weights]

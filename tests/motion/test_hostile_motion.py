@@ -21,6 +21,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hostile_limits import SECONDS
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from process_memory import memory
@@ -30,7 +31,7 @@ from bm_envs.motion import pickles
 from bm_envs.motion.clip import ARRAY_SHAPES, save_npz
 from bm_envs.motion.library import load_motion, load_motions
 
-SECONDS, BYTES = 2.0, 10**9
+BYTES = 10**9
 FRAMES = 50
 MOTION = {
     "root_pos": np.tile([0.0, 0.0, 0.79], (FRAMES, 1)), "fps": 30,

@@ -10,6 +10,7 @@ import numpy as np
 import onnx
 import pytest
 import torch
+from hostile_limits import SECONDS
 from onnx import TensorProto, helper, numpy_helper
 from policy_files import make_clip, make_mlp, save_checkpoint
 
@@ -551,7 +552,7 @@ def test_checkpoints_that_unpack_without_end(tmp_path, checkpoint, name):
     assert checkpoint.stat().st_size < 2e6
     start = time.process_time()
     message = refuse(mlp_from_checkpoint, tmp_path, checkpoint)
-    assert time.process_time() - start < 2
+    assert time.process_time() - start < SECONDS
     if "levels" in name:
         assert "nests references that stand for more than 1000000 values" in message
     if "gigabyte" in name:
