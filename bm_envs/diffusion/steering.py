@@ -121,7 +121,6 @@ class Steering:
 
 STEERING = {
     "body_pos": Steering(),
-    # Steered by a share that falls with the level, this model follows commands in part.
     "joint_rot": Steering(scaling="even_share", strength=0.65, place=0.5),
 }
 """What was chosen for models of each representation, for all tasks."""
