@@ -141,6 +141,7 @@ def papers_and_ours(row: Row) -> tuple[str, str]:
     if places and steering["places"] == "paper":
         papers.append("eq. 8 (place)")
         ours.append("bounded speed of eq. 8's step")
+        ours += ["turn to the place"] * bool(steering["turn"])
     elif places:
         ours.append("approach")
     if task in ("obstacle", "composition"):
@@ -282,6 +283,7 @@ def places() -> str:
         for name, label in MODELS.items()
     ]
     runs += [
+        ("waypoint, eq. 8 without our turn, Body-Pos", "ablation_waypoint_paper_no_turn"),
         ("obstacle without eqs. 9 and 10, Body-Pos", "ablation_obstacle_no_barrier"),
         ("obstacle without the path planner, Body-Pos", "ablation_obstacle_straight"),
     ]

@@ -8,7 +8,7 @@ Source: arXiv 2508.08241, sec. IV-C and eqs. 7 to 10. The way to a place is ours
 would draw a robot there backward or sideways at any speed, which its data need not hold. So the
 robot is asked, as by a joystick, to turn to the place and walk forward, slower when it is near.
 Where posts stand on the way, it is asked to go to the next corner of the way around them.
-`places="paper"` asks as published.
+`places="paper"` asks as published, but for a turn to the place.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from bm_envs.diffusion.costs import (
     ByVelocity,
     Corrected,
     Cost,
+    Heading,
     Joystick,
     Obstacle,
     Sum,
@@ -63,15 +64,17 @@ class Steering:
     consistent: float = 1.0
     """Share of the positions that go with a commanded velocity."""
     turn: float = 1.0
-    """Share of heading and turning rate of a command."""
+    """Share of heading and turning rate of a command, and beside eq. 8 of a turn to the place."""
     places: Literal["approach", "paper"] = "approach"
     """How a place is asked for: by velocities that lead there, or by the paper's cost (eq. 8)."""
     place: float = 1.0
     """Share of the paper's cost on a place."""
     speed: float = 0.65
     """m/s at which a place is walked to."""
+    sideways: float = 0.3
+    """m/s of it to the left or right, by the paper's cost."""
     turn_rate: float = 1.0
-    """rad/s that an approach turns at, at most."""
+    """rad/s of a turn to a place, at most."""
     turn_s: float = 1.0
     """Time constant of a turn to the place, s."""
     least_ahead: float = 0.3
@@ -108,6 +111,8 @@ class Steering:
                 raise ConfigError(f"{name} is {getattr(self, name)}, expected 0 or more.")
         if self.places not in ("approach", "paper"):
             raise ConfigError(f"places is '{self.places}', expected 'approach' or 'paper'.")
+        if not self.sideways > 0:
+            raise ConfigError(f"sideways is {self.sideways}, expected more than 0 m/s.")
         for name in ("turn_s", "brake_s", "recover_s"):
             if not getattr(self, name) >= CONTROL_DT:
                 raise ConfigError(
@@ -172,22 +177,43 @@ def _place_cost(task: WaypointTask, steering: Steering, share: float | np.ndarra
     # A robot that fell before its time began has no goal: its goal is the place where it is.
     known = np.isfinite(task.goal).all(1, keepdims=True)
     goal = np.where(known, task.goal, place)
+    parts: list[tuple[float | np.ndarray, Cost]]
     if steering.places == "paper":
-        goal_cost: Cost = Waypoint(points_to_now(goal, frame), steering.speed)
+        parts = _published(points_to_now(goal, frame), steering, share)
     else:
         ahead = goal
         if isinstance(task, ObstacleTask) and steering.around:
             ahead = heading_points(place, goal, task.obstacles, task.count, steering.margin)
         left = np.linalg.norm(goal - place, axis=1)
-        goal_cost = command_cost(approach(points_to_now(ahead, frame), left, steering), steering)
-    share = share * (steering.place if steering.places == "paper" else 1.0)
-    parts: list[tuple[float | np.ndarray, Cost]] = [(share, goal_cost)]
+        command = approach(points_to_now(ahead, frame), left, steering)
+        parts = [(share, command_cost(command, steering))]
     if isinstance(task, ObstacleTask) and steering.obstacle:
         exists = np.arange(task.obstacles.shape[1]) < task.count[:, None]
         posts = np.where(exists[..., None], task.obstacles, np.nan)
         field = Cylinders(posts[..., :2], posts[..., 2])
         parts.append((steering.obstacle, ByVelocity(Obstacle(field, frame))))
     return Sum(parts)
+
+
+def _published(
+    goal: np.ndarray, steering: Steering, share: float | np.ndarray
+) -> list[tuple[float | np.ndarray, Cost]]:
+    """Eq. 8 for places `[N, 2]`, m, now frame, and our turn to them, with their shares.
+
+    The turn ends near the place, where eq. 8 asks for rest.
+    """
+    distance = np.linalg.norm(goal, axis=1)
+    pull = (1 - np.exp(-2 * distance)) * (distance > steering.stop_within)
+    turn = Heading(np.arctan2(goal[:, 1], goal[:, 0]), np.abs(_turning(goal, steering)))
+    place = Waypoint(goal, steering.speed, steering.sideways)
+    share = share * steering.place
+    return [(share, place), (share * steering.turn * pull, turn)]
+
+
+def _turning(ahead: np.ndarray, steering: Steering) -> np.ndarray:
+    """Turning rate to what lies at `ahead [N, 2]` of the now frame, rad/s to the left. `[N]`."""
+    rate = np.arctan2(ahead[:, 1], ahead[:, 0]) / steering.turn_s
+    return rate.clip(-steering.turn_rate, steering.turn_rate)
 
 
 def approach(ahead: np.ndarray, left: np.ndarray, steering: Steering) -> np.ndarray:
@@ -201,8 +227,7 @@ def approach(ahead: np.ndarray, left: np.ndarray, steering: Steering) -> np.ndar
     bearing = np.arctan2(ahead[:, 1], ahead[:, 0])
     speed = np.minimum(steering.speed, left / steering.brake_s)
     speed *= np.maximum(np.cos(bearing), steering.least_ahead)
-    turn = (bearing / steering.turn_s).clip(-steering.turn_rate, steering.turn_rate)
-    command = np.stack([speed, np.zeros_like(speed), turn], 1)
+    command = np.stack([speed, np.zeros_like(speed), _turning(ahead, steering)], 1)
     return np.where((left > steering.stop_within)[:, None], command, 0.0)
 
 

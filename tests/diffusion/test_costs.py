@@ -535,7 +535,7 @@ def test_the_waypoints_own_step_is_a_walk_of_one_velocity(distance):
     Both terms have their minimum with their weights 1 - e^{-2d} and e^{-2d}.
     """
     goal = distance * np.array([[0.6, 0.8]])
-    cost, x = Waypoint(goal, speed=0.5), features(count=1)
+    cost, x = Waypoint(goal, speed=0.5, sideways=0.5), features(count=1)
     blocks = blocks_of(x - cost.full_step(x, REP))
     far = 1 - np.exp(-2 * distance)
     ahead = costs.AHEAD[PAST:]
@@ -551,6 +551,11 @@ def test_the_waypoints_own_step_is_a_walk_of_one_velocity(distance):
         atol=2e-5,
     )  # fmt: skip
     assert (best == 0.5) == (distance == 5.0)
+    slow = blocks_of(x - Waypoint(goal, speed=0.5, sideways=0.3).full_step(x, REP))
+    bounded = np.minimum(velocity, [np.inf, 0.3])
+    np.testing.assert_allclose(
+        slow["root_lin_vel"][0, :, :2], np.tile(far * bounded, (16, 1)), atol=2e-5
+    )
 
 
 def test_at_the_waypoint_only_speed_counts():
@@ -601,6 +606,8 @@ def test_heading_turns_the_shorter_way_at_its_rate():
     np.testing.assert_allclose(wanted[0], -0.01 * np.arange(1, 17))
     np.testing.assert_allclose(rate, [[-0.5] * 16, [0.0] * 16])
     assert not wanted[1].any()
+    each, _ = Heading(np.array([1.0, -1.0]), rate=np.array([0.25, 0.0])).path()
+    np.testing.assert_allclose(each, [0.005 * np.arange(1, 17), np.zeros(16)])
     wanted, rate = Heading(np.array([0.1])).path()
     np.testing.assert_allclose(wanted[0], np.minimum(0.01 * np.arange(1, 17), 0.1))
     np.testing.assert_array_equal(rate[0, [0, 8, 10, 15]], [0.5, 0.5, 0, 0])
@@ -612,6 +619,10 @@ def test_heading_turns_the_shorter_way_at_its_rate():
     at_once = Heading(np.array([0.1]), rate=np.inf, consistent=0.0)
     np.testing.assert_allclose(at_once.path()[0], np.full((1, 16), 0.1))
     blocks_of(x)["root_rot"][..., 2] = -3.1  # on the other side of where headings wrap
+    step = blocks_of(Heading(np.array([0.1])).full_step(x, REP))
+    around = 2 * np.pi * (wanted > np.pi - 3.1)
+    np.testing.assert_allclose(step["root_rot"][..., 2], -3.1 - wanted + around)
+    assert not step["root_ang_vel"].any()
     behind = Heading(np.array([3.1]), rate=np.inf, consistent=0.0)
     off = 2 * np.pi - 6.2
     assert behind.value(x, REP)[0] == pytest.approx(16 * 0.5 * off**2)
@@ -971,6 +982,8 @@ def no_torch(blocks):
          f"Waypoint: goal is not finite everywhere, {NUMBERS} [N, 2]."),
         (lambda: Waypoint(TWO, speed=0.0),
          "Waypoint: speed is 0.0, expected a positive finite number of m/s."),
+        (lambda: Waypoint(TWO, sideways=-0.1),
+         "Waypoint: sideways is -0.1, expected a positive finite number of m/s."),
         (lambda: Waypoint(TWO, reach=1.0),
          "Waypoint: reach is 1.0, but the pull is now the paper's at any distance; leave it out, "
          "and bound the walk by speed."),
@@ -983,6 +996,10 @@ def no_torch(blocks):
          "Waypoint: its numbers are of 2 robots, the features of 3."),
         (lambda: Heading(np.zeros(2), consistent=-1.0),
          "Heading: consistent is -1.0, expected a weight of 0 or more."),
+        (lambda: Heading(np.zeros(2), rate=np.array([1.0, -0.5])),
+         "Heading: rate is -0.5, expected rad/s of 0 or more."),
+        (lambda: Heading(np.zeros(2), rate=np.ones(3)),
+         "Heading: rate is of shape (3,), expected one number or (2,)."),
         (lambda: Heading(np.zeros(2), rate=np.inf),
          "Heading: consistent needs a rate, expected rate in rad/s."),
         (lambda: Obstacle(POST, bodies=("pelvis", "torso")),

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from stand_in_model import Model, still
 
-from bm_envs.diffusion.costs import ByVelocity, Joystick, Obstacle, Sum, Waypoint
+from bm_envs.diffusion.costs import ByVelocity, Heading, Joystick, Obstacle, Sum, Waypoint
 from bm_envs.diffusion.sampler import Sample
 from bm_envs.diffusion.steering import STEERING, Pilot, Steering, cost_of, steering_for
 from bm_envs.envs import GuidedVectorEnv
@@ -82,10 +82,23 @@ def test_an_approach_brakes_and_stops():
 def test_a_waypoint_by_the_papers_cost():
     task = make("waypoint", goal=np.array([[1.0, 5.0], [-1.0, 2.2]]))
     paper = parts_of(cost_of(task, Steering(places="paper")))
-    assert paper.keys() == {Waypoint}
+    assert paper.keys() == {Waypoint, Heading}
     weight, cost = paper[Waypoint]
     np.testing.assert_allclose(cost.goal, [[3.0, 0.0], [0.2, 2.0]], atol=1e-6)
     assert weight == 1.0
+    share, turn = paper[Heading]
+    bearing = [0.0, np.arctan2(2.0, 0.2)]
+    np.testing.assert_allclose(turn.heading, bearing, atol=1e-6)
+    np.testing.assert_allclose(turn.rate, np.minimum(bearing, 1.0), atol=1e-6)
+    np.testing.assert_allclose(share, 1 - np.exp([-6.0, -2 * np.hypot(0.2, 2.0)]), atol=1e-6)
+
+
+def test_nothing_turns_to_a_place_that_is_reached():
+    task = make("waypoint", goal=np.array([[1.2, 2.0], [1.3, 2.0]]))
+    parts = parts_of(cost_of(task, Steering(places="paper", stop_within=0.25)))
+    np.testing.assert_array_equal(parts[Heading][0] > 0, [False, True])
+    without = parts_of(cost_of(task, Steering(places="paper", turn=0.0)))
+    assert not without[Heading][0].any()
 
 
 def test_posts_are_gone_around():

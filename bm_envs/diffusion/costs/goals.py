@@ -22,6 +22,7 @@ from bm_envs.errors import ConfigError
 from bm_envs.tasks.guided.states import PAST, Representation
 
 SPEED = 0.65  # m/s at which a place is walked to
+SIDEWAYS = 0.3  # m/s of it to the left or right
 TURN_RATE = 0.5  # rad/s of a turn to a direction
 
 
@@ -111,14 +112,16 @@ class Waypoint(Evaluated):
     is braked.
 
     No robot is 3 m away in a third of a second. So the cost's own step asks each of the two terms
-    for its minimum among walks of one constant velocity, of `speed` at most: the first for the walk
-    that gets nearest to the goal, the second for rest. Ours; value and gradient are the paper's.
+    for its minimum among walks of one constant velocity, of `speed` and `sideways` at most: the
+    first for the walk to the goal, the second for rest. Ours; value and gradient are the paper's.
     """
 
     goal: np.ndarray
     """`[N, 2]`, m, now frame."""
     speed: float = SPEED
     """Bound of the velocity that the cost's own step asks for, m/s."""
+    sideways: float = SIDEWAYS
+    """Bound of its part to the left or right, m/s."""
     reach: InitVar[float | None] = None
     """Of 0.1: refused."""
 
@@ -129,7 +132,7 @@ class Waypoint(Evaluated):
                 "leave it out, and bound the walk by speed."
             )
         set_numbers(self, goal=("N", 2))
-        check_positive(self, finite=True, speed="m/s")
+        check_positive(self, finite=True, speed="m/s", sideways="m/s")
 
     def full_step(self, features: np.ndarray, rep: Representation) -> np.ndarray:
         """See `Stepping`."""
@@ -137,10 +140,11 @@ class Waypoint(Evaluated):
         far = self._far()[..., None]
         pos, vel = future(features, rep, "root_pos", "root_lin_vel")
         ahead = AHEAD[PAST:]
-        # Least squares of v t_j - g over the steps, then the bound.
+        # Least squares of v t_j - g over the steps, then the bounds.
         velocity = self.goal * ahead.sum() / (ahead**2).sum()
         size = np.linalg.norm(velocity, axis=1, keepdims=True)
         velocity = velocity * np.minimum(1.0, self.speed / np.maximum(size, 1e-9))
+        velocity[:, 1] = velocity[:, 1].clip(-self.sideways, self.sideways)
         way = velocity[:, None] * ahead[:, None]
         parts = {
             "root_pos": (0, far * (pos[..., :2] - way)),
@@ -172,31 +176,57 @@ class Heading(Evaluated):
 
     heading: np.ndarray
     """`[N]`, rad, now frame."""
-    rate: float = TURN_RATE
-    """At which it is turned, rad/s; infinite: at once."""
+    rate: float | np.ndarray = TURN_RATE
+    """At which it is turned, rad/s, one number or `[N]`; infinite: at once."""
     consistent: float = 1.0
     """Weight of the turning rate; 0 where `rate` is infinite."""
 
     def __post_init__(self) -> None:
         set_numbers(self, heading=("N",))
         check_weights(self, "consistent")
-        check_positive(self, rate="rad/s")
-        if self.consistent and np.isinf(self.rate):
+        rates = np.asarray(self.rate, float)
+        if rates.shape not in ((), (1,), self.heading.shape):
+            raise ConfigError(
+                f"Heading: rate is of shape {rates.shape}, expected one number or "
+                f"{self.heading.shape}."
+            )
+        if not (rates >= 0).all():
+            raise ConfigError(f"Heading: rate is {rates.min():g}, expected rad/s of 0 or more.")
+        if self.consistent and np.isinf(rates).any():
             raise ConfigError("Heading: consistent needs a rate, expected rate in rad/s.")
 
     def path(self) -> tuple[np.ndarray, np.ndarray]:
         """Target heading and turning rate in the steps after the present, `[N, L']`."""
         angle = wrapped(self.heading)[:, None]
-        turned = self.rate * AHEAD[PAST:]
+        rate = np.reshape(self.rate, (-1, 1))
+        turned = rate * AHEAD[PAST:]
         size, sign = np.abs(angle), np.sign(angle)
-        return sign * np.minimum(turned, size), sign * np.where(turned < size, self.rate, 0.0)
+        return sign * np.minimum(turned, size), sign * np.where(turned < size, rate, 0.0)
 
-    def _evaluate(self, features: np.ndarray, rep: Representation) -> tuple[np.ndarray, np.ndarray]:
+    def full_step(self, features: np.ndarray, rep: Representation) -> np.ndarray:
+        """See `Stepping`; the heading by its rotation vector's z, as a walking root leans little.
+
+        Of the turning rate the weight, 1 at most.
+        """
+        off, slip, _ = self._errors(features, rep)
+        parts = {
+            "root_rot": (2, off[..., None]),
+            "root_ang_vel": (2, min(self.consistent, 1.0) * slip[..., None]),
+        }
+        return at_blocks(features, rep, parts)
+
+    def _errors(
+        self, features: np.ndarray, rep: Representation
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Of heading and turning rate `[N, L']`, and the heading by the rotation `[N, L', 3]`."""
         check_count(self, self.heading, features)
         target, rate = self.path()
         rot, turn = future(features, rep, "root_rot", "root_ang_vel")
         heading, by_rot = root_heading(rot)
-        off, slip = wrapped(heading - target), turn[..., 2] - rate
+        return wrapped(heading - target), turn[..., 2] - rate, by_rot
+
+    def _evaluate(self, features: np.ndarray, rep: Representation) -> tuple[np.ndarray, np.ndarray]:
+        off, slip, by_rot = self._errors(features, rep)
         parts = {
             "root_rot": (0, off[..., None] * by_rot),
             "root_ang_vel": (2, self.consistent * slip[..., None]),
