@@ -26,6 +26,7 @@ One file because only tables of checked files are written, by the command that c
 
 from __future__ import annotations
 
+import datetime
 import html
 import json
 import math
@@ -275,12 +276,17 @@ def guided_table(results: Iterable[ResultFile]) -> Table:
 
 
 def gates_table(results: Iterable[ResultFile]) -> Table:
-    """Rows of `gates` files."""
+    """Rows of `gates` files; of a gate that was examined again the newest."""
     verdict = {True: "passed", False: "FAILED", None: "measured"}
     table = Table("Gates of the diffusion model", (
         "policy", "gate", "about", "value", "unit", "threshold", "verdict", *ORIGIN,
     ))  # fmt: skip
+    newest: dict[tuple[Any, str], Entry] = {}
     for entry in entries(results, "gates"):
+        key = entry.file.settings.get("policy"), entry.row["gate"]
+        if key not in newest or _made(newest[key]) <= _made(entry):
+            newest[key] = entry
+    for entry in newest.values():
         row = entry.row
 
         def six(value: float | None) -> Cell:
@@ -292,6 +298,10 @@ def gates_table(results: Iterable[ResultFile]) -> Table:
             six(row["threshold"]), verdict[row["passed"]], *origin(entry.file),
         )  # fmt: skip
     return table
+
+
+def _made(entry: Entry) -> datetime.datetime:
+    return datetime.datetime.fromisoformat(entry.file.created)
 
 
 def learning_table(results: Iterable[ResultFile]) -> Table:

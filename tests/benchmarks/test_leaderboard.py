@@ -119,6 +119,21 @@ def test_guided_files_of_before_0_2_are_counted_by_the_strict_rule_too(tmp_path)
     assert (head["successes"], head["rate"], head["by the head"]) == ("-", "-", "45 of 50")
 
 
+def test_a_gate_that_was_examined_again_is_shown_once(results, tmp_path):
+    """The other gates of the older file stay; times are compared, not their texts."""
+    again = result_files.gates()
+    again["rows"] = [dict(again["rows"][0], value=0.95)]
+    again["created"] = "2099-01-01T00:00:00+02:00"
+    write(results / "again.json", again)
+    write(results / "other.json", again | {"settings": {"policy": "another", "quick": False}})
+    text, _ = run(results, tmp_path / "out")
+    rows = markdown_tables(text)["Gates of the diffusion model"]
+    assert sorted((row["policy"], row["gate"], row["value"]) for row in rows) == [
+        ("another", "2", "0.95"), ("guided_body_pos", "2", "0.95"),
+        ("guided_body_pos", "latency", "31"),
+    ]  # fmt: skip
+
+
 def test_markdown_tells_once_what_made_a_file(results, tmp_path):
     text, _ = run(results, tmp_path / "out")
     *tables, files = markdown_tables(text).values()
