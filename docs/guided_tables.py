@@ -21,10 +21,12 @@ from typing import Any
 
 from site_tables import markdown_table
 
+from bm_envs.diffusion.model import load_model
 from bm_envs.diffusion.sampler import SHARES
 from bm_envs.diffusion.steering import STEERING, Steering
 from bm_envs.evaluation import wilson
 from bm_envs.results import successes_by_rule
+from bm_envs.robots.g1 import BODY_NAMES, JOINT_NAMES
 from bm_envs.tasks.guided.config import JoystickConfig
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -512,6 +514,24 @@ def _flag(name: str, value: Any) -> str:
     return f"`--steering.{name} {f'{value:g}' if isinstance(value, float) else value}`"
 
 
+def ranges() -> str:
+    """What the shipped models' data hold of some features, from the models' files."""
+    bodies, joints = (load_model(f"guided_{name}") for name in MODELS)
+    pelvis, wrist = (3 * BODY_NAMES.index(body) + 2 for body in ("pelvis", "left_wrist_yaw_link"))
+    shown = [
+        ("height of the pelvis, m", bodies, "body_pos", pelvis),
+        ("velocity forward, m/s", bodies, "root_lin_vel", 0),
+        ("velocity to the side, m/s", bodies, "root_lin_vel", 1),
+        ("wrist (`left_wrist_yaw_link`) above the floor, m", bodies, "body_pos", wrist),
+        ("knee angle, rad", joints, "joint_pos", JOINT_NAMES.index("left_knee_joint")),
+    ]
+    lines = []
+    for label, model, block, column in shown:
+        feature = model.representation.blocks[block].start + column
+        lines.append([label, *(f"{bound[feature]:.2f}" for bound in model.range)])
+    return table(["", "lowest", "highest"], lines)
+
+
 # --- pages ----------------------------------------------------------------------------------------
 
 PAGES: dict[str, dict[str, Callable[[], str]]] = {
@@ -520,6 +540,7 @@ PAGES: dict[str, dict[str, Callable[[], str]]] = {
         "composition": composition, "delayed": delayed, "costs": costs,
         "joystick_ablations": joystick_ablations, "differences": differences,
     },
+    "docs/own_cost.md": {"ranges": ranges},
     "README.md": {"guided": readme},
 }  # fmt: skip
 
