@@ -6,7 +6,7 @@ import torch
 from bm_envs.diffusion.user_costs import Plan
 
 POINT = (3.0, 1.0)  # m, world; robots start near the origin
-DISTANCE, SPEED = 1.5, 0.25  # m from the point, m/s around it, to the right of who faces it
+DISTANCE, SPEED = 1.5, 0.2  # m from the point, m/s around it, to the right of who faces it
 
 
 def face_a_point(plan: Plan) -> torch.Tensor:

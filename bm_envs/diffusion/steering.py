@@ -126,7 +126,7 @@ class Steering:
 
 STEERING = {
     "body_pos": Steering(),
-    "joint_rot": Steering(scaling="even_share", strength=0.65, place=0.5, recover_at=np.inf),
+    "joint_rot": Steering(scaling="even_share", strength=0.65, place=0.5),
 }
 """What was chosen for models of each representation, for all tasks."""
 
@@ -287,7 +287,7 @@ class Pilot:
         if self._own is not None:
             sim = task.simulator
             frame = frame_of(sim.root_pos, sim.root_quat)
-            cost = self._own.beside(cost, frame, task.clock * CONTROL_DT)
+            cost = self._own.beside(cost, frame, task.clock * CONTROL_DT, steady)
         if cost is None:
             return None
         if np.isfinite(steering.correct_s):

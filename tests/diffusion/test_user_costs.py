@@ -511,6 +511,12 @@ def test_a_pilot_asks_for_it_beside_the_task(task):
     assert not moved[0.0][..., height].any()
     assert moved[1.0][..., : height - 2].any() == moved[0.0][..., : height - 2].any()
     assert moved[0.0].any() == (task == "joystick")
+    # After a push of twice what counts as one, a quarter is asked of that robot (in float32).
+    pilot = Pilot(env.task, model, Steering(scaling="even_share", correct_s=np.inf, recover_at=0.2),
+                  OwnCost(Loaded(crouch(0.7)), model, 2, 1.0))  # fmt: skip
+    env.simulator.push(np.array([1]), np.array([[0.4, 0.0, 0.0]]), np.zeros((1, 3)))
+    less = pilot.guide()(x, np.full((2, LENGTH), 9))[:, PAST:, height]
+    np.testing.assert_allclose(less, np.repeat([[0.7], [0.175]], less.shape[1], 1), rtol=2e-4)
     env.close()
 
 

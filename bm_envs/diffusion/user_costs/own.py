@@ -79,11 +79,21 @@ class OwnCost:
         """The cost now: `frame` of the robots' roots (`frame_of`), `time` of the task, s."""
         return PlanCost(self._loaded.function, frame, time)
 
-    def beside(self, cost: Cost | None, frame: Frame, time: np.ndarray | float) -> Cost | None:
-        """The cost now, and another that is asked for at the same time; None: nothing is asked."""
+    def beside(
+        self, cost: Cost | None, frame: Frame, time: np.ndarray | float,
+        share: float | np.ndarray = 1.0,
+    ) -> Cost | None:  # fmt: skip
+        """The cost now, and another that is asked for at the same time; None: nothing is asked.
+
+        Args:
+            cost: the other.
+            frame: see `at`.
+            time: see `at`.
+            share: of its strength that is asked for, one number or `[N]`.
+        """
         if not self.strength:
             return cost
-        own = (self.strength, self.at(frame, time))
+        own = (self.strength * share, self.at(frame, time))
         return Sum([own] if cost is None else [own, (1.0, cost)])
 
     def observe(
