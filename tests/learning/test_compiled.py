@@ -33,10 +33,11 @@ CPU = torch.device("cpu")
 def instructions(request):
     """Kernels for some instructions, where the processor has them."""
     chosen = kernels().native_choose(request.param)
+    if chosen != request.param:
+        kernels().native_choose(NEWEST)
+        pytest.skip("this processor does not have the instructions")
     yield request.param
     kernels().native_choose(NEWEST)
-    if chosen != request.param:
-        pytest.skip("this processor does not have the instructions")
 
 
 def without_kernels(monkeypatch):
@@ -223,9 +224,13 @@ def prediction(model, kind, kernels_there, batch=21, steps=4):
 @needs_kernels
 @pytest.mark.parametrize(
     ("kind", "bfloat16", "share"),
-    [("drawn", False, 2e-5), ("extreme", False, 1e-2), ("drawn", True, 0.1)],
+    [("drawn", False, 1e-4), ("extreme", False, 1e-2), ("drawn", True, 0.1)],
 )
 def test_predictions_are_the_definitions(kind, bfloat16, share, instructions):
+    """The largest gradients are 14 times the mean size, and 84 rows are summed in another order.
+
+    By float32's 1.2e-7 of the largest, 84 roundings are 1.4e-4 at worst; processors differ.
+    """
     model = shaken_model(dataclasses.replace(wm.Config(), model_hidden=(34, 16)))
     model.use_bfloat16 = bfloat16
     actual, expected = (prediction(model, kind, by) for by in (True, False))

@@ -493,7 +493,8 @@ def test_what_is_the_paper_s_and_what_is_ours_is_read_from_the_run():
     assert of("joystick", **none) == ("eq. 7 (velocity)", {"-"})
     assert of("waypoint") == ("eq. 7 (velocity)", ours | {"approach"})
     bounded = {"bounded speed of eq. 8's step", "correction", "recovery after a push"}
-    assert of("waypoint", places="paper") == ("eq. 8 (place)", bounded)
+    assert of("waypoint", places="paper", turn=0.0) == ("eq. 8 (place)", bounded)
+    assert of("waypoint", places="paper") == ("eq. 8 (place)", bounded | {"turn to the place"})
     papers, mine = of("obstacle")
     assert papers == "eq. 7 (velocity), eqs. 9, 10 (distance)"
     assert mine == ours | {"approach", "path planner", "eq. 9 moves velocities alone"}
