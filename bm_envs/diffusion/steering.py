@@ -202,10 +202,9 @@ def _published(
 
     The turn ends near the place, where eq. 8 asks for rest.
     """
-    distance = np.linalg.norm(goal, axis=1)
-    pull = (1 - np.exp(-2 * distance)) * (distance > steering.stop_within)
-    turn = Heading(np.arctan2(goal[:, 1], goal[:, 0]), np.abs(_turning(goal, steering)))
     place = Waypoint(goal, steering.speed, steering.sideways)
+    pull = place.pull()[:, 0] * (np.linalg.norm(goal, axis=1) > steering.stop_within)
+    turn = Heading(np.arctan2(goal[:, 1], goal[:, 0]), np.abs(_turning(goal, steering)))
     share = share * steering.place
     return [(share, place), (share * steering.turn * pull, turn)]
 

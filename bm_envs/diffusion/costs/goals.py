@@ -137,7 +137,7 @@ class Waypoint(Evaluated):
     def full_step(self, features: np.ndarray, rep: Representation) -> np.ndarray:
         """See `Stepping`."""
         check_count(self, self.goal, features)
-        far = self._far()[..., None]
+        far = self.pull()[..., None]
         pos, vel = future(features, rep, "root_pos", "root_lin_vel")
         ahead = AHEAD[PAST:]
         # Least squares of v t_j - g over the steps, then the bounds.
@@ -152,13 +152,13 @@ class Waypoint(Evaluated):
         }
         return at_blocks(features, rep, parts)
 
-    def _far(self) -> np.ndarray:
+    def pull(self) -> np.ndarray:
         """Weight of the place, `1 - e^{-2d}`; the rest is the speed's. `[N, 1]`."""
         return 1 - np.exp(-2 * np.linalg.norm(self.goal, axis=1)[:, None])
 
     def _evaluate(self, features: np.ndarray, rep: Representation) -> tuple[np.ndarray, np.ndarray]:
         check_count(self, self.goal, features)
-        far = self._far()[..., None]
+        far = self.pull()[..., None]
         pos, vel = future(features, rep, "root_pos", "root_lin_vel")
         off, vel = pos[..., :2] - self.goal[:, None], vel[..., :2]
         total = (far * off**2 + (1 - far) * vel**2).sum((1, 2))
