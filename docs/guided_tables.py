@@ -149,9 +149,9 @@ def papers_and_ours(row: Row) -> tuple[str, str]:
     if task in ("obstacle", "composition"):
         if steering["obstacle"]:
             papers.append("eqs. 9, 10 (distance)")
-            ours.append("eq. 9 moves velocities alone")
-        if steering["places"] == "approach" and steering["around"]:
-            ours.append("path planner")
+            alone = steering["places"] == "approach" or not steering["consistent"]
+            ours.append(f"eq. 9 moves velocities {'alone' if alone else 'and where they lead'}")
+        ours += ["path planner"] * bool(steering["around"])
     ours += ["correction"] * (steering["correct_s"] != "inf")
     ours += ["recovery after a push"] * (steering.get("recover_at", "inf") != "inf")
     return ", ".join(papers), ", ".join(ours) or ABSENT
@@ -193,7 +193,10 @@ TASKS = (
         "obstacle", "obstacle, our approach and path",
         "a place behind 1 to 5 posts, none touched, our approach",
     ),
-    Task("obstacle_paper", "obstacle, eqs. 8 to 10", "the same, the paper's costs (eqs. 8 to 10)"),
+    Task(
+        "obstacle_paper", "obstacle, eqs. 8 to 10 and our path",
+        "the same, the paper's costs (eqs. 8 to 10) along our path",
+    ),
     Task("composition", "composition: a minute of all, pushed", "a minute of all of it, pushed"),
 )  # fmt: skip
 
@@ -286,8 +289,12 @@ def places() -> str:
     ]
     runs += [
         ("waypoint, eq. 8 without our turn, Body-Pos", "ablation_waypoint_paper_no_turn"),
-        ("obstacle without eqs. 9 and 10, Body-Pos", "ablation_obstacle_no_barrier"),
-        ("obstacle without the path planner, Body-Pos", "ablation_obstacle_straight"),
+        ("obstacle, our approach without eqs. 9 and 10, Body-Pos", "ablation_obstacle_no_barrier"),
+        ("obstacle, our approach without the path, Body-Pos", "ablation_obstacle_straight"),
+    ]
+    runs += [
+        (f"obstacle, eqs. 8 to 10 without our path, {label}", f"ablation_obstacle_paper_{name}")
+        for name, label in MODELS.items()
     ]
     lines = []
     for label, name in runs:

@@ -12,7 +12,12 @@ import sys
 from collections.abc import Generator
 from pathlib import Path
 
+import hypothesis
 import pytest
+
+# A test says nothing about time: a busy machine takes as long as it takes.
+hypothesis.settings.register_profile("untimed", hypothesis.settings(), deadline=None)
+hypothesis.settings.load_profile("untimed")
 
 # Physics and small networks gain nothing from threads of their own here, and two cores are common.
 os.environ.setdefault("OMP_NUM_THREADS", "1")

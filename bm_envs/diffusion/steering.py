@@ -8,7 +8,7 @@ Source: arXiv 2508.08241, sec. IV-C and eqs. 7 to 10. The way to a place is ours
 would draw a robot there backward or sideways at any speed, which its data need not hold. So the
 robot is asked, as by a joystick, to turn to the place and walk forward, slower when it is near.
 Where posts stand on the way, it is asked to go to the next corner of the way around them.
-`places="paper"` asks as published, but for a turn to the place.
+`places="paper"` asks for the place, or the next corner, as published, and for a turn to it.
 """
 
 from __future__ import annotations
@@ -89,7 +89,8 @@ class Steering:
     margin: float = 0.6
     """m that a robot's middle keeps from posts on the way around them."""
     obstacle: float = 0.4
-    """Share of obstacles (eq. 9) beside the place. Only velocities answer to it (`ByVelocity`)."""
+    """Share of obstacles (eq. 9) beside the place. Velocities answer to it and, beside the paper's
+    cost, which asks for positions, those to which they lead (`ByVelocity`)."""
     correct_s: float = 0.5
     """Time constant of the correction of predictions by what was executed, s; infinite: none, as
     published."""
@@ -177,21 +178,28 @@ def _place_cost(task: WaypointTask, steering: Steering, share: float | np.ndarra
     # A robot that fell before its time began has no goal: its goal is the place where it is.
     known = np.isfinite(task.goal).all(1, keepdims=True)
     goal = np.where(known, task.goal, place)
+    ahead, left = goal, np.linalg.norm(goal - place, axis=1)
+    if isinstance(task, ObstacleTask) and steering.around:
+        ahead = heading_points(place, goal, task.obstacles, task.count, steering.margin)
     parts: list[tuple[float | np.ndarray, Cost]]
     if steering.places == "paper":
-        parts = _published(points_to_now(goal, frame), steering, share)
+        # A corner on the way counts as being as far away as the place, so that none brakes.
+        way = ahead - place
+        stretch = left / np.maximum(np.linalg.norm(way, axis=1), 1e-9)
+        ahead = np.where(
+            (ahead == goal).all(1, keepdims=True), goal, place + stretch[:, None] * way
+        )
+        parts = _published(points_to_now(ahead, frame), steering, share)
+        consistent = steering.consistent
     else:
-        ahead = goal
-        if isinstance(task, ObstacleTask) and steering.around:
-            ahead = heading_points(place, goal, task.obstacles, task.count, steering.margin)
-        left = np.linalg.norm(goal - place, axis=1)
         command = approach(points_to_now(ahead, frame), left, steering)
         parts = [(share, command_cost(command, steering))]
+        consistent = 0.0
     if isinstance(task, ObstacleTask) and steering.obstacle:
         exists = np.arange(task.obstacles.shape[1]) < task.count[:, None]
         posts = np.where(exists[..., None], task.obstacles, np.nan)
         field = Cylinders(posts[..., :2], posts[..., 2])
-        parts.append((steering.obstacle, ByVelocity(Obstacle(field, frame))))
+        parts.append((steering.obstacle, ByVelocity(Obstacle(field, frame), consistent)))
     return Sum(parts)
 
 

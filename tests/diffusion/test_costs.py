@@ -876,6 +876,24 @@ def test_a_posts_own_step_is_the_walk_that_gets_furthest_out_of_its_reach(name):
     assert not far.full_step(x, rep).any()
 
 
+@pytest.mark.parametrize("name", REPRESENTATIONS)
+def test_of_the_places_to_which_a_posts_own_step_leads_a_share_is_asked_for(name):
+    rep = REPRESENTATIONS[name]
+    x = np.zeros((1, LENGTH, rep.size))
+    alone = ByVelocity(post_ahead(0.5)).full_step(x, rep)
+    pos, vel = rep.blocks["root_pos"].start, rep.blocks["root_lin_vel"].start
+    for weight, share in ((0.5, 0.5), (1.0, 1.0), (3.0, 1.0)):
+        step = ByVelocity(post_ahead(0.5), weight).full_step(x, rep)
+        for axis in range(2):
+            places = costs.AHEAD[PAST:] * alone[0, PAST:, vel + axis]
+            np.testing.assert_allclose(step[0, PAST:, pos + axis], share * places, atol=1e-12)
+            step[0, PAST:, pos + axis] = 0
+        np.testing.assert_array_equal(step, alone)
+    for wrong in (-0.1, np.inf, np.nan):
+        with pytest.raises(ConfigError, match="consistent"):
+            ByVelocity(post_ahead(0.5), wrong)
+
+
 @pytest.mark.parametrize("kind", ["waypoint", "heading"])
 def test_by_velocity_a_cost_that_is_no_obstacle_is_lowered_along_the_gradient(kind):
     cost, x = ByVelocity(COSTS[kind](2)), features(seed=4)

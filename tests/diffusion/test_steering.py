@@ -114,6 +114,21 @@ def test_posts_are_gone_around():
     np.testing.assert_allclose(straight.yaw_rate, 0.0, atol=1e-6)
 
 
+def test_the_papers_cost_on_a_place_leads_along_the_way_around_posts():
+    """The way's next corner stands as far away as the goal, 3 m, and the turn is to it."""
+    posts = np.array([[1.0, 3.5, 0.2]])
+    task = make("obstacle", goal=np.array([1.0, 5.0]), obstacles=posts)
+    parts = parts_of(cost_of(task, Steering(places="paper", margin=0.45)))
+    goal = parts[Waypoint][1].goal
+    np.testing.assert_allclose(np.linalg.norm(goal, axis=1), 3.0, atol=1e-6)
+    tangent = np.arcsin(0.65 / 1.5)
+    off = np.abs(np.arctan2(goal[:, 1], goal[:, 0]))
+    assert ((tangent < off) & (off < 1.1 * tangent)).all()
+    np.testing.assert_allclose(parts[Heading][1].heading, np.arctan2(goal[:, 1], goal[:, 0]))
+    straight = parts_of(cost_of(task, Steering(places="paper", around=False)))
+    np.testing.assert_allclose(straight[Waypoint][1].goal, [[3.0, 0.0]] * 2, atol=1e-6)
+
+
 def test_obstacles_are_seen_from_the_robot_and_those_there_are_not_are_absent():
     posts = np.array([[[1.0, 3.5, 0.2], [4.0, 9.0, 0.3]]])
     task = make("obstacle", goal=np.array([1.0, 5.0]), obstacles=posts.repeat(2, 0))
@@ -169,6 +184,10 @@ def test_a_share_is_of_what_is_asked_and_not_of_the_posts():
     assert parts[ByVelocity][0] == 0.3
     paper = parts_of(cost_of(task, Steering(places="paper", place=0.5), share))
     np.testing.assert_array_equal(paper[Waypoint][0], 0.5 * share)
+    # Eq. 8 asks for positions, so the posts do, too.
+    assert (parts[ByVelocity][1].consistent, paper[ByVelocity][1].consistent) == (0.0, 1.0)
+    velocities = parts_of(cost_of(task, Steering(places="paper", consistent=0.0)))
+    assert velocities[ByVelocity][1].consistent == 0.0
     weight, command = parts_of(cost_of(make("joystick"), Steering(), share))[Joystick]
     np.testing.assert_array_equal(weight, share)
     np.testing.assert_array_equal(command.velocity, [[0.6, 0.0]] * 2)

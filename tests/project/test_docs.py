@@ -500,7 +500,12 @@ def test_what_is_the_paper_s_and_what_is_ours_is_read_from_the_run():
     assert mine == ours | {"approach", "path planner", "eq. 9 moves velocities alone"}
     assert "path planner" not in of("obstacle", around=False)[1]
     assert of("obstacle", obstacle=0.0)[0] == "eq. 7 (velocity)"
-    assert of("obstacle", places="paper")[0] == "eq. 8 (place), eqs. 9, 10 (distance)"
+    papers, theirs = of("obstacle", places="paper")
+    assert papers == "eq. 8 (place), eqs. 9, 10 (distance)"
+    led = {"path planner", "eq. 9 moves velocities and where they lead", "turn to the place"}
+    assert theirs == bounded | led
+    still = of("obstacle", places="paper", consistent=0.0, around=False)[1]
+    assert still == bounded | {"turn to the place", "eq. 9 moves velocities alone"}
     assert of("composition")[1] == mine
     assert whose(guided_run("walk_perturb")) == ("-", "-")
     assert of("joystick", strength=0.0) == ("-", {"-"})

@@ -13,6 +13,7 @@ from bm_envs.diffusion.costs.base import (
     Moving,
     at_blocks,
     check_count,
+    check_weights,
     line_step,
     own_step,
     set_numbers,
@@ -124,6 +125,12 @@ class ByVelocity:
     """
 
     cost: Cost
+    consistent: float = 0.0
+    """Share of the positions that go with the velocity of the own step. Beside a cost that asks for
+    positions, velocities alone do little."""
+
+    def __post_init__(self) -> None:
+        check_weights(self, "consistent")
 
     def value(self, features: np.ndarray, rep: Representation) -> np.ndarray:
         """See `Cost`."""
@@ -142,14 +149,16 @@ class ByVelocity:
         """See `Stepping`: the walk of one more constant velocity that gets nearest to the minimum.
 
         Of a cost that tells how far the root is to be moved in each step (`Moving`), by least
-        squares; of another along the gradient by the velocities.
+        squares, and of the positions to which that leads their share, 1 at most; of another along
+        the gradient by the velocities.
         """
         if not isinstance(self.cost, Moving):
             return line_step(self, features, rep)
         way, ahead = self.cost.move(self._led(features, rep), rep), AHEAD[PAST:]
         velocity = np.einsum("t,ntk->nk", ahead, way) / (ahead**2).sum()
         by_vel = np.tile(-velocity[:, None], (1, len(ahead), 1))
-        return at_blocks(features, rep, {"root_lin_vel": (0, by_vel)})
+        by_pos = min(self.consistent, 1.0) * by_vel * ahead[:, None]
+        return at_blocks(features, rep, {"root_lin_vel": (0, by_vel), "root_pos": (0, by_pos)})
 
     @staticmethod
     def _led(features: np.ndarray, rep: Representation) -> np.ndarray:
