@@ -8,15 +8,16 @@
     walk_perturb  15 s with a jump of the root's velocity of U[0, 0.5] m/s, in any horizontal
                   direction, each second; success: upright to the end. Nothing is asked
     joystick      forward, backward, turn left, turn right, 3 s each; success: upright, and each
-                  followed by half (0.3 and 0.15 m/s over its last 1.5 s; 25 degrees in its sense)
+                  followed (half the speed over its last 1.5 s; 25 of 86 degrees in its sense)
     waypoint      a goal 2 to 5 m away in any direction; success: within 0.3 m of it and slower than
                   0.2 m/s, within 15 s
     obstacle      the same behind 1 to 5 posts; success: there, and none was touched
     composition   a minute: 0.5 m/s for 8 s, stop, 0.3 m/s backward, a left turn of 0.5 rad/s at
                   0.3 m/s, 6 s each, then 34 s for a goal behind posts, drawn from where the robot
                   is then; pushed as in walk_perturb throughout. Success: upright to the end, each
-                  command followed (half; the stop: displaced by 0.15 m/s or less over its last
-                  1.5 s), there, and no post touched. Times count from the first command
+                  command followed (speeds by half, the turn by 50 of 172 degrees; the stop:
+                  displaced by 0.15 m/s or less over its last 1.5 s), there, and no post touched.
+                  Times count from the first command
 
 A trial starts in a frame of walks that the model has not seen, and walks for 1 s unguided, which
 does not count as time (a fall in it does count). Trial i draws its start, pushes, goal, posts and

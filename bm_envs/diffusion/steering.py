@@ -8,7 +8,8 @@ Source: arXiv 2508.08241, sec. IV-C and eqs. 7 to 10. The way to a place is ours
 would draw a robot there backward or sideways at any speed, which its data need not hold. So the
 robot is asked, as by a joystick, to turn to the place and walk forward, slower when it is near.
 Where posts stand on the way, it is asked to go to the next corner of the way around them.
-`places="paper"` asks for the place, or the next corner, as published, and for a turn to it.
+`places="paper"` asks for the place as published, or for a point in the direction of the next corner
+that is as far away, and for a turn to it.
 """
 
 from __future__ import annotations
@@ -34,6 +35,7 @@ from bm_envs.diffusion.costs import (
     guide,
     points_to_now,
 )
+from bm_envs.diffusion.costs.goals import SIDEWAYS, SPEED
 from bm_envs.diffusion.fields import Cylinders
 from bm_envs.diffusion.model import GuidedModel
 from bm_envs.diffusion.sampler import Guide, K, Sample
@@ -62,16 +64,16 @@ class Steering:
     most_step: float = np.inf
     """m/s that one call may change a predicted root velocity by."""
     consistent: float = 1.0
-    """Share of the positions that go with a commanded velocity."""
+    """Share of the positions that go with a commanded velocity, and beside eq. 8 with eq. 9's."""
     turn: float = 1.0
     """Share of heading and turning rate of a command, and beside eq. 8 of a turn to the place."""
     places: Literal["approach", "paper"] = "approach"
     """How a place is asked for: by velocities that lead there, or by the paper's cost (eq. 8)."""
     place: float = 1.0
-    """Share of the paper's cost on a place."""
-    speed: float = 0.65
+    """Share of the paper's cost on a place, and of the turn beside it."""
+    speed: float = SPEED
     """m/s at which a place is walked to."""
-    sideways: float = 0.3
+    sideways: float = SIDEWAYS
     """m/s of it to the left or right, by the paper's cost."""
     turn_rate: float = 1.0
     """rad/s of a turn to a place, at most."""
@@ -85,7 +87,7 @@ class Steering:
     stop_within: float = 0.25
     """m from the place at which nothing more than standing is asked."""
     around: bool = True
-    """Whether an approach goes around posts; otherwise straight on."""
+    """Whether the way to a place goes around posts; otherwise straight on."""
     margin: float = 0.6
     """m that a robot's middle keeps from posts on the way around them."""
     obstacle: float = 0.4

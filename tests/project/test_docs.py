@@ -538,11 +538,12 @@ def test_costs_of_one_s_own_are_shown_with_what_came_of_them(kept):
         "walk_perturb", outside_box=None, cost={**cost, "strength": 0.0, "mean_executed": 0.5}
     ))  # fmt: skip
     *_, asked, watched = cells_of(guided_tables.costs())
-    assert asked[:3] == [
-        "`benchmarks/costs/pelvis_low.py`", "0.5", "cost 0.0123, pelvis m 0.701, x -",
+    assert asked[:4] == [
+        "`benchmarks/costs/pelvis_low.py`", "walk_perturb", "0.5",
+        "cost 0.0123, pelvis m 0.701, x -",
     ]  # fmt: skip
-    assert watched[1] == "0" and watched[2].startswith("cost 0.5, ")
-    assert "outside 1.2 %" in asked[3] and "outside" not in watched[3]
+    assert watched[2] == "0" and watched[3].startswith("cost 0.5, ")
+    assert "outside 1.2 %" in asked[4] and "outside" not in watched[4]
 
 
 def test_gates_of_the_present_steering_replace_the_others(kept, tmp_path):

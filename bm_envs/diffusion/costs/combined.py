@@ -126,8 +126,7 @@ class ByVelocity:
 
     cost: Cost
     consistent: float = 0.0
-    """Share of the positions that go with the velocity of the own step. Beside a cost that asks for
-    positions, velocities alone do little."""
+    """Share of the positions that go with the velocity of the own step."""
 
     def __post_init__(self) -> None:
         check_weights(self, "consistent")
