@@ -129,7 +129,7 @@ class Steering:
 
 STEERING = {
     "body_pos": Steering(),
-    "joint_rot": Steering(scaling="even_share", strength=0.65, place=0.5),
+    "joint_rot": Steering(scaling="even_share", strength=0.65),
 }
 """What was chosen for models of each representation, for all tasks."""
 
