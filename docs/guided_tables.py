@@ -293,7 +293,10 @@ def places() -> str:
         ("obstacle, our approach without the path, Body-Pos", "ablation_obstacle_straight"),
     ]
     runs += [
-        (f"obstacle, eqs. 8 to 10 without our path, {label}", f"ablation_obstacle_paper_{name}")
+        (
+            f"obstacle, eqs. 8 to 10 without our path, eq. 9 at share 1, {label}",
+            f"ablation_obstacle_paper_{name}",
+        )
         for name, label in MODELS.items()
     ]
     lines = []
