@@ -6,6 +6,7 @@ r"""How fast a script of `algos/` learns to track: motions x variants of its rec
         --flags='--total-timesteps 1000000' --json benchmarks/results/choices.json
     python benchmarks/learning.py --algorithm ppo_track wm_track --motion walk 'walk1[5:15]' \
         --flags='--stop-when-passed' --json out.json --plot out.png
+    python benchmarks/learning.py --algorithm wm_track --against ../old --json out.json
 
 A motion may also be the name of a suite: one policy for all that it holds. Every variant but the
 first changes one choice; two that `all` leaves out are what to take for a robust policy (`robust`)
@@ -33,6 +34,9 @@ result holds, for one run:
     threads               of the run, 0 for all cores
     jobs                  of this command: how many runs it has side by side
     commit, machine       what trained it; several commits where a later one went on with the run
+    against               whether the script is of the checkout that `--against` names
+
+The other checkout needs a compiled part of its own, see `benchmarks/world_model.py`.
 
 `--plot` (extra `viz`) draws the curves over time.
 """
@@ -40,6 +44,7 @@ result holds, for one run:
 from __future__ import annotations
 
 import dataclasses
+import os
 import re
 import subprocess
 import sys
@@ -62,6 +67,8 @@ from bm_envs.policy import load_policy, read_run_config, training_figures
 from bm_envs.robots import g1
 from bm_envs.tasks.track.config import CONTROL_DT
 from bm_envs.tasks.track.rewards import OPTIONAL
+
+ROOT = Path(__file__).resolve().parents[1]
 
 # Of motion that goes to the ground or is hard to begin in: what a stumble may still come back from.
 LATER_ENDS = ("--task.failure-height", "0.4", "--task.failure-distance", "0.6")
@@ -150,6 +157,8 @@ class Config:
     """Runs side by side; they share the cores evenly."""
     run_dir: Path = Path("runs/learning")
     """Where the runs are kept."""
+    against: Path | None = None
+    """A checkout of another commit, whose scripts train as well: seed by seed after this one's."""
     plot: Path | None = None
     """Picture to draw, .png or .svg."""
 
@@ -162,6 +171,21 @@ class Config:
         cores = cli.available_cores()
         if not 1 <= self.jobs <= cores:
             raise ConfigError(f"jobs is {self.jobs}, expected 1 to {cores}, the cores there are.")
+        for algorithm in self.algorithm if self.against is not None else ():
+            if not (checkouts(self)[1] / script_of(algorithm)).is_file():
+                raise ConfigError(
+                    f"{self.against}: is no checkout, it has no {script_of(algorithm)}."
+                )
+
+
+def script_of(algorithm: str) -> str:
+    """Where a checkout has it."""
+    return f"algos/{algorithm}.py"
+
+
+def checkouts(config: Config) -> list[Path]:
+    """This one, and the other one where there is any."""
+    return [ROOT, *([config.against.resolve()] if config.against is not None else [])]
 
 
 def manner(run: Path) -> dict[str, float] | None:
@@ -244,7 +268,7 @@ def main(config: Config) -> None:
     if config.plot is not None:
         cli.matplotlib_figure()  # refused before hours of training, not behind them
     grid = [
-        (algorithm, motion, variant, seed)
+        (algorithm, motion, variant, seed, checkout)
         for motion in config.motion
         for variant in dict.fromkeys(
             name for algorithm in config.algorithm for name in VARIANTS[algorithm]
@@ -252,6 +276,7 @@ def main(config: Config) -> None:
         )
         for seed in config.seeds
         for algorithm in config.algorithm if variant in VARIANTS[algorithm]
+        for checkout in checkouts(config)
     ]  # fmt: skip
     threads = cli.available_cores() // config.jobs
     rows: dict[int, dict[str, Any]] = {}
@@ -259,22 +284,23 @@ def main(config: Config) -> None:
     started: set[subprocess.Popen[str]] = set()
 
     def train(index: int) -> None:
-        algorithm, motion, variant, seed = grid[index]
-        script = Path(__file__).parent.parent / "algos" / f"{algorithm}.py"
+        algorithm, motion, variant, seed, checkout = grid[index]
         motions = suites.motions(motion) if motion in suites.NAMES else (motion,)
         # Runs of `ppo_track` stand where they did when there was no other.
-        folder = config.run_dir / ("" if algorithm == "ppo_track" else algorithm)
+        folder = config.run_dir / ("" if checkout == ROOT else "against")
+        folder = folder / ("" if algorithm == "ppo_track" else algorithm)
         run = folder / motion / re.sub("[^a-z0-9.-]+", "_", variant) / str(seed)
         flags = [*config.flags.split(), *VARIANTS[algorithm][variant]]
         if not (run / "policy.json").exists():  # the last file a run writes
             command = [
-                sys.executable, str(script), "--motion", *motions, "--seed", str(seed),
-                "--run-dir", str(run), "--no-motion", "--resume", "--threads", str(threads),
-                *flags,
+                sys.executable, str(checkout / script_of(algorithm)), "--motion", *motions,
+                "--seed", str(seed), "--run-dir", str(run), "--no-motion", "--resume",
+                "--threads", str(threads), *flags,
             ]  # fmt: skip
             process = subprocess.Popen(
-                command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
-            )
+                command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
+                env=None if checkout == ROOT else {**os.environ, "PYTHONPATH": str(checkout)},
+            )  # fmt: skip
             started.add(process)
             _, printed = process.communicate()
             started.remove(process)
@@ -283,13 +309,14 @@ def main(config: Config) -> None:
                 raise BMError(f"The run of {motion}, '{variant}', seed {seed} failed: {said}")
         row = {
             "algorithm": algorithm, "motion": motion, "variant": variant, "flags": flags,
-            "seed": seed, "jobs": config.jobs, **summary(run),
+            "seed": seed, "jobs": config.jobs, "against": checkout != ROOT, **summary(run),
         }  # fmt: skip
         with reporting:
             rows[index] = row
             passed = row["first_pass"]
             print(
-                f"{algorithm}  {motion}  {variant}  seed {seed}: "
+                f"{algorithm}  {motion}  {variant}  seed {seed}"
+                f"{'' if checkout == ROOT else '  against'}: "
                 f"survived {row['clip']['survival']:.0%}, "
                 + (f"passed after {passed['env_steps'] / 1e6:.2f} M steps, "
                    f"{passed['wall_s'] / 60:.1f} min" if passed else "not passed")
@@ -320,15 +347,19 @@ def main(config: Config) -> None:
 def draw(path: Path, rows: list[dict[str, Any]]) -> None:
     """What was survived of a clip over the time of training, a panel a motion."""
     motions = list(dict.fromkeys(row["motion"] for row in rows))
-    kinds = list(dict.fromkeys((row["algorithm"], row["variant"]) for row in rows))
+
+    def kind_of(row: dict[str, Any]) -> tuple[str, str, bool]:
+        return row["algorithm"], row["variant"], row.get("against", False)
+
+    kinds = list(dict.fromkeys(map(kind_of, rows)))
     robust = any(point[3] is not None for row in rows for point in row["curve"])
     figure = cli.matplotlib_figure()(figsize=(4 * len(motions), 3.2), layout="constrained")
     panels = figure.subplots(1, len(motions), squeeze=False)[0]
     for axes, motion in zip(panels, motions, strict=True):
         for i, kind in enumerate(kinds):
-            runs = [row for row in rows if (row["motion"], row["algorithm"], row["variant"])
-                     == (motion, *kind)]  # fmt: skip
-            label = kind[0] if kind[1] == "default" else " ".join(kind)
+            runs = [row for row in rows if row["motion"] == motion and kind_of(row) == kind]
+            label = kind[0] if kind[1] == "default" else " ".join(kind[:2])
+            label += ", other commit" if kind[2] else ""
             for row in runs:
                 points = [(p[1] / 60, p[3 if robust else 2]) for p in row["curve"]]
                 points = [point for point in points if point[1] is not None]

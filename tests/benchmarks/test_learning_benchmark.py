@@ -1,6 +1,7 @@
 """`benchmarks/learning.py`: a grid of short trainings, its result file, what it runs again."""
 
 import json
+import shutil
 import sys
 import time
 from pathlib import Path
@@ -129,6 +130,31 @@ def test_both_scripts_in_one_run_with_their_curves(tmp_path):
         assert (found and found["env_steps"]) == (first and row["curve"][first][0])
     with Image.open(picture) as image:
         assert image.width > 300
+
+
+def test_another_checkout_trains_by_its_own_scripts(tmp_path):
+    """It stands in a folder of its own, and its rows say so."""
+    other = tmp_path / "other"
+    for name in ("bm_envs", "algos"):
+        shutil.copytree(ROOT / name, other / name, ignore=shutil.ignore_patterns("__pycache__"))
+    script = other / "algos" / "ppo_track.py"
+    arguments = ("--motion", "stand", "--seeds", "1", "--against", str(other))
+    done = run(tmp_path, *arguments)
+    assert done.returncode == 0, done.stderr
+    rows = json.loads((tmp_path / "out.json").read_text())["rows"]
+    assert [row["against"] for row in rows] == [False, True]
+    # The same code, so the same numbers.
+    assert rows[0]["reward_per_step"] == rows[1]["reward_per_step"]
+    assert (tmp_path / "runs" / "against" / "stand" / "default" / "1" / "policy.json").exists()
+    assert "stand  default  seed 1  against: " in done.stdout
+
+    script.write_text("raise SystemExit('the other script')")
+    (tmp_path / "runs" / "against" / "stand" / "default" / "1" / "policy.json").unlink()
+    done = run(tmp_path, *arguments)
+    assert done.returncode == 2 and "failed: the other script" in done.stderr
+    script.unlink()
+    done = run(tmp_path, *arguments)
+    assert done.returncode == 2 and "is no checkout, it has no algos/ppo_track.py" in done.stderr
 
 
 def test_processor_seconds_of_a_run_that_was_cut_short_twice_add_up():
