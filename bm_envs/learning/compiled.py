@@ -209,3 +209,8 @@ def kernels() -> Any | None:
     _declare(loaded)
     loaded.native_choose(NEWEST)
     return loaded
+
+
+def lanes() -> int:
+    """How many robots the kernels in use take at a time, by which arrays are laid out."""
+    return kernels().native_lanes()  # pyright: ignore

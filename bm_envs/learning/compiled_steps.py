@@ -25,6 +25,7 @@ from bm_envs.learning.compiled import (
     Steps,
     TreeTables,
     kernels,
+    lanes,
 )
 from bm_envs.learning.kinematics import LOCAL_BODIES
 from bm_envs.learning.layers import Layers, sizes_of
@@ -48,7 +49,7 @@ class Work:
         library: Any = kernels()
         assert library is not None
         self.library = library
-        self.steps, self.batch, self.lanes = steps, batch, library.native_lanes()
+        self.steps, self.batch, self.lanes = steps, batch, lanes()
         self.blocks = -(-batch // self.lanes)
         self.dtype = torch.bfloat16 if model.use_bfloat16 else torch.float32
         self.model = Layers(

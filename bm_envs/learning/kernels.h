@@ -1,9 +1,33 @@
 /* The kernels of `native.c`, for one instruction set: it includes this file once for each.
 
-   A kernel works on a block of LANES robots at a time. `V` holds one number of each of them, so that
-   the code reads like that for one robot. The adjoint of a function takes the gradient of what the
+   A kernel works on a block of LANES robots at a time. `V` holds one number of each of them, `U` its
+   bits, so that the code reads like that for one robot. The adjoint of a function takes the gradient of what the
    function gives and adds to the gradients of what it took. Comments name the Python function
    that is the definition. */
+
+#define V NAME(V)
+#define U NAME(U)
+#if LANES > 1
+typedef float V __attribute__((vector_size(4 * LANES), may_alias));
+typedef uint32_t U __attribute__((vector_size(4 * LANES), may_alias));
+typedef uint16_t NAME(Halves) __attribute__((vector_size(2 * LANES), may_alias));
+INLINE V NAME(widen)(const uint16_t *from) {
+  NAME(Halves) halves;
+  memcpy(&halves, from, sizeof halves);
+  return FLOATS(__builtin_convertvector(halves, U) << 16);
+}
+INLINE void NAME(narrow)(V x, uint16_t *to) {
+  U bits = BITS(x), odd = (U)(x != x);
+  bits = ((bits + 0x7fff + ((bits >> 16) & 1)) >> 16 & ~odd) | (odd & 0x7fc0);
+  NAME(Halves) halves = __builtin_convertvector(bits, NAME(Halves));
+  memcpy(to, &halves, sizeof halves);
+}
+#else
+typedef float V;
+typedef uint32_t U;
+INLINE V NAME(widen)(const uint16_t *from) { return widened(*from); }
+INLINE void NAME(narrow)(V x, uint16_t *to) { *to = rounded(x); }
+#endif
 
 typedef struct {
   V r[9], p[3]; /* rotation, row by row, and place */
@@ -88,7 +112,7 @@ INLINE V NAME(row_part)(const Matrix *m, int64_t row, int64_t column, int64_t co
   V out = {0};
   if (m->bfloat16) {
     const uint16_t *from = (const uint16_t *)m->data + row * m->stride + column;
-    if (count == LANES) return widen(from);
+    if (count == LANES) return NAME(widen)(from);
     for (int64_t c = 0; c < count; c++) ((float *)&out)[c] = widened(from[c]);
   } else {
     const float *from = (const float *)m->data + row * m->stride + column;
@@ -105,7 +129,7 @@ INLINE void NAME(set_row_part)(const Matrix *m, int64_t row, int64_t column, int
   if (m->bfloat16) {
     uint16_t *to = (uint16_t *)m->data + row * m->stride + column;
     if (count == LANES) {
-      narrow(x, to);
+      NAME(narrow)(x, to);
       return;
     }
     for (int64_t c = 0; c < count; c++) to[c] = rounded(((float *)&x)[c]);
@@ -119,25 +143,35 @@ INLINE void NAME(set_row_part)(const Matrix *m, int64_t row, int64_t column, int
   }
 }
 
-#ifdef BUTTERFLY
+#if defined(SHUFFLED) && LANES > 1
 /* Rows to columns: squares of 8, 4, 2 and 1 numbers change places. */
-#define OTHER_8 8, 9, 10, 11, 12, 13, 14, 15, 24, 25, 26, 27, 28, 29, 30, 31
-#define OTHER_4 4, 5, 6, 7, 20, 21, 22, 23, 12, 13, 14, 15, 28, 29, 30, 31
-#define OTHER_2 2, 3, 18, 19, 6, 7, 22, 23, 10, 11, 26, 27, 14, 15, 30, 31
-#define OTHER_1 1, 17, 3, 19, 5, 21, 7, 23, 9, 25, 11, 27, 13, 29, 15, 31
-#define SWAP(d, ...)                                                              \
-  for (int i = 0; i < 16; i++)                                                    \
+#define SWAP(d, first, second)                                                    \
+  for (int i = 0; i < LANES; i++)                                                 \
     if (!(i & d)) {                                                               \
       V a = rows[i], b = rows[i + d];                                             \
-      rows[i] = BUTTERFLY(a, b, __VA_ARGS__);                                     \
-      rows[i + d] = BUTTERFLY(a, b, OTHER_##d);                                   \
+      rows[i] = SHUFFLED first;                                                   \
+      rows[i + d] = SHUFFLED second;                                              \
     }
 INLINE void NAME(transpose)(V *rows) {
-  SWAP(8, 0, 1, 2, 3, 4, 5, 6, 7, 16, 17, 18, 19, 20, 21, 22, 23)
-  SWAP(4, 0, 1, 2, 3, 16, 17, 18, 19, 8, 9, 10, 11, 24, 25, 26, 27)
-  SWAP(2, 0, 1, 16, 17, 4, 5, 20, 21, 8, 9, 24, 25, 12, 13, 28, 29)
-  SWAP(1, 0, 16, 2, 18, 4, 20, 6, 22, 8, 24, 10, 26, 12, 28, 14, 30)
+#if LANES == 16
+  SWAP(8, (a, b, 0, 1, 2, 3, 4, 5, 6, 7, 16, 17, 18, 19, 20, 21, 22, 23),
+       (a, b, 8, 9, 10, 11, 12, 13, 14, 15, 24, 25, 26, 27, 28, 29, 30, 31))
+  SWAP(4, (a, b, 0, 1, 2, 3, 16, 17, 18, 19, 8, 9, 10, 11, 24, 25, 26, 27),
+       (a, b, 4, 5, 6, 7, 20, 21, 22, 23, 12, 13, 14, 15, 28, 29, 30, 31))
+  SWAP(2, (a, b, 0, 1, 16, 17, 4, 5, 20, 21, 8, 9, 24, 25, 12, 13, 28, 29),
+       (a, b, 2, 3, 18, 19, 6, 7, 22, 23, 10, 11, 26, 27, 14, 15, 30, 31))
+  SWAP(1, (a, b, 0, 16, 2, 18, 4, 20, 6, 22, 8, 24, 10, 26, 12, 28, 14, 30),
+       (a, b, 1, 17, 3, 19, 5, 21, 7, 23, 9, 25, 11, 27, 13, 29, 15, 31))
+#elif LANES == 8
+  SWAP(4, (a, b, 0, 1, 2, 3, 8, 9, 10, 11), (a, b, 4, 5, 6, 7, 12, 13, 14, 15))
+  SWAP(2, (a, b, 0, 1, 8, 9, 4, 5, 12, 13), (a, b, 2, 3, 10, 11, 6, 7, 14, 15))
+  SWAP(1, (a, b, 0, 8, 2, 10, 4, 12, 6, 14), (a, b, 1, 9, 3, 11, 5, 13, 7, 15))
+#else
+  SWAP(2, (a, b, 0, 1, 4, 5), (a, b, 2, 3, 6, 7))
+  SWAP(1, (a, b, 0, 4, 2, 6), (a, b, 1, 5, 3, 7))
+#endif
 }
+#undef SWAP
 #else
 INLINE void NAME(transpose)(V *rows) {
   float out[LANES][LANES];
@@ -1027,6 +1061,5 @@ static void NAME(misses)(const Steps *t, const Misses *e) {
 #undef Load
 #undef Local
 #undef Frame
-#ifdef BUTTERFLY
-#undef SWAP
-#endif
+#undef V
+#undef U

@@ -138,71 +138,65 @@ INLINE const float *reference_frame(const Steps *t, int64_t robot, int64_t ahead
 #define ROUNDING 12582912.0f /* 1.5 * 2^23: what is added to it is rounded to a whole number */
 
 #if defined(__GNUC__)
-#define LANES 16
-typedef float V __attribute__((vector_size(4 * LANES), may_alias));
-typedef uint32_t U __attribute__((vector_size(4 * LANES), may_alias));
-typedef uint16_t Halves __attribute__((vector_size(2 * LANES), may_alias));
 #define BITS(x) ((U)(x))
 #define FLOATS(x) ((V)(x))
 #define LESS(a, b) ((U)((a) < (b)))
-#define SELECT(mask, a, b) FLOATS((BITS(a) & (mask)) | (BITS(b) & ~(mask)))
-INLINE V widen(const uint16_t *from) {
-  Halves halves;
-  memcpy(&halves, from, sizeof halves);
-  return FLOATS(__builtin_convertvector(halves, U) << 16);
-}
-INLINE void narrow(V x, uint16_t *to) {
-  U bits = BITS(x), odd = (U)(x != x);
-  bits = ((bits + 0x7fff + ((bits >> 16) & 1)) >> 16 & ~odd) | (odd & 0x7fc0);
-  Halves halves = __builtin_convertvector(bits, Halves);
-  memcpy(to, &halves, sizeof halves);
-}
+#if defined(__has_builtin)
+#if __has_builtin(__builtin_shufflevector)
+#define SHUFFLED __builtin_shufflevector
+#endif
+#endif
+#define LANES 4
 #else
 #define LANES 1
-typedef float V;
-typedef uint32_t U;
-INLINE U BITS(float x) {
-  U bits;
+#define BITS(x) bits_of(x)
+#define FLOATS(x) float_of(x)
+#define LESS(a, b) (0u - (uint32_t)((a) < (b)))
+INLINE uint32_t bits_of(float x) {
+  uint32_t bits;
   memcpy(&bits, &x, sizeof bits);
   return bits;
 }
-INLINE V FLOATS(U bits) {
-  V x;
+INLINE float float_of(uint32_t bits) {
+  float x;
   memcpy(&x, &bits, sizeof x);
   return x;
 }
-#define LESS(a, b) (0u - (U)((a) < (b)))
-#define SELECT(mask, a, b) FLOATS((BITS(a) & (mask)) | (BITS(b) & ~(mask)))
-INLINE V widen(const uint16_t *from) { return widened(*from); }
-INLINE void narrow(V x, uint16_t *to) { *to = rounded(x); }
 #endif
+#define SELECT(mask, a, b) FLOATS((BITS(a) & (mask)) | (BITS(b) & ~(mask)))
 
+/* LANES is how many numbers a register holds. Compilers take wider vectors apart, comparisons even
+   number by number. */
 #define NAME(name) name##_plain
+enum { LANES_plain = LANES };
 #include "kernels.h"
 #undef NAME
+#undef LANES
 
 #if defined(__GNUC__) && !defined(__clang__) && defined(__x86_64__)
 #define CHOICE
 #pragma GCC push_options
 #pragma GCC target("avx2,fma,bmi,bmi2")
 #define NAME(name) name##_avx2
+#define LANES 8
+enum { LANES_avx2 = LANES };
 #include "kernels.h"
 #undef NAME
+#undef LANES
 #pragma GCC pop_options
 #pragma GCC push_options
 #pragma GCC target("avx512f,avx512bw,avx512dq,avx512vl,fma,bmi,bmi2,prefer-vector-width=512")
 #define NAME(name) name##_avx512
-#if defined(__has_builtin)
-#if __has_builtin(__builtin_shufflevector)
-#define BUTTERFLY __builtin_shufflevector
-#endif
-#endif
+#define LANES 16
+enum { LANES_avx512 = LANES };
 #include "kernels.h"
 #undef NAME
+#undef LANES
 #pragma GCC pop_options
 #endif
 
 typedef struct {
+  int64_t lanes;
   void (*activate)(const Matrix *, const float *, const Matrix *);
   void (*activate_back)(const Matrix *, const Matrix *, const Matrix *);
   void (*sum_rows)(const Matrix *, float *), (*uniform)(uint32_t, uint32_t, int64_t, float *);
@@ -214,7 +208,7 @@ typedef struct {
 
 #define KERNELS(name)                                                                     \
   {                                                                                       \
-    activate_##name, activate_back_##name, sum_rows_##name, uniform_##name,               \
+    LANES_##name, activate_##name, activate_back_##name, sum_rows_##name, uniform_##name,               \
         advance_##name, advance_back_##name, act_##name, act_back_##name, costs_##name,   \
         misses_##name                                                                     \
   }
@@ -227,7 +221,7 @@ static const Kernels choices[] = {
 };
 static Kernels kernels = KERNELS(plain);
 
-EXPORT int64_t native_lanes(void) { return LANES; }
+EXPORT int64_t native_lanes(void) { return kernels.lanes; }
 
 /* `compiled.py` leaves the work to torch where the robot or the model has other numbers. */
 EXPORT int64_t native_learning_number(int64_t which) {

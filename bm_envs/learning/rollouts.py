@@ -15,7 +15,15 @@ import torch
 from torch import Tensor
 
 from bm_envs.errors import BMWarning
-from bm_envs.learning.compiled import MOST_OBSERVATIONS, TERMS, Costs, Matrix, TreeTables, kernels
+from bm_envs.learning.compiled import (
+    MOST_OBSERVATIONS,
+    TERMS,
+    Costs,
+    Matrix,
+    TreeTables,
+    kernels,
+    lanes,
+)
 from bm_envs.learning.compiled_steps import (
     Pool,
     Work,
@@ -196,7 +204,7 @@ class CompiledImagination:
         """
         key = (
             len(starts.qpos), sizes_of(policy), sizes_of(model.network), model.use_bfloat16,
-            model.late,
+            model.late, lanes(),
         )  # fmt: skip
         inputs = policy, model, starts, action_noise, obs_noise
         return Imagined.apply(self, key, inputs, *policy.layers.parameters())  # pyright: ignore
