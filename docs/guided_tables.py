@@ -573,10 +573,12 @@ def filled(text: str, tables: Mapping[str, Callable[[], str]]) -> str:
     return text
 
 
-def main(arguments: Sequence[str]) -> int:
-    """Write the tables, or compare them."""
+def write(
+    arguments: Sequence[str], pages: Mapping[str, Mapping[str, Callable[[], str]]], script: str
+) -> int:
+    """Write a script's tables into their pages, or compare them."""
     wrong = []
-    for page, tables in PAGES.items():
+    for page, tables in pages.items():
         path = ROOT / page
         old = path.read_text()
         new = filled(old, tables)
@@ -584,10 +586,10 @@ def main(arguments: Sequence[str]) -> int:
         if list(arguments) != ["--check"]:
             path.write_text(new)
     if list(arguments) == ["--check"]:
-        print("\n".join(f"{page}: run python docs/guided_tables.py" for page in wrong), end="")
+        print("\n".join(f"{page}: run python {script}" for page in wrong), end="")
         return int(bool(wrong))
     return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(write(sys.argv[1:], PAGES, "docs/guided_tables.py"))

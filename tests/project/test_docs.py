@@ -30,6 +30,7 @@ for folder in ("docs", "algos"):
 hooks = importlib.import_module("hooks")
 site_tables = importlib.import_module("site_tables")
 guided_tables = importlib.import_module("guided_tables")
+learning_tables = importlib.import_module("learning_tables")
 
 IDS = [name for name in gymnasium.registry if name.startswith("BM")]
 ENVIRONMENTS = {  # page of each id
@@ -416,8 +417,10 @@ def table_in(page, name):
 
 
 def test_kept_tables_are_those_of_the_files():
-    """`python docs/guided_tables.py` writes them again after files have changed."""
-    assert guided_tables.main(["--check"]) == 0, "run python docs/guided_tables.py"
+    """Their scripts write them again after files have changed."""
+    for made in (guided_tables, learning_tables):
+        script = f"docs/{made.__name__}.py"
+        assert made.write(["--check"], made.PAGES, script) == 0, f"run python {script}"
     # By hand: the pushed walk, in both pages.
     for page, name in (("docs/guided.md", "tasks"), ("README.md", "guided")):
         table = table_in(page, name)
@@ -644,3 +647,37 @@ def test_pages_show_no_figure_that_was_only_noticed():
     pages = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
     assert len(pages) > 20
     assert not [page.name for page in pages if "exploratory" in page.read_text().lower()]
+
+
+# --- tables of trainings --------------------------------------------------------------------------
+
+
+def training(seed, minutes, *, steps=100_000, error=80.0, robust=None, **other):
+    """A row of `benchmarks/learning.py`; `minutes` None: it ended without having passed."""
+    reached = None if minutes is None else {"env_steps": steps, "wall_s": 60 * minutes}
+    return {
+        "algorithm": "wm_track", "motion": "walk", "seed": seed, "env_steps": 200_000,
+        "wall_s": 540.0, "first_pass": reached, "first_robust": robust and reached,
+        "clip": {"mpkpe_mm": error, "r_mpkpe_mm": error / 2},
+        "curve": [[50_000, 60.0, 0.5, None], [100_000, 120.0, 1.0, robust]],
+    } | other  # fmt: skip
+
+
+def test_table_of_trainings_has_a_value_a_seed_and_the_median(tmp_path, monkeypatch):
+    monkeypatch.setattr(learning_tables, "RESULTS", tmp_path)
+
+    def put(name, *rows):
+        (tmp_path / f"{name}.json").write_text(json.dumps({"rows": rows}))
+
+    # Runs of one motion may stand in several files, in any order of seeds.
+    put("first", training(3, 2.0, error=90.4), training(2, None))
+    put("second", training(1, 6.0, steps=123_456), training(1, None, against=True))
+    _, _, new, old = cells_of(learning_tables.completed("first", "second"))
+    assert new == [
+        "`walk`", "`wm_track.py`", "123, not in 200, 100", "6.0, not in 9.0, 2.0", "6.0",
+        "80, -, 90", "40, -, 45",
+    ]  # fmt: skip
+    assert old == ["", "`wm_track.py`, old commit", "not in 200", "not in 9.0", "none", "-", "-"]
+    put("third", training(1, 3.0, robust=0.96), training(2, 5.0, robust=0.99))
+    _, _, row = cells_of(learning_tables.robust("third"))
+    assert row[1:5] == ["0.10 (all seeds)", "3.0, 5.0", "4.0", "96, 99"]

@@ -1,0 +1,123 @@
+"""Tables of the pages on learning to track, made from `benchmarks/results`.
+
+    python docs/learning_tables.py            # write them into the pages
+    python docs/learning_tables.py --check    # exit status 1 where a page does not hold them
+
+A table stands between `<!-- NAME: begin -->` and `<!-- NAME: end -->`, as those of
+`guided_tables.py` do.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+import sys
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from guided_tables import ABSENT, write
+from site_tables import markdown_table
+
+RESULTS = Path(__file__).resolve().parent.parent / "benchmarks" / "results"
+Row = dict[str, Any]
+
+
+def rows_of(files: Iterable[str]) -> dict[tuple[str, str], list[Row]]:
+    """Runs of `benchmarks/learning.py` by motion and trainer, in the order of their seeds."""
+    runs: dict[tuple[str, str], list[Row]] = {}
+    for name in files:
+        for row in json.loads((RESULTS / f"{name}.json").read_text())["rows"]:
+            trainer = f"`{row['algorithm']}.py`" + ", old commit" * row.get("against", False)
+            runs.setdefault((row["motion"], trainer), []).append(row)
+    return {key: sorted(found, key=lambda row: row["seed"]) for key, found in runs.items()}
+
+
+def listed(values: Sequence[str]) -> str:
+    """One value a seed; once where all are the same."""
+    return f"{values[0]} (all seeds)" if len(set(values)) == 1 < len(values) else ", ".join(values)
+
+
+def reached(runs: Sequence[Row], key: str, unit: float, digits: int) -> list[str]:
+    """When runs reached `first_pass` or `first_robust`: steps, minutes, the minutes' median.
+
+    Args:
+        runs: one a seed.
+        key: which of the two.
+        unit: of the steps that are told, and
+        digits: behind their decimal point.
+    """
+    steps, minutes = [], []
+    for run in runs:
+        found = run[key] or {"env_steps": run["env_steps"], "wall_s": run["wall_s"]}
+        prefix = "" if run[key] else "not in "
+        steps.append(f"{prefix}{found['env_steps'] / unit:.{digits}f}")
+        minutes.append(f"{prefix}{found['wall_s'] / 60:.1f}")
+    times = [run[key]["wall_s"] / 60 if run[key] else np.inf for run in runs]
+    median = float(np.median(times))
+    return [listed(steps), ", ".join(minutes), f"{median:.1f}" if median < np.inf else "none"]
+
+
+def errors(runs: Sequence[Row], key: str) -> list[str]:
+    """MPKPE of the final policies by the `clip` protocol, of runs that reached it. mm."""
+    if not any(run[key] for run in runs):
+        return [ABSENT, ABSENT]
+    return [
+        ", ".join(f"{run['clip'][name]:.0f}" if run[key] else ABSENT for run in runs)
+        for name in ("mpkpe_mm", "r_mpkpe_mm")
+    ]
+
+
+def completed(*files: str) -> str:
+    """Until the `clip` protocol was completed for the first time."""
+    heads = [
+        "`--motion`", "trainer", "thousand steps", "minutes", "median", "mpkpe global, mm",
+        "relative, mm",
+    ]  # fmt: skip
+    lines, before = [], None
+    for (motion, trainer), runs in rows_of(files).items():
+        name = f"`{motion}`" if motion != before else ""
+        figures = [*reached(runs, "first_pass", 1e3, 0), *errors(runs, "first_pass")]
+        lines.append([name, trainer, *figures])
+        before = motion
+    return markdown_table(heads, lines)
+
+
+def robust(*files: str) -> str:
+    """Until 95 of 100 `robust` episodes were completed."""
+    heads = [
+        "trainer", "million steps", "minutes", "median", "`robust` then", "mpkpe global, mm",
+        "relative, mm",
+    ]  # fmt: skip
+    lines = []
+    for (_, trainer), runs in rows_of(files).items():
+        last = [[point[3] for point in run["curve"] if point[3] is not None][-1] for run in runs]
+        then = ", ".join(f"{100 * share:.0f}" for share in last)
+        figures = [*reached(runs, "first_robust", 1e6, 2), then, *errors(runs, "first_robust")]
+        lines.append([trainer, *figures])
+    return markdown_table(heads, lines)
+
+
+def table(make: Callable[..., str], *files: str) -> Callable[[], str]:
+    """What makes a table of these result files."""
+    return functools.partial(make, *files)
+
+
+PAGES: dict[str, dict[str, Callable[[], str]]] = {
+    "docs/algorithms/wm_track.md": {
+        "trainers": table(completed, "trainers"),
+        "run": table(completed, "trainers_run1"),
+        "two_cuts": table(completed, "trainers_walk3", "trainers_jumps1"),
+        "hard_cuts": table(
+            completed, "trainers_fight1", "trainers_fallAndGetUp1", "trainers_fallAndGetUp1_ppo",
+            "trainers_fallAndGetUp1_wm", "trainers_sprint1",
+        ),
+        "builtin": table(completed, "trainers_builtin"),
+        "robust": table(robust, "trainers_robust"),
+    },
+}  # fmt: skip
+
+
+if __name__ == "__main__":
+    sys.exit(write(sys.argv[1:], PAGES, "docs/learning_tables.py"))
