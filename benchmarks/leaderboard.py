@@ -49,7 +49,13 @@ from bm_envs.errors import BMError, ConfigError, ResultError
 from bm_envs.evaluation import wilson
 from bm_envs.motion import procedural, suites
 from bm_envs.policy import MOTION_REMOVED, SHIPPED, load_policy
-from bm_envs.results import ERRORS, ResultFile, read_results, successes_by_rule
+from bm_envs.results import (
+    ERRORS,
+    ResultFile,
+    read_results,
+    steered_as_before,
+    successes_by_rule,
+)
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGE = Path(__file__).with_name("leaderboard_page.html")
@@ -276,13 +282,18 @@ def guided_table(results: Iterable[ResultFile]) -> Table:
 
 
 def gates_table(results: Iterable[ResultFile]) -> Table:
-    """Rows of `gates` files; of a gate that was examined again the newest."""
+    """Rows of `gates` files; of a gate that was examined again the newest.
+
+    Those of another steering are left out.
+    """
     verdict = {True: "passed", False: "FAILED", None: "measured"}
     table = Table("Gates of the diffusion model", (
         "policy", "gate", "about", "value", "unit", "threshold", "verdict", *ORIGIN,
     ))  # fmt: skip
     newest: dict[tuple[Any, str], Entry] = {}
     for entry in entries(results, "gates"):
+        if steered_as_before(entry.row):
+            continue
         key = entry.file.settings.get("policy"), entry.row["gate"]
         if key not in newest or _made(newest[key]) <= _made(entry):
             newest[key] = entry

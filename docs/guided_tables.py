@@ -25,7 +25,7 @@ from bm_envs.diffusion.model import load_model
 from bm_envs.diffusion.sampler import SHARES
 from bm_envs.diffusion.steering import STEERING, Steering
 from bm_envs.evaluation import wilson
-from bm_envs.results import successes_by_rule
+from bm_envs.results import steered_as_before, successes_by_rule
 from bm_envs.robots.g1 import BODY_NAMES, JOINT_NAMES
 from bm_envs.tasks.guided.config import JoystickConfig
 
@@ -62,10 +62,7 @@ def gates_of(name: str) -> dict[str, Row]:
             file = json.loads(path.read_text())
             told = {"sampler": file["settings"]["sampler"], "seed": file["seed"]}
             rows |= {row["gate"]: row | told for row in file["rows"]}
-    for gate, key in (("4", "chosen_strength"), ("5", "strength")):
-        if gate in rows and rows[gate]["details"][key] > 1:
-            del rows[gate]
-    return rows
+    return {gate: row for gate, row in rows.items() if not steered_as_before(row)}
 
 
 # --- what cells say -------------------------------------------------------------------------------

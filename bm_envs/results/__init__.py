@@ -12,7 +12,7 @@ fields than its kind has rules for. But no number may be infinite or NaN, and no
 path of a machine.
 """
 
-from bm_envs.results.diffusion import successes_by_rule
+from bm_envs.results.diffusion import steered_as_before, successes_by_rule
 from bm_envs.results.file import (
     ResultFile,
     check_result,
@@ -25,5 +25,6 @@ from bm_envs.results.tracking import ERRORS
 
 __all__ = [
     "ERRORS", "KINDS", "ResultFile", "check_result", "machine_path", "read_result", "read_results",
+    "steered_as_before",
     "successes_by_rule",
 ]  # fmt: skip

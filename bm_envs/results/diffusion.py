@@ -57,6 +57,15 @@ def successes_by_rule(row: Mapping[str, Any]) -> tuple[int | None, int]:
     return row.get("successes_strict"), row["successes"]
 
 
+def steered_as_before(row: Mapping[str, Any]) -> bool:
+    """Whether a `gates` row was made by factors of a gradient, as before 0.2.
+
+    A strength is a share of the cost's own step now, 1 at most, and says another thing.
+    """
+    details = row.get("details") or {}
+    return max(details.get("chosen_strength") or 0, details.get("strength") or 0) > 1
+
+
 def _guided(row: dict[str, Any], settings: dict[str, Any]) -> Iterator[tuple[str, str]]:
     if "successes_head" in row and "successes_strict" in row:
         yield "successes_strict", "no such field beside successes_head"

@@ -120,9 +120,16 @@ def test_guided_files_of_before_0_2_are_counted_by_the_strict_rule_too(tmp_path)
 
 
 def test_a_gate_that_was_examined_again_is_shown_once(results, tmp_path):
-    """The other gates of the older file stay; times are compared, not their texts."""
+    """The other gates of the older file stay; times are compared, not their texts.
+
+    Gates that were steered by factors of a gradient, as before 0.2, are not shown.
+    """
     again = result_files.gates()
-    again["rows"] = [dict(again["rows"][0], value=0.95)]
+    again["rows"] = [
+        dict(again["rows"][0], value=0.95),
+        dict(again["rows"][0], gate="4", details={"chosen_strength": 30.0}),
+        dict(again["rows"][0], gate="5", details={"strength": 30.0}),
+    ]  # fmt: skip
     again["created"] = "2099-01-01T00:00:00+02:00"
     write(results / "again.json", again)
     write(results / "other.json", again | {"settings": {"policy": "another", "quick": False}})
