@@ -27,6 +27,7 @@ TERMS = (
 PARTS = 6  # of a state
 STATE = 76  # numbers of a state
 INPUTS, OUTPUTS = 119, 70  # of the model
+TARGETS = range(68, 97)  # of these inputs: how far joints are from their targets
 MOST_OBSERVATIONS = 256
 NEWEST = 2  # instructions to use where the processor has them, see `native_choose`
 
@@ -60,12 +61,25 @@ class Tree(ctypes.Structure):
     ]  # fmt: skip
 
 
+class Sides(ctypes.Structure):
+    """`Sides` of `native.c`."""
+
+    _fields_ = [
+        ("count", ctypes.c_int64 * 2), ("split", ctypes.c_int64 * 2), ("first", ctypes.c_void_p),
+        ("second", ctypes.c_void_p), ("factor", ctypes.c_void_p),
+    ]  # fmt: skip
+
+
 def _pointers(*names: str) -> list[tuple[str, Any]]:
     return [(name, ctypes.c_void_p) for name in names]
 
 
 def _matrices(*names: str) -> list[tuple[str, Any]]:
     return [(name, Matrix) for name in names]
+
+
+def _in_parts(*names: str) -> list[tuple[str, Any]]:
+    return [(name, Matrix * 2) for name in names]
 
 
 class Steps(ctypes.Structure):
@@ -79,19 +93,21 @@ class Steps(ctypes.Structure):
         *_pointers("states", "state_grads", "rates"),
         ("starts", Matrix * PARTS),
         *_pointers("model_mean", "model_inverse", "out_scale", "out_bias"),
-        *_matrices(
+        ("model_sides", Sides), ("rate_sides", Sides),
+        *_in_parts(
             "model_in", "model_in_grad", "last_out", "linear_out", "out_grad", "beside_grad",
-            "targets",
         ),
+        ("targets", Matrix),
         *((name, ctypes.c_int64) for name in ("observation_size", "lead", "anchor")),
         ("places", ctypes.c_int64 * len(TERMS)),
         *_pointers(
             "reference", "row", "last_row", "policy_mean", "policy_inverse", "nominal_pos",
             "offset_per", "action_scale", "mean_bias",
         ),
+        ("policy_sides", Sides), ("mean_sides", Sides),
+        *_in_parts("policy_in", "policy_in_grad", "mean_out", "mean_grad"),
         *_matrices(
-            "policy_in", "policy_in_grad", "mean_out", "mean_grad", "clean", "clean_grad",
-            "obs_noise", "action_noise", "default_in", "last_action",
+            "clean", "clean_grad", "obs_noise", "action_noise", "default_in", "last_action",
         ),
         *_pointers(
             "default_pos", "offsets", "noisy_grads", "actions", "action_grads", "noisy",
@@ -153,7 +169,8 @@ class TreeTables:
 def _numbers() -> list[int]:
     """Those that `native.c` has as constants."""
     local, every = (TreeTables(b).tree.count for b in (LOCAL_BODIES, g1.TRACKED_BODIES))
-    return [g1.NUM_JOINTS, K, local, every, INPUTS, OUTPUTS, STATE, Reference.SIZE]
+    sizes = [INPUTS, OUTPUTS, STATE, Reference.SIZE]
+    return [g1.NUM_JOINTS, K, local, every, *sizes, TARGETS.start, len(TARGETS)]
 
 
 def _why_not(loaded: Any) -> str:
@@ -186,6 +203,7 @@ def _declare(loaded: Any) -> None:
     pointer, number = ctypes.c_void_p, ctypes.c_int64
     for name, arguments in (
         ("choose", [number]), ("activate", [pointer] * 3), ("activate_back", [pointer] * 3),
+        ("activate_both", [pointer] * 3), ("activate_both_back", [pointer] * 3),
         ("advance", [pointer, number]), ("advance_back", [pointer, number]),
         ("act", [pointer, number]), ("act_back", [pointer, number]), ("costs", [pointer] * 2),
         ("misses", [pointer] * 2), ("sum_rows", [pointer] * 2),

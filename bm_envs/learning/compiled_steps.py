@@ -21,6 +21,7 @@ from bm_envs.learning.compiled import (
     PARTS,
     STATE,
     STEPS_FIELDS,
+    TARGETS,
     Matrix,
     Steps,
     TreeTables,
@@ -30,6 +31,7 @@ from bm_envs.learning.compiled import (
 from bm_envs.learning.kinematics import LOCAL_BODIES
 from bm_envs.learning.layers import Layers, sizes_of
 from bm_envs.learning.networks import Network
+from bm_envs.learning.parts import is_symmetric
 from bm_envs.learning.world_model import (
     CONTACT_DEPTH,
     SOLE,
@@ -53,15 +55,17 @@ class Work:
         self.blocks = -(-batch // self.lanes)
         self.dtype = torch.bfloat16 if model.use_bfloat16 else torch.float32
         self.model = Layers(
-            library, sizes_of(model.network), OUTPUTS, steps, batch, self.dtype, learns=learns
-        )
+            library, model.network, model.linear, steps, batch, self.dtype, learns=learns,
+            behind=TARGETS,
+        )  # fmt: skip
         self._tables, self._kept = TreeTables(LOCAL_BODIES), {}
         self.native = Steps(batch=batch, blocks=self.blocks, steps=steps, local=self._tables.tree)
         self.set(
             soles=SOLE.like(torch.zeros(1)).contiguous(), dt=CONTROL_DT, per_dt=1 / CONTROL_DT,
             late=model.late, sole_radius=SOLE_RADIUS, per_depth=1 / CONTACT_DEPTH,
             states=self.room(steps + 1, STATE), state_grads=self.room(steps + 1, STATE),
-            rates=self.room(steps, OUTPUTS),
+            rates=self.room(steps, OUTPUTS), model_sides=self.model.before.native,
+            rate_sides=self.model.after.native,
             model_in=self.model.inputs, model_in_grad=self.model.inputs_grad,
             last_out=self.model.out, linear_out=self.model.beside,
             out_grad=self.model.out_grads, beside_grad=self.model.beside_grads,
@@ -78,7 +82,9 @@ class Work:
         """Give the kernels numbers and arrays, which are kept as long as they may be read."""
         for name, value in values.items():
             self._kept[name] = value
-            if isinstance(value, Tensor):
+            if isinstance(value, list):  # a tensor for each part
+                value = (Matrix * 2)(*map(Matrix.of, value))
+            elif isinstance(value, Tensor):
                 value = Matrix.of(value) if STEPS_FIELDS[name] is Matrix else value.data_ptr()
             setattr(self.native, name, value)
 
@@ -127,6 +133,12 @@ def is_known(network: Network, inputs: int, outputs: int) -> bool:
         network.activation_name == "elu" and weight.dtype == torch.float32
         and weight.device.type == "cpu" and (sizes[0], sizes[-1]) == (inputs, outputs)
     )  # fmt: skip
+
+
+def kind_of(model: WorldModel) -> Any:
+    """What work with a model depends on, beside the number of steps and robots."""
+    symmetric = is_symmetric(model.network) and is_symmetric(model.linear)
+    return sizes_of(model.network), symmetric, model.use_bfloat16, model.late, lanes()
 
 
 def is_known_model(model: WorldModel) -> bool:

@@ -222,6 +222,53 @@ APART void NAME(gather)(const float *const *rows, int64_t count, V *out) {
   }
 }
 
+/* Which numbers of the parts: all, or those before or from `split` on. */
+enum { NAME(WHOLE), NAME(BEFORE), NAME(BEHIND) };
+#define WHOLE NAME(WHOLE)
+#define BEFORE NAME(BEFORE)
+#define BEHIND NAME(BEHIND)
+
+/* Plain numbers to both parts. */
+APART void NAME(store_sides)(const Matrix *parts, const Sides *sides, int64_t step, int64_t row,
+                             int which, const V *x) {
+  const int64_t *first = sides->first, *second = sides->second;
+  const float *factor = sides->factor;
+  for (int p = 0; p < 2; p++) {
+    V out[MOST_NUMBERS];
+    int64_t begin = which == BEHIND ? sides->split[p] : 0;
+    int64_t end = which == BEFORE ? sides->split[p] : sides->count[p];
+    for (int64_t k = begin; k < end; k++) out[k] = x[first[k]] + factor[k] * x[second[k]];
+    Matrix m = at_step(parts + p, step);
+    if (end > begin) NAME(store)(&m, row, begin, end - begin, out + begin);
+    first += sides->count[p], second += sides->count[p], factor += sides->count[p];
+  }
+}
+
+/* Its adjoint: from the gradients of both parts to that of plain numbers. From outputs of a network
+   in both parts it makes plain ones. */
+APART void NAME(load_sides)(const Matrix *parts, const Sides *sides, int64_t row, int which, V *x) {
+  V in[2][MOST_NUMBERS];
+  int64_t begin[2], end[2];
+  const int64_t *first = sides->first, *second = sides->second;
+  const float *factor = sides->factor;
+  for (int p = 0; p < 2; p++) {
+    begin[p] = which == BEHIND ? sides->split[p] : 0;
+    end[p] = which == BEFORE ? sides->split[p] : sides->count[p];
+    if (end[p] > begin[p])
+      NAME(load)(parts + p, row, begin[p], end[p] - begin[p], in[p] + begin[p]);
+    for (int64_t k = begin[p]; k < end[p]; k++) x[first[k]] = x[second[k]] = (V){0};
+    first += sides->count[p], second += sides->count[p];
+  }
+  first = sides->first, second = sides->second;
+  for (int p = 0; p < 2; p++) {
+    for (int64_t k = begin[p]; k < end[p]; k++) {
+      x[first[k]] += in[p][k];
+      x[second[k]] += factor[k] * in[p][k];
+    }
+    first += sides->count[p], second += sides->count[p], factor += sides->count[p];
+  }
+}
+
 /* --- layers ------------------------------------------------------------------------------------- */
 
 INLINE V NAME(elu)(V x) {
@@ -242,13 +289,17 @@ static void NAME(activate)(const Matrix *z, const float *bias, const Matrix *out
   if (c < out->columns) NAME(activate_part)(z, bias, out, c, out->columns - c);
 }
 
-/* Its adjoint, by what it gave: the slope is 1, or 1 more than the value. */
+/* Its slope by its value. */
+INLINE V NAME(slope)(V y) {
+  return SELECT(LESS(NAME(all)(0.0f), y), NAME(all)(1.0f), y + 1.0f);
+}
+
+/* The adjoint of `activate`, by what it gave. */
 INLINE void NAME(activate_back_part)(const Matrix *grad, const Matrix *value, const Matrix *out,
                                      int64_t c, int64_t count) {
   for (int64_t row = 0; row < value->rows; row++) {
     V y = NAME(row_part)(value, row, c, count), g = NAME(row_part)(grad, row, c, count);
-    V slope = SELECT(LESS(NAME(all)(0.0f), y), NAME(all)(1.0f), y + 1.0f);
-    NAME(set_row_part)(out, row, c, count, g * slope);
+    NAME(set_row_part)(out, row, c, count, g * NAME(slope)(y));
   }
 }
 static void NAME(activate_back)(const Matrix *grad, const Matrix *value, const Matrix *out) {
@@ -256,6 +307,46 @@ static void NAME(activate_back)(const Matrix *grad, const Matrix *value, const M
   for (; c + LANES <= value->columns; c += LANES)
     NAME(activate_back_part)(grad, value, out, c, LANES);
   if (c < value->columns) NAME(activate_back_part)(grad, value, out, c, value->columns - c);
+}
+
+/* The same for a symmetric layer. Its units are pairs that trade places with left and right: of their
+   sums z there are half the sum and half the difference, of their values sum and difference. The
+   bias is the same for both. */
+INLINE void NAME(activate_both_part)(const Matrix *z, const float *bias, const Matrix *out,
+                                     int64_t row, int64_t c, int64_t count) {
+  V b = {0};
+  memcpy(&b, bias + c, count * sizeof(float));
+  V mean = NAME(row_part)(z, row, c, count) + b, off = NAME(row_part)(z + 1, row, c, count);
+  V one = NAME(elu)(mean + off), other = NAME(elu)(mean - off);
+  NAME(set_row_part)(out, row, c, count, one + other);
+  NAME(set_row_part)(out + 1, row, c, count, one - other);
+}
+static void NAME(activate_both)(const Matrix *z, const float *bias, const Matrix *out) {
+  for (int64_t row = 0; row < out->rows; row++) {
+    int64_t c = 0;
+    for (; c + LANES <= out->columns; c += LANES)
+      NAME(activate_both_part)(z, bias, out, row, c, LANES);
+    if (c < out->columns) NAME(activate_both_part)(z, bias, out, row, c, out->columns - c);
+  }
+}
+
+INLINE void NAME(activate_both_back_part)(const Matrix *grad, const Matrix *value, const Matrix *out,
+                                          int64_t row, int64_t c, int64_t count) {
+  V sum = 0.5f * NAME(row_part)(value, row, c, count);
+  V off = 0.5f * NAME(row_part)(value + 1, row, c, count);
+  V g = NAME(row_part)(grad, row, c, count), h = NAME(row_part)(grad + 1, row, c, count);
+  V one = (g + h) * NAME(slope)(sum + off), other = (g - h) * NAME(slope)(sum - off);
+  NAME(set_row_part)(out, row, c, count, one + other);
+  NAME(set_row_part)(out + 1, row, c, count, one - other);
+}
+static void NAME(activate_both_back)(const Matrix *grad, const Matrix *value, const Matrix *out) {
+  for (int64_t row = 0; row < value->rows; row++) {
+    int64_t c = 0;
+    for (; c + LANES <= value->columns; c += LANES)
+      NAME(activate_both_back_part)(grad, value, out, row, c, LANES);
+    if (c < value->columns)
+      NAME(activate_both_back_part)(grad, value, out, row, c, value->columns - c);
+  }
 }
 
 /* Sums over the rows. `many` vectors at a time, so that a row's cache lines are used whole. */
@@ -484,12 +575,10 @@ APART void NAME(look)(const Steps *t, int64_t block, int64_t step) {
     V *offset = BLOCK(t->offsets, 0, block, J);
     for (int j = 0; j < J; j++) offset[j] = (obs[j] - t->nominal_pos[j]) * t->offset_per[j];
     for (int64_t d = 0; d < size; d++) obs[d] = (obs[d] - t->policy_mean[d]) * t->policy_inverse[d];
-    Matrix seen = at_step(&t->policy_in, step);
-    NAME(store)(&seen, row, 0, size, obs);
+    NAME(store_sides)(t->policy_in, &t->policy_sides, step, row, WHOLE, obs);
   }
   if (step == t->steps) return;
   V x[INPUTS];
-  Matrix in = at_step(&t->model_in, step);
   NAME(inputs)(t, s, &local, x);
   int targets = t->targets.data != 0;
   if (targets) {
@@ -500,12 +589,7 @@ APART void NAME(look)(const Steps *t, int64_t block, int64_t step) {
   for (int d = 0; d < INPUTS; d++)
     if (targets || d < IN_OFF || d >= IN_HEIGHT)
       x[d] = NAME(bounded)((x[d] - t->model_mean[d]) * t->model_inverse[d], -10.0f, 10.0f);
-  if (targets) {
-    NAME(store)(&in, row, 0, INPUTS, x);
-  } else {
-    NAME(store)(&in, row, 0, IN_OFF, x);
-    NAME(store)(&in, row, IN_HEIGHT, INPUTS - IN_HEIGHT, x + IN_HEIGHT);
-  }
+  NAME(store_sides)(t->model_in, &t->model_sides, step, row, targets ? WHOLE : BEFORE, x);
 }
 
 /* The gradient of an input before it was scaled and bounded. */
@@ -528,9 +612,8 @@ APART void NAME(look_back)(const Steps *t, int64_t block, int64_t step) {
 
   if (step < t->steps) {
     V x[INPUTS], by[INPUTS];
-    Matrix grads = t->model_in_grad;
     NAME(inputs)(t, s, &local, x);
-    NAME(load)(&grads, row, 0, INPUTS, by);
+    NAME(load_sides)(t->model_in_grad, &t->model_sides, row, WHOLE, by);
     if (t->targets.data) {
       Matrix target = at_step(&t->targets, step);
       NAME(load)(&target, row, 0, J, x + IN_OFF);
@@ -587,8 +670,7 @@ APART void NAME(look_back)(const Steps *t, int64_t block, int64_t step) {
     V by[MOST_OBSERVATIONS];
     int64_t size = t->observation_size;
     if (step < t->steps) {
-      Matrix grads = t->policy_in_grad;
-      NAME(load)(&grads, row, 0, size, by);
+      NAME(load_sides)(t->policy_in_grad, &t->policy_sides, row, WHOLE, by);
     } else {
       for (int64_t d = 0; d < size; d++) by[d] = (V){0};
     }
@@ -676,8 +758,8 @@ APART void NAME(integrate)(const Steps *t, int64_t block, int64_t step) {
   const V *s = BLOCK(t->states, step, block, STATE);
   V *next = BLOCK(t->states, step + 1, block, STATE), *rates = BLOCK(t->rates, step, block, OUTPUTS);
   V linear[OUTPUTS];
-  NAME(load)(&t->last_out, block * LANES, 0, OUTPUTS, rates);
-  NAME(load)(&t->linear_out, block * LANES, 0, OUTPUTS, linear);
+  NAME(load_sides)(t->last_out, &t->rate_sides, block * LANES, WHOLE, rates);
+  NAME(load_sides)(t->linear_out, &t->rate_sides, block * LANES, WHOLE, linear);
   for (int d = 0; d < OUTPUTS; d++)
     rates[d] = (rates[d] + linear[d] + t->out_bias[d]) * t->out_scale[d];
   const V *dlin = rates, *dang = rates + 3, *dq = rates + 6;
@@ -754,9 +836,8 @@ APART void NAME(integrate_back)(const Steps *t, int64_t block, int64_t step) {
     pq_by[j] = rate;
   }
   for (int d = 0; d < OUTPUTS; d++) by[d] = by[d] * t->out_scale[d];
-  Matrix out = at_step(&t->out_grad, step), beside = at_step(&t->beside_grad, step);
-  NAME(store)(&out, block * LANES, 0, OUTPUTS, by);
-  NAME(store)(&beside, block * LANES, 0, OUTPUTS, by);
+  NAME(store_sides)(t->out_grad, &t->rate_sides, step, block * LANES, WHOLE, by);
+  NAME(store_sides)(t->beside_grad, &t->rate_sides, step, block * LANES, WHOLE, by);
 }
 
 /* --- the kernels of a step ---------------------------------------------------------------------- */
@@ -794,29 +875,28 @@ static void NAME(advance_back)(const Steps *t, int64_t step) {
 
 /* The policy's mean becomes an action, with noise a target, and the model's inputs. */
 static void NAME(act)(const Steps *t, int64_t step) {
-  Matrix in = at_step(&t->model_in, step), noise = at_step(&t->action_noise, step);
+  Matrix noise = at_step(&t->action_noise, step);
   for (int64_t block = 0; block < t->blocks; block++) {
     int64_t row = block * LANES;
     const V *s = BLOCK(t->states, step, block, STATE), *offset = BLOCK(t->offsets, 0, block, J);
     const V *default_pos = BLOCK(t->default_pos, 0, block, J);
     V *action = BLOCK(t->actions, step + 1, block, J), *noisy = BLOCK(t->noisy, step + 1, block, J);
-    V x[J];
-    NAME(load)(&t->mean_out, row, 0, J, action);
+    V x[INPUTS];
+    NAME(load_sides)(t->mean_out, &t->mean_sides, row, WHOLE, action);
     NAME(load)(&noise, row, 0, J, noisy);
     for (int j = 0; j < J; j++) {
       int d = IN_OFF + j;
       action[j] += t->mean_bias[j] + offset[j];
       noisy[j] += action[j];
       V off = default_pos[j] + t->action_scale[j] * noisy[j] - s[Q + j];
-      x[j] = NAME(bounded)((off - t->model_mean[d]) * t->model_inverse[d], -10.0f, 10.0f);
+      x[d] = NAME(bounded)((off - t->model_mean[d]) * t->model_inverse[d], -10.0f, 10.0f);
     }
-    NAME(store)(&in, row, IN_OFF, J, x);
+    NAME(store_sides)(t->model_in, &t->model_sides, step, row, BEHIND, x);
   }
 }
 
 /* Its adjoint: the gradient of the mean, kept for the offset, and of joint positions. */
 static void NAME(act_back)(const Steps *t, int64_t step) {
-  Matrix out = at_step(&t->mean_grad, step);
   for (int64_t block = 0; block < t->blocks; block++) {
     int64_t row = block * LANES;
     const V *s = BLOCK(t->states, step, block, STATE);
@@ -825,15 +905,15 @@ static void NAME(act_back)(const Steps *t, int64_t step) {
     const V *noisy_by = BLOCK(t->noisy_grads, 0, block, J);
     const V *action_by = BLOCK(t->action_grads, step + 1, block, J);
     V *g = BLOCK(t->state_grads, step, block, STATE), *kept = BLOCK(t->offsets, 0, block, J);
-    V by[J];
-    NAME(load)(&t->model_in_grad, row, IN_OFF, J, by);
+    V by[INPUTS];
+    NAME(load_sides)(t->model_in_grad, &t->model_sides, row, BEHIND, by);
     for (int j = 0; j < J; j++) {
       V off = default_pos[j] + t->action_scale[j] * noisy[j] - s[Q + j];
-      V target_by = NAME(input_back)(t, IN_OFF + j, off, by[j]);
+      V target_by = NAME(input_back)(t, IN_OFF + j, off, by[IN_OFF + j]);
       g[Q + j] -= target_by;
       kept[j] = action_by[j] + noisy_by[j] + t->action_scale[j] * target_by;
     }
-    NAME(store)(&out, row, 0, J, kept);
+    NAME(store_sides)(t->mean_grad, &t->mean_sides, step, row, WHOLE, kept);
   }
 }
 
@@ -1063,3 +1143,6 @@ static void NAME(misses)(const Steps *t, const Misses *e) {
 #undef Frame
 #undef V
 #undef U
+#undef WHOLE
+#undef BEFORE
+#undef BEHIND

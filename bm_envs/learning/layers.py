@@ -1,7 +1,9 @@
 """An MLP over H steps of B rows, forwards and backwards, without autograd.
 
 Between products of matrices stand the kernels of `native.c`. Products are torch's, in float32 or in
-bfloat16. Letters in shapes: H steps, B rows, D any.
+bfloat16. Of a left-right symmetric network all stands in two parts, see `parts.py`.
+
+Letters in shapes: H steps, B rows, D any.
 """
 
 from __future__ import annotations
@@ -16,6 +18,7 @@ from torch import Tensor
 
 from bm_envs.learning.compiled import Matrix
 from bm_envs.learning.networks import Network
+from bm_envs.learning.parts import Gradient, Parts, in_parts, is_symmetric, reflections
 
 ALIGNED = 32
 
@@ -24,7 +27,7 @@ class Layers:
     """The layers of a network, with what each step leaves for the gradient.
 
     A linear layer may run beside the network, from the same inputs: it is one product with the
-    first layer.
+    first layer. What is a list has a tensor for each part.
 
     Attributes:
         inputs: `[H, B, D]`, to be written before `forward`. Products are faster where D is a
@@ -34,16 +37,18 @@ class Layers:
         beside: `[B, D]`, likewise, of the layer that runs beside.
         out_grads: `[H, B, D]`, to be written before `pull_back`.
         beside_grads: `[H, B, D]`, likewise.
+        before: how the inputs stand in their parts, and
+        after: the outputs.
     """
 
     def __init__(
-        self, library: Any, sizes: Sequence[int], beside: int, steps: int, batch: int,
-        dtype: torch.dtype, *, learns: bool,
+        self, library: Any, network: Network, beside: Network | None, steps: int, batch: int,
+        dtype: torch.dtype, *, learns: bool, behind: range = range(0),
     ) -> None:  # fmt: skip
-        """Room for an MLP of `sizes`, and for `beside` outputs of a layer that runs beside.
+        """Room for the layers of `network`, and for a layer that runs beside.
 
         Without `learns` the weights get no gradient, and all steps share the room of what only that
-        needs.
+        needs. Inputs of `behind` stand behind the others.
         """
 
         def room(*shape: int) -> Tensor:
@@ -52,84 +57,136 @@ class Layers:
         def room_to_learn(width: int) -> Tensor:
             return room(steps if learns else 1, batch, width).expand(steps, -1, -1)
 
-        self._library, self._dtype = library, dtype
-        hidden, self._first_size = sizes[1:-1], sizes[0]
-        padded = -(-sizes[0] // ALIGNED) * ALIGNED
-        widths = [hidden[0] + beside, *hidden[1:]]
-        self.inputs, self.inputs_grad = room_to_learn(padded), room(batch, padded)
-        self.out, self.out_grads = room(batch, sizes[-1]), room_to_learn(sizes[-1])
-        self._hidden = [room(steps, batch, width) for width in hidden]
-        sums = [room(batch, width) for width in widths]
-        sum_grads = [room_to_learn(width) for width in widths]
-        hidden_grads = [room(batch, width) for width in hidden]
-        self.beside, self.beside_grads = sums[0][:, hidden[0] :], sum_grads[0][..., hidden[0] :]
-        # All by step, since cutting takes longer than some of the kernels do.
-        values = [self.inputs, *self._hidden]
-        grads = [*sum_grads, self.out_grads]
-        self._all = list(zip(values, grads, strict=True)) if learns else []
-        self._values = [value.unbind() for value in values]
-        self._grads = [grad.unbind() for grad in grads]
-        self._sums, self._hidden_grads = [*sums, self.out], [self.inputs_grad, *hidden_grads]
-        matrices = [[Matrix.of(value) for value in parts.unbind()] for parts in self._hidden]
-        grad_matrices = [
-            [Matrix.of(value[:, :width]) for value in parts.unbind()]
-            for parts, width in zip(sum_grads, hidden, strict=True)
+        symmetric = is_symmetric(network) and (beside is None or is_symmetric(beside))
+        mirrors = reflections(network) if symmetric else [None] * (len(network.layers) + 1)
+        units = [
+            Parts(size, mirror, behind if i == 0 else range(0))
+            for i, (size, mirror) in enumerate(zip(sizes_of(network), mirrors, strict=True))
         ]
-        sum_matrices, back_matrices = ([*map(Matrix.of, v)] for v in (sums, hidden_grads))
-        self._kept = matrices, grad_matrices, sum_matrices, back_matrices
+        self._library, self._dtype, self._units = library, dtype, units
+        self.before, self.after = units[0], units[-1]
+        count = len(units[0].parts)
+        inner = [unit.counts for unit in units]
+        padded = [-(-width // ALIGNED) * ALIGNED for width in inner[0]]
+        extra = inner[-1] if beside is not None else [0] * count
+        first = [width + more for width, more in zip(inner[1], extra, strict=True)]
+        widths = [first, *inner[2:-1]]
+        parts = range(count)
+        self.inputs = [room_to_learn(width) for width in padded]
+        self.inputs_grad = [room(batch, width) for width in padded]
+        self.out = [room(batch, width) for width in inner[-1]]
+        self.out_grads = [room_to_learn(width) for width in inner[-1]]
+        hidden_values = [[room(steps, batch, width) for width in layer] for layer in inner[1:-1]]
+        sums = [[room(batch, width) for width in layer] for layer in widths]
+        sum_grads = [[room_to_learn(width) for width in layer] for layer in widths]
+        hidden_grads = [[room(batch, width) for width in layer] for layer in inner[1:-1]]
+        self.beside = [sums[0][p][:, inner[1][p] :] for p in parts]
+        self.beside_grads = [sum_grads[0][p][..., inner[1][p] :] for p in parts]
+        # All by step, since cutting takes longer than some of the kernels do.
+        values, grads = [self.inputs, *hidden_values], [*sum_grads, self.out_grads]
+        self._all = list(zip(values, grads, strict=True)) if learns else []
+        self._values = [[value.unbind() for value in layer] for layer in values]
+        self._grads = [[grad.unbind() for grad in layer] for layer in grads]
+        self._sums, self._hidden_grads = [*sums, self.out], [self.inputs_grad, *hidden_grads]
+
+        def matrices(layer: Sequence[Tensor], width: Sequence[int]) -> Any:
+            """Of all parts of a layer, one after another."""
+            cut = [Matrix.of(part[..., :w]) for part, w in zip(layer, width, strict=True)]
+            return (Matrix * count)(*cut)
+
+        def by_step(layer: Sequence[Tensor], width: Sequence[int]) -> list[Any]:
+            return [matrices([part[h] for part in layer], width) for h in range(steps)]
+
+        layers = list(zip(hidden_values, sum_grads, sums, hidden_grads, inner[1:-1], strict=True))
+        self._kept = [
+            (by_step(v, width), by_step(g, width), matrices(s, width), matrices(b, width))
+            for v, g, s, b, width in layers
+        ]
         at = ctypes.addressof
-        self._value_at, self._grad_at = (
-            [[at(one) for one in parts] for parts in lists] for lists in (matrices, grad_matrices)
-        )
-        self._sum_at, self._back_at = (list(map(at, v)) for v in (sum_matrices, back_matrices))
-        self._first_width = hidden[0]
+        self._value_at = [[at(one) for one in kept[0]] for kept in self._kept]
+        self._grad_at = [[at(one) for one in kept[1]] for kept in self._kept]
+        self._sum_at = [at(kept[2]) for kept in self._kept]
+        self._back_at = [at(kept[3]) for kept in self._kept]
+        self._first_widths = inner[1]
+        if count == 1:
+            self._activate, self._activate_back = (
+                library.native_activate, library.native_activate_back,
+            )  # fmt: skip
+        else:
+            self._activate, self._activate_back = (
+                library.native_activate_both, library.native_activate_both_back,
+            )  # fmt: skip
+        self._gradients = [Gradient(after, before) for before, after in pairwise(units)]
+        self._beside_gradient = Gradient(units[-1], units[0]) if beside is not None else None
 
     def arrange(self, network: Network, beside: Network | None = None) -> None:
         """Take over the present weights, for the steps until the next call."""
-        layers = [*network.layers]
-        weights = [network.get_parameter(f"layers.{i}.weight").detach() for i in range(len(layers))]
+        depth, units = range(len(network.layers)), self._units
+        weights = [
+            in_parts(network.get_parameter(f"layers.{i}.weight").detach(), units[i + 1], units[i])
+            for i in depth
+        ]
         if beside is not None:
-            weights[0] = torch.cat([weights[0], beside.get_parameter("layers.0.weight").detach()])
-        behind = self.inputs.shape[-1] - self._first_size
-        weights[0] = torch.nn.functional.pad(weights[0], (0, behind))
-        weights = [weight.to(self._dtype, copy=True) for weight in weights]
-        self._weights = weights
-        self._across = [weight.T.contiguous() for weight in weights]
-        biases = [network.get_parameter(f"layers.{i}.bias") for i in range(len(layers))]
-        self._biases = [bias.detach() for bias in biases]
+            more = in_parts(
+                beside.get_parameter("layers.0.weight").detach(), units[-1], units[0]
+            )  # fmt: skip
+            weights[0] = [torch.cat(both) for both in zip(weights[0], more, strict=True)]
+        for p, inputs in enumerate(self.inputs):
+            behind = inputs.shape[-1] - weights[0][p].shape[1]
+            weights[0][p] = torch.nn.functional.pad(weights[0][p], (0, behind))
+        self._weights = [[part.to(self._dtype) for part in layer] for layer in weights]
+        self._across = [[part.T.contiguous() for part in layer] for layer in self._weights]
+        biases = [network.get_parameter(f"layers.{i}.bias").detach() for i in depth]
+        self._biases = [
+            bias[unit.parts[0].first] for bias, unit in zip(biases, units[1:], strict=True)
+        ]
         self._bias_at = [bias.data_ptr() for bias in self._biases]
 
     def forward(self, step: int) -> None:
         """From the step's `inputs` to `out` and `beside`."""
-        value, last = self._values[0][step], len(self._sums) - 1
-        activate = self._library.native_activate
+        value, last = [part[step] for part in self._values[0]], len(self._sums) - 1
         for i in range(last):
-            torch.mm(value, self._across[i], out=self._sums[i])
-            activate(self._sum_at[i], self._bias_at[i], self._value_at[i][step])
-            value = self._values[i + 1][step]
-        torch.mm(value, self._across[last], out=self._sums[last])
+            for x, across, out in zip(value, self._across[i], self._sums[i], strict=True):
+                torch.mm(x, across, out=out)
+            self._activate(self._sum_at[i], self._bias_at[i], self._value_at[i][step])
+            value = [part[step] for part in self._values[i + 1]]
+        for x, across, out in zip(value, self._across[last], self._sums[last], strict=True):
+            torch.mm(x, across, out=out)
 
     def pull_back(self, step: int, *, to_inputs: bool) -> None:
         """From the step's `out_grads` and `beside_grads` to those of all layers, and the inputs."""
-        activate_back = self._library.native_activate_back
-        for i in range(len(self._sums) - 1, 0, -1):
-            torch.mm(self._grads[i][step], self._weights[i], out=self._hidden_grads[i])
-            activate_back(
-                self._back_at[i - 1], self._value_at[i - 1][step], self._grad_at[i - 1][step]
-            )
-        if to_inputs:
-            torch.mm(self._grads[0][step], self._weights[0], out=self.inputs_grad)
+        for i in range(len(self._sums) - 1, -1, -1):
+            if i == 0 and not to_inputs:
+                return
+            for grads, weight, out in zip(
+                self._grads[i], self._weights[i], self._hidden_grads[i], strict=True
+            ):
+                torch.mm(grads[step], weight, out=out)
+            if i:
+                self._activate_back(
+                    self._back_at[i - 1], self._value_at[i - 1][step], self._grad_at[i - 1][step]
+                )
 
     def gradients(self) -> tuple[list[Tensor], list[Tensor]]:
         """Of weight and bias of all layers, and of the layer beside; over all steps at once."""
-        found = []
-        for value, grad in ((v.flatten(0, 1), g.flatten(0, 1)) for v, g in self._all):
-            bias, rows = torch.empty(grad.shape[1]), Matrix.of(grad)
-            self._library.native_sum_rows(ctypes.addressof(rows), bias.data_ptr())
-            found += [torch.mm(grad.T, value).float(), bias]
-        width, found[0] = self._first_width, found[0][:, : self._first_size]
-        beside = [value[width:] for value in found[:2]]
-        found[:2] = [value[:width] for value in found[:2]]
+        found, beside = [], []
+        for i, (values, grads) in enumerate(self._all):
+            weights, sums = [], []
+            for value, grad in zip(values, grads, strict=True):
+                value, grad = value.flatten(0, 1), grad.flatten(0, 1)
+                weights.append(torch.mm(grad.T, value).float())
+                sums.append(torch.empty(grad.shape[1]))
+                rows = Matrix.of(grad)
+                self._library.native_sum_rows(ctypes.addressof(rows), sums[-1].data_ptr())
+            if i == 0 and self._beside_gradient is not None:
+                cuts = self._first_widths
+                rows = [part[width:] for part, width in zip(weights, cuts, strict=True)]
+                beside = [
+                    self._beside_gradient.weight(rows),
+                    self._beside_gradient.bias(sums[0][cuts[0] :]),
+                ]
+            gradient = self._gradients[i]
+            found += [gradient.weight(weights), gradient.bias(sums[0])]
         return found, beside
 
 

@@ -28,6 +28,7 @@
 #define TRACKED 6 /* rewards of tracking */
 #define PARTS 6   /* of a state */
 #define MOST_OBSERVATIONS 256
+#define MOST_NUMBERS 256 /* that a network takes or gives */
 
 /* A state: the parts of `world_model.State`. */
 enum { POS = 0, ROT = 3, LIN = 12, ANG = 15, Q = 18, QD = 47, STATE = 76 };
@@ -58,6 +59,16 @@ typedef struct {
   int64_t rows, columns, stride, step, bfloat16;
 } Matrix;
 
+/* How a network has its inputs, or outputs: in two parts, the numbers that keep their sign where left
+   and right change places and those that lose it, or all in the first. Number k of a part is
+   `x[first[k]] + factor[k] * x[second[k]]` of plain numbers x. The second part stands behind the
+   first one. `split` is where the targets begin in the parts of the model's inputs. */
+typedef struct {
+  int64_t count[2], split[2];
+  const int64_t *first, *second;
+  const float *factor;
+} Sides;
+
 /* H steps of B robots. A float array without another comment is [steps, blocks, numbers, LANES]. */
 typedef struct {
   int64_t batch, blocks, steps;
@@ -68,7 +79,8 @@ typedef struct {
   Matrix starts[PARTS];
   /* The model. Means and the like are a number a column. */
   const float *model_mean, *model_inverse, *out_scale, *out_bias;
-  Matrix model_in, model_in_grad, last_out, linear_out, out_grad, beside_grad;
+  Sides model_sides, rate_sides;
+  Matrix model_in[2], model_in_grad[2], last_out[2], linear_out[2], out_grad[2], beside_grad[2];
   Matrix targets; /* where they are recorded; else they are the policy's */
   /* The policy; there is none where `observation_size` is 0. */
   int64_t observation_size, lead, anchor;
@@ -76,7 +88,8 @@ typedef struct {
   const float *reference;
   const int64_t *row, *last_row; /* [batch] */
   const float *policy_mean, *policy_inverse, *nominal_pos, *offset_per, *action_scale, *mean_bias;
-  Matrix policy_in, policy_in_grad, mean_out, mean_grad, clean, clean_grad;
+  Sides policy_sides, mean_sides;
+  Matrix policy_in[2], policy_in_grad[2], mean_out[2], mean_grad[2], clean, clean_grad;
   Matrix obs_noise, action_noise, default_in, last_action;
   float *default_pos, *offsets, *noisy_grads; /* of one step */
   float *actions, *action_grads, *noisy;
@@ -199,6 +212,8 @@ typedef struct {
   int64_t lanes;
   void (*activate)(const Matrix *, const float *, const Matrix *);
   void (*activate_back)(const Matrix *, const Matrix *, const Matrix *);
+  void (*activate_both)(const Matrix *, const float *, const Matrix *);
+  void (*activate_both_back)(const Matrix *, const Matrix *, const Matrix *);
   void (*sum_rows)(const Matrix *, float *), (*uniform)(uint32_t, uint32_t, int64_t, float *);
   void (*advance)(const Steps *, int64_t), (*advance_back)(const Steps *, int64_t);
   void (*act)(const Steps *, int64_t), (*act_back)(const Steps *, int64_t);
@@ -208,8 +223,9 @@ typedef struct {
 
 #define KERNELS(name)                                                                     \
   {                                                                                       \
-    LANES_##name, activate_##name, activate_back_##name, sum_rows_##name, uniform_##name,               \
-        advance_##name, advance_back_##name, act_##name, act_back_##name, costs_##name,   \
+    LANES_##name, activate_##name, activate_back_##name, activate_both_##name,            \
+        activate_both_back_##name, sum_rows_##name, uniform_##name, advance_##name,       \
+        advance_back_##name, act_##name, act_back_##name, costs_##name,   \
         misses_##name                                                                     \
   }
 
@@ -226,7 +242,8 @@ EXPORT int64_t native_lanes(void) { return kernels.lanes; }
 /* `compiled.py` leaves the work to torch where the robot or the model has other numbers. */
 EXPORT int64_t native_learning_number(int64_t which) {
   static const int64_t numbers[] = {J,      TRACKED_LINKS, LOCAL_LINKS, ALL_LINKS,
-                                    INPUTS, OUTPUTS,       STATE,       REFERENCE};
+                                    INPUTS, OUTPUTS,       STATE,       REFERENCE,
+                                    IN_OFF, IN_HEIGHT - IN_OFF};
   return numbers[which];
 }
 EXPORT int64_t native_steps_size(void) { return (int64_t)sizeof(Steps); }
@@ -256,6 +273,13 @@ EXPORT void native_activate(const Matrix *z, const float *bias, const Matrix *ou
 }
 EXPORT void native_activate_back(const Matrix *grad, const Matrix *value, const Matrix *out) {
   kernels.activate_back(grad, value, out);
+}
+/* The same of both parts of symmetric layers, each two matrices in a row. */
+EXPORT void native_activate_both(const Matrix *z, const float *bias, const Matrix *out) {
+  kernels.activate_both(z, bias, out);
+}
+EXPORT void native_activate_both_back(const Matrix *grad, const Matrix *value, const Matrix *out) {
+  kernels.activate_both_back(grad, value, out);
 }
 EXPORT void native_sum_rows(const Matrix *m, float *out) { kernels.sum_rows(m, out); }
 EXPORT void native_uniform(int64_t key, int64_t count, float *out) {

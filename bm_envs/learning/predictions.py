@@ -12,9 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from bm_envs.learning.compiled import PARTS, Matrix, Misses, kernels, lanes
-from bm_envs.learning.compiled_steps import Pool, Work, is_known_model
-from bm_envs.learning.layers import sizes_of
+from bm_envs.learning.compiled import PARTS, Matrix, Misses, kernels
+from bm_envs.learning.compiled_steps import Pool, Work, is_known_model, kind_of
 from bm_envs.learning.world_model import ERROR_WEIGHTS, State, WorldModel
 
 
@@ -95,7 +94,7 @@ def prediction_errors(
     start = states[0].pos
     if kernels() is None or start.dtype != torch.float32 or not is_known_model(model):
         return model.prediction_errors(states, targets)
-    key = targets.shape, sizes_of(model.network), model.use_bfloat16, model.late, lanes()
+    key = targets.shape, kind_of(model)
     parameters = [*model.network.layers.parameters(), *model.linear.layers.parameters()]
     cost, off = Predicted.apply(key, model, states, targets, *parameters)  # pyright: ignore
     return cost, off

@@ -22,19 +22,20 @@ from bm_envs.learning.compiled import (
     Matrix,
     TreeTables,
     kernels,
-    lanes,
 )
 from bm_envs.learning.compiled_steps import (
     Pool,
     Work,
     is_known,
     is_known_model,
+    kind_of,
     last_bias,
     scaling,
 )
 from bm_envs.learning.imagination import IMAGINED, SOFT_RANGE, ReferenceTables
 from bm_envs.learning.layers import Layers, sizes_of
 from bm_envs.learning.networks import TrackingPolicy
+from bm_envs.learning.parts import is_symmetric
 from bm_envs.learning.replay_buffer import Starts
 from bm_envs.learning.world_model import State, WorldModel
 from bm_envs.robots import g1
@@ -60,13 +61,12 @@ class Rollout(Work):
         super().__init__(model, owner.horizon, batch, learns=False)
         steps, task, rewards = self.steps, owner.task, owner.task.rewards
         self._observed = owner.observed
-        self.policy = Layers(
-            self.library, sizes_of(policy), 0, steps, batch, self.dtype, learns=True
-        )
+        self.policy = Layers(self.library, policy, None, steps, batch, self.dtype, learns=True)
         table = owner.reference.table
         self.set(
             observation_size=size(task.observations), lead=task.lead, anchor=ANCHOR,
             places=(ctypes.c_int64 * len(TERMS))(*places(task.observations)), reference=table,
+            policy_sides=self.policy.before.native, mean_sides=self.policy.after.native,
             policy_in=self.policy.inputs, policy_in_grad=self.policy.inputs_grad,
             mean_out=self.policy.out, mean_grad=self.policy.out_grads,
             default_pos=self.room(1, J), offsets=self.room(1, J), noisy_grads=self.room(1, J),
@@ -202,9 +202,6 @@ class CompiledImagination:
         Only the policy's parameters get a gradient. For arguments and result see `Imagination` of
         `algos/wm_track.py`.
         """
-        key = (
-            len(starts.qpos), sizes_of(policy), sizes_of(model.network), model.use_bfloat16,
-            model.late, lanes(),
-        )  # fmt: skip
+        key = len(starts.qpos), sizes_of(policy), is_symmetric(policy), kind_of(model)
         inputs = policy, model, starts, action_noise, obs_noise
         return Imagined.apply(self, key, inputs, *policy.layers.parameters())  # pyright: ignore
