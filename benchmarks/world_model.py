@@ -25,8 +25,9 @@ its bound, which is measured in the same minute. The result's kind is `speed`; a
                           windows of 8 steps; collect: 8 control steps of 64 robots; evaluate: the
                           `clip` protocol of `walk`, by the shipped policy
     ms, bound_ms          medians over repetitions. Of updates the bound is their matrix products,
-                          forward and backward, of the same shapes, threads and precision, one call
-                          of torch each; else the bare engine from the same states
+                          forward and backward, of the layers' shapes, threads and precision, one
+                          call of torch each (symmetric layers do with half the arithmetic); else
+                          the bare engine from the same states
     ratio                 median over the repetitions of time to bound
     threads, precision    of both
     of                    commit of the code; with `--against` both stand in the file, and are
