@@ -1,9 +1,9 @@
 """Layers of left-right symmetric networks, in two parts of half the size each.
 
-The layers of a left-right symmetric network come in two parts of half the size each. With u and v
-the values of units that trade places with left and right, a layer's weights are `[[A, B], [B, A]]`:
-the sums u + v go into the sums behind it by A + B alone, and the differences u - v into the
-differences by A - B. So two products of half the size do the work of one, in half the arithmetic.
+With u and v the values of units that trade places with left and right, a layer's weights are
+`[[A, B], [B, A]]`: the sums u + v go into the sums behind it by A + B alone, and the differences
+u - v into the differences by A - B. So two products of half the size do the work of one, in half
+the arithmetic.
 Numbers that have a sign (those to the side) count with it, and those that are their own counterpart
 belong to one part.
 
