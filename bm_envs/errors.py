@@ -47,7 +47,7 @@ class MotionWarning(BMWarning):
 
 def unknown_name(kind: str, name: str, known: Iterable[str], advice: str = "") -> str:
     """One sentence for a misspelt name, with close matches and the number of known ones."""
-    known = sorted(known)
+    known, name = sorted(known), str(name)
     close = difflib.get_close_matches(name, known, n=3, cutoff=0.6)
     hint = f" did you mean {' or '.join(repr(match) for match in close)}?" if close else ""
     listed = f" Known: {', '.join(known)}." if len(known) <= 20 else f" {len(known)} are known."

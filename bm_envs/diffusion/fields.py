@@ -88,9 +88,12 @@ def numbers(
     axes = ", ".join(map(str, shape))
     expected = f"expected finite numbers of shape [{axes}]{' or NaN' if absent else ''}."
     try:
-        array = np.asarray(value, float)
+        found = np.asarray(value)
+        array = found.astype(float) if found.dtype.kind in "biuf" else None
     except (TypeError, ValueError):
-        raise ConfigError(f"{what} are not numbers, {expected}") from None
+        array = None
+    if array is None:
+        raise ConfigError(f"{what} are not numbers, {expected}")
     fits = array.ndim == len(shape) and all(
         size > 0 if isinstance(axis, str) else size == axis
         for size, axis in zip(array.shape, shape, strict=True)

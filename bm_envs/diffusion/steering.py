@@ -38,7 +38,7 @@ from bm_envs.diffusion.costs import (
 from bm_envs.diffusion.costs.goals import SIDEWAYS, SPEED
 from bm_envs.diffusion.fields import Cylinders
 from bm_envs.diffusion.model import GuidedModel
-from bm_envs.diffusion.sampler import Guide, K, Sample
+from bm_envs.diffusion.sampler import Guide, K, Sample, guidance_steps
 from bm_envs.diffusion.user_costs import OwnCost
 from bm_envs.diffusion.ways import heading_points
 from bm_envs.errors import ConfigError
@@ -105,13 +105,23 @@ class Steering:
     """Time constant at which a push is forgotten, s."""
 
     def __post_init__(self) -> None:
+        guidance_steps(self.scaling)  # refuses an unknown one
         check_strength(self.strength, self.scaling)
+        if not 0 <= self.last_level < K:
+            raise ConfigError(f"last_level is {self.last_level}, expected 0 to {K - 1}.")
+        if not self.most_step > 0:
+            raise ConfigError(f"most_step is {self.most_step}, expected more than 0 m/s, or inf.")
+        for name in ("recover_at", "most_correction"):
+            if not getattr(self, name) >= 0:
+                raise ConfigError(
+                    f"{name} is {getattr(self, name)}, expected 0 m/s or more, or inf."
+                )
         for name in (
             "consistent", "place", "turn", "speed", "turn_rate", "least_ahead", "stop_within",
-            "margin", "obstacle", "most_correction", "recover_at",
+            "margin", "obstacle", "turn_s", "brake_s", "recover_s",
         ):  # fmt: skip
-            if not getattr(self, name) >= 0:
-                raise ConfigError(f"{name} is {getattr(self, name)}, expected 0 or more.")
+            if not 0 <= getattr(self, name) < np.inf:
+                raise ConfigError(f"{name} is {getattr(self, name)}, expected 0 or more, finite.")
         if self.places not in ("approach", "paper"):
             raise ConfigError(f"places is '{self.places}', expected 'approach' or 'paper'.")
         if not self.sideways > 0:

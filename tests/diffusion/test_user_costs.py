@@ -238,6 +238,9 @@ def test_costs_of_files_and_modules(tmp_path, monkeypatch):
         ("none.py:low", "none.py: no such file, expected one with the function of --cost."),
         ("my_cost.py:lov",
          "Unknown function of my_cost.py 'lov'; did you mean 'low'? Known: low, outcome."),
+        ("empty.py:low", "empty.py has no function, expected 'low' in it."),
+        ("folder.py:low", "folder.py: is no file, expected one with the function of --cost."),
+        (".mine:low", "cost is '.mine:low', expected file.py:function or module:function."),
         ("my_cost.py:HEIGHT", "cost 'HEIGHT' of my_cost.py is float, expected a function."),
         ("no_such_thing.at_all:low",
          "cost is of module 'no_such_thing.at_all', which is not there; a file is named as "
@@ -257,6 +260,8 @@ def test_what_cannot_be_loaded_is_one_sentence(tmp_path, monkeypatch, reference,
     written(tmp_path, "\nx = 1 / 0\n", "broken.py")
     written(tmp_path, "import no_such_one\n", "needs.py")
     written(tmp_path, "raise SystemExit(3)\n", "leaves.py")
+    written(tmp_path, "", "empty.py")
+    (tmp_path / "folder.py").mkdir()
     with pytest.raises(ConfigError) as caught:
         load_cost(reference)
     assert str(caught.value) == sentence
@@ -330,6 +335,48 @@ def nan_slope(plan):
     return np.zeros(len(plan.time)), {"pos": plan.pos + np.nan}
 
 
+def changed(plan):
+    height = plan.pos[..., 2].exp()
+    value = height.sum(1)
+    height.mul_(0)
+    return value
+
+
+def own_leaf(plan):
+    return torch.zeros(len(plan.time), requires_grad=True)
+
+
+def coarse(plan):
+    return plan.pos[..., 2].sum(1).to(torch.bfloat16)
+
+
+def imaginary(plan):
+    return plan.pos[..., 2].sum(1).to(torch.complex128)
+
+
+def huge(plan):
+    return 1e300 * plan.pos[..., 2].sum(1)
+
+
+class Odd(BaseException):
+    def __str__(self):
+        raise ValueError
+
+
+def odd(plan):
+    raise Odd
+
+
+@with_gradient
+def number_for_a_name(plan):
+    return np.zeros(len(plan.time)), {3: plan.pos}
+
+
+@with_gradient
+def imaginary_slope(plan):
+    return np.zeros(len(plan.time)), {"pos": plan.pos * 1j}
+
+
 def line_of(function, offset=1):
     return f"(test_user_costs.py, line {function.__code__.co_firstlineno + offset})"
 
@@ -364,6 +411,20 @@ def line_of(function, offset=1):
         (wrong_slope, "gradient by 'heading' of cost 'wrong_slope' has shape (3,), expected finite "
                       "numbers of shape [2, 16]."),
         (unknown_slope, "Unknown quantity of a plan 'poss'; did you mean 'pos'"),
+        (changed, "cost 'changed' cannot be differentiated by torch: one of the variables needed "
+                  "for gradient computation has been modified by an inplace operation; expected "
+                  "operations that make new tensors and change none."),
+        (own_leaf, "cost 'own_leaf' returns a value that does not depend on the plan, expected one "
+                   "made of plan.pos, plan.heading, plan.link(...) or the like by operations of "
+                   "torch."),
+        (coarse, "cost 'coarse' returns a torch.bfloat16 tensor, torch.strided, on cpu, expected "
+                 "torch.float32 or torch.float64, strided, on cpu."),
+        (imaginary, "cost 'imaginary' returns a torch.complex128 tensor, torch.strided, on cpu, "
+                    "expected torch.float32 or torch.float64, strided, on cpu."),
+        (odd, f"cost 'odd' {line_of(odd)} raises Odd."),
+        (number_for_a_name, "Unknown quantity of a plan '3'; known: "),
+        (imaginary_slope, "gradient by 'pos' of cost 'imaginary_slope' are not numbers, expected "
+                          "finite numbers of shape [2, 16, 3]."),
         (nan_slope, "gradient by 'pos' of cost 'nan_slope' is not finite everywhere, expected "
                     "finite numbers of shape [2, 16, 3]."),
     ],
@@ -372,8 +433,21 @@ def test_a_function_that_is_no_cost_is_one_sentence(function, sentence):
     with pytest.raises(ConfigError) as caught:
         cost_of(function).gradient(features(), REP)
     said = str(caught.value)
-    whole = function not in (unknown_slope, unknown_link)
+    whole = function not in (unknown_slope, unknown_link, number_for_a_name)
     assert (said if whole else said[: len(sentence)]) == sentence
+
+
+def test_a_gradient_beyond_float32_is_one_sentence():
+    """Plans are in float32 in a run; where the run begins, they are in float64."""
+    with pytest.raises(ConfigError) as caught:
+        cost_of(huge).gradient(features().astype(np.float32), REP)
+    assert str(caught.value) == (
+        "gradient of cost 'huge' is beyond 3e+38, expected smaller numbers: divide the cost by its "
+        "scale."
+    )
+    named = crouch(0.7)
+    named.__name__ = "two\nlines\x1b[31m"
+    assert cost_of(named).name == "cost 'two?lines?[31m'"
 
 
 def test_missing_torch_is_told_at_once_and_not_needed_by_hand(monkeypatch):
@@ -487,11 +561,29 @@ def test_what_was_executed_is_valued_as_a_plan_is():
 
 
 def test_an_outcome_that_is_none_is_one_sentence():
-    for bad in (lambda plan: 3, lambda plan: {"x": np.zeros(5)}):
-        with pytest.raises(ConfigError, match="^outcome beside cost 'crouch' must return a dict"):
-            OwnCost(Loaded(crouch(0.7), bad), stand_in(), 2)
+    for bad, sentence in (
+        (3, "outcome beside cost 'crouch' returns int, expected a dict of NumPy arrays"),
+        ({"x": np.zeros(5)}, "'x' of outcome beside cost 'crouch' has shape (5,), expected"),
+        ({"x": ["a", "b"]}, "'x' of outcome beside cost 'crouch' are not numbers, expected"),
+        ({"x": [[1], [1, 2]]}, "'x' of outcome beside cost 'crouch' are not numbers, expected"),
+        ({"a\nb": [None, None]}, "'a?b' of outcome beside cost 'crouch' are not numbers"),
+    ):
+        with pytest.raises(ConfigError, match=f"^{re.escape(sentence)}"):
+            OwnCost(Loaded(crouch(0.7), lambda plan, bad=bad: bad), stand_in(), 2)
     with pytest.raises(ConfigError, match="^cost_strength is 1.5, expected 0 to 1, the share"):
         OwnCost(Loaded(crouch(0.7)), stand_in(), 2, strength=1.5)
+
+
+def test_a_robot_without_an_outcome_does_not_count():
+    """JSON has no number for it."""
+
+    def outcome(plan):
+        height = plan.pos[..., 2].mean(1)
+        return {"one": [np.nan, 2.0], "none": height * np.nan, "far": height / 0.0}
+
+    with np.errstate(divide="ignore"):
+        row = watched(crouch(0.70), outcome=outcome).row()
+    assert row["outcome"] == {"one": 2.0, "none": None, "far": None}
 
 
 @pytest.mark.parametrize("task", ["walk_perturb", "joystick"])

@@ -81,7 +81,7 @@ class UserCost(Evaluated):
                     f"{self._name} returns {type(value).__name__}, expected a tensor that depends "
                     "on the blocks by torch operations."
                 )
-            return slopes_of(value, tensors)
+            return slopes_of(value, tensors, self._name)
 
     def _checked(self, what: str, value: Any, shape: tuple[int, ...]) -> np.ndarray:
         return numbers(f"{what} of {self._name}", value, shape)
@@ -91,10 +91,30 @@ class UserCost(Evaluated):
         return f"UserCost '{getattr(self.function, '__name__', self.function)}'"
 
 
-def slopes_of(value: Any, tensors: dict[Any, Any]) -> tuple[np.ndarray, dict[Any, np.ndarray]]:
-    """The value of a torch tensor, and its derivatives by those it depends on, by their names."""
-    torch = need_torch("a cost")
-    slopes = torch.autograd.grad(value.sum(), list(tensors.values()), allow_unused=True)
+def slopes_of(
+    value: Any, tensors: dict[Any, Any], whose: str
+) -> tuple[np.ndarray, dict[Any, np.ndarray]]:
+    """The value of a torch tensor, and its derivatives by those it depends on, by their names.
+
+    Raises:
+        ConfigError: it is no plain tensor of float32 or float64, or torch cannot differentiate it;
+            the sentence begins with `whose`.
+    """
+    torch = need_torch(whose)
+    plain = value.layout == torch.strided and value.device.type == "cpu"
+    if not plain or value.dtype not in (torch.float32, torch.float64):
+        kind = f"{value.dtype} tensor, {value.layout}, on {value.device}"
+        raise ConfigError(
+            f"{whose} returns a {kind}, expected torch.float32 or torch.float64, strided, on cpu."
+        )
+    try:
+        slopes = torch.autograd.grad(value.sum(), list(tensors.values()), allow_unused=True)
+    except RuntimeError as error:
+        said = str(error).splitlines()[0].split(": ")[0].rstrip(".")
+        raise ConfigError(
+            f"{whose} cannot be differentiated by torch: {said}; expected operations that make new "
+            "tensors and change none."
+        ) from error
     used = zip(tensors, slopes, strict=True)
     return value.detach().numpy(), {k: slope.numpy() for k, slope in used if slope is not None}
 

@@ -95,12 +95,18 @@ class PlanCost(Evaluated):
             )  # fmt: skip
             with torch.enable_grad():
                 found = called(self.function, plan)
-                self._check_tensor(torch, found, len(features))
-                value, slopes = slopes_of(found, plan.read)
+                self._check_tensor(torch, found, len(features), bool(plan.read))
+                value, slopes = slopes_of(found, plan.read, self.name)
         value = numbers(f"value of {self.name}", value, (len(features),))
         gradient = np.zeros_like(features)
-        gradient[:, PAST:] = plan.gradient(slopes, self.name)
+        with np.errstate(over="ignore"):  # refused below
+            gradient[:, PAST:] = plan.gradient(slopes, self.name)
         gradient[lost] = 0.0
+        if not np.isfinite(gradient).all():
+            raise ConfigError(
+                f"gradient of {self.name} is beyond {np.finfo(gradient.dtype).max:.1g}, expected "
+                "smaller numbers: divide the cost by its scale."
+            )
         return np.where(lost, 0.0, value), gradient
 
     def _pair(self, found: Any) -> tuple[Any, dict[Any, Any]]:
@@ -117,7 +123,7 @@ class PlanCost(Evaluated):
             "gradients, as it is marked with_gradient."
         )
 
-    def _check_tensor(self, torch: Any, found: Any, count: int) -> None:
+    def _check_tensor(self, torch: Any, found: Any, count: int, read: bool) -> None:
         if isinstance(found, tuple):
             raise ConfigError(
                 f"{self.name} returns a tuple, expected its value [N]; a function that returns its "
@@ -133,7 +139,7 @@ class PlanCost(Evaluated):
                 f"{self.name} returns shape {tuple(found.shape)}, expected [{count}], one value "
                 "for each robot: sum over the steps and axes, and not over the robots."
             )
-        if not found.requires_grad:
+        if not (found.requires_grad and read):
             raise ConfigError(
                 f"{self.name} returns a value that does not depend on the plan, expected one made "
                 "of plan.pos, plan.heading, plan.link(...) or the like by operations of torch."
@@ -141,8 +147,13 @@ class PlanCost(Evaluated):
 
 
 def name_of(function: Any) -> str:
-    """`cost 'NAME'`, by the function's own name."""
-    return f"cost '{getattr(function, '__name__', type(function).__name__)}'"
+    """`cost 'NAME'`, by the function's own name, without what a terminal would obey."""
+    return f"cost '{printable(getattr(function, '__name__', type(function).__name__))}'"
+
+
+def printable(text: Any) -> str:
+    """A name of another's, on one line and without control characters."""
+    return "".join(c if c.isprintable() else "?" for c in str(text))[:_MOST]
 
 
 def called(function: Callable[[Plan], Any], plan: Plan) -> Any:
@@ -153,7 +164,9 @@ def called(function: Callable[[Plan], Any], plan: Plan) -> Any:
     """
     try:
         return function(plan)
-    except (Exception, SystemExit) as error:
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:
         code = getattr(function, "__code__", None)
         raise ConfigError(raised(name_of(function), error, getattr(code, "co_filename", ""))) from (
             error
@@ -165,7 +178,10 @@ def raised(what: str, error: BaseException, path: str) -> str:
     lines = [f for f in traceback.extract_tb(error.__traceback__) if f.filename == path]
     number = error.lineno if isinstance(error, SyntaxError) else lines[-1].lineno if lines else None
     place = f" ({Path(path).name}, line {number})" if number else ""
-    said = error.msg if isinstance(error, SyntaxError) else str(error)
+    try:
+        said = error.msg if isinstance(error, SyntaxError) else str(error)
+    except Exception:  # an error of another's whose text is another error
+        said = ""
     said = " ".join(said.split())[:_MOST].rstrip(".")
     if isinstance(error, BMError):
         return f"{what}{place}: {said}."

@@ -40,13 +40,16 @@ def load_cost(reference: str) -> Loaded:
         ConfigError: malformed, not there, not a function, or its file raises something.
     """
     where, _, name = reference.rpartition(":")
-    if not where or not name.isidentifier():
+    relative = where.startswith(".") and not where.endswith(".py")
+    if not where or relative or not name.isidentifier():
         raise ConfigError(f"cost is '{reference}', expected file.py:function or module:function.")
     module = _of_file(Path(where)) if where.endswith(".py") else _of_module(where)
     functions = {k: v for k, v in vars(module).items() if callable(v) and not k.startswith("_")}
-    if not hasattr(module, name):
+    if not functions:
+        raise ConfigError(f"{where} has no function, expected '{name}' in it.")
+    if name not in vars(module):
         raise ConfigError(unknown_name(f"function of {where}", name, functions))
-    function = getattr(module, name)
+    function = vars(module)[name]
     if not callable(function) or isinstance(function, type):
         raise ConfigError(
             f"cost '{name}' of {where} is {type(function).__name__}, expected a function."
@@ -58,7 +61,8 @@ def load_cost(reference: str) -> Loaded:
 
 def _of_file(path: Path) -> ModuleType:
     if not path.is_file():
-        raise ConfigError(f"{path}: no such file, expected one with the function of --cost.")
+        what = "is no file" if path.exists() else "no such file"
+        raise ConfigError(f"{path}: {what}, expected one with the function of --cost.")
     # A name that no installed module has: a file `random.py` must not be taken for another.
     name = f"bm_envs_cost_{path.stem}"
     spec = importlib.util.spec_from_file_location(name, path)
@@ -67,8 +71,10 @@ def _of_file(path: Path) -> ModuleType:
     sys.modules[name] = module  # dataclasses look for their module there
     try:
         spec.loader.exec_module(module)
-    except (Exception, SystemExit) as error:
+    except BaseException as error:
         del sys.modules[name]
+        if isinstance(error, KeyboardInterrupt):
+            raise
         raise ConfigError(raised(f"{path}", error, str(path.absolute()))) from error
     return module
 
@@ -83,5 +89,7 @@ def _of_module(name: str) -> ModuleType:
                 "path/to/file.py:function."
             ) from None
         raise ConfigError(raised(f"module {name}", error, "")) from error
-    except (Exception, SystemExit) as error:
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:
         raise ConfigError(raised(f"module {name}", error, "")) from error

@@ -14,9 +14,10 @@ from typing import Any
 import numpy as np
 
 from bm_envs.diffusion.costs import Cost, Sum, own_step
+from bm_envs.diffusion.fields import numbers
 from bm_envs.diffusion.model import GuidedModel
 from bm_envs.diffusion.sampler import LENGTH
-from bm_envs.diffusion.user_costs.cost import PlanCost, called, name_of
+from bm_envs.diffusion.user_costs.cost import PlanCost, called, name_of, printable
 from bm_envs.diffusion.user_costs.load import OUTCOME, Loaded
 from bm_envs.errors import BMWarning, ConfigError
 from bm_envs.robots import g1
@@ -147,13 +148,18 @@ class OwnCost:
         if outcome is None:
             return {}
         found = called(outcome, own.plan(features, self._rep))
-        shape = (len(features),)
-        if not isinstance(found, dict) or any(np.shape(v) != shape for v in found.values()):
+        if not isinstance(found, dict):
             raise ConfigError(
-                f"{OUTCOME} beside {self.name} must return a dict of NumPy arrays [N], one number "
-                "for each robot."
+                f"{OUTCOME} beside {self.name} returns {type(found).__name__}, expected a dict of "
+                "NumPy arrays [N], one number for each robot."
             )
-        return {str(name): np.asarray(values, float) for name, values in found.items()}
+        figures = {}
+        for name, values in found.items():
+            name = printable(name)
+            values = np.where(np.isinf(values), np.nan, values) if _real(values) else values
+            what = f"'{name}' of {OUTCOME} beside {self.name}"
+            figures[name] = numbers(what, values, (len(features),), absent=True)
+        return figures
 
     def executed(self) -> np.ndarray:
         """Mean value over what each robot executed; NaN where none counted. `[N]`."""
@@ -246,7 +252,8 @@ class Mean:
         self._sum, self._times = np.zeros(count), np.zeros(count)
 
     def add(self, values: np.ndarray, counts: np.ndarray) -> None:
-        """Values `[N]`, of robots that count `[N]`."""
+        """Values `[N]`, of robots that count `[N]`; what is no number does not."""
+        counts = counts & ~np.isnan(values)
         self._sum += np.where(counts, values, 0.0)
         self._times += counts
 
@@ -277,6 +284,14 @@ def _feature(rep: Representation, index: int) -> tuple[str, str]:
         return f"{g1.JOINT_NAMES[place]} velocity", unit
     link = f" {g1.BODY_NAMES[place // 3]}" if block.startswith("body_") else ""
     return f"{block}{link} {AXES[place % 3]}", unit
+
+
+def _real(values: Any) -> bool:
+    """Whether these are numbers, of which one may ask whether they are finite."""
+    try:
+        return np.asarray(values).dtype.kind == "f"
+    except ValueError:
+        return False
 
 
 def _warn(sentence: str) -> None:
