@@ -204,6 +204,11 @@ def collect(out: Path, expert: Sequence[str], seed: int, *flags: str) -> Rollout
 def _call(command: Sequence[str], failed: str) -> None:
     """Run another script; if it fails, say what `failed` and its last line."""
     done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode < 0:
+        raise BMError(
+            f"{failed}: signal {-done.returncode} ended it, as where memory runs out; look at what "
+            "else runs on this machine."
+        )
     if done.returncode:
         lines = done.stderr.strip().splitlines() or ["no message"]
         raise BMError(f"{failed}: {lines[-1].removeprefix('error: ')}")

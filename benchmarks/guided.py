@@ -72,7 +72,12 @@ from bm_envs.diffusion.controller import Controller, Method, method_of
 from bm_envs.diffusion.model import GuidedModel, load_model
 from bm_envs.diffusion.steering import Pilot, Steering, steering_for
 from bm_envs.diffusion.task_policy import GuidedPolicy, load_guided_policy
-from bm_envs.diffusion.user_costs import OwnCost, check_cost_strength, load_cost
+from bm_envs.diffusion.user_costs import (
+    COST_STRENGTH,
+    OwnCost,
+    check_cost_strength,
+    load_cost,
+)
 from bm_envs.envs import GuidedVectorEnv
 from bm_envs.errors import ConfigError
 from bm_envs.evaluation import in_project_order, protocol_task, wilson
@@ -128,7 +133,7 @@ class Config:
     cost: str | None = None
     """A cost of one's own, file.py:function or module:function, asked for beside the task. The file
     is run."""
-    cost_strength: float = 0.5
+    cost_strength: float = COST_STRENGTH
     """Share of that cost's own step, 0 to 1; 0: its value is only watched."""
     backend: str = "mujoco"
     """Physics backend."""
@@ -142,7 +147,7 @@ class Config:
             raise ConfigError(f"strength is {self.strength}, expected 0 or more.")
         if self.seed < 0:
             raise ConfigError(f"seed is {self.seed}, expected 0 or more.")
-        check_cost_strength(self.cost_strength)
+        check_cost_strength(self.cost_strength, self.cost)
         if self.expert and self.task not in ("walk_perturb", "joystick"):
             raise ConfigError(
                 f"--expert has no clip to follow in task '{self.task}', expected walk_perturb or "

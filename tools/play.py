@@ -68,7 +68,12 @@ from bm_envs.backends.base import Simulator
 from bm_envs.diffusion.controller import Controller, Method, method_of
 from bm_envs.diffusion.model import GuidedModel, load_model
 from bm_envs.diffusion.steering import Pilot, Steering, steering_for
-from bm_envs.diffusion.user_costs import OwnCost, check_cost_strength, load_cost
+from bm_envs.diffusion.user_costs import (
+    COST_STRENGTH,
+    OwnCost,
+    check_cost_strength,
+    load_cost,
+)
 from bm_envs.envs import GuidedVectorEnv, TrackVectorEnv
 from bm_envs.errors import ConfigError, unknown_name
 from bm_envs.motion import library
@@ -237,7 +242,7 @@ class Config:
     cost: str | None = None
     """A cost of one's own, file.py:function or module:function, asked for beside the task. The file
     is run."""
-    cost_strength: float = 0.5
+    cost_strength: float = COST_STRENGTH
     """Share of that cost's own step, 0 to 1; 0: its value is only shown."""
     threads: int = 0
     """Threads of the network; 0: all cores this process may use."""
@@ -286,7 +291,7 @@ class Config:
             raise ConfigError(f"azimuth is {self.azimuth}, expected degrees.")
         if self.strength is not None and not self.strength >= 0:
             raise ConfigError(f"strength is {self.strength}, expected 0 or more.")
-        check_cost_strength(self.cost_strength)
+        check_cost_strength(self.cost_strength, self.cost)
         _ = self.method
 
     @property

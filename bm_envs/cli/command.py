@@ -168,6 +168,15 @@ def _print_behind_bars(line: str) -> None:
     print(line, file=sys.stderr)
 
 
+def _print_between_bars(line: str) -> None:
+    """Print a line on stderr. Progress bars are taken away for it, and go on below."""
+    if (module := sys.modules.get("tqdm")) is not None:
+        module.tqdm.write(line, file=sys.stderr)
+        sys.stderr.flush()
+    else:
+        print(line, file=sys.stderr, flush=True)
+
+
 def _one_line(sentence: str) -> str:
     """A sentence with line ends and control characters escaped: a file's name may hold them."""
     return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in sentence)
@@ -232,7 +241,7 @@ def warnings_as_lines() -> Iterator[None]:
                 return
             line = _one_line(" ".join(str(message).split()))
             if line not in seen and len(seen) < WARNING_LINES:
-                print(f"warning: {line}", file=sys.stderr, flush=True)
+                _print_between_bars(f"warning: {line}")
             seen.add(line)
 
         warnings.showwarning = show

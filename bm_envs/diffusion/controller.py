@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import warnings
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from typing import Any, Literal
@@ -13,7 +14,7 @@ from bm_envs import policy as policy_files
 from bm_envs.diffusion import sampler
 from bm_envs.diffusion.model import A, GuidedModel
 from bm_envs.diffusion.sampler import Guide, RollingSampler, Sample
-from bm_envs.errors import ConfigError
+from bm_envs.errors import BMWarning, ConfigError
 from bm_envs.tasks.guided.states import NOW, PAST, Frame, States, now_frame
 from bm_envs.tasks.guided.streams import Streams
 
@@ -95,6 +96,11 @@ class Controller:
         Call it once a control step: it takes the states for those one step after the last. With
         `ahead`, the actions planned for that many steps later, when they take that long to arrive.
         """
+        if self.method == 1 and self.guide is not None:
+            warnings.warn(
+                "sampler 1 ignores guidance: the only call gives the actions before states are "
+                "moved; use 2 calls or more.", BMWarning, stacklevel=2,
+            )  # fmt: skip
         with one_blas_thread():
             past = self.remember(states)
             if self.method == "rolling":

@@ -448,7 +448,9 @@ def test_a_cost_of_ones_own_has_its_row(monkeypatch, drives, tmp_path, capsys):
 
 def test_a_cost_that_cannot_be_had_is_one_sentence(policy_run, tmp_path):
     with pytest.raises(ConfigError, match="^cost_strength is -0.1, expected 0 to 1, the share of"):
-        guided.Config(policy="x", task="joystick", cost_strength=-0.1)
+        guided.Config(policy="x", task="joystick", cost="a.py:b", cost_strength=-0.1)
+    with pytest.raises(ConfigError, match="^cost_strength is 0.1, and no --cost is given for it"):
+        guided.Config(policy="x", task="joystick", cost_strength=0.1)
     config = guided.Config(policy=str(policy_run), task="joystick", cost="a.py:b", threads=1)
     with pytest.raises(ConfigError, match="^cost is 'a.py:b', but ppo is no diffusion model, whic"):
         guided.main(config)

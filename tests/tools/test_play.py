@@ -978,7 +978,14 @@ def test_without_viser_it_is_one_sentence(monkeypatch):
     [
         ((), "error: There is no display to open a window on"),
         (("--strip", "a.png", "--sampler", "fast"), "error: sampler is 'fast', expected"),
-        (("--strip", "a.png", "--cost-strength", "2"), "error: cost_strength is 2.0, expected 0 "),
+        (
+            ("--strip", "a.png", "--cost", "a.py:b", "--cost-strength", "2"),
+            "error: cost_strength is 2.0, expected 0 ",
+        ),
+        (
+            ("--strip", "a.png", "--cost-strength", "1"),
+            "error: cost_strength is 1.0, and no --cost is given for it.",
+        ),
     ],
 )
 def test_the_command_ends_with_2_and_one_line(arguments, start):

@@ -7,9 +7,10 @@ of it, and whether it asks for what the training data do not hold.
 
 from bm_envs.diffusion.user_costs.cost import PlanCost, with_gradient
 from bm_envs.diffusion.user_costs.load import Loaded, load_cost
-from bm_envs.diffusion.user_costs.own import OwnCost, check_cost_strength
+from bm_envs.diffusion.user_costs.own import COST_STRENGTH, OwnCost, check_cost_strength
 from bm_envs.diffusion.user_costs.plan import Plan
 
 __all__ = [
-    "Loaded", "OwnCost", "Plan", "PlanCost", "check_cost_strength", "load_cost", "with_gradient",
+    "COST_STRENGTH", "Loaded", "OwnCost", "Plan", "PlanCost", "check_cost_strength", "load_cost",
+    "with_gradient",
 ]  # fmt: skip

@@ -32,12 +32,17 @@ UNITS = {"root_rot": "rad", "root_ang_vel": "rad/s", "joint_pos": "rad", "joint_
          "root_lin_vel": "m/s", "body_lin_vel": "m/s"}  # fmt: skip
 
 
-def check_cost_strength(strength: float) -> None:
-    """Refuse what is no share.
+COST_STRENGTH = 0.5  # where none is given
+
+
+def check_cost_strength(strength: float, cost: str | None) -> None:
+    """Refuse what is no share, or is of no cost.
 
     Raises:
-        ConfigError: it is not 0 to 1.
+        ConfigError: it is not 0 to 1, or there is no `cost` for it.
     """
+    if cost is None and strength != COST_STRENGTH:
+        raise ConfigError(f"cost_strength is {strength}, and no --cost is given for it.")
     if not 0 <= strength <= 1:
         raise ConfigError(
             f"cost_strength is {strength}, expected 0 to 1, the share of the cost's own step."
@@ -53,15 +58,17 @@ class OwnCost:
         value: of the last plan that was looked at, `[N]`.
     """
 
-    def __init__(self, cost: Loaded, model: GuidedModel, count: int, strength: float = 0.5) -> None:
+    def __init__(
+        self, cost: Loaded, model: GuidedModel, count: int, strength: float = COST_STRENGTH
+    ) -> None:
         """Try the function once, on what the model's data are about.
 
         Raises:
             ConfigError: it is no cost for such a model, or needs torch, which is missing.
         """
-        check_cost_strength(strength)
-        self.strength, self._loaded, self._rep = strength, cost, model.representation
         self.name = name_of(cost.function)
+        check_cost_strength(strength, self.name)
+        self.strength, self._loaded, self._rep = strength, cost, model.representation
         self.value = np.full(count, np.nan)
         self._asked = Asked(model)
         self._ticks, self._looks, self._said = 0, 0, False
