@@ -111,14 +111,15 @@ class Steering:
             raise ConfigError(f"last_level is {self.last_level}, expected 0 to {K - 1}.")
         if not self.most_step > 0:
             raise ConfigError(f"most_step is {self.most_step}, expected more than 0 m/s, or inf.")
-        for name in ("recover_at", "most_correction"):
+        # An infinite speed brakes from everywhere, and an infinite bound is none.
+        for name in ("recover_at", "most_correction", "speed"):
             if not getattr(self, name) >= 0:
                 raise ConfigError(
                     f"{name} is {getattr(self, name)}, expected 0 m/s or more, or inf."
                 )
         for name in (
-            "consistent", "place", "turn", "speed", "turn_rate", "least_ahead", "stop_within",
-            "margin", "obstacle", "turn_s", "brake_s", "recover_s",
+            "consistent", "place", "turn", "turn_rate", "least_ahead", "stop_within", "margin",
+            "obstacle", "turn_s", "brake_s", "recover_s",
         ):  # fmt: skip
             if not 0 <= getattr(self, name) < np.inf:
                 raise ConfigError(f"{name} is {getattr(self, name)}, expected 0 or more, finite.")

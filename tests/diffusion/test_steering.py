@@ -1,18 +1,23 @@
 """diffusion/steering.py: what a task's cost asks for, against values worked out by hand."""
 
 import dataclasses
+import re
+import warnings
 
 import numpy as np
 import pytest
 from stand_in_model import Model, still
 
+from bm_envs.diffusion.controller import Controller
 from bm_envs.diffusion.costs import ByVelocity, Heading, Joystick, Obstacle, Sum, Waypoint
 from bm_envs.diffusion.sampler import Sample
 from bm_envs.diffusion.steering import STEERING, Pilot, Steering, cost_of, steering_for
 from bm_envs.envs import GuidedVectorEnv
 from bm_envs.errors import ConfigError
 from bm_envs.robots import g1
+from bm_envs.tasks.guided.robots import Robots, drives_of
 from bm_envs.tasks.guided.states import PAST, REPRESENTATIONS
+from bm_envs.tasks.track.config import ActuationConfig
 
 # A robot at (1, 2) that faces along +y, a quarter turn to the left.
 POSE = np.array([1.0, 2.0, 0.76, np.sqrt(0.5), 0.0, 0.0, np.sqrt(0.5), *g1.DEFAULT_JOINT_POS])
@@ -296,3 +301,36 @@ def test_bad_settings():
         Steering(places="there")
     with pytest.raises(ConfigError, match="strength is -1, expected 0 to 1"):
         dataclasses.replace(Steering(), strength=-1)
+
+
+@pytest.mark.parametrize(
+    ("settings", "sentence"),
+    [
+        (dict(scaling="shares"), "Unknown guidance scaling 'shares'; did you mean 'share'"),
+        (dict(last_level=-1), "last_level is -1, expected 0 to 19."),
+        (dict(last_level=20), "last_level is 20, expected 0 to 19."),
+        (dict(most_step=np.nan), "most_step is nan, expected more than 0 m/s, or inf."),
+        (dict(most_step=-1.0), "most_step is -1.0, expected more than 0 m/s, or inf."),
+        (dict(consistent=np.inf), "consistent is inf, expected 0 or more, finite."),
+        (dict(turn_rate=np.inf), "turn_rate is inf, expected 0 or more, finite."),
+        (dict(recover_at=np.nan), "recover_at is nan, expected 0 m/s or more, or inf."),
+    ],
+)
+def test_settings_are_refused_before_anything_runs(settings, sentence):
+    with pytest.raises(ConfigError, match=f"^{re.escape(sentence)}"):
+        Steering(**settings)
+
+
+def test_one_call_says_that_it_ignores_guidance():
+    """Its actions are there before the states are moved."""
+    drives = drives_of(ActuationConfig())
+    model = Model(drives, still(0.0))
+    robots = Robots(1, drives, threads=1)
+    for method, guided, said in ((1, True, 1), (1, False, 0), (2, True, 0)):
+        guide = (lambda features, levels: features) if guided else None
+        controller = Controller(model, 1, method=method, guide=guide)
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            controller.act(robots.states())
+        assert sum("sampler 1 ignores guidance" in str(one.message) for one in caught) == said
+    robots.close()
