@@ -171,11 +171,9 @@ class Config:
         cores = cli.available_cores()
         if not 1 <= self.jobs <= cores:
             raise ConfigError(f"jobs is {self.jobs}, expected 1 to {cores}, the cores there are.")
-        for algorithm in self.algorithm if self.against is not None else ():
-            if not (checkouts(self)[1] / script_of(algorithm)).is_file():
-                raise ConfigError(
-                    f"{self.against}: is no checkout, it has no {script_of(algorithm)}."
-                )
+        for script in map(script_of, self.algorithm):
+            if self.against is not None and not (self.against / script).is_file():
+                raise ConfigError(f"{self.against}: is no checkout, it has no {script}.")
 
 
 def script_of(algorithm: str) -> str:

@@ -63,6 +63,7 @@ INPUTS = {
     "benchmarks/gates": ("policy",),
     "benchmarks/guided": ("policy",),
     "benchmarks/leaderboard": ("results",),
+    "benchmarks/learning": ("against",),
     "benchmarks/same_numbers": ("against",),
     "benchmarks/track": ("policy", "motion", "policy_config"),
     "benchmarks/world_model": ("run", "against"),

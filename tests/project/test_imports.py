@@ -44,6 +44,7 @@ ENGINES = {
     "learning.layers": "train",
     "learning.networks": "train",
     "learning.noise": "train",
+    "learning.parts": "train",
     "learning.predictions": "train",
     "learning.processes": "train",
     "learning.replay_buffer": "train",

@@ -165,7 +165,7 @@ def test_replay_in_a_browser(browser):
 
 
 def test_play_in_a_browser(browser):
-    with opened(browser, "-c", PLAY, "--policy", "x", "--sampler", "1", "--web",
+    with opened(browser, "-c", PLAY, "--policy", "x", "--sampler", "2", "--web",
                 "--port", 0) as (served, view):  # fmt: skip
         until(view, lambda: "x" in view.locator("tr", has_text="real time").inner_text())
         assert picture(view).std() > 10

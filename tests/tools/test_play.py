@@ -890,7 +890,7 @@ class Window(play.Window):
 play.Window = Window
 drives = collect_rollouts.drives_of(load_policy("walk"))
 play.load_model = lambda name, threads: Model(drives, still(0.0))
-play.main(play.Config(policy="x", sampler="1", fps=50))
+play.main(play.Config(policy="x", sampler="2", fps=50))
 print("told", bool(told), "keys", "none" if x is None else got)
 """
     done = subprocess.run(
