@@ -275,18 +275,29 @@ INLINE V NAME(elu)(V x) {
   return SELECT(LESS(NAME(all)(0.0f), x), x, NAME(exponential)(x) - 1.0f);
 }
 
+/* `call` for LANES numbers of a matrix at a time: `count` of them from `row` and column `c` on. A
+   constant count is compiled apart from the last numbers of a row. */
+#define EVERYWHERE(matrix, call)                                  \
+  for (int64_t row = 0; row < (matrix)->rows; row++)              \
+    for (int64_t c = 0; c < (matrix)->columns; c += LANES) {      \
+      if (c + LANES <= (matrix)->columns) {                       \
+        enum { count = LANES };                                   \
+        call;                                                     \
+      } else {                                                    \
+        const int64_t count = (matrix)->columns - c;              \
+        call;                                                     \
+      }                                                           \
+    }
+
 /* `elu(z + bias)` of `functional.elu`. */
-INLINE void NAME(activate_part)(const Matrix *z, const float *bias, const Matrix *out, int64_t c,
-                                int64_t count) {
+INLINE void NAME(activate_part)(const Matrix *z, const float *bias, const Matrix *out, int64_t row,
+                                int64_t c, int64_t count) {
   V b = {0};
   memcpy(&b, bias + c, count * sizeof(float));
-  for (int64_t row = 0; row < out->rows; row++)
-    NAME(set_row_part)(out, row, c, count, NAME(elu)(NAME(row_part)(z, row, c, count) + b));
+  NAME(set_row_part)(out, row, c, count, NAME(elu)(NAME(row_part)(z, row, c, count) + b));
 }
 static void NAME(activate)(const Matrix *z, const float *bias, const Matrix *out) {
-  int64_t c = 0;
-  for (; c + LANES <= out->columns; c += LANES) NAME(activate_part)(z, bias, out, c, LANES);
-  if (c < out->columns) NAME(activate_part)(z, bias, out, c, out->columns - c);
+  EVERYWHERE(out, NAME(activate_part)(z, bias, out, row, c, count))
 }
 
 /* Its slope by its value. */
@@ -296,17 +307,12 @@ INLINE V NAME(slope)(V y) {
 
 /* The adjoint of `activate`, by what it gave. */
 INLINE void NAME(activate_back_part)(const Matrix *grad, const Matrix *value, const Matrix *out,
-                                     int64_t c, int64_t count) {
-  for (int64_t row = 0; row < value->rows; row++) {
-    V y = NAME(row_part)(value, row, c, count), g = NAME(row_part)(grad, row, c, count);
-    NAME(set_row_part)(out, row, c, count, g * NAME(slope)(y));
-  }
+                                     int64_t row, int64_t c, int64_t count) {
+  V y = NAME(row_part)(value, row, c, count), g = NAME(row_part)(grad, row, c, count);
+  NAME(set_row_part)(out, row, c, count, g * NAME(slope)(y));
 }
 static void NAME(activate_back)(const Matrix *grad, const Matrix *value, const Matrix *out) {
-  int64_t c = 0;
-  for (; c + LANES <= value->columns; c += LANES)
-    NAME(activate_back_part)(grad, value, out, c, LANES);
-  if (c < value->columns) NAME(activate_back_part)(grad, value, out, c, value->columns - c);
+  EVERYWHERE(value, NAME(activate_back_part)(grad, value, out, row, c, count))
 }
 
 /* The same for a symmetric layer. Its units are pairs that trade places with left and right: of their
@@ -322,12 +328,7 @@ INLINE void NAME(activate_both_part)(const Matrix *z, const float *bias, const M
   NAME(set_row_part)(out + 1, row, c, count, one - other);
 }
 static void NAME(activate_both)(const Matrix *z, const float *bias, const Matrix *out) {
-  for (int64_t row = 0; row < out->rows; row++) {
-    int64_t c = 0;
-    for (; c + LANES <= out->columns; c += LANES)
-      NAME(activate_both_part)(z, bias, out, row, c, LANES);
-    if (c < out->columns) NAME(activate_both_part)(z, bias, out, row, c, out->columns - c);
-  }
+  EVERYWHERE(out, NAME(activate_both_part)(z, bias, out, row, c, count))
 }
 
 INLINE void NAME(activate_both_back_part)(const Matrix *grad, const Matrix *value, const Matrix *out,
@@ -340,14 +341,9 @@ INLINE void NAME(activate_both_back_part)(const Matrix *grad, const Matrix *valu
   NAME(set_row_part)(out + 1, row, c, count, one - other);
 }
 static void NAME(activate_both_back)(const Matrix *grad, const Matrix *value, const Matrix *out) {
-  for (int64_t row = 0; row < value->rows; row++) {
-    int64_t c = 0;
-    for (; c + LANES <= value->columns; c += LANES)
-      NAME(activate_both_back_part)(grad, value, out, row, c, LANES);
-    if (c < value->columns)
-      NAME(activate_both_back_part)(grad, value, out, row, c, value->columns - c);
-  }
+  EVERYWHERE(value, NAME(activate_both_back_part)(grad, value, out, row, c, count))
 }
+#undef EVERYWHERE
 
 /* Sums over the rows. `many` vectors at a time, so that a row's cache lines are used whole. */
 INLINE void NAME(sum_part)(const Matrix *m, float *out, int64_t c, int64_t count, int many) {

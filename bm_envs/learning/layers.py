@@ -108,14 +108,9 @@ class Layers:
         self._sum_at = [at(kept[2]) for kept in self._kept]
         self._back_at = [at(kept[3]) for kept in self._kept]
         self._first_widths = inner[1]
-        if count == 1:
-            self._activate, self._activate_back = (
-                library.native_activate, library.native_activate_back,
-            )  # fmt: skip
-        else:
-            self._activate, self._activate_back = (
-                library.native_activate_both, library.native_activate_both_back,
-            )  # fmt: skip
+        name = "native_activate" if count == 1 else "native_activate_both"
+        self._activate = getattr(library, name)
+        self._activate_back = getattr(library, f"{name}_back")
         self._gradients = [Gradient(after, before) for before, after in pairwise(units)]
         self._beside_gradient = Gradient(units[-1], units[0]) if beside is not None else None
 
@@ -146,22 +141,18 @@ class Layers:
         """From the step's `inputs` to `out` and `beside`."""
         value, last = [part[step] for part in self._values[0]], len(self._sums) - 1
         for i in range(last):
-            for x, across, out in zip(value, self._across[i], self._sums[i], strict=True):
-                torch.mm(x, across, out=out)
+            multiply(value, self._across[i], self._sums[i])
             self._activate(self._sum_at[i], self._bias_at[i], self._value_at[i][step])
             value = [part[step] for part in self._values[i + 1]]
-        for x, across, out in zip(value, self._across[last], self._sums[last], strict=True):
-            torch.mm(x, across, out=out)
+        multiply(value, self._across[last], self._sums[last])
 
     def pull_back(self, step: int, *, to_inputs: bool) -> None:
         """From the step's `out_grads` and `beside_grads` to those of all layers, and the inputs."""
         for i in range(len(self._sums) - 1, -1, -1):
             if i == 0 and not to_inputs:
                 return
-            for grads, weight, out in zip(
-                self._grads[i], self._weights[i], self._hidden_grads[i], strict=True
-            ):
-                torch.mm(grads[step], weight, out=out)
+            by = [part[step] for part in self._grads[i]]
+            multiply(by, self._weights[i], self._hidden_grads[i])
             if i:
                 self._activate_back(
                     self._back_at[i - 1], self._value_at[i - 1][step], self._grad_at[i - 1][step]
@@ -188,6 +179,12 @@ class Layers:
             gradient = self._gradients[i]
             found += [gradient.weight(weights), gradient.bias(sums[0])]
         return found, beside
+
+
+def multiply(first: Sequence[Tensor], second: Sequence[Tensor], out: Sequence[Tensor]) -> None:
+    """The matrix product of each part."""
+    for a, b, c in zip(first, second, out, strict=True):
+        torch.mm(a, b, out=c)
 
 
 def sizes_of(network: Network) -> tuple[int, ...]:
