@@ -54,7 +54,6 @@ from bm_envs.learning.imagination import (
     ReferenceTables,
     check_task,
     observation,
-    observation_noise,
     optional_cost,
     penalties,
     tracking_loss,
@@ -65,11 +64,12 @@ from bm_envs.learning.networks import (
     Network,
     TrackingPolicy,
     as_mirror,
+    average_decay,
     copy_normalizer,
     polyak_update,
     use_bfloat16,
 )
-from bm_envs.learning.noise import even_numbers
+from bm_envs.learning.noise import Disturbances, Noise, pushed
 from bm_envs.learning.predictions import prediction_errors
 from bm_envs.learning.processes import Processes, learner_thread
 from bm_envs.learning.replay_buffer import ReplayBuffer, ReplayCollector, Starts
@@ -91,7 +91,10 @@ J = g1.NUM_JOINTS
 
 
 def _task() -> TrackConfig:
-    return dataclasses.replace(laptop_task(), start=SamplingConfig(mode="adaptive", alpha=0.005))
+    return dataclasses.replace(
+        laptop_task(), start=SamplingConfig(mode="adaptive", alpha=0.005), failure_height=0.4,
+        failure_distance=0.6,
+    )  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -110,7 +113,7 @@ class Config:
     start_from: str | None = None
     """A policy to go on from (run directory, file or shipped name): its network becomes the
     policy. It must have these hidden layers, observations and drives."""
-    total_timesteps: int = 200_000
+    total_timesteps: int = 400_000
     """Control steps over all robots."""
     num_envs: int = 64
     """Robots, N."""
@@ -155,8 +158,11 @@ class Config:
     final_learning_rate: float = 1e-3
     """Learning rate of the policy at the end of the run. It falls exponentially, and the model's
     falls by the same factor."""
-    ema: float = 0.97
-    """Averaging of the policy's weights per update; the average is evaluated and exported."""
+    ema: float = 0.997
+    """Averaging of the policy's weights per update, at most; the average is evaluated and exported.
+    It begins short and grows with the run: see `networks.average_decay`."""
+    imagined_pushes: bool = True
+    """Push robots in imagination, too, as often and as hard as the task does."""
     curriculum: bool = True
     """Raise the difficulty from 0 to 1 as the policy learns to stay up, as `ppo_track.py` does."""
     bfloat16: Literal["auto", "on", "off"] = "auto"
@@ -214,8 +220,9 @@ DISCOUNT = 0.97  # of the cost per control step, where there is a critic
 GAE_LAMBDA = 0.95  # of the returns that the critic is fitted to
 CRITIC_EMA = 0.95  # averaging of the critic's weights per update; its targets are the average's
 MAX_GRAD_NORM = 1.0
-CURRICULUM_S = 5.0  # robot seconds per failure in the hardest tenth above which the level rises
-CURRICULUM_STEP = 0.002  # change of the level per iteration
+CURRICULUM_S = 1.5  # robot seconds per failure in the hardest tenth above which the level rises
+CURRICULUM_STEP = 0.005  # change of the level per iteration
+AVERAGED_SHARE = 0.125  # of the updates so far: weights are averaged over these, if `ema` allows
 ACTIVATION: Literal["elu"] = "elu"
 # A run records these beside its settings, and a checkpoint with other ones is refused. Version 0.1
 # had flags for them; three are off for good: `muon` (that optimizer in place of Adam), `state_clip`
@@ -225,7 +232,8 @@ CONSTANTS = {
     "noise_correlation": NOISE_CORRELATION, "imagined_noise": IMAGINED_NOISE, "discount": DISCOUNT,
     "gae_lambda": GAE_LAMBDA, "critic_ema": CRITIC_EMA, "max_grad_norm": MAX_GRAD_NORM,
     "curriculum_s": CURRICULUM_S, "curriculum_step": CURRICULUM_STEP, "activation": ACTIVATION,
-    "residual": True, "muon": False, "state_clip": 0.0, "after_end": 0.0,
+    "averaged_share": AVERAGED_SHARE, "residual": True, "muon": False, "state_clip": 0.0,
+    "after_end": 0.0,
 }  # fmt: skip
 
 
@@ -233,7 +241,7 @@ CONSTANTS = {
 
 
 def model_loss(
-    model: WorldModel, states: Sequence[State], targets: Tensor, valid: Tensor
+    model: WorldModel, states: Sequence[State], targets: Tensor, build: Tensor, valid: Tensor
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """How far off the model gets in K steps from true states, by the recorded targets.
 
@@ -244,12 +252,13 @@ def model_loss(
         model: what is to learn.
         states: K + 1 true states.
         targets: `[K, B, 29]`, rad.
+        build: `[B, 4]`, of the robots.
         valid: `[K, B]`, 1 until the episode's end, then 0.
 
     Returns:
         The loss, and mean errors after the first and the last step, in SI units.
     """
-    cost, off = prediction_errors(model, states, targets)
+    cost, off = prediction_errors(model, states, targets, build)
     metrics: dict[str, Tensor] = {}
     for k, name in ((0, "first"), (len(targets) - 1, "last")):
         means = off[k] @ (valid[k] / valid[k].sum().clamp(min=1))
@@ -259,15 +268,6 @@ def model_loss(
 
 
 # --- imagination --------------------------------------------------------------------------------
-
-
-class Noise(NamedTuple):
-    """What disturbs an imagined rollout."""
-
-    action: Tensor
-    """`[H, B, 29]`."""
-    obs: Tensor
-    """`[H, B, O]`."""
 
 
 class ImaginedRollout(NamedTuple):
@@ -286,25 +286,16 @@ class ImaginedRollout(NamedTuple):
 class Imagination(nn.Module):
     """Rollouts of a policy in a world model, and what each step costs."""
 
-    noise: Tensor
-
     def __init__(self, config: Config, reference: ReferenceTables) -> None:
         super().__init__()
         self.config, self.reference = config, reference
         self.links = WorldKinematics(g1.TRACKED_BODIES)
-        self.register_buffer("noise", observation_noise(config.task))
+        self.disturbances = Disturbances(
+            config.task, config.policy_horizon, IMAGINED_NOISE, pushes=config.imagined_pushes
+        )
         self.compiled = CompiledImagination(
             config.task, config.policy_horizon, config.recovery, reference, observed=config.critic
         )
-
-    def draw_noise(self, batch: int, level: float, generator: torch.Generator) -> Noise:
-        """Noise of the actions, and that of observations at a level of the curriculum."""
-        horizon, device = self.config.policy_horizon, self.noise.device
-        action = torch.randn(horizon, batch, J, generator=generator, device=device)
-        obs = torch.zeros_like(self.noise).expand(horizon, batch, -1)
-        if level > 0:
-            obs = even_numbers(obs.shape, generator) * (level * self.noise)
-        return Noise(action * IMAGINED_NOISE, obs)
 
     def forward(
         self, policy: TrackingPolicy, model: WorldModel, starts: Starts, noise: Noise
@@ -312,8 +303,9 @@ class Imagination(nn.Module):
         """H steps from `starts`."""
         task, horizon, batch = self.config.task, self.config.policy_horizon, len(starts.qpos)
         row, last = starts.row.long(), starts.last_row.long()
+        starts = pushed(starts, noise.push)
         if self.compiled.takes(policy, model, starts):
-            cost, distance, obs = self.compiled(policy, model, starts, *noise)
+            cost, distance, obs = self.compiled(policy, model, starts, noise.action, noise.obs)
             counted = row + torch.arange(1, horizon + 1)[:, None] <= last
             return ImaginedRollout(cost, counted.float(), obs, distance)
         state, action = State.of(starts.qpos, starts.qvel), starts.last_action
@@ -339,7 +331,8 @@ class Imagination(nn.Module):
             actions.append(action)
             action = action + noise.action[h]
             # What comes of it.
-            state = model(state, local, starts.default_joint_pos + policy.action_scale * action)
+            target = starts.default_joint_pos + policy.action_scale * action
+            state = model(state, local, target, starts.build)
             states.append(state)
         # What the states after each step cost, all steps at once.
         all_states = State.joined(states)  # [(H + 1) B]
@@ -518,15 +511,16 @@ class PolicyLearner:
         return loss.detach()
 
     def learn(
-        self, model: WorldModel, starts: Starts, level: float, learning_rate: float
+        self, model: WorldModel, starts: Starts, level: float, learning_rate: float, before: int
     ) -> dict[str, float]:
-        """An update from each of `starts [U, B, ...]`; their metrics."""
+        """An update from each of `starts [U, B, ...]`, with `before` behind them; their metrics."""
         tick, rows = time.perf_counter(), []
-        for update in zip(*starts, strict=True):
-            noise = self.imagination.draw_noise(len(update[0]), level, self.generator)
+        for number, update in enumerate(zip(*starts, strict=True), before + 1):
+            noise = self.imagination.disturbances.draw(len(update[0]), level, self.generator)
             rollout, norm = self.graphed_backward(model, *update, *noise)
             self.optimizer.step(norm, learning_rate)
-            polyak_update(self.averaged, self.actor, self.config.ema)
+            decay = average_decay(number, AVERAGED_SHARE, self.config.ema)
+            polyak_update(self.averaged, self.actor, decay)
             row = {
                 # Steps behind a clip's end count as 0 here; `loss` leaves them out of the mean.
                 "losses/policy": (rollout.cost * rollout.counted).mean(),
@@ -645,7 +639,8 @@ def train(config: Config, run: TrackerRun) -> None:
         if run.iteration >= config.warmup_iterations and config.policy_updates:
             shape = (config.policy_updates, config.policy_batch)
             starts = buffer.starts(shape, model_learner.generator, max(1, config.recent // N))
-            job = (frozen_model, starts, level, learning_rate)
+            before = (run.iteration - config.warmup_iterations) * config.policy_updates
+            job = (frozen_model, starts, level, learning_rate, before)
             if overlap:
                 learning = background.submit(policy_learner.learn, *job)
             else:

@@ -204,11 +204,11 @@ def growth(model: WorldModel, buffer: ReplayBuffer, steps: int) -> list[dict[str
     """Errors after each of `steps` steps, from every state that has as many behind it."""
     robots = torch.arange(buffer.robots).repeat(buffer.length - steps)
     begin = torch.arange(buffer.length - steps).repeat_interleave(buffer.robots)
-    states, targets, valid = buffer.windows(begin, robots, steps)
+    states, targets, build, valid = buffer.windows(begin, robots, steps)
     predicted = coasting = states[0]
     rows = []
     for step, (target, truth) in enumerate(zip(targets, states[1:], strict=True), 1):
-        predicted = model(predicted, model.local(predicted), target)
+        predicted = model(predicted, model.local(predicted), target, build)
         coasting = model.integrate(coasting, torch.zeros(len(begin), len(model.scale)))
         alive = valid[step - 1] > 0
         if not alive.any():

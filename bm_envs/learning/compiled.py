@@ -26,7 +26,7 @@ TERMS = (
 )  # fmt: skip
 PARTS = 6  # of a state
 STATE = 76  # numbers of a state
-INPUTS, OUTPUTS = 119, 70  # of the model
+INPUTS, OUTPUTS = 123, 70  # of the model
 TARGETS = range(68, 97)  # of these inputs: how far joints are from their targets
 MOST_OBSERVATIONS = 256
 NEWEST = 2  # instructions to use where the processor has them, see `native_choose`
@@ -108,6 +108,7 @@ class Steps(ctypes.Structure):
         *_in_parts("policy_in", "policy_in_grad", "mean_out", "mean_grad"),
         *_matrices(
             "clean", "clean_grad", "obs_noise", "action_noise", "default_in", "last_action",
+            "build",
         ),
         *_pointers(
             "default_pos", "offsets", "noisy_grads", "actions", "action_grads", "noisy",

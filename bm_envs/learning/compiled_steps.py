@@ -88,14 +88,15 @@ class Work:
                 value = Matrix.of(value) if STEPS_FIELDS[name] is Matrix else value.data_ptr()
             setattr(self.native, name, value)
 
-    def begin(self, model: WorldModel, start: State) -> None:
-        """Take over the model as it is, and the states `[B, ...]` to start from."""
+    def begin(self, model: WorldModel, start: State, build: Tensor) -> None:
+        """Take over the model as it is, and states and build `[B, ...]` of robots that start."""
         self.model.arrange(model.network, model.linear)
         mean, inverse = scaling(model.network)
         bias = last_bias(model.network) + last_bias(model.linear)
         self.set(
             model_mean=mean, model_inverse=inverse, out_scale=model.scale.clone(), out_bias=bias
         )
+        self.set(build=build.contiguous())
         self._start = [part.flatten(1).contiguous() for part in start]
         self.native.starts = (Matrix * PARTS)(*map(Matrix.of, self._start))
 

@@ -471,7 +471,7 @@ APART void NAME(local)(const Steps *t, const V *s, Local *out) {
   }
 }
 
-/* `WorldModel.inputs` but for the targets, whose columns are left alone. */
+/* `WorldModel.inputs` but for targets and build, whose columns are left alone. */
 APART void NAME(inputs)(const Steps *t, const V *s, const Local *local, V *x) {
   x[0] = s[POS + 2];
   for (int k = 0; k < 3; k++) {
@@ -576,6 +576,7 @@ APART void NAME(look)(const Steps *t, int64_t block, int64_t step) {
   if (step == t->steps) return;
   V x[INPUTS];
   NAME(inputs)(t, s, &local, x);
+  NAME(load)(&t->build, row, 0, INPUTS - IN_BUILD, x + IN_BUILD);
   int targets = t->targets.data != 0;
   if (targets) {
     Matrix target = at_step(&t->targets, step);
@@ -609,6 +610,7 @@ APART void NAME(look_back)(const Steps *t, int64_t block, int64_t step) {
   if (step < t->steps) {
     V x[INPUTS], by[INPUTS];
     NAME(inputs)(t, s, &local, x);
+    for (int d = IN_BUILD; d < INPUTS; d++) x[d] = (V){0}; /* no state's gradient comes of them */
     NAME(load_sides)(t->model_in_grad, &t->model_sides, row, WHOLE, by);
     if (t->targets.data) {
       Matrix target = at_step(&t->targets, step);

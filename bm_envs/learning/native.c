@@ -36,7 +36,7 @@ static const int64_t PART_AT[PARTS] = {POS, ROT, LIN, ANG, Q, QD};
 /* Inputs of the model, see `WorldModel.inputs`, and how many outputs it has. */
 enum {
   IN_UP = 1, IN_LIN = 4, IN_ANG = 7, IN_Q = 10, IN_QD = 39, IN_OFF = 68, IN_HEIGHT = 97,
-  IN_NEAR = 105, IN_VEL = 113, INPUTS = 119, OUTPUTS = 70
+  IN_NEAR = 105, IN_VEL = 113, IN_BUILD = 119, INPUTS = 123, OUTPUTS = 70
 };
 /* A row of the reference's table, see `rows.Reference`. */
 enum { REF_POS = 2 * J, REF_AXES = 2 * J + 13 * TRACKED_LINKS, REFERENCE = REF_AXES + 9 };
@@ -90,7 +90,7 @@ typedef struct {
   const float *policy_mean, *policy_inverse, *nominal_pos, *offset_per, *action_scale, *mean_bias;
   Sides policy_sides, mean_sides;
   Matrix policy_in[2], policy_in_grad[2], mean_out[2], mean_grad[2], clean, clean_grad;
-  Matrix obs_noise, action_noise, default_in, last_action;
+  Matrix obs_noise, action_noise, default_in, last_action, build;
   float *default_pos, *offsets, *noisy_grads; /* of one step */
   float *actions, *action_grads, *noisy;
 } Steps;

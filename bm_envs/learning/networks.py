@@ -263,6 +263,20 @@ def polyak_update(average: nn.Module, present: nn.Module, decay: float) -> None:
         mean.lerp_(value, 1 - decay)
 
 
+def average_decay(update: int, share: float, most: float) -> float:
+    """`decay` of `polyak_update` for an average over the last `share` of the updates so far.
+
+    Early in a run old weights are worth little, and late in it a long average is steady. A power
+    law of Karras et al. 2024 (arXiv 2312.02696, section 3.1).
+
+    Args:
+        update: number of the update; the first is 1.
+        share: of the updates, in (0, 1).
+        most: the largest decay.
+    """
+    return min(most, max(0.0, 1 - 1 / (share * update)))
+
+
 def copy_normalizer(average: nn.Module, present: nn.Module) -> None:
     """Give a network the statistics of another one's normalizer."""
     for target, value in zip(average.buffers(), present.buffers(), strict=True):

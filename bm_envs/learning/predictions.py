@@ -26,11 +26,11 @@ class Prediction(Work):
         self._weights = ERROR_WEIGHTS.like(torch.zeros(1)).contiguous()
 
     def forward(
-        self, model: WorldModel, states: Sequence[State], targets: Tensor
+        self, model: WorldModel, states: Sequence[State], targets: Tensor, build: Tensor
     ) -> tuple[Tensor, Tensor]:
         """See `prediction_errors`."""
         steps, batch = self.steps, self.batch
-        self.begin(model, states[0])
+        self.begin(model, states[0], build)
         self.set(targets=targets.contiguous())
         for step in range(steps):
             self.library.native_advance(self.at, step)
@@ -68,13 +68,13 @@ class Predicted(torch.autograd.Function):
     @staticmethod
     def forward(
         ctx: Any, key: Any, model: WorldModel, states: Sequence[State], targets: Tensor,
-        *parameters: Tensor,
+        build: Tensor, *parameters: Tensor,
     ) -> tuple[Tensor, Tensor]:  # fmt: skip
         """See `Prediction.forward`."""
         steps, batch = targets.shape[:2]
         work = _predictions.take(key, lambda: Prediction(model, steps, batch))
         ctx.key, ctx.work = key, work
-        cost, off = work.forward(model, states, targets)
+        cost, off = work.forward(model, states, targets, build)
         ctx.mark_non_differentiable(off)
         return cost, off
 
@@ -84,17 +84,17 @@ class Predicted(torch.autograd.Function):
         work, ctx.work = ctx.work, None
         found = work.pull_back(gradients[0])
         _predictions.give_back(ctx.key, work)
-        return (None, None, None, None, *found)
+        return (None, None, None, None, None, *found)
 
 
 def prediction_errors(
-    model: WorldModel, states: Sequence[State], targets: Tensor
+    model: WorldModel, states: Sequence[State], targets: Tensor, build: Tensor
 ) -> tuple[Tensor, Tensor]:
     """`WorldModel.prediction_errors`, by kernels where there are any for it."""
     start = states[0].pos
     if kernels() is None or start.dtype != torch.float32 or not is_known_model(model):
-        return model.prediction_errors(states, targets)
+        return model.prediction_errors(states, targets, build)
     key = targets.shape, kind_of(model)
     parameters = [*model.network.layers.parameters(), *model.linear.layers.parameters()]
-    cost, off = Predicted.apply(key, model, states, targets, *parameters)  # pyright: ignore
+    cost, off = Predicted.apply(key, model, states, targets, build, *parameters)  # pyright: ignore
     return cost, off

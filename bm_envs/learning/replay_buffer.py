@@ -20,6 +20,7 @@ from bm_envs.learning.networks import TrackingPolicy
 from bm_envs.learning.robots import Episodes, Robots
 from bm_envs.learning.world_model import State
 from bm_envs.robots import g1
+from bm_envs.tasks.track.state import BUILD
 
 J = g1.NUM_JOINTS
 
@@ -35,10 +36,25 @@ class Starts(NamedTuple):
     """`[..., 29]`, raw."""
     default_joint_pos: Tensor
     """`[..., 29]`, of the robot, rad."""
+    build: Tensor
+    """`[..., 4]`, of the robot, see `tasks.track.state.State`."""
     row: Tensor
     """`[...]`, of the reference's tables: the present frame."""
     last_row: Tensor
     """`[...]`, likewise: the clip's last frame."""
+
+
+class Windows(NamedTuple):
+    """What robots did in K steps in a row."""
+
+    states: list[State]
+    """K + 1 of B robots."""
+    targets: Tensor
+    """`[K, B, 29]`, rad."""
+    build: Tensor
+    """`[B, 4]`."""
+    valid: Tensor
+    """`[K, B]`, 1 until the episode's end, then 0."""
 
 
 class ReplayBuffer:
@@ -54,6 +70,7 @@ class ReplayBuffer:
         self.length, self.robots, self.written = length, robots, 0
         self.qpos, self.qvel = zeros(36), zeros(35)
         self.last_action, self.target, self.default_joint_pos = zeros(J), zeros(J), zeros(J)
+        self.build = zeros(BUILD)
         self.row, self.last_row = zeros(dtype=torch.int32), zeros(dtype=torch.int32)
         self.done = zeros(dtype=torch.bool)
 
@@ -93,10 +110,8 @@ class ReplayBuffer:
         slot, robot = self.draw(shape, 0, generator, newest).unbind(-1)
         return Starts(*(getattr(self, name)[slot, robot] for name in Starts._fields))
 
-    def windows(
-        self, slot: Tensor, robot: Tensor, steps: int
-    ) -> tuple[list[State], Tensor, Tensor]:
-        """`steps + 1` states in a row from each place, targets `[K, B, 29]`, valid `[K, B]`."""
+    def windows(self, slot: Tensor, robot: Tensor, steps: int) -> Windows:
+        """Windows of `steps` steps from each place."""
         ahead = torch.arange(steps + 1, device=slot.device)[:, None]
         slots = (slot + ahead) % self.length  # [K + 1, B]
         flat = State.of(
@@ -105,10 +120,11 @@ class ReplayBuffer:
         parts = (part.unflatten(0, slots.shape).unbind() for part in flat)
         states = [State(*values) for values in zip(*parts, strict=True)]
         alive = ~self.done[slots[:-1], robot]
-        return states, self.target[slots[:-1], robot], alive.cumprod(0).float()
+        targets, build = self.target[slots[:-1], robot], self.build[slot, robot]
+        return Windows(states, targets, build, alive.cumprod(0).float())
 
-    def newest_transitions(self, steps: int) -> tuple[State, Tensor, State]:
-        """State, target and state afterwards of the last `steps` transitions that ended nothing.
+    def newest_transitions(self, steps: int) -> tuple[State, Tensor, Tensor, State]:
+        """State, target, build and next state of the last `steps` transitions that ended nothing.
 
         The very last step is not among them: the state that follows it is not in the buffer yet.
         """
@@ -116,8 +132,8 @@ class ReplayBuffer:
         slot = slot.repeat_interleave(self.robots).to(self.done.device)
         robot = torch.arange(self.robots, device=slot.device).repeat(steps)
         going = ~self.done[slot, robot]
-        (before, after), targets, _ = self.windows(slot[going], robot[going], 1)
-        return before, targets[0], after
+        (before, after), targets, build, _ = self.windows(slot[going], robot[going], 1)
+        return before, targets[0], build, after
 
     def get_state(self) -> dict[str, Any]:
         """For a checkpoint: the slots that are filled."""
@@ -176,8 +192,8 @@ class ReplayCollector:
             draw = torch.randn(self.noise.shape, generator=self.generator, device=self.device)
             self.noise = correlation * self.noise + fresh * self.spread * draw
             action = policy.mean(self.obs) + self.noise
-            default = robots.default_joint_pos().clone()
-            before = Starts(*robots.state(), self.last_action, default, *robots.rows())
+            default, build = robots.default_joint_pos().clone(), robots.build().clone()
+            before = Starts(*robots.state(), self.last_action, default, build, *robots.rows())
             step = robots.step(action)
             done = step.terminated | step.truncated
             buffer.add(before, default + policy.action_scale * action, done)

@@ -71,6 +71,10 @@ class _Robots:
         """Of each robot, rad. `[N, 29]`."""
         return torch.as_tensor(self.task.default_joint_pos)
 
+    def build(self) -> Tensor:
+        """How each robot differs from the nominal one, see `tasks.track.state.State`. `[N, 4]`."""
+        return torch.as_tensor(self.task.state.build)
+
     def read_statistics(self) -> None:
         """Bring the statistics of starts to `sampler`, whose arrays are NumPy's."""
         self.sampler = self.task.sampler.to(NUMPY)

@@ -90,7 +90,7 @@ class Rollout(Work):
     ) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
         """See `CompiledImagination.__call__`."""
         steps, batch = self.steps, self.batch
-        self.begin(model, State.of(starts.qpos, starts.qvel))
+        self.begin(model, State.of(starts.qpos, starts.qvel), starts.build)
         self.policy.arrange(policy)
         mean, inverse = scaling(policy)
         per_scale = 1 / policy.action_scale

@@ -1,7 +1,7 @@
 """A world model of the robot: what a control step does, by a network and integration.
 
     model = WorldModel(hidden=(256, 256), decimation=4)
-    state = model(state, model.local(state), target)     # one control step of all robots
+    state = model(state, model.local(state), target, build)     # one control step of all robots
 
 Letters in shapes: B robots or samples, J = 29 joints.
 """
@@ -93,7 +93,8 @@ class WorldModel(nn.Module):
 
     All is in the pelvis's axes, without x, y and heading. Inputs: height; gravity's direction;
     velocities of the pelvis; joints' positions and velocities, and how far their targets are; of
-    the feet, heights of the soles' corners, how much each is in reach of the ground, velocities.
+    the feet, heights of the soles' corners, how much each is in reach of the ground, velocities;
+    and what a robot's randomized build is.
     Outputs: changes of the pelvis's velocities and of the joints', and three corrections of the
     mean velocities by which positions move, since a control step hides several physics steps.
 
@@ -136,8 +137,8 @@ class WorldModel(nn.Module):
         swept = torch.linalg.cross(ang, pos, dim=1)
         return LocalState(lin, now, lin.T + swept + (then[:, :, 3] - pos) * (1 / CONTROL_DT))
 
-    def inputs(self, state: State, local: LocalState, target: Tensor) -> Tensor:
-        """What the network sees of states and joint targets `[B, 29]`, rad. `[B, D]`."""
+    def inputs(self, state: State, local: LocalState, target: Tensor, build: Tensor) -> Tensor:
+        """What the network sees of states, joint targets `[B, 29]` (rad) and build. `[B, D]`."""
         up = state.rot[:, 2]
         # A corner is as high as the foot's origin, plus the corner's place in the foot along what
         # is up there.
@@ -147,7 +148,7 @@ class WorldModel(nn.Module):
         return torch.cat([
             state.pos[:, 2:], up, local.lin, state.ang, state.joint_pos, state.joint_vel,
             target - state.joint_pos, height, torch.sigmoid(height * (-1 / CONTACT_DEPTH)),
-            local.link_vel[1:].flatten(0, 1).T,
+            local.link_vel[1:].flatten(0, 1).T, build,
         ], 1)  # fmt: skip
 
     def rates(self, state: State, following: State) -> Tensor:
@@ -187,17 +188,22 @@ class WorldModel(nn.Module):
             state.joint_vel + djoint,
         )
 
-    def forward(self, state: State, local: LocalState, target: Tensor) -> State:
-        """The state after a control step with joint targets `[B, 29]`, rad."""
-        x = self.network.normalize(self.inputs(state, local, target)).clamp(-10, 10)
+    def forward(self, state: State, local: LocalState, target: Tensor, build: Tensor) -> State:
+        """The state after a control step with joint targets `[B, 29]`, rad.
+
+        `build [B, 4]` is what `tasks.track.state.State.build` has of each robot.
+        """
+        x = self.network.normalize(self.inputs(state, local, target, build)).clamp(-10, 10)
         with torch.autocast(x.device.type, torch.bfloat16, enabled=self.use_bfloat16):
             y = self.network(x) + self.linear(x)
         return self.integrate(state, y.to(x.dtype) * self.scale)
 
     @torch.no_grad()
-    def update_normalizer(self, state: State, target: Tensor, following: State) -> None:
+    def update_normalizer(
+        self, state: State, target: Tensor, build: Tensor, following: State
+    ) -> None:
         """Fold true transitions into the scales of inputs and outputs."""
-        self.network.update_normalizer(self.inputs(state, self.local(state), target))
+        self.network.update_normalizer(self.inputs(state, self.local(state), target, build))
         rates = self.rates(state, following)
         # The median of a batch is not moved by the few robots that are pushed.
         square = (rates * rates).clamp(max=25 * (rates * rates).median(0).values + 1e-8).mean(0)
@@ -217,12 +223,15 @@ class WorldModel(nn.Module):
             lin.mean().expand(3), ang, dt * joint, joint,
         ])  # fmt: skip
 
-    def prediction_errors(self, states: Sequence[State], targets: Tensor) -> tuple[Tensor, Tensor]:
+    def prediction_errors(
+        self, states: Sequence[State], targets: Tensor, build: Tensor
+    ) -> tuple[Tensor, Tensor]:
         """How far off the model gets in K steps from true states, by the recorded targets.
 
         Args:
             states: K + 1 true states.
             targets: `[K, B, 29]`, rad.
+            build: `[B, 4]`.
 
         Returns:
             The cost after each step, `[K, B]`: a pseudo-Huber loss `sqrt(1 + e^2) - 1` with e in
@@ -231,7 +240,7 @@ class WorldModel(nn.Module):
         """
         state, predicted = states[0], []
         for target in targets:
-            state = self(state, self.local(state), target)
+            state = self(state, self.local(state), target, build)
             predicted.append(state)
         shape = targets.shape[:2]
         off = [
@@ -258,7 +267,7 @@ def _mirrors() -> tuple[Mirror, Mirror]:
     inputs = [
         (np.arange(1), (1.0,)), (three, vector), (three, vector), (three, axial), (index, sign),
         (index, sign), (index, sign), (corners, (1.0,) * 8), (corners, (1.0,) * 8),
-        (feet, vector * 2),
+        (feet, vector * 2), (np.arange(4), (1.0, *vector)),
     ]  # fmt: skip
     outputs = 2 * [(three, vector), (three, axial), (index, sign)]
     return _joined(inputs), _joined(outputs)

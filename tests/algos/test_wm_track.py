@@ -33,6 +33,7 @@ from bm_envs.learning import evaluation  # noqa: E402
 from bm_envs.learning.folder import load_checkpoint, save_checkpoint  # noqa: E402
 from bm_envs.learning.graphs import Graph  # noqa: E402
 from bm_envs.learning.networks import TrackingPolicy  # noqa: E402
+from bm_envs.learning.noise import Noise  # noqa: E402
 from bm_envs.learning.replay_buffer import ReplayBuffer, ReplayCollector, Starts  # noqa: E402
 from bm_envs.learning.robots import HostRobots  # noqa: E402
 from bm_envs.learning.tracker import TrackerRunConfig  # noqa: E402
@@ -113,8 +114,8 @@ def fitted(motion, updates, seed=0):
         for _ in range(64):
             noise = rng.normal(size=(32, 29))
             action = torch.from_numpy(robots.task.reference_action() + 0.3 * noise).float()
-            default = robots.default_joint_pos().clone()
-            before = Starts(*robots.state(), last, default, *robots.rows())
+            default, build = robots.default_joint_pos().clone(), robots.build().clone()
+            before = Starts(*robots.state(), last, default, build, *robots.rows())
             target = default + torch.from_numpy(robots.task.action_scale) * action
             _, _, _, terminated, truncated, _, _ = robots.step(action)
             buffer.add(before, target, terminated | truncated)
@@ -131,11 +132,11 @@ def fitted(motion, updates, seed=0):
 def test_the_model_predicts_held_out_rollouts_better_than_their_velocities_do():
     model, other = fitted("walk", 250)
     places = other.draw((256,), 8, torch.Generator().manual_seed(0))
-    states, targets, valid = other.windows(*places.unbind(-1), 8)
+    states, targets, build, valid = other.windows(*places.unbind(-1), 8)
     state = coasting = states[0]
     with torch.no_grad():
         for k, target in enumerate(targets):
-            state = model(state, model.local(state), target)
+            state = model(state, model.local(state), target, build)
             coasting = model.integrate(coasting, torch.zeros(256, 70))
             if k in (0, 7):
                 alive = valid[k] > 0
@@ -160,7 +161,7 @@ class Linear(torch.nn.Module):
         super().__init__()
         self.local = local
 
-    def forward(self, state, local, target):
+    def forward(self, state, local, target, build):
         rate = 0.9 * state.joint_vel + 4.0 * (target - state.joint_pos)
         return state._replace(joint_pos=state.joint_pos + 0.02 * rate, joint_vel=rate)
 
@@ -183,7 +184,8 @@ def imagined(clip="walk", horizon=4, **changes):
     qpos[:, 3:7] = [1.0, 0.0, 0.0, 0.0]
     starts = Starts(
         torch.from_numpy(qpos), 0.1 * torch.from_numpy(qvel),
-        torch.zeros(6, 29).double(), torch.zeros(6, 29).double(), torch.arange(6) * 10,
+        torch.zeros(6, 29).double(), torch.zeros(6, 29).double(), torch.zeros(6, 4).double(),
+        torch.arange(6) * 10,
         torch.full((6,), 52),
     )  # fmt: skip
 
@@ -192,7 +194,7 @@ def imagined(clip="walk", horizon=4, **changes):
 
     def loss(model=None):
         model = model or Linear(local)
-        noise = imagination.draw_noise(6, 0.0, generator.manual_seed(0))
+        noise = imagination.disturbances.draw(6, 0.0, generator.manual_seed(0))
         return learner.loss(imagination(policy, model, starts, noise), model)
 
     return policy, loss
@@ -245,7 +247,7 @@ def test_frames_behind_the_clips_end_do_not_count():
     late = []
 
     class Wild(Linear):
-        def forward(self, state, local, target):
+        def forward(self, state, local, target, build):
             following = super().forward(state, local, target)
             late.append(None)
             kick = torch.zeros_like(following.pos)
@@ -444,8 +446,8 @@ def test_the_average_follows_the_policy():
     robots = HostRobots(env.task.clips, config.task, 2, threads=1)
     robots.reset(0)
     starts = Starts(*robots.state(), torch.zeros(2, 29), robots.default_joint_pos(),
-                       *robots.rows())  # fmt: skip
-    learner.learn(world_model(config), Starts(*(v[None] for v in starts)), 0.0, 1e-2)
+                    robots.build(), *robots.rows())  # fmt: skip
+    learner.learn(world_model(config), Starts(*(v[None] for v in starts)), 0.0, 1e-2, 1000)
     for average, now, then in zip(*(
         net.parameters() for net in (learner.averaged, learner.actor, before)
     ), strict=True):  # fmt: skip
@@ -510,7 +512,8 @@ def both_learners(graph, monkeypatch, **changes):
         dynamics.model.update_normalizer(*buffer.newest_transitions(12))
         metrics.append(dynamics.learn(buffer, 1e-2))
         model.load_state_dict(dynamics.model.state_dict())
-        metrics.append(policy.learn(model, buffer.starts((4, 8), dynamics.generator), level, 1e-2))
+        starts = buffer.starts((4, 8), dynamics.generator)
+        metrics.append(policy.learn(model, starts, level, 1e-2, 0))
     robots.env.close()
     figures = [v for row in metrics for k, v in row.items() if not k.startswith("perf")]
     networks = (dynamics.model, policy.actor, policy.averaged, policy.critic)
@@ -580,7 +583,10 @@ def test_what_a_graph_records_neither_waits_for_the_device_nor_asks_the_host(cri
         optimizer.parameters = [value for n in optimizer.networks for value in n.parameters()]
     places = torch.zeros(4, 2, dtype=torch.long, device=meta)
     starts = Starts(*(getattr(buffer, name)[0] for name in Starts._fields))
-    noise = wm.Noise(torch.zeros(3, 2, 29, device=meta), torch.zeros(3, 2, 160, device=meta))
+    noise = Noise(
+        torch.zeros(3, 2, 29, device=meta), torch.zeros(3, 2, 160, device=meta),
+        torch.zeros(2, 6, device=meta),
+    )  # fmt: skip
     fixed = copy.deepcopy(dynamics.model).requires_grad_(False)
     for _ in range(2):  # the first time sends constants
         with Transfers() as transfers, Created() as created:
@@ -611,10 +617,12 @@ def test_a_recorded_graph_computes_what_its_function_does(critic):
     model = world_model(config).to(device).requires_grad_(False)
     qpos, qvel = (torch.from_numpy(v).float().to(device) for v in some_states(6))
     zeros, rows = torch.zeros(6, 29, device=device), torch.arange(6, device=device)
-    noises = [learner.imagination.draw_noise(6, level, learner.generator) for level in (0.0, 1.0)]
+    build = torch.ones(6, 4, device=device)
+    draw = learner.imagination.disturbances.draw
+    noises = [draw(6, level, learner.generator) for level in (0.0, 1.0)]
 
     def computed(function, noise):
-        values = function(model, qpos, 0.1 * qvel, zeros, zeros, rows, rows + 90, *noise)
+        values = function(model, qpos, 0.1 * qvel, zeros, zeros, build, rows, rows + 90, *noise)
         gradients = [value.grad for value in learner.actor.parameters()]
         return [value.clone() for value in [*tensors_of(values), *gradients]]
 

@@ -105,12 +105,14 @@ def test_the_definition_has_the_gradient_of_finite_differences():
     shown = type(shown)(shown.rows.double())
     target = torch.randn(2, 29, dtype=torch.float64, requires_grad=True)
 
+    build = torch.randn(2, 4, dtype=torch.float64)
+
     def looked(numbers, target):
         state = of_flat(numbers)
         local = model.local(state)
         names = TrackConfig().observations
         seen = observation(names, state, local, shown, target, torch.zeros(2, 29).double())
-        return torch.cat([seen, model.inputs(state, local, target)], 1)
+        return torch.cat([seen, model.inputs(state, local, target, build)], 1)
 
     def stepped(numbers, rates):
         return torch.cat([v.flatten(1) for v in model.integrate(of_flat(numbers), rates)], 1)
@@ -145,10 +147,11 @@ class Case:
         rows = torch.arange(batch, dtype=torch.int32)
         self.starts = Starts(
             qpos, qvel, torch.randn(batch, 29, generator=generator),
-            0.1 * torch.randn(batch, 29, generator=generator), 3 * rows,
+            0.1 * torch.randn(batch, 29, generator=generator),
+            torch.randn(batch, 4, generator=generator), 3 * rows,
             torch.full((batch,), 80, dtype=torch.int32).maximum(3 * rows),
         )  # fmt: skip
-        self.noise = self.learner.imagination.draw_noise(batch, 1.0, generator)
+        self.noise = self.learner.imagination.disturbances.draw(batch, 1.0, generator)
 
     def __call__(self, by_kernels):
         """The rollout, and gradients of the policy's parameters by its loss."""
@@ -231,7 +234,8 @@ def prediction(model, kind, kernels_there, batch=21, steps=4, symmetric=False):
     true = [State.of(*states(kind, batch, k)) for k in range(steps + 1)]
     targets = torch.randn(steps, batch, 29, generator=torch.Generator().manual_seed(0))
     predict = predictions.prediction_errors if kernels_there else WorldModel.prediction_errors
-    cost, off = predict(model, true, targets)
+    build = torch.randn(batch, 4, generator=torch.Generator().manual_seed(1))
+    cost, off = predict(model, true, targets, build)
     weights = torch.linspace(0.0, 1.0, cost.numel()).view_as(cost)
     parameters = [*model.network.parameters(), *model.linear.parameters()]
     gradients = torch.autograd.grad((weights * cost).sum(), parameters)
@@ -324,7 +328,7 @@ def learned(updates, **changes):
         losses.append(dynamics.learn(buffer, 1e-3)["losses/model"])
         model.load_state_dict(dynamics.model.state_dict())
         starts = buffer.starts((1, 20), dynamics.generator)
-        losses.append(policy.learn(model, starts, 0.0, 1e-3)["losses/policy"])
+        losses.append(policy.learn(model, starts, 0.0, 1e-3, 0)["losses/policy"])
     robots.env.close()
     return losses, [v for net in (dynamics.model, policy.actor) for v in net.parameters()]
 

@@ -19,9 +19,9 @@ def numbered_buffer(steps, length=10, robots=3, ends=()):
         qpos = torch.zeros(robots, 36)
         qpos[:, 0], qpos[:, 1], qpos[:, 3] = t, torch.arange(robots), 1.0
         rows = torch.full((robots,), t)
-        zeros = torch.zeros(robots, 29)
+        zeros, build = torch.zeros(robots, 29), torch.arange(4.0 * robots).view(robots, 4)
         done = torch.tensor([(t, n) in ends for n in range(robots)])
-        buffer.add(Starts(qpos, torch.zeros(robots, 35), zeros, zeros, rows, rows + 9),
+        buffer.add(Starts(qpos, torch.zeros(robots, 35), zeros, zeros, build, rows, rows + 9),
                    torch.full((robots, 29), float(t)), done)  # fmt: skip
     return buffer
 
@@ -29,7 +29,7 @@ def numbered_buffer(steps, length=10, robots=3, ends=()):
 @pytest.mark.parametrize("steps", [7, 10, 23])
 def test_windows_are_consecutive_steps_of_one_robot_that_are_held(steps):
     buffer = numbered_buffer(steps)
-    states, targets, valid = drawn(buffer, 500, 4)
+    states, targets, build, valid = drawn(buffer, 500, 4)
     begin = states[0].pos[:, 0]
     for k, state in enumerate(states):
         assert torch.equal(state.pos[:, 0], begin + k)
@@ -37,6 +37,7 @@ def test_windows_are_consecutive_steps_of_one_robot_that_are_held(steps):
     for k, target in enumerate(targets):
         assert torch.equal(target[:, 0], begin + k)
     assert valid.all()
+    assert torch.equal(build[:, 0], 4 * states[0].pos[:, 1])
     oldest = max(0, steps - 10)
     assert set(begin.tolist()) == set(range(oldest, steps - 4))  # the last state is held, too
     assert set(states[0].pos[:, 1].tolist()) == {0, 1, 2}
@@ -44,7 +45,7 @@ def test_windows_are_consecutive_steps_of_one_robot_that_are_held(steps):
 
 def test_windows_end_where_an_episode_does():
     buffer = numbered_buffer(10, ends={(4, 1)})
-    states, _, valid = drawn(buffer, 500, 4)
+    states, _, _, valid = drawn(buffer, 500, 4)
     begin, robot = states[0].pos[:, 0], states[0].pos[:, 1]
     for k in range(4):
         # The step that ends an episode leads into the next one's first state.

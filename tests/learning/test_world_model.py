@@ -96,9 +96,11 @@ def test_what_the_model_says_of_the_mirrored_robot_is_mirrored():
         network.symmetrize([value.data for value in network.layers.parameters()])
     joints = as_mirror(g1.mirror_map())
     state, target = as_state(*some_states(20)), torch.randn(20, 29)
-    expected = mirrored(model(state, model.local(state), target), joints)
+    build, flip = torch.randn(20, 4), torch.tensor([1.0, 1.0, -1.0, 1.0])
+    expected = mirrored(model(state, model.local(state), target, build), joints)
     other = mirrored(state, joints)
-    actual = model(other, model.local(other), target[:, joints[0]] * joints[1])
+    target = target[:, joints[0]] * joints[1]
+    actual = model(other, model.local(other), target, build * flip)
     assert (actual.joint_vel - other.joint_vel).abs().mean() > 0.1  # premise: it does something
     for value, truth in zip(actual, expected, strict=True):
         # float32 sums of a few hundred terms; the robot's own links are symmetric to 1e-4 m.
@@ -114,7 +116,7 @@ def test_scales_of_the_outputs_are_those_of_the_data():
     for part in range(4):
         picked = slice(1000 * part, 1000 * part + 1000)
         model.update_normalizer(
-            State(*(v[picked] for v in before)), torch.zeros(1000, 29),
+            State(*(v[picked] for v in before)), torch.zeros(1000, 29), torch.ones(1000, 4),
             State(*(v[picked] for v in after)),
         )  # fmt: skip
     # A standard deviation of 4000 draws is right to 1.1 %; five of that, and what the bound of the

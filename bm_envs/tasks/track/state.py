@@ -18,7 +18,12 @@ SAVED = {
 }  # fmt: skip
 # Likewise; only where actions are delayed.
 SAVED_DELAYS = {"action_delay": "action_delay", "sent": "_sent"}
+# Likewise; version 0.1 did not save it.
+SAVED_LATER = {"build": "build"}
 SAVED_SCALES = {"disturbance": "disturbance", "failure_distance_scale": "leash"}
+
+
+BUILD = 4  # numbers of a robot's build
 
 
 @dataclass(eq=False)
@@ -57,6 +62,10 @@ class State:
     """`[N, J]`, rad/s, before the last step."""
     default_joint_pos: Array
     """`[N, J]`, rad, joint targets of an action of zero, with each robot's own error."""
+    build: Array
+    """`[N, 4]`, what was drawn for each robot: its feet's friction, and the shift of its torso's
+    centre of mass, m; zeros without randomization. A model may learn from it; no observation has
+    it."""
     sent: Array
     """`[D + 1, N, J]`, rad, the last joint targets, the newest first; D is the longest delay."""
     action_delay: Array
@@ -88,7 +97,7 @@ class State:
             )
         }  # fmt: skip
         return cls(
-            **whole, **joints, sent=zeros((longest_delay + 1, n, J)),
+            **whole, **joints, build=zeros((n, BUILD)), sent=zeros((longest_delay + 1, n, J)),
             reference=Reference(zeros((n, Reference.SIZE))), shown=Shown(zeros((n, Shown.SIZE))),
             stale_pos=zeros((n, 3)), stale_axes=zeros((n, 3, 3)),
             disturbance=arrays.scale(1.0), failure_distance_scale=arrays.scale(1.0),
@@ -106,6 +115,8 @@ class State:
             ConfigError: it is of other robots.
         """
         for name, key in self._saved().items():
+            if key not in saved and name in SAVED_LATER:
+                continue
             value = getattr(self, name)
             if tuple(value.shape) != saved[key].shape:
                 raise ConfigError(
@@ -117,4 +128,5 @@ class State:
             setattr(self, name, arrays.scale(saved[key].item(), getattr(self, name)))
 
     def _saved(self) -> dict[str, str]:
-        return SAVED | SAVED_DELAYS if len(self.sent) > 1 else SAVED
+        delays = SAVED_DELAYS if len(self.sent) > 1 else {}
+        return SAVED | SAVED_LATER | delays

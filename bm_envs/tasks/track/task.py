@@ -421,11 +421,10 @@ class TrackTask:
         level, tables, on, count = (
             self.config.randomize, self._tables, self._arrays, self._arrays.count(who)
         )  # fmt: skip
-        self.simulator.randomize(
-            who,
-            foot_friction=on.uniform(rng, *level.foot_friction, count),
-            torso_com_offset=on.symmetric(rng, count, 3) * tables.torso_com,
-        )
+        friction = on.uniform(rng, *level.foot_friction, count)
+        shift = on.symmetric(rng, count, 3) * tables.torso_com
+        self.simulator.randomize(who, foot_friction=friction, torso_com_offset=shift)
+        on.put(self.state.build, who, on.stack([friction, *shift.T]))
         offset = on.symmetric(rng, count, J) * level.joint_offset
         on.put(self.state.default_joint_pos, who, tables.nominal_joint_pos + offset)
 
