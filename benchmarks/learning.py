@@ -130,6 +130,9 @@ MODEL_VARIANTS: dict[str, tuple[str, ...]] = {
     "uniform starts": PPO_VARIANTS["uniform starts"],
     "contact consistency": PPO_VARIANTS["contact consistency"],
     "smoothness": PPO_VARIANTS["smoothness"],
+    "no imagined pushes": ("--no-imagined-pushes",),
+    "short averages": ("--ema", "0.97"),
+    "earlier ends": ("--task.failure-height", "0.25", "--task.failure-distance", "0.3"),
     "robust": ("--total-timesteps", "500000"),
     "later ends": (*LATER_ENDS, "--total-timesteps", "400000"),
 }  # fmt: skip

@@ -20,7 +20,9 @@ import numpy as np
 from guided_tables import ABSENT, write
 from site_tables import markdown_table
 
-RESULTS = Path(__file__).resolve().parent.parent / "benchmarks" / "results"
+ROOT = Path(__file__).resolve().parent.parent
+RESULTS = ROOT / "benchmarks" / "results"
+POLICIES = ROOT / "bm_envs" / "assets" / "policies"
 Row = dict[str, Any]
 
 
@@ -96,6 +98,34 @@ def robust(*files: str) -> str:
         then = ", ".join(f"{100 * share:.0f}" for share in last)
         figures = [*reached(runs, "first_robust", 1e6, 2), then, *errors(runs, "first_robust")]
         lines.append([trainer, *figures])
+    return markdown_table(heads, lines)
+
+
+def shipped(tracked: str, outside: str) -> str:
+    """Shipped policies by `benchmarks/track.py`, and by `benchmarks/sim2sim.py`."""
+    heads = [
+        "`--motion`", "trainer", "million steps", "minutes", "mpkpe global, mm", "relative, mm",
+        "`robust`", "sim2sim, s", "10 ms late, s",
+    ]  # fmt: skip
+    by_policy: dict[str, dict[str, Row]] = {}
+    for row in json.loads((RESULTS / f"{tracked}.json").read_text())["rows"]:
+        by_policy.setdefault(row["policy"], {})[row["protocol"]] = row
+    survived = {
+        (row["policy"], row["command_ms"]): f"{row['survived_s']:.1f} of {row['clip_s']:.1f}"
+        for row in json.loads((RESULTS / f"{outside}.json").read_text())["rows"]
+    }
+    lines = []
+    for name, rows in by_policy.items():
+        clip, noisy = rows["clip"], rows["robust"]
+        training = json.loads((POLICIES / f"{name}.json").read_text())["training"]
+        low, high = (100 * share for share in noisy["success_ci95"])
+        lines.append([
+            f"`{clip['motion']}`", f"`{training['algorithm']}.py`",
+            f"{training['env_steps'] / 1e6:.2f}", f"{training['wall_s'] / 60:.0f}",
+            f"{clip['mpkpe_mm']:.0f}", f"{clip['r_mpkpe_mm']:.0f}",
+            f"{100 * noisy['success']:.0f} % ({low:.0f} to {high:.0f})",
+            *(survived.get((name, delay), ABSENT) for delay in (0.0, 10.0)),
+        ])  # fmt: skip
     return markdown_table(heads, lines)
 
 

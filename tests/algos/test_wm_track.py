@@ -84,15 +84,17 @@ def test_the_loss_counts_valid_steps_alone_and_is_zero_for_the_truth():
     states = [state]
     for _ in range(3):  # the model itself, so that it has no error
         states.append(model.integrate(states[-1], torch.zeros(6, 70)))
-    loss, metrics = wm.model_loss(model, states, targets, torch.ones(3, 6))
+    build = torch.ones(6, 4)
+    loss, metrics = wm.model_loss(model, states, targets, build, torch.ones(3, 6))
     assert loss.item() == pytest.approx(0.0, abs=1e-7)
     for name in ("first_joint_pos", "last_joint_vel"):
         assert metrics[f"model/{name}"].item() == pytest.approx(0.0, abs=1e-7)
     states[2] = states[2]._replace(lin=states[2].lin + torch.eye(6)[:, :1])  # the first robot's
     valid = torch.ones(3, 6)
-    assert wm.model_loss(model, states, targets, valid)[0] > 0.001
+    assert wm.model_loss(model, states, targets, build, valid)[0] > 0.001
     valid[1:, 0] = 0.0
-    assert wm.model_loss(model, states, targets, valid)[0].item() == pytest.approx(0.0, abs=1e-7)
+    loss, _ = wm.model_loss(model, states, targets, build, valid)
+    assert loss.item() == pytest.approx(0.0, abs=1e-7)
 
 
 def fitted(motion, updates, seed=0):
@@ -248,7 +250,7 @@ def test_frames_behind_the_clips_end_do_not_count():
 
     class Wild(Linear):
         def forward(self, state, local, target, build):
-            following = super().forward(state, local, target)
+            following = super().forward(state, local, target, build)
             late.append(None)
             kick = torch.zeros_like(following.pos)
             kick[5, 0] = 100.0 if len(late) >= 3 else 0.0
