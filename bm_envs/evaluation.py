@@ -126,7 +126,10 @@ def run_episodes(
         means = [
             {name: total / compared for name, total in sums.items()} for sums in (errors, terms)
         ]
-    return Episodes(completed, reached, compared, returns, *means, recorder.figures())
+    return Episodes(
+        completed, reached, compared, returns, errors=means[0], terms=means[1],
+        quality=recorder.figures(),
+    )  # fmt: skip
 
 
 def signals_of(env: TrackVectorEnv) -> Signals:
