@@ -26,10 +26,13 @@ after each, the robot is compared with the frame it should have reached. Figures
                        over episodes (see TrackTask.tracking_errors); null when there is no frame
     normalized_return  rewards up to the episode's end over the most that the whole clip can pay,
                        (T - 1) * 0.1, mean over episodes
+    slip_p95_m_s ...   motion quality of the frames before the failure, mean over the episodes that
+                       have it; null where none has. `ref_...` is the whole clip's own (see
+                       `bm_envs/quality.py`)
 
 With `--no-failure` an episode ends only with the clip or a diverged simulation. Then a fall, the
-root more than 0.3 m below the reference's, takes the failure's place in `success` and `survival_s`,
-while the errors are those of all frames.
+root more than 0.3 m below the reference's, takes the failure's place in `success`, `survival_s` and
+motion quality, while the errors are those of all frames.
 
 Beside the rows a result file holds `traces`, one of each run of the `clip` protocol: `mpkpe_mm`
 over the compared frames as means over `every_s`, at most 200 of them, and `failed_s`, the time of
@@ -46,7 +49,7 @@ from typing import Annotated, Any, Literal
 import numpy as np
 from tyro.conf import FlagCreatePairsOff
 
-from bm_envs import cli, evaluation
+from bm_envs import cli, evaluation, quality
 from bm_envs.envs import TrackVectorEnv
 from bm_envs.errors import ConfigError
 from bm_envs.evaluation import Episodes
@@ -215,6 +218,10 @@ def result_row(
         values = figures.errors[name][figures.compared > 0]
         return float(values.mean() * factor) if values.size else None
 
+    def judged(values: np.ndarray | float) -> float | None:
+        known = np.asarray(values)[~np.isnan(values)]
+        return float(known.mean()) if known.size else None
+
     return {
         "policy": policy.name,
         "motion": clip.name,
@@ -235,6 +242,8 @@ def result_row(
         "normalized_return": float(figures.returns.mean() / (BEST_REWARD * steps)),
         "train_env_steps": training.get("env_steps"),
         "train_wall_s": training.get("wall_s"),
+        **{name: judged(values) for name, values in figures.quality.items()},
+        **{name: judged(value) for name, value in quality.reference_figures(clip).items()},
     }
 
 
@@ -274,14 +283,39 @@ def means(errors: list[float]) -> dict[str, Any]:
     }
 
 
+def number(value: float | None, digits: int) -> str:
+    """A figure of a table."""
+    return "-" if value is None else f"{value:.{digits}f}"
+
+
+def quality_table(rows: list[dict[str, Any]]) -> str:
+    """Motion quality as aligned text, the reference's own in brackets."""
+    head = ("motion", "protocol", "slip m/s", "impact bw", "toggles 1/s", "action rate",
+            "joint acc rad/s2", "torque over", "chatter")  # fmt: skip
+
+    def both(row: dict[str, Any], name: str, digits: int) -> str:
+        return f"{number(row[name], digits)} ({number(row[f'ref_{name}'], digits)})"
+
+    def share(value: float | None) -> str:
+        return "-" if value is None else f"{value:.2%}"
+
+    lines: list[tuple[str, ...]] = [head]
+    lines += [
+        (
+            row["motion"], row["protocol"], both(row, "slip_p95_m_s", 3),
+            number(row["impact_p95_bw"], 2), both(row, "contact_toggles_s", 1),
+            number(row["action_rate"], 2), both(row, "joint_acc_rad_s2", 1),
+            share(row["torque_over_share"]), share(row["chatter_share"]),
+        )
+        for row in rows
+    ]  # fmt: skip
+    return cli.aligned(lines)
+
+
 def table(rows: list[dict[str, Any]]) -> str:
     """The rows as aligned text."""
     head = ("motion", "protocol", "episodes", "success", "survived", "mpkpe mm", "r_mpkpe mm",
             "joint rad", "return")  # fmt: skip
-
-    def number(value: float | None, digits: int) -> str:
-        return "-" if value is None else f"{value:.{digits}f}"
-
     lines: list[tuple[str, ...]] = [head]
     for row in rows:
         low, high = row["success_ci95"]
@@ -326,6 +360,8 @@ def main(config: Config) -> None:
                         flush=True,
                     )
     print(table(rows))
+    print("motion quality; in brackets the reference's own")
+    print(quality_table(rows))
     left_out = [name for name in config.motions if name not in tracked] if not config.policy else []
     if left_out:
         print(f"no policy ships for {', '.join(left_out)}")

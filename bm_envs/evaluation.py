@@ -18,9 +18,11 @@ from bm_envs.envs import TrackVectorEnv
 from bm_envs.errors import ConfigError, PolicyError
 from bm_envs.motion.clip import Clip
 from bm_envs.policy import Policy, named_clip, named_motions
+from bm_envs.quality import Recorder, Signals
 from bm_envs.robots import g1
 from bm_envs.tasks.track import terminations
 from bm_envs.tasks.track.config import ActuationConfig, TrackConfig
+from bm_envs.tasks.track.rows import FEET
 
 FALL_HEIGHT = 0.3  # m below the reference
 ROBUST = 0.95  # share of `robust` episodes from which on a policy is called robust
@@ -46,6 +48,9 @@ class Episodes:
     """Means of `TrackTask.tracking_errors` over the compared frames; NaN where there is none."""
     terms: dict[str, np.ndarray]
     """Means of `info["reward_<term>"]` over the compared frames; NaN where there is none."""
+    quality: dict[str, np.ndarray]
+    """Motion quality by `quality.NAMES` of the frames before the failure; NaN where there is none,
+    also with `past_failure`."""
 
     @staticmethod
     def concatenate(parts: Sequence[Episodes]) -> Episodes:
@@ -60,7 +65,7 @@ class Episodes:
         counts = ("completed", "reached", "compared", "returns")
         return Episodes(
             *(np.concatenate([getattr(part, name) for part in parts]) for name in counts),
-            errors=joined("errors"), terms=joined("terms"),
+            errors=joined("errors"), terms=joined("terms"), quality=joined("quality"),
         )  # fmt: skip
 
 
@@ -91,6 +96,7 @@ def run_episodes(
     reached, compared, returns = (np.zeros(env.num_envs) for _ in range(3))
     errors: dict[str, np.ndarray] = {}
     terms: dict[str, np.ndarray] = {}
+    recorder = Recorder(env.num_envs, env.simulator.config.control_dt)
     obs, _ = env.reset(seed=seed)
     if on_frame is not None:
         on_frame(running.copy())
@@ -111,6 +117,7 @@ def run_episodes(
         for sums, values_by_name in ((errors, env.task.tracking_errors()), (terms, paid)):
             for name, values in values_by_name.items():
                 sums[name] = sums.get(name, 0.0) + np.where(counted, values, 0.0)
+        recorder.add(signals_of(env), present & unfailed)
         if on_frame is not None:
             on_frame(present)
         completed |= running & truncated & unfailed
@@ -119,7 +126,27 @@ def run_episodes(
         means = [
             {name: total / compared for name, total in sums.items()} for sums in (errors, terms)
         ]
-    return Episodes(completed, reached, compared, returns, *means)
+    return Episodes(
+        completed, reached, compared, returns, errors=means[0], terms=means[1],
+        quality=recorder.figures(),
+    )  # fmt: skip
+
+
+def signals_of(env: TrackVectorEnv) -> Signals:
+    """What motion quality is judged by, of the present states.
+
+    Forces are those of the last physics step. Torques are what the drives ask for at the end of the
+    control step, `stiffness (target - joint_pos) - damping joint_vel`.
+    """
+    sim, task = env.simulator, env.task
+    stiffness, damping = sim.config.stiffness, sim.config.damping
+    feet = list(FEET)
+    soles = task.tables.sole_points @ sim.body_axes[:, feet]
+    soles += sim.body_pos[:, feet, None]
+    torque = task.joint_targets() - sim.joint_pos
+    torque *= g1.STIFFNESS if stiffness is None else stiffness
+    torque -= sim.joint_vel * np.float32(g1.DAMPING if damping is None else damping)
+    return Signals(soles, sim.contact_force[:, -2:], task.action, sim.joint_vel, torque)
 
 
 def has_fallen(env: TrackVectorEnv) -> np.ndarray:

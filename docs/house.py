@@ -33,6 +33,7 @@ PURPOSE = {
     "policy": "policy files",
     "diffusion": "runs a diffusion model",
     "evaluation": "protocols",
+    "quality": "figures of motion",
     "results": "result files",
     "learning": "what trainers share",
     "deploy": "the robot's control loop",

@@ -130,12 +130,15 @@ def test_rules_about_the_root():
 def test_episodes_add_up():
     def part(count, value):
         each = np.full(count, value)
-        return evaluation.Episodes(each > 1, each, each, each, {"e": each}, {"t": each})
+        return evaluation.Episodes(
+            each > 1, each, each, each, {"e": each}, {"t": each}, {"q": each}
+        )
 
     both = evaluation.Episodes.concatenate([part(2, 1), part(1, 2)])
     assert both.completed.tolist() == [False, False, True]
     for values in (
         both.reached, both.compared, both.returns, both.errors["e"], both.terms["t"],
+        both.quality["q"],
     ):  # fmt: skip
         assert values.tolist() == [1, 1, 2]
 

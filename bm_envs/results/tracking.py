@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterator
 from typing import Any
 
+from bm_envs import quality
 from bm_envs.motion import suites
 from bm_envs.results.rules import (
     COMMAND_RULE,
@@ -47,6 +48,11 @@ TRACK_ROWS: Rules = {
     "normalized_return": number(high=1),
     "train_env_steps": whole(1, null=True),
     "train_wall_s": number(0, above=True, null=True),
+    # Motion quality, which older files lack.
+    **{
+        name: number(0, 1 if name.endswith("_share") else math.inf, null=True, required=False)
+        for name in (*quality.NAMES, *quality.REFERENCE_NAMES)
+    },
 }
 ERRORS = ("mpkpe_mm", "r_mpkpe_mm", "joint_pos_rad", "joint_vel_rad_s", "ee_pos_mm", "ee_ori_rad")
 TRACK_SETTINGS: Rules = {

@@ -14,7 +14,7 @@ from oracle_dance import dance_config
 from policy_files import isaac_spec, make_mlp, save_checkpoint
 from scipy.stats import binomtest
 
-from bm_envs import evaluation
+from bm_envs import evaluation, quality
 from bm_envs.envs import TrackVectorEnv
 from bm_envs.errors import BMError, ConfigError, PolicyError
 from bm_envs.motion.library import load_motion
@@ -41,7 +41,9 @@ needs_oracles = pytest.mark.skipif(
 ROW_KEYS = (
     "policy, motion, suite, backend, protocol, episodes, success, success_ci95, survival_s, "
     "clip_s, mpkpe_mm, r_mpkpe_mm, joint_pos_rad, joint_vel_rad_s, ee_pos_mm, ee_ori_rad, "
-    "normalized_return, train_env_steps, train_wall_s"
+    "normalized_return, train_env_steps, train_wall_s, slip_p95_m_s, impact_p95_bw, "
+    "contact_toggles_s, action_rate, joint_acc_rad_s2, torque_over_share, chatter_share, "
+    "ref_slip_p95_m_s, ref_contact_toggles_s, ref_joint_acc_rad_s2"
 ).split(", ")
 
 
@@ -284,13 +286,14 @@ def test_a_row_tells_the_suite_it_was_asked_for():
         np.ones(1, bool), np.full(1, 1225.0), np.full(1, 1225.0), np.full(1, 100.0),
         {name: np.full(1, 0.1) for name in (
             "mpkpe_m", "r_mpkpe_m", "joint_pos_rad", "joint_vel_rad_s", "ee_pos_m", "ee_ori_rad"
-        )}, {},
+        )}, {}, {name: np.full(1, np.nan) for name in quality.NAMES},
     )  # fmt: skip
     rows = [
         track.result_row(policy, clip, "clip", "mujoco", figures, suite)
         for suite in (None, "lafan1-table1")
     ]
     assert [row["suite"] for row in rows] == ["builtin", "lafan1-table1"]
+    assert all(row[name] is None for row in rows for name in quality.NAMES)
 
 
 @pytest.mark.parametrize(

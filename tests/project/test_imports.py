@@ -110,8 +110,10 @@ MAY_IMPORT = {
         "viewers",
     },
     "adapters": {"envs", "errors", "tasks"},
-    "evaluation": {"envs", "errors", "motion", "policy", "robots", "tasks"},
-    "results": {"cli", "errors", "evaluation", "motion", "policy", "tasks"},
+    # Arrays in, figures out: nothing of what acts, nor of the task.
+    "quality": {"motion", "robots"},
+    "evaluation": {"envs", "errors", "motion", "policy", "quality", "robots", "tasks"},
+    "results": {"cli", "errors", "evaluation", "motion", "policy", "quality", "tasks"},
     "learning": {
         "arrays",
         "motion",

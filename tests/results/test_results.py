@@ -17,8 +17,10 @@ from result_files import (
     result,
     throughput,
     track,
+    track_row,
 )
 
+from bm_envs import quality
 from bm_envs.errors import ResultError
 from bm_envs.evaluation import wilson
 from bm_envs.results import (
@@ -246,6 +248,27 @@ ROW = ["rows", 1]
 )
 def test_rows_of_track_are_checked(field, new, sentence):
     assert sentence in refusal(changed("track", [*ROW, field], new))
+
+
+QUALITY = dict.fromkeys((*quality.NAMES, *quality.REFERENCE_NAMES), 0.5)
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        ({}, None),
+        (dict.fromkeys(QUALITY), None),  # of rows without a frame
+        ({"chatter_share": 1.1}, "chatter_share is 1.1, expected a number of 0 to 1, or null."),
+        ({"action_rate": -1}, "action_rate is -1, expected a number of 0 or more, or null."),
+        ({"ref_slip_p95_m_s": "0"}, "expected a number of 0 or more, or null."),
+    ],
+)
+def test_motion_quality_is_checked_where_a_row_tells_it(changes, sentence):
+    row = track_row(**QUALITY | changes)
+    if sentence is None:
+        check_result(track(row, track_row()), "out.json")  # rows without it are valid, too
+    else:
+        assert sentence in refusal(track(row))
 
 
 def test_a_run_that_succeeded_lasted():

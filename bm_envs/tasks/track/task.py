@@ -303,6 +303,13 @@ class TrackTask:
         tables = self._tables
         return (self.reference.joint_pos - tables.nominal_joint_pos) / tables.action_scale
 
+    def joint_targets(self) -> Array:
+        """Joint targets, rad, that the drives held in the last step, delays included. `[N, 29]`."""
+        state = self.state
+        if len(state.sent) == 1:
+            return state.default_joint_pos + self._tables.action_scale * state.action
+        return state.sent[state.action_delay, self._numbers]
+
     def tracking_errors(self) -> dict[str, Array]:
         """See `terms.tracking_errors`: of the last step, before any reset."""
         return terms.tracking_errors(self.simulator, self.reference)
