@@ -197,9 +197,9 @@ def run_episodes(
         if task.failure == "none":
             return evaluation.run_episodes(
                 act, env, seed=seed, failed=evaluation.has_fallen, past_failure=True,
-                on_frame=record,
+                on_frame=record, judged=True,
             )  # fmt: skip
-        return evaluation.run_episodes(act, env, seed=seed, on_frame=record)
+        return evaluation.run_episodes(act, env, seed=seed, on_frame=record, judged=True)
     finally:
         env.close()
 

@@ -50,7 +50,7 @@ class Episodes:
     """Means of `info["reward_<term>"]` over the compared frames; NaN where there is none."""
     quality: dict[str, np.ndarray]
     """Motion quality by `quality.NAMES` of the frames before the failure; NaN where there is none,
-    also with `past_failure`."""
+    also with `past_failure`. Empty where it was not asked for."""
 
     @staticmethod
     def concatenate(parts: Sequence[Episodes]) -> Episodes:
@@ -72,6 +72,7 @@ class Episodes:
 def run_episodes(
     act: Actor, env: TrackVectorEnv, *, seed: int = 0, failed: Rule | None = None,
     past_failure: bool = False, on_frame: Callable[[np.ndarray], None] | None = None,
+    judged: bool = False,
 ) -> Episodes:  # fmt: skip
     """Play one episode in every robot of an environment, from its reset to the last robot's end.
 
@@ -84,6 +85,7 @@ def run_episodes(
         past_failure: whether frames after such a failure count in the errors.
         on_frame: called after the reset and after every step with `[N]` bool, the robots whose
             present state is part of their episode (it has not ended earlier, nor failed now).
+        judged: whether motion quality is taken, which costs time that a trainer can do without.
 
     Raises:
         ConfigError: the environment resets robots by itself.
@@ -96,7 +98,7 @@ def run_episodes(
     reached, compared, returns = (np.zeros(env.num_envs) for _ in range(3))
     errors: dict[str, np.ndarray] = {}
     terms: dict[str, np.ndarray] = {}
-    recorder = Recorder(env.num_envs, env.simulator.config.control_dt)
+    recorder = Recorder(env.num_envs, env.simulator.config.control_dt) if judged else None
     obs, _ = env.reset(seed=seed)
     if on_frame is not None:
         on_frame(running.copy())
@@ -117,7 +119,8 @@ def run_episodes(
         for sums, values_by_name in ((errors, env.task.tracking_errors()), (terms, paid)):
             for name, values in values_by_name.items():
                 sums[name] = sums.get(name, 0.0) + np.where(counted, values, 0.0)
-        recorder.add(signals_of(env), present & unfailed)
+        if recorder is not None:
+            recorder.add(signals_of(env), present & unfailed)
         if on_frame is not None:
             on_frame(present)
         completed |= running & truncated & unfailed
@@ -128,7 +131,7 @@ def run_episodes(
         ]
     return Episodes(
         completed, reached, compared, returns, errors=means[0], terms=means[1],
-        quality=recorder.figures(),
+        quality={} if recorder is None else recorder.figures(),
     )  # fmt: skip
 
 

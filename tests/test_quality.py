@@ -404,7 +404,9 @@ def test_the_shipped_walk_is_a_walk():
     3; twice the changes of contact that the reference has; joints that stay far from their limits.
     """
     env = track_env("walk[0:12]")
-    found = evaluation.run_episodes(evaluation.in_project_order(load_policy("walk")), env)
+    found = evaluation.run_episodes(
+        evaluation.in_project_order(load_policy("walk")), env, judged=True
+    )
     env.close()
     assert found.completed.all()
     quality_of = {name: values[0] for name, values in found.quality.items()}
@@ -430,7 +432,9 @@ def test_a_shaking_policy_is_seen():
         return (policy(obs) + np.float32(0.4) * sign[0]).astype(np.float32)
 
     env = track_env("walk[0:4]")
-    calm, shaken = (evaluation.run_episodes(act, env).quality for act in (policy, shaking))
+    calm, shaken = (
+        evaluation.run_episodes(act, env, judged=True).quality for act in (policy, shaking)
+    )
     env.close()
     for name in ("action_rate", "joint_acc_rad_s2", "chatter_share"):
         assert shaken[name][0] > 3 * calm[name][0], name
@@ -451,7 +455,7 @@ def test_an_evaluation_records_the_frames_before_the_failure():
             recorder.add(evaluation.signals_of(env), present & [True, step[0] <= 60, False])
 
     found = evaluation.run_episodes(
-        policy, env, failed=failed, past_failure=True, on_frame=on_frame
+        policy, env, failed=failed, past_failure=True, on_frame=on_frame, judged=True
     )
     env.close()
     assert found.reached.tolist() == [200, 60, 0] and found.compared.tolist() == [200] * 3
