@@ -4,8 +4,8 @@
     python benchmarks/starting.py paths.txt --num-envs 64
 
 It is what `benchmarks/throughput.py --start` runs, whose rows hold these figures. Loading is
-`load_motions` of them all; making is a `TrackVectorEnv` and its first reset; imports are beside
-both. Memory is what Linux tells of the process: `private_mb` by how much memory of its own grew
+`load_motions` of them all; making is a `TrackVectorEnv` and its first reset; imports are counted
+in neither. Memory is what Linux tells of the process: `private_mb` by how much memory of its own grew
 from imports to the first reset, `shared_mb` likewise what it sees of files, which others see, too,
 and `peak_mb` the most of all together at any time, with imports. Megabytes are 2^20 bytes.
 """
@@ -61,7 +61,6 @@ def clocks() -> np.ndarray:
 
 def main(config: Config) -> None:
     """Measure and print."""
-    begin = clocks()
     from bm_envs.envs import TrackVectorEnv
     from bm_envs.motion.library import load_motions
 
@@ -85,13 +84,13 @@ def main(config: Config) -> None:
     figures = {
         "clips": len(clips), "frames": sum(clip.num_frames for clip in clips),
         "hours": sum(clip.duration_s for clip in clips) / 3600,
-        "import_s": imported - begin, "load_s": loaded - imported, "make_s": made - loaded,
+        "load_s": loaded - imported, "make_s": made - loaded,
         "ready_s": made - imported,
         "private_mb": after["RssAnon"] - before["RssAnon"],
         "shared_mb": after["RssFile"] - before["RssFile"], "peak_mb": after["VmHWM"],
         "control_steps_per_s": steps / spent,
     }  # fmt: skip
-    for key in ("import", "load", "make", "ready"):
+    for key in ("load", "make", "ready"):
         wall, cpu = figures.pop(f"{key}_s")
         figures |= {f"{key}_s": float(wall), f"{key}_cpu_s": float(cpu)}
     print(json.dumps(figures))
