@@ -5,9 +5,9 @@
 
 It is what `benchmarks/throughput.py --start` runs, whose rows hold these figures. Loading is
 `load_motions` of them all; making is a `TrackVectorEnv` and its first reset; imports are counted
-in neither. Memory is what Linux tells of the process: `private_mb` by how much memory of its own grew
-from imports to the first reset, `shared_mb` likewise what it sees of files, which others see, too,
-and `peak_mb` the most of all together at any time, with imports. Megabytes are 2^20 bytes.
+in neither. Memory is what Linux tells of the process: `private_mb` by how much memory of its own
+grew from imports to the first reset, `shared_mb` likewise what it sees of files, which others see,
+too, and `peak_mb` the most of all together at any time, with imports. Megabytes are 2^20 bytes.
 """
 
 from __future__ import annotations

@@ -523,7 +523,9 @@ def start(
 
 def table_of_starts(rows: list[dict[str, Any]]) -> str:
     """The rows as aligned text."""
-    lines = [("start", "hours", "ready, s", "processor, s", "private, MB", "peak, MB", "steps/s")]
+    lines: list[tuple[str, ...]] = [
+        ("start", "hours", "ready, s", "processor, s", "private, MB", "peak, MB", "steps/s")
+    ]
     for row in rows:
         figures = row["hours"], row["ready_s"], row["ready_cpu_s"], row["private_mb"]
         numbers = *(f"{value:.1f}" for value in figures), f"{row['peak_mb']:.0f}"
