@@ -206,6 +206,7 @@ def fuzz(name: str, seconds: int, seed: int, out: Path, shared: str) -> None:
 
 def main(config: Config) -> None:
     """Fuzz each reader in turn."""
+    os.environ["BM_CACHE_DIR"] = "0"  # readers are tried, and nothing is to be kept
     if importlib.util.find_spec("atheris") is None:
         raise ConfigError("Fuzzing needs the package atheris: pip install 'bm-envs[fuzz]'.")
     config.out.mkdir(parents=True, exist_ok=True)

@@ -23,6 +23,16 @@ in turn with the rest. `ratio_to_env` is its speed to that of `env` with `env_nu
 robots, engines and control steps differ, see `task`. One that does not run has an `error` and no
 figures. Each has an environment of its own, `<peer-dir>/<name>`, made with pip where there is none.
 For mjlab that brings PyTorch as pip finds it: to have its CPU build, make the environment yourself.
+
+    python benchmarks/throughput.py --start --json benchmarks/results/motion_store.json
+
+measures something else, in place of all that: `start`, how long motions take until 64 robots can
+track them (`benchmarks/starting.py`, a process each): the forty clips of LAFAN1 without a cache,
+with an empty one, and the second time, and ten and a hundred hours the second time. These are the
+forty clips and their mirror images over and over under other paths, which are links to 80 files: so
+each has entries of its own in the cache and is opened, shown and checked for itself, while clips of
+the same content are the same file there. What a robot looks at is read. All files are in the
+system's memory; from a disk the first looks take longer.
 """
 
 from __future__ import annotations
@@ -30,6 +40,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import itertools
+import json
 import os
 import shutil
 import subprocess
@@ -54,10 +65,11 @@ import bm_envs
 from bm_envs.envs import TrackVectorEnv
 from bm_envs.errors import BMError, ConfigError
 from bm_envs.learning.log import read_metrics
-from bm_envs.motion.clip import save_npz
+from bm_envs.motion import store, suites
+from bm_envs.motion.clip import Clip, clip_from_states, save_npz
 from bm_envs.motion.library import load_motions
 from bm_envs.policy import read_run_config
-from bm_envs.robots import mjcf
+from bm_envs.robots import g1, mjcf
 from bm_envs.tasks.track.config import SamplingConfig, TrackConfig
 
 What = Literal["raw_engine", "env", "single_env", "rollout_with_policy", "ppo"]
@@ -99,10 +111,15 @@ class Config:
     """Measure other projects' environments as well."""
     peer_dir: Path = Path(".cache/peers")
     """Where the peers' Python environments are, or are to be made."""
+    start: Annotated[bool, FlagCreatePairsOff] = False
+    """Measure how long many motions take to be ready (needs LAFAN1, 3 GB of disk), nothing else."""
     quick: Annotated[bool, FlagCreatePairsOff] = False
-    """N = 1 and 512, three repetitions, shorter samples: not for published figures."""
+    """N = 1 and 512, three repetitions, shorter samples, with `--start` the package's own clips:
+    not for published figures."""
 
     def __post_init__(self) -> None:
+        if self.start and (self.peers or self.chart is not None):
+            raise ConfigError("--start measures nothing else: leave --peers and --chart out.")
         if self.peers and "env" not in self.what:
             raise ConfigError("--peers compares with `env`, which --what leaves out.")
         if self.repeats < 1 or not self.sample_s > 0 or min(self.num_envs) < 1:
@@ -418,6 +435,104 @@ def _last_line(text: str) -> str:
     return (text.strip() or "no message").splitlines()[-1]
 
 
+# --- motions until they are ready -----------------------------------------------------------------
+
+START_ENVS = 64
+
+
+def started(config: Config) -> list[dict[str, Any]]:
+    """Rows `start`."""
+    suite, many = ("builtin", (0.1,)) if config.quick else ("lafan1-40", (10.0, 100.0))
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        cached = {store.DIR_VARIABLE: f"{folder / 'cache'}"}
+        rows = [
+            start(f"{suite}, no cache", suite, config, {store.DIR_VARIABLE: "0"}, 1),
+            start(f"{suite}, first time", suite, config, cached, 1),
+            start(suite, suite, config, cached, config.repeats),
+        ]
+        os.environ.update(cached)
+        files = both_ways(folder, load_motions(suites.motions(suite)))
+        for hours in many:
+            paths = folder / f"{hours:g}.txt"
+            paths.write_text("\n".join(linked(folder / f"{hours:g}", files, hours)))
+            start(f"{hours:g} hours, first time", f"{paths}", config, cached, 1)
+            rows.append(start(f"{hours:g} hours", f"{paths}", config, cached, config.repeats))
+    return rows
+
+
+def both_ways(folder: Path, clips: list[Clip]) -> dict[Path, float]:
+    """Files of clips and of their mirror images, each with its seconds."""
+    joints, signs = g1.mirror_map()
+    files = {}
+    for clip in clips:
+        mirrored = clip_from_states(
+            f"{clip.name}_mirrored", clip.fps, clip.body_pos_w[:, 0] * [1, -1, 1],
+            clip.body_quat_w[:, 0] * [1, -1, 1, -1], clip.joint_pos[:, joints] * signs,
+            source=clip.source, licence=clip.licence, foot_contact=clip.foot_contact[:, ::-1],
+        )  # fmt: skip
+        for one in (clip, mirrored):
+            path = folder / f"{one.name}.npz"
+            save_npz(one, path)
+            files[path] = one.duration_s
+    return files
+
+
+def linked(folder: Path, files: dict[Path, float], hours: float) -> list[str]:
+    """Paths of links to the files, over and over, that are so many hours or a little more."""
+    paths, seconds = [], 0.0
+    for number in itertools.count():
+        for file, duration_s in files.items():
+            if seconds >= 3600 * hours:
+                return paths
+            path = folder / f"{number}" / file.name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.symlink_to(file)
+            paths.append(f"{path}")
+            seconds += duration_s
+    raise AssertionError
+
+
+def start(
+    variant: str, motions: str, config: Config, variables: dict[str, str], repeats: int
+) -> dict[str, Any]:  # fmt: skip
+    """A row: of so many processes one after another the medians, and of their speeds the range."""
+    script = Path(__file__).parent / "starting.py"
+    command = [
+        sys.executable, str(script), motions, "--num-envs", str(START_ENVS),
+        "--threads", str(config.threads), "--sample-s", str(config.sample_s),
+    ]  # fmt: skip
+    found = []
+    for _ in range(repeats):
+        done = subprocess.run(
+            command, capture_output=True, text=True, env={**os.environ, **variables}
+        )
+        if done.returncode:
+            raise BMError(f"{script.name} failed: {_last_line(done.stderr)}")
+        found.append(json.loads(_last_line(done.stdout)))
+    median = {key: float(np.median([one[key] for one in found])) for key in found[0]}
+    print(f"{variant}: ready in {median['ready_s']:.1f} s", flush=True)
+    speeds = [one["control_steps_per_s"] for one in found]
+    return {
+        "what": "start", "variant": variant, "num_envs": START_ENVS, "threads": config.threads,
+        "ratio_to_raw": None, **median, "clips": found[0]["clips"], "frames": found[0]["frames"],
+        "lowest": min(speeds), "highest": max(speeds),
+        "longest_ready_s": max(one["ready_s"] for one in found),
+    }  # fmt: skip
+
+
+def table_of_starts(rows: list[dict[str, Any]]) -> str:
+    """The rows as aligned text."""
+    lines: list[tuple[str, ...]] = [
+        ("start", "hours", "ready, s", "processor, s", "private, MB", "peak, MB", "steps/s")
+    ]
+    for row in rows:
+        figures = row["hours"], row["ready_s"], row["ready_cpu_s"], row["private_mb"]
+        numbers = *(f"{value:.1f}" for value in figures), f"{row['peak_mb']:.0f}"
+        lines.append((row["variant"], *numbers, f"{row['control_steps_per_s']:,.0f}"))
+    return cli.aligned(lines)
+
+
 # --- the measurement ------------------------------------------------------------------------------
 
 
@@ -434,6 +549,11 @@ def main(config: Config) -> None:
     if config.quick:
         config = dataclasses.replace(config, num_envs=(1, 512), repeats=3, sample_s=0.5)
     config = dataclasses.replace(config, threads=config.threads or cli.available_cores())
+    if config.start:
+        rows = started(config)
+        print(table_of_starts(rows))
+        write(rows, config)
+        return
     standard = TrackConfig(start=SamplingConfig(mode="adaptive"))
     samples: dict[Key, Sample] = {}
     base: dict[Key, Key] = {}  # what each is compared with
@@ -474,11 +594,16 @@ def main(config: Config) -> None:
 
     rows = [row(key, speeds_of, base, config) | details.get(key, {}) for key in samples] + absent
     print(table(rows))
+    write(rows, config)
+    if config.chart is not None:
+        draw(rows, config.chart)
+
+
+def write(rows: list[dict[str, Any]], config: Config) -> None:
+    """The result file, if one is wanted."""
     if config.json is not None:
         cli.write_json(config.json, cli.json_result("throughput", seed=config.seed, rows=rows))
         print(f"results in {config.json}")
-    if config.chart is not None:
-        draw(rows, config.chart)
 
 
 def row(

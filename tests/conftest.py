@@ -9,6 +9,7 @@ import itertools
 import os
 import signal
 import sys
+import tempfile
 from collections.abc import Generator
 from pathlib import Path
 
@@ -35,6 +36,10 @@ for _name in ("SIGHUP", "SIGQUIT", "SIGTERM", "SIGTSTP"):
     if hasattr(signal, _name) and signal.getsignal(getattr(signal, _name)) is signal.SIG_IGN:
         signal.signal(getattr(signal, _name), signal.SIG_DFL)
 
+
+# Converted motions are kept for the time of the tests, and none that a user has are looked at.
+_cache = tempfile.TemporaryDirectory(prefix="bm-envs-tests-")
+os.environ["BM_CACHE_DIR"] = _cache.name
 
 TESTS = Path(__file__).parent
 # Files that `pytest -m quick` leaves out: they train, start many processes, or compare at length.

@@ -9,6 +9,7 @@ Letters in shapes: B imagined rollouts, H their steps, M = 14 tracked links, F f
 from __future__ import annotations
 
 import functools
+import warnings
 from collections.abc import Sequence
 from itertools import pairwise
 from typing import Any
@@ -25,7 +26,14 @@ from bm_envs.robots import g1
 from bm_envs.rotations import quat_to_matrix
 from bm_envs.tasks.track.config import CONTROL_DT, RewardConfig, TrackConfig
 from bm_envs.tasks.track.rewards import OPTIONAL, TRACKED, action_accel, joint_accel
-from bm_envs.tasks.track.rows import ANCHOR, FEET, Reference
+from bm_envs.tasks.track.rows import (
+    ANCHOR,
+    FEET,
+    Reference,
+    foot_contacts,
+    reference_table,
+    without_gaps,
+)
 from bm_envs.tasks.track.tables import noise_half_widths
 
 SOFT_RANGE = Constant(g1.soft_joint_range().T.astype(np.float32).copy())  # `[2, 29]`, rad
@@ -54,29 +62,69 @@ def check_task(task: TrackConfig) -> None:
 
 
 class ReferenceTables:
-    """The reference motion on a device: what robots are shown, and what they are compared with."""
+    """The reference motion on a device: what robots are shown, and what they are compared with.
+
+    Frames are known by their numbers, see `TrackTask.frame_numbers`. On the processor the table is
+    the task's own, which is not copied; elsewhere it has a row for each number.
+
+    Attributes:
+        table: `[R, Reference.SIZE]`.
+    """
 
     def __init__(self, clips: Sequence[Clip], device: torch.device) -> None:
-        table = torch.tensor(Reference.table(clips))
-        self.table = table.to(device)  # `[F, Reference.SIZE]`
+        self._clips, self._device = tuple(clips), device
+        frames = np.array([clip.num_frames for clip in clips])
+        rows, first = reference_table(clips)
+        if device.type != "cpu":
+            rows, first = without_gaps(rows, first, frames)
+        start = frames.cumsum() - frames
+        self._first_row = first
+        # The numbers at which clips begin, and what makes rows of numbers, where it is not 0.
+        self._places = None
+        if not np.array_equal(first, start):
+            self._places = torch.from_numpy(start), torch.from_numpy(first - start)
+        self.table = _shared(rows).to(device)
+        if device.type != "cpu":  # where nothing may be made in the middle of a step
+            _ = self.links, self.foot_contact
+
+    @functools.cached_property
+    def links(self) -> Tensor:
+        """The tracked links in the world, in all rows. `[M 3 4, R]`."""
         frames = Reference(self.table)
         links = torch.cat([quat_to_matrix(frames.body_quat), frames.body_pos[..., None]], -1)
-        self.links = links.flatten(1).T.contiguous()  # `[M 3 4, F]`
-        contact = np.concatenate([clip.foot_contact for clip in clips])
-        self.foot_contact = torch.as_tensor(contact).to(device)  # `[F, 2]` bool
+        return links.flatten(1).T.contiguous()
 
-    def at(self, rows: Tensor, last_rows: Tensor) -> Reference:
-        """Frames of rows `[B]`; behind a clip's last row `[B]` that one."""
-        return Reference(self.table[torch.minimum(rows, last_rows)])
+    @functools.cached_property
+    def foot_contact(self) -> Tensor:
+        """Feet on the ground, in all rows. `[R, 2]` bool."""
+        return torch.from_numpy(foot_contacts(self._clips, self._first_row)).to(self._device)
 
-    def links_at(self, rows: Tensor, last_rows: Tensor) -> Tensor:
+    def rows(self, numbers: Tensor) -> Tensor:
+        """Rows of the table of frames with these numbers `[B]`, int64."""
+        if self._places is None:
+            return numbers
+        start, shift = self._places
+        return numbers + shift[torch.searchsorted(start, numbers, right=True) - 1]
+
+    def at(self, numbers: Tensor, last: Tensor) -> Reference:
+        """Frames of those numbers `[B]`; behind a clip's last `[B]` that one."""
+        return Reference(self.table[self.rows(torch.minimum(numbers, last))])
+
+    def links_at(self, numbers: Tensor, last: Tensor) -> Tensor:
         """The tracked links there, in the world. `[M, 3, 4, B]`."""
-        picked = self.links.index_select(1, torch.minimum(rows, last_rows))
-        return picked.view(-1, 3, 4, len(rows))
+        picked = self.links.index_select(1, self.rows(torch.minimum(numbers, last)))
+        return picked.view(-1, 3, 4, len(numbers))
 
-    def foot_contact_at(self, rows: Tensor, last_rows: Tensor) -> Tensor:
+    def foot_contact_at(self, numbers: Tensor, last: Tensor) -> Tensor:
         """Whether the reference's feet are on the ground there. `[B, 2]` bool."""
-        return self.foot_contact[torch.minimum(rows, last_rows)]
+        return self.foot_contact[self.rows(torch.minimum(numbers, last))]
+
+
+def _shared(table: np.ndarray) -> Tensor:
+    """A tensor of the same memory, into which nobody writes."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "The given NumPy array is not writable")
+        return torch.from_numpy(table)
 
 
 def observation(

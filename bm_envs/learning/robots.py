@@ -55,12 +55,9 @@ class _Robots:
         self.task.failure_distance_scale = failure_distance_scale
 
     def rows(self) -> tuple[Tensor, Tensor]:
-        """Rows of the task's tables: of the present frames, and of the clips' last. `[N]` each."""
-        state = self.task.state
-        return (
-            torch.as_tensor(state.first_row + state.frame),
-            torch.as_tensor(state.first_row + state.last_frame),
-        )
+        """`TrackTask.frame_numbers`: of the present frames, and of the clips' last. `[N]` each."""
+        present, last = self.task.frame_numbers()
+        return torch.as_tensor(present), torch.as_tensor(last)
 
     def state(self) -> tuple[Tensor, Tensor]:
         """Copies of `qpos [N, 36]` and `qvel [N, 35]`, see `backends.base.full_state`."""

@@ -62,7 +62,8 @@ class Rollout(Work):
         steps, task, rewards = self.steps, owner.task, owner.task.rewards
         self._observed = owner.observed
         self.policy = Layers(self.library, policy, None, steps, batch, self.dtype, learns=True)
-        table = owner.reference.table
+        self._reference = owner.reference
+        table = self._reference.table
         self.set(
             observation_size=size(task.observations), lead=task.lead, anchor=ANCHOR,
             places=(ctypes.c_int64 * len(TERMS))(*places(task.observations)), reference=table,
@@ -96,8 +97,8 @@ class Rollout(Work):
         per_scale = 1 / policy.action_scale
         clean = torch.empty(steps + 1 if self._observed else 0, batch, len(mean))
         self.set(
-            row=starts.row.long().contiguous(),
-            last_row=starts.last_row.long().contiguous(), policy_mean=mean,
+            row=self._reference.rows(starts.row.long()).contiguous(),
+            last_row=self._reference.rows(starts.last_row.long()).contiguous(), policy_mean=mean,
             policy_inverse=inverse, nominal_pos=policy.default_joint_pos,
             offset_per=per_scale if policy.residual else torch.zeros(J),
             action_scale=policy.action_scale, mean_bias=last_bias(policy),

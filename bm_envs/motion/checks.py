@@ -20,7 +20,6 @@ it is long because every refusal says its figure, its likely cause and the way o
 from __future__ import annotations
 
 import contextlib
-import warnings
 from collections.abc import Callable, Iterator
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -29,8 +28,8 @@ from typing import Literal, NamedTuple
 import numpy as np
 
 from bm_envs import rotations as rot
-from bm_envs.errors import MotionError, MotionWarning
-from bm_envs.motion import feasibility
+from bm_envs.errors import MotionError
+from bm_envs.motion import doubts, feasibility
 from bm_envs.motion.clip import Clip
 from bm_envs.motion.feasibility import SUNK, describe_start
 from bm_envs.robots import g1, kinematics
@@ -331,8 +330,8 @@ def check(
             raise MotionError(f"{where}: {problem}")
         reported_to.append(f"{where}: {problem}")
         return clip
-    if doubts := doubtful(clip, is_start=is_start):
-        warnings.warn(f"{where}: {'; '.join(doubts)}.", MotionWarning, stacklevel=2)
+    if says := doubtful(clip, is_start=is_start):
+        doubts.tell(where, f"{'; '.join(says)}.")
     return clip
 
 
@@ -353,10 +352,15 @@ def reported() -> Iterator[list[str]]:
         _reported.reset(token)
 
 
+def is_reporting() -> bool:
+    """Whether this is within `reported`, where motions pass that would be refused."""
+    return _reported.get() is not None
+
+
 def check_start(clip: Clip, where: str) -> Clip:
     """Warn of a cut whose first rows jump."""
     if says := describe_start(clip):
-        warnings.warn(f"{where}: {says}.", MotionWarning, stacklevel=2)
+        doubts.tell(where, f"{says}.")
     return clip
 
 

@@ -9,13 +9,13 @@ for numbers of another joint, frame, rate or sign.
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Mapping, Sequence
 
 import numpy as np
 
 from bm_envs import rotations as rot
-from bm_envs.errors import MotionError, MotionWarning
+from bm_envs.errors import MotionError
+from bm_envs.motion import doubts
 from bm_envs.robots import g1, kinematics
 
 SAMPLES = 64
@@ -53,12 +53,13 @@ def check_tracking(
     joints, joint_vel = (arrays[f"joint_{key}"].astype(np.float64) for key in ("pos", "vel"))
     factor = 1.0 if are_velocities_used else _rate_factor(joints, joint_vel, fps)
     if factor != 1.0:
-        warnings.warn(
-            f"{where}: says {fps:g} frames a second and its joint_vel are those of"
-            f" {factor * fps:.3g}; taken at {fps:g}, and velocities computed anew"
-            " (tools/csv_to_npz.py --input-fps for another rate).",
-            MotionWarning, stacklevel=3,
-        )  # fmt: skip
+        doubts.tell(
+            where,
+            f"says {fps:g} frames a second and its joint_vel are those of {factor * fps:.3g}; taken"
+            f" at {fps:g}, and velocities computed anew (tools/csv_to_npz.py --input-fps for"
+            " another rate).",
+            stacklevel=4,
+        )
     joint_vel = joint_vel / factor
     check_joint_vel(where, joints, joint_vel, fps, g1.JOINT_NAMES)
     frames = np.unique(np.linspace(0, len(joints) - 1, SAMPLES).astype(int))

@@ -24,10 +24,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from bm_envs.cli import file_sha256
 from bm_envs.errors import MotionError
 from bm_envs.motion import checks, formats, hub
 from bm_envs.motion.clip import Clip, load_npz, read_head
+from bm_envs.motion.converted import converted, source_sha256
 from bm_envs.motion.csv import count_frames, read_csv
 from bm_envs.motion.formats import CSV_FPS
 from bm_envs.robots import g1
@@ -201,7 +201,9 @@ def load_motions(motion: str | Path | Clip | Sequence[str | Path | Clip]) -> lis
     clips = []
     for item in several:
         if not isinstance(item, Clip) and Path(item).suffix == ".pkl" and os.path.isfile(item):
-            clips += formats.read_pickled_clips(item)
+            clips += converted(
+                item, ("all clips",), lambda item=item: formats.read_pickled_clips(item)
+            )
         else:
             clips.append(load_motion(item))
     return clips
@@ -211,7 +213,7 @@ def known_rate(path: str | Path) -> float | None:
     """Frames per second of a file whose content is that of a public set, or None."""
     if not (f"{path}".endswith(".csv") and _is_file(f"{path}")):
         return None
-    digest = file_sha256(path)
+    digest = source_sha256(path)
     return next((p.fps for p in PUBLIC_SETS if digest in p.sha256.values()), None)
 
 
@@ -294,12 +296,23 @@ def _read_path(
 ) -> Clip:
     """A file by its path. A file of a public set, known by its content, gets rate and licence."""
     if path.endswith(".csv") and _is_file(path):
-        digest = file_sha256(path)
+        digest = source_sha256(path)
         for public in sets:
             for stem, known in public.sha256.items():
                 if known == digest:
                     return _read_public(path, public, stem, input_fps)
-    return formats.read_file(path, input_fps=input_fps, order=order)
+    return _read_file(path, input_fps, order)
+
+
+def _read_file(path: str | Path, input_fps: float | None, order: g1.Order | None) -> Clip:
+    """`formats.read_file`, or what it returned before."""
+    file, _, name = f"{path}".partition("#") if formats.is_in_pickle(f"{path}") else (path, "", "")
+
+    def read() -> list[Clip]:
+        return [formats.read_file(path, input_fps=input_fps, order=order)]
+
+    (clip,) = converted(file, ("file", name, input_fps, order), read)
+    return clip
 
 
 def _load_whole(
@@ -323,7 +336,7 @@ def _load_whole(
     for suffix in formats.SUFFIXES:
         if path := _in_data_dir(name + suffix):
             fps = next((p.fps for p in sets if p.prefix and name.startswith(p.prefix)), None)
-            return formats.read_file(path, input_fps=input_fps or fps, order=order)
+            return _read_file(path, input_fps or fps, order)
     known = [*builtin, *(known for public in sets for known in public.names())]
     close = difflib.get_close_matches(name, [*known, *short], n=1)
     hint = f" did you mean '{close[0]}'?" if close else ""
@@ -348,7 +361,7 @@ def _load_public(public: PublicSet, stem: str) -> Clip:
     advice = f"set {DATA_DIR_VARIABLE} to a folder that holds {relative}."
     path = _in_data_dir(relative)
     if path is not None:
-        actual = file_sha256(path)
+        actual = source_sha256(path)
         if actual != digest:
             raise MotionError(
                 f"{path}: has SHA-256 {actual[:12]}..., expected {digest[:12]}... of the published"
@@ -369,7 +382,12 @@ def _load_public(public: PublicSet, stem: str) -> Clip:
 def _read_public(
     path: str | Path, public: PublicSet, stem: str, input_fps: float | None = None
 ) -> Clip:
-    return read_csv(
-        path, input_fps=input_fps or public.fps, name=public.prefix + stem, source=public.source,
-        licence=public.licence,
-    )  # fmt: skip
+    fps, name = input_fps or public.fps, public.prefix + stem
+
+    def read() -> list[Clip]:
+        return [read_csv(
+            path, input_fps=fps, name=name, source=public.source, licence=public.licence
+        )]  # fmt: skip
+
+    (clip,) = converted(path, ("public", fps, name, public.source, public.licence), read)
+    return clip

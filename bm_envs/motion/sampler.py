@@ -28,7 +28,6 @@ class StartSampler:
     Attributes:
         failures: `[S]`, moving average of the failures in each of S bins.
         visits: `[S]`, that of the robots there.
-        row_bins: `[F]`, the bin of every frame of all clips, one clip after the other.
     """
 
     def __init__(
@@ -47,10 +46,6 @@ class StartSampler:
         self.bin_start = np.concatenate([[0], np.cumsum(self.clip_bins)[:-1]])
         self.num_bins = int(self.clip_bins.sum())
         self.bin_clip = np.repeat(np.arange(len(clip_frames)), self.clip_bins)
-        self.row_bins = np.concatenate([
-            self.bin_of(np.full(frames, clip_id), np.arange(frames))
-            for clip_id, frames in enumerate(self.clip_frames)
-        ])  # fmt: skip
         self.failures: Array = np.zeros(self.num_bins)
         self.visits: Array = np.zeros(self.num_bins)
         self._uniform = self._without_failures()
@@ -67,17 +62,16 @@ class StartSampler:
         other = copy.copy(self)
         other._arrays = arrays
         for name in (
-            "clip_frames", "clip_bins", "bin_start", "bin_clip", "row_bins", "failures", "visits",
-            "_uniform",
+            "clip_frames", "clip_bins", "bin_start", "bin_clip", "failures", "visits", "_uniform",
         ):  # fmt: skip
             setattr(other, name, arrays.array(getattr(self, name)))
         other._kernel = [arrays.array(weight) for weight in self._kernel]
         return other
 
     def bin_of(self, clip_id: Array, frame: Array) -> Array:
-        """Bin of frame `frame [M]` of clip `clip_id [M]`: floor(t B / T), clamped. `[M]`."""
+        """Bin of frame t = `frame [M]` of clip `clip_id [M]`: floor(t B / T), clamped. `[M]`."""
         bins = self.clip_bins[clip_id]
-        within = np.clip(frame * bins // self.clip_frames[clip_id], 0, bins - 1)
+        within = namespace(bins).minimum(frame * bins // self.clip_frames[clip_id], bins - 1)
         return self.bin_start[clip_id] + within
 
     def record(self, bins: Array, failed: Array) -> None:

@@ -43,9 +43,40 @@ def test_refusals():
         (("--chart", "chart.gif"), "ends in .svg or .png"),
         (("--motion", "wlak"), "did you mean 'walk'"),
         (("--peers", "--what", "ppo"), "compares with `env`"),
+        (("--start", "--peers"), "--start measures nothing else"),
     ):
         done = warm_python.run(
             [sys.executable, str(SCRIPT), *TINY, *arguments], capture_output=True, text=True
+        )
+        assert done.returncode == 2 and text in done.stderr
+
+
+def test_motions_until_they_are_ready(tmp_path):
+    out = tmp_path / "out.json"
+    done = subprocess.run(
+        [sys.executable, str(SCRIPT), "--start", "--quick", "--threads", "1", "--json", str(out)],
+        capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    result = json.loads(out.read_text())
+    assert result["kind"] == "throughput" and "--start" in result["command"]
+    rows = {row["variant"]: row for row in result["rows"]}
+    names = "builtin, no cache", "builtin, first time", "builtin", "0.1 hours"
+    assert tuple(rows) == names and {row["what"] for row in rows.values()} == {"start"}
+    for row in rows.values():
+        assert 0 < row["lowest"] <= row["control_steps_per_s"] <= row["highest"]
+        assert abs(row["ready_s"] - row["load_s"] - row["make_s"]) < 0.5 * row["ready_s"]
+        assert 0 < row["private_mb"] < row["peak_mb"] < 2000
+    assert rows["0.1 hours"]["hours"] >= 0.1 > rows["builtin"]["hours"]
+    assert rows["0.1 hours"]["clips"] > 2 * rows["builtin"]["clips"]
+    assert "private, MB" in done.stdout
+
+
+def test_what_is_to_be_started_must_be_there(tmp_path):
+    script = ROOT / "benchmarks" / "starting.py"
+    for name, text in (("none.txt", "neither a suite nor a file"), ("lafan1-41", "neither")):
+        done = warm_python.run(
+            [sys.executable, str(script), name], capture_output=True, text=True, cwd=tmp_path
         )
         assert done.returncode == 2 and text in done.stderr
 

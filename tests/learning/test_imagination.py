@@ -21,6 +21,7 @@ from bm_envs.learning.imagination import (
 )
 from bm_envs.learning.kinematics import WorldKinematics
 from bm_envs.learning.world_model import State, WorldModel
+from bm_envs.motion.clip import save_npz
 from bm_envs.motion.library import load_motions
 from bm_envs.policy import load_policy
 from bm_envs.robots import g1
@@ -43,6 +44,31 @@ def test_imagined_observations_are_the_environments():
     # float32 kinematics of another order of operations; positions of some metres.
     np.testing.assert_allclose(actual.numpy(), obs, atol=1e-5)
     env.close()
+
+
+def test_frames_are_found_by_their_numbers_wherever_clips_are(tmp_path, monkeypatch):
+    """Rows of clips from the cache have gaps, those of clips in memory or on a device have none."""
+    memory = load_motions(["walk[1:9]", "turn_left", "walk[3:4.5]"])
+    monkeypatch.setenv("BM_CACHE_DIR", f"{tmp_path / 'cache'}")
+    for i, clip in enumerate(memory):
+        save_npz(clip, tmp_path / f"{i}.npz")
+    stored = load_motions([tmp_path / f"{i}.npz" for i in range(len(memory))])
+    one, other = (ReferenceTables(clips, torch.device("cpu")) for clips in (memory, stored))
+    assert all(clip.is_stored for clip in stored) and len(other.table) > len(one.table)
+    frames = [clip.num_frames for clip in memory]
+    start = np.repeat(np.cumsum([0, *frames[:-1]]), frames)
+    numbers = torch.arange(sum(frames))
+    last = torch.from_numpy(start + np.repeat(frames, frames) - 1)
+    for ahead in (0, 1, 40):
+        found, expected = (tables.at(numbers + ahead, last).rows for tables in (other, one))
+        assert torch.equal(found, expected)
+        links = (tables.links_at(numbers + ahead, last) for tables in (other, one))
+        assert torch.equal(*links)
+        contacts = (tables.foot_contact_at(numbers + ahead, last) for tables in (other, one))
+        assert torch.equal(*contacts)
+    feet = np.concatenate([clip.foot_contact for clip in memory])
+    assert np.array_equal(other.foot_contact_at(numbers, last).numpy(), feet)
+    assert len(ReferenceTables(stored, torch.device("meta")).table) == sum(frames)
 
 
 def test_the_derivative_of_the_squares_is_that_of_finite_differences():

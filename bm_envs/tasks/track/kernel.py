@@ -33,13 +33,13 @@ class Track(ctypes.Structure):
         ("num_envs", ctypes.c_int64),
         *((name, View) for name in VIEWS),
         *((name, ctypes.c_void_p) for name in (
-            "reference_table", "shown_table", "reference", "shown", "frame", "first_row",
+            "reference_table", "reference", "shown", "clip_id", "frame", "first_row",
             "last_frame", "row", "action", "last_action", "default_joint_pos", "soft_low",
             "soft_high", "stale_pos", "stale_axes",
         )),
         *((name, ctypes.c_int64) for name in (
-            "anchor", "num_penalized", "num_values", "stale_targets", "rotate_velocity_targets",
-            "failure_body", "train_rules",
+            "lead", "anchor", "num_penalized", "num_values", "stale_targets",
+            "rotate_velocity_targets", "failure_body", "train_rules",
         )),
         ("end_effectors", ctypes.c_void_p),
         ("num_end_effectors", ctypes.c_int64),
@@ -80,7 +80,7 @@ def declare(loaded: Any) -> bool:
     loaded.native_observe.argtypes = [
         track, pointer, number, pointer, number, pointer, pointer, number,
     ]  # fmt: skip
-    loaded.native_record.argtypes = [track, pointer, pointer, pointer, number, ctypes.c_double]
+    loaded.native_record.argtypes = [track, *[pointer] * 5, number, ctypes.c_double]
     for function in (loaded.native_gather, loaded.native_observe, loaded.native_record):
         function.restype = None
     loaded.native_terms.restype = number
@@ -112,7 +112,8 @@ class Kernel:
         )  # fmt: skip
         self._diverged = np.zeros(n, bool)
         self._track = track = Track(
-            num_envs=n, anchor=ANCHOR, num_end_effectors=len(END_EFFECTORS), num_values=num_values,
+            num_envs=n, lead=config.lead, anchor=ANCHOR, num_end_effectors=len(END_EFFECTORS),
+            num_values=num_values,
             num_penalized=len(simulator.contact_bodies) - len(g1.FOOT_BODIES),
             stale_targets=config.stale_targets,
             rotate_velocity_targets=config.rotate_velocity_targets,
@@ -123,7 +124,7 @@ class Kernel:
         self._pointer = ctypes.pointer(track)
         # Fields of the structure, and the arrays that they point to: kept, so that they live.
         self._arrays = {
-            "reference_table": tables.reference, "shown_table": tables.shown,
+            "reference_table": tables.reference, "clip_id": state.clip_id,
             "soft_low": tables.soft_low, "soft_high": tables.soft_high, "widths": tables.widths,
             "weights": tables.weights, "end_effectors": np.array(END_EFFECTORS),
             "reference": state.reference.rows, "shown": state.shown.rows, "frame": state.frame,
@@ -142,7 +143,10 @@ class Kernel:
         columns = [(part.start, part.stop - part.start) for part in tables.policy_columns]
         self._columns = np.array(columns, np.int64)
         self._columns_address = address(self._columns)
-        self._counted = sampler.row_bins, sampler.visits, sampler.failures
+        self._counted = (
+            sampler.clip_frames, sampler.clip_bins, sampler.bin_start, sampler.visits,
+            sampler.failures,
+        )  # fmt: skip
         self._statistics = (*map(address, self._counted), sampler.num_bins, sampler.alpha)
         self._few = self._room(n) if n <= FEW else None
         self._few_addresses = tuple(map(address, self._few or ()))

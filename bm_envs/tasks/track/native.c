@@ -36,15 +36,15 @@ typedef struct {
   int64_t num_envs;
   View joint_pos, joint_vel, root_lin_vel, root_ang_vel_b;
   View body_pos, body_quat, body_axes, body_lin_vel, body_ang_vel, contact_force;
-  /* The motion: tables of frames, and each robot's rows of them. */
-  const float *reference_table, *shown_table;
+  /* The motion: a table of frames, and each robot's row of it, and what observations show of one. */
+  const float *reference_table;
   float *reference, *shown;
-  const int64_t *frame, *first_row, *last_frame;
+  const int64_t *clip_id, *frame, *first_row, *last_frame;
   int64_t *row;
   const float *action, *last_action, *default_joint_pos, *soft_low, *soft_high;
   float *stale_pos, *stale_axes;
   /* Settings. */
-  int64_t anchor, num_penalized, num_values;
+  int64_t lead, anchor, num_penalized, num_values;
   int64_t stale_targets, rotate_velocity_targets, failure_body, train_rules;
   const int64_t *end_effectors;
   int64_t num_end_effectors;
@@ -72,14 +72,25 @@ EXPORT int64_t native_track_size(void) { return (int64_t)sizeof(Track); }
 EXPORT int64_t native_num_joints(void) { return J; }
 EXPORT int64_t native_num_bodies(void) { return K; }
 
-/* Rows of the reference at each robot's present frame, as `TrackTask` looks them up. */
+/* The robot's frame, or one some steps on; behind the clip's end the last one. */
+static int64_t frame_of(const Track *t, int64_t env, int64_t ahead) {
+  int64_t frame = t->frame[env] + ahead, last = t->last_frame[env];
+  return frame < last ? frame : last;
+}
+
+/* Rows of the reference at each robot's present frame, and what `Shown.of` takes of those ahead, as `TrackTask`
+   looks them up. */
 EXPORT void native_gather(const Track *t) {
   for (int64_t env = 0; env < t->num_envs; env++) {
-    int64_t frame = t->frame[env] < t->last_frame[env] ? t->frame[env] : t->last_frame[env];
-    int64_t row = t->row[env] = frame + t->first_row[env];
-    memcpy(t->reference + env * REFERENCE, t->reference_table + row * REFERENCE,
-           REFERENCE * sizeof(float));
-    memcpy(t->shown + env * SHOWN, t->shown_table + row * SHOWN, SHOWN * sizeof(float));
+    const float *first = t->reference_table + t->first_row[env] * REFERENCE;
+    int64_t frame = frame_of(t, env, 0);
+    t->row[env] = t->first_row[env] + frame;
+    memcpy(t->reference + env * REFERENCE, first + frame * REFERENCE, REFERENCE * sizeof(float));
+    const float *ahead = first + frame_of(t, env, t->lead) * REFERENCE;
+    float *shown = t->shown + env * SHOWN;
+    memcpy(shown, ahead, 2 * J * sizeof(float));
+    memcpy(shown + 2 * J, ahead + 2 * J + 3 * t->anchor, 3 * sizeof(float));
+    memcpy(shown + 2 * J + 3, ahead + 2 * J + 13 * K, 9 * sizeof(float));
   }
 }
 
@@ -200,13 +211,16 @@ EXPORT int64_t native_terms(const Track *t) {
   return num_diverged;
 }
 
-/* `StartSampler.record`: the bins of the robots' rows (of a table, [rows]) were visited, and where a
-   robot was terminated its bin has failed. */
-EXPORT void native_record(const Track *t, const int64_t *bins, double *visits, double *failures,
+/* `StartSampler.record`: the bins of the robots' frames (`StartSampler.bin_of`) were visited, and where a robot
+   was terminated its bin has failed. Of each clip: frames, bins, and the first bin. */
+EXPORT void native_record(const Track *t, const int64_t *clip_frames, const int64_t *clip_bins,
+                          const int64_t *bin_start, double *visits, double *failures,
                           int64_t num_bins, double alpha) {
   for (int64_t b = 0; b < num_bins; b++) visits[b] *= 1 - alpha, failures[b] *= 1 - alpha;
   for (int64_t env = 0; env < t->num_envs; env++) {
-    int64_t bin = bins[t->row[env]];
+    int64_t clip = t->clip_id[env], bins = clip_bins[clip];
+    int64_t within = frame_of(t, env, 0) * bins / clip_frames[clip];
+    int64_t bin = bin_start[clip] + (within < bins ? within : bins - 1);
     visits[bin] += alpha;
     if (t->terminated[env]) failures[bin] += alpha;
   }

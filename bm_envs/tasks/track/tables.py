@@ -16,26 +16,26 @@ from bm_envs.robots.observation_terms import CRITIC_TERMS, layout, size
 from bm_envs.tasks.track import terms
 from bm_envs.tasks.track.config import CONTROL_DT, TrackConfig
 from bm_envs.tasks.track.rewards import TRACKED
-from bm_envs.tasks.track.rows import Reference, Shown
+from bm_envs.tasks.track.rows import foot_contacts, reference_table, without_gaps
 
 
 @dataclass(frozen=True)
 class Tables:
     """Constants of one tracking task.
 
-    F frames of all C clips, one clip after the other; J = 29 joints in the robot table's order; R
-    rewards that always count and E that were given a weight; L values of the policy's observation
-    that have noise. Arrays are float32, or int64 where they count, and nobody writes into them.
+    C clips in F rows; J = 29 joints in the robot table's order; R rewards that always count and E
+    that were given a weight; L values of the policy's observation that have noise. Arrays are
+    float32, or int64 where they count, and nobody writes into them.
     """
 
     reference: Array
-    """`[F, Reference.SIZE]`, what robots are compared with in each frame."""
-    shown: Array
-    """`[F, Shown.SIZE]`, what observations show in each frame."""
+    """`[F, Reference.SIZE]`, what robots are compared with and what observations show."""
     foot_contact: Array
-    """`[F, 2]` bool, feet of the reference that are on the ground."""
+    """`[F, 2]` bool, feet of the reference that are on the ground; `[0, 2]` if no reward asks."""
+    first_row: Array
+    """`[C]`, the row of each clip's first frame; of a clip the rows follow one another."""
     clip_start: Array
-    """`[C]`, the first frame of each clip."""
+    """`[C]`, the number of each clip's first frame, where all clips' frames are counted on."""
     clip_frames: Array
     """`[C]`, number of frames of each clip."""
 
@@ -101,9 +101,15 @@ class Tables:
         """The same tables in arrays of a library."""
         if arrays is NUMPY:
             return self
+        values = dict(vars(self))
+        for name in ("reference", "foot_contact"):
+            if len(values[name]):
+                values[name], values["first_row"] = without_gaps(
+                    values[name], self.first_row, self.clip_frames
+                )
         made = {
             name: arrays.array(value)
-            for name, value in vars(self).items()
+            for name, value in values.items()
             if isinstance(value, np.ndarray)
         }
         # Numbers are arguments of a device's kernels, where an array of one would be read first.
@@ -119,6 +125,7 @@ def make_tables(clips: Sequence[Clip], config: TrackConfig) -> Tables:
     """
     _check(clips)
     frames = np.array([clip.num_frames for clip in clips])
+    reference, first_row = reference_table(clips)
     soft_low, soft_high = g1.soft_joint_range().T.astype(np.float32).copy()
     hard = config.reset.joint_clip == "hard"
     start_low, start_high = g1.JOINT_RANGE.T.astype(np.float32) if hard else (soft_low, soft_high)
@@ -127,8 +134,10 @@ def make_tables(clips: Sequence[Clip], config: TrackConfig) -> Tables:
     reward, (names, options) = config.rewards, terms.reward_names(config)
     noisy, noise_level = _noise(config)
     return Tables(
-        reference=Reference.table(clips), shown=Shown.table(clips, config.lead),
-        foot_contact=np.concatenate([clip.foot_contact for clip in clips]),
+        reference=reference, first_row=first_row,
+        foot_contact=(
+            foot_contacts(clips, first_row) if "foot_contact" in options else np.zeros((0, 2), bool)
+        ),
         clip_start=np.concatenate([[0], np.cumsum(frames)[:-1]]), clip_frames=frames,
         nominal_joint_pos=_numbers(drive.default_joint_pos, g1.DEFAULT_JOINT_POS),
         action_scale=_numbers(drive.action_scale, g1.ACTION_SCALE),

@@ -31,7 +31,7 @@ from bm_envs.rotations import namespace, quat_from_euler, quat_mul, quat_rotate_
 from bm_envs.tasks.track import terms
 from bm_envs.tasks.track.config import CONTROL_DT, TrackConfig
 from bm_envs.tasks.track.kernel import Kernel
-from bm_envs.tasks.track.rows import ANCHOR, J, Reference
+from bm_envs.tasks.track.rows import ANCHOR, J, Reference, Shown
 from bm_envs.tasks.track.state import State
 from bm_envs.tasks.track.tables import make_tables
 
@@ -174,7 +174,7 @@ class TrackTask:
             clip_id = on.take(self._numbers, who) % len(self.clips)
         if frame is None:
             frame = on.zeros((on.count(who),), "int64")
-        first_row = tables.clip_start[clip_id]
+        first_row = tables.first_row[clip_id]
         on.put(state.clip_id, who, clip_id)
         on.put(state.frame, who, frame)
         on.put(state.first_row, who, first_row)
@@ -314,6 +314,14 @@ class TrackTask:
         """See `terms.tracking_errors`: of the last step, before any reset."""
         return terms.tracking_errors(self.simulator, self.reference)
 
+    def frame_numbers(self) -> tuple[Array, Array]:
+        """Numbers of the present frames, and of their clips' last frames. `[N]` each.
+
+        All clips' frames are counted on, so that what is kept does not depend on rows of tables.
+        """
+        start = self._tables.clip_start[self.state.clip_id]
+        return start + self.state.frame, start + self.state.last_frame
+
     # --- state ---------------------------------------------------------------------------------
 
     def get_state(self) -> dict[str, np.ndarray]:
@@ -330,7 +338,7 @@ class TrackTask:
         self.state.load(state, on)
         on.put(self.sampler.failures, EVERYONE, on.array(state["sampler.failures"]))
         on.put(self.sampler.visits, EVERYONE, on.array(state["sampler.visits"]))
-        on.put(self.state.first_row, EVERYONE, self._tables.clip_start[clip_id])
+        on.put(self.state.first_row, EVERYONE, self._tables.first_row[clip_id])
         on.put(self.state.last_frame, EVERYONE, self._tables.clip_frames[clip_id] - 1)
         self._look_up(EVERYONE)
 
@@ -363,11 +371,13 @@ class TrackTask:
             return
         state, tables, on = self.state, self._tables, self._arrays
         frame, last = on.take(state.frame, who), on.take(state.last_frame, who)
+        least, first = namespace(frame).minimum, on.take(state.first_row, who)
         # A robot that waits for its reset may be past the end.
-        row = namespace(frame).minimum(frame, last) + on.take(state.first_row, who)
+        row = least(frame, last) + first
         on.put(state.row, who, row)
         on.put(state.reference.rows, who, tables.reference[row])
-        on.put(state.shown.rows, who, tables.shown[row])
+        shown = Reference(tables.reference[least(frame + self.config.lead, last) + first])
+        on.put(state.shown.rows, who, Shown.of(shown))
 
     def _compare(self, diverged: Array) -> tuple[Array, Array, Sequence[Array], Array]:
         """Compare the robots with their references, and count them in the statistics of starts.
@@ -397,7 +407,8 @@ class TrackTask:
             values *= tables.weights
             failures = terms.failures(sim, state.reference, self.config, scale)
         terminated = functools.reduce(operator.or_, failures, diverged)
-        self.sampler.record(self.sampler.row_bins[state.row], terminated)
+        frame = namespace(state.frame).minimum(state.frame, state.last_frame)
+        self.sampler.record(self.sampler.bin_of(state.clip_id, frame), terminated)
         return reward, values, failures, terminated
 
     def _optional_terms(self) -> Array:

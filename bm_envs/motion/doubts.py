@@ -1,0 +1,42 @@
+"""What is said of motions that are doubtful and still used: warnings, which can be collected."""
+
+from __future__ import annotations
+
+import contextlib
+import warnings
+from collections.abc import Iterator
+from contextvars import ContextVar
+from typing import NamedTuple
+
+from bm_envs.errors import MotionWarning
+
+
+class Doubt(NamedTuple):
+    """One warning."""
+
+    where: str
+    """What it is about, usually a file."""
+    says: str
+    """What is doubtful, with a full stop."""
+
+
+_collected: ContextVar[list[Doubt] | None] = ContextVar("collected", default=None)
+
+
+def tell(where: str, says: str, stacklevel: int = 3) -> None:
+    """Warn, as of the place that called who calls this."""
+    collected = _collected.get()
+    if collected is not None:
+        collected.append(Doubt(where, says))
+    warnings.warn(f"{where}: {says}", MotionWarning, stacklevel=stacklevel)
+
+
+@contextlib.contextmanager
+def collected() -> Iterator[list[Doubt]]:
+    """Within it, warnings are put on this list as well."""
+    said: list[Doubt] = []
+    token = _collected.set(said)
+    try:
+        yield said
+    finally:
+        _collected.reset(token)
