@@ -30,7 +30,7 @@ from bm_envs.motion import suites
 class Config:
     """What is loaded, and for how many robots."""
 
-    motions: Annotated[Path, Positional]
+    motions: Annotated[str, Positional]
     """A suite, or a text file with a motion a line."""
     num_envs: int = 64
     """Robots."""
@@ -64,10 +64,10 @@ def main(config: Config) -> None:
     from bm_envs.envs import TrackVectorEnv
     from bm_envs.motion.library import load_motions
 
-    if f"{config.motions}" in suites.NAMES:
-        names = list(suites.motions(f"{config.motions}"))
-    elif config.motions.is_file():
-        names = config.motions.read_text().splitlines()
+    if config.motions in suites.NAMES:
+        names = list(suites.motions(config.motions))
+    elif Path(config.motions).is_file():
+        names = Path(config.motions).read_text().splitlines()
     else:
         raise ConfigError(f"{config.motions} is neither a suite nor a file.")
     imported, before = clocks(), memory_mb()

@@ -433,6 +433,7 @@ def test_nothing_measures_time_by_the_clock_on_the_wall():
         path.relative_to(ROOT)
         for folder in ("bm_envs", "algos", "benchmarks", "tools")
         for path in sorted((ROOT / folder).rglob("*.py"))
-        if re.search(r"\btime\.time(_ns)?\(|\bfrom time import .*\btime\b", path.read_text())
+        if path.name not in ("converted.py", "store.py")  # they look at the times of files
+        and re.search(r"\btime\.time(_ns)?\(|\bfrom time import .*\btime\b", path.read_text())
     ]
     assert found == []

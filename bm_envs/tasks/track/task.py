@@ -417,7 +417,8 @@ class TrackTask:
         with np.errstate(over="ignore", invalid="ignore"):  # as above
             values = terms.optional_values(
                 self.simulator, self.config, tables.options,
-                ref_contact=tables.foot_contact[state.row], last_joint_vel=state.last_joint_vel,
+                ref_contact=tables.foot_contact[state.row] if len(tables.foot_contact) else None,
+                last_joint_vel=state.last_joint_vel,
                 actions=(state.action, state.last_action, state.older_action),
             )  # fmt: skip
             return self._arrays.stack(values) * tables.option_weights
