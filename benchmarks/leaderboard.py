@@ -48,7 +48,7 @@ from bm_envs import cli
 from bm_envs.errors import BMError, ConfigError, ResultError
 from bm_envs.evaluation import wilson
 from bm_envs.motion import procedural, suites
-from bm_envs.policy import MOTION_REMOVED, SHIPPED, load_policy
+from bm_envs.policy import MOTION_REMOVED, load_policy, shipped_policies
 from bm_envs.results import (
     ERRORS,
     ResultFile,
@@ -632,8 +632,7 @@ def policy_at_hand(file: ResultFile, policy: str) -> str | None:
             f"{file.path}: settings: policy_sha256 is {str(digest)[:12]}..., but {there[0].name} "
             "beside it is another policy."
         )
-    shipped = SHIPPED / f"{policy}.onnx"
-    if re.fullmatch(r"\w+", policy) and shipped.is_file():
+    if policy in shipped_policies():
         return policy if load_policy(policy).sha256 == digest else None
     reference = option(file.command, "--policy") or ""
     if reference.startswith("hub:"):

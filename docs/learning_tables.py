@@ -20,9 +20,10 @@ import numpy as np
 from guided_tables import ABSENT, write
 from site_tables import markdown_table
 
+from bm_envs.policy import TRACKER, shipped_files
+
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "benchmarks" / "results"
-POLICIES = ROOT / "bm_envs" / "assets" / "policies"
 Row = dict[str, Any]
 
 
@@ -110,10 +111,10 @@ def shipped(tracked: str) -> str:
     by_policy: dict[str, dict[str, Row]] = {}
     for row in json.loads((RESULTS / f"{tracked}.json").read_text())["rows"]:
         by_policy.setdefault(row["policy"], {})[row["protocol"]] = row
-    lines = []
+    lines, policies = [], shipped_files(TRACKER)
     for name, rows in by_policy.items():
         clip, noisy = rows["clip"], rows["robust"]
-        training = json.loads((POLICIES / f"{name}.json").read_text())["training"]
+        training = json.loads(policies[name].with_suffix(".json").read_text())["training"]
         low, high = (100 * share for share in noisy["success_ci95"])
         lines.append([
             f"`{clip['motion']}`", f"`{training['algorithm']}.py`",

@@ -1,7 +1,7 @@
 """Policies to the Hugging Face Hub and back.
 
     python tools/hub.py push runs/walk__ppo_track__1 OWNER/walk --licence MIT --results out.json
-    python tools/hub.py pull OWNER/walk policies/walk
+    python tools/hub.py pull OWNER/walk runs/walk
     python benchmarks/track.py --policy hub:OWNER/walk@REVISION
 
 What is pushed is the run directory without what only training needs: the network (`policy.onnx` or
@@ -39,11 +39,15 @@ from bm_envs.policy import (
     KINDS,
     MOTION_OUTPUTS,
     MOTION_REMOVED,
-    SHIPPED,
+    TRACKER,
     check_description,
+    check_network,
     hub,
     read_onnx,
     remove_motion,
+    resolve_file,
+    shipped_files,
+    shipped_kind,
     shipped_test_vectors,
 )
 from bm_envs.results import ResultFile, machine_path, read_result
@@ -78,7 +82,7 @@ class Push:
     """Put a policy on the Hub."""
 
     policy: Positional[Annotated[str, arg(metavar="POLICY")]]
-    """A run directory, an ONNX file, or the name of a policy that ships with the package."""
+    """A run directory, an ONNX file, or the name of a policy that ships."""
     repository: Positional[Annotated[str, arg(metavar="OWNER/NAME")]]
     """Repository to push to; it is made if there is none."""
     results: tuple[Path, ...] = ()
@@ -197,10 +201,8 @@ def find(policy: str) -> Source:
         PolicyError: unknown, unreadable, or without its description.
     """
     path = Path(policy)
-    if not path.exists() and (SHIPPED / f"{policy}.onnx").is_file():
-        path = SHIPPED / f"{policy}.onnx"
-    elif not path.exists() and (SHIPPED / policy).is_dir():
-        path = SHIPPED / policy
+    if not path.exists():
+        path = resolve_file(policy, shipped_kind(policy) or TRACKER)
     if path.is_dir():
         there = [path / name for name in NETWORKS if (path / name).is_file()]
         if not there:
@@ -214,11 +216,7 @@ def find(policy: str) -> Source:
         raise PolicyError(f"{path}: has no description, expected {named.name} beside it.")
     check_description(named, description)
     digest = cli.file_sha256(path)
-    if (described := (description.get("network") or {}).get("sha256")) not in (None, digest):
-        raise PolicyError(
-            f"{named}: is about a network with SHA-256 {str(described)[:12]}..., but {path.name} "
-            f"has {digest[:12]}..."
-        )
+    check_network(named, description, path.name, digest)
     model = read_onnx(path)
     beside = []
     if path.name in NETWORKS:
@@ -311,7 +309,7 @@ def stage(folder: Path, config: Push) -> None:
             continue
         renamed = "policy_vectors.json" if path.name.endswith("_vectors.json") else path.name
         shutil.copyfile(path, folder / ("replay.mp4" if path.suffix == ".mp4" else renamed))
-    if source.network.resolve().parent == SHIPPED:
+    if shipped_files(TRACKER).get(source.network.stem) == source.network.resolve():
         vectors = shipped_test_vectors(source.network.stem)
         cli.write_json(folder / "policy_vectors.json", vectors)
     if config.picture is not None:

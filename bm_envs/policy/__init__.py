@@ -11,6 +11,7 @@ are laid out. `docs/policy_files.md` describes the files.
     resolve       which file a name stands for, and what kind of policy it is
     load          `Policy`: a file read, checked and run, wherever it was made
     vectors       test vectors for people who write the observation again
+    shipping      a policy into the repository's folder `policies/`
     session       a graph opened safely; `graph` bounds what it may hold and cost
     unitree       `deploy.yaml` of Unitree's trainers; `plain_yaml` reads it
     holosoma      the metadata that holosoma writes
@@ -22,6 +23,7 @@ needs them.
 
 from bm_envs.policy.description import (
     check_description,
+    check_network,
     read_policy_json,
     read_run_config,
     training_figures,
@@ -38,7 +40,10 @@ from bm_envs.policy.resolve import (
     Kind,
     from_hub,
     kind_of,
+    repository_folder,
     resolve_file,
+    shipped_files,
+    shipped_kind,
     shipped_policies,
 )
 from bm_envs.policy.session import need, open_session, read_onnx
@@ -72,6 +77,7 @@ __all__ = [
     "ACTION_TOLERANCE",
     "check_description",
     "check_drive",
+    "check_network",
     "CONTROL_DT",
     "DIFFUSION",
     "DRIVE_BOUNDS",
@@ -103,8 +109,11 @@ __all__ = [
     "read_policy_json",
     "read_run_config",
     "remove_motion",
+    "repository_folder",
     "resolve_file",
     "SHIPPED",
+    "shipped_files",
+    "shipped_kind",
     "shipped_policies",
     "shipped_test_vectors",
     "spec_from_config",

@@ -143,19 +143,48 @@ def check_description(path: str | Path, value: Mapping[str, Any]) -> None:
             )
 
 
+def check_network(path: str | Path, value: Mapping[str, Any], file: str, digest: str) -> None:
+    """Refuse a `policy.json` that is about another network than the file it lies beside.
+
+    Args:
+        path: the `policy.json`.
+        value: its content.
+        file: name of the ONNX file.
+        digest: SHA-256 of the ONNX file.
+
+    Raises:
+        PolicyError: it tells another digest.
+    """
+    described = (value.get("network") or {}).get("sha256")
+    if described not in (None, digest):
+        raise PolicyError(
+            f"{path}: is about a network with SHA-256 {described[:12]}..., but {file} has "
+            f"{digest[:12]}..."
+        )
+
+
 def training_figures(run: Path) -> dict[str, Any]:
     """What a finished run directory says of its training, as rows of result files have it."""
-    training = read_policy_json(run / "policy.json").get("training") or {}
-    keys = ("env_steps", "wall_s", "first_pass", "clip_protocol", "commit", "machine")
-    if lacking := [key for key in keys if key not in training]:
-        raise PolicyError(
-            f"{run / 'policy.json'}: training lacks {', '.join(lacking)}; the run has not ended."
-        )
+    path = run / "policy.json"
+    training = finished_training(path, read_policy_json(path))
     return {
         "env_steps": training["env_steps"], "wall_s": training["wall_s"],
         "first_pass": training["first_pass"] or None, "clip": training["clip_protocol"],
         "commit": training["commit"], "machine": training["machine"],
     }  # fmt: skip
+
+
+def finished_training(path: str | Path, value: Mapping[str, Any]) -> dict[str, Any]:
+    """`training` of the `policy.json` at `path` with this content.
+
+    Raises:
+        PolicyError: it lacks what is written when a run ends.
+    """
+    training = value.get("training") or {}
+    keys = ("env_steps", "wall_s", "first_pass", "clip_protocol", "commit", "machine")
+    if lacking := [key for key in keys if key not in training]:
+        raise PolicyError(f"{path}: training lacks {', '.join(lacking)}; the run has not ended.")
+    return training
 
 
 def read_run_config(run_dir: str | Path) -> dict[str, Any]:

@@ -271,8 +271,8 @@ def load_policy(
 
     Args:
         reference: a run directory (its `policy.onnx`), an ONNX file, the bare name of a policy that
-            ships with the package, or one of the Hub, `hub:OWNER/NAME[@REVISION]`. An existing path
-            wins over a shipped name.
+            ships, or one of the Hub, `hub:OWNER/NAME[@REVISION]`. An existing path wins over a
+            shipped name.
         config: metadata that the file lacks, or that are to replace its own: a JSON object, or the
             `deploy.yaml` of unitree_rl_lab.
         threads: of the runtime.

@@ -1,12 +1,14 @@
 """Which file a policy's reference names, and what kind of policy that is.
 
-A reference is a run directory, an ONNX file, the bare name of a policy that ships with the package,
-or one of the Hub, `hub:OWNER/NAME[@REVISION]`. An existing path wins over a shipped name.
+A reference is a run directory, an ONNX file, the bare name of a policy that ships, or one of the
+Hub, `hub:OWNER/NAME[@REVISION]`. An existing path wins over a shipped name. Policies ship in two
+folders: the package's, and `policies/` of the repository, which a clone alone has.
 """
 
 from __future__ import annotations
 
 import re
+import tomllib
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,6 +17,10 @@ from bm_envs.policy import hub
 from bm_envs.policy.session import read_onnx
 
 SHIPPED = Path(__file__).resolve().parent.parent / "assets" / "policies"
+# Where the package lies: in a clone the repository, in an installation `site-packages`.
+ROOT = SHIPPED.parents[2]
+# Policies trained on LAFAN1 have names that begin so, and are in the repository's folder alone.
+LAFAN1_PREFIX = "lafan1_"
 
 
 @dataclass(frozen=True)
@@ -32,7 +38,7 @@ class Kind:
     run: str
     """What such a directory is called in messages."""
     shipped: str
-    """Pattern of the kind's files in `SHIPPED`; empty for a kind of which none ships."""
+    """Pattern of the kind's files in `shipped_folders()`; empty for a kind of which none ships."""
 
 
 TRACKER = Kind(
@@ -49,14 +55,61 @@ DIFFUSION = Kind(
 KINDS = (TRACKER, GUIDED, DIFFUSION)
 
 
+def repository_folder() -> Path | None:
+    """The folder `policies/` of the repository; None where the package is not a clone's."""
+    folder = ROOT / "policies"
+    try:
+        project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    name = (project.get("project") or {}).get("name")
+    return folder if name == "bm-envs" and folder.is_dir() else None
+
+
+def shipped_folders() -> list[Path]:
+    """Folders in which a bare name is looked up, the package's first."""
+    beside = repository_folder()
+    return [SHIPPED] if beside is None else [SHIPPED, beside]
+
+
 def shipped_files(kind: Kind) -> dict[str, Path]:
-    """Bare name and file of each policy of a kind inside the package, in alphabetical order."""
-    files = sorted(SHIPPED.glob(kind.shipped)) if kind.shipped else []
-    return {file.parent.name if "/" in kind.shipped else file.stem: file for file in files}
+    """Bare name and file of each policy of a kind that ships, in alphabetical order."""
+    found: dict[str, Path] = {}
+    for folder in shipped_folders():
+        for file in folder.glob(kind.shipped) if kind.shipped else ():
+            found.setdefault(file.parent.name if "/" in kind.shipped else file.stem, file)
+    return dict(sorted(found.items()))
+
+
+def shipped_file(name: str, kind: Kind) -> Path:
+    """The ONNX file of a policy that ships, by its bare name.
+
+    Raises:
+        PolicyError: no policy of this kind has this name here.
+    """
+    files = shipped_files(kind)
+    if name in files:
+        return files[name]
+    if name.startswith(LAFAN1_PREFIX) and repository_folder() is None:
+        from bm_envs.motion.library import LAFAN1
+
+        raise PolicyError(
+            f"{name}: policies trained on LAFAN1 ({LAFAN1.licence}, no commercial use) are not in "
+            f"the installed package, which is under Apache-2.0; take {name}.onnx and {name}.json "
+            "from the repository's folder policies/ and give the path, or name one of the Hub, "
+            "hub:OWNER/NAME."
+        )
+    advice = "Give a name, a run directory or an ONNX file."
+    raise PolicyError(unknown_name(kind.name, name, files, advice))
+
+
+def shipped_kind(name: str) -> Kind | None:
+    """What kind of policy ships under a bare name; None where none does."""
+    return next((kind for kind in KINDS if name in shipped_files(kind)), None)
 
 
 def shipped_policies() -> list[str]:
-    """Names of the trackers inside the package."""
+    """Names of the trackers that ship: in the package and, in a clone, in `policies/`."""
     return [*shipped_files(TRACKER)]
 
 
@@ -90,12 +143,8 @@ def resolve_file(reference: str | Path, kind: Kind) -> Path:
         raise PolicyError(f"{path}: holds no {kind.file}, expected {kind.run}{advice}.")
     if path.exists():
         return path
-    shipped = shipped_files(kind)
-    if text in shipped:
-        return shipped[text]
-    if shipped and re.fullmatch(r"\w+", text):
-        advice = "Give a name, a run directory or an ONNX file."
-        raise PolicyError(unknown_name(kind.name, text, shipped, advice))
+    if kind.shipped and re.fullmatch(r"\w+", text):
+        return shipped_file(text, kind)
     raise PolicyError(f"{text}: no such policy file or run directory.")
 
 
@@ -112,9 +161,8 @@ def kind_of(reference: str | Path, *, expected: Kind = TRACKER) -> Kind:
     reference, _ = from_hub(reference)
     path = Path(reference)
     if not path.exists():
-        for kind in KINDS:
-            if str(reference) in shipped_files(kind):
-                return kind
+        if (kind := shipped_kind(str(reference))) is not None:
+            return kind
         resolve_file(reference, expected)  # raises an error that says so
     if path.is_dir():
         if (path / DIFFUSION.file).is_file():

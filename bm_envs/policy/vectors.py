@@ -13,13 +13,15 @@ import numpy as np
 
 from bm_envs import rotations as rot
 from bm_envs.cli import read_json, write_json
-from bm_envs.errors import PolicyError, unknown_name
-from bm_envs.policy.load import load_policy
-from bm_envs.policy.resolve import SHIPPED
+from bm_envs.errors import PolicyError
+from bm_envs.policy.load import Policy, load_policy
+from bm_envs.policy.resolve import TRACKER, shipped_file
 from bm_envs.policy.spec import PolicySpec, observation_table
 from bm_envs.robots import g1, kinematics
 
 VECTORS_FORMAT = "bm-envs test vectors 1"
+# One file for all trackers of a folder that ships.
+SHIPPED_VECTORS, SHIPPED_VECTORS_FORMAT = "test_vectors.json", "bm-envs shipped test vectors 1"
 # How near an action must come to a test vector's, of the case's largest one (at least of 1). Errors
 # of n roundings add up like sqrt(n), and the largest network chains 160 + 512 + 256 + 128 products:
 # 32 epsilons of float32. The shipped files' networks come within 10, whatever the order of sums.
@@ -117,19 +119,20 @@ def write_test_vectors(
 
 
 def shipped_test_vectors(name: str) -> dict[str, Any]:
-    """The test vectors of a tracker that ships with the package, as `make_test_vectors` gives them.
+    """The test vectors of a tracker that ships, as `make_test_vectors` gives them.
 
-    States and observations are stored once for all trackers, whose layout is the same, and for each
-    of them the actions that its file gave where it was made. The entry of a new one is the `action`
-    of each case that `make_test_vectors` makes with its own seed.
+    States and observations are stored once for all trackers of a folder, whose layout is the same,
+    and for each of them the actions that its file gave where it was made.
 
     Raises:
         PolicyError: no such tracker.
     """
-    stored = read_json(SHIPPED / "test_vectors.json", PolicyError)
+    file = shipped_file(name, TRACKER)
+    path = file.with_name(SHIPPED_VECTORS)
+    stored = _read_shipped(path)
     if name not in stored["actions"]:
-        raise PolicyError(unknown_name("policy", name, stored["actions"]))
-    spec = load_policy(name).spec
+        raise PolicyError(f"{path}: has no actions of '{name}', expected one entry a tracker.")
+    spec = load_policy(file).spec
     default, scale = np.array(spec.default_joint_pos), np.array(spec.action_scale)
     cases = [
         {**case, "action": action, "joint_target": (default + scale * np.array(action)).tolist()}
@@ -137,3 +140,47 @@ def shipped_test_vectors(name: str) -> dict[str, Any]:
     ]
     shared = {k: v for k, v in stored.items() if k not in ("format", "cases", "actions")}
     return {"format": VECTORS_FORMAT, **shared, "cases": cases}
+
+
+def with_shipped_vectors(path: Path, name: str, policy: Policy) -> dict[str, Any]:
+    """Content of a folder's file of test vectors with a tracker's actions in it, added or replaced.
+
+    Args:
+        path: the file as it is; where there is none, the content begins with this tracker.
+        name: the tracker's name in the folder.
+        policy: the tracker.
+
+    Raises:
+        PolicyError: the file is no such file, or its states are not for this tracker's layout.
+    """
+    made = make_test_vectors(policy, policy.spec)
+    own = ("action", "joint_target")  # the rest of a case is every tracker's
+    stored = {
+        "format": SHIPPED_VECTORS_FORMAT,
+        **{key: made[key] for key in ("units", "joint_names", "observation_layout")},
+        "cases": [{k: v for k, v in case.items() if k not in own} for case in made["cases"]],
+        "actions": {},
+    }
+    if path.exists():
+        new, stored = stored, _read_shipped(path)
+        if any(stored.get(key) != new[key] for key in ("joint_names", "observation_layout")):
+            raise PolicyError(
+                f"{path}: has another order of joints or another observation than {policy.path}, "
+                "expected the same of all trackers of a folder."
+            )
+        old, asked = ([case["observation"] for case in v["cases"]] for v in (stored, new))
+        near = {"rtol": 0, "atol": OBSERVATION_TOLERANCE}
+        if np.shape(old) != np.shape(asked) or not np.allclose(old, asked, **near):
+            raise PolicyError(f"{path}: has other states than `make_test_vectors` makes.")
+    actions = {**stored["actions"], name: [case["action"] for case in made["cases"]]}
+    return {**stored, "actions": dict(sorted(actions.items()))}
+
+
+def _read_shipped(path: Path) -> dict[str, Any]:
+    """The test vectors of a folder's trackers."""
+    stored = read_json(path, PolicyError)
+    if not isinstance(stored, dict) or stored.get("format") != SHIPPED_VECTORS_FORMAT:
+        raise PolicyError(
+            f"{path}: not a folder's test vectors, expected 'format': '{SHIPPED_VECTORS_FORMAT}'."
+        )
+    return stored

@@ -28,7 +28,7 @@ from bm_envs.deploy.envelope import Envelope, Stream
 from bm_envs.deploy.process import Signals, Voice
 from bm_envs.deploy.robot import SENSOR_DT, RobotConfig, SimulatedRobot
 from bm_envs.errors import ConfigError, PolicyError
-from bm_envs.policy import SHIPPED, PolicySpec, load_policy, write_onnx
+from bm_envs.policy import PolicySpec, load_policy, shipped_policies, write_onnx
 from bm_envs.robots import g1
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -143,7 +143,7 @@ def test_a_file_with_such_a_constant_ends_the_command(flags, tmp_path, monkeypat
 
 
 def test_every_shipped_policy_is_one_for_a_robot():
-    names = [path.stem for path in SHIPPED.glob("*.onnx")]
+    names = shipped_policies()
     assert len(names) > 10
     for name in names:
         envelope.check_policy(load_policy(name))

@@ -22,7 +22,15 @@ from policy_files import make_clip, make_mlp
 
 from bm_envs.diffusion.model import load_model
 from bm_envs.errors import PolicyError
-from bm_envs.policy import PolicySpec, graph, load_policy, read_onnx, shipped_policies, write_onnx
+from bm_envs.policy import (
+    TRACKER,
+    PolicySpec,
+    graph,
+    load_policy,
+    read_onnx,
+    shipped_files,
+    write_onnx,
+)
 
 HERE = Path(__file__).resolve().parents[1]  # of `process_memory`
 MEBIBYTES = 1024  # what one file of a megabyte may take
@@ -184,8 +192,8 @@ def test_einsum_counts_all_letters():
 
 
 def test_what_ships_is_far_below_the_bounds():
-    for name in shipped_policies():
-        costs = graph.check_bounds(onnx, read_onnx(shipped(name)))
+    for path in shipped_files(TRACKER).values():
+        costs = graph.check_bounds(onnx, read_onnx(path))
         assert sum(costs.values()) < graph.MAX_TRACKER_OPERATIONS / 100
     for name in ("guided_body_pos", "guided_joint_rot"):
         load_model(name)

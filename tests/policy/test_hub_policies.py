@@ -266,11 +266,12 @@ def test_a_diffusion_model_goes_the_same_way(server, home):
     assert sentence.startswith("PolicyError: ") and "holds no policy.onnx" in sentence
 
 
-def test_a_shipped_tracker_takes_its_test_vectors_along(server, home):
-    command(server, home, "push", "walk", "me/walk", "--licence", "MIT")
+@pytest.mark.parametrize("name", ["walk", "lafan1_walk3"])
+def test_a_shipped_tracker_takes_its_test_vectors_along(server, home, name):
+    command(server, home, "push", name, "me/walk")
     model = server.models["me/walk"]
     pushed = json.loads(model.commits[model.head]["policy_vectors.json"])
-    assert pushed == shipped_test_vectors("walk")
+    assert pushed == shipped_test_vectors(name)
 
 
 # --- motions ---
@@ -370,7 +371,8 @@ def test_what_is_not_pushed(server, home, tmp_path):
     value["rows"][0]["success"] = 1.7
     bad.write_text(json.dumps(value))
     for arguments, sentence in (
-        (("nowhere", "me/x"), "nowhere: no such policy file or run directory."),
+        (("run/none", "me/x"), "run/none: no such policy file or run directory."),
+        (("wlak", "me/x"), "Unknown policy 'wlak'; did you mean 'walk'"),
         ((run, "mine"), "'mine': is no policy of the Hub, expected hub:OWNER/NAME[@REVISION]."),
         ((run, "me/x@v1"), "'me/x@v1': a push makes a revision, expected OWNER/NAME."),
         ((run, "me/x", "--results", other / "results" / "out.json"), "is not about this policy"),

@@ -20,7 +20,6 @@ from bm_envs.errors import PolicyError
 from bm_envs.policy import (
     ACTION_TOLERANCE,
     MOTION_OUTPUTS,
-    SHIPPED,
     PolicySpec,
     load_policy,
     make_test_vectors,
@@ -679,8 +678,8 @@ def test_the_promised_tolerance_holds_for_other_implementations(name):
     vectors = shipped_test_vectors(name)
     runtime = load_policy(name)
     implementations = [
-        plain_network(SHIPPED / f"{name}.onnx", np.float32),
-        plain_network(SHIPPED / f"{name}.onnx", np.float64),
+        plain_network(runtime.path, np.float32),
+        plain_network(runtime.path, np.float64),
         lambda obs: runtime(np.asarray(obs)[None])[0],
     ]
     scale, default = np.array(runtime.spec.action_scale), np.array(runtime.spec.default_joint_pos)
@@ -697,7 +696,7 @@ def test_the_old_promise_did_not_hold():
     off = 0.0
     for name in ("builtin", "walk"):
         vectors = shipped_test_vectors(name)
-        act = plain_network(SHIPPED / f"{name}.onnx", np.float32)
+        act = plain_network(load_policy(name).path, np.float32)
         for case in vectors["cases"]:
             off = max(off, np.abs(act(case["observation"]) - np.array(case["action"])).max())
     assert off > 1e-5
