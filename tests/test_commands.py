@@ -51,6 +51,7 @@ NEEDED = {
     "tools/play": ("--policy", "walk"),
     "tools/replay": ("--motion", "walk"),
     "tools/ros_bridge": ("walk",),
+    "tools/ship_policy": ("{tmp}/none", "lafan1_none"),
     "tools/sim2sim": ("walk",),
 }
 POSITIONAL = {"csv": 0, "npz": 1, "onnx": 1}
@@ -75,6 +76,7 @@ INPUTS = {
     "tools/retarget": ("#0", "mapping", "skeleton"),
     "tools/rollouts_to_minari": ("#0",),
     "tools/ros_bridge": ("#0", "motion", "policy_config"),
+    "tools/ship_policy": ("#0",),
     "tools/sim2sim": ("#0", "motion", "policy_config"),
 }
 
