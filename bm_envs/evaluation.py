@@ -20,7 +20,7 @@ from bm_envs.motion.clip import Clip
 from bm_envs.policy import Policy, named_clip, named_motions
 from bm_envs.quality import Recorder, Signals
 from bm_envs.robots import g1
-from bm_envs.tasks.track import terminations
+from bm_envs.tasks.track import terminations, terms
 from bm_envs.tasks.track.config import ActuationConfig, TrackConfig
 from bm_envs.tasks.track.rows import FEET
 
@@ -69,6 +69,46 @@ class Episodes:
         )  # fmt: skip
 
 
+class _ErrorSums:
+    """Sums of tracking errors over the counted frames of N robots.
+
+    A call of `tracking_errors` takes about as long for a hundred states as for one, so the states
+    of one robot are kept for a while.
+    """
+
+    STATES = 128  # of all robots, that are kept
+
+    def __init__(self, num_envs: int) -> None:
+        self._steps = max(1, self.STATES // num_envs)
+        self._kept: list[tuple[terms.Compared, np.ndarray]] = []
+        self._sums: dict[str, np.ndarray] = {}
+
+    def add(self, states: terms.Compared, counted: np.ndarray) -> None:
+        """Take the errors of a step's states, of those robots that are `counted [N]`."""
+        if self._steps > 1:
+            states = terms.Compared(*(np.array(part) for part in states))
+        self._kept.append((states, counted))
+        if len(self._kept) >= self._steps:
+            self._take()
+
+    def totals(self) -> dict[str, np.ndarray]:
+        """By name, `[N]` each."""
+        self._take()
+        return self._sums
+
+    def _take(self) -> None:
+        if not self._kept:
+            return
+        steps = [states for states, _ in self._kept]
+        counted = np.stack([who for _, who in self._kept])
+        parts = zip(*steps, strict=True)
+        errors = terms.tracking_errors(terms.Compared(*map(np.concatenate, parts)))
+        for name, values in errors.items():
+            shaped = np.where(counted, values.reshape(counted.shape), 0.0)
+            self._sums[name] = self._sums.get(name, 0.0) + shaped.sum(0, dtype=np.float64)
+        self._kept.clear()
+
+
 def run_episodes(
     act: Actor, env: TrackVectorEnv, *, seed: int = 0, failed: Rule | None = None,
     past_failure: bool = False, on_frame: Callable[[np.ndarray], None] | None = None,
@@ -96,8 +136,8 @@ def run_episodes(
     unfailed = np.ones(env.num_envs, bool)
     completed = np.zeros(env.num_envs, bool)
     reached, compared, returns = (np.zeros(env.num_envs) for _ in range(3))
-    errors: dict[str, np.ndarray] = {}
-    terms: dict[str, np.ndarray] = {}
+    errors = _ErrorSums(env.num_envs)
+    paid: dict[str, np.ndarray] = {}
     recorder = Recorder(env.num_envs, env.simulator.config.control_dt) if judged else None
     obs, _ = env.reset(seed=seed)
     if on_frame is not None:
@@ -115,10 +155,10 @@ def run_episodes(
         reached += present & unfailed
         compared += counted
         returns += np.where(running, np.nan_to_num(reward), 0.0)
-        paid = {name.removeprefix("reward_"): info[name] for name in env.task.reward_names}
-        for sums, values_by_name in ((errors, env.task.tracking_errors()), (terms, paid)):
-            for name, values in values_by_name.items():
-                sums[name] = sums.get(name, 0.0) + np.where(counted, values, 0.0)
+        errors.add(terms.Compared.of(env.simulator, env.task.reference), counted)
+        for key in env.task.reward_names:
+            name = key.removeprefix("reward_")
+            paid[name] = paid.get(name, 0.0) + np.where(counted, info[key], 0.0)
         if recorder is not None:
             recorder.add(signals_of(env), present & unfailed)
         if on_frame is not None:
@@ -127,7 +167,8 @@ def run_episodes(
         running &= ~(terminated | truncated)
     with np.errstate(invalid="ignore"):
         means = [
-            {name: total / compared for name, total in sums.items()} for sums in (errors, terms)
+            {name: total / compared for name, total in sums.items()}
+            for sums in (errors.totals(), paid)
         ]
     return Episodes(
         completed, reached, compared, returns, errors=means[0], terms=means[1],

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import copy
 import dataclasses
-from collections.abc import Callable
 from typing import Literal
 
 import numpy as np
-import torch
 
 from bm_envs.envs import GuidedVectorEnv, TrackVectorEnv
 from bm_envs.evaluation import run_episodes
@@ -42,23 +39,13 @@ def evaluation_env(
     )  # fmt: skip
 
 
-def _as_function(actor: Network) -> Callable[[np.ndarray], np.ndarray]:
-    actor = copy.deepcopy(actor).cpu()
-
-    def act(obs: np.ndarray) -> np.ndarray:
-        with torch.no_grad():
-            return actor.mean(torch.from_numpy(obs)).numpy()
-
-    return act
-
-
 def evaluate(actor: TrackingPolicy, env: TrackVectorEnv) -> dict[str, float]:
     """The `clip` protocol: every clip once, from its first frame, by the policy's mean.
 
     Returns the share of clips completed, the mean share of a clip survived, and mean errors of the
     frames before a failure, averaged over clips.
     """
-    episodes = run_episodes(_as_function(actor), env)
+    episodes = run_episodes(actor.as_mlp(), env)
     result = {
         "success": float(episodes.completed.mean()),
         "survival": float((episodes.reached / (env.task.clip_frames - 1)).mean()),
@@ -74,7 +61,7 @@ def evaluate(actor: TrackingPolicy, env: TrackVectorEnv) -> dict[str, float]:
 
 def robust_share(actor: TrackingPolicy, env: TrackVectorEnv) -> float:
     """Of the episodes of the `robust` protocol, how many the policy's mean completes."""
-    return float(run_episodes(_as_function(actor), env, seed=ROBUST_SEED).completed.mean())
+    return float(run_episodes(actor.as_mlp(), env, seed=ROBUST_SEED).completed.mean())
 
 
 class Evaluation:
@@ -112,7 +99,7 @@ def evaluate_guided(actor: Network, env: GuidedVectorEnv, seed: int) -> dict[str
         seed: of the environment's draws.
     """
     obs, _ = env.reset(seed=seed)
-    act, task = _as_function(actor), env.task
+    act, task = actor.as_mlp(), env.task
     task_sum, done = 0.0, np.zeros(env.num_envs, bool)
     while not done.all():
         obs, _, terminated, truncated, info = env.step(act(obs))

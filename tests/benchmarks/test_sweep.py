@@ -12,6 +12,12 @@ import warm_python
 
 ROOT = Path(__file__).resolve().parents[2]
 SMALL = "--num-envs 8 --num-steps 8 --eval-every 0 --hidden 32 --checkpoint-s 0 --no-motion"
+STEPS = 1280
+WORLD_MODEL = (
+    f"--total-timesteps {STEPS} --num-envs 8 --num-steps 8 --warmup-iterations 2 --model-batch 16 "
+    "--policy-batch 16 --policy-horizon 4 --hidden 32 --model-hidden 32 --eval-every 0 "
+    "--checkpoint-s 0 --no-motion"
+)
 
 
 def sweep(tmp_path, *arguments, flags=SMALL):
@@ -114,3 +120,52 @@ def test_refused_flags_are_reported_and_the_rest_runs(tmp_path):
 def test_equal_runs_are_refused(tmp_path):
     done = warm_python.run(sweep(tmp_path, "--seeds", "1", "1"), capture_output=True, text=True)
     assert done.returncode == 2 and "are the same" in done.stderr
+
+
+def campaign(tmp_path, *arguments, flags=WORLD_MODEL):
+    return [
+        sys.executable, str(ROOT / "benchmarks" / "sweep.py"), "--algorithm", "wm_track",
+        "--motion", "turn_left", "stand", "--order", "longest", "--run-dir",
+        str(tmp_path / "runs"), "--page", str(tmp_path / "page.md"), "--results",
+        str(tmp_path / "results"), f"--flags={flags}", "--workers", "2", *arguments,
+    ]  # fmt: skip
+
+
+def test_a_campaign_killed_and_begun_again_ends_with_a_page_and_measurements(tmp_path):
+    """Its driver is killed while both runs train; the second one goes on where they were."""
+    runs, page = tmp_path / "runs", tmp_path / "page.md"
+    process = subprocess.Popen(
+        campaign(tmp_path), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    deadline = time.monotonic() + 300
+    while len(list(runs.glob("*/checkpoint.pt"))) < 2 and time.monotonic() < deadline:
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.05)
+    process.kill()
+    process.communicate()
+    assert page.exists()  # it is written before anything is trained
+
+    done = subprocess.run(campaign(tmp_path), capture_output=True, text=True, timeout=600)
+    assert done.returncode == 0, done.stderr
+    for motion in ("turn_left", "stand"):
+        [folder] = runs.glob(f"{motion} *__1") or runs.glob(f"{motion}_*__1")
+        steps = [json.loads(line)["step"] for line in (folder / "metrics.jsonl").open()]
+        assert steps == list(range(64, STEPS + 1, 64))
+        [file] = (tmp_path / "results").glob(f"{motion}*.json")
+        rows = json.loads(file.read_text())["rows"]
+        assert [row["protocol"] for row in rows] == ["clip", "robust"]
+        assert {row["motion"] for row in rows} == {motion}
+        assert rows[0]["train_env_steps"] == STEPS
+    text = page.read_text()
+    assert "2 of 2 runs have ended" in text
+    lines = [line for line in text.splitlines() if "__1 |" in line]
+    assert [line.split(" | ")[2] for line in lines] == ["ended", "ended"]
+    seconds = [float(line.split(" | ")[1]) for line in lines]
+    assert seconds == sorted(seconds, reverse=True)
+
+    # A campaign that has ended begins nothing, and a longer one goes on with what is not robust.
+    before = {file: file.stat().st_mtime_ns for file in tmp_path.rglob("*") if file.is_file()}
+    again = subprocess.run(campaign(tmp_path), capture_output=True, text=True, timeout=600)
+    assert again.returncode == 0, again.stderr
+    for file, written in before.items():
+        assert file == page or file.stat().st_mtime_ns == written, file

@@ -312,7 +312,7 @@ class TrackTask:
 
     def tracking_errors(self) -> dict[str, Array]:
         """See `terms.tracking_errors`: of the last step, before any reset."""
-        return terms.tracking_errors(self.simulator, self.reference)
+        return terms.tracking_errors(terms.Compared.of(self.simulator, self.reference))
 
     def frame_numbers(self) -> tuple[Array, Array]:
         """Numbers of the present frames, and of their clips' last frames. `[N]` each.

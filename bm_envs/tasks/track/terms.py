@@ -10,7 +10,7 @@ from __future__ import annotations
 import functools
 import operator
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -191,23 +191,50 @@ def lowest_sole_point(
     return xp.amin(xp.concatenate(heights, 1), 1) - radius
 
 
-def tracking_errors(sim: Simulator, ref: Reference) -> dict[str, Array]:
-    """Errors of the present states. `[N]` each, float32.
+class Compared(NamedTuple):
+    """What tracking errors are taken of: states of N robots, and their reference's.
+
+    Axes of the anchor are `[N, 3, 3]`, places and orientations of bodies `[N, K, 3]` and
+    `[N, K, 4]`, joints `[N, 29]`.
+    """
+
+    anchor_axes: Array
+    body_pos: Array
+    body_quat: Array
+    joint_pos: Array
+    joint_vel: Array
+    ref_anchor_axes: Array
+    ref_body_pos: Array
+    ref_body_quat: Array
+    ref_joint_pos: Array
+    ref_joint_vel: Array
+
+    @staticmethod
+    def of(sim: Simulator, ref: Reference) -> Compared:
+        """The present ones, as views."""
+        return Compared(
+            sim.body_axes[:, ANCHOR], sim.body_pos, sim.body_quat, sim.joint_pos, sim.joint_vel,
+            ref.anchor_axes, ref.body_pos, ref.body_quat, ref.joint_pos, ref.joint_vel,
+        )  # fmt: skip
+
+
+def tracking_errors(states: Compared) -> dict[str, Array]:
+    """Errors of states. `[N]` each, float32.
 
     Source: definitions of mjlab 1.6.0 `mdp/metrics.py` (mpkpe, r_mpkpe, joint velocity, end
     effectors); joint position is the mean absolute error over 29 joints.
     """
-    heading = rewards.heading_difference(sim.body_axes[:, ANCHOR], ref.anchor_axes)
-    pos, quat = rewards.anchored_reference(
-        sim.body_pos[:, ANCHOR], heading, ref.body_pos, ref.body_quat, ANCHOR
-    )
+    (axes, body_pos, body_quat, joint_pos, joint_vel,
+     ref_axes, ref_pos, ref_quat, ref_joint_pos, ref_joint_vel) = states  # fmt: skip
+    heading = rewards.heading_difference(axes, ref_axes)
+    pos, quat = rewards.anchored_reference(body_pos[:, ANCHOR], heading, ref_pos, ref_quat, ANCHOR)
     distance = lambda a, b: ((a - b) ** 2).sum(-1) ** 0.5  # noqa: E731
     ends = list(END_EFFECTORS)
     return {
-        "mpkpe_m": distance(ref.body_pos, sim.body_pos).mean(1),
-        "r_mpkpe_m": distance(pos, sim.body_pos).mean(1),
-        "joint_pos_rad": abs(ref.joint_pos - sim.joint_pos).mean(1),
-        "joint_vel_rad_s": ((ref.joint_vel - sim.joint_vel) ** 2).mean(1) ** 0.5,
-        "ee_pos_m": distance(pos[:, ends], sim.body_pos[:, ends]).mean(1),
-        "ee_ori_rad": quat_angle(quat[:, ends], sim.body_quat[:, ends]).mean(1),
+        "mpkpe_m": distance(ref_pos, body_pos).mean(1),
+        "r_mpkpe_m": distance(pos, body_pos).mean(1),
+        "joint_pos_rad": abs(ref_joint_pos - joint_pos).mean(1),
+        "joint_vel_rad_s": ((ref_joint_vel - joint_vel) ** 2).mean(1) ** 0.5,
+        "ee_pos_m": distance(pos[:, ends], body_pos[:, ends]).mean(1),
+        "ee_ori_rad": quat_angle(quat[:, ends], body_quat[:, ends]).mean(1),
     }
