@@ -148,7 +148,7 @@ def test_a_campaign_killed_and_begun_again_ends_with_a_page_and_measurements(tmp
     done = subprocess.run(campaign(tmp_path), capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stderr
     for motion in ("turn_left", "stand"):
-        [folder] = runs.glob(f"{motion} *__1") or runs.glob(f"{motion}_*__1")
+        [folder] = runs.glob(f"{motion}_*__1")
         steps = [json.loads(line)["step"] for line in (folder / "metrics.jsonl").open()]
         assert steps == list(range(64, STEPS + 1, 64))
         [file] = (tmp_path / "results").glob(f"{motion}*.json")
