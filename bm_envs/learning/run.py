@@ -317,5 +317,6 @@ class Progress:
         return {
             "algorithm": algorithm, "env_steps": self.step, "wall_s": round(self.train_s, 1),
             "seed": self.config.seed, "num_envs": num_envs,
+            "threads": (self.config.threads or cli.available_cores()) * self.processes.count,
             "commit": ", ".join(self.commits) or None, "machine": cli.machine(),
         }  # fmt: skip

@@ -6,6 +6,7 @@ import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from bm_envs.errors import BMError, BMWarning, ConfigError
@@ -58,6 +59,7 @@ class TrackerRun(Progress):
         clips: the motions.
         name: what they are called together.
         first_pass: steps and seconds at the first evaluation in which every clip was completed.
+        began_with: the policy that the run began with, without folders; None: with a new network.
     """
 
     config: TrackerRunConfig
@@ -77,6 +79,7 @@ class TrackerRun(Progress):
             )
         self.clips, self.name = clips, name
         self.first_pass: dict[str, float] = self.saved["first_pass"] if self.saved else {}
+        self.began_with: str | None = None
 
     def begin_training(self, record: dict[str, Any], description: str) -> None:
         """See `Progress.begin`; `description` is on what it runs."""
@@ -89,6 +92,7 @@ class TrackerRun(Progress):
 
     def start_from(self, name: str | None, task: TrackConfig, *policies: TrackingPolicy) -> None:
         """Give the policies of a new run the network of the policy `name`; None: as they are."""
+        self.began_with = None if name is None else Path(name).name
         if name is not None and self.saved is None:
             begin_with(policies, name, spec_of(task))
 
@@ -151,7 +155,8 @@ class TrackerRun(Progress):
             path / "policy.json", spec, onnx_file=path / "policy.onnx", motions=clips,
             embedded=embed, training={
                 **self.training_record(algorithm, num_envs),
-                "first_pass": self.first_pass, "clip_protocol": self.evaluation,
+                "start_from": self.began_with, "first_pass": self.first_pass,
+                "clip_protocol": self.evaluation,
             },
         )  # fmt: skip
         if self.config.capture_video:

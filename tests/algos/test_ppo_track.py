@@ -565,6 +565,8 @@ def test_a_run_goes_on_from_a_policy(tmp_path):
     train(first)
     train(still, "--start-from", str(first), "--critic-first", "1000", "--motion", "walk")
     train(moved, "--start-from", str(first), "--critic-first", "64")
+    told = [json.loads((path / "policy.json").read_text()) for path in (first, still, moved)]
+    assert [one["training"]["start_from"] for one in told] == [None, "first", "first"]
     before, same, other = (mlp_from_policy(path / "policy.onnx") for path in (first, still, moved))
     for name in ("weights", "biases"):
         for mine, theirs in zip(getattr(same, name), getattr(before, name), strict=True):

@@ -346,7 +346,9 @@ def test_the_run_directory_is_that_of_a_tracker(tmp_path, whole):
     assert record["exp_name"] == "wm_track" and record["num_envs"] == 8
     assert record["discount"] == wm.DISCOUNT
     described = json.loads((run_dir / "policy.json").read_text())
-    assert described["training"]["algorithm"] == "wm_track"
+    training = described["training"]
+    assert training["algorithm"] == "wm_track" and training["start_from"] is None
+    assert training["threads"] == 2
     # The file acts as the average of the weights does.
     saved = torch.load(run_dir / "checkpoint.pt", weights_only=True)
     config = dataclasses.replace(wm.Config(), hidden=(32,))
