@@ -488,13 +488,16 @@ def _shown_command(command: str) -> str:
     return " \\\n".join(lines)
 
 
-def _track_row(row: dict[str, Any]) -> list[str]:
+def completed(row: dict[str, Any]) -> str:
+    """Completed episodes of a row of the kind `track`; with their interval where they are many."""
     low, high = (f"{100 * value:.0f}" for value in row["success_ci95"])
-    success = f"{round(row['success'] * row['episodes'])} of {row['episodes']}"
-    if row["episodes"] > 1:
-        success += f" ({low} to {high} %)"
+    text = f"{round(row['success'] * row['episodes'])} of {row['episodes']}"
+    return f"{text} ({low} to {high} %)" if row["episodes"] > 1 else text
+
+
+def _track_row(row: dict[str, Any]) -> list[str]:
     return [
-        f"`{row['motion']}`", row["protocol"], success,
+        f"`{row['motion']}`", row["protocol"], completed(row),
         f"{row['survival_s']:.2f} of {row['clip_s']:.2f}", f"{row['mpkpe_mm']:.0f}",
         f"{row['r_mpkpe_mm']:.0f}", f"{row['joint_pos_rad']:.3f}",
     ]  # fmt: skip

@@ -17,6 +17,7 @@ from bm_envs.results.file import (
     ResultFile,
     check_result,
     machine_path,
+    machine_text,
     read_result,
     read_results,
 )
@@ -24,7 +25,6 @@ from bm_envs.results.kinds import KINDS
 from bm_envs.results.tracking import ERRORS
 
 __all__ = [
-    "ERRORS", "KINDS", "ResultFile", "check_result", "machine_path", "read_result", "read_results",
-    "steered_as_before",
-    "successes_by_rule",
+    "ERRORS", "KINDS", "ResultFile", "check_result", "machine_path", "machine_text", "read_result",
+    "read_results", "steered_as_before", "successes_by_rule",
 ]  # fmt: skip

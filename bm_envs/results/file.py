@@ -85,17 +85,22 @@ class ResultFile:
     @property
     def machine_text(self) -> str:
         """The machine in words."""
-        cores, gpu = self.machine["cores"], self.machine["gpu"]
-        processor, bfloat16 = self.machine["processor"], self.machine.get("bfloat16")
-        if bfloat16 is not None:
-            processor += " with bfloat16" if bfloat16 else " without bfloat16"
-        text = f"{processor}, {cores} core{'s' if cores > 1 else ''}"
-        return f"{text}, {gpu}" if gpu else text
+        return machine_text(self.machine)
 
     def policy_sha256(self, policy: str) -> str | None:
         """SHA-256 of the policy's file, or None where the result does not hold it."""
         digest = self.settings.get("policy_sha256")
         return digest.get(policy) if isinstance(digest, dict) else digest
+
+
+def machine_text(machine: Mapping[str, Any]) -> str:
+    """A machine, as result files and descriptions of policies hold it, in words."""
+    cores, gpu = machine["cores"], machine["gpu"]
+    processor, bfloat16 = machine["processor"], machine.get("bfloat16")
+    if bfloat16 is not None:
+        processor += " with bfloat16" if bfloat16 else " without bfloat16"
+    text = f"{processor}, {cores} core{'s' if cores > 1 else ''}"
+    return f"{text}, {gpu}" if gpu else text
 
 
 def read_result(path: str | Path, *, name: str | None = None) -> ResultFile:

@@ -192,6 +192,25 @@ LEARNING_RATE_RANGE = (1e-5, 1e-2)
 LEARNING_RATE_FACTOR = 1.5
 ACTOR_PARAMETERS = 250_426  # standard deviations included
 
+# --- whole clips of LAFAN1 (arXiv 2508.08241, Tables I and II) -------------------------------------
+
+# Table I prints these; one row stands there twice.
+TABLE_1 = {
+    "walk1_subject1", "walk1_subject2", "walk1_subject5", "walk2_subject1", "walk2_subject3",
+    "walk2_subject4", "dance1_subject1", "dance1_subject2", "dance1_subject3", "dance2_subject1",
+    "dance2_subject2", "dance2_subject3", "dance2_subject4", "fallAndGetUp1_subject4",
+    "fallAndGetUp2_subject2", "fallAndGetUp2_subject3", "run1_subject2", "run1_subject4",
+    "run1_subject5", "run2_subject1", "jumps1_subject1", "jumps1_subject2", "jumps1_subject5",
+    "fightAndSports1_subject1", "fightAndSports1_subject4", "fight1_subject2", "fight1_subject3",
+    "fight1_subject5",
+}
+# Iterations until the whole clip is completed, with adaptive sampling; without it none is by 30 000.
+TABLE_2 = {
+    "dance1_subject1": 8000,
+    "dance2_subject1": 9000,
+    "fightAndSports1_subject1": 10_000,
+}
+
 # --- files (WBT utils/exporter.py, scripts/csv_to_npz.py; MTC MotionOnnxPolicy.cpp) ----------------
 
 ONNX_INPUTS = {"obs": [1, 160], "time_step": [1, 1]}

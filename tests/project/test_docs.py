@@ -30,6 +30,7 @@ for folder in ("docs", "algos"):
 hooks = importlib.import_module("hooks")
 site_tables = importlib.import_module("site_tables")
 guided_tables = importlib.import_module("guided_tables")
+lafan1_tables = importlib.import_module("lafan1_tables")
 learning_tables = importlib.import_module("learning_tables")
 
 IDS = [name for name in gymnasium.registry if name.startswith("BM")]
@@ -418,7 +419,7 @@ def table_in(page, name):
 
 def test_kept_tables_are_those_of_the_files():
     """Their scripts write them again after files have changed."""
-    for made in (guided_tables, learning_tables):
+    for made in (guided_tables, lafan1_tables, learning_tables):
         script = f"docs/{made.__name__}.py"
         assert made.write(["--check"], made.PAGES, script) == 0, f"run python {script}"
     # By hand: the pushed walk, in both pages.
