@@ -26,8 +26,7 @@ from site_tables import completed, markdown_table
 
 from bm_envs import cli
 from bm_envs.motion import suites
-from bm_envs.policy import TRACKER, read_policy_json
-from bm_envs.policy.resolve import shipped_files
+from bm_envs.policy import TRACKER, read_policy_json, shipped_files
 from bm_envs.results import ResultFile, machine_text, read_results
 
 RESULTS = ROOT / "benchmarks" / "results"
