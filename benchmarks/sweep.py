@@ -40,7 +40,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from bm_envs.policy.shipping import ship
 from tyro.conf import FlagCreatePairsOff, UseAppendAction, arg
 
 from bm_envs import cli
@@ -50,6 +49,7 @@ from bm_envs.learning.standing import Line, Standing, State, Watched, rank, sent
 from bm_envs.motion import suites
 from bm_envs.motion.library import load_motions
 from bm_envs.policy import training_figures
+from bm_envs.policy.shipping import ship
 
 ROOT = Path(__file__).resolve().parent.parent
 TRACK = ROOT / "benchmarks" / "track.py"
