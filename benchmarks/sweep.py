@@ -8,12 +8,12 @@ A campaign over a suite, whose policies are kept and measured as soon as they ex
 
     python benchmarks/sweep.py --algorithm wm_track --suite lafan1-table1 --order longest \
       --steps-per-s 10000 --flags='--no-motion --stop-when-robust --robust-every 4' \
-      --run-dir ../campaign --page ../campaign/page.md --policies policies --results ../campaign
+      --run-dir ../campaign --page ../campaign/page.md --policies policies --measured ../campaign
 
 Without `--address` the workers are processes of this machine. A run that is finished is not run
 again, and one that was cut short goes on from its checkpoint: also within a sweep, when a worker
 dies and Ray gives its run to another, and after the sweep itself was killed, whose workers end
-within seconds. On a cluster `--run-dir`, `--policies` and `--results` have to be folders that all
+within seconds. On a cluster `--run-dir`, `--policies` and `--measured` have to be folders that all
 nodes share, at the same paths, and every node needs this source tree, the motions and their
 `BM_DATA_DIR`.
 
@@ -92,7 +92,7 @@ class Config:
     policies: Path | None = None
     """Folder for the policies of runs that have ended, as `lafan1_<clip>`; one that is there gives
     way to a better one. Motions must be of LAFAN1, with one seed and one setting."""
-    results: Path | None = None
+    measured: Path | None = None
     """Folder for measurements: each policy by both protocols of `benchmarks/track.py`, a file a
     run."""
     address: str | None = None
@@ -295,7 +295,7 @@ class Sweep:
 
         Before, the policy is kept, where policies are.
         """
-        job, kept, results = self.jobs[index], self.config.policies, self.config.results
+        job, kept, measured = self.jobs[index], self.config.policies, self.config.measured
         policy = job.folder / "policy.onnx"
         if kept is not None and job.policy is not None:
             policy = kept / f"{job.policy}.onnx"
@@ -303,9 +303,9 @@ class Sweep:
                 job.folder / "policy.json"
             ):
                 ship(job.folder, job.policy, kept)
-        if results is None:
+        if measured is None:
             return None
-        file = results / f"{job.policy or job.folder.name}.json"
+        file = measured / f"{job.policy or job.folder.name}.json"
         if file.exists() and file.stat().st_mtime_ns >= policy.stat().st_mtime_ns:
             return None
         return [

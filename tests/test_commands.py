@@ -131,7 +131,8 @@ def settings_of(config):
 
 def outputs_of(command):
     fields = dict(settings_of(module_of(command).Config))
-    names = [name for name in (*cli.OUTPUT_FILES, *cli.OUTPUT_FOLDERS) if name in fields]
+    paths = [name for name, kind in fields.items() if "Path" in str(kind)]
+    names = [name for name in (*cli.OUTPUT_FILES, *cli.OUTPUT_FOLDERS) if name in paths]
     return [name for name in names if (command, name) != ("tools/export_onnx", "run_dir")]  # read
 
 

@@ -87,9 +87,9 @@ def run(
 
 
 # Settings, called the same in all commands, that name files and folders to be written.
-OUTPUT_FILES = ("json", "video", "plot", "chart", "strip", "npz", "onnx")
+OUTPUT_FILES = ("json", "video", "plot", "chart", "strip", "npz", "onnx", "page")
 
-OUTPUT_FOLDERS = ("run_dir", "out")
+OUTPUT_FOLDERS = ("run_dir", "out", "policies", "measured")
 
 
 # Flags that trainers had in 0.1. What they set is now as their default was.

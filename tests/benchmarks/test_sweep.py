@@ -126,7 +126,7 @@ def campaign(tmp_path, *arguments, flags=WORLD_MODEL):
     return [
         sys.executable, str(ROOT / "benchmarks" / "sweep.py"), "--algorithm", "wm_track",
         "--motion", "turn_left", "stand", "--order", "longest", "--run-dir",
-        str(tmp_path / "runs"), "--page", str(tmp_path / "page.md"), "--results",
+        str(tmp_path / "runs"), "--page", str(tmp_path / "page.md"), "--measured",
         str(tmp_path / "results"), f"--flags={flags}", "--workers", "2", *arguments,
     ]  # fmt: skip
 
