@@ -567,10 +567,8 @@ def failure_distance_scale(level: float) -> float:
 def main(config: Config) -> None:
     """Train, evaluate, export."""
     # Everything that can be refused is refused here, before a file is made.
-    if config.suite is not None:
-        if config.motion != Config.motion:
-            raise ConfigError("Both --motion and --suite are given, expected one of them.")
-        config = dataclasses.replace(config, motion=suites.motions(config.suite))
+    motion = suites.chosen(config.motion, config.suite, Config.motion)
+    config = dataclasses.replace(config, motion=motion)
     clips, processes = load_motions(config.motion), Processes()
     if processes.count > 1:
         raise ConfigError("wm_track runs in one process, torchrun started several.")

@@ -107,9 +107,8 @@ class Config:
             )
         if self.policy is None and self.suite is None:
             raise ConfigError("Neither --policy nor --suite is given, expected one of them.")
-        if self.suite is not None and self.motion:
-            raise ConfigError("Both --motion and --suite are given, expected one of them.")
-        if self.policy is not None and "{motion}" in self.policy and not self.motions:
+        motions = self.motions
+        if self.policy is not None and "{motion}" in self.policy and not motions:
             raise ConfigError(f"policy is '{self.policy}', which needs --motion or --suite.")
         if not self.protocol:
             raise ConfigError("protocol is empty, expected 'clip', 'robust' or both.")
@@ -122,7 +121,7 @@ class Config:
     @property
     def motions(self) -> tuple[str, ...]:
         """Names of the motions, of the suite or as given."""
-        return suites.motions(self.suite) if self.suite is not None else self.motion
+        return suites.chosen(self.motion, self.suite, ())
 
 
 def choose(config: Config) -> list[tuple[Policy, list[Clip]]]:

@@ -74,6 +74,24 @@ def motions(suite: str) -> tuple[str, ...]:
     raise ConfigError(unknown_name("suite", suite, NAMES))
 
 
+def chosen(names: tuple[str, ...], suite: str | None, default: tuple[str, ...]) -> tuple[str, ...]:
+    """The motions of a command that has `--motion` and, in its place, `--suite`.
+
+    Args:
+        names: `--motion`, as it was given or by default.
+        suite: `--suite`, or None.
+        default: what `--motion` is when nobody gives it.
+
+    Raises:
+        ConfigError: both are given, or there is no such suite.
+    """
+    if suite is None:
+        return names
+    if names != default:
+        raise ConfigError("Both --motion and --suite are given, expected one of them.")
+    return motions(suite)
+
+
 def suite_of(motion: str) -> str:
     """The suite that lists a clip of this name, or the set that the clip is from.
 
