@@ -19,8 +19,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from site_tables import markdown_table
-
+from bm_envs.cli import markdown_table
 from bm_envs.diffusion.model import load_model
 from bm_envs.diffusion.sampler import SHARES
 from bm_envs.diffusion.steering import STEERING, Steering

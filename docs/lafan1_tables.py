@@ -22,9 +22,10 @@ from pathlib import Path
 from typing import Any
 
 from guided_tables import ABSENT, ROOT, write
-from site_tables import completed, markdown_table
+from site_tables import completed
 
 from bm_envs import cli
+from bm_envs.cli import markdown_table
 from bm_envs.motion import suites
 from bm_envs.policy import TRACKER, read_policy_json, shipped_files
 from bm_envs.results import ResultFile, machine_text, read_results

@@ -18,8 +18,8 @@ from typing import Any
 
 import numpy as np
 from guided_tables import ABSENT, write
-from site_tables import markdown_table
 
+from bm_envs.cli import markdown_table
 from bm_envs.policy import TRACKER, shipped_files
 
 ROOT = Path(__file__).resolve().parent.parent

@@ -15,7 +15,7 @@ import json
 import re
 import shlex
 import tempfile
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,7 @@ import gymnasium.wrappers.vector
 import numpy as np
 
 import bm_envs  # noqa: F401  (registers the environments)
+from bm_envs.cli import markdown_table
 from bm_envs.diffusion import sampler
 from bm_envs.envs import GuidedEnv, GuidedVectorEnv, Named, TrackEnv, TrackVectorEnv
 from bm_envs.evaluation import wilson
@@ -579,19 +580,6 @@ def _page(sections: dict[str, str | list[str]]) -> str:
         content = [content] if isinstance(content, str) else content
         parts += [f"## {title}", *(part for part in content if part)]
     return "\n\n".join(parts)
-
-
-def markdown_table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """A table of texts; bars and what would be HTML are escaped."""
-    lines = [heads, ["---"] * len(heads), *rows]
-    return "\n".join("| " + " | ".join(map(_cell, line)) + " |" for line in lines)
-
-
-def _cell(text: str) -> str:
-    """One line, with its bars and what would be HTML escaped outside of code."""
-    parts = re.split(r"(`[^`]*`)", " ".join(text.split()))
-    plain = lambda part: part.replace("|", r"\|").replace("<", "&lt;")  # noqa: E731
-    return "".join(part if part.startswith("`") else plain(part) for part in parts)
 
 
 def _number(value: Any) -> str:

@@ -2,7 +2,7 @@
 
 `command.py` parses flags and turns errors into one sentence. `files.py` and `json_files.py` write
 files whole or not at all. `record.py` says what a result was made with. `terminal.py` shows how far
-a command is, and `media.py` writes videos and figures.
+a command is and lays tables out, and `media.py` writes videos and figures.
 """
 
 from bm_envs.cli.command import (
@@ -55,6 +55,7 @@ from bm_envs.cli.record import (
 from bm_envs.cli.terminal import (
     aligned,
     bar_interval,
+    markdown_table,
     progress_bar,
 )
 
@@ -79,6 +80,7 @@ __all__ = [
     "json_result",
     "machine",
     "make_folder",
+    "markdown_table",
     "matplotlib_figure",
     "os_reason",
     "os_sentence",

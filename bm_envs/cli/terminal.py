@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import re
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 
@@ -43,3 +44,16 @@ def aligned(rows: Sequence[Sequence[str]]) -> str:
         "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
         for row in rows
     )
+
+
+def markdown_table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """A table of texts; bars and what would be HTML are escaped."""
+    lines = [heads, ["---"] * len(heads), *rows]
+    return "\n".join("| " + " | ".join(map(_cell, line)) + " |" for line in lines)
+
+
+def _cell(text: str) -> str:
+    """One line, with its bars and what would be HTML escaped outside of code."""
+    parts = re.split(r"(`[^`]*`)", " ".join(text.split()))
+    plain = lambda part: part.replace("|", r"\|").replace("<", "&lt;")  # noqa: E731
+    return "".join(part if part.startswith("`") else plain(part) for part in parts)

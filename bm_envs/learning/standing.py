@@ -141,12 +141,11 @@ def page(title: str, lines: Sequence[Line]) -> str:
          f"{line.standing.minutes:.1f}")
         for line in lines
     ]  # fmt: skip
-    table = "\n".join("| " + " | ".join(row) + " |" for row in [HEAD, ("---",) * len(HEAD), *rows])
     return (
         f"# {title}\n\n{len(ended)} of {len(lines)} runs have ended; "
         f"{sum(at.completed for at in ended)} complete their motion, "
         f"{sum(at.done for at in ended)} of them {ROBUST:.0%} of the `robust` episodes. "
-        f"{minutes / 60:.1f} hours of training.\n\n{table}\n"
+        f"{minutes / 60:.1f} hours of training.\n\n{cli.markdown_table(HEAD, rows)}\n"
     )
 
 
