@@ -47,7 +47,7 @@ from bm_envs.errors import BMError, ConfigError
 from bm_envs.learning.folder import FolderHeld, claim_folder
 from bm_envs.learning.standing import Line, Standing, State, Watched, rank, sentence, write_page
 from bm_envs.motion import suites
-from bm_envs.motion.library import load_motions
+from bm_envs.motion.library import LAFAN1, load_motions
 from bm_envs.policy import training_figures
 from bm_envs.policy.shipping import ship
 
@@ -107,10 +107,10 @@ class Config:
     def __post_init__(self) -> None:
         if self.cpus < 1 or self.workers < 0 or self.retries < 0 or self.steps_per_s < 0:
             raise ConfigError("cpus must be 1 or more; workers, retries and steps_per_s 0 or more.")
-        if self.suite is not None and self.motion != Config.motion:
-            raise ConfigError("Both --motion and --suite are given, expected one of them.")
         if self.policies is not None and (len(self.seeds) > 1 or len(self.flags) > 1):
             raise ConfigError("--policies keeps one policy a motion: give one seed, one --flags.")
+        if self.policies is not None and not all("--no-motion" in f for f in self.flags or ("",)):
+            raise ConfigError("--policies keeps no motion: give --flags with --no-motion in them.")
 
 
 @dataclass(frozen=True)
@@ -144,9 +144,10 @@ class Job:
 
 
 def policy_name(motion: str) -> str:
-    """What the policy of a clip, a cut or a suite is called: `lafan1_dance1_subject2`, `lafan1_40`.
+    """What the policy of a suite or a clip is called: `lafan1_40`, `lafan1_dance1_subject2`.
 
-    A cut's has the short name of its clip, `lafan1_walk1` for `walk1_subject1[5:15]`.
+    A clip is given by its full name. A cut's policy has the short name of its clip, `lafan1_walk1`
+    for `walk1_subject1[5:15]`.
     """
     clip, cut, _ = motion.removeprefix("lafan1-").partition("[")
     return "lafan1_" + (clip.partition("_subject")[0] if cut else clip.replace("-", "_"))
@@ -156,22 +157,31 @@ def jobs_of(config: Config) -> list[Job]:
     """The trainings of a sweep, in their order.
 
     Raises:
-        ConfigError: two are the same, or a policy to keep is of no LAFAN1 motion.
+        ConfigError: two are the same, or a policy to keep is of another motion than LAFAN1's, or
+            has no name.
         MotionError: a motion is unknown or unreadable.
     """
-    names = config.motion if config.suite is None else suites.motions(config.suite)
+    names = suites.chosen(config.motion, config.suite, Config.motion)
     together = config.suite or "+".join(names)
     groups = [(together, names)] if config.together else [(name, (name,)) for name in names]
     jobs = []
     for motion, motions in groups:
-        seconds = sum(clip.duration_s for clip in load_motions(motions))
+        clips = load_motions(motions)
+        policy = None
+        if config.policies is not None:
+            other = [clip.name for clip in clips if clip.source != LAFAN1.source]
+            if other:
+                raise ConfigError(f"--policies is for motions of LAFAN1, '{other[0]}' is none.")
+            if len(clips) > 1 and config.suite is None:
+                raise ConfigError("--policies with --together needs --suite, by which it is named.")
+            policy = policy_name(clips[0].name if len(clips) == 1 else motion)
+        seconds = sum(clip.duration_s for clip in clips)
         steps = max(LEAST_STEPS, round(config.steps_per_s * seconds))
         jobs += [
             Job(
                 motion, motions, seed, flags,
                 config.run_dir.resolve() / run_name(motion, seed, flags), seconds,
-                steps if config.steps_per_s else None,
-                None if config.policies is None else policy_name(motion),
+                steps if config.steps_per_s else None, policy,
             )
             for seed in config.seeds
             for flags in config.flags or ("",)
@@ -338,8 +348,12 @@ def main(config: Config) -> int:
         waiting[remote[work].remote(*arguments)] = index
 
     def trained(index: int) -> None:
-        """What follows a training."""
-        command = sweep.measurement(index)
+        """What follows a training. A policy that cannot be kept stops no other run."""
+        try:
+            command = sweep.measurement(index)
+        except BMError as error:
+            sweep.end(index, str(error))
+            return
         if command is None:
             sweep.end(index)
         else:

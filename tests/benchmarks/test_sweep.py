@@ -8,9 +8,13 @@ import sys
 import time
 from pathlib import Path
 
+import pytest
 import warm_python
 
 ROOT = Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(ROOT / "benchmarks"))
+import sweep as script  # noqa: E402
+
 SMALL = "--num-envs 8 --num-steps 8 --eval-every 0 --hidden 32 --checkpoint-s 0 --no-motion"
 STEPS = 1280
 WORLD_MODEL = (
@@ -169,3 +173,49 @@ def test_a_campaign_killed_and_begun_again_ends_with_a_page_and_measurements(tmp
     assert again.returncode == 0, again.stderr
     for file, written in before.items():
         assert file == page or file.stat().st_mtime_ns == written, file
+
+
+@pytest.mark.parametrize(
+    "arguments, told",
+    [
+        (["--motion", "walk"], "'walk' is none"),
+        (["--suite", "builtin", "--together"], "is none"),
+        (["--motion", "walk", "--seeds", "1", "2"], "give one seed, one --flags"),
+        (["--motion", "walk", "--flags=--gamma 0.98"], "with --no-motion in them"),
+        (["--motion", "stand", "--suite", "builtin"], "Both --motion and --suite are given"),
+    ],
+)
+def test_a_policy_that_could_not_be_kept_is_refused_before_it_is_trained(arguments, told, tmp_path):
+    flags = [] if any(a.startswith("--flags") for a in arguments) else ["--flags=--no-motion"]
+    command = [
+        sys.executable, str(ROOT / "benchmarks" / "sweep.py"), *arguments, *flags, "--run-dir",
+        str(tmp_path / "runs"), "--policies", str(tmp_path / "policies"),
+    ]  # fmt: skip
+    done = warm_python.run(command, capture_output=True, text=True)
+    assert done.returncode == 2
+    assert told in done.stderr, done.stderr
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    "motion, name",
+    [
+        ("lafan1-40", "lafan1_40"), ("lafan1-walks", "lafan1_walks"),
+        ("dance1_subject2", "lafan1_dance1_subject2"),
+        ("walk1_subject1[5:15]", "lafan1_walk1"),
+        ("fallAndGetUp1_subject1[10:20]", "lafan1_fallAndGetUp1"),
+    ],
+)  # fmt: skip
+def test_policies_are_called_as_those_that_ship(motion, name):
+    assert script.policy_name(motion) == name
+
+
+def test_a_cut_by_a_short_name_has_the_policy_of_its_clip(data_dir, tmp_path):
+    """`dance1` is the whole `dance1_subject1`: its policy is not that of the cut `dance1[0:10]`."""
+    names = {}
+    for motion in ("dance1", "dance1[0:10]"):
+        [job] = script.jobs_of(script.Config(
+            motion=(motion,), flags=("--no-motion",), policies=tmp_path, run_dir=tmp_path
+        ))  # fmt: skip
+        names[motion] = job.policy
+    assert names == {"dance1": "lafan1_dance1_subject1", "dance1[0:10]": "lafan1_dance1"}
