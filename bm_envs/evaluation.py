@@ -72,8 +72,8 @@ class Episodes:
 class _ErrorSums:
     """Sums of tracking errors over the counted frames of N robots.
 
-    A call of `tracking_errors` takes about as long for a hundred states as for one, so the states
-    of one robot are kept for a while.
+    Most of what a call of `tracking_errors` takes does not depend on how many states there are, so
+    those of few robots are kept for a while and taken together.
     """
 
     STATES = 128  # of all robots, that are kept
