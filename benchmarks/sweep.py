@@ -109,8 +109,6 @@ class Config:
             raise ConfigError("cpus must be 1 or more; workers, retries and steps_per_s 0 or more.")
         if self.policies is not None and (len(self.seeds) > 1 or len(self.flags) > 1):
             raise ConfigError("--policies keeps one policy a motion: give one seed, one --flags.")
-        if self.policies is not None and not all("--no-motion" in f for f in self.flags or ("",)):
-            raise ConfigError("--policies keeps no motion: give --flags with --no-motion in them.")
 
 
 @dataclass(frozen=True)
@@ -157,10 +155,12 @@ def jobs_of(config: Config) -> list[Job]:
     """The trainings of a sweep, in their order.
 
     Raises:
-        ConfigError: two are the same, or a policy to keep is of another motion than LAFAN1's, or
-            has no name.
+        ConfigError: two are the same, or a policy to keep holds a motion, is of another one than
+            LAFAN1's, or has no name.
         MotionError: a motion is unknown or unreadable.
     """
+    if config.policies is not None and not all("--no-motion" in f for f in config.flags or ("",)):
+        raise ConfigError("--policies keeps no motion: give --flags with --no-motion in them.")
     names = suites.chosen(config.motion, config.suite, Config.motion)
     together = config.suite or "+".join(names)
     groups = [(together, names)] if config.together else [(name, (name,)) for name in names]
