@@ -84,7 +84,12 @@ from bm_envs.motion import suites
 from bm_envs.motion.library import load_motions
 from bm_envs.robots import g1
 from bm_envs.robots.observation_terms import mirror_map
-from bm_envs.tasks.track.config import SamplingConfig, TrackConfig, laptop_task
+from bm_envs.tasks.track.config import (
+    RandomizationConfig,
+    SamplingConfig,
+    TrackConfig,
+    laptop_task,
+)
 from bm_envs.tasks.track.task import TrackTask
 
 J = g1.NUM_JOINTS
@@ -92,8 +97,9 @@ J = g1.NUM_JOINTS
 
 def _task() -> TrackConfig:
     return dataclasses.replace(
-        laptop_task(), start=SamplingConfig(mode="adaptive", alpha=0.005), failure_height=0.4,
-        failure_distance=0.6,
+        laptop_task(), start=SamplingConfig(mode="adaptive", alpha=0.005, bin_s=0.25),
+        failure_height=0.4, failure_distance=0.6,
+        randomize=RandomizationConfig(foot_friction=(0.2, 1.2), when="reset"),
     )  # fmt: skip
 
 
