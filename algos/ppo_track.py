@@ -3,6 +3,7 @@
     python algos/ppo_track.py --motion walk                     # two CPU cores, the built-in walk
     python algos/ppo_track.py --motion 'walk1[5:15]' --seed 2   # a cut of LAFAN1
     python algos/ppo_track.py --preset published --motion walk  # the published recipe
+    python algos/ppo_track.py --preset v4 --motion walk         # the paper's fourth version's task
     torchrun --nproc-per-node=4 algos/ppo_track.py --num-envs 64 --threads 1    # data parallel
     python algos/ppo_track.py --preset gpu --motion dance1      # MuJoCo-Warp on an NVIDIA GPU
 
@@ -50,9 +51,9 @@ from bm_envs.tasks.track.task import TrackTask
 
 @dataclass(frozen=True)
 class Config:
-    """Settings of a run. The defaults are for two CPU cores; the other presets are for a GPU."""
+    """Settings of a run. The defaults and `v4` are for two CPU cores, the others for a GPU."""
 
-    preset: Literal["laptop", "published", "gpu"] = "laptop"
+    preset: Literal["laptop", "published", "v4", "gpu"] = "laptop"
     """Which set of values the other flags start from."""
     motion: tuple[str, ...] = ("walk",)
     """Motions: names, files, cuts such as 'walk1[5:15]'. Several: one policy for all."""
@@ -152,6 +153,11 @@ def published() -> Config:
     )  # fmt: skip
 
 
+def v4() -> Config:
+    """The laptop's PPO on the task of the paper's fourth version (whose own PPO is `published`)."""
+    return Config(preset="v4", task=TrackConfig.preset("v4"))
+
+
 def gpu() -> Config:
     """The laptop's repairs, with the published numbers of robots and samples; not tuned."""
     return Config(
@@ -161,7 +167,7 @@ def gpu() -> Config:
     )  # fmt: skip
 
 
-PRESETS = {"laptop": Config, "published": published, "gpu": gpu}
+PRESETS = {"laptop": Config, "published": published, "v4": v4, "gpu": gpu}
 
 # What no flag changes: `rsl_rl`'s and the publication's, but for the curriculum's step.
 CLIP = 0.2  # of the probability ratio, and of the value's change
@@ -172,11 +178,11 @@ CURRICULUM_STEP = 0.002  # change of the level per iteration
 MAX_WEIGHT = 2.0  # at which the weight of an older policy's sample is clipped
 # By preset: lambda of generalized advantage estimation (published: over 24 steps); weight of the
 # entropy bonus (published: with unit noise).
-GAE_LAMBDA = {"laptop": 0.97, "published": 0.95, "gpu": 0.97}
-ENT_COEF = {"laptop": 0.0, "published": 0.005, "gpu": 0.0}
+GAE_LAMBDA = {"laptop": 0.97, "published": 0.95, "v4": 0.97, "gpu": 0.97}
+ENT_COEF = {"laptop": 0.0, "published": 0.005, "v4": 0.0, "gpu": 0.0}
 # Iterations at the start that only fill the normalizers. Scaled by observations of the start alone,
 # what does not vary there (the last action is 0) would be far too large afterwards.
-WARMUP_ITERATIONS = {"laptop": 1, "published": 0, "gpu": 1}
+WARMUP_ITERATIONS = {"laptop": 1, "published": 0, "v4": 1, "gpu": 1}
 
 
 def constants(config: Config) -> dict[str, Any]:

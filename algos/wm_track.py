@@ -105,9 +105,9 @@ def _task() -> TrackConfig:
 
 @dataclass(frozen=True)
 class Config:
-    """Settings of a run. The defaults are for two CPU cores; `gpu` is for one GPU."""
+    """Settings of a run, for two CPU cores; `v4` is another task, and `gpu` is for one GPU."""
 
-    preset: Literal["laptop", "gpu"] = "laptop"
+    preset: Literal["laptop", "v4", "gpu"] = "laptop"
     """Which set of values the other flags start from."""
     motion: tuple[str, ...] = ("walk",)
     """Motions: names, files, cuts such as 'walk1[5:15]'. Several: one policy for all."""
@@ -217,7 +217,7 @@ def gpu() -> Config:
     )  # fmt: skip
 
 
-PRESETS = {"laptop": Config, "gpu": gpu}
+PRESETS = {"laptop": Config, "v4": lambda: Config("v4", task=TrackConfig.preset("v4")), "gpu": gpu}
 
 # What no flag changes.
 NOISE_CORRELATION = 0.75  # of a robot's action noise from step to step

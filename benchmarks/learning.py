@@ -7,12 +7,14 @@ r"""How fast a script of `algos/` learns to track: motions x variants of its rec
     python benchmarks/learning.py --algorithm ppo_track wm_track --motion walk 'walk1[5:15]' \
         --flags='--stop-when-passed' --json out.json --plot out.png
     python benchmarks/learning.py --algorithm wm_track --against ../old --json out.json
+    python benchmarks/learning.py --motion 'walk1[5:15]' 'dance1[0:10]' 'jumps1[0:10]' \
+        --variants default v4 --flags='--robust-every 4' --json out.json
 
 A motion may also be the name of a suite: one policy for all that it holds. Every variant but the
-first changes one choice; two that `all` leaves out are what to take for a robust policy (`robust`)
-and for motion that goes to the ground (`later ends`). A run that is finished in `--run-dir` is not
-run again, and one that was cut short goes on; after one that fails no other is begun. A row of the
-result holds, for one run:
+first changes one choice; three that `all` leaves out are what to take for a robust policy
+(`robust`) and for motion that goes to the ground (`later ends`), and the task of the paper's fourth
+version (`v4`). A run that is finished in `--run-dir` is not run again, and one that was cut short
+goes on; after one that fails no other is begun. A row of the result holds, for one run:
 
     env_steps, wall_s     control steps over all robots, seconds of training
     first_pass            steps and seconds at the first evaluation that completed the clip by the
@@ -72,6 +74,7 @@ ROOT = Path(__file__).resolve().parents[1]
 
 # Of motion that goes to the ground or is hard to begin in: what a stumble may still come back from.
 LATER_ENDS = ("--task.failure-height", "0.4", "--task.failure-distance", "0.6")
+V4 = ("--preset", "v4")  # whatever it changes, a policy is judged by the same protocols
 PPO_VARIANTS: dict[str, tuple[str, ...]] = {
     "default": (),
     "no residual, unit noise": ("--no-residual", "--init-std", "1.0"),
@@ -112,6 +115,7 @@ PPO_VARIANTS: dict[str, tuple[str, ...]] = {
         "--task.reset.ang-vel", "0.62", "0.62", "0.93", "--total-timesteps", "26000000",
     ),
     "later ends": LATER_ENDS,
+    "v4": V4,
 }  # fmt: skip
 MODEL_VARIANTS: dict[str, tuple[str, ...]] = {
     "default": (),
@@ -135,9 +139,10 @@ MODEL_VARIANTS: dict[str, tuple[str, ...]] = {
     "earlier ends": ("--task.failure-height", "0.25", "--task.failure-distance", "0.3"),
     "robust": ("--total-timesteps", "500000"),
     "later ends": (*LATER_ENDS, "--total-timesteps", "400000"),
+    "v4": V4,
 }  # fmt: skip
 VARIANTS = {"ppo_track": PPO_VARIANTS, "wm_track": MODEL_VARIANTS}
-RECIPES = ("robust", "later ends")  # for what they are named after, and no choices to compare
+RECIPES = ("robust", "later ends", "v4")  # for what they are named after, and no choices to compare
 
 
 @dataclass(frozen=True)

@@ -46,6 +46,8 @@ CAUSES = {
     "anchor_pos": "the torso's height is off by more than {failure_height} m",
     "anchor_ori": "the torso's tilt is off by more than {failure_tilt}, as z of gravity's unit "
     "vector in its axes",
+    "anchor_rotation": "the torso is turned from its reference, yaw included, by more than "
+    "`failure_rotation`",
     "ee_body_pos": "the height of a foot or hand is off by more than {failure_height} m",
     "anchor_distance": "the torso is further than `failure_distance` from its place, horizontally",
     "diverged": "the simulation has diverged",
@@ -201,8 +203,10 @@ def _ends(env: TrackEnv | GuidedEnv) -> list[str]:
     parts = [markdown_table(['`info["termination"]`', "kind", "when"], rows)]
     if isinstance(env, TrackEnv):
         rule, pelvis = terms.RULES["train"][-1], ", ".join(f"`{n}`" for n in terms.RULES["pelvis"])
+        turned = terms.ROTATION_RULES["anchor_ori"]
         parts.append(
             f"With `failure_distance` there is a rule more, `{rule}`: {CAUSES[rule]}. With "
+            f"`failure_rotation`, as in `v4`, the tilt's is `{turned}`: {CAUSES[turned]}. With "
             f'`failure="pelvis"`, as in the evaluation protocols, the rules are {pelvis}: height '
             f"and tilt of the pelvis."
         )

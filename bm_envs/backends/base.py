@@ -158,8 +158,17 @@ class Simulator(Protocol):
         ...
 
     @property
+    def net_self_contact_force(self) -> Array:
+        """Net force between each of `contact_bodies` and the robot's other links. `[N, C, 3]`, N.
+
+        Of the last physics step, world axes; zero where self-collision is off. As of
+        `contact_force`, an engine tells what acts on the body or what the body does, in all alike.
+        """
+        ...
+
+    @property
     def contact_bodies(self) -> tuple[str, ...]:
-        """Names of the C bodies of `contact_force`; the two feet are the last."""
+        """Names of the C bodies of the two net forces; the two feet are the last."""
         ...
 
     def reset(self, env_ids: Array, qpos: Array, qvel: Array) -> None:

@@ -12,7 +12,7 @@ from bm_envs.backends.base import Array, Simulator, SimulatorConfig, make_simula
 VIEWS = (
     "root_pos", "root_quat", "root_lin_vel", "root_ang_vel_b", "joint_pos", "joint_vel", "body_pos",
     "body_quat", "body_axes", "body_lin_vel", "body_ang_vel", "contact_force",
-    "self_contact_force",
+    "self_contact_force", "net_self_contact_force",
 )  # fmt: skip
 
 
@@ -39,6 +39,7 @@ class HostSimulator:
     body_ang_vel: np.ndarray
     contact_force: np.ndarray
     self_contact_force: np.ndarray
+    net_self_contact_force: np.ndarray
 
     def __init__(self, engine: Simulator) -> None:
         self.engine = engine

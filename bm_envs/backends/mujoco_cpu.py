@@ -98,8 +98,12 @@ class MujocoSimulator:
         # Writable views of the same velocities.
         self._body_lin_vel32 = self._sensors32[:, 7 * k : 10 * k].reshape(n, k, 3)
         self._body_ang_vel32 = self._sensors32[:, 10 * k : 13 * k].reshape(n, k, 3)
-        self._num_pose_sensors = 13 * k
-        self._self_contact = slice(13 * k + 3 * c, None)
+        self._num_pose_sensors, own = 13 * k, 13 * k + 3 * c
+        self._self_contact = slice(own, own + 3)
+        if config.model.self_collision:
+            self.net_self_contact_force = view(self._sensors32, own + 3, c, 3)
+        else:
+            self.net_self_contact_force = view(np.zeros((n, 3 * c), np.float32), 0, c, 3)
         self._start_engine()
         self._batch.reset(keyframe=0, stage=_FRESH)
         self._refresh()
@@ -253,7 +257,8 @@ class MujocoSimulator:
             array[:] = state[name]
         self._batch.forward(stage=_FRESH)
         self._refresh()
-        self._sensors32[:] = state["sensors32"]
+        saved = state["sensors32"]  # of 0.1 without net forces of self-collision, the last ones
+        self._sensors32[:, : saved.shape[1]] = saved
 
     def close(self) -> None:
         """See `Simulator.close`."""

@@ -93,7 +93,11 @@ class MujocoWarpSimulator:
         ) = map(wp.to_torch, self._link_arrays)  # fmt: skip
         c = len(self.contact_bodies)
         self.contact_force = self._forces[:, : 3 * c].unflatten(1, (c, 3))
-        self._self_contact = self._forces[:, 3 * c :]
+        self._self_contact = self._forces[:, 3 * c : 3 * c + 3]
+        own = self._forces[:, 3 * c + 3 :]
+        if not config.model.self_collision:
+            own = torch.zeros_like(self._forces)
+        self.net_self_contact_force = own.unflatten(1, (c, 3))
         self._graph: wp.Graph | None = None
         self._bare_graph: wp.Graph | None = None
         self._capturing = False
@@ -197,7 +201,8 @@ class MujocoWarpSimulator:
         for name, value in self._randomized.items():
             value.copy_(torch.from_numpy(state[f"model.{name}"]))
         self._refresh()
-        self._forces.copy_(torch.from_numpy(state["forces"]))
+        saved = state["forces"]  # of 0.1 without net forces of self-collision, the last ones
+        self._forces[:, : saved.shape[1]].copy_(torch.from_numpy(saved))
         self._overflow.copy_(torch.from_numpy(state["overflow"]))
 
     def close(self) -> None:

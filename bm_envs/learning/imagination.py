@@ -44,6 +44,8 @@ IMAGINED = ("foot_contact", "action_accel", "joint_accel")
 def check_task(task: TrackConfig) -> None:
     """Refuse a task of which imagination leaves something out.
 
+    The penalty of contacts is left out of every task: the model has no forces.
+
     Raises:
         ConfigError: an optional reward has a weight, and `optional_cost` does not know it; or
             targets arrive late.

@@ -5,7 +5,9 @@ moving average of failures in bin `s` and `v_s` that of visits, the failure rate
 `r_s = f_s / v_s`. A failure is caused before it is seen, so rates spread to earlier bins by
 `g_s = sum_u decay^u r_{s+u}`, u < kernel, inside a clip; starts follow
 `p_s = ratio / S + (1 - ratio) g_s / sum(g)`. The published code counts failures in place of rates,
-does not spread, and adds `ratio / S` to the raw counts: options.
+does not spread, and adds `ratio / S` to the raw counts before that: options. Where it is added,
+bins behind a clip's end count as its last one (published), so that without failures starts are
+uniform; else there are none.
 """
 
 from __future__ import annotations
@@ -50,9 +52,11 @@ class StartSampler:
         self.visits: Array = np.zeros(self.num_bins)
         self._uniform = self._without_failures()
         self._arrays: Arrays = NUMPY
-        # decay^u for bins s and s + u of one clip, else 0: `[S - u]` for each u > 0
-        self._kernel = [
-            decay**u * (self.bin_clip[u:] == self.bin_clip[:-u]) for u in range(1, kernel)
+        # For each u > 0 the bins s + u of all bins s, and what they count: `[S]` both.
+        last, ahead = (self.bin_start + self.clip_bins - 1)[self.bin_clip], np.arange(self.num_bins)
+        self._kernel: list[tuple[Array, Array]] = [
+            (np.minimum(ahead + u, last), decay**u * ((ahead + u <= last) | (mix == "additive")))
+            for u in range(1, kernel)
         ]
 
     def to(self, arrays: Arrays) -> StartSampler:
@@ -65,7 +69,7 @@ class StartSampler:
             "clip_frames", "clip_bins", "bin_start", "bin_clip", "failures", "visits", "_uniform",
         ):  # fmt: skip
             setattr(other, name, arrays.array(getattr(self, name)))
-        other._kernel = [arrays.array(weight) for weight in self._kernel]
+        other._kernel = [(arrays.array(bins), arrays.array(w)) for bins, w in self._kernel]
         return other
 
     def bin_of(self, clip_id: Array, frame: Array) -> Array:
@@ -103,8 +107,8 @@ class StartSampler:
     def _spread(self, value: Array) -> Array:
         """`sum_u decay^u value_{s+u}` inside clips. `[S]`."""
         spread = 1.0 * value
-        for u, weight in enumerate(self._kernel, 1):
-            spread[:-u] += weight * value[u:]
+        for bins, weight in self._kernel:
+            spread += weight * value[bins]
         return spread
 
     def probabilities(self) -> Array:

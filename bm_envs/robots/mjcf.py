@@ -168,20 +168,26 @@ def add_sensors(sensor: ET.Element, tracked: Sequence[str], self_collision: bool
     Sensor data are laid out kind by kind: positions `[K, 3]`, quaternions `[K, 4]`, linear and
     angular velocities `[K, 3]` each (velocity of the link origin), then the net contact force
     `[C, 3]` of each of `CONTACT_BODIES` and of the two feet, and with self-collision the force
-    `[3]` of the strongest contact between two links (contact frame, normal first).
+    `[3]` of the strongest contact between two links (contact frame, normal first) and the net force
+    `[C, 3]` of each of those bodies with the robot's other links.
     """
     for kind in FRAME_SENSORS:
         for name in tracked:
             ET.SubElement(sensor, kind, name=f"{kind}:{name}", objtype="xbody", objname=name)
-    for name in (*CONTACT_BODIES, *g1.FOOT_BODIES):
-        ET.SubElement(
-            sensor, "contact", name=f"contact:{name}", body1=name, data="force", reduce="netforce"
-        )
+    bodies = (*CONTACT_BODIES, *g1.FOOT_BODIES)
+    net = dict(data="force", reduce="netforce")
+    for name in bodies:
+        ET.SubElement(sensor, "contact", name=f"contact:{name}", body1=name, attrib=net)
     if self_collision:
         ET.SubElement(
             sensor, "contact", name="contact:self", subtree1=g1.ROOT_BODY, subtree2=g1.ROOT_BODY,
             data="force", reduce="maxforce",
         )  # fmt: skip
+        for name in bodies:
+            ET.SubElement(
+                sensor, "contact", name=f"contact:self:{name}", body1=name, subtree2=g1.ROOT_BODY,
+                attrib=net,
+            )  # fmt: skip
 
 
 def compile_model(

@@ -435,12 +435,46 @@ def test_c08_links_that_touch_are_told_with_the_strongest_force(backend):
         assert wanted > 10, "premise: they touch"
         # Of depths of millimetres, from places in float32.
         np.testing.assert_allclose(simulator.self_contact_force, [wanted, 0], rtol=1e-3)
-    saved, told = simulator.get_state(), np.array(simulator.self_contact_force)
+        net = net_self_contacts(compiled, data)
+        assert (np.linalg.norm(net, axis=1) > 10).sum() >= 2, "premise: by links that are counted"
+        told = simulator.net_self_contact_force
+        # One engine tells what acts on a link, another what the link does.
+        sign = np.sign((told[0] * net).sum())
+        np.testing.assert_allclose(sign * told[0], net, rtol=1e-3, atol=1e-3 * wanted)
+        assert not told[1].any()
+    saved = simulator.get_state()
+    names = ("self_contact_force", "net_self_contact_force")
+    kept = {name: np.array(getattr(simulator, name)) for name in names}
     simulator.reset(np.arange(1), qpos[1:], np.zeros((1, 35)))
-    assert not simulator.self_contact_force.any(), "nothing has been solved since the reset"
+    for name in names:
+        assert not getattr(simulator, name).any(), "nothing has been solved since the reset"
     simulator.set_state(saved)
-    np.testing.assert_array_equal(simulator.self_contact_force, told)
+    for name in names:
+        np.testing.assert_array_equal(getattr(simulator, name), kept[name])
     simulator.close()
+
+
+def net_self_contacts(model, data):
+    """The sums of the forces of contacts between links, on each of `contact_bodies`. `[C, 3]`."""
+    net, wrench = np.zeros((model.nbody, 3)), np.zeros(6)
+    for i, contact in enumerate(data.contact):
+        first, second = model.geom_bodyid[contact.geom]
+        if first and second:  # none is the ground
+            mujoco.mj_contactForce(model, data, i, wrench)
+            force = contact.frame.reshape(3, 3).T @ wrench[:3]
+            net[first] -= force
+            net[second] += force
+    return net[[model.body(name).id for name in (*mjcf.CONTACT_BODIES, *g1.FOOT_BODIES)]]
+
+
+def test_c08_a_robot_without_self_collision_has_no_forces_between_its_links(sim):
+    qpos = np.tile(STAND, (N, 1))
+    qpos[:, 2] -= 0.003
+    sim.reset(EVERYONE, qpos, np.zeros((N, 35)))
+    sim.step(qpos[:, 7:])
+    assert sim.contact_force.any(), "premise: it stands"
+    assert sim.net_self_contact_force.shape == sim.contact_force.shape
+    assert not sim.net_self_contact_force.any() and not sim.self_contact_force.any()
 
 
 # --- C9, C10: disturbance -------------------------------------------------------------------------

@@ -166,6 +166,23 @@ CONTROL_DT = 0.02
 
 SAMPLING = {"bin_s": 1.0, "alpha": 0.001, "uniform_ratio": 0.1, "kernel": 1, "decay": 0.8}
 
+# --- the paper's fourth version (arXiv 2508.08241v4, sec. S1, tables S1 and S2) --------------------
+
+# Where text and table differ the text's range of the ankles and the table's square of the action's
+# change. Not printed: noise of observations, time limit, noise of the start's joints (none is named).
+V4 = {
+    "failure_height": 0.25,  # m, of the anchor and of ankles and hands
+    "failure_rotation": 0.8,  # rad, |log(R_des R^T)| of the anchor
+    "episode_s": EPISODE,  # WBT
+    "start": {"mode": "adaptive", "bin_s": 1.0, "alpha": 0.001, "kernel": 3, "decay": 0.8, "uniform_ratio": 0.1, "mix": "additive"},
+    "randomize": {"when": "reset", "foot_friction": (0.3, 1.6), "joint_offset": 0.01, "ankle_offset": 0.1, "torso_com": TORSO_COM, "action_delay": 0},
+    "push": {"interval_s": PUSH_INTERVAL, "lin_vel": PUSH_LIN_VEL, "ang_vel": PUSH_ANG_VEL},
+    "reset": {"pos": RESET_POS, "rot": RESET_ROT, "lin_vel": PUSH_LIN_VEL, "ang_vel": PUSH_ANG_VEL, "joint_pos": 0.0},
+    "rewards": {"contact_term": "self_links", "contact_threshold": CONTACT_THRESHOLD},
+    "model": {"self_collision": True},
+}
+V4_ANKLES = ("left_ankle_pitch_joint", "left_ankle_roll_joint", "right_ankle_pitch_joint", "right_ankle_roll_joint")
+
 # --- PPO (WBT rsl_rl_ppo_cfg.py; MJ rl_cfg.py; rsl_rl 2.3.1) ---------------------------------------
 
 PPO = {

@@ -17,6 +17,8 @@ from bm_envs.tasks.track.config import TrackConfig
 from bm_envs.tasks.track.rows import ANCHOR, END_EFFECTORS, J, K
 from bm_envs.tasks.track.state import State
 from bm_envs.tasks.track.tables import Tables
+from bm_envs.tasks.track.terminations import half_angle_cosine
+from bm_envs.tasks.track.terms import counted_force
 
 VIEWS = (
     "joint_pos", "joint_vel", "root_lin_vel", "root_ang_vel_b", "body_pos", "body_quat",
@@ -44,7 +46,8 @@ class Track(ctypes.Structure):
         ("end_effectors", ctypes.c_void_p),
         ("num_end_effectors", ctypes.c_int64),
         *((name, ctypes.c_double) for name in (
-            "failure_height", "failure_tilt", "failure_distance", "contact_threshold",
+            "failure_height", "failure_tilt", "failure_cosine", "failure_distance",
+            "contact_threshold",
         )),
         *((name, ctypes.c_void_p) for name in (
             "widths", "weights", "values", "reward", "causes", "terminated", "diverged",
@@ -103,7 +106,7 @@ class Kernel:
         self._library, self._tables = library(), tables
         n, num_values = len(state.frame), len(tables.weights)
         rules = {"train": 4, "pelvis": 2, "none": 0}[config.failure]
-        limit = config.failure_distance
+        limit, turn = config.failure_distance, config.failure_rotation
         self._failure_distance = np.inf if limit is None else limit
         self._num_envs = n
         self._results = (
@@ -120,6 +123,7 @@ class Kernel:
             failure_body={"train": ANCHOR, "pelvis": 0, "none": -1}[config.failure],
             train_rules=config.failure == "train", failure_height=config.failure_height,
             failure_tilt=config.failure_tilt, contact_threshold=config.rewards.contact_threshold,
+            failure_cosine=0.0 if turn is None else half_angle_cosine(turn),
         )  # fmt: skip
         self._pointer = ctypes.pointer(track)
         # Fields of the structure, and the arrays that they point to: kept, so that they live.
@@ -137,7 +141,8 @@ class Kernel:
         for name, array in self._arrays.items():
             assert array.flags.c_contiguous
             setattr(track, name, address(array))
-        self._views = [getattr(simulator, name) for name in VIEWS]
+        self._views = [getattr(simulator, name) for name in VIEWS[:-1]]
+        self._views.append(counted_force(simulator, config))
         for name, array in zip(VIEWS, self._views, strict=True):
             setattr(track, name, View.of(array))
         columns = [(part.start, part.stop - part.start) for part in tables.policy_columns]

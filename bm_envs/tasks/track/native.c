@@ -48,7 +48,8 @@ typedef struct {
   int64_t stale_targets, rotate_velocity_targets, failure_body, train_rules;
   const int64_t *end_effectors;
   int64_t num_end_effectors;
-  double failure_height, failure_tilt, failure_distance, contact_threshold;
+  /* `failure_cosine`: of half the largest rotation (`half_angle_cosine`); 0: the tilt counts. */
+  double failure_height, failure_tilt, failure_cosine, failure_distance, contact_threshold;
   const float *widths, *weights;
   /* What a step gives, a row a robot: signed rewards; of `causes` a row a rule. */
   float *values, *reward;
@@ -94,8 +95,12 @@ EXPORT void native_gather(const Track *t) {
   }
 }
 
+static float quat_product(const float *q, const float *ref) {
+  return fabsf(q[0] * ref[0] + q[1] * ref[1] + q[2] * ref[2] + q[3] * ref[3]);
+}
+
 static float square_angle(const float *q, const float *ref) {
-  float product = fabsf(q[0] * ref[0] + q[1] * ref[1] + q[2] * ref[2] + q[3] * ref[3]);
+  float product = quat_product(q, ref);
   /* NaN stays NaN, as in NumPy's clip. */
   float half = acosf(product > 1.0f ? 1.0f : product);
   return 4.0f * half * half;
@@ -118,6 +123,7 @@ EXPORT int64_t native_terms(const Track *t) {
   float threshold = (float)(t->contact_threshold * t->contact_threshold);
   float distance = (float)(t->failure_distance * t->failure_distance);
   float height = (float)t->failure_height, tilt = (float)(t->failure_tilt / 2);
+  float cosine = (float)t->failure_cosine;
   for (int64_t env = 0; env < n; env++) {
     const float *ref = t->reference + env * REFERENCE;
     const float *ref_pos = ref + 2 * J, *ref_quat = ref_pos + 3 * K;
@@ -194,7 +200,9 @@ EXPORT int64_t native_terms(const Track *t) {
     int64_t b = t->failure_body;
     const float *q = quat + 4 * b, *rq = ref_quat + 4 * b;
     cause[0] = fabsf(ref_pos[3 * b + 2] - pos[3 * b + 2]) > height;
-    cause[n] = fabsf(rq[1] * rq[1] + rq[2] * rq[2] - (q[1] * q[1] + q[2] * q[2])) > tilt;
+    cause[n] = cosine > 0
+                   ? quat_product(q, rq) < cosine
+                   : fabsf(rq[1] * rq[1] + rq[2] * rq[2] - (q[1] * q[1] + q[2] * q[2])) > tilt;
     failed |= cause[0] | cause[n];
     t->terminated[env] = failed;
     if (!t->train_rules) continue;

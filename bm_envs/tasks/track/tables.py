@@ -70,6 +70,8 @@ class Tables:
     """`[3]`, rad/s."""
     torso_com: Array
     """`[3]`, m, half-widths of the shift of the torso's center of mass."""
+    joint_offset: Array
+    """`[J]`, rad, half-widths of the error of the default pose."""
 
     observation_layout: dict[str, slice]
     """Where each term stands in the policy's observation."""
@@ -146,7 +148,7 @@ def make_tables(clips: Sequence[Clip], config: TrackConfig) -> Tables:
         start_pos=_numbers(start.pos), start_rot=_numbers(start.rot),
         start_lin_vel=_numbers(start.lin_vel), start_ang_vel=_numbers(start.ang_vel),
         push_lin_vel=_numbers(push.lin_vel), push_ang_vel=_numbers(push.ang_vel),
-        torso_com=_numbers(config.randomize.torso_com),
+        torso_com=_numbers(config.randomize.torso_com), joint_offset=_joint_offset(config),
         observation_layout=layout(config.observations),
         observation_size=size(config.observations), critic_size=size(CRITIC_TERMS),
         policy_columns=_policy_columns(config.observations),
@@ -179,6 +181,15 @@ def _check(clips: Sequence[Clip]) -> None:
 def _numbers(values: Sequence[float] | None, otherwise: np.ndarray | None = None) -> np.ndarray:
     """The values, float32, or the others where there are none."""
     return np.asarray(otherwise if values is None else values, np.float32)
+
+
+def _joint_offset(config: TrackConfig) -> np.ndarray:
+    """Half-widths of the error of each joint's default position, rad. `[J]`."""
+    level, ankles = config.randomize, config.randomize.ankle_offset
+    return _numbers([
+        ankles if ankles is not None and "_ankle_" in name else level.joint_offset
+        for name in g1.JOINT_NAMES
+    ])  # fmt: skip
 
 
 def _sole_points(feet: Sequence[g1.Geom]) -> np.ndarray:

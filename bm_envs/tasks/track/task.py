@@ -444,7 +444,7 @@ class TrackTask:
         shift = on.symmetric(rng, count, 3) * tables.torso_com
         self.simulator.randomize(who, foot_friction=friction, torso_com_offset=shift)
         on.put(self.state.build, who, on.stack([friction, *shift.T]))
-        offset = on.symmetric(rng, count, J) * level.joint_offset
+        offset = on.symmetric(rng, count, J) * tables.joint_offset
         on.put(self.state.default_joint_pos, who, tables.nominal_joint_pos + offset)
 
     def _disturbances(self, rng: Generator, half_width: Array | float, *shape: int) -> Array:

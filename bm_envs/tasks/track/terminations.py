@@ -6,6 +6,8 @@ truncations and live in `task.py`.
 
 from __future__ import annotations
 
+import math
+
 from bm_envs.rotations import Array, dot
 
 
@@ -27,3 +29,17 @@ def tilt_off(quat: Array, ref_quat: Array, threshold: float) -> Array:
     """
     lean, ref_lean = quat[:, 1:3], ref_quat[:, 1:3]
     return abs(dot(ref_lean, ref_lean) - dot(lean, lean)) > threshold / 2
+
+
+def rotation_off(quat: Array, ref_quat: Array, threshold: float) -> Array:
+    """The rotation to the reference's orientation is one by more than `threshold`, rad. `[N, 4]`.
+
+    `|log(R_ref R^T)|` is twice the arc cosine of the quaternions' product, of which q and -q are
+    one rotation. Source: arXiv 2508.08241v4, sec. S1.
+    """
+    return abs(dot(quat, ref_quat)) < half_angle_cosine(threshold)
+
+
+def half_angle_cosine(angle: float) -> float:
+    """What the product of two quaternions of that angle, rad, is in size."""
+    return math.cos(angle / 2)

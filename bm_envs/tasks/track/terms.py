@@ -25,6 +25,8 @@ RULES = {
     "train": ("anchor_pos", "anchor_ori", "ee_body_pos", "anchor_distance"),
     "pelvis": ("root_pos", "root_ori"), "none": (),
 }  # fmt: skip
+# With `failure_rotation`, what takes the place of a rule.
+ROTATION_RULES = {"anchor_ori": "anchor_rotation", "root_ori": "root_rotation"}
 
 
 def observation_values(
@@ -98,16 +100,21 @@ def reward_values(
     values = [rewards.gaussian(square, std) for square, std in zip(errors, widths, strict=True)]
     values.append(rewards.action_rate(action, last_action))
     values.append(rewards.joint_limit(sim.joint_pos, *soft_limits))
-    if settings.contact_term == "links":
+    if settings.contact_term in ("links", "self_links"):
         others = len(sim.contact_bodies) - len(g1.FOOT_BODIES)
-        values.append(
-            rewards.contact_count(sim.contact_force[:, :others], settings.contact_threshold)
-        )
+        force = counted_force(sim, config)[:, :others]
+        values.append(rewards.contact_count(force, settings.contact_threshold))
     elif settings.contact_term == "self":
         # mjlab counts physics steps; seen here is the last one, taken for all of them.
         touching = sim.self_contact_force > settings.contact_threshold
         values.append(touching * config.decimation)
     return values
+
+
+def counted_force(sim: Simulator, config: TrackConfig) -> Array:
+    """Forces of the contacts that a task counts, on `sim.contact_bodies`. `[N, C, 3]`, N."""
+    own = config.rewards.contact_term == "self_links"
+    return sim.net_self_contact_force if own else sim.contact_force
 
 
 def reward_names(config: TrackConfig) -> tuple[list[str], tuple[str, ...]]:
@@ -145,6 +152,8 @@ def optional_values(
 def rule_names(config: TrackConfig) -> tuple[str, ...]:
     """Of the rules by which an episode fails."""
     names = RULES[config.failure]
+    if config.failure_rotation is not None:
+        names = tuple(ROTATION_RULES.get(name, name) for name in names)
     return names if config.failure_distance is not None else names[:3]
 
 
@@ -157,10 +166,12 @@ def failures(
     body = ANCHOR if config.failure == "train" else 0
     # Anchored targets have the reference's heights.
     height_off = terminations.height_off(sim.body_pos, ref.body_pos, config.failure_height)
-    tilt_off = terminations.tilt_off(
-        sim.body_quat[:, body], ref.body_quat[:, body], config.failure_tilt
-    )
-    failed = [height_off[:, body], tilt_off]
+    quats = sim.body_quat[:, body], ref.body_quat[:, body]
+    if config.failure_rotation is None:
+        turned = terminations.tilt_off(*quats, config.failure_tilt)
+    else:
+        turned = terminations.rotation_off(*quats, config.failure_rotation)
+    failed = [height_off[:, body], turned]
     if config.failure == "train":
         # One by one: a list of indices would have to be brought to a GPU in every step.
         failed.append(functools.reduce(operator.or_, (height_off[:, i] for i in END_EFFECTORS)))

@@ -16,6 +16,8 @@ from torch.utils._python_dispatch import TorchDispatchMode  # noqa: E402
 from bm_envs.arrays import NUMPY, Torch  # noqa: E402
 from bm_envs.backends.host import HostSimulator  # noqa: E402
 from bm_envs.motion.library import load_motion  # noqa: E402
+from bm_envs.robots import g1  # noqa: E402
+from bm_envs.rotations import quat_mul  # noqa: E402
 from bm_envs.tasks.track import rewards  # noqa: E402
 from bm_envs.tasks.track.config import TrackConfig  # noqa: E402
 from bm_envs.tasks.track.device import DeviceTrack  # noqa: E402
@@ -28,6 +30,11 @@ QUIET = dict(noise=False, reset_noise=False, randomization=False, pushes=False)
 ALL_TERMS = dataclasses.replace(
     TrackConfig().rewards, **{**dict.fromkeys(rewards.OPTIONAL, -0.05), "joint_accel": -2.5e-7}
 )
+
+V4 = {
+    name: getattr(TrackConfig.preset("v4"), name)
+    for name in ("failure_rotation", "rewards", "model", "start", "randomize")
+}
 
 
 def device_env(seed=0, **changes):
@@ -48,6 +55,7 @@ def twin(env):
         {},
         dict(rewards=ALL_TERMS),
         dict(failure_distance=0.3, stale_targets=True, rotate_velocity_targets=True),
+        V4,
     ],
 )  # fmt: skip
 def test_a_step_is_that_of_the_task_in_numpy(changes):
@@ -72,6 +80,33 @@ def test_a_step_is_that_of_the_task_in_numpy(changes):
         errors, wanted = env.tracking_errors(), task.tracking_errors()
         for name, values in wanted.items():
             np.testing.assert_allclose(errors[name], values, atol=1e-5, err_msg=name)
+    env.close()
+
+
+def test_self_contacts_and_the_rotation_are_judged_as_in_numpy():
+    """Arms that meet before the body, and a robot that is turned too far from its reference."""
+    env = device_env(**QUIET, **V4)
+    env.reset()
+    everyone = torch.ones(N, dtype=torch.bool)
+    qpos, qvel = env.simulator._qpos.clone(), env.simulator._qvel.clone()
+    for side, sign in (("left", 1.0), ("right", -1.0)):
+        qpos[1, 7 + g1.JOINT_NAMES.index(f"{side}_shoulder_yaw_joint")] = -1.2 * sign
+        qpos[1, 7 + g1.JOINT_NAMES.index(f"{side}_shoulder_roll_joint")] = -0.1 * sign
+    for robot, yaw in ((2, 0.7), (3, 0.9)):
+        turn = torch.tensor([[np.cos(yaw / 2), 0, 0, np.sin(yaw / 2)]], dtype=torch.float32)
+        qpos[robot, 3:7] = quat_mul(turn, qpos[robot : robot + 1, 3:7])[0]
+    env.simulator.reset(everyone, qpos, qvel)
+    task, state = twin(env), env.get_state()
+    action = env.task.reference_action().numpy()
+    expected = task.step(action)
+    env.set_state(state)
+    found = env.step(torch.from_numpy(action))
+    contact = env.task.reward_names.index("reward_contact")
+    counted = -expected.values[:, contact] / (0.1 * 0.02)
+    assert counted[1] >= 2 and not counted[[0, 2, 3]].any(), "premise: only these arms touch"
+    np.testing.assert_allclose(found.values, expected.values, atol=2e-6)
+    assert expected.causes["anchor_rotation"].tolist() == [False, False, False, True]
+    assert found.terminated.tolist() == expected.terminated.tolist() == [False] * 3 + [True]
     env.close()
 
 

@@ -18,7 +18,9 @@ N = 64
 SETTINGS = {
     "train": {},
     "published": {"preset": "published"},
+    "v4": {"preset": "v4"},
     "pelvis rules": {"preset": "robust"},
+    "a rotation rule": {"preset": "robust", "overrides": {"failure_rotation": 0.2}},
     "no rules": {"overrides": {"failure": "none"}},
     "no contact term": {"overrides": {"rewards": {"contact_term": "none"}}},
     "a distance rule": {"overrides": {"failure_distance": 0.3}},
@@ -55,7 +57,7 @@ def test_terms_and_observations_are_numpys(name):
     task, state, rng = env.task, env.task.state, np.random.default_rng(0)
     assert task._kernel is not None
     other = numpys(task)
-    fallen = 0
+    fallen, touching = 0, 0.0
     for _ in range(100):
         noise = rng.normal(0, 0.5, (N, 29))
         _, _, terminated, truncated, _ = env.step((task.reference_action() + noise).astype("f4"))
@@ -79,6 +81,7 @@ def test_terms_and_observations_are_numpys(name):
         # float32: sums of 42 products in another order, and exp, acos and sin of two libraries.
         np.testing.assert_allclose(values, values2, rtol=2e-4, atol=2e-6)
         np.testing.assert_allclose(reward, reward2, rtol=2e-4, atol=2e-6)
+        touching += float(abs(values[:, 8:]).sum())
         assert len(failures2) == len(task.tables.rule_names) <= len(failures)
         for mine, theirs in zip(failures, failures2, strict=False):
             assert (mine != theirs).sum() == 0  # or a robot would be within 1e-6 of a threshold
@@ -89,6 +92,8 @@ def test_terms_and_observations_are_numpys(name):
                 np.testing.assert_allclose(mine, theirs, rtol=1e-5, atol=2e-6)
             np.testing.assert_array_equal(state.stale_pos, stale)
     assert fallen or name == "no rules"
+    if name in ("v4", "no rules"):
+        assert touching, "premise: contacts of links are counted, their own or any"
 
 
 @needs_library
