@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import torch
 import warp as wp
 from isaaclab.physics import PhysicsCfg, PhysicsEvent
@@ -49,6 +50,12 @@ class IsaacLabNewtonSimulator(IsaacLabSimulator):
         solver.mjw_model.opt.warn_overflow = 0
         self._overflow = wp.to_torch(solver.mjw_data.overflow)
         self._warm_start = wp.to_torch(solver.mjw_data.qacc_warmstart)
+        shapes = NewtonManager.get_model()
+        # The place in `contact_bodies` of each body of the engine's, those of hands and of the
+        # ground, which is body -1, behind them.
+        names = [label.rpartition("/")[2] for label in (*shapes.body_label, "")]
+        places = {name: place for place, name in enumerate(self.contact_bodies)}
+        self._link_of = self._index(np.array([places.get(name, len(places)) for name in names]))
 
     def overflowed(self) -> Tensor:
         """See `Simulator.overflowed`."""
@@ -106,7 +113,11 @@ class IsaacLabNewtonSimulator(IsaacLabSimulator):
         values[:, feet] = friction[:, None]
         NewtonManager.add_model_change(ModelFlags.SHAPE_PROPERTIES)
 
-    def _strongest_self_contact(self) -> Tensor:
+    def _self_contacts(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Both bodies of every contact and its robot, `[M]` each, and its force `[M, 3]`.
+
+        The force is zero where it is none between two links.
+        """
         shapes, contacts = NewtonManager.get_model(), NewtonManager.get_contacts()
         first, second, count, force = (
             wp.to_torch(array)
@@ -119,9 +130,21 @@ class IsaacLabNewtonSimulator(IsaacLabSimulator):
         # The arrays have room for more contacts than there are; entries behind those are old.
         live = torch.arange(len(first), device=self.device) < count
         live &= (body[first] >= 0) & (body[second] >= 0)  # the ground is no body
-        strength = torch.where(live, force[: len(first), :3].norm(dim=1), 0.0)
+        force = torch.where(live[:, None], force[: len(first), :3], 0.0)
         robots = torch.where(live, world[first], 0).long()
-        return self._zeros(self.num_envs).scatter_reduce_(0, robots, strength, "amax")
+        return body[first], body[second], robots, force
+
+    def _strongest_self_contact(self) -> Tensor:
+        _, _, robots, force = self._self_contacts()
+        return self._zeros(self.num_envs).scatter_reduce_(0, robots, force.norm(dim=1), "amax")
+
+    def _net_self_contact(self) -> Tensor:
+        first, second, robots, force = self._self_contacts()
+        count = len(self.contact_bodies)
+        net = self._zeros(self.num_envs * (count + 1), 3)
+        for body, acting in ((first, force), (second, -force)):
+            net.index_add_(0, robots * (count + 1) + self._link_of[body.long()], acting)
+        return net.unflatten(0, (self.num_envs, count + 1))[:, :count]
 
     def _forget(self, mask: Tensor) -> None:
         # The solver's warm start is cleared by Isaac Lab, of every robot that was written to.

@@ -39,6 +39,8 @@ Timer.enable_display_output = False  # it prints a line for each stage of buildi
 # Where a robot is before its first reset: in the air, so that nothing touches anything yet.
 _SPAWN_HEIGHT = 2.0
 _XYZW, _WXYZ = [1, 2, 3, 0], [3, 0, 1, 2]
+# What is of the last physics step, and kept.
+_FORCES = ("contact_force", "self_contact_force", "net_self_contact_force")
 
 
 class IsaacLabSimulator:
@@ -101,6 +103,7 @@ class IsaacLabSimulator:
         self.body_axes = self._zeros(n, k, 3, 3)
         self.body_lin_vel, self.body_ang_vel = self._zeros(n, k, 3), self._zeros(n, k, 3)
         self.contact_force, self.self_contact_force = self._zeros(n, c, 3), self._zeros(n)
+        self.net_self_contact_force = self._zeros(n, c, 3)
         self._refresh()
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -122,8 +125,9 @@ class IsaacLabSimulator:
         self._write_root(mask, qpos[:, :3], quat, qvel[:, :3], ang_vel)
         self._write_joints(mask, qpos[:, 7:], qvel[:, 6:])
         self._forget(mask)
-        self.contact_force.masked_fill_(mask[:, None, None], 0.0)
-        self.self_contact_force.masked_fill_(mask, 0.0)
+        for name in _FORCES:
+            force = getattr(self, name)
+            force.masked_fill_(mask.view(-1, *[1] * (force.ndim - 1)), 0.0)
         self._refresh()
 
     def lift(self, env_ids: Tensor, height: Tensor) -> None:
@@ -147,6 +151,7 @@ class IsaacLabSimulator:
         self.contact_force.copy_(self._sensor.data.net_forces_w.torch[:, self._sensed])
         if self.config.model.self_collision:
             self.self_contact_force.copy_(self._strongest_self_contact())
+            self.net_self_contact_force.copy_(self._net_self_contact())
         self._refresh()
 
     def push(self, env_ids: Tensor, lin_vel: Tensor, ang_vel: Tensor) -> None:
@@ -208,8 +213,7 @@ class IsaacLabSimulator:
         """See `Simulator.get_state`."""
         state = {
             "foot_friction": self._foot_friction(), "torso_com": self._torso_com(),
-            "contact_force": self.contact_force, "self_contact_force": self.self_contact_force,
-            **self._kept(),
+            **{name: getattr(self, name) for name in _FORCES}, **self._kept(),
         }  # fmt: skip
         return {name: value.cpu().numpy().copy() for name, value in state.items()}
 
@@ -219,8 +223,9 @@ class IsaacLabSimulator:
         self._set_foot_friction(tensors["foot_friction"])
         self._robot.set_coms_index(coms=tensors["torso_com"][:, None], body_ids=[self._torso])
         self._put_back(tensors)
-        for name in ("contact_force", "self_contact_force"):
-            getattr(self, name).copy_(tensors[name])
+        for name in _FORCES:
+            if name in tensors:  # 0.1 had no net forces of self-collision
+                getattr(self, name).copy_(tensors[name])
         self._refresh()
 
     def close(self) -> None:
@@ -256,6 +261,10 @@ class IsaacLabSimulator:
 
     def _strongest_self_contact(self) -> Tensor:
         """See `Simulator.self_contact_force`."""
+        raise NotImplementedError
+
+    def _net_self_contact(self) -> Tensor:
+        """See `Simulator.net_self_contact_force`."""
         raise NotImplementedError
 
     def _forget(self, mask: Tensor) -> None:

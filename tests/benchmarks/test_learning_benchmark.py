@@ -1,5 +1,6 @@
 """`benchmarks/learning.py`: a grid of short trainings, its result file, what it runs again."""
 
+import importlib
 import json
 import shutil
 import sys
@@ -11,13 +12,15 @@ import pytest
 import warm_python
 from PIL import Image
 
+from bm_envs import cli
 from bm_envs.envs import TrackVectorEnv
 from bm_envs.errors import BMError
 from bm_envs.motion import suites
 from bm_envs.policy import load_policy
+from bm_envs.tasks.track.config import TrackConfig
 
 ROOT = Path(__file__).resolve().parents[2]
-sys.path.insert(0, str(ROOT / "benchmarks"))
+sys.path[:0] = [str(ROOT / "benchmarks"), str(ROOT / "algos")]
 import learning  # noqa: E402
 
 SMALL = (
@@ -106,6 +109,19 @@ def test_the_other_script_runs_in_a_folder_of_its_own(tmp_path):
     assert (tmp_path / "runs" / "wm_track" / "stand" / "critic" / "1" / "policy.json").exists()
     done = run(tmp_path, *arguments, "no residual, unit noise", flags=flags)
     assert done.returncode == 2 and "Unknown variant 'no residual, unit noise'" in done.stderr
+
+
+@pytest.mark.parametrize("algorithm", learning.VARIANTS)
+def test_every_variant_is_settings_that_its_script_takes(algorithm):
+    script = importlib.import_module(algorithm)
+    made = {
+        name: cli.parse(script.Config, script.PRESETS, list(flags))
+        for name, flags in learning.VARIANTS[algorithm].items()
+    }
+    assert made.pop("default") == script.Config()
+    assert all(config.preset == "laptop" for name, config in made.items() if name != "v4")
+    assert made["v4"].task == TrackConfig.preset("v4")
+    assert set(learning.RECIPES) < made.keys()
 
 
 def test_both_scripts_in_one_run_with_their_curves(tmp_path):

@@ -21,7 +21,7 @@ from bm_envs.tasks.track import rewards, terminations
 from bm_envs.tasks.track.config import CONTROL_DT, TrackConfig
 from bm_envs.tasks.track.rows import ANCHOR, END_EFFECTORS, FEET, K, Reference
 
-RULES = {
+RULES: dict[str, tuple[str, ...]] = {
     "train": ("anchor_pos", "anchor_ori", "ee_body_pos", "anchor_distance"),
     "pelvis": ("root_pos", "root_ori"), "none": (),
 }  # fmt: skip
