@@ -6,6 +6,7 @@
 - The notebook is a page as well, and so are the texts in the repository's root. Links to those work
   in both places.
 - A page that `mkdocs.yml` does not name is put under "More".
+- The page that runs in the browser is put in as it was built; where it was not, it says so.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ import site_tables
 from latex2mathml.converter import convert
 from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.exceptions import PluginError
-from mkdocs.structure.files import File, Files
+from mkdocs.structure.files import File, Files, InclusionLevel
 from mkdocs.structure.pages import Page
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -35,25 +36,35 @@ ELSEWHERE = {
     "THIRD_PARTY_NOTICES.md": "third_party_notices.md",
     "LICENSE": "LICENSE.txt",
 }
+DEMO = ROOT / "docs/demo"  # sources and packages of the page in the browser, and what is built
+NOT_BUILT = (
+    'document.getElementById("cover-text").textContent = "This copy of the site was made without '
+    "the demo. The page 'Try it in the browser' says how to build it.\";\n"
+)
 
 
 def on_config(config: MkDocsConfig) -> None:
     """Put pages that are in the folder, and not in the navigation, at its end."""
-    docs = Path(config.docs_dir)
-    pages = sorted(path.relative_to(docs).as_posix() for path in docs.rglob("*.md"))
+    pages = own_pages(Path(config.docs_dir))
     named = set(_leaves(config.nav))
     if further := [page for page in pages if page not in named]:
         config.nav = [*(config.nav or []), {"More": further}]
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
-    """Add the notebook as a page, the texts of the root, and the font of the formulas."""
+    """Add the notebook as a page, the texts of the root, the formulas' font, and the demo."""
     page = notebook_page((Path(config.docs_dir) / NOTEBOOK).read_text())
     files.append(File.generated(config, NOTEBOOK.replace(".ipynb", ".md"), content=page))
     for name, page in ELSEWHERE.items():
         files.append(File.generated(config, page, content=here((ROOT / name).read_text())))
     font = importlib.resources.files("ziamath") / "fonts" / Path(MATH_FONT).name
     files.append(File.generated(config, MATH_FONT, content=font.read_bytes()))
+    for name, content in demo_files().items():
+        where = (
+            {"abs_src_path": str(content)} if isinstance(content, Path) else {"content": content}
+        )
+        inside = InclusionLevel.INCLUDED  # mkdocs.yml leaves its folder out
+        files.append(File.generated(config, f"demo/{name}", inclusion=inside, **where))
     return files
 
 
@@ -73,6 +84,25 @@ def on_page_content(content: str, **_: Any) -> str:
         content,
         flags=re.S,
     )
+
+
+def own_pages(docs: Path) -> list[str]:
+    """The pages in the folder, without those of packages that the demo is built with."""
+    pages = (path.relative_to(docs) for path in docs.rglob("*.md"))
+    return sorted(page.as_posix() for page in pages if page.parts[0] != DEMO.name)
+
+
+def demo_files(demo: Path = DEMO) -> dict[str, Path | str]:
+    """Files of the page in the browser by their names, or texts that stand in for them.
+
+    Without scripts or data in `dist/` it is a page that says that it was not built.
+    """
+    built = demo / "dist"
+    if (built / "main.js").is_file() and (built / "data/settings.json").is_file():
+        paths = (path for path in sorted(built.rglob("*")) if path.is_file())
+        return {path.relative_to(built).as_posix(): path for path in paths}
+    beside = {name: demo / "src" / name for name in ("style.css", "notices.txt")}
+    return {"index.html": demo / "index.html", **beside, "main.js": NOT_BUILT}
 
 
 def notebook_page(text: str) -> str:
