@@ -7,11 +7,13 @@ import ctypes
 import gc
 import itertools
 import os
+import shutil
 import signal
 import sys
 import tempfile
 from collections.abc import Generator
 from pathlib import Path
+from typing import Any
 
 import hypothesis
 import pytest
@@ -66,6 +68,7 @@ NOT_QUICK = {
     "policy/test_hostile_graphs.py",
     "policy/test_hub_policies.py",
     "policy/test_malformed_policy.py",
+    "project/test_demo.py",
     "project/test_docs.py",
     "project/test_notebook.py",
     "project/test_packaging.py",
@@ -170,6 +173,22 @@ def opengl() -> None:
         OffscreenRenderer(width=16, height=16).close()
     except BackendUnavailable as error:
         pytest.skip(f"no OpenGL on this machine: {error}")
+
+
+@pytest.fixture(scope="module")
+def chromium() -> Generator[Any, None, None]:
+    """A real browser, which draws WebGL by the processor; skips where there is none."""
+    playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+    names = ("chromium", "chromium-browser", "google-chrome")
+    path = next(filter(None, map(shutil.which, names)), None)
+    if path is None:
+        pytest.skip("no Chromium on this machine: the pages are not looked at")
+    flags = ["--no-sandbox", "--use-gl=angle", "--use-angle=swiftshader"]
+    flags += ["--enable-unsafe-swiftshader"]
+    with playwright.sync_playwright() as driver:
+        browser = driver.chromium.launch(executable_path=path, args=flags, timeout=150_000)
+        yield browser
+        browser.close()
 
 
 @pytest.fixture(scope="session")

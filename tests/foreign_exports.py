@@ -82,7 +82,7 @@ def reordered(terms, joints, *, policy="walk", metadata=None, motion=None):
         for name, table in motion.items():
             constants[f"table_{name}"] = np.asarray(table, np.float32)
             nodes.append(helper.make_node("Gather", [f"table_{name}", "frame"], [name]))
-            outputs.append(make(name, number, [1, table.shape[1]]))
+            outputs.append(make(name, number, [1, *table.shape[1:]]))
     weights += [numpy_helper.from_array(array, name) for name, array in constants.items()]
     graph = helper.make_graph(nodes, "foreign", inputs, outputs, weights)
     made = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)

@@ -114,10 +114,11 @@ def pages(site):
 
 
 def test_every_page_of_the_repository_is_in_the_site(pages):
-    written = {
-        path.relative_to(DOCS).with_suffix(".html").as_posix() for path in DOCS.rglob("*.md")
-    }
-    others = {"index", "quickstart", "contributing", "changelog", "third_party_notices", "404"}
+    written = {Path(page).with_suffix(".html").as_posix() for page in hooks.own_pages(DOCS)}
+    others = {
+        "index", "quickstart", "contributing", "changelog", "third_party_notices", "404",
+        "demo/index",
+    }  # fmt: skip
     assert pages.keys() == written | {f"{name}.html" for name in others}
     assert len(written) > 15
 
@@ -204,6 +205,19 @@ def test_pages_that_the_navigation_does_not_name_are_put_under_more(tmp_path):
     config.nav = [{"Home": "a.md"}, {"Rest": [{"B": "b.md"}, "sub/c.md"]}]
     hooks.on_config(config)
     assert len(config.nav) == 2
+
+
+def test_the_demo_is_in_the_site_as_it_was_built(tmp_path):
+    """Scripts without their data are no page."""
+    files = {"main.js": "built", "mujoco.wasm": "", "data/settings.json": "{}"}
+    texts = []
+    for name in files:
+        (tmp_path / "dist" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "dist" / name).write_text(files[name])
+        found = hooks.demo_files(tmp_path)
+        texts.append(found["main.js"] if isinstance(found["main.js"], str) else "as built")
+    assert "made without the demo" in texts[0] and texts == [texts[0], texts[0], "as built"]
+    assert found == {name: tmp_path / "dist" / name for name in files}
 
 
 def test_links_between_root_and_docs_work_in_both_places():
@@ -613,7 +627,7 @@ def test_motion_files_hold_what_the_table_says(pages):
 def code_blocks():
     found = []
     run = ("own_cost", "motion_formats", "extending", "retarget")
-    for path in sorted(DOCS.rglob("*.md")):
+    for path in (DOCS / page for page in hooks.own_pages(DOCS)):
         if path.parent != DOCS or path.stem in run:
             blocks = re.findall(r"^```python\n(.*?)^```$", path.read_text(), re.M | re.S)
             found += [pytest.param(b, id=f"{path.stem}-{i}") for i, b in enumerate(blocks)]
@@ -645,7 +659,7 @@ def test_the_picture_of_the_house_is_drawn_from_the_code():
 
 def test_pages_show_no_figure_that_was_only_noticed():
     """A figure on a page comes from a result file; what was tried once belongs in a note."""
-    pages = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+    pages = [ROOT / "README.md", *(DOCS / page for page in hooks.own_pages(DOCS))]
     assert len(pages) > 20
     assert not [page.name for page in pages if "exploratory" in page.read_text().lower()]
 

@@ -12,7 +12,11 @@ import warm_python
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = ["README.md", "CONTRIBUTING.md", "CHANGELOG.md"]
-PAGES += sorted(path.relative_to(ROOT).as_posix() for path in (ROOT / "docs").rglob("*.md"))
+PAGES += sorted(
+    path.relative_to(ROOT).as_posix()
+    for path in (ROOT / "docs").rglob("*.md")
+    if "node_modules" not in path.parts
+)
 SCRIPT = re.compile(
     r"(?:python )?((?:algos|benchmarks|tools)/(?:\w+/)?\w+\.py)((?:[^\S\n]+[^\s`|]+)*)"
 )

@@ -7,7 +7,6 @@ drawn by the processor.
 import contextlib
 import os
 import re
-import shutil
 import signal
 import socket
 import subprocess
@@ -20,7 +19,6 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 PATIENCE = 150.0  # s; the browser draws on a processor that may be busy
-FLAGS = ["--no-sandbox", "--use-gl=angle", "--use-angle=swiftshader", "--enable-unsafe-swiftshader"]
 # A gamepad that does what the test says, in the browser's own interface.
 GAMEPAD = """
 window.padState = null;
@@ -46,17 +44,9 @@ def environment():
 
 
 @pytest.fixture(scope="module")
-def browser():
+def browser(chromium):
     pytest.importorskip("viser", reason="the package viser (extra web) is not installed")
-    playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-    names = ("chromium", "chromium-browser", "google-chrome")
-    path = next(filter(None, map(shutil.which, names)), None)
-    if path is None:
-        pytest.skip("no Chromium on this machine: the pages are not looked at")
-    with playwright.sync_playwright() as driver:
-        found = driver.chromium.launch(executable_path=path, args=FLAGS, timeout=PATIENCE * 1000)
-        yield found
-        found.close()
+    return chromium
 
 
 class Served:
