@@ -22,6 +22,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import shlex
 import signal
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -374,7 +375,8 @@ def fill(config: Config, experts: list[Expert]) -> None:
     cli.write_json(path, manifest)
     print(f"accepted {accepted} of {tried} episodes ({1 - accepted / tried:.1%} rejected)")
     print(f"results in {config.out}")
+    cli.print_next({"learn": f"python algos/ddpm_guided.py --data {shlex.quote(str(config.out))}"})
 
 
 if __name__ == "__main__":
-    cli.run(main, Config)
+    cli.run(main, Config, short_help=True)

@@ -485,6 +485,7 @@ def train(config: Config, manifests: list[dict[str, Any]], run: Progress) -> Non
         ),
         f"{rep.name}: {len(windows):,} windows of {len(episodes) - held_out} episodes, "
         f"{weights:,} weights on {device.type}",
+        {"action": "the loss of the actions, mean since the row before"},
     )
 
     # `sums` of the losses are those since the last row of the log. A checkpoint is written only
@@ -558,7 +559,11 @@ def train(config: Config, manifests: list[dict[str, Any]], run: Progress) -> Non
         f"{name.removeprefix('valid_')} {value:.4f}" for name, value in run.evaluation.items()
     )
     print(f"held out: {figures}; results in {run.folder.path}")
+    run.print_next({
+        "watch": "tools/play.py --policy RUN_DIR --task joystick",
+        "measure": "benchmarks/guided.py --policy RUN_DIR --task joystick",
+    })  # fmt: skip
 
 
 if __name__ == "__main__":
-    cli.run(main, Config, presets=PRESETS)
+    cli.run(main, Config, presets=PRESETS, short_help=True)

@@ -77,6 +77,10 @@ YAW_RATE = (-0.5, 0.5)  # rad/s
 # standard 5 ms.
 PHYSICS_DT = 0.01
 
+BAR = {
+    "length": "control steps of an episode, mean", "task": "the task's term of the reward, mean",
+    "success": "share of the last evaluation's trials that succeeded",
+}  # fmt: skip
 # A run records these beside its settings, and a checkpoint with other ones is refused.
 CONSTANTS = {
     "gamma": GAMMA, "gae_lambda": GAE_LAMBDA, "clip_coef": CLIP, "desired_kl": DESIRED_KL,
@@ -424,6 +428,7 @@ def train(config: Config, run: Progress) -> None:
     run.begin(
         config_record(config, "ppo_guided", environment=environment, **CONSTANTS),
         f"task {config.task}, {N} robots, {threads} threads",
+        BAR,
     )
     obs = torch.zeros(T, N, O)
     action, mean = torch.zeros(T, N, A), torch.zeros(T, N, A)
@@ -536,9 +541,10 @@ def train(config: Config, run: Progress) -> None:
         f"{config.task}: {run.evaluation['success']:.0%} of {config.eval_trials} trials "
         f"succeeded, {run.evaluation['upright']:.0%} stayed up; results in {run.folder.path}"
     )
+    run.print_next({"measure": f"benchmarks/guided.py --policy RUN_DIR --task {config.task}"})
     env.close()
     eval_env.close()
 
 
 if __name__ == "__main__":
-    cli.run(main, Config)
+    cli.run(main, Config, short_help=True)

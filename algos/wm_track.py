@@ -692,4 +692,4 @@ def train(config: Config, run: TrackerRun) -> None:
 
 
 if __name__ == "__main__":
-    cli.run(main, Config, presets=PRESETS)
+    cli.run(main, Config, presets=PRESETS, short_help=True)

@@ -77,6 +77,7 @@ NOT_QUICK = {
     "test_cli.py",
     "test_commands.py",
     "test_copies.py",
+    "test_main.py",
     "tools/test_pages.py",
     "tools/test_play.py",
     "tools/test_replay.py",

@@ -1,6 +1,7 @@
 """Convert a motion of the G1 to a motion NPZ at the control rate.
 
-python tools/csv_to_npz.py IN OUT.npz
+    python tools/csv_to_npz.py IN.csv                # IN.npz, in this folder
+    python tools/csv_to_npz.py IN.pkl#NAME OUT.npz --quat wxyz
 
 IN is of any format that is read (docs/motions.md): .csv, .npz, .pkl or 'FILE.pkl#NAME'. What a file
 does not say, or says wrongly, is set by a flag: its rate, the order of its quaternions, its units,
@@ -33,8 +34,9 @@ class Config:
 
     csv: Positional[Annotated[str, arg(metavar="IN")]]
     """File ending in .csv, .npz or .pkl, or 'FILE.pkl#NAME'."""
-    npz: Positional[Annotated[Path, arg(metavar="OUT.npz")]]
-    """File to write; its name ends in .npz."""
+    npz: Positional[Annotated[Path | None, arg(metavar="OUT.npz")]] = None
+    """File to write; its name ends in .npz. Without it: IN's name, in this folder, if that is
+    free."""
     input_fps: float | None = None
     """Frames per second of IN; by default what IN says, and 30 for a CSV."""
     output_fps: float = 50.0
@@ -90,8 +92,10 @@ class Config:
 
 def main(config: Config) -> None:
     """Convert and report."""
-    if config.npz.suffix != ".npz":
-        raise ConfigError(f"{config.npz}: a motion is written to a name that ends in .npz.")
+    file, _, inside = config.csv.partition("#")
+    npz = config.npz or cli.default_output(f"{Path(inside).name or Path(file).stem}.npz")
+    if npz.suffix != ".npz":
+        raise ConfigError(f"{npz}: a motion is written to a name that ends in .npz.")
     layout = config.layout()
     if layout.input_fps is None:
         layout = dataclasses.replace(layout, input_fps=library.known_rate(config.csv))
@@ -114,9 +118,9 @@ def main(config: Config) -> None:
         clip, name=config.name or clip.name, source=config.source or clip.source,
         licence=config.licence,
     )  # fmt: skip
-    save_npz(clip, config.npz, order=config.order)
+    save_npz(clip, npz, order=config.order)
     print(report(clip))
-    print(f"wrote {config.npz}")
+    print(f"wrote {npz}")
 
 
 def report(clip: Clip) -> str:

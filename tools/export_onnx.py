@@ -1,5 +1,6 @@
 """Write a training run's policy as the ONNX file that a robot's controller loads.
 
+    python tools/export_onnx.py runs/walk__ppo_track__1                 # walk__ppo_track__1.onnx
     python tools/export_onnx.py runs/walk__ppo_track__1 walk.onnx --check
 
 The network comes from the run's `checkpoint.pt`, layout and drives from its `config.json`. The
@@ -41,8 +42,9 @@ class Config:
 
     run_dir: Positional[Annotated[Path, arg(metavar="RUN_DIR")]]
     """The run: a folder with checkpoint.pt and config.json."""
-    onnx: Positional[Annotated[Path, arg(metavar="OUT.onnx")]]
-    """File to write; its name ends in .onnx."""
+    onnx: Positional[Annotated[Path | None, arg(metavar="OUT.onnx")]] = None
+    """File to write; its name ends in .onnx. Without it: the run's name, in this folder, if that is
+    free."""
     motion: str | None = None
     """Motion to embed in place of the one the run was trained on."""
     no_motion: Annotated[bool, FlagCreatePairsOff] = False
@@ -59,8 +61,9 @@ class Config:
 
 def main(config: Config) -> None:
     """Export, check, describe."""
-    if config.onnx.suffix != ".onnx" or config.onnx.is_dir():
-        raise PolicyError(f"{config.onnx}: expected the name of a file that ends in .onnx.")
+    onnx = config.onnx or cli.default_output(f"{config.run_dir.resolve().name}.onnx")
+    if onnx.suffix != ".onnx" or onnx.is_dir():
+        raise PolicyError(f"{onnx}: expected the name of a file that ends in .onnx.")
     mlp = mlp_from_checkpoint(config.run_dir)
     run = read_run_config(config.run_dir)
     try:
@@ -75,21 +78,21 @@ def main(config: Config) -> None:
             "it with --motion, or give --no-motion."
         )
     embed = clip is not None and not config.no_motion
-    write_onnx(config.onnx, mlp, spec, clip, embed_motion=embed)
+    write_onnx(onnx, mlp, spec, clip, embed_motion=embed)
     named = clip.name if clip is not None else f"{len(clips)} motions"
     print(
-        f"wrote {config.onnx}: {spec.observation_size} observations, motion {named} "
+        f"wrote {onnx}: {spec.observation_size} observations, motion {named} "
         f"{'inside' if embed else 'left out'}"
     )
     if config.check:
-        error = check(config.onnx, mlp, clip if embed else None, config.seed)
+        error = check(onnx, mlp, clip if embed else None, config.seed)
         print(f"checked: actions within {error:.1e} of the network's on 1000 observations")
     if config.with_vectors:
-        vectors = config.onnx.with_name(f"{config.onnx.stem}_vectors.json")
+        vectors = onnx.with_name(f"{onnx.stem}_vectors.json")
         write_test_vectors(vectors, mlp, spec, seed=config.seed)
-        description = config.onnx.with_suffix(".json")
+        description = onnx.with_suffix(".json")
         write_policy_json(
-            description, spec, onnx_file=config.onnx, motions=clips, embedded=embed,
+            description, spec, onnx_file=onnx, motions=clips, embedded=embed,
             licence=config.licence, **figures(config.run_dir),
         )  # fmt: skip
         print(f"wrote {description} and {vectors}")

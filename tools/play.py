@@ -51,6 +51,7 @@ import contextlib
 import dataclasses
 import math
 import time
+import webbrowser
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -223,6 +224,8 @@ class Config:
     """Port of the page; 0: any that is free."""
     web: Annotated[bool, FlagCreatePairsOff] = False
     """Serve a page on loopback in place of opening a window."""
+    open: Annotated[bool, FlagCreatePairsOff] = False
+    """Show the page in the browser as well, with --web."""
     video: Path | None = None
     """MP4 to write in place of opening a window."""
     strip: Path | None = None
@@ -269,6 +272,8 @@ class Config:
     def __post_init__(self) -> None:
         if self.web and not self.in_window:
             raise ConfigError("web is given with video or strip, expected either.")
+        if self.open and not self.web:
+            raise ConfigError("open is given without web: there is no page to open.")
         if self.motion is not None and self.task not in (None, "track"):
             raise ConfigError(f"motion is '{self.motion}', but task '{self.task}' takes none.")
         if self.seconds is not None and not 0 < self.seconds <= DAY:
@@ -799,6 +804,8 @@ def main(config: Config) -> None:
             page = pages.Page(look, port=config.port, title="bm-envs play", view=config.view)
             with contextlib.closing(PageWindow(page, play.keyboard, DRIVES.get(task))) as window:
                 print(f"page on {page.url} (Ctrl-C ends it)", flush=True)
+                if config.open:
+                    webbrowser.open(page.url)
                 watch(play, window)
         elif config.in_window:
             with contextlib.closing(Window(look, config.view)) as window:

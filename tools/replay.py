@@ -184,6 +184,12 @@ def choose_clip(config: Config, policy: Policy | None) -> Clip:
     return clip.cut(config.start, end)
 
 
+def choose(config: Config) -> tuple[Policy | None, Clip]:
+    """The policy, or None, and the motion."""
+    policy = choose_policy(config)
+    return policy, choose_clip(config, policy)
+
+
 def run_policy(policy: Policy, clip: Clip, config: Config) -> Rollout:
     """Follow the clip from its first frame, past a failure, to its last frame."""
     task = evaluation.protocol_task(
@@ -270,10 +276,8 @@ class Take:
     """`[R, 29]`, how far the joints are."""
 
 
-def make_take(config: Config) -> Take:
-    """Load the motion and run the policy."""
-    policy = choose_policy(config)
-    clip = choose_clip(config, policy)
+def make_take(config: Config, policy: Policy | None, clip: Clip) -> Take:
+    """Run the policy on the motion."""
     followed = f"policy {policy.name}" if policy is not None else "no policy"
     print(f"motion {clip.name} ({clip.duration_s:.2f} s, {clip.licence}), {followed}", flush=True)
     reference = clip.qpos()
@@ -335,7 +339,7 @@ class Stage:
         self.page, self.config = page, config
         self._asked: queue.SimpleQueue[tuple[str, Any]] = queue.SimpleQueue()
         self._told_at = -1.0
-        self.take = make_take(config)
+        self.take = make_take(config, *choose(config))
         self.playhead = Playhead(self.take.clip.duration_s)
         self._build()
         self._present()
@@ -415,7 +419,8 @@ class Stage:
         try:
             # A cut on the command line holds for the motion of the command line alone.
             other = replace(self.config, motion=motion, start=0.0, seconds=None)
-            self.take = make_take(self.config if motion == self._first else other)
+            asked = self.config if motion == self._first else other
+            self.take = make_take(asked, *choose(asked))
         except BMError as error:
             self._about.content = panels.table([("not shown", str(error))])
             return
@@ -527,7 +532,12 @@ def main(config: Config) -> None:
     if config.list:
         print(motion_table())
         return
-    if config.video is None and not config.web and not has_display():
+    model = ModelConfig(feet=config.feet, visuals=True, mesh_dir=config.mesh_dir)
+    if config.web:
+        serve(config, model)
+        return
+    policy, clip = choose(config)  # a misspelt name is told before anything else that is missing
+    if config.video is None and not has_display():
         raise ConfigError(
             "There is no display to open a window on (neither DISPLAY nor WAYLAND_DISPLAY is set); "
             "look at it in the browser with --web, or write a video with --video out.mp4."
@@ -538,12 +548,8 @@ def main(config: Config) -> None:
                 f"{config.video} is a folder, expected the name of a file for --video."
             )
         cli.video_package()
-    model = ModelConfig(feet=config.feet, visuals=True, mesh_dir=config.mesh_dir)
-    if config.web:
-        serve(config, model)
-        return
-    take = make_take(config)
-    clip, reference, rollout = take.clip, take.reference, take.rollout
+    take = make_take(config, policy, clip)
+    reference, rollout = take.reference, take.rollout
     if config.video is None:
         watch(model, clip, reference, rollout, config.show)
         return

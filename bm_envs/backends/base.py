@@ -266,7 +266,8 @@ def full_state(sim: Simulator) -> tuple[Array, Array]:
 
 
 _ISAACLAB = (
-    "pip install 'bm-envs[isaaclab]', in an environment of its own (tools/isaaclab_env makes one)"
+    "pip install 'bm-envs[isaaclab]', in an environment of its own with Python 3.12 "
+    "(tools/isaaclab_env makes one)"
 )
 # name -> (module, class, what brings its packages)
 _BACKENDS = {

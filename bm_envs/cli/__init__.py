@@ -1,8 +1,9 @@
 """What every room and every command shares. All names are imported from here.
 
-`command.py` parses flags and turns errors into one sentence. `files.py` and `json_files.py` write
-files whole or not at all. `record.py` says what a result was made with. `terminal.py` shows how far
-a command is and lays tables out, and `media.py` writes videos and figures.
+`command.py` parses flags and turns errors into one sentence; `help.py` shortens their help and says
+what commands are called. `files.py` and `json_files.py` write files whole or not at all.
+`record.py` says what a result was made with. `terminal.py` shows how far a command is and lays
+tables out, and `media.py` writes videos and figures.
 """
 
 from bm_envs.cli.command import (
@@ -23,6 +24,7 @@ from bm_envs.cli.command import (
 from bm_envs.cli.files import (
     SEAL,
     atomic_path,
+    default_output,
     file_sha256,
     make_folder,
     os_reason,
@@ -30,6 +32,11 @@ from bm_envs.cli.files import (
     seal_zip,
     shortened,
     zip_damage,
+)
+from bm_envs.cli.help import (
+    call_scripts,
+    print_next,
+    spelled,
 )
 from bm_envs.cli.json_files import (
     MAX_JSON_BYTES,
@@ -72,10 +79,12 @@ __all__ = [
     "atomic_path",
     "available_cores",
     "bar_interval",
+    "call_scripts",
     "check_outputs",
     "check_seed",
     "command_line",
     "commit",
+    "default_output",
     "file_sha256",
     "json_result",
     "machine",
@@ -87,6 +96,7 @@ __all__ = [
     "package_versions",
     "parse",
     "parse_json",
+    "print_next",
     "progress_bar",
     "raise_interrupted",
     "read_json",
@@ -95,6 +105,7 @@ __all__ = [
     "seal_zip",
     "shortened",
     "signals_end_at_once",
+    "spelled",
     "versions",
     "video_package",
     "warnings_as_lines",

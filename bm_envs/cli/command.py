@@ -21,6 +21,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
+from bm_envs.cli import help as helps
 from bm_envs.cli.files import os_reason
 from bm_envs.errors import GL_REFUSED, BMError, BMWarning, ConfigError
 
@@ -31,7 +32,8 @@ WARNING_LINES = 20
 
 def run(
     main: Callable[[ConfigT], Any], config_class: type[ConfigT],
-    presets: Mapping[str, Callable[[], ConfigT]] | None = None,
+    presets: Mapping[str, Callable[[], ConfigT]] | None = None, *, short_help: bool = False,
+    text: str | None = None,
 ) -> None:  # fmt: skip
     """Parse the command line into `config_class` and call `main` with it.
 
@@ -45,6 +47,8 @@ def run(
         main: the command.
         config_class: a dataclass; its fields' texts are the help.
         presets: values that `--preset NAME` starts from, for classes with a field `preset`.
+        short_help: `--help` shows the main flags alone, and `--help-all` all of them.
+        text: what the help says above the flags; None: what the script's docstring says.
     """
     # A file's name may have characters that a stream cannot write.
     for stream in (sys.stdout, sys.stderr):
@@ -61,7 +65,8 @@ def run(
                 "to egl, osmesa or glfw."
             )
         with warnings_as_lines():
-            config = parse(config_class, presets)
+            text = text or getattr(main, "__globals__", {}).get("__doc__")
+            config = parse(config_class, presets, text=text, short_help=short_help)
             check_seed(config)
             check_outputs(config)
             status = main(config)
@@ -179,7 +184,8 @@ def _print_between_bars(line: str) -> None:
 
 def _one_line(sentence: str) -> str:
     """A sentence with line ends and control characters escaped: a file's name may hold them."""
-    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in sentence)
+    escaped = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in sentence)
+    return helps.spelled(escaped)
 
 
 def os_sentence(error: OSError) -> str:
@@ -254,9 +260,11 @@ def warnings_as_lines() -> Iterator[None]:
 
 def parse(
     config_class: type[ConfigT], presets: Mapping[str, Callable[[], ConfigT]] | None = None,
-    arguments: Sequence[str] | None = None,
+    arguments: Sequence[str] | None = None, *, text: str | None = None, short_help: bool = False,
 ) -> ConfigT:  # fmt: skip
     """`arguments`, by default the command line's, as a `config_class`; see `run`.
+
+    Of `text`, a script's docstring, the help shows the summary and the examples.
 
     Raises:
         BMError: a flag is unknown, missing or malformed, or a class refused its values in
@@ -265,6 +273,10 @@ def parse(
     import tyro
 
     arguments = sys.argv[1:] if arguments is None else arguments
+    shortened = short_help and not {"-h", "--help"}.isdisjoint(arguments)
+    if helps.HELP_ALL in arguments:
+        shortened = False
+        arguments = ["--help" if word == helps.HELP_ALL else word for word in arguments]
     default: ConfigT | None = None
     if presets:
         # Flags override the preset wherever it stands on the line, so that it is read first. tyro
@@ -273,18 +285,25 @@ def parse(
         chosen += [b for a, b in pairwise(arguments) if a == "--preset"]
         if chosen and chosen[-1] in presets:
             default = presets[chosen[-1]]()
+    parsed: Any = config_class
+    if shortened:
+        parsed, default = helps.with_flags_hidden(config_class, helps.main_flags(parsed), default)
+    options: dict[str, Any] = {} if default is None else {"default": default}
+    options["description"] = helps.description(text, short=shortened)
     printed = io.StringIO()
     try:
         with contextlib.redirect_stderr(printed):
-            if default is None:
-                return tyro.cli(config_class, args=arguments)
-            return tyro.cli(config_class, args=arguments, default=default)
+            return tyro.cli(parsed, args=arguments, prog=helps.program(), **options)
     except SystemExit as end:
+        if shortened and not end.code:
+            print(f"All flags: {helps.HELP_ALL}")
         cause = end.__context__
         while cause is not None and not isinstance(cause, BMError):
             cause = cause.__context__
         message = printed.getvalue()
         if cause is None and end.code and (sentence := _unframed(message)):
+            if short_help:
+                sentence = sentence.replace("--help lists", f"{helps.HELP_ALL} lists")
             cause = ConfigError(sentence)
         if cause is not None:
             printed = io.StringIO()  # tyro's frame of several lines is dropped

@@ -13,7 +13,7 @@ import zipfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from bm_envs.errors import BMError
+from bm_envs.errors import BMError, ConfigError
 
 
 def os_reason(error: BaseException) -> str:
@@ -86,6 +86,18 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
     finally:
         if temporary is not None:
             temporary.unlink(missing_ok=True)
+
+
+def default_output(name: str) -> Path:
+    """The file that a command writes in the present folder when it was told no name.
+
+    Raises:
+        ConfigError: there is one already, which nobody asked to replace.
+    """
+    path = Path(name)
+    if os.path.lexists(path):
+        raise ConfigError(f"{path} is there already: name the file to write.")
+    return path
 
 
 def make_folder(folder: Path) -> None:

@@ -81,6 +81,8 @@ def commit() -> str | None:
 def command_line() -> str:
     """This process's command as one would type it from the repository's root.
 
+    A wheel's copy of a script (`bm_envs/__main__.py`) counts as the script.
+
     A path from the machine's root is written from the repository's root, or as its last part alone:
     results that hold a machine's paths are refused.
     """
@@ -99,7 +101,7 @@ def command_line() -> str:
                 return f"{before}{place.relative_to(root)}"
         return f"{before}{path.name}"
 
-    script = plain(str(Path(sys.argv[0]).resolve()))
+    script = plain(str(Path(sys.argv[0]).resolve())).removeprefix("bm_envs/_scripts/")
     return shlex.join(["python", script, *map(plain, sys.argv[1:])])
 
 

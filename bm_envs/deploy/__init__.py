@@ -25,6 +25,6 @@ def unitree_topics() -> Any:
         from bm_envs.deploy import unitree
     except ImportError as error:
         raise BackendUnavailable(
-            "DDS needs the package cyclonedds: pip install 'bm-envs[dds]'."
+            "DDS needs the package cyclonedds: pip install 'bm-envs[dds]' (Python 3.11 to 3.13)."
         ) from error
     return unitree

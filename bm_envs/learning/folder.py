@@ -17,6 +17,7 @@ import errno
 import json
 import math
 import os
+import shlex
 import signal
 import threading
 import warnings
@@ -258,6 +259,8 @@ class Run:
     def __init__(self, path: Path, saved: dict[str, Any] | None) -> None:
         self.path, self.saved = path, saved
         self.checkpoint = path / "checkpoint.pt"
+        self.further_advice = ""
+        """What else can be done with a run that was interrupted."""
         self.asked: int | None = None
         """The signal that asked for the end; the loop then saves and calls `leave`."""
         self._before: dict[int, Any] = {}
@@ -302,8 +305,10 @@ class Run:
 
     @property
     def advice(self) -> str:
-        """How to go on."""
-        return f"to go on, add --resume --run-dir {self.path} to the same command"
+        """How to go on, and what else there is to do."""
+        further = f"; {self.further_advice}" if self.further_advice else ""
+        flags = shlex.join(["--resume", "--run-dir", str(self.path)])
+        return f"to go on, add {flags} to the same command{further}"
 
 
 def _check_finite(config: Any, prefix: str = "") -> None:

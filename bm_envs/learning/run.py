@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import re
+import shlex
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -238,13 +239,15 @@ class Progress:
         return self.iteration * self.batch_size
 
     def begin(
-        self, record: dict[str, Any], description: str, wandb_project: str | None = None
-    ) -> None:
+        self, record: dict[str, Any], description: str, bar: Mapping[str, str],
+        wandb_project: str | None = None,
+    ) -> None:  # fmt: skip
         """Write the record, open the log, start the clock; from now on an ending signal is heard.
 
         Args:
             record: the run's `config_record`.
             description: what runs, for the line that is printed.
+            bar: what the figures behind the progress bar are, see `log`.
             wandb_project: where to log as well.
         """
         if self.first:
@@ -252,6 +255,8 @@ class Progress:
             self._log = Logger(self.folder.path, record, self.step, total, wandb_project)
             begun = write_record(self.folder.path, record, self.step)
             print(f"{description}, {length_of(record):,} steps, {begun} -> {self.folder.path}")
+            figures = "; ".join(f"{name}, {meaning}" for name, meaning in bar.items())
+            print(f"the bar counts steps and shows: {figures}")
         self.clock = Clock(self.train_s)
         self.folder.listen()
 
@@ -308,9 +313,22 @@ class Progress:
         if self._log is not None:
             self._log.close()
         if self._asked:
-            self.folder.leave(f"{self.step:,} steps")
+            self.folder.leave(f"{self.step:,} of {self.num_iterations * self.batch_size:,} steps")
         self.folder.stop_listening()
         return self.first
+
+    def print_next(self, steps: Mapping[str, str]) -> None:
+        """The last lines of a run that has ended: what to do with it, and how to go on with it.
+
+        Args:
+            steps: what for, and a script's file with its flags; RUN_DIR is the run directory there.
+        """
+        run = shlex.quote(str(self.folder.path))
+        commands = {what: f"python {text.replace('RUN_DIR', run)}" for what, text in steps.items()}
+        if self._with_robots:  # the learning rate of others falls to 0 by their last step
+            longer = f"--resume --run-dir {run} --total-timesteps {2 * self.step}"
+            commands["go on"] = f"the same command with {longer}"
+        cli.print_next(commands)
 
     def training_record(self, algorithm: str, num_envs: int) -> dict[str, Any]:
         """What `policy.json` says of the training."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -22,6 +23,13 @@ from bm_envs.policy import PolicySpec, load_policy, write_onnx, write_policy_jso
 from bm_envs.tasks.track.config import TrackConfig
 
 WANDB_PROJECT = "bm-envs"
+# What stands behind the progress bar.
+BAR = {
+    "length": "control steps of an episode, mean",
+    "error_mm": "distance of the links from the reference, torsos laid on each other, mean in "
+    "training",
+    "clip": "share of the motions that the last evaluation survived",
+}
 
 
 @dataclass(frozen=True)
@@ -78,15 +86,20 @@ class TrackerRun(Progress):
                 f"{self.step:,} behind it."
             )
         self.clips, self.name = clips, name
+        folder.further_advice = (
+            f"python tools/export_onnx.py {shlex.quote(str(folder.path))} writes its policy so far"
+        )
         self.first_pass: dict[str, float] = self.saved["first_pass"] if self.saved else {}
         self.began_with: str | None = None
 
     def begin_training(self, record: dict[str, Any], description: str) -> None:
         """See `Progress.begin`; `description` is on what it runs."""
         seconds = sum(clip.duration_s for clip in self.clips)
+        self._motion = shlex.quote(record["motion"][0])
         self.begin(
             record,
             f"motion {self.name} ({seconds:.1f} s), backend {self.config.backend}, {description}",
+            BAR,
             WANDB_PROJECT if self.config.track else None,
         )
 
@@ -175,6 +188,12 @@ class TrackerRun(Progress):
         print(
             f"clip protocol: survived {figures['survival']:.1%}, mpkpe {error}; results in {path}"
         )
+        motion, without = ("", "") if embed else (f" --motion {self._motion}", " --no-motion")
+        self.print_next({
+            "watch": f"tools/replay.py --policy RUN_DIR{motion}",
+            "measure": "benchmarks/track.py --policy RUN_DIR --json RUN_DIR/track.json",
+            "export": f"tools/export_onnx.py RUN_DIR --check{without}",
+        })  # fmt: skip
 
 
 def tracker_settings(config: Any, clips: list[Clip], processes: Processes, **further: Any) -> str:

@@ -789,7 +789,8 @@ def test_a_missing_package_is_one_sentence(script, monkeypatch, capsys):
         runpy.run_path(str(script), run_name="__main__")
     assert stop.value.code == 2
     assert capsys.readouterr().err == (
-        "error: DDS needs the package cyclonedds: pip install 'bm-envs[dds]'.\n"
+        "error: DDS needs the package cyclonedds: pip install 'bm-envs[dds]' (Python 3.11 to "
+        "3.13).\n"
     )
 
 

@@ -1,4 +1,4 @@
-"""The built wheel: what is in it, under which licence, and that it works away from the repository.
+"""The built wheel: what is in it, what its tag says, its licences, and that it works by itself.
 
 Of the source distribution: that nothing is in it which the wheel keeps out.
 """
@@ -16,40 +16,75 @@ from pathlib import Path
 
 import pytest
 
+from bm_envs.__main__ import COMMANDS
 from bm_envs.backends import native
 
 ROOT = Path(__file__).resolve().parents[2]
 KEPT = (".py", ".c", ".h", ".npz", ".json", ".onnx", ".xml", ".typed")
 
 
+COPIED = ("pyproject.toml", "setup.py", "README.md", "LICENSE", "THIRD_PARTY_NOTICES.md")
+
+
 @pytest.fixture(scope="module")
 def source(tmp_path_factory):
-    source = tmp_path_factory.mktemp("source")
-    for name in ("pyproject.toml", "README.md", "LICENSE", "THIRD_PARTY_NOTICES.md"):
-        shutil.copy(ROOT / name, source)
-    for name in ("bm_envs", "algos", "policies", "tests", "typings"):
+    """A copy of the repository, in which nothing has been built."""
+    folder = tmp_path_factory.mktemp("source")
+    for name in COPIED:
+        shutil.copy(ROOT / name, folder)
+    for name in ("bm_envs", "algos", "benchmarks", "policies", "tools", "tests", "typings"):
         ignore = shutil.ignore_patterns("__pycache__", "*.so", "*.pyd")
-        shutil.copytree(ROOT / name, source / name, ignore=ignore)
-    return source
+        shutil.copytree(ROOT / name, folder / name, ignore=ignore)
+    return folder
+
+
+def built(source, folder, *, what="wheel", **environment):
+    """The wheel, or the sdist, that is built of a tree."""
+    # Without isolation nothing is downloaded: the environment's own setuptools builds.
+    code = f"import setuptools.build_meta as b; b.build_{what}({str(folder)!r})"
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=600, cwd=source,
+        env={**os.environ, **environment},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    (path,) = folder.glob("*.whl" if what == "wheel" else "*.tar.gz")
+    return path
 
 
 @pytest.fixture(scope="module")
 def wheel(source, tmp_path_factory):
-    folder = tmp_path_factory.mktemp("wheel")
-    # Without isolation nothing is downloaded: the environment's own setuptools builds.
-    done = subprocess.run(
-        [sys.executable, "-m", "pip", "wheel", "--no-deps", "--no-build-isolation", "--quiet",
-         "--wheel-dir", str(folder), str(source)],
-        capture_output=True, text=True, timeout=300,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    (path,) = folder.glob("*.whl")
-    return path
+    return built(source, tmp_path_factory.mktemp("wheel"))
+
+
+@pytest.fixture(scope="module")
+def pure_wheel(wheel, source, tmp_path_factory):
+    """Built where no compiler works, in a tree that holds what one made before."""
+    if native.library() is not None:
+        assert [*(source / "build").rglob("_native*")], "premise: the build before left a library"
+    return built(source, tmp_path_factory.mktemp("pure"), CC="/bin/false")
+
+
+@pytest.fixture(scope="module")
+def sdist(source, tmp_path_factory):
+    return built(source, tmp_path_factory.mktemp("sdist"), what="sdist")
+
+
+@pytest.fixture(scope="module")
+def site(pure_wheel, tmp_path_factory):
+    """The wheel without a compiler, installed in a folder."""
+    folder = tmp_path_factory.mktemp("site")
+    with zipfile.ZipFile(pure_wheel) as archive:
+        archive.extractall(folder)
+    return folder
+
+
+def names_in(wheel):
+    with zipfile.ZipFile(wheel) as archive:
+        return set(archive.namelist())
 
 
 def test_contents(wheel):
-    with zipfile.ZipFile(wheel) as archive:
-        names = set(archive.namelist())
+    names = names_in(wheel)
     version = importlib.metadata.version("bm-envs")
     info = f"bm_envs-{version}.dist-info"
     tree = ROOT / "bm_envs"
@@ -59,9 +94,11 @@ def test_contents(wheel):
         if path.is_file() and "__pycache__" not in path.parts and path.suffix in KEPT
     }
     assert "bm_envs/py.typed" in expected and "bm_envs/assets/motions/walk.npz" in expected
-    built = {name for name in names if name.startswith("bm_envs/_native")}
-    assert len(built) == (native.library() is not None)  # both were built with the same compiler
-    assert {name for name in names if not name.startswith(info)} - built == expected
+    scripts = {command.script for command in COMMANDS.values()} - {""}
+    expected |= {f"bm_envs/_scripts/{script}" for script in scripts}
+    library = {name for name in names if name.startswith("bm_envs/_native")}
+    assert len(library) == (native.library() is not None)  # both are of the same compiler
+    assert {name for name in names if not name.startswith(info)} - library == expected
     assert {f"{info}/licenses/LICENSE", f"{info}/licenses/THIRD_PARTY_NOTICES.md"} <= names
 
 
@@ -105,18 +142,10 @@ def test_every_policy_in_the_wheel_is_covered_by_apache_2(wheel):
     assert lafan1 == []
 
 
-def test_the_source_distribution_has_no_policy_that_the_wheel_lacks(source, wheel, tmp_path):
-    done = subprocess.run(
-        [sys.executable, "-c", f"from setuptools import build_meta; "
-         f"build_meta.build_sdist({str(tmp_path)!r})"],
-        capture_output=True, text=True, timeout=300, cwd=source,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    (path,) = tmp_path.glob("*.tar.gz")
-    with tarfile.open(path) as archive:
+def test_the_source_distribution_has_no_policy_that_the_wheel_lacks(source, wheel, sdist):
+    with tarfile.open(sdist) as archive:
         names = {name.partition("/")[2] for name in archive.getnames()}
-    with zipfile.ZipFile(wheel) as archive:
-        expected = {name for name in archive.namelist() if name.endswith((".onnx", ".json"))}
+    expected = {name for name in names_in(wheel) if name.endswith((".onnx", ".json"))}
     assert {name for name in names if name.endswith((".onnx", ".json"))} == expected
     assert "policies" in {path.name for path in source.iterdir()}, "premise: they could come in"
 
@@ -144,6 +173,62 @@ def test_away_from_a_clone_a_name_of_lafan1_says_where_it_is(wheel, tmp_path):
     assert names == "builtin walk walks walks_on"
     for part in ("lafan1_walk1.onnx", "CC BY-NC-ND 4.0", "folder policies/", "hub:OWNER/NAME"):
         assert part in told
+
+
+def test_a_wheel_s_tag_says_what_is_inside(wheel, pure_wheel):
+    version = importlib.metadata.version("bm-envs")
+    assert pure_wheel.name == f"bm_envs-{version}-py3-none-any.whl"
+    assert names_in(pure_wheel) == {
+        name for name in names_in(wheel) if not name.startswith("bm_envs/_native")
+    }
+    for path, is_pure in ((pure_wheel, True), (wheel, native.library() is None)):
+        with zipfile.ZipFile(path) as archive:
+            told = archive.read(f"bm_envs-{version}.dist-info/WHEEL").decode()
+        assert f"Root-Is-Purelib: {str(is_pure).lower()}\n" in told
+        assert ("Tag: py3-none-any\n" in told) == is_pure
+        assert path.name.endswith("-py3-none-any.whl") == is_pure
+
+
+def test_a_source_distribution_makes_the_same_wheel(sdist, pure_wheel, tmp_path):
+    with tarfile.open(sdist) as archive:
+        archive.extractall(tmp_path, filter="data")
+    (unpacked,) = (path for path in tmp_path.iterdir() if path.is_dir())
+    again = built(unpacked, tmp_path, CC="/bin/false")
+    assert again.name == pure_wheel.name and names_in(again) == names_in(pure_wheel)
+
+
+def installed(site, *arguments, cwd):
+    """Run `bm-envs ARGUMENTS` of an installed package, by its entry point."""
+    (entry,) = (site / next(site.glob("*.dist-info")) / "entry_points.txt").read_text().split()[3:]
+    module, _, function = entry.partition(":")
+    code = f"import sys; from {module} import {function}; sys.exit({function}())"
+    return subprocess.run(
+        [sys.executable, "-c", code, *arguments], capture_output=True, text=True, cwd=cwd,
+        env={**os.environ, "PYTHONPATH": str(site), "COLUMNS": "100"}, timeout=300,
+    )  # fmt: skip
+
+
+def test_the_installed_command_starts_copies_of_the_scripts(site, tmp_path):
+    for command in COMMANDS.values():
+        if command.script:
+            copy = site / "bm_envs" / "_scripts" / command.script
+            assert copy.read_bytes() == (ROOT / command.script).read_bytes()
+    done = installed(site, "train", "ppo", "--help", cwd=tmp_path)
+    assert done.stdout.startswith("usage: bm-envs train ppo [-h]"), done.stderr
+    done = installed(site, "track", "--policy", "wlak", cwd=tmp_path)
+    assert done.returncode == 2 and "did you mean 'walk'" in done.stderr
+    listed = installed(site, "replay", "--list", cwd=tmp_path)
+    assert listed.returncode == 0 and "\nwalk " in listed.stdout
+    json_file = tmp_path / "check.json"
+    done = installed(
+        site, "motion", "check", "--motion", "walk", "--json", str(json_file), cwd=tmp_path
+    )
+    assert done.returncode == 0, done.stderr
+    recorded = json.loads(json_file.read_text())
+    assert recorded["command"] == (
+        "python tools/check_reference.py --motion walk --json check.json"
+    )
+    assert recorded["commit"] is None
 
 
 def test_the_installed_package_steps_an_environment(wheel, tmp_path):
