@@ -68,6 +68,12 @@ def test_the_page_has_every_command_once_and_fits_a_terminal():
     ]  # fmt: skip
 
 
+def test_the_page_of_the_documentation_has_every_command_with_its_file():
+    text = (ROOT / "docs/command.md").read_text()
+    rows = re.findall(r"^\| `bm-envs ([\w ]+)` \| .+ \| (?:`(.+)`)? ?\|$", text, re.M)
+    assert rows == [(name, command.script) for name, command in console.COMMANDS.items()]
+
+
 def test_a_clone_runs_its_own_files():
     assert console.scripts_folder() == ROOT
 

@@ -4,6 +4,8 @@ import copy
 import dataclasses
 import json
 import os
+import re
+import shlex
 import signal
 import socket
 import subprocess
@@ -299,6 +301,42 @@ def test_resume_equals_the_uninterrupted_run_bit_for_bit(tmp_path, flags):
     assert [row["iteration"] for row in rows] == list(range(1, 7))
 
 
+@pytest.mark.slow
+def test_the_last_lines_of_a_run_are_commands_that_work(tmp_path):
+    run_dir = tmp_path / "a run"
+    first = train(run_dir, "--total-timesteps", "128")
+    lines = first.stdout.splitlines()
+    assert [line for line in lines if line.startswith("the bar counts steps and shows: ")] == [
+        "the bar counts steps and shows: length, control steps of an episode, mean; error_mm, "
+        "distance of the links from the reference, torsos laid on each other, mean in training; "
+        "clip, share of the motions that the last evaluation survived"
+    ]
+    steps = dict(re.match(r"  (\w+(?: on)?)  +(.+)", line).groups() for line in lines[-4:])
+    assert lines[-5] == "next:" and list(steps) == ["watch", "measure", "export", "go on"]
+
+    def run(what, *further):
+        python, script, *flags = shlex.split(steps[what])
+        assert python == "python"
+        return warm_python.run(
+            [sys.executable, str(ROOT / script), *flags, *further], capture_output=True, text=True,
+            cwd=tmp_path,
+        )  # fmt: skip
+
+    for done in (run("export"), run("measure", "--protocol", "clip")):
+        assert done.returncode == 0, done.stderr
+    assert (tmp_path / "a run.onnx").is_file() and (run_dir / "track.json").is_file()
+    again = run("export")
+    assert again.returncode == 2
+    assert again.stderr == "error: a run.onnx is there already: name the file to write.\n"
+    watched = run("watch", "--video", "none/x.gif")
+    assert watched.returncode == 2 and "must end in .mp4" in watched.stderr, "its flags are taken"
+    same, flags = steps["go on"].split(" with ")
+    assert same == "the same command"
+    assert "from step 128 on (of 128 before)" in train(run_dir, *shlex.split(flags)).stdout
+    rows = [json.loads(line) for line in (run_dir / "metrics.jsonl").open()]
+    assert rows[-1]["step"] == 256
+
+
 def begun(run_dir, *arguments):
     """A run of open length that has saved once."""
     process = subprocess.Popen(
@@ -333,8 +371,9 @@ def test_a_run_that_is_asked_to_end_saves_and_says_how_it_goes_on(tmp_path, name
     iteration = torch.load(run_dir / "checkpoint.pt", weights_only=True)["iteration"]
     assert iteration >= 4 and len(rows.read_text().splitlines()) == iteration
     assert told.splitlines()[-1] == (
-        f"interrupted: {run_dir} keeps {64 * iteration:,} steps; to go on, add --resume "
-        f"--run-dir {run_dir} to the same command"
+        f"interrupted: {run_dir} keeps {64 * iteration:,} of 10,000,000 steps; to go on, add "
+        f"--resume --run-dir {run_dir} to the same command; python tools/export_onnx.py {run_dir} "
+        "writes its policy so far"
     )
     assert "Traceback" not in told and not (run_dir / "policy.json").exists()
     assert not list(run_dir.glob(".*"))

@@ -88,7 +88,7 @@ def test_one_process_a_folder_that_keeps_what_it_has_when_asked_to_end(script, t
         assert last == f"interrupted: {folder} keeps the shards that are whole; the same command " \
             "goes on"  # fmt: skip
     else:
-        found = re.search(r" keeps ([\d,]+) steps; to go on, add --resume", last)
+        found = re.search(r" keeps ([\d,]+) of [\d,]+ steps; to go on, add --resume", last)
         assert found is not None, told
         steps = int(found[1].replace(",", ""))
         saved = torch.load(folder / "checkpoint.pt", weights_only=True)

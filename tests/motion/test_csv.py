@@ -168,6 +168,20 @@ def run_tool(*arguments, cwd):
     return warm_python.run(command, capture_output=True, text=True, cwd=cwd, timeout=300)
 
 
+def test_without_a_name_the_command_writes_in_s_name_into_this_folder(sample, tmp_path):
+    here = tmp_path / "here"
+    here.mkdir()
+    done = run_tool(sample, cwd=here)
+    assert done.returncode == 0 and done.stdout.endswith("wrote sample.npz\n"), done.stderr
+    written = (here / "sample.npz").read_bytes()
+    assert load_npz(here / "sample.npz").sha256() == read_csv(sample, input_fps=30).sha256()
+    done = run_tool("sample.npz", cwd=here)  # its own name
+    assert (done.returncode, done.stderr) == (
+        2, "error: sample.npz is there already: name the file to write.\n",
+    )  # fmt: skip
+    assert (here / "sample.npz").read_bytes() == written
+
+
 def test_the_command_writes_the_same_frames(sample, tmp_path):
     done = run_tool(sample, "out.npz", "--order", "isaac", "--frame-range", 1, 35, cwd=tmp_path)
     assert done.returncode == 0, done.stderr

@@ -10,6 +10,8 @@ from pathlib import Path
 import pytest
 import warm_python
 
+from bm_envs.__main__ import COMMANDS
+
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = ["README.md", "CONTRIBUTING.md", "CHANGELOG.md"]
 PAGES += sorted(
@@ -19,6 +21,10 @@ PAGES += sorted(
 )
 SCRIPT = re.compile(
     r"(?:python )?((?:algos|benchmarks|tools)/(?:\w+/)?\w+\.py)((?:[^\S\n]+[^\s`|]+)*)"
+)
+# A part of the console command, where a line or a piece of code begins with it.
+COMMAND = re.compile(
+    r"(?:^|`|/)(bm-envs (?:(?:motion|train) )?[a-z]\w*)((?:[^\S\n]+[^\s`|]+)*)", re.M
 )
 
 
@@ -84,15 +90,18 @@ def test_the_python_example_runs():
 
 @functools.cache
 def flags(script):
-    """The flags that a script's `--help` lists, and those of its subcommands."""
+    """All flags that the help of a script or a command lists, and those of its subcommands."""
+    every = "--help" if "/peers/" in script else "--help-all"
 
     def listed(*subcommand):
+        program, *part = script.split()
+        starts = ["-c", "from bm_envs.__main__ import main; main()", *part]
         done = run(
-            [sys.executable, script, *subcommand, "--help"],
+            [sys.executable, *([script] if program != "bm-envs" else starts), *subcommand, every],
             timeout=300,
             env={**os.environ, "COLUMNS": "200", "NO_COLOR": "1"},
         )
-        assert done.returncode == 0, f"{script} --help: {done.stderr}"
+        assert done.returncode == 0, f"{script} {every}: {done.stderr}"
         return done.stdout
 
     text = listed()
@@ -106,7 +115,8 @@ def uses():
         {
             (page, script, flag)
             for page in PAGES
-            for script, arguments in SCRIPT.findall(text(page))
+            for script, arguments in SCRIPT.findall(text(page)) + COMMAND.findall(text(page))
+            if not script.startswith("bm-envs ") or script.removeprefix("bm-envs ") in COMMANDS
             # What is quoted is handed on to another script.
             for flag in re.findall(r"--[a-z][a-z0-9.-]*", re.sub(r"'[^'\n]*'", "", arguments))
         }
@@ -119,8 +129,15 @@ def test_there_are_flags_to_check():
 
 @pytest.mark.parametrize(("page", "script", "flag"), uses(), ids=lambda value: value)
 def test_flags_exist(page, script, flag):
-    assert (ROOT / script).is_file(), f"{page} names {script}"
-    assert flag in flags(script) | {"--help"}
+    assert script.startswith("bm-envs ") or (ROOT / script).is_file(), f"{page} names {script}"
+    assert flag in flags(script) | {"--help", "--help-all"}
+
+
+def test_commands_named_exist():
+    fenced = [block for page in PAGES for kind in ("sh", "bash") for block in blocks(page, kind)]
+    named = {name for block in fenced for name, _ in COMMAND.findall(block)}
+    assert len(named) >= 1
+    assert not {name.removeprefix("bm-envs ") for name in named} - COMMANDS.keys()
 
 
 def test_files_and_modules_named_exist():

@@ -604,6 +604,24 @@ def paged(model):
         thing.close()
 
 
+def test_the_page_is_opened_in_the_browser_where_that_is_asked(monkeypatch, capsys):
+    pytest.importorskip("viser", reason="the package viser (extra web) is not installed")
+    opened = []
+
+    def watch(game, window):
+        said = capsys.readouterr().out.splitlines()[-1]
+        opened.append(said.removeprefix("page on ").removesuffix(" (Ctrl-C ends it)"))
+
+    monkeypatch.setattr(play, "watch", watch)
+    monkeypatch.setattr(play.webbrowser, "open", opened.append)
+    for flag in (False, True):
+        config = play.Config(policy="walk", motion="stand[0:2]", web=True, open=flag, port=0)
+        play.main(config)
+    alone, shown, page = opened
+    assert shown == page and re.fullmatch(r"http://127\.0\.0\.1:\d+", page)
+    assert alone.startswith("http://")
+
+
 def test_sliders_keys_and_gamepad_drive_on_a_page(paged):
     on = paged("joystick")
     game, client = on.game, on.client
@@ -923,6 +941,7 @@ print("told", bool(told), "keys", "none" if x is None else got)
             dict(strip=Path("a.png"), web=True),
             "web is given with video or strip, expected either.",
         ),
+        (dict(open=True), "open is given without web: there is no page to open."),
         (
             dict(motion="walk", task="joystick"),
             "motion is 'walk', but task 'joystick' takes none.",

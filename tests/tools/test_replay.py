@@ -327,7 +327,8 @@ def test_a_playhead_plays_over_and_over():
 
 def test_the_errors_of_a_moment_are_those_of_the_run(follower):
     """The page's errors come from forward kinematics, the run's from the engine (float32)."""
-    take = replay.make_take(replay.Config(motion="stand[0:0.8]", policy=str(follower)))
+    config = replay.Config(motion="stand[0:0.8]", policy=str(follower))
+    take = replay.make_take(config, *replay.choose(config))
     assert take.rollout is not None and take.rollout.reached == 40
     assert take.body_m.shape == (41, 14) and take.joint_rad.shape == (41, 29)
     errors = take.rollout.errors
@@ -492,6 +493,9 @@ def test_what_cannot_be_shown_is_one_sentence(tmp_path, no_display):
         "There is no display to open a window on (neither DISPLAY nor WAYLAND_DISPLAY is set); "
         "look at it in the browser with --web, or write a video with --video out.mp4."
     )
+    # A misspelt name is told before a display is looked for.
+    assert shown(motion="stnad").startswith("Unknown motion 'stnad'; did you mean")
+    assert shown(policy="wlak").startswith("Unknown policy 'wlak'; did you mean")
     assert shown(video=video) == (
         "No motion to show, name one with --motion; --list tells those known."
     )
