@@ -18,7 +18,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from bm_envs import rotations as rot
-from bm_envs.motion.gait import smooth
+from bm_envs.motion.smoothing import smooth
 from bm_envs.robots import g1
 
 STAND_HEIGHT = 0.03

@@ -18,6 +18,7 @@ import mujoco
 import numpy as np
 
 from bm_envs.errors import ConfigError
+from bm_envs.motion.smoothing import smooth
 from bm_envs.robots import g1, mjcf
 
 LEFT, RIGHT = 0, 1
@@ -462,13 +463,3 @@ def _quintic(
     c4 = -15 * d + 8 * v0 + 7 * v1
     c5 = 6 * d - 3 * v0 - 3 * v1
     return x0 + s * (v0 + s**2 * (c3 + s * (c4 + s * c5)))
-
-
-def smooth(x: np.ndarray, half_width: int) -> np.ndarray:
-    """Weighted mean over a Hann window of `2 * half_width + 1` frames.
-
-    Straight lines stay as they are; the ends are continued by their end values.
-    """
-    window = np.hanning(2 * half_width + 3)[1:-1]
-    padded = np.concatenate([np.full(half_width, x[0]), x, np.full(half_width, x[-1])])
-    return np.convolve(padded, window / window.sum(), mode="valid")

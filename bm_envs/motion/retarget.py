@@ -31,8 +31,8 @@ from bm_envs.errors import MotionError
 from bm_envs.motion import footing
 from bm_envs.motion.bvh import PersonMotion
 from bm_envs.motion.clip import Clip, clip_from_states
-from bm_envs.motion.gait import smooth
 from bm_envs.motion.skeletons import SIDES, Body, Mapping, Up, body_motion
+from bm_envs.motion.smoothing import cover, smooth
 from bm_envs.robots import g1, kinematics, mjcf
 
 FPS = 50.0
@@ -203,12 +203,8 @@ def _within_reach(
     reach = REACH * robot.leg_length
     below = np.sqrt(np.maximum(reach**2 - (away[..., :2] ** 2).sum(axis=-1), 0.0))
     excess = np.where(feet.contact, -away[..., 2] - below, 0.0).max(axis=1)
-    # A running maximum and then a running mean of the same width is nowhere below the excess.
-    width = 6
-    padded = np.pad(np.maximum(excess, 0.0), width, mode="edge")
-    lower = np.max([padded[k : k + len(excess)] for k in range(2 * width + 1)], axis=0)
     result = pelvis_pos.copy()
-    result[:, 2] -= smooth(lower, width)
+    result[:, 2] -= cover(np.maximum(excess, 0.0), 6)
     return result
 
 
