@@ -15,14 +15,14 @@ import numpy as np
 
 from bm_envs import rotations as rot
 from bm_envs.motion.clip import Clip, foot_height
-from bm_envs.robots import g1
+from bm_envs.robots import g1, kinematics
 
 JOINT_EXCESS = 0.05  # rad beyond a joint's range
 FOOT_DEPTH = 0.03  # m of a sole under the floor; standing clips are off by up to 8 mm (LAFAN1)
 LINK_DEPTH = 0.0  # m of a link's origin under the floor; the link around it is thicker than that
 ROOT_SPEED = 10.0  # m/s from one frame to the next; a person sprints at 10, the robot is smaller
 ROOT_TURN = 20.0  # rad/s from one frame to the next; a somersault has 10
-FLIGHT_HEIGHT = 0.12  # m, everything higher than that is off the floor
+FLIGHT_HEIGHT = 0.12  # m, with every shape higher than that the robot is off the floor
 FLIGHT_S = 0.9  # s; a jump of 1 m, more than any person's, takes that long
 
 CLEARANCE = 0.05  # m over the floor in nine of ten frames; public clips have up to 0.015
@@ -60,12 +60,16 @@ class Feasibility:
     """Deepest that a link's origin gets under the floor; negative: it never does."""
     link_depth_link: str
     """The link of that origin."""
+    shape_depth_m: float
+    """Deepest that a shape which meets the floor in the engine gets under it; likewise."""
+    shape_depth_link: str
+    """The link of that shape."""
     root_speed_m_s: float
     """Largest speed of the pelvis between two frames."""
     root_turn_rad_s: float
     """Largest turning rate of the pelvis between two frames."""
     floating_s: float
-    """Longest time with soles and origins of all links off the floor."""
+    """Longest time with all shapes off the floor."""
     flags: dict[str, float]
     """Which bounds are exceeded, each with the second of the worst frame."""
 
@@ -87,9 +91,11 @@ def examine(clip: Clip) -> Feasibility:
     soles = foot_height(clip)
     links = clip.body_pos_w[:, :, 2].astype(np.float64)
     lowest, link = _largest(-links)
+    shapes = kinematics.shape_heights(clip.body_pos_w, clip.body_quat_w)
+    deepest = kinematics.SHAPES.body[_largest(-shapes)[1]]
     speed = root_speed(clip)
     turn = root_turn(clip)
-    lowest_point = np.minimum(soles.min(axis=1), links.min(axis=1))
+    lowest_point = shapes.min(axis=1)
     floating, landed = _longest(lowest_point > FLIGHT_HEIGHT, dt)
     clearance = np.percentile(lowest_point, 10)
 
@@ -104,6 +110,8 @@ def examine(clip: Clip) -> Feasibility:
         foot_depth_share=float((soles.min(axis=1) < -0.01).mean()),
         link_depth_m=float(-links.min()),
         link_depth_link=g1.BODY_NAMES[link],
+        shape_depth_m=float(-shapes.min()),
+        shape_depth_link=g1.BODY_NAMES[deepest],
         root_speed_m_s=float(speed.max()),
         root_turn_rad_s=float(turn.max()),
         floating_s=floating,

@@ -45,6 +45,36 @@ _SOLE_POINTS = np.array(
 _SOLE_RADIUS = g1.FOOT_SPHERES[0].radius
 
 
+class Points(NamedTuple):
+    """Points fixed to links: `body [P]` index, `offset [P, 3]` in its frame, m, `radius [P]`, m."""
+
+    body: np.ndarray
+    offset: np.ndarray
+    radius: np.ndarray
+
+    def of(self, body_pos_w: np.ndarray, body_quat_w: np.ndarray) -> np.ndarray:
+        """`[T, P, 3]`: where they are, by positions `[T, 30, 3]` and quaternions of the links."""
+        pos, quat = np.asarray(body_pos_w, np.float64), np.asarray(body_quat_w, np.float64)
+        return pos[:, self.body] + rot.quat_rotate(quat[:, self.body], self.offset)
+
+
+def points_on(entries: Sequence[tuple[str, g1.Vec3, float]]) -> Points:
+    """Points by their link's name, their place in its frame and a radius."""
+    bodies, offsets, radii = zip(*entries, strict=True)
+    return Points(
+        np.array([_INDEX[name] for name in bodies]),
+        np.array(offsets, np.float64), np.array(radii, np.float64),
+    )  # fmt: skip
+
+
+SHAPES = points_on([
+    (geom.body, end, geom.radius)
+    for geom in (*g1.COLLISION_GEOMS, *g1.FOOT_SPHERES)
+    for end in (geom.start, geom.end) if end is not None
+])  # fmt: skip
+"""Centres of what meets the floor in the engine: spheres, and both ends of capsules."""
+
+
 class LinkStates(NamedTuple):
     """States of the 30 links in `g1.BODY_NAMES` order, world axes, float64."""
 
@@ -111,3 +141,8 @@ def sole_points(body_pos_w: np.ndarray, body_quat_w: np.ndarray) -> np.ndarray:
     pos = np.asarray(body_pos_w, np.float64)[:, feet, None]
     quat = np.asarray(body_quat_w, np.float64)[:, feet, None]
     return pos + rot.quat_rotate(quat, _SOLE_POINTS) - (0.0, 0.0, _SOLE_RADIUS)
+
+
+def shape_heights(body_pos_w: np.ndarray, body_quat_w: np.ndarray) -> np.ndarray:
+    """`[T, P]`, m: height of the lowest point of each of `SHAPES`; negative in the floor."""
+    return SHAPES.of(body_pos_w, body_quat_w)[..., 2] - SHAPES.radius

@@ -9,6 +9,7 @@ import pytest
 import warm_python
 
 from bm_envs.errors import ConfigError
+from bm_envs.motion import repair
 from bm_envs.motion.clip import clip_from_states, save_npz
 from bm_envs.motion.feasibility import FLAGS, examine
 from bm_envs.motion.library import load_motion
@@ -135,6 +136,24 @@ def test_floating():
     assert "floating" not in examine(make(pos, quat, joints)).flags
 
 
+def test_who_lies_on_thick_links_does_not_float():
+    """Their origins are off the floor; the shapes around them are on it."""
+    pos, quat, joints = states()
+    quat[:] = [np.cos(np.pi / 4), 0.0, -np.sin(np.pi / 4), 0.0]
+    joints[:] = 0.0
+    for name in ("hip_pitch", "shoulder_pitch"):  # legs and arms up
+        for side in ("left", "right"):
+            joints[:, g1.JOINT_NAMES.index(f"{side}_{name}_joint")] = -1.5
+    pos[:, 2] = 1.0
+    high = examine(make(pos, quat, joints))
+    pos[:, 2] += high.shape_depth_m  # negative: to the floor
+    found = examine(make(pos, quat, joints))
+    assert found.shape_depth_m == pytest.approx(0.0, abs=1e-5)
+    assert found.link_depth_m < -0.03 and found.floating_s == 0.0 and found.flags == {}
+    pos[:, 2] += 0.13
+    assert set(examine(make(pos, quat, joints)).flags) == {"floating", "over the floor"}
+
+
 # --- the command ---
 
 
@@ -156,6 +175,32 @@ def test_the_command_writes_a_row_per_clip(tmp_path, capsys):
         ("walk[0:2]", "builtin", []), ("leap", "other", ["jump"]),
     ]  # fmt: skip
     assert file.rows[1]["worst_s"] == {"jump": 0.58}
+
+
+def test_the_command_looks_at_repaired_motions_too(tmp_path, capsys):
+    pos, quat, joints = states()
+    pos[40:60, 2] -= 0.034
+    joints[:20, ELBOW] = g1.JOINT_RANGE[ELBOW, 1] + 0.1
+    save_npz(make(pos, quat, joints, "sunk"), tmp_path / "sunk.npz")
+    out = tmp_path / "out.json"
+    motions = ("walk[0:2]", str(tmp_path / "sunk.npz"))
+    check_reference.main(check_reference.Config(motion=motions, repaired=True, json=out))
+    assert "1 of 2 flagged\n1 of 2 repaired" in capsys.readouterr().out
+    value = json.loads(out.read_text())
+    value["commit"] = value["commit"] or "0" * 40
+    value["command"] = "python tools/check_reference.py --motion 'walk[0:2]' sunk.npz --repaired"
+    out.write_text(json.dumps(value))
+    sound, original, repaired = read_result(out).rows
+    assert (sound["flags"], sound["motion"]) == ([], "walk[0:2]")
+    assert original["flags"] == ["joint limits", "joint speed", "feet under the floor"]
+    # The elbow leaps into its range, which is no repair's.
+    assert (repaired["motion"], repaired["flags"]) == ("sunk~repaired", ["joint speed"])
+    assert repaired["shape_depth_m"] <= 0.01 < 0.03 < original["shape_depth_m"]
+    assert repaired["repaired_from_sha256"] == load_motion(motions[1]).sha256()
+    assert repaired["repaired_stretches"] == 1 and 1.0 < repaired["repaired_s"] <= 2.0
+    (change,) = repair.changes(*(load_motion(motions[1] + end) for end in ("", "~repaired")))
+    assert repaired["repaired_turn_rad"] == change.turn_rad >= 0.1 - 1e-5
+    assert repaired["repaired_shift_link"] == change.shift_link
 
 
 def test_the_command_refuses(tmp_path):
