@@ -19,7 +19,7 @@ a robot moves, hence the tolerances:
     robust    each of both success rates within the other's 95 % interval; survival and errors
               within 10 %
     both      normalized_return within 0.05; clip_s and the motion's SHA-256 the same (of motions
-              made when asked for: the length)
+              made when asked for, and of repaired ones: the length)
 
 One file because only tables of checked files are written, by the command that checked them.
 """
@@ -47,7 +47,7 @@ from urllib.parse import quote
 from bm_envs import cli
 from bm_envs.errors import BMError, ConfigError, ResultError
 from bm_envs.evaluation import wilson
-from bm_envs.motion import procedural, suites
+from bm_envs.motion import library, suites
 from bm_envs.policy import MOTION_REMOVED, load_policy, shipped_policies
 from bm_envs.results import (
     ERRORS,
@@ -702,7 +702,7 @@ def compare(file: ResultFile, row: dict[str, Any], again: dict[str, Any]) -> Non
 
     published = file.settings["motion_sha256"][motion]
     actual = again["settings"]["motion_sha256"].get(motion)
-    if published != actual and not procedural.is_drawn(motion):
+    if published != actual and not library.is_computed(motion):
         refuse("the motion's SHA-256", published[:12] + "...", str(actual)[:12] + "...", "the same")
     if abs(row["clip_s"] - new["clip_s"]) > 1e-6:
         refuse("clip_s", row["clip_s"], new["clip_s"], "the same")

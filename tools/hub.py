@@ -32,7 +32,7 @@ from tyro.conf import FlagCreatePairsOff, Positional, arg
 
 from bm_envs import cli
 from bm_envs.errors import BMError, ConfigError, HubError, PolicyError, ResultError
-from bm_envs.motion import library
+from bm_envs.motion import library, repair
 from bm_envs.motion.hub import client
 from bm_envs.policy import (
     DIFFUSION,
@@ -241,7 +241,7 @@ def check_motion(source: Source) -> None:
         return
     licence = source.metadata.get("motion_licence", "")
     name = source.metadata.get("motion_name", "")
-    if name.partition("[")[0] in library.LAFAN1.names():
+    if repair.original_name(name) in library.LAFAN1.names():
         licence = library.LAFAN1.licence  # also where the file says something else
     if licence.startswith(FREE):
         return

@@ -4,6 +4,7 @@
 |---|---|---|
 | `digests` | a file's path | its SHA-256, and size, times and number of the file that had it |
 | `files` | its SHA-256 and name, how it is read, and the code that reads it | its clips, doubts |
+| `derived` | a clip's SHA-256 and texts, and the code that makes another of it | that one |
 | `clips` | `Clip.sha256` | the clip's arrays |
 
 A file is known again without being read when size, times (the system's own of any change, too) and
@@ -78,15 +79,32 @@ def converted(
         return convert()  # which says what is wrong
     described = json.dumps([code_sha256(*READERS), sha256, Path(path).name, *how])
     key = hashlib.sha256(described.encode(errors="surrogateescape")).hexdigest()
-    if (found := _load(store, key, path)) is not None:
+    if (found := _load(store, "files", key, path)) is not None:
         return found
     with doubts.collected() as said:
         clips = convert()
     with contextlib.suppress(OSError):
         if _state(path) == state:
-            _save(store, key, path, clips, said)
-            return _load(store, key, None) or clips  # those here would hold memory of their own
+            parts = [(_part(doubt.where, path), doubt.says) for doubt in said]
+            return _kept(store, "files", key, clips, parts)
     return clips
+
+
+def derived(clip: Clip, what: str, make: Callable[[Clip], Clip]) -> Clip:
+    """The clip that `make` makes of another one, from the cache if it is there.
+
+    Args:
+        clip: what it is made of.
+        what: a word for `make`, which depends on nothing else.
+        make: the function.
+    """
+    store = store_in_use()
+    if store is None:
+        return make(clip)
+    described = [code_sha256(*READERS), what, clip.sha256(), clip.name, clip.source, clip.licence]
+    key = hashlib.sha256(json.dumps(described).encode()).hexdigest()
+    found = _load(store, "derived", key, None)
+    return (found or _kept(store, "derived", key, [make(clip)], []))[0]
 
 
 def _state(path: str | Path) -> list[int]:
@@ -95,9 +113,10 @@ def _state(path: str | Path) -> list[int]:
     return [about.st_size, about.st_mtime_ns, about.st_ctime_ns, about.st_ino]
 
 
-def _save(
-    store: Store, key: str, path: str | Path, clips: Sequence[Clip], said: Sequence[doubts.Doubt]
-) -> None:  # fmt: skip
+def _kept(
+    store: Store, kind: str, key: str, clips: list[Clip], said: list[tuple[str, str]]
+) -> list[Clip]:
+    """Save clips with what is doubtful of which part; returns them as the cache has them."""
     for clip in clips:
         if store.load("clips", clip.sha256(), "") is None:
             arrays = {name: getattr(clip, name) for name in (*ARRAY_SHAPES, "foot_contact")}
@@ -107,8 +126,9 @@ def _save(
          "sha256": clip.sha256()}
         for clip in clips
     ]  # fmt: skip
-    parts = [(_part(doubt.where, path), doubt.says) for doubt in said]
-    store.save_entry("files", key, {"clips": listed, "doubts": parts})
+    store.save_entry(kind, key, {"clips": listed, "doubts": said})
+    # Those given would hold memory of their own.
+    return _load(store, kind, key, None) or clips
 
 
 def _part(where: str, path: str | Path) -> str:
@@ -117,9 +137,9 @@ def _part(where: str, path: str | Path) -> str:
     return next((where.removeprefix(text) for text in paths if where.startswith(text)), "")
 
 
-def _load(store: Store, key: str, path: str | Path | None) -> list[Clip] | None:
+def _load(store: Store, kind: str, key: str, path: str | Path | None) -> list[Clip] | None:
     """Clips from the cache; doubts about them are said of `path`, where it is given."""
-    entry = store.load_entry("files", key)
+    entry = store.load_entry(kind, key)
     if entry is None:
         return None
     clips = []

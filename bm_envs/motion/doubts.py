@@ -21,6 +21,7 @@ class Doubt(NamedTuple):
 
 
 _collected: ContextVar[list[Doubt] | None] = ContextVar("collected", default=None)
+_is_silent: ContextVar[bool] = ContextVar("is_silent", default=False)
 
 
 def tell(where: str, says: str, stacklevel: int = 3) -> None:
@@ -28,6 +29,8 @@ def tell(where: str, says: str, stacklevel: int = 3) -> None:
     collected = _collected.get()
     if collected is not None:
         collected.append(Doubt(where, says))
+    if _is_silent.get():
+        return
     warnings.warn(f"{where}: {says}", MotionWarning, stacklevel=stacklevel)
 
 
@@ -40,3 +43,13 @@ def collected() -> Iterator[list[Doubt]]:
         yield said
     finally:
         _collected.reset(token)
+
+
+@contextlib.contextmanager
+def silent() -> Iterator[None]:
+    """Within it nobody is warned: of a motion that is only read to make another of it."""
+    token = _is_silent.set(True)
+    try:
+        yield
+    finally:
+        _is_silent.reset(token)

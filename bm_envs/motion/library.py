@@ -9,6 +9,7 @@
 | `g1_moves/M_Move19` | G1 Moves: `BM_DATA_DIR/g1_moves` |
 | any other `NAME` | `BM_DATA_DIR/NAME.npz`, `.csv` or `.pkl` |
 | `some/file.npz`, `.csv`, `.pkl`, `.pkl#NAME` | the file (`formats/`); it wins over a name |
+| any of these with `~repaired` behind it | the same, where no robot can follow it repaired |
 
 A LAFAN1 name without its subject is the lowest-numbered subject there is. `NAME[10:20]` keeps
 seconds 10 to 20 of any of them, and either end may be left out. Files of the two public sets are
@@ -25,9 +26,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from bm_envs.errors import MotionError
-from bm_envs.motion import checks, formats, hub
+from bm_envs.motion import checks, doubts, formats, hub, repair
 from bm_envs.motion.clip import Clip, load_npz, read_head
-from bm_envs.motion.converted import converted, source_sha256
+from bm_envs.motion.converted import converted, derived, source_sha256
 from bm_envs.motion.csv import count_frames, read_csv
 from bm_envs.motion.formats import CSV_FPS
 from bm_envs.robots import g1
@@ -209,6 +210,16 @@ def load_motions(motion: str | Path | Clip | Sequence[str | Path | Clip]) -> lis
     return clips
 
 
+def is_computed(name: str) -> bool:
+    """Whether a motion of this name is computed when it is loaded, with a cut or not.
+
+    Its last digits differ between processors, and its SHA-256 with them.
+    """
+    from bm_envs.motion import procedural  # which needs the engine
+
+    return repair.is_repaired(name) or procedural.is_drawn(name)
+
+
 def known_rate(path: str | Path) -> float | None:
     """Frames per second of a file whose content is that of a public set, or None."""
     if not (f"{path}".endswith(".csv") and _is_file(f"{path}")):
@@ -319,6 +330,13 @@ def _load_whole(
     name: str, input_fps: float | None, order: g1.Order | None, sets: Sequence[PublicSet]
 ) -> Clip:
     """The motion `name` without a cut."""
+    if name.endswith(repair.SUFFIX):
+        original = name.removesuffix(repair.SUFFIX)
+        if (at_the_end := repair.repaired_name(original)) != name:
+            raise MotionError(f"Motion {name!r}: expected the cut at the end, '{at_the_end}'.")
+        with doubts.silent():
+            clip = _load_whole(original, input_fps, order, sets)
+        return checks.check(derived(clip, "repair", repair.repair), name)
     if _is_file(name) or name.endswith(formats.SUFFIXES) or formats.is_in_pickle(name):
         return _read_path(name, input_fps, order, sets)
     builtin = {path.stem: path for path in _builtin_files()}

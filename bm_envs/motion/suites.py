@@ -22,7 +22,7 @@ from __future__ import annotations
 from typing import Literal, get_args
 
 from bm_envs.errors import ConfigError, unknown_name
-from bm_envs.motion import library, procedural
+from bm_envs.motion import library, procedural, repair
 
 CUTS = (
     "walk1_subject1[5:15]",
@@ -50,7 +50,7 @@ TABLE1 = (
 NO_CHAIR = "walk3_subject3"  # a person sits down on a chair that the world does not have
 Suite = Literal["builtin", "lafan1-cuts", "lafan1-table1", "lafan1-walks", "lafan1-40"]
 NAMES: tuple[str, ...] = get_args(Suite)
-OTHERS = ("lafan1", "g1_moves", "other")
+OTHERS = ("lafan1", "lafan1-repaired", "g1_moves", "other")
 """What `suite_of` says of motions outside the suites."""
 
 
@@ -97,11 +97,14 @@ def suite_of(motion: str) -> str:
 
     Whole LAFAN1 clips are of `lafan1-40`, which holds those of the other suites; cuts that are not
     in a suite are of `lafan1`. A cut of a built-in clip is `builtin`, and so are motions that
-    `bm_envs.motion.procedural` makes when asked for.
+    `bm_envs.motion.procedural` makes when asked for. A repaired motion is another than the one it
+    was made of: of LAFAN1 it is `lafan1-repaired`, which is no suite, and else `other`.
     """
     if motion in CUTS:
         return "lafan1-cuts"
-    name = motion.partition("[")[0]
+    name = repair.original_name(motion)
+    if repair.is_repaired(motion):
+        return "lafan1-repaired" if name in library.LAFAN1.names() else "other"
     if name in library.LAFAN1.names():
         return "lafan1-40" if name == motion else "lafan1"
     if name in library.G1_MOVES.names():

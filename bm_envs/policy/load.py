@@ -241,7 +241,7 @@ def named_clip(policy: Policy, entry: Mapping[str, Any]) -> Clip:
     Raises:
         PolicyError: it has another content by now.
     """
-    from bm_envs.motion import library, procedural
+    from bm_envs.motion import library
 
     name = str(entry["name"])
     # Only a name of the library is taken: a policy of somebody else must not open paths.
@@ -251,9 +251,8 @@ def named_clip(policy: Policy, entry: Mapping[str, Any]) -> Clip:
             "the library; give --motion."
         )
     clip = library.load_motion(name)
-    # A clip that is made when asked for differs in a few last digits between processors, so
-    # its bytes tell nothing there; its length does, which follows from the commands.
-    if procedural.is_drawn(clip.name):
+    # The bytes of a clip that is computed tell nothing on another processor; its length does.
+    if library.is_computed(clip.name):
         same = entry.get("frames") in (None, clip.num_frames)
     else:
         same = entry.get("sha256") in (None, clip.sha256())

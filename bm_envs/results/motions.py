@@ -3,12 +3,35 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
-from bm_envs.motion import suites
+from bm_envs.motion import repair, suites
 from bm_envs.motion.feasibility import FLAGS
-from bm_envs.results.rules import Kind, Rule, Rules, listing, number, numbers, text, whole
+from bm_envs.results.rules import (
+    ROUNDING,
+    SHA256_RULE,
+    Kind,
+    Rule,
+    Rules,
+    listing,
+    number,
+    numbers,
+    text,
+    whole,
+)  # fmt: skip
+from bm_envs.robots import g1
 
+REPAIR_ROWS: Rules = {
+    "repaired_from_sha256": replace(SHA256_RULE, required=False),
+    "repaired_stretches": whole(1, required=False),
+    "repaired_s": number(0, required=False),
+    "repaired_shift_m": number(0, required=False),
+    "repaired_shift_link": text(*g1.BODY_NAMES, required=False),
+    "repaired_turn_rad": number(0, required=False),
+    "repaired_turn_joint": text(*g1.JOINT_NAMES, required=False),
+}
+"""What a row tells of a repaired motion, beside the row of the one that it was made of."""
 REFERENCE_ROWS: Rules = {
     "motion": text(),
     "suite": text(*suites.NAMES, *suites.OTHERS),
@@ -21,6 +44,7 @@ REFERENCE_ROWS: Rules = {
     "foot_depth_m": number(),
     "foot_depth_share": number(0, 1),
     "link_depth_m": number(),
+    "shape_depth_m": number(required=False),  # which older files lack
     "root_speed_m_s": number(0),
     "root_turn_rad_s": number(0),
     "floating_s": number(0),
@@ -29,12 +53,20 @@ REFERENCE_ROWS: Rules = {
         lambda v: isinstance(v, list) and all(flag in FLAGS for flag in v),
     ),
     "worst_s": numbers(),
+    **REPAIR_ROWS,
 }
 
 
 def _reference(row: dict[str, Any], settings: dict[str, Any]) -> Iterator[tuple[str, str]]:
     if sorted(row["worst_s"]) != sorted(row["flags"]):
         yield "worst_s", "a time for each of the flags"
+    told = [name for name in REPAIR_ROWS if name in row]
+    if told and not repair.is_repaired(row["motion"]):
+        yield told[0], "a repaired motion's name beside it"
+    if told and len(told) < len(REPAIR_ROWS):
+        yield next(name for name in REPAIR_ROWS if name not in row), "it beside the others"
+    if row.get("repaired_s", 0) > row["clip_s"] + ROUNDING:
+        yield "repaired_s", f"at most clip_s, {row['clip_s']:g}"
 
 
 RETARGET_ROWS: Rules = {

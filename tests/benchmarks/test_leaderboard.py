@@ -164,6 +164,18 @@ def test_what_nobody_measured_is_named(results, tmp_path):
     assert f"lafan1-cuts: No result: {', '.join(absent)}." in page
 
 
+def test_rows_with_a_repaired_motion_stand_apart():
+    """Nor do they fill the place of one that nobody measured."""
+    repaired = track_row(motion="walk1_subject1~repaired", suite="lafan1-repaired")
+    file = make_file(track(repaired, track_row(motion="walk4_subject1", suite="lafan1-40")))
+    groups = leaderboard.tracking([file], Path("out"))
+    assert {suite: [entry.row["motion"] for entry in rows] for suite, rows in groups.items()} == {
+        "lafan1-40": ["walk4_subject1"], "lafan1-repaired": ["walk1_subject1~repaired"],
+    }  # fmt: skip
+    assert "walk1_subject1," in leaderboard.missing("lafan1-40", groups["lafan1-40"])
+    assert leaderboard.missing("lafan1-repaired", groups["lafan1-repaired"]) == ""
+
+
 def test_the_best_comes_first_and_numbers_in_names_count():
     def entry(motion, success, error):
         row = track_row(motion=motion, success=success, r_mpkpe_mm=error)
@@ -511,6 +523,13 @@ def test_another_version_of_the_motion_is_told():
     file = make_file(told)
     with pytest.raises(ResultError, match="the motion's SHA-256 is 2953a948324d"):
         leaderboard.compare(file, file.rows[0], again)
+
+
+@pytest.mark.parametrize("motion", ["walk_on_3", "walk1_subject1~repaired[2:4]"])
+def test_a_motion_that_is_computed_may_have_other_last_digits(motion):
+    again, told = (track(track_row(motion=motion, suite="x")) for _ in range(2))
+    again["settings"]["motion_sha256"][motion] = "f" * 64
+    leaderboard.compare(make_file(told), make_file(told).rows[0], again)
 
 
 @pytest.mark.parametrize(

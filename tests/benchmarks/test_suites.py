@@ -5,7 +5,7 @@ import re
 import pytest
 
 from bm_envs.errors import ConfigError
-from bm_envs.motion import library, suites
+from bm_envs.motion import library, repair, suites
 
 # Typed from arXiv 2508.08241, Table I, in its order, each name once. `run1_subject4` is as printed.
 PRINTED = """
@@ -67,10 +67,21 @@ def test_cuts_load_under_the_names_they_are_listed_by(data_dir):
         ("dance1_subject2", "lafan1-40"),
         ("g1_moves/M_Move19", "g1_moves"),
         ("my_dance", "other"),
+        ("dance1_subject2~repaired", "lafan1-repaired"),
+        ("dance1_subject1~repaired[0:10]", "lafan1-repaired"),
+        ("dance1_subject1[0:10]~repaired", "lafan1-repaired"),
+        ("walk~repaired", "other"),
+        ("g1_moves/M_Move19~repaired[1:2]", "other"),
     ],
 )
 def test_where_a_clip_is_listed(motion, expected):
     assert suites.suite_of(motion) == expected
+
+
+def test_no_suite_holds_a_repaired_motion():
+    assert "lafan1-repaired" not in suites.NAMES and "lafan1-repaired" in suites.OTHERS
+    for name in suites.NAMES:
+        assert not any(repair.is_repaired(motion) for motion in suites.motions(name))
 
 
 def test_an_unknown_suite():

@@ -17,6 +17,7 @@ from scipy.stats import binomtest
 from bm_envs import evaluation, quality
 from bm_envs.envs import TrackVectorEnv
 from bm_envs.errors import BMError, ConfigError, PolicyError
+from bm_envs.motion.clip import clip_from_states, save_npz
 from bm_envs.motion.library import load_motion
 from bm_envs.policy import (
     PolicySpec,
@@ -246,6 +247,11 @@ def test_a_policy_without_its_motion_finds_it_by_name(tmp_path):
     path.with_suffix(".json").write_text(text)
     with pytest.raises(PolicyError, match="another version of motion 'walk_mix_0'"):
         evaluation.motions_of(load_policy(path))
+    repaired = load_motion("stand~repaired")
+    rounded = dataclasses.replace(repaired, joint_pos=repaired.joint_pos + 2.0**-18)
+    write_policy_json(path.with_suffix(".json"), spec, motions=[rounded])
+    (found,) = evaluation.motions_of(load_policy(path))
+    assert (found.name, found.sha256()) == ("stand~repaired", repaired.sha256())
 
 
 def test_without_a_policy_a_suite_takes_those_that_ship(monkeypatch):
@@ -278,6 +284,28 @@ def test_a_policy_for_each_motion(tmp_path, follower):
     assert result["settings"]["policy_sha256"] == dict.fromkeys(
         ("stand[0:0.3]", "walk[1:1.3]"), sha256
     )
+
+
+def test_a_motion_and_the_repaired_one_are_measured_beside_each_other(tmp_path, follower):
+    stand = load_motion("stand[0:0.5]")
+    pos, quat = (np.array(x[:, 0], np.float64) for x in (stand.body_pos_w, stand.body_quat_w))
+    pos[:, 2] -= 0.04
+    sunk = clip_from_states("walk1_subject1", 50.0, pos, quat, stand.joint_pos,
+                            source="a test", licence="CC BY-NC-ND 4.0")  # fmt: skip
+    path, out = tmp_path / "sunk.npz", tmp_path / "out.json"
+    save_npz(sunk, path)
+    track.main(
+        track.Config(
+            policy=str(follower), motion=(str(path), f"{path}~repaired"), protocol=("clip",),
+            json=out,
+        )
+    )  # fmt: skip
+    result = json.loads(out.read_text())
+    assert [(row["motion"], row["suite"]) for row in result["rows"]] == [
+        ("walk1_subject1", "lafan1-40"), ("walk1_subject1~repaired", "lafan1-repaired"),
+    ]  # fmt: skip
+    digests = result["settings"]["motion_sha256"]
+    assert digests["walk1_subject1"] == sunk.sha256() != digests["walk1_subject1~repaired"]
 
 
 def test_a_row_tells_the_suite_it_was_asked_for():

@@ -282,6 +282,10 @@ def test_a_shipped_tracker_takes_its_test_vectors_along(server, home, name):
     [
         ("CC BY-NC-ND 4.0", "wiggle", "'wiggle' under CC BY-NC-ND 4.0"),
         ("Apache-2.0", "dance1_subject1[0:10]", "'dance1_subject1[0:10]' under CC BY-NC-ND 4.0"),
+        *(
+            ("Apache-2.0", name, f"'{name}' under CC BY-NC-ND 4.0")
+            for name in ("dance1_subject1~repaired", "dance1_subject1~repaired[0:10]")
+        ),
         ("", "wiggle", "'wiggle' under a licence that it does not tell"),
     ],
 )

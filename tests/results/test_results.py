@@ -250,6 +250,45 @@ def test_rows_of_track_are_checked(field, new, sentence):
     assert sentence in refusal(changed("track", [*ROW, field], new))
 
 
+@pytest.mark.parametrize("suite", ["lafan1", "lafan1-40", "lafan1-walks", "other"])
+def test_a_repaired_motion_is_of_no_suite(suite):
+    motion = "walk3_subject1~repaired"
+    check_result(track(track_row(motion=motion, suite="lafan1-repaired")), "out.json")
+    message = refusal(track(track_row(motion=motion, suite=suite)))
+    assert f"suite is \"{suite}\", expected 'lafan1-repaired' for the motion '{motion}'" in message
+    message = refusal(track(track_row(motion="walk3_subject1", suite="lafan1-repaired")))
+    assert "expected 'lafan1-40' for the motion 'walk3_subject1'" in message
+
+
+REPAIRED = {
+    "repaired_from_sha256": "0" * 64, "repaired_stretches": 2, "repaired_s": 3.5,
+    "repaired_shift_m": 0.09, "repaired_shift_link": "left_knee_link", "repaired_turn_rad": 0.3,
+    "repaired_turn_joint": "left_knee_joint",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        ({"motion": "walk~repaired", "suite": "other"}, None),
+        ({}, "repaired_from_sha256 is \"000000"),
+        ({"motion": "walk~repaired", "suite": "other", "repaired_s": 25.0},
+         "repaired_s is 25.0, expected at most clip_s, 24.5."),
+        ({"motion": "walk~repaired", "suite": "other", "repaired_shift_link": "a_hand"},
+         "repaired_shift_link is \"a_hand\", expected 'pelvis' or"),
+    ],
+)  # fmt: skip
+def test_what_a_row_tells_of_a_repair_is_checked(changes, sentence):
+    value = copy.deepcopy(GOOD["reference"])
+    value["rows"][0] |= REPAIRED | changes
+    if sentence is None:
+        check_result(value, "out.json")
+        del value["rows"][0]["repaired_s"]
+        assert "repaired_s" in refusal(value)
+    else:
+        assert sentence in refusal(value)
+
+
 QUALITY = dict.fromkeys((*quality.NAMES, *quality.REFERENCE_NAMES), 0.5)
 
 
