@@ -46,7 +46,7 @@ from bm_envs import cli
 from bm_envs.errors import BMError, ConfigError
 from bm_envs.learning.folder import FolderHeld, claim_folder
 from bm_envs.learning.standing import Line, Standing, State, Watched, rank, sentence, write_page
-from bm_envs.motion import suites
+from bm_envs.motion import repair, suites
 from bm_envs.motion.library import LAFAN1, load_motions
 from bm_envs.policy import training_figures
 from bm_envs.policy.shipping import ship
@@ -145,10 +145,12 @@ def policy_name(motion: str) -> str:
     """What the policy of a suite or a clip is called: `lafan1_40`, `lafan1_dance1_subject2`.
 
     A clip is given by its full name. A cut's policy has the short name of its clip, `lafan1_walk1`
-    for `walk1_subject1[5:15]`.
+    for `walk1_subject1[5:15]`. That of a repaired motion ends with `_repaired`.
     """
-    clip, cut, _ = motion.removeprefix("lafan1-").partition("[")
-    return "lafan1_" + (clip.partition("_subject")[0] if cut else clip.replace("-", "_"))
+    clip = repair.original_name(motion).removeprefix("lafan1-").replace("-", "_")
+    if "[" in motion:
+        clip = clip.partition("_subject")[0]
+    return f"lafan1_{clip}" + "_repaired" * repair.is_repaired(motion)
 
 
 def jobs_of(config: Config) -> list[Job]:

@@ -28,7 +28,7 @@ from bm_envs.cli import markdown_table
 from bm_envs.diffusion import sampler
 from bm_envs.envs import GuidedEnv, GuidedVectorEnv, Named, TrackEnv, TrackVectorEnv
 from bm_envs.evaluation import wilson
-from bm_envs.motion import checks, clip, formats, library
+from bm_envs.motion import checks, clip, feasibility, formats, library, repair
 from bm_envs.results import successes_by_rule
 from bm_envs.robots import g1, observation_terms
 from bm_envs.robots.mjcf import ModelConfig
@@ -418,6 +418,48 @@ def motion_checks() -> str:
     return markdown_table(["what", "bound", "then", "flag that mends it"], rows)
 
 
+def repair_rules() -> str:
+    """Which frames are repaired and to what: the bounds of `motion/repair.py`."""
+    deep = f"a shape that the engine lets meet the floor is more than {feasibility.FOOT_DEPTH:g} m"
+    rows = [
+        [f"{deep} in it", f"at most {repair.FLOOR_TOLERANCE:g} m"],
+        ["the origin of a link is under the floor", f"{repair.ORIGIN_HEIGHT:g} m over it or more"],
+        [f"a joint is more than {feasibility.JOINT_EXCESS:g} rad beyond its range", "within it"],
+    ]
+    return "\n\n".join([
+        markdown_table(["repaired where", "and then"], rows),
+        "Frames around such a one are repaired as well, for as long as they exceed what stands on "
+        f"the right. The change begins and ends within {repair.RAMP_S:g} s before and behind them.",
+    ])  # fmt: skip
+
+
+def repaired(name: str) -> str:
+    """What repairs did to the clips of a `reference` file made with `--repaired`."""
+    file = json.loads((ROOT / "benchmarks" / "results" / f"{name}.json").read_text())
+    of = {row["motion"]: row for row in file["rows"]}
+    rows = []
+    for motion, row in of.items():
+        if "repaired_s" not in row:
+            continue
+        before = of[repair.original_name(motion)]
+        rows.append([
+            f"`{motion}`", f"{row['repaired_s']:.1f} of {row['clip_s']:.1f}",
+            f"{100 * before['shape_depth_m']:.1f} (`{before['shape_depth_link']}`)",
+            f"{100 * row['shape_depth_m']:.1f}",
+            f"{100 * row['repaired_shift_m']:.1f} (`{row['repaired_shift_link']}`)",
+            f"{row['repaired_turn_rad']:.2f} (`{row['repaired_turn_joint']}`)",
+            ", ".join(before["flags"]), ", ".join(row["flags"]) or "-",
+        ])  # fmt: skip
+    heads = ["motion", "changed, s", "in the floor, cm", "then", "a link is moved, cm, up to",
+             "a joint is turned, rad, up to", "flags", "then"]  # fmt: skip
+    unchanged = sum("repaired_s" not in row for row in of.values()) - len(rows)
+    return "\n\n".join([
+        markdown_table(heads, rows),
+        f"In the other {unchanged} clips nothing is repaired (`benchmarks/results/{name}.json`).",
+        f"```sh\n{_shown_command(file['command'])}\n```",
+    ])  # fmt: skip
+
+
 def converter_flags() -> str:
     """What a user may say about a file: the fields of `motion/formats/layout.py`'s `Layout`."""
     rows = []
@@ -697,6 +739,8 @@ TABLES: dict[str, Callable[..., str]] = {
     "wrappers": wrappers,
     "motion_readers": motion_readers,
     "motion_checks": motion_checks,
+    "repair": repair_rules,
+    "repaired": repaired,
     "joint_sets": joint_sets,
     "converter_flags": converter_flags,
 }

@@ -204,6 +204,8 @@ def test_a_policy_that_could_not_be_kept_is_refused_before_it_is_trained(argumen
         ("dance1_subject2", "lafan1_dance1_subject2"),
         ("walk1_subject1[5:15]", "lafan1_walk1"),
         ("fallAndGetUp1_subject1[10:20]", "lafan1_fallAndGetUp1"),
+        ("walk1_subject1~repaired", "lafan1_walk1_subject1_repaired"),
+        ("walk1_subject1~repaired[5:15]", "lafan1_walk1_repaired"),
     ],
 )  # fmt: skip
 def test_policies_are_called_as_those_that_ship(motion, name):

@@ -101,6 +101,19 @@ def test_it_writes_what_was_put_there_by_hand(clone, tmp_path):
     )
 
 
+def test_one_of_a_repaired_motion_of_lafan1_may_ship_too(clone, tmp_path):
+    """It holds no motion either, and says of which it was trained."""
+    about = {
+        "name": "fight1_subject3~repaired",
+        "source": f"{LAFAN1.source}; repaired by bm-envs from fight1_subject3, {'0' * 64}",
+    }
+    path = ship(make_run(tmp_path / "run", **about), "lafan1_fight9_repaired", clone)
+    (motion,) = load_policy(path).info["motions"]
+    assert {key: motion[key] for key in about} == about and motion["embedded"] is False
+    with pytest.raises(PolicyError, match="policy.onnx: holds a motion, which CC BY-NC-ND 4.0 kee"):
+        ship(make_run(tmp_path / "held", embedded=True, **about), "lafan1_held", clone)
+
+
 def test_a_second_joins_the_first_and_takes_its_own_place_again(clone, tmp_path):
     for seed, name in ((0, "lafan1_b"), (1, "lafan1_a")):
         ship(make_run(tmp_path / name, seed=seed), name, clone)
