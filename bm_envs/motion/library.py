@@ -13,7 +13,8 @@
 
 A LAFAN1 name without its subject is the lowest-numbered subject there is. `NAME[10:20]` keeps
 seconds 10 to 20 of any of them, and either end may be left out. Files of the two public sets are
-used only when their SHA-256 is the one written here.
+used only when their SHA-256 is the one written here. One file because the table above is one order
+of looking up, and the sets' digests are lines of it.
 """
 
 from __future__ import annotations

@@ -20,16 +20,15 @@ from bm_envs.results.rules import (
     text,
     whole,
 )  # fmt: skip
-from bm_envs.robots import g1
 
 REPAIR_ROWS: Rules = {
     "repaired_from_sha256": replace(SHA256_RULE, required=False),
     "repaired_stretches": whole(1, required=False),
     "repaired_s": number(0, required=False),
     "repaired_shift_m": number(0, required=False),
-    "repaired_shift_link": text(*g1.BODY_NAMES, required=False),
+    "repaired_shift_link": text(required=False),
     "repaired_turn_rad": number(0, required=False),
-    "repaired_turn_joint": text(*g1.JOINT_NAMES, required=False),
+    "repaired_turn_joint": text(required=False),
 }
 """What a row tells of a repaired motion, beside the row of the one that it was made of."""
 REFERENCE_ROWS: Rules = {
