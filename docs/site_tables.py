@@ -28,7 +28,7 @@ from bm_envs.cli import markdown_table
 from bm_envs.diffusion import sampler
 from bm_envs.envs import GuidedEnv, GuidedVectorEnv, Named, TrackEnv, TrackVectorEnv
 from bm_envs.evaluation import wilson
-from bm_envs.motion import checks, clip, feasibility, formats, library, repair
+from bm_envs.motion import checks, clip, feasibility, formats, library, projection, repair
 from bm_envs.results import successes_by_rule
 from bm_envs.robots import g1, observation_terms
 from bm_envs.robots.mjcf import ModelConfig
@@ -429,7 +429,8 @@ def repair_rules() -> str:
     return "\n\n".join([
         markdown_table(["repaired where", "and then"], rows),
         "Frames around such a one are repaired as well, for as long as they exceed what stands on "
-        f"the right. The change begins and ends within {repair.RAMP_S:g} s before and behind them.",
+        "the right. The change begins and ends within "
+        f"{repair.RAMP_S + projection.KNOT_S:g} s before and behind them.",
     ])  # fmt: skip
 
 
@@ -455,7 +456,8 @@ def repaired(name: str) -> str:
     unchanged = sum("repaired_s" not in row for row in of.values()) - len(rows)
     return "\n\n".join([
         markdown_table(heads, rows),
-        f"In the other {unchanged} clips nothing is repaired (`benchmarks/results/{name}.json`).",
+        f"In the other {unchanged} clips nothing is repaired (`benchmarks/results/{name}.json`). "
+        "What is still in the floor are other seconds, of what is forgiven.",
         f"```sh\n{_shown_command(file['command'])}\n```",
     ])  # fmt: skip
 
