@@ -8,7 +8,7 @@ A stated, automatic step, so that nobody edits a motion by hand:
    shape, `LINK_DEPTH` for an origin, `JOINT_EXCESS` for a joint. Other runs stay; a robot forgives
    them.
 2. *How.* `projection.py` finds the smallest smooth change that takes the run's frames to those
-   bounds. It begins and ends within `RAMP_S` of the run, and there nothing gets deeper.
+   bounds. It begins and ends within `RAMP_S` and a knot of the run, and there nothing gets deeper.
 3. *Exactly.* Joints are cut at their range, and what is left in the floor, tenths of a millimetre,
    is a smooth lift of the whole robot.
 
@@ -46,7 +46,7 @@ RAMP_S = 0.5
 MAX_STRETCH_S = 600.0
 """Longest stretch that is repaired in one piece; what is in the floor for longer lies too low."""
 _ROUNDING = 1e-5
-"""m or rad by which stored values are better than their bounds: they are rounded to float32."""
+"""m by which heights are better than their bounds: they are stored as float32."""
 
 _IS_SHAPE = np.arange(len(FLOOR_POINTS.body)) < len(kinematics.SHAPES.body)
 _ALLOWED = np.where(_IS_SHAPE, FLOOR_POINTS.radius - FLOOR_TOLERANCE, ORIGIN_HEIGHT)
