@@ -15,6 +15,7 @@ import html
 import importlib.resources
 import json
 import re
+import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +38,7 @@ ELSEWHERE = {
     "LICENSE": "LICENSE.txt",
 }
 DEMO = ROOT / "docs/demo"  # sources and packages of the page in the browser, and what is built
+COLAB = "https://colab.research.google.com"
 NOT_BUILT = (
     'document.getElementById("cover-text").textContent = "This copy of the site was made without '
     "the demo. The page 'Try it in the browser' says how to build it.\";\n"
@@ -44,7 +46,9 @@ NOT_BUILT = (
 
 
 def on_config(config: MkDocsConfig) -> None:
-    """Put pages that are in the folder, and not in the navigation, at its end."""
+    """Name the repository, if it has an address; put pages that the navigation lacks at its end."""
+    if address := repository():
+        config.repo_url = address
     pages = own_pages(Path(config.docs_dir))
     named = set(_leaves(config.nav))
     if further := [page for page in pages if page not in named]:
@@ -53,7 +57,7 @@ def on_config(config: MkDocsConfig) -> None:
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
     """Add the notebook as a page, the texts of the root, the formulas' font, and the demo."""
-    page = notebook_page((Path(config.docs_dir) / NOTEBOOK).read_text())
+    page = notebook_page((Path(config.docs_dir) / NOTEBOOK).read_text(), repository())
     files.append(File.generated(config, NOTEBOOK.replace(".ipynb", ".md"), content=page))
     for name, page in ELSEWHERE.items():
         files.append(File.generated(config, page, content=here((ROOT / name).read_text())))
@@ -105,9 +109,25 @@ def demo_files(demo: Path = DEMO) -> dict[str, Path | str]:
     return {"index.html": demo / "index.html", **beside, "main.js": NOT_BUILT}
 
 
-def notebook_page(text: str) -> str:
+def repository() -> str:
+    """The repository's address, empty where it has none; `pyproject.toml` holds it."""
+    told = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    return told["tool"]["bm-envs"]["repository"].rstrip("/")
+
+
+def colab(address: str) -> str:
+    """A link that opens the notebook in Colab; empty unless the repository is on GitHub."""
+    owner_and_name = address.removeprefix("https://github.com/")
+    if owner_and_name == address:
+        return ""
+    page = f"{COLAB}/github/{owner_and_name}/blob/main/docs/{NOTEBOOK}"
+    return f"[Open it in Colab]({page})."
+
+
+def notebook_page(text: str, address: str) -> str:
     """A notebook as Markdown: its texts as they are, its code in fences, no outputs."""
-    parts = [f"!!! note\n    This page is a notebook, [{NOTEBOOK}]({NOTEBOOK}): run it."]
+    how = f"run it. {colab(address)}".rstrip()
+    parts = [f"!!! note\n    This page is a notebook, [{NOTEBOOK}]({NOTEBOOK}): {how}"]
     for cell in json.loads(text)["cells"]:
         source = "".join(cell["source"])
         parts.append(source if cell["cell_type"] == "markdown" else f"```python\n{source}\n```")

@@ -72,6 +72,7 @@ NOT_QUICK = {
     "project/test_docs.py",
     "project/test_notebook.py",
     "project/test_packaging.py",
+    "project/test_publishing.py",
     "project/test_readme.py",
     "tasks/track/test_device_task.py",
     "test_cli.py",

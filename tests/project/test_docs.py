@@ -228,6 +228,16 @@ def test_links_between_root_and_docs_work_in_both_places():
     assert hooks.there("[r](../../README.md#limits)", 1) == "[r](../index.md#limits)"
 
 
+def test_the_notebook_s_page_opens_it_where_the_repository_is():
+    text = (DOCS / hooks.NOTEBOOK).read_text()
+    link = (
+        "https://colab.research.google.com/github/someone/bm-envs/blob/main/docs/quickstart.ipynb"
+    )
+    assert link in hooks.notebook_page(text, "https://github.com/someone/bm-envs")
+    for elsewhere in ("", "https://example.org/someone/bm-envs"):
+        assert "colab" not in hooks.notebook_page(text, elsewhere)
+
+
 # --- tables of environments -----------------------------------------------------------------------
 
 

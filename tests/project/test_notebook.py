@@ -55,6 +55,12 @@ def test_its_links_lead_to_pages(notebook):
     assert len(links) > 5 and all((PATH.parent / link).is_file() for link in links)
 
 
+def test_it_clones_from_the_one_address_of_the_repository(notebook):
+    told = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    address = told["tool"]["bm-envs"]["repository"]
+    assert f'os.environ.get("BM_REPOSITORY", "{address}")' in code(notebook)[0].source
+
+
 @pytest.mark.slow
 def test_it_runs_from_top_to_bottom(notebook, tmp_path, monkeypatch, opengl):
     monkeypatch.setenv("BM_NOTEBOOK_QUICK", "1")

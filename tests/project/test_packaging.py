@@ -15,6 +15,7 @@ import zipfile
 from pathlib import Path
 
 import pytest
+from build_package import built, copy_of_the_tree
 
 from bm_envs.__main__ import COMMANDS
 from bm_envs.backends import native
@@ -23,32 +24,9 @@ ROOT = Path(__file__).resolve().parents[2]
 KEPT = (".py", ".c", ".h", ".npz", ".json", ".onnx", ".xml", ".typed")
 
 
-COPIED = ("pyproject.toml", "setup.py", "README.md", "LICENSE", "THIRD_PARTY_NOTICES.md")
-
-
 @pytest.fixture(scope="module")
 def source(tmp_path_factory):
-    """A copy of the repository, in which nothing has been built."""
-    folder = tmp_path_factory.mktemp("source")
-    for name in COPIED:
-        shutil.copy(ROOT / name, folder)
-    for name in ("bm_envs", "algos", "benchmarks", "policies", "tools", "tests", "typings"):
-        ignore = shutil.ignore_patterns("__pycache__", "*.so", "*.pyd")
-        shutil.copytree(ROOT / name, folder / name, ignore=ignore)
-    return folder
-
-
-def built(source, folder, *, what="wheel", **environment):
-    """The wheel, or the sdist, that is built of a tree."""
-    # Without isolation nothing is downloaded: the environment's own setuptools builds.
-    code = f"import setuptools.build_meta as b; b.build_{what}({str(folder)!r})"
-    done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, timeout=600, cwd=source,
-        env={**os.environ, **environment},
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    (path,) = folder.glob("*.whl" if what == "wheel" else "*.tar.gz")
-    return path
+    return copy_of_the_tree(tmp_path_factory)
 
 
 @pytest.fixture(scope="module")
@@ -145,8 +123,9 @@ def test_every_policy_in_the_wheel_is_covered_by_apache_2(wheel):
 def test_the_source_distribution_has_no_policy_that_the_wheel_lacks(source, wheel, sdist):
     with tarfile.open(sdist) as archive:
         names = {name.partition("/")[2] for name in archive.getnames()}
-    expected = {name for name in names_in(wheel) if name.endswith((".onnx", ".json"))}
-    assert {name for name in names if name.endswith((".onnx", ".json"))} == expected
+    networks = {name for name in names if name.endswith(".onnx")}
+    assert networks == {name for name in names_in(wheel) if name.endswith(".onnx")}
+    assert not [name for name in names if name.startswith("policies/")]
     assert "policies" in {path.name for path in source.iterdir()}, "premise: they could come in"
 
 
