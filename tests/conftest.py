@@ -123,6 +123,12 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         items.sort(key=lambda item: item.path not in long)
 
 
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """What is about the policies of a clone has no place elsewhere."""
+    if item.get_closest_marker("clone") and not (TESTS.parent / "policies").is_dir():
+        pytest.skip("policies/ is in a clone, and not in a source distribution")
+
+
 def processor_s() -> float:
     """Seconds that this process and those that it waited for have had of a processor."""
     return sum(os.times()[:4])

@@ -83,7 +83,9 @@ def foreign(tmp_path_factory):
     return policy, make_test_vectors(policy, spec)
 
 
-@pytest.mark.parametrize("name", ["walk", "lafan1_walk3", "isaac"])
+@pytest.mark.parametrize(
+    "name", ["walk", pytest.param("lafan1_walk3", marks=pytest.mark.clone), "isaac"]
+)
 def test_observation_and_target_are_those_of_the_test_vectors(name, foreign, request):
     """`make_test_vectors` computes them from the formulas, with the tables' own kinematics."""
     if name == "isaac":

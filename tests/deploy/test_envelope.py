@@ -144,7 +144,7 @@ def test_a_file_with_such_a_constant_ends_the_command(flags, tmp_path, monkeypat
 
 def test_every_shipped_policy_is_one_for_a_robot():
     names = shipped_policies()
-    assert len(names) > 10
+    assert {"builtin", "walk", "walks", "walks_on"} <= {*names}
     for name in names:
         envelope.check_policy(load_policy(name))
 

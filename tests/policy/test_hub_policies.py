@@ -266,7 +266,7 @@ def test_a_diffusion_model_goes_the_same_way(server, home):
     assert sentence.startswith("PolicyError: ") and "holds no policy.onnx" in sentence
 
 
-@pytest.mark.parametrize("name", ["walk", "lafan1_walk3"])
+@pytest.mark.parametrize("name", ["walk", pytest.param("lafan1_walk3", marks=pytest.mark.clone)])
 def test_a_shipped_tracker_takes_its_test_vectors_along(server, home, name):
     command(server, home, "push", name, "me/walk")
     model = server.models["me/walk"]

@@ -101,6 +101,7 @@ def test_the_package_s_policy_is_taken_where_both_have_the_name(clone):
     assert shipped_files(TRACKER)["mine"] == clone / "bm_envs/assets/policies/mine.onnx"
 
 
+@pytest.mark.clone
 def test_no_two_policies_have_one_name():
     """Of whatever kind and folder; else the name would stand for one and hide the other."""
     assert resolve.shipped_folders() == [SHIPPED, FOLDER]
@@ -120,12 +121,14 @@ def test_no_two_policies_have_one_name():
 # --- the repository's folder ---
 
 
+@pytest.mark.clone
 def test_the_folder_holds_policies_and_nothing_else():
     found = {path.relative_to(FOLDER).as_posix() for path in FOLDER.rglob("*") if path.is_file()}
     files = {f"{name}{suffix}" for name in NAMES for suffix in (".onnx", ".json")}
     assert len(NAMES) > 10 and found == files | {"README.md", "test_vectors.json"}
 
 
+@pytest.mark.clone
 def test_the_folder_is_small():
     sizes = {path.name: path.stat().st_size for path in FOLDER.iterdir()}
     for name, size in sizes.items():
@@ -182,6 +185,7 @@ def test_no_file_holds_a_motion(name):
     assert max(map(len, numbers(told))) == 29 and len(json.dumps(told)) < 32_000
 
 
+@pytest.mark.clone
 def test_the_states_of_the_test_vectors_are_random_ones():
     """Those that `make_test_vectors` draws, so that no motion is in them either."""
     stored = json.loads((FOLDER / "test_vectors.json").read_text())

@@ -84,6 +84,7 @@ def test_a_run_becomes_a_policy_that_its_name_finds(clone, tmp_path):
         np.testing.assert_allclose(case["action"], action, rtol=0, atol=1e-5)
 
 
+@pytest.mark.clone
 def test_it_writes_what_was_put_there_by_hand(clone, tmp_path):
     """The policy that ships, from its own two files: the same bytes, and the same actions."""
     name, folder = "lafan1_fight1", ROOT / "policies"

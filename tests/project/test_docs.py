@@ -441,6 +441,7 @@ def table_in(page, name):
     return {row[0]: dict(zip(head, row, strict=True)) for row in rows}
 
 
+@pytest.mark.clone
 def test_kept_tables_are_those_of_the_files():
     """Their scripts write them again after files have changed."""
     for made in (guided_tables, lafan1_tables, learning_tables):

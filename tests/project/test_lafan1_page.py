@@ -367,6 +367,7 @@ def test_a_larger_error_never_stands_lower_and_none_leaves_the_cell(pair):
     assert page.LEFT <= page.x_of(low) <= page.x_of(high) <= page.CELL_W - page.RIGHT
 
 
+@pytest.mark.clone
 def test_the_page_s_picture_is_that_of_the_files():
     """`python docs/lafan1_tables.py` draws it again after files have changed."""
     assert page.PICTURE.read_text() == page.picture(page.board_here()), f"run python {page.SCRIPT}"

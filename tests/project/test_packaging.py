@@ -120,6 +120,7 @@ def test_every_policy_in_the_wheel_is_covered_by_apache_2(wheel):
     assert lafan1 == []
 
 
+@pytest.mark.clone
 def test_the_source_distribution_has_no_policy_that_the_wheel_lacks(source, wheel, sdist):
     with tarfile.open(sdist) as archive:
         names = {name.partition("/")[2] for name in archive.getnames()}
@@ -129,6 +130,7 @@ def test_the_source_distribution_has_no_policy_that_the_wheel_lacks(source, whee
     assert "policies" in {path.name for path in source.iterdir()}, "premise: they could come in"
 
 
+@pytest.mark.clone
 def test_away_from_a_clone_a_name_of_lafan1_says_where_it_is(wheel, tmp_path):
     with zipfile.ZipFile(wheel) as archive:
         archive.extractall(tmp_path / "site")

@@ -39,6 +39,7 @@ def command(monkeypatch, capsys, tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.clone  # a result tells the commit
 @needs_jump
 @pytest.mark.parametrize("flags", [("--physics-hz", "2000"), ("--state", "estimated")])
 def test_a_foreign_policy_stands_up_jumps_and_stands(command, flags):
@@ -85,6 +86,7 @@ def test_equal_seeds_give_equal_runs_and_others_not(command):
     assert figures(1) == figures(1) != figures(2)
 
 
+@pytest.mark.clone
 def test_a_fall_is_exit_status_1_and_named(command):
     # A twentieth of the torque holds nothing.
     status, out, _ = command(
