@@ -50,7 +50,9 @@ from bm_envs.evaluation import wilson
 from bm_envs.motion import library, suites
 from bm_envs.policy import MOTION_REMOVED, load_policy, shipped_policies
 from bm_envs.results import (
+    ERROR_HEADS,
     ERRORS,
+    MAIN_HEADS,
     ResultFile,
     read_results,
     steered_as_before,
@@ -147,8 +149,8 @@ def short(commit: str) -> str:
 
 ORIGIN = ("result", "machine", "commit", "command")
 TRACK_HEAD = (
-    "motion", "protocol", "policy", "success", "95 % interval", "survived, s", "relative, mm",
-    "global, mm", "joints, rad", "return", "episodes", "M samples", "minutes", "video", *ORIGIN,
+    "motion", "protocol", "policy", "success", "95 % interval", "survived, s",
+    *MAIN_HEADS, "return", "episodes", "M samples", "minutes", "video", *ORIGIN,
 )  # fmt: skip
 
 
@@ -231,7 +233,7 @@ def track_table(title: str, rows: Iterable[Entry], note: str = "") -> Table:
             bounds(row["success_ci95"]),
             Cell(f"{row['survival_s']:.2f} of {row['clip_s']:.2f}",
                  row["survival_s"] / row["clip_s"]),
-            figure(row["r_mpkpe_mm"], 1), figure(row["mpkpe_mm"], 1),
+            figure(row["mpkpe_mm"], 1), figure(row["r_mpkpe_mm"], 1),
             figure(row["joint_pos_rad"], 4), figure(row["normalized_return"], 3),
             figure(row["episodes"], 0),
             figure(None if steps is None else steps / 1e6, 1, NOT_TOLD),
@@ -319,7 +321,8 @@ def learning_table(results: Iterable[ResultFile]) -> Table:
     """Rows of `learning` and `sweep` files."""
     table = Table("Training runs", (
         "trainer", "motion", "variant", "seed", "M samples", "minutes",
-        "completed after, M samples", "after, minutes", "final success", "relative, mm", *ORIGIN,
+        "completed after, M samples", "after, minutes", "final success", ERROR_HEADS["r_mpkpe_mm"],
+        *ORIGIN,
     ))  # fmt: skip
     for entry in entries(results, "learning", "sweep"):
         row = entry.row
@@ -390,8 +393,8 @@ def other_tables(results: Sequence[ResultFile]) -> list[Table]:
 ABOUT = (
     "Tracking: `clip` plays a motion once from first frame to last, without noise; `robust` is 100 "
     "episodes or more with noise, pushes and randomized robots. Errors are those of the frames "
-    "before a failure: key points once the torsos are laid on each other (relative), as they are "
-    "in the world (global), and joints. `benchmarks/track.py` and `benchmarks/guided.py` define "
+    "before a failure: MPKPE of the tracked links as they are in the world, R-MPKPE once torsos "
+    "are laid on each other, and joints. `benchmarks/track.py` and `benchmarks/guided.py` define "
     "every figure. Samples are control steps of training, over all robots, and like minutes of "
     "the last run alone: what a run went on from (`--start-from`; `docs/leaderboard.md` tells) is "
     "not in them. A commit with + had changes. What was not trained "
@@ -555,7 +558,7 @@ def bars(motion: str, rows: Sequence[Entry]) -> str:
 
 
 def over_time(motion: str, curves: Sequence[dict[str, Any]], seconds: float) -> str:
-    """Key-point error over the motion, a line per run; a cross where it failed."""
+    """MPKPE over the motion, a line per run; a cross where it failed."""
     width, height, left, bottom = 420, 130, 44, 18
     top = max(max(trace["mpkpe_mm"]) for trace in curves) or 1.0
 
@@ -565,13 +568,13 @@ def over_time(motion: str, curves: Sequence[dict[str, Any]], seconds: float) -> 
     def y(error: float) -> float:
         return 8 + (height - bottom - 8) * (1 - error / top)
 
-    label = html.escape(f"key-point error over time on {motion}")
+    label = html.escape(f"MPKPE over time on {motion}")
     parts = [
         f'<svg role="img" width="{width}" height="{height}" aria-label="{label}">'
         f'<path class="axis" d="M{left} 8V{height - bottom}H{width - 8}"/>'
         f'<text x="{left - 4}" y="14" text-anchor="end">{top:.0f}</text>'
         f'<text x="{left - 4}" y="{height - bottom}" text-anchor="end">0</text>'
-        f'<text x="{left}" y="{height - 4}">global error, mm, over {seconds:g} s</text>'
+        f'<text x="{left}" y="{height - 4}">MPKPE, mm, over {seconds:g} s</text>'
     ]
     for i, trace in enumerate(curves):
         every = trace["every_s"]

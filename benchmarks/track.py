@@ -56,6 +56,7 @@ from bm_envs.evaluation import Episodes
 from bm_envs.motion import library, suites
 from bm_envs.motion.clip import Clip
 from bm_envs.policy import Policy, load_policy, shipped_policies
+from bm_envs.results import MAIN_HEADS
 from bm_envs.tasks.track.config import CONTROL_DT, TrackConfig
 
 BEST_REWARD = 5.0 * CONTROL_DT  # of one step: the six tracking terms' weights, per second
@@ -313,8 +314,8 @@ def quality_table(rows: list[dict[str, Any]]) -> str:
 
 def table(rows: list[dict[str, Any]]) -> str:
     """The rows as aligned text."""
-    head = ("motion", "protocol", "episodes", "success", "survived", "mpkpe mm", "r_mpkpe mm",
-            "joint rad", "return")  # fmt: skip
+    head = ("motion", "protocol", "episodes", "success", "survived", *MAIN_HEADS,
+            "return")  # fmt: skip
     lines: list[tuple[str, ...]] = [head]
     for row in rows:
         low, high = row["success_ci95"]

@@ -18,6 +18,7 @@ from typing import Any
 
 import numpy as np
 from guided_tables import ABSENT, write
+from lafan1_tables import MPKPE
 
 from bm_envs.cli import markdown_table
 from bm_envs.policy import TRACKER, shipped_files
@@ -75,8 +76,7 @@ def errors(runs: Sequence[Row], key: str) -> list[str]:
 def completed(*files: str) -> str:
     """Until the `clip` protocol was completed for the first time."""
     heads = [
-        "`--motion`", "trainer", "thousand steps", "minutes", "median", "mpkpe global, mm",
-        "relative, mm",
+        "`--motion`", "trainer", "thousand steps", "minutes", "median", *MPKPE,
     ]  # fmt: skip
     lines, before = [], None
     for (motion, trainer), runs in rows_of(files).items():
@@ -90,8 +90,7 @@ def completed(*files: str) -> str:
 def robust(*files: str) -> str:
     """Until 95 of 100 `robust` episodes were completed."""
     heads = [
-        "trainer", "million steps", "minutes", "median", "`robust` then", "mpkpe global, mm",
-        "relative, mm",
+        "trainer", "million steps", "minutes", "median", "`robust` then", *MPKPE,
     ]  # fmt: skip
     lines = []
     for (_, trainer), runs in rows_of(files).items():
@@ -105,8 +104,7 @@ def robust(*files: str) -> str:
 def shipped(tracked: str) -> str:
     """Shipped policies by `benchmarks/track.py`."""
     heads = [
-        "`--motion`", "trainer", "million steps", "minutes", "mpkpe global, mm", "relative, mm",
-        "`robust`",
+        "`--motion`", "trainer", "million steps", "minutes", *MPKPE, "`robust`",
     ]  # fmt: skip
     by_policy: dict[str, dict[str, Row]] = {}
     for row in json.loads((RESULTS / f"{tracked}.json").read_text())["rows"]:

@@ -29,7 +29,7 @@ from bm_envs.diffusion import sampler
 from bm_envs.envs import GuidedEnv, GuidedVectorEnv, Named, TrackEnv, TrackVectorEnv
 from bm_envs.evaluation import wilson
 from bm_envs.motion import checks, clip, feasibility, formats, library, projection, repair
-from bm_envs.results import successes_by_rule
+from bm_envs.results import MAIN_HEADS, successes_by_rule
 from bm_envs.robots import g1, observation_terms
 from bm_envs.robots.mjcf import ModelConfig
 from bm_envs.robots.observation_terms import CRITIC_TERMS, ObsTerm
@@ -594,8 +594,8 @@ def _client_row(row: dict[str, Any]) -> list[str]:
 
 _RESULTS: dict[str, tuple[list[str], Callable[[dict[str, Any]], list[str]]]] = {
     "track": (
-        ["motion", "protocol", "completed (95 % interval)", "survived, s", "global, mm",
-         "relative, mm", "joints, rad"],
+        ["motion", "protocol", "completed (95 % interval)", "survived, s",
+         *MAIN_HEADS],
         _track_row,
     ),
     "learning": (

@@ -50,7 +50,7 @@ from bm_envs.policy import (
     shipped_kind,
     shipped_test_vectors,
 )
-from bm_envs.results import ResultFile, machine_path, read_result
+from bm_envs.results import ERROR_HEADS, ResultFile, machine_path, read_result
 
 FORMATS = {kind.format: kind for kind in KINDS}
 NETWORKS = tuple(dict.fromkeys(kind.file for kind in KINDS))
@@ -360,8 +360,7 @@ def push(config: Push) -> None:
 METRICS = {
     "track": (
         ("success", "success rate"), ("survival_s", "survived, s"),
-        ("r_mpkpe_mm", "key-point error, torsos laid on each other, mm"),
-        ("mpkpe_mm", "key-point error in the world, mm"), ("joint_pos_rad", "joint error, rad"),
+        *((name, ERROR_HEADS[name]) for name in ("r_mpkpe_mm", "mpkpe_mm", "joint_pos_rad")),
     ),
     "guided": (("success_rate", "success rate"), ("mean_speed", "mean speed, m/s")),
     "gates": (("value", "value"),),
@@ -470,7 +469,7 @@ def evaluation_table(files: Sequence[ResultFile]) -> str:
                 error = row["r_mpkpe_mm"]
                 cells = (
                     f"{row['motion']}, {row['protocol']}", row["success"], row["success_ci95"],
-                    row["episodes"], "-" if error is None else f"{error:.1f} mm",
+                    row["episodes"], "-" if error is None else f"{error:.1f}",
                 )  # fmt: skip
             elif file.kind == "guided":
                 cells = (row["task"], row["success_rate"], row["ci95"], row["trials"], "-")
@@ -482,9 +481,8 @@ def evaluation_table(files: Sequence[ResultFile]) -> str:
             lines.append(f"| {what} | {rate:.1%} | {low:.1%} to {high:.1%} | {count} | {error} |")
     if not lines:
         return ""
-    head = (
-        "| what | success | 95 % interval | episodes | key points off by |\n|---|---|---|---|---|"
-    )
+    error = ERROR_HEADS["r_mpkpe_mm"]
+    head = f"| what | success | 95 % interval | episodes | {error} |\n|---|---|---|---|---|"
     return "\n".join([head, *lines])
 
 

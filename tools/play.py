@@ -626,7 +626,7 @@ class Tracking(Game):
         frame, errors = int(self.env.task.frame[0]), self.env.task.tracking_errors()
         return [
             ("motion", f"{frame / self.clip.fps:.1f} of {self.clip.duration_s:.1f} s"),
-            ("key points", f"{errors['mpkpe_m'][0] * 1000:.0f} mm off"),
+            ("MPKPE", f"{errors['mpkpe_m'][0] * 1000:.0f} mm"),
             ("joints", f"{errors['joint_pos_rad'][0]:.3f} rad off"),
         ]
 

@@ -224,7 +224,8 @@ def describe(rollout: Rollout, clip: Clip) -> str:
     text = f"survived {rollout.reached * CONTROL_DT:.2f} of {clip.duration_s:.2f} s"
     if rollout.errors:
         text += (
-            f", key points off by {rollout.errors['mpkpe_m'] * 1000:.0f} mm and joints by "
+            f", MPKPE {rollout.errors['mpkpe_m'] * 1000:.0f} mm, R-MPKPE "
+            f"{rollout.errors['r_mpkpe_m'] * 1000:.0f} mm, joints off by "
             f"{rollout.errors['joint_pos_rad']:.3f} rad"
         )
     return text
@@ -492,7 +493,7 @@ def error_table(take: Take, seconds: float) -> str:
     frame = frame_at(seconds, take.clip, len(take.body_m))
     body_mm, joint = take.body_m[frame] * 1000, take.joint_rad[frame]
     means = [
-        ("key points", f"{body_mm.mean():.0f} mm on average"),
+        ("MPKPE", f"{body_mm.mean():.0f} mm"),
         ("joints", f"{joint.mean():.3f} rad on average"),
     ]
     links = [

@@ -254,9 +254,9 @@ def describe(result: Run, motion: Motion) -> str:
         text += f": stopped {where[result.failed_in]}, {result.failure}"
     if result.figures:
         text += (
-            f"; joints off by {result.figures['joint_pos_rad']:.4f} rad, key points by "
-            f"{result.figures['mpkpe_mm']:.0f} mm ({result.figures['r_mpkpe_mm']:.0f} mm once laid "
-            f"on each other), action in {result.figures['action_ms']:.2f} ms"
+            f"; joints off by {result.figures['joint_pos_rad']:.4f} rad, MPKPE "
+            f"{result.figures['mpkpe_mm']:.0f} mm, R-MPKPE {result.figures['r_mpkpe_mm']:.0f} mm, "
+            f"action in {result.figures['action_ms']:.2f} ms"
         )
     return text
 

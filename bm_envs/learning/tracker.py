@@ -26,7 +26,7 @@ WANDB_PROJECT = "bm-envs"
 # What stands behind the progress bar.
 BAR = {
     "length": "control steps of an episode, mean",
-    "error_mm": "distance of the links from the reference, torsos laid on each other, mean in "
+    "R-MPKPE": "distance of the links from the reference, torsos laid on each other, mean in "
     "training",
     "clip": "share of the motions that the last evaluation survived",
 }
@@ -135,7 +135,7 @@ class TrackerRun(Progress):
         """An iteration's figures; afterwards it is known whether the run ends here."""
         self.log(row, {
             "length": f"{row.get('charts/episodic_length', float('nan')):.0f}",
-            "error_mm": f"{row['track/r_mpkpe_m'] * 1000:.0f}",
+            "R-MPKPE": f"{row['track/r_mpkpe_m'] * 1000:.0f} mm",
             "clip": f"{self.evaluation['survival']:.0%}" if self.evaluation else "-",
         })  # fmt: skip
         if self.evaluation.get("success") == 1.0 and not self.first_pass:
@@ -186,7 +186,7 @@ class TrackerRun(Progress):
         figures = self.evaluation
         error = f"{figures['mpkpe_mm']:.0f} mm" if figures["survival"] > 0 else "-"
         print(
-            f"clip protocol: survived {figures['survival']:.1%}, mpkpe {error}; results in {path}"
+            f"clip protocol: survived {figures['survival']:.1%}, MPKPE {error}; results in {path}"
         )
         motion, without = ("", "") if embed else (f" --motion {self._motion}", " --no-motion")
         self.print_next({

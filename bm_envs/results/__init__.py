@@ -22,9 +22,9 @@ from bm_envs.results.file import (
     read_results,
 )
 from bm_envs.results.kinds import KINDS
-from bm_envs.results.tracking import ERRORS
+from bm_envs.results.tracking import ERROR_HEADS, ERRORS, MAIN_HEADS
 
 __all__ = [
-    "ERRORS", "KINDS", "ResultFile", "check_result", "machine_path", "machine_text", "read_result",
-    "read_results", "steered_as_before", "successes_by_rule",
+    "ERRORS", "ERROR_HEADS", "KINDS", "MAIN_HEADS", "ResultFile", "check_result", "machine_path",
+    "machine_text", "read_result", "read_results", "steered_as_before", "successes_by_rule",
 ]  # fmt: skip

@@ -54,7 +54,17 @@ TRACK_ROWS: Rules = {
         for name in (*quality.NAMES, *quality.REFERENCE_NAMES)
     },
 }
-ERRORS = ("mpkpe_mm", "r_mpkpe_mm", "joint_pos_rad", "joint_vel_rad_s", "ee_pos_mm", "ee_ori_rad")
+# Errors of a row, and what a table calls them: these names stand wherever one is shown.
+ERROR_HEADS = {
+    "mpkpe_mm": "MPKPE, mm",
+    "r_mpkpe_mm": "R-MPKPE, mm",
+    "joint_pos_rad": "joints, rad",
+    "joint_vel_rad_s": "joint velocities, rad/s",
+    "ee_pos_mm": "end effectors, mm",
+    "ee_ori_rad": "end effectors, rad",
+}
+ERRORS = tuple(ERROR_HEADS)
+MAIN_HEADS = tuple(ERROR_HEADS.values())[:3]  # of the errors that every table has
 TRACK_SETTINGS: Rules = {
     "policy_sha256": Rule(
         "a SHA-256, or one for each policy",

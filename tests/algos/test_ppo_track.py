@@ -307,7 +307,7 @@ def test_the_last_lines_of_a_run_are_commands_that_work(tmp_path):
     first = train(run_dir, "--total-timesteps", "128")
     lines = first.stdout.splitlines()
     assert [line for line in lines if line.startswith("the bar counts steps and shows: ")] == [
-        "the bar counts steps and shows: length, control steps of an episode, mean; error_mm, "
+        "the bar counts steps and shows: length, control steps of an episode, mean; R-MPKPE, "
         "distance of the links from the reference, torsos laid on each other, mean in training; "
         "clip, share of the motions that the last evaluation survived"
     ]

@@ -84,8 +84,8 @@ def test_markdown_holds_every_row(results, tmp_path):
     clip, robust = tables["Tracking: builtin"]
     assert clip == {
         "motion": "walk", "protocol": "clip", "policy": "walk", "success": "100 %",
-        "95 % interval": "20.7 to 100 %", "survived, s": "24.50 of 24.50", "relative, mm": "33.9",
-        "global, mm": "96.0", "joints, rad": "0.0874", "return": "0.925", "episodes": "1",
+        "95 % interval": "20.7 to 100 %", "survived, s": "24.50 of 24.50", "MPKPE, mm": "96.0",
+        "R-MPKPE, mm": "33.9", "joints, rad": "0.0874", "return": "0.925", "episodes": "1",
         "M samples": "26.0", "minutes": "52.8", "video": "-", "result": "walk",
     }  # fmt: skip
     assert (robust["success"], robust["95 % interval"]) == ("98 %", "93 to 99.4 %")

@@ -144,7 +144,7 @@ def test_replay_in_a_browser(browser):
         view.get_by_text("+10", exact=True).click()
         until(view, lambda: float(moment.input_value()) == pytest.approx(0.2))
         text = view.locator("body").inner_text()
-        assert re.search(r"key points\s+\d+ mm on average", text)
+        assert re.search(r"MPKPE\s+\d+ mm", text)
         assert "right_wrist_yaw" in text and "survived 2.00 of 2.00 s" in text
         beside(view, "reference").click(force=True)
         until(view, lambda: green(view) < 30)  # the ghost is gone

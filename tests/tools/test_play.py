@@ -506,7 +506,7 @@ def test_a_tracker_follows_its_motion_over_and_over():
     game.tick()
     rows = dict(game.rows(1.0))
     assert rows["motion"] == "0.0 of 0.4 s" and rows["falls"] == "0" and rows["time"] == "0.4 s"
-    assert re.fullmatch(r"\d+ mm off", rows["key points"])
+    assert re.fullmatch(r"\d+ mm", rows["MPKPE"])
     assert game.feet().all() and game.goal() is None
     game.close()
 

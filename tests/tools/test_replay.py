@@ -193,8 +193,8 @@ def test_figures_are_the_benchmarks(kind, follower, tmp_path):
     np.testing.assert_allclose(rollout.qpos[0], clip.qpos()[0], atol=2e-3)
     line = replay.describe(rollout, clip)
     assert re.fullmatch(
-        rf"survived {rollout.reached * 0.02:.2f} of {clip.duration_s:.2f} s, key points off by "
-        r"\d+ mm and joints by 0\.\d{3} rad",
+        rf"survived {rollout.reached * 0.02:.2f} of {clip.duration_s:.2f} s, MPKPE \d+ mm, "
+        r"R-MPKPE \d+ mm, joints off by 0\.\d{3} rad",
         line,
     )
 
