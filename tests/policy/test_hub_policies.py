@@ -191,7 +191,7 @@ def test_the_card_holds_the_evaluation_as_the_hub_reads_it(server, home, tmp_pat
     errors = [r.metric_value for r in data.eval_results if r.metric_type == "r_mpkpe_mm"]
     assert errors == [33.92, 33.92]
     for line in (
-        "| walk, robust | 98.0% | 93.0% to 99.4% | 100 | 33.9 mm |",
+        "| walk, robust | 98.0% | 93.0% to 99.4% | 100 | 33.9 |",
         "python algos/ppo_track.py --motion x", "![wiggle](picture.png)",
         "2.5 million control steps; 4 minutes.", "`config.json` has every setting.",
         "Motion `wiggle` (Apache-2.0): inside the file.", "--policy hub:me/wiggle",

@@ -338,7 +338,8 @@ def test_the_errors_of_a_moment_are_those_of_the_run(follower):
     assert take.rollout.contact.all() and take.clip.foot_contact.all()  # it stands
     text = replay.error_table(take, 0.4)
     worst = g1.JOINT_NAMES[take.joint_rad[20].argmax()].removesuffix("_joint")
-    assert f"{take.body_m[20].mean() * 1000:.0f} mm on average" in text and worst in text
+    error = take.body_m[20].mean() * 1000
+    assert re.search(rf"MPKPE<.*?>{error:.0f} mm<", text) and worst in text
     assert all(name.removesuffix("_link") in text for name in g1.TRACKED_BODIES)
 
 
