@@ -1,4 +1,4 @@
-"""Tables of the guided page and of the README's guided block, made from `benchmarks/results`.
+"""Tables of guided runs, made from `benchmarks/results`.
 
     python docs/guided_tables.py            # write them into the pages
     python docs/guided_tables.py --check    # exit status 1 where a page does not hold them
@@ -169,7 +169,7 @@ class Task:
     """Of its result files, between `guided_` and the representation."""
     text: str
     short: str
-    """For the README."""
+    """For the results' page."""
     published: str = "not given"
     """Table III of the paper: Body-Pos, Joint-Rot."""
 
@@ -358,8 +358,8 @@ def costs() -> str:
     return f"{said}\n\n{table(heads, lines)}"
 
 
-def readme() -> str:
-    """The short table of the README."""
+def short() -> str:
+    """The short table of the results' page."""
     lines = []
     alone = {name: gates["3"] for name in MODELS if "3" in (gates := gates_of(name))}
     if alone:
@@ -547,7 +547,6 @@ PAGES: dict[str, dict[str, Callable[[], str]]] = {
         "joystick_ablations": joystick_ablations, "differences": differences,
     },
     "docs/own_cost.md": {"ranges": ranges},
-    "README.md": {"guided": readme},
 }  # fmt: skip
 
 

@@ -503,15 +503,18 @@ PAGES: dict[str, dict[str, Callable[[], str]]] = {
 def main(arguments: Sequence[str]) -> int:
     """Write tables and picture, or compare them."""
     status = write(arguments, PAGES, SCRIPT)
-    new = picture(board_here())
-    if list(arguments) == ["--check"]:
-        if not PICTURE.is_file() or PICTURE.read_text() != new:
-            print(f"{PICTURE.relative_to(ROOT).as_posix()}: run python {SCRIPT}")
-            return 1
-    else:
-        with cli.atomic_path(PICTURE) as temporary:
+    return max(status, write_picture(arguments, PICTURE, picture(board_here()), SCRIPT))
+
+
+def write_picture(arguments: Sequence[str], path: Path, new: str, script: str) -> int:
+    """Write a script's picture, or compare it."""
+    if list(arguments) != ["--check"]:
+        with cli.atomic_path(path) as temporary:
             temporary.write_text(new)
-    return status
+    elif not path.is_file() or path.read_text() != new:
+        print(f"{path.relative_to(ROOT).as_posix()}: run python {script}")
+        return 1
+    return 0
 
 
 if __name__ == "__main__":

@@ -33,7 +33,10 @@ def rows_of(files: Iterable[str]) -> dict[tuple[str, str], list[Row]]:
     runs: dict[tuple[str, str], list[Row]] = {}
     for name in files:
         for row in json.loads((RESULTS / f"{name}.json").read_text())["rows"]:
-            trainer = f"`{row['algorithm']}.py`" + ", old commit" * row.get("against", False)
+            # Files of before 0.2 name none: `ppo_track.py` was the only one.
+            trainer = f"`{row.get('algorithm', 'ppo_track')}.py`" + ", old commit" * row.get(
+                "against", False
+            )
             runs.setdefault((row["motion"], trainer), []).append(row)
     return {key: sorted(found, key=lambda row: row["seed"]) for key, found in runs.items()}
 

@@ -22,6 +22,7 @@ from mkdocs.exceptions import PluginError
 from mkdocs.utils import yaml_load
 
 import bm_envs
+from bm_envs.results import ERROR_HEADS
 
 ROOT = Path(__file__).resolve().parents[2]
 DOCS = ROOT / "docs"
@@ -32,6 +33,8 @@ site_tables = importlib.import_module("site_tables")
 guided_tables = importlib.import_module("guided_tables")
 lafan1_tables = importlib.import_module("lafan1_tables")
 learning_tables = importlib.import_module("learning_tables")
+results_tables = importlib.import_module("results_tables")
+glossary_tables = importlib.import_module("glossary_tables")
 
 IDS = [name for name in gymnasium.registry if name.startswith("BM")]
 ENVIRONMENTS = {  # page of each id
@@ -444,11 +447,11 @@ def table_in(page, name):
 @pytest.mark.clone
 def test_kept_tables_are_those_of_the_files():
     """Their scripts write them again after files have changed."""
-    for made in (guided_tables, lafan1_tables, learning_tables):
+    for made in (guided_tables, lafan1_tables, learning_tables, results_tables, glossary_tables):
         script = f"docs/{made.__name__}.py"
         assert made.write(["--check"], made.PAGES, script) == 0, f"run python {script}"
     # By hand: the pushed walk, in both pages.
-    for page, name in (("docs/guided.md", "tasks"), ("README.md", "guided")):
+    for page, name in (("docs/guided.md", "tasks"), ("docs/results.md", "guided")):
         table = table_in(page, name)
         (row,) = (table[title] for title in table if "pushed" in title and "each" in title)
         for model, label in (("body_pos", "Body-Pos"), ("joint_rot", "Joint-Rot")):
@@ -488,14 +491,14 @@ def cells_of(text):
 
 
 def test_rows_whose_file_is_absent_are_left_out(kept):
-    assert guided_tables.tasks() == guided_tables.places() == guided_tables.readme() == ""
+    assert guided_tables.tasks() == guided_tables.places() == guided_tables.short() == ""
     assert guided_tables.gates() == guided_tables.doses() == guided_tables.costs() == ""
     kept("guided_waypoint_joint_rot", guided_run("waypoint", "joint_rot"), seed=3)
     _, _, row = cells_of(guided_tables.tasks())
     # Wilson's interval of 40 of 50 by hand: 67.0 to 88.8 %.
     found = "40 of 50 (67 to 88.8 %); by the head 41; outside 1.2 %; seed 3"
     assert row[0] == "waypoint, our approach" and row[3:] == ["-", found, "not given"]
-    assert found.replace("; outside 1.2 %", "") in guided_tables.readme()
+    assert found.replace("; outside 1.2 %", "") in guided_tables.short()
 
 
 def test_runs_that_were_steered_by_factors_of_a_gradient_are_left_out(kept):
@@ -668,11 +671,127 @@ def test_the_picture_of_the_house_is_drawn_from_the_code():
     assert done.returncode == 0, done.stderr or "run python docs/house.py"
 
 
+TEXTS = ["README.md", *(f"docs/{page}" for page in hooks.own_pages(DOCS))]
+# A figure as measurements have them: a count of tries, a share, an error, a time, a rate.
+MEASURED = re.compile(
+    r"(?<![\w.])\d[\d,.]*\s(?:of\s\d|%|mm\b|minutes\b|(?:core-)?hours\b|core-minutes\b|"
+    r"control\ssteps/s|GB\b)"
+)
+# Sections whose figures were chosen, not measured, or are printed in the paper.
+NOT_MEASURED = {
+    ("docs/algorithms/ddpm_guided.md", "### Data"): "a share of the collector's settings",
+    ("docs/guided.md", "## Gates"): "the paper's figures",
+    ("docs/guided.md", "## What steers"): "the threshold of a gate",
+    ("docs/lafan1.md", "## Error over time"): "an axis",
+    ("docs/reliability.md", "# Reliability"): "bounds that a reader must keep to",
+    ("docs/retarget.md", "## What is refused, and what is warned of"): "bounds",
+    ("docs/training.md", "## What differs, and what for"): "settings",
+    ("docs/training.md", "## More than one process"): "when a run is ended",
+}
+
+
+def unmeasured(page, text):
+    """Sections of a page with measured figures that name no result file; generated parts apart."""
+    files = {path.name for path in (ROOT / "benchmarks/results").glob("*.json")} | {"policy.json"}
+    text = re.sub(r"<!-- (\w+): begin -->.*?<!-- \1: end -->", "", text, flags=re.S)
+    text = re.sub(r"^```.*?^```$", "", text, flags=re.M | re.S)
+    for section in re.split(r"^(?=#{1,5} )", text, flags=re.M):
+        said = re.sub(r"95 % intervals?|`[^`]*`", "", section)
+        named = set(re.findall(r"\w+\.json", section))
+        for marker in re.findall(r"<!-- results (.+?) -->", section):
+            named |= {f"{name}.json" for name in marker.split()}
+        if MEASURED.search(said) and not files & named:
+            yield page, section.partition("\n")[0]
+
+
+def test_figures_on_pages_are_those_of_result_files():
+    """As far as a machine sees: what a section measures, it or its table takes from a file."""
+    assert len(TEXTS) > 20
+    found = {one for page in TEXTS for one in unmeasured(page, (ROOT / page).read_text())}
+    assert found == NOT_MEASURED.keys()
+    # Of the front page and of the results' every figure is generated, and no file helps.
+    for page in ("README.md", "docs/results.md"):
+        text = re.sub(r"\w+\.json", "", (ROOT / page).read_text())
+        assert not list(unmeasured(page, text))
+    said = "# Speed\n\nIt takes 12 minutes.\n\n## More\n\n7 of 9 pass (`walk.json`).\n"
+    assert list(unmeasured("x.md", said)) == [("x.md", "# Speed")]
+    assert list(unmeasured("x.md", said.replace("walk.json", "no_such.json")))[1][1] == "## More"
+
+
+def test_result_files_named_on_pages_exist():
+    named = {
+        (page, name)
+        for page in TEXTS
+        for name in re.findall(r"benchmarks/results/(\w+\.json)", (ROOT / page).read_text())
+    }
+    assert len(named) > 50
+    # Commands write files into that folder, too, that nobody has to have made.
+    written = {
+        name
+        for page in TEXTS
+        for name in re.findall(r"--json benchmarks/results/(\w+\.json)", (ROOT / page).read_text())
+    }
+    missing = {name for _, name in named if not (ROOT / "benchmarks/results" / name).is_file()}
+    assert missing <= written
+
+
 def test_pages_show_no_figure_that_was_only_noticed():
-    """A figure on a page comes from a result file; what was tried once belongs in a note."""
-    pages = [ROOT / "README.md", *(DOCS / page for page in hooks.own_pages(DOCS))]
-    assert len(pages) > 20
-    assert not [page.name for page in pages if "exploratory" in page.read_text().lower()]
+    """What was tried once belongs in a note."""
+    assert not [page for page in TEXTS if "exploratory" in (ROOT / page).read_text().lower()]
+
+
+# --- words and sentences --------------------------------------------------------------------------
+
+OLD_NAMES = ("error_mm", "relative, mm", "global, mm", "mpkpe global")
+
+
+def test_metrics_have_one_name_on_all_pages():
+    assert set(ERROR_HEADS) == set(glossary_tables.ERRORS)
+    assert list(ERROR_HEADS.values())[:2] == ["MPKPE, mm", "R-MPKPE, mm"]
+    assert not [
+        (page, old) for page in TEXTS for old in OLD_NAMES if old in (ROOT / page).read_text()
+    ]
+    words = [word.name for word in glossary_tables.WORDS]
+    assert len(words) == len(set(words)) and words == sorted(words)
+
+
+def test_names_in_the_glossary_are_the_code_s():
+    code = "".join(map(Path.read_text, code_files()))
+    lines = [*glossary_tables.WORDS, *glossary_tables.OUTCOMES]
+    missing = [
+        name for word in lines for name in word.written.split()
+        if not re.search(rf"\b{re.escape(name)}\b", code)
+    ]  # fmt: skip
+    assert not missing
+
+
+def code_files():
+    folders = ("bm_envs", "algos", "benchmarks", "tools")
+    return [path for folder in folders for path in sorted((ROOT / folder).rglob("*.py"))]
+
+
+def spoken(node):
+    """A text of the code with `…` for each value put into it; None for what is no text."""
+    if isinstance(node, ast.Constant):
+        return node.value if isinstance(node.value, str) else None
+    if isinstance(node, ast.JoinedStr):
+        parts = (getattr(part, "value", "") for part in node.values)
+        return "".join(part if isinstance(part, str) else "…" for part in parts)
+    return None
+
+
+def test_sentences_of_the_troubleshooting_page_are_the_code_s():
+    """Each quoted sentence is one of the code, word by word, with `…` for what differs."""
+    said = {
+        re.sub("…+", "…", text)
+        for path in code_files()
+        for node in ast.walk(ast.parse(path.read_text()))
+        if (text := spoken(node)) is not None
+    }
+    quoted = re.findall(r"^> (.+)$", (DOCS / "troubleshooting.md").read_text(), re.M)
+    assert len(quoted) > 25
+    assert not [sentence for sentence in quoted if re.sub("…+", "…", sentence) not in said]
+    assert not [sentence for sentence in quoted if len(re.sub("…", "", sentence)) < 12]
 
 
 # --- tables of trainings --------------------------------------------------------------------------

@@ -5,8 +5,10 @@ import os
 import re
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
+import PIL.Image
 import pytest
 import warm_python
 
@@ -79,10 +81,43 @@ def test_the_training_command_trains(tmp_path):
 
 
 def test_the_python_example_runs():
-    (example,) = blocks("README.md", "python")
+    (example,) = blocks("docs/environments.md", "python")
     check = "\nassert obs.shape == (64, 160)\n"
     done = run([sys.executable, "-c", example + check], timeout=300)
     assert done.returncode == 0, done.stderr
+
+
+# --- the front page ------------------------------------------------------------------------------
+
+WORDS = 800
+PICTURES_MB = 2.0
+PUBLIC_INDEX = "https://download.pytorch.org/whl/cpu"
+
+
+def test_readme_is_short_and_shows_the_robot():
+    assert len(re.sub(r"^```.*?^```$", "", text("README.md"), flags=re.M | re.S).split()) <= WORDS
+    pictures = [ROOT / name for name in re.findall(r"!\[[^]]*\]\(([^)]+)\)", text("README.md"))]
+    moving = [path for path in pictures if path.suffix in (".webp", ".gif")]
+    assert moving and sum(path.stat().st_size for path in pictures) < PICTURES_MB * 1e6
+    for path in moving:
+        with PIL.Image.open(path) as picture:
+            assert picture.n_frames > 50 and picture.info["loop"] == 0, "for ever"
+
+
+def test_readme_names_one_index_and_the_pinned_torch():
+    (version, index), *others = re.findall(
+        r"pip install torch==(\S+) --index-url (\S+)", text("README.md")
+    )
+    assert not others and index == PUBLIC_INDEX
+    assert f"torch=={version}" in text("constraints.txt").splitlines()
+
+
+def test_the_first_look_is_a_command_that_is_there():
+    (look,) = blocks("README.md", "console")
+    extras = re.search(r"pip install '\.\[(.+?)\]'", look)[1].split(",")
+    known = tomllib.loads(text("pyproject.toml"))["project"]["optional-dependencies"]
+    assert set(extras) <= known.keys()
+    assert [line for line in look.splitlines() if line.startswith("bm-envs ")] == ["bm-envs demo"]
 
 
 # --- names ---------------------------------------------------------------------------------------
@@ -178,8 +213,8 @@ def test_environments_and_motions_named_exist():
 
     import bm_envs  # noqa: F401
 
-    ids = set(re.findall(r"`(BM\w+-G1-[\w-]+)`", text("README.md")))
+    ids = set(re.findall(r"^\| \[`(BM\w+-G1-[\w-]+)`", text("docs/environments.md"), re.M))
     assert ids == {name for name in gymnasium.registry if name.startswith("BM")}
-    row = next(line for line in text("README.md").splitlines() if line.startswith("| `stand`"))
+    row = next(line for line in text("docs/motions.md").splitlines() if line[:9] == "| `stand`")
     named = set(re.findall(r"`(\w+)`", row))
     assert named == {path.stem for path in (ROOT / "bm_envs/assets/motions").glob("*.npz")}

@@ -1,0 +1,123 @@
+"""The glossary's tables, made from the one list of words below.
+
+    python docs/glossary_tables.py            # write them into the page
+    python docs/glossary_tables.py --check    # exit status 1 where the page does not hold them
+
+Errors have the names that every table shows (`bm_envs.results.ERROR_HEADS`). Tables stand between
+marks, as those of `guided_tables.py` do.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterable
+from typing import NamedTuple
+
+from guided_tables import write
+
+from bm_envs.cli import markdown_table
+from bm_envs.results import ERROR_HEADS
+from bm_envs.robots.g1 import NUM_JOINTS, TRACKED_BODIES
+from bm_envs.tasks.track.config import CONTROL_DT
+
+
+class Word(NamedTuple):
+    """A line of a table."""
+
+    name: str
+    meaning: str
+    written: str = ""
+    """Names of it in code and files, separated by spaces."""
+
+
+LINKS = len(TRACKED_BODIES)
+ERRORS = {
+    "mpkpe_mm": f"mean distance of the {LINKS} tracked links from the reference, in the world: "
+    "posture and place. The name is short for mean per-key-point error. It is the global one",
+    "r_mpkpe_mm": "the same after the reference's torso is laid on the robot's, by place and "
+    "heading: posture without place. R is for relative",
+    "joint_pos_rad": f"mean absolute error of the {NUM_JOINTS} joint angles",
+    "joint_vel_rad_s": "root mean square of the joint velocities' error",
+    "ee_pos_mm": "as R-MPKPE, of feet and hands alone",
+    "ee_ori_rad": "angle between feet and hands and the reference's, laid on each other likewise",
+}
+OUTCOMES = (
+    Word("success", "share of the episodes that reach the end of the clip, or the task's goal",
+         "success success_rate"),
+    Word("survived", "seconds until the first failure; the clip's length where there is none",
+         "survival_s"),
+    Word("95 % interval", "Wilson's, for a share of so many episodes", "success_ci95 ci95"),
+    Word("normalized return", "sum of rewards over the most that perfect tracking can earn",
+         "normalized_return"),
+    Word("outside", "share of the guided numbers beyond the range of the training data",
+         "outside_box"),
+    Word("motion quality", "how the robot moves: slip, impacts, chatter and others "
+         "([table](leaderboard.md#motion-quality))", "slip_p95_m_s chatter_share"),
+)  # fmt: skip
+WORDS = (
+    Word("action", f"what a policy gives each control step: {NUM_JOINTS} offsets of joint targets",
+         "action_scale"),
+    Word("anchor", "the link by which robot and reference are compared: the torso",
+         "anchor_body_name"),
+    Word("clip", "a motion of the robot, frame by frame; also the protocol that plays one",
+         "Clip"),
+    Word("clip protocol", "plays a clip once from the first frame to the last, without noise",
+         "clip"),
+    Word("control step", f"one call of the policy, every {CONTROL_DT:g} s; also called a tick",
+         "CONTROL_DT"),
+    Word("cost", "a function of predicted states whose minimum is what a guided model shall do",
+         "costs"),
+    Word("episode", "what runs from a reset to an end", "episode_s"),
+    Word("guidance", "moving a diffusion model's predicted states towards the minimum of a cost",
+         "Steering"),
+    Word("link", "a rigid part of the robot; some figures call it a body", "body_names"),
+    Word("obs", "the observation: what a policy sees in a control step", "obs critic_obs"),
+    Word("policy", "a network that gives an action for an observation", "policy.onnx"),
+    Word("preset", "a named set of the task's settings", "preset"),
+    Word("qpos", "place (3), rotation (4, w x y z) and joint angles of a robot in one array",
+         "qpos"),
+    Word("reference", "the motion that a robot shall follow", "Reference"),
+    Word("robust protocol", "100 episodes or more a clip with noise, pushes and randomized robots",
+         "robust"),
+    Word("rollout", "states and actions of a policy that was run", "rollouts"),
+    Word("seed", "the number from which all draws of a run follow", "seed"),
+    Word("terminated", "the episode ended by a failure, or a goal; nothing comes after it",
+         "terminated"),
+    Word("tracker", "a policy that follows a reference", "TRACKER"),
+    Word("truncated", "the episode ended by time or the clip's end; a value stands for the rest",
+         "truncated"),
+    Word("value", "expected sum of rewards from here on, as the critic estimates it", "critic"),
+)  # fmt: skip
+
+
+def told(words: Iterable[Word]) -> str:
+    """A table of words."""
+    rows = [
+        [word.name, word.meaning, ", ".join(f"`{name}`" for name in word.written.split())]
+        for word in words
+    ]
+    return markdown_table(["name", "what it is", "in code and files"], rows)
+
+
+def errors() -> str:
+    """The errors, by the names that tables show."""
+    return told(Word(head, ERRORS[name], name) for name, head in ERROR_HEADS.items())
+
+
+def outcomes() -> str:
+    """Figures that are no errors."""
+    return told(OUTCOMES)
+
+
+def words() -> str:
+    """Everything else, by the alphabet."""
+    return told(sorted(WORDS))
+
+
+PAGES: dict[str, dict[str, Callable[[], str]]] = {
+    "docs/glossary.md": {"errors": errors, "outcomes": outcomes, "words": words},
+}
+
+
+if __name__ == "__main__":
+    sys.exit(write(sys.argv[1:], PAGES, "docs/glossary_tables.py"))
