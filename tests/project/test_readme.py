@@ -144,16 +144,21 @@ def flags(script):
     return set(re.findall(r"--[a-z][a-z0-9.-]*", text))
 
 
+def told(page):
+    """A page without the commands of its result files, which are a record."""
+    return re.sub(r"<pre>.*?</pre>", "", text(page), flags=re.S)
+
+
 def uses():
     """`(page, script, flag)` of every flag that stands behind a script's name."""
     return sorted(
         {
             (page, script, flag)
             for page in PAGES
-            for script, arguments in SCRIPT.findall(text(page)) + COMMAND.findall(text(page))
+            for script, arguments in SCRIPT.findall(told(page)) + COMMAND.findall(told(page))
             if not script.startswith("bm-envs ") or script.removeprefix("bm-envs ") in COMMANDS
             # What is quoted is handed on to another script.
-            for flag in re.findall(r"--[a-z][a-z0-9.-]*", re.sub(r"'[^'\n]*'", "", arguments))
+            for flag in re.findall(r"--[a-z][\w.-]*\b", re.sub(r"'[^'\n]*'", "", arguments))
         }
     )
 
