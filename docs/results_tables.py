@@ -254,7 +254,7 @@ def front() -> str:
            ("composition", "a minute of all tasks, pushed"))),
     ]  # fmt: skip
     lines = [[what, found, f"`{name}.json`"] for what, found, name in lines]
-    return markdown_table(["what", "result", "in `benchmarks/results/`"], lines)
+    return markdown_table(["what", "result", "result file"], lines)
 
 
 def others() -> str:
@@ -269,7 +269,7 @@ def others() -> str:
             f"{row['r_mpkpe_mm']:.0f}", of_robust(robust) if robust else ABSENT,
         ])  # fmt: skip
     mpkpe, r_mpkpe, _ = MAIN_HEADS
-    heads = ["policy", "survived", f"{JOINTS}, here", "elsewhere", mpkpe, r_mpkpe, "`robust`"]
+    heads = ["policy", "survived", f"{JOINTS}, here", "elsewhere", mpkpe, r_mpkpe, "robust"]
     return of_files(markdown_table(heads, lines), (name for _, name, _ in OTHERS))
 
 
@@ -287,7 +287,7 @@ def shipped() -> str:
             span(row["train_wall_s"] / 60 for row in clip),
         ])  # fmt: skip
     heads = [
-        "motions", "clips completed", "`robust`", *MAIN_HEADS, "trained, million steps", "minutes",
+        "motions", "clips completed", "robust", *MAIN_HEADS, "million steps", "minutes",
     ]  # fmt: skip
     return of_files(markdown_table(heads, lines), (name for _, name in SHIPPED))
 
@@ -328,7 +328,7 @@ def compared() -> str:
             line.label, "; ".join(machines), *(reached(found, line.key) for found in runs),
             ABSENT if ratio is None else f"{ratio:.0f}",
         ])  # fmt: skip
-    heads = ["motion", "on", f"{PPO}, minutes", f"{WORLD_MODEL}, minutes", "times fewer steps"]
+    heads = ["motion", "on", "PPO, minutes", "world model, minutes", "times fewer steps"]
     files = (name for line in COMPARED for name in line.files)
     return of_files(markdown_table(heads, lines), files)
 
