@@ -126,6 +126,42 @@ def shipped(tracked: str) -> str:
     return markdown_table(heads, lines)
 
 
+PARTS = {
+    "policy_update": "update of the policy, 128 rollouts of 32 steps",
+    "policy_update_512": "the same, 512 rollouts",
+    "model_update": "update of the model, 256 windows of 8 steps",
+    "collect": "8 steps of 64 robots",
+    "evaluate": "the `clip` protocol of `walk`, one robot",
+}
+
+
+def speed(measured: str) -> str:
+    """Parts of a training beside their bounds, of this and of an older commit, and the share."""
+    result = json.loads((RESULTS / f"{measured}.json").read_text())
+    ours, old = dict.fromkeys(row["of"] for row in result["rows"])
+    by_part = {(row["of"], row["what"]): row for row in result["rows"]}
+    lines = []
+    for what, name in PARTS.items():
+        line = [name]
+        for commit in (ours, old):
+            row = by_part.get((commit, what))
+            line += (
+                [f"{row['ms']:.0f}", f"{row['bound_ms']:.0f}", f"{row['ratio']:.2f}"]
+                if row
+                else [ABSENT] * 3
+            )
+        lines.append(line)
+    # An iteration of the defaults has 4 updates of the policy and 8 of the model.
+    both = [
+        4 * by_part[commit, "policy_update"]["ms"] + 8 * by_part[commit, "model_update"]["ms"]
+        for commit in (ours, old)
+    ]
+    heads = ["", "ms", "bound, ms", "ratio"]
+    made = markdown_table([*heads, *(f"{head}, {old[:7]}" for head in heads[1:])], lines)
+    share = f"{100 * both[0] / both[1]:.0f} %"
+    return f"{made}\n\nAn iteration's updates take {share} of the time they took in {old[:7]}."
+
+
 def table(make: Callable[..., str], *files: str) -> Callable[[], str]:
     """What makes a table of these result files."""
     return functools.partial(make, *files)
@@ -143,6 +179,7 @@ PAGES: dict[str, dict[str, Callable[[], str]]] = {
         "builtin": table(completed, "trainers_builtin"),
         "robust": table(robust, "trainers_robust"),
     },
+    "docs/performance.md": {"imagination": table(speed, "world_model_speed")},
     "docs/leaderboard.md": {"cuts": table(shipped, "lafan1_cuts")},
 }  # fmt: skip
 
