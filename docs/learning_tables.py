@@ -104,15 +104,27 @@ def robust(*files: str) -> str:
     return markdown_table(heads, lines)
 
 
-def shipped(tracked: str) -> str:
-    """Shipped policies by `benchmarks/track.py`."""
+def elsewhere(measured: str) -> dict[str, list[str]]:
+    """What policies survive in `tools/sim2sim.py` at 1000 Hz, on time and 10 ms late, of what, s."""
+    survived: dict[str, list[str]] = {}
+    for row in json.loads((RESULTS / f"{measured}.json").read_text())["rows"]:
+        if (row["physics_hz"], row["state"], row["noise"]) == (1000, "true", 0.0):
+            if row["command_ms"] in (0.0, 10.0):
+                told = f"{row['survived_s']:.1f} of {row['clip_s']:.1f}"
+                survived.setdefault(row["policy"], []).append(told)
+    return survived
+
+
+def shipped(tracked: str, late: str) -> str:
+    """Shipped policies by `benchmarks/track.py` and `benchmarks/sim2sim.py`."""
     heads = [
         "`--motion`", "trainer", "million steps", "minutes", *MPKPE, "`robust`",
+        "sim2sim, s", "10 ms late, s",
     ]  # fmt: skip
     by_policy: dict[str, dict[str, Row]] = {}
     for row in json.loads((RESULTS / f"{tracked}.json").read_text())["rows"]:
         by_policy.setdefault(row["policy"], {})[row["protocol"]] = row
-    lines, policies = [], shipped_files(TRACKER)
+    lines, policies, survived = [], shipped_files(TRACKER), elsewhere(late)
     for name, rows in by_policy.items():
         clip, noisy = rows["clip"], rows["robust"]
         training = json.loads(policies[name].with_suffix(".json").read_text())["training"]
@@ -121,7 +133,42 @@ def shipped(tracked: str) -> str:
             f"`{clip['motion']}`", f"`{training['algorithm']}.py`",
             f"{training['env_steps'] / 1e6:.2f}", f"{training['wall_s'] / 60:.0f}",
             f"{clip['mpkpe_mm']:.0f}", f"{clip['r_mpkpe_mm']:.0f}",
-            f"{100 * noisy['success']:.0f} % ({low:.0f} to {high:.0f})",
+            f"{100 * noisy['success']:.0f} % ({low:.0f} to {high:.0f})", *survived[name],
+        ])  # fmt: skip
+    return markdown_table(heads, lines)
+
+
+def whole(*files: str) -> str:
+    """Shares of a clip that the last five evaluations of a run survived, and their lowest."""
+    heads = ["`--motion`", "million steps", "minutes", "last five survived, %", "lowest, %",
+             "`robust`, %"]  # fmt: skip
+    lines = []
+    for (motion, _), runs in rows_of(files).items():
+        for run in runs:
+            survived = [100 * point[2] for point in run["curve"][-5:]]
+            robust = [point[3] for point in run["curve"] if point[3] is not None]
+            lines.append([
+                f"`{motion}`", f"{run['env_steps'] / 1e6:.1f}", f"{run['wall_s'] / 60:.0f}",
+                ", ".join(f"{share:.0f}" for share in survived), f"{min(survived):.0f}",
+                f"{100 * robust[-1]:.0f}" if robust else ABSENT,
+            ])  # fmt: skip
+    return markdown_table(heads, lines)
+
+
+def ideas(measured: str) -> str:
+    """Variants of the recipe beside the default: what their last evaluations came to, by seed."""
+    by_variant: dict[str, list[Row]] = {}
+    for row in json.loads((RESULTS / f"{measured}.json").read_text())["rows"]:
+        by_variant.setdefault(row["variant"], []).append(row)
+    heads = ["variant", "`robust`, % of episodes, by seed", "mean", "clip completed after, "
+             "thousand steps", *MPKPE]  # fmt: skip
+    lines = []
+    for variant, runs in by_variant.items():
+        runs = sorted(runs, key=lambda row: row["seed"])
+        shares = [100 * [p[3] for p in run["curve"] if p[3] is not None][-1] for run in runs]
+        lines.append([
+            variant, ", ".join(f"{share:.0f}" for share in shares), f"{np.mean(shares):.0f}",
+            reached(runs, "first_pass", 1e3, 0)[0], *errors(runs, "first_pass"),
         ])  # fmt: skip
     return markdown_table(heads, lines)
 
@@ -180,7 +227,7 @@ PAGES: dict[str, dict[str, Callable[[], str]]] = {
         "robust": table(robust, "trainers_robust"),
     },
     "docs/performance.md": {"imagination": table(speed, "world_model_speed")},
-    "docs/leaderboard.md": {"cuts": table(shipped, "lafan1_cuts")},
+    "docs/leaderboard.md": {"cuts": table(shipped, "lafan1_cuts", "sim2sim_cuts")},
 }  # fmt: skip
 
 
