@@ -228,10 +228,9 @@ def standing(board: Board) -> str:
     unknown = everything - sum(one.clip is not None for one in board.of((*TABLE1, *OTHERS)))
     return (
         f"Policies that ship, each for one clip, complete **{complete} of the {len(TABLE1)}** "
-        f"whole clips of the paper's Table I. In **{robust} of the {len(TABLE1)}** they also "
-        f"complete {100 * GOAL:.0f} or more of 100 `robust` episodes. Of the other "
-        f"{len(OTHERS)} clips of LAFAN1 they complete {more}, and {more_robust} of these so "
-        "robustly. "
+        f"whole clips of the paper's Table I, and **{robust} of the {len(TABLE1)}** robustly: "
+        f"{100 * GOAL:.0f} or more of 100 `robust` episodes. Of the other {len(OTHERS)} clips of "
+        f"LAFAN1 they complete {more}, and {more_robust} robustly. "
         + (f"{unknown} of the {everything} clips are not measured yet." if unknown else
            f"All {everything} clips are measured.")
     )  # fmt: skip

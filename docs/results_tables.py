@@ -1,4 +1,4 @@
-"""The page of results, and the README's table and plot, made from `benchmarks/results`.
+"""The page of results, the README's table and plot, and tables of speed, from `benchmarks/results`.
 
     python docs/results_tables.py            # write tables and plot
     python docs/results_tables.py --check    # exit status 1 where they are not those of the files
@@ -364,6 +364,66 @@ def speed() -> str:
     return of_files(markdown_table(heads, lines), ["throughput"])
 
 
+# What the page on speed shows of a file of `benchmarks/throughput.py`: in a row's `what` and
+# `variant`, and how many robots. Before each stands the engine that it is compared with.
+SPEEDS = {
+    ("env", ""): "`env`", ("rollout_with_policy", ""): "`rollout_with_policy` (512-256-128)",
+    ("single_env", ""): "`single_env`", ("ppo", "default"): "`ppo`, the defaults",
+    ("ppo", "5 ms physics"): "`ppo`, 5 ms physics", ("raw_engine", ""): "engine",
+    ("raw_loop", ""): "engine, one thread",
+    ("raw_engine_ppo", "default"): "engine, 10 ms physics",
+    ("raw_engine_ppo", "5 ms physics"): "engine, 5 ms physics",
+}  # fmt: skip
+SHOWN = (
+    ("env", "", 512), ("rollout_with_policy", "", 512), ("env", "", 1024), ("single_env", "", 1),
+    ("ppo", "default", 256), ("ppo", "5 ms physics", 256),
+)  # fmt: skip
+
+
+def engine() -> str:
+    """The environment and the training beside the engine, with the repetitions' spread."""
+    rows = {
+        (row["what"], row["variant"], row["num_envs"]): row for row in read("throughput")["rows"]
+    }
+    wanted = [[(rows[key]["raw"], *key[1:]), key] for key in SHOWN]
+    lines = []
+    for key in dict.fromkeys(key for pair in wanted for key in pair):
+        row = rows[key]
+        low, high = (f"{row[name]:,.0f}" for name in ("lowest", "highest"))
+        lines.append([
+            SPEEDS[key[:2]], f"{row['num_envs']:,}",
+            f"{row['control_steps_per_s']:,.0f} ({low} to {high})", f"{row['ratio_to_raw']:.2f}",
+        ])  # fmt: skip
+    table = markdown_table(["what", "robots", "control steps/s", "to the engine"], lines)
+    return f"{table}\n\nMachine: {machine_text(read('throughput')['machine'])}."
+
+
+def peers() -> str:
+    """Other environments."""
+    rows = [row for row in read("throughput")["rows"] if row["what"] == "peer"]
+    (robots,) = {row["env_num_envs"] for row in rows if "env_num_envs" in row}
+    lines = [
+        [row["variant"], row["task"], str(row["num_envs"]),
+         *([f"does not run: `{row['error']}`", ABSENT] if "error" in row else
+           [f"{row['control_steps_per_s']:,.0f}", f"{row['ratio_to_env']:.2f}"])]
+        for row in rows
+    ]  # fmt: skip
+    heads = ["", "task", "robots", "control steps/s", f"to ours ({robots} robots)"]
+    return markdown_table(heads, lines)
+
+
+def solver() -> str:
+    """What the solver's settings cost and add to the error of a control step."""
+    lines = [
+        [f"{1000 * row['physics_dt']:.0f} ms", row["setting"],
+         *(f"{row[name]['joint_vel_rad_s']:.2g}" for name in ("solver_error", "total_error")),
+         f"{row['us_per_control_step']:.0f}"]
+        for row in read("physics_accuracy")["rows"]
+    ]  # fmt: skip
+    heads = ["time step", "setting", "solver, rad/s", "total, rad/s", "us a control step"]
+    return markdown_table(heads, lines)
+
+
 # --- plot -----------------------------------------------------------------------------------------
 
 LEFT, PLOT_W, LINE_H, TOP, BOTTOM, RIGHT = 220, 460, 24, 46, 34, 20
@@ -429,6 +489,7 @@ PAGES: dict[str, dict[str, Callable[[], str]]] = {
         "conclusions": conclusions, "shipped": shipped, "others": others, "two_cores": two_cores,
         "first_command": first_command, "compared": compared, "guided": guided, "speed": speed,
     },
+    "docs/performance.md": {"engine": engine, "peers": peers, "solver": solver},
     "README.md": {"results": front},
 }  # fmt: skip
 

@@ -35,6 +35,7 @@ lafan1_tables = importlib.import_module("lafan1_tables")
 learning_tables = importlib.import_module("learning_tables")
 results_tables = importlib.import_module("results_tables")
 glossary_tables = importlib.import_module("glossary_tables")
+choices_tables = importlib.import_module("choices_tables")
 
 IDS = [name for name in gymnasium.registry if name.startswith("BM")]
 ENVIRONMENTS = {  # page of each id
@@ -447,7 +448,10 @@ def table_in(page, name):
 @pytest.mark.clone
 def test_kept_tables_are_those_of_the_files():
     """Their scripts write them again after files have changed."""
-    for made in (guided_tables, lafan1_tables, learning_tables, results_tables, glossary_tables):
+    for made in (
+        guided_tables, lafan1_tables, learning_tables, results_tables, glossary_tables,
+        choices_tables,
+    ):  # fmt: skip
         script = f"docs/{made.__name__}.py"
         assert made.write(["--check"], made.PAGES, script) == 0, f"run python {script}"
     # By hand: the pushed walk, in both pages.
@@ -826,3 +830,82 @@ def test_table_of_trainings_has_a_value_a_seed_and_the_median(tmp_path, monkeypa
     put("third", training(1, 3.0, robust=0.96), training(2, 5.0, robust=0.99))
     _, _, row = cells_of(learning_tables.robust("third"))
     assert row[1:5] == ["0.10 (all seeds)", "3.0, 5.0", "4.0", "96, 99"]
+
+
+def choice(motion, variant, seed, steps, **other):
+    """A row of `benchmarks/learning.py` with a variant."""
+    return {
+        "algorithm": "ppo_track", "motion": motion, "variant": variant, "seed": seed,
+        "time_to_failure_s": 1.234 * seed, "reward_per_step": 0.0456,
+        "first_pass": {"env_steps": steps}, "clip": {
+            "survival": 0.25, "survival_s": 6.125, "mpkpe_mm": 80.4, "r_mpkpe_mm": 40.6,
+        },
+        "manner": {
+            "foot_contact_mismatch": 0.0784, "action_accel": 0.129, "joint_accel_rad_s2": 20.44,
+        },
+    } | other  # fmt: skip
+
+
+def test_tables_of_choices_have_a_value_a_seed(tmp_path, monkeypatch):
+    monkeypatch.setattr(choices_tables, "RESULTS", tmp_path)
+
+    def put(name, *rows):
+        (tmp_path / f"{name}.json").write_text(json.dumps({"rows": rows}))
+
+    uniform = [choice("a", "uniform starts", seed, 2_048_000 * seed) for seed in (2, 1)]
+    put("own", *uniform, choice("a", "default", 1, 1_024_000))
+    put("alone", choice("b", "uniform starts", 1, 4_096_000))
+    put(
+        "trainers", choice("a", "default", 1, 1), choice("b", "default", 1, 512_000),
+        choice("b", "default", 1, 2, algorithm="wm_track"),
+    )  # fmt: skip
+    _, _, own, alone, *paper = cells_of(choices_tables.starts("own", "alone"))
+    assert own == ["`a`", "2.0, 4.1", "1.0", "1000, 2000", "500"]
+    assert alone == ["`b`", "4.1", "0.5", "2000", "250"]
+    assert [row[3:] for row in paper] == [["3000", "1500"], ["2800", "1800"]]  # its Table II
+
+    head, _, row, _ = cells_of(choices_tables.choices("own", 2))
+    assert head[3] == "survived, s of 24.5"
+    assert row == ["uniform starts", "1.23, 2.47", "0.046, 0.046", "6.1, 6.1"]
+    *_, row = cells_of(choices_tables.optional_rewards("own"))
+    assert row == ["`a`", "default", "25", "7.8", "0.13", "20.4", "80", "41"]
+
+    errors = {"pos_mm": 1.26, "rot_deg": 0.34, "joint_pos_rad": 0.0056}
+    coasting = {name: 2 * value for name, value in errors.items()}
+    put("error", *({"step": k, "model": errors, "coasting": coasting} for k in (3, 4)))
+    _, _, row = cells_of(choices_tables.model_error("error"))
+    assert row == ["4", "1.3", "2.5", "0.3", "0.7", "0.006", "0.011"]
+
+
+def test_tables_of_speed_show_the_engine_before_what_is_compared_with_it(tmp_path, monkeypatch):
+    monkeypatch.setattr(results_tables, "RESULTS", tmp_path)
+    results_tables.read.cache_clear()
+    rows = [
+        {"what": what, "variant": variant, "num_envs": n, "control_steps_per_s": 1000.0 * n,
+         "lowest": 900.0 * n, "highest": 1100.0 * n, "ratio_to_raw": 0.876, "raw": raw}
+        for what, variant, n in results_tables.SHOWN
+        for raw in [{"single_env": "raw_loop", "ppo": "raw_engine_ppo"}.get(what, "raw_engine")]
+        for what in (what, raw)
+    ]  # fmt: skip
+    rows += [
+        {"what": "peer", "variant": "one", "task": "walk", "num_envs": 2, "ratio_to_env": 0.166,
+         "control_steps_per_s": 2173.3, "env_num_envs": 4096},
+        {"what": "peer", "variant": "two", "task": "run", "num_envs": 1, "error": "no module"},
+    ]  # fmt: skip
+    machine = {"processor": "CPU", "cores": 2, "gpu": None}
+    (tmp_path / "throughput.json").write_text(json.dumps({"rows": rows, "machine": machine}))
+    _, _, *lines = cells_of(results_tables.engine().split("\n\n")[0])
+    assert [line[0] for line in lines[:3]] == [
+        "engine", "`env`", "`rollout_with_policy` (512-256-128)",
+    ]  # fmt: skip
+    assert lines[0] == ["engine", "512", "512,000 (460,800 to 563,200)", "0.88"]
+    assert [line[0] for line in lines[-2:]] == ["engine, 5 ms physics", "`ppo`, 5 ms physics"]
+    head, _, one, two = cells_of(results_tables.peers())
+    assert head[-1] == "to ours (4096 robots)" and one[2:] == ["2", "2,173", "0.17"]
+    assert two == ["two", "run", "1", "does not run: `no module`", "-"]
+
+    error = {"solver_error": {"joint_vel_rad_s": 7.76e-7}, "total_error": {"joint_vel_rad_s": 19.9}}
+    row = {"physics_dt": 0.005, "setting": "standard", "us_per_control_step": 131.8, **error}
+    (tmp_path / "physics_accuracy.json").write_text(json.dumps({"rows": [row]}))
+    assert cells_of(results_tables.solver())[2] == ["5 ms", "standard", "7.8e-07", "20", "132"]
+    results_tables.read.cache_clear()

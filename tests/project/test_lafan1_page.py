@@ -170,8 +170,8 @@ def test_with_all_files_every_row_has_its_figures(files):
         assert row["`robust` (95 % interval)"] == "92 of 100 (85 to 96 %)"  # Wilson's, by hand
         assert row["policy"] == f"`lafan1_{name}`"
     said = page.standing(board)
-    assert "complete **28 of the 28**" in said and "In **28 of the 28**" in said
-    assert "they complete 12, and 12 of these so robustly" in said
+    assert "complete **28 of the 28**" in said and "and **28 of the 28** robustly: 80" in said
+    assert "they complete 12, and 12 robustly" in said
     assert "All 40 clips are measured." in said
     text = page.picture(board)
     assert text == page.picture(files.board()), "the same files give the same bytes"
