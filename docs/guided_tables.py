@@ -470,7 +470,7 @@ GATES: dict[str, tuple[str, Callable[[Row], str], str]] = {
         "at most 5 cm, and at most that of keeping the velocity",
     ),
     "3": (
-        "walks unguided for 15 s, without pushes; with pushes: share that does not fall, mean speed",
+        "walks unguided for 15 s, without pushes; with pushes: share that stays up, mean speed",
         _walks, "at least 0.95; 0.80; both at 0.2 m/s or more",
     ),
     "4": (
@@ -491,7 +491,10 @@ GATES: dict[str, tuple[str, Callable[[Row], str], str]] = {
         "joystick: share outside the range of the data; successes with guidance and without",
         _box, "under 20 %; half or more, and less than half",
     ),
-    "latency": ("time of a control step for one robot on one core: 95 % are under", _tick, "20 ms with 20 calls"),
+    "latency": (
+        "time of a control step for one robot on one core: 95 % are under", _tick,
+        "20 ms with 20 calls",
+    ),
 }  # fmt: skip
 
 
