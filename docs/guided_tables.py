@@ -441,7 +441,7 @@ def _box(gate: Row) -> str:
 # Of each gate: what it is about, its figures, and what they have to be.
 GATES: dict[str, tuple[str, Callable[[Row], str], str]] = {
     "0": (
-        "transforms of states are invariant, invertible and mirror rightly; largest error",
+        "transforms of states are invariant, invertible and mirror correctly; largest error",
         lambda gate: f"{gate['value']:.0e}", "at most 1e-5",
     ),
     "1": (
