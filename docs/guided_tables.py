@@ -33,6 +33,7 @@ RESULTS = ROOT / "benchmarks" / "results"
 MODELS = {"body_pos": "Body-Pos", "joint_rot": "Joint-Rot"}
 CALLS, SEED = "10", 6  # of the runs of the tables; a row with others says so
 ABSENT = "-"
+PAPER = "paper, Table III: both"
 Row = dict[str, Any]
 
 
@@ -124,12 +125,13 @@ def halves(row: Row, command: int) -> str:
     return f"{ABSENT}, {value if forward > 0 else -value:.2f}"
 
 
-def papers_and_ours(row: Row) -> tuple[str, str]:
-    """What of the guidance of a run is the paper's, and what is this project's."""
+def papers_and_ours(row: Row) -> tuple[list[str], list[str]]:
+    """Which parts of the guidance of a run are the paper's, and which are this project's."""
     steering, task = row["steering"], row["task"]
+    papers: list[str] = []
+    ours: list[str] = []
     if task == "walk_perturb" or steering is None or not steering["strength"]:
-        return ABSENT, ABSENT
-    papers, ours = [], []
+        return papers, ours
     by_commands = task in ("joystick", "composition") or steering["places"] == "approach"
     places = task != "joystick"
     if by_commands:
@@ -150,7 +152,7 @@ def papers_and_ours(row: Row) -> tuple[str, str]:
         ours += ["path planner"] * bool(steering["around"])
     ours += ["correction"] * (steering["correct_s"] != "inf")
     ours += ["recovery after a push"] * (steering.get("recover_at", "inf") != "inf")
-    return ", ".join(papers), ", ".join(ours) or ABSENT
+    return papers, ours
 
 
 def table(heads: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
@@ -209,22 +211,37 @@ def by_model(rows: Mapping[str, Row], cell: Callable[[Row], str]) -> list[str]:
 
 
 def tasks() -> str:
-    """All tasks, both models, and what is whose."""
+    """All tasks, both models."""
+    lines = [
+        [task.text, *by_model(rows, counted), task.published]
+        for task in TASKS
+        if (rows := found(task))
+    ]
+    return table(["task", *MODELS.values(), PAPER], lines)
+
+
+def parts() -> str:
+    """Which parts of the guidance act in which task, and whose they are."""
+    acting = {
+        task.text.partition(":")[0]: papers_and_ours(next(iter(rows.values())))
+        for task in TASKS
+        if (rows := found(task))
+    }
+    acting = {task: both for task, both in acting.items() if any(both)}
     lines = []
-    for task in TASKS:
-        if rows := found(task):
-            whose = papers_and_ours(next(iter(rows.values())))
-            lines.append([task.text, *whose, *by_model(rows, counted), task.published])
-    heads = ["task", "the paper's", "ours", *MODELS.values(), "paper, Table III: both"]
-    return table(heads, lines)
+    for i, whose in enumerate(("paper", "ours")):
+        named = dict.fromkeys(part for both in acting.values() for part in both[i])
+        for part in named:
+            lines.append([part, whose, *("x" * (part in both[i]) for both in acting.values())])
+    return table(["part", "from", *acting], lines)
 
 
 def delayed() -> str:
-    """The tasks with an action that comes a tick late."""
+    """The tasks with an action that comes a control step late."""
     lines = [
         [task.text, *by_model(rows, counted)] for task in TASKS if (rows := found(task, "_delay"))
     ]
-    return table(["task, a tick late", *MODELS.values()], lines)
+    return table(["task, the action one control step late", *MODELS.values()], lines)
 
 
 def joystick_table(runs: Iterable[tuple[str, str]]) -> str:
@@ -251,10 +268,10 @@ def joystick() -> str:
     return joystick_table(
         [
             *((label, f"guided_joystick_{name}") for name, label in MODELS.items()),
-            ("nothing asked (strength 0, Body-Pos)", "ablation_joystick_share0"),
-            ("PPO trained on joystick", "guided_joystick_ppo"),
-            ("tracker `walks_on` on planned clips", "guided_joystick_expert_walks_on"),
-            ("tracker `walks` on the same", "guided_joystick_expert_walks"),
+            ("Body-Pos at strength 0: nothing is asked", "ablation_joystick_share0"),
+            ("PPO policy, trained on joystick", "guided_joystick_ppo"),
+            ("tracker `walks_on`, on planned clips", "guided_joystick_expert_walks_on"),
+            ("tracker `walks`, on planned clips", "guided_joystick_expert_walks"),
         ]
     )
 
@@ -263,7 +280,7 @@ def joystick_ablations() -> str:
     """Body-Pos with one thing changed in each row."""
     return joystick_table(
         [
-            ("as shipped, 10 calls", "guided_joystick_body_pos"),
+            ("as shipped (strength 1, 10 calls)", "guided_joystick_body_pos"),
             ("strength 0.5", "ablation_joystick_share50"),
             ("strength 0", "ablation_joystick_share0"),
             ("20 calls (DDPM)", "ablation_joystick_calls20"),
@@ -309,7 +326,7 @@ def places() -> str:
             label, counted(row), str(row["arrivals"]),
             ABSENT if after is None else f"{after:.1f} s", touched, fell(row),
         ])  # fmt: skip
-    heads = ["run", "success", "arrived", "after, mean", "touched a post", "fell"]
+    heads = ["run", "success", "arrived", "mean time", "touched a post", "fell"]
     return table(heads, lines)
 
 
@@ -317,7 +334,7 @@ def composition() -> str:
     """How far robots came in the minute of all."""
     lines = []
     for name, label in MODELS.items():
-        for ending, late in (("", ""), ("_delay", ", a tick late")):
+        for ending, late in (("", ""), ("_delay", ", one step late")):
             row = row_of(f"guided_composition_{name}{ending}")
             if row is not None:
                 followed = ", ".join(map(str, row["segments_passed"]))
@@ -340,22 +357,30 @@ def costs() -> str:
             if row is not None:
                 cost = row["cost"]
                 figures = {"cost": cost["mean_executed"], **cost["outcome"]}
-                shown = [
-                    f"{what.replace('_', ' ')} {ABSENT if value is None else f'{value:.3g}'}"
-                    for what, value in figures.items()
-                ]
+                shown = [_with_unit(what, value) for what, value in figures.items()]
                 lines.append([
                     f"`benchmarks/costs/{name}.py`", row["task"], f"{cost['strength']:g}",
                     ", ".join(shown), counted(row),
                 ])  # fmt: skip
     if not lines:
         return ""
-    heads = ["example", "task", "strength", "what was executed, mean", "success"]
+    heads = ["example", "task", "strength", "executed, mean", "success"]
     said = (
-        "Two examples of [a cost of one's own](own_cost.md), with Body-Pos. At strength 0 the cost "
-        "is only watched."
+        "Two examples of [a cost of your own](own_cost.md), with Body-Pos. At strength 0 the cost "
+        "is measured and nothing is asked."
     )
     return f"{said}\n\n{table(heads, lines)}"
+
+
+def _with_unit(name: str, value: float | None) -> str:
+    """A figure of a cost's outcome; its unit is the end of its name, as in `speed_m_s`."""
+    words, unit = name, ""
+    for ending, unit_of in (("_deg_s", "deg/s"), ("_m_s", "m/s"), ("_deg", "deg"), ("_m", "m")):
+        if name.endswith(ending):
+            words, unit = name.removesuffix(ending), unit_of
+            break
+    figure = ABSENT if value is None else f"{value:.3g}"
+    return f"{words.replace('_', ' ')} {figure} {unit}".rstrip()
 
 
 def short() -> str:
@@ -368,7 +393,7 @@ def short() -> str:
         if rows := found(task):
             cells = by_model(rows, lambda row: counted(row, outside=False))
             lines.append([task.short, *cells, task.published])
-    return table(["task", *MODELS.values(), "paper, Table III: both"], lines)
+    return table(["task", *MODELS.values(), PAPER], lines)
 
 
 def _stay_up(gate: Row) -> str:
@@ -416,40 +441,40 @@ def _box(gate: Row) -> str:
 # Of each gate: what it is about, its figures, and what they have to be.
 GATES: dict[str, tuple[str, Callable[[Row], str], str]] = {
     "0": (
-        "transforms of states: invariant, invertible, mirrored; largest error",
+        "transforms of states are invariant, invertible and mirror correctly; largest error",
         lambda gate: f"{gate['value']:.0e}", "at most 1e-5",
     ),
     "1": (
-        "expert alone through the collector, 15 s; share alive without and with pushes",
+        "the tracker alone for 15 s: share that follows, without pushes and with pushes",
         lambda gate: _digits(gate["value"], gate["details"]["with_shoves"]),
         "at least 0.98, 0.95",
     ),
     "1b": (
-        "stored actions open loop for 10 steps; 95 % of roots within",
+        "recorded actions, replayed without feedback for 10 steps: 95 % of the roots are within",
         lambda gate: f"{100 * gate['value']:.1f} cm", "at most 3 cm",
     ),
     "2": (
-        "R2 of the executed action: sampled, with the true future, with noise for it, and of the "
-        "worst leg joint",
+        "R2 of the next action: (a) sampled; (b) given the true future states; (c) given noise in "
+        "their place; (d) worst leg joint of (a)",
         lambda gate: _digits(
             gate["value"], gate["details"]["true_future"], gate["details"]["noise_future"],
             gate["details"]["worst_leg_joint"],
         ),
-        "at least 0.90, 0.97; the third at most the first; at least 0.85",
+        "(a) at least 0.90; (b) at least 0.97; (c) at most (a); (d) at least 0.85",
     ),
     "2b": (
-        "root 0.32 s ahead, median error, and that of going on at the present velocity",
+        "root 0.32 s ahead: median error, and that of keeping the present velocity",
         lambda gate: (
             f"{100 * gate['value']:.1f} cm, {100 * gate['details']['constant_velocity_m']:.1f} cm"
         ),
-        "at most 5 cm, and at most the second",
+        "at most 5 cm, and at most that of keeping the velocity",
     ),
     "3": (
-        "walks alone for 15 s, without and with pushes: share alive, mean speed",
-        _walks, "at least 0.95, 0.80; 0.2 m/s",
+        "walks unguided for 15 s, without pushes; with pushes: share that stays up, mean speed",
+        _walks, "at least 0.95; 0.80; both at 0.2 m/s or more",
     ),
     "4": (
-        "walked against commanded speed, -0.3 to 0.9 m/s: Spearman, slope, falls",
+        "walked against commanded speed, -0.3 to 0.9 m/s: Spearman correlation, slope, falls",
         lambda gate: (
             f"{_digits(gate['value'], gate['details']['slope'])}, "
             f"{per_cent(gate['details']['falls'])} %"
@@ -457,16 +482,19 @@ GATES: dict[str, tuple[str, Callable[[Row], str], str]] = {
         "at least 0.9; 0.5 to 1.3; at most 10 %",
     ),
     "5": (
-        "change of the action between +0.3 and -0.3 m/s, over its spread; share of the step's "
-        "phases in which it acts in the right sense",
+        "change of the action from +0.3 to -0.3 m/s, over its standard deviation; share of the "
+        "step's phases in which the change has the right sign",
         lambda gate: _digits(gate["value"], gate["details"]["phases_that_agree"]),
-        "at least 0.05; all; and another future changes it more than other noise",
+        "at least 0.05; all; another future changes the action more than other noise does",
     ),
     "box": (
-        "joystick: guided numbers outside the data's range; successes with guidance and without",
+        "joystick: share outside the range of the data; successes with guidance and without",
         _box, "under 20 %; half or more, and less than half",
     ),
-    "latency": ("a tick of one robot on one core, 95 % under", _tick, "20 ms with 20 calls"),
+    "latency": (
+        "time of a control step for one robot on one core: 95 % are under", _tick,
+        "20 ms with 20 calls",
+    ),
 }  # fmt: skip
 
 
@@ -503,12 +531,12 @@ def doses() -> str:
 
 
 def differences() -> str:
-    """What is chosen for each model otherwise than the plain values, from the code."""
+    """What is chosen for each model otherwise than the defaults, from the code."""
     plain, told = asdict(Steering()), []
     for name, label in MODELS.items():
         own = asdict(STEERING[name])
         flags = [_flag(key, own[key]) for key in plain if own[key] != plain[key]]
-        told.append(f"{label} has {', '.join(flags) or 'the plain values'}")
+        told.append(f"{label} has {', '.join(flags) or 'the defaults'}")
     return "; ".join(told) + "."
 
 
@@ -543,6 +571,7 @@ def ranges() -> str:
 PAGES: dict[str, dict[str, Callable[[], str]]] = {
     "docs/guided.md": {
         "gates": gates, "doses": doses, "tasks": tasks, "joystick": joystick, "places": places,
+        "parts": parts,
         "composition": composition, "delayed": delayed, "costs": costs,
         "joystick_ablations": joystick_ablations, "differences": differences,
     },

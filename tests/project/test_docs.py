@@ -501,7 +501,7 @@ def test_rows_whose_file_is_absent_are_left_out(kept):
     _, _, row = cells_of(guided_tables.tasks())
     # Wilson's interval of 40 of 50 by hand: 67.0 to 88.8 %.
     found = "40 of 50 (67 to 88.8 %); by the head 41; outside 1.2 %; seed 3"
-    assert row[0] == "waypoint, our approach" and row[3:] == ["-", found, "not given"]
+    assert row == ["waypoint, our approach", "-", found, "not given"]
     assert found.replace("; outside 1.2 %", "") in guided_tables.short()
 
 
@@ -521,30 +521,49 @@ def test_what_is_the_paper_s_and_what_is_ours_is_read_from_the_run():
 
     def of(task, **changes):
         papers, ours = whose(guided_run(task, steering=dataclasses.replace(plain, **changes)))
-        return papers, set(ours.split(", "))
+        return papers, set(ours)
 
     ours = {"turn terms", "positions", "correction", "recovery after a push"}
-    assert of("joystick") == ("eq. 7 (velocity)", ours)
+    assert of("joystick") == (["eq. 7 (velocity)"], ours)
     none = dict(turn=0.0, consistent=0.0, correct_s=np.inf, recover_at=np.inf)
-    assert of("joystick", **none) == ("eq. 7 (velocity)", {"-"})
-    assert of("waypoint") == ("eq. 7 (velocity)", ours | {"approach"})
+    assert of("joystick", **none) == (["eq. 7 (velocity)"], set())
+    assert of("waypoint") == (["eq. 7 (velocity)"], ours | {"approach"})
     bounded = {"bounded speed of eq. 8's step", "correction", "recovery after a push"}
-    assert of("waypoint", places="paper", turn=0.0) == ("eq. 8 (place)", bounded)
-    assert of("waypoint", places="paper") == ("eq. 8 (place)", bounded | {"turn to the place"})
+    assert of("waypoint", places="paper", turn=0.0) == (["eq. 8 (place)"], bounded)
+    assert of("waypoint", places="paper") == (["eq. 8 (place)"], bounded | {"turn to the place"})
     papers, mine = of("obstacle")
-    assert papers == "eq. 7 (velocity), eqs. 9, 10 (distance)"
+    assert papers == ["eq. 7 (velocity)", "eqs. 9, 10 (distance)"]
     assert mine == ours | {"approach", "path planner", "eq. 9 moves velocities alone"}
     assert "path planner" not in of("obstacle", around=False)[1]
-    assert of("obstacle", obstacle=0.0)[0] == "eq. 7 (velocity)"
+    assert of("obstacle", obstacle=0.0)[0] == ["eq. 7 (velocity)"]
     papers, theirs = of("obstacle", places="paper")
-    assert papers == "eq. 8 (place), eqs. 9, 10 (distance)"
+    assert papers == ["eq. 8 (place)", "eqs. 9, 10 (distance)"]
     led = {"path planner", "eq. 9 moves velocities and where they lead", "turn to the place"}
     assert theirs == bounded | led
     still = of("obstacle", places="paper", consistent=0.0, around=False)[1]
     assert still == bounded | {"turn to the place", "eq. 9 moves velocities alone"}
     assert of("composition")[1] == mine
-    assert whose(guided_run("walk_perturb")) == ("-", "-")
-    assert of("joystick", strength=0.0) == ("-", {"-"})
+    assert whose(guided_run("walk_perturb")) == ([], [])
+    assert of("joystick", strength=0.0) == ([], set())
+
+
+def test_parts_of_the_guidance_are_shown_by_task(kept):
+    assert guided_tables.parts() == ""
+    paper = guided_tables.Steering(places="paper")
+    for name, row in (
+        ("walk_perturb", guided_run("walk_perturb")),
+        ("joystick", guided_run("joystick")),
+        ("waypoint_paper", guided_run("waypoint", steering=paper)),
+    ):
+        kept(f"guided_{name}_body_pos", row)
+    head, _, *rows = cells_of(guided_tables.parts())
+    assert head == ["part", "from", "joystick", "waypoint, eq. 8"]  # the other asks for nothing
+    shown = {row[0]: row[1:] for row in rows}
+    assert len(shown) == len(rows)
+    assert shown["eq. 7 (velocity)"] == ["paper", "x", ""]
+    assert shown["eq. 8 (place)"] == ["paper", "", "x"]
+    assert shown["positions"] == ["ours", "x", ""]
+    assert shown["correction"] == ["ours", "x", "x"]
 
 
 def test_joystick_s_commands_are_shown_by_halves(kept):
@@ -576,7 +595,7 @@ def test_costs_of_one_s_own_are_shown_with_what_came_of_them(kept):
     *_, asked, watched = cells_of(guided_tables.costs())
     assert asked[:4] == [
         "`benchmarks/costs/pelvis_low.py`", "walk_perturb", "0.5",
-        "cost 0.0123, pelvis m 0.701, x -",
+        "cost 0.0123, pelvis 0.701 m, x -",
     ]  # fmt: skip
     assert watched[2] == "0" and watched[3].startswith("cost 0.5, ")
     assert "outside 1.2 %" in asked[4] and "outside" not in watched[4]
@@ -610,7 +629,7 @@ def test_the_steering_of_each_model_is_told_by_its_flags(monkeypatch):
     both = {"body_pos": guided_tables.Steering(), "joint_rot": own}
     monkeypatch.setattr(guided_tables, "STEERING", both)
     assert guided_tables.differences() == (
-        "Body-Pos has the plain values; Joint-Rot has `--steering.strength 0.65`, "
+        "Body-Pos has the defaults; Joint-Rot has `--steering.strength 0.65`, "
         "`--steering.scaling even_share`, `--steering.no-around`."
     )
 
