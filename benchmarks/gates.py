@@ -201,6 +201,11 @@ def collect(out: Path, expert: Sequence[str], seed: int, *flags: str) -> Rollout
     return Rollouts.concatenate(parts)
 
 
+def begin(what: str) -> None:
+    """Tell what is done next; what takes long shows a bar besides."""
+    print(f"  {what} ...", flush=True)
+
+
 def _call(command: Sequence[str], failed: str) -> None:
     """Run another script; if it fails, say what `failed` and its last line."""
     done = subprocess.run(command, capture_output=True, text=True, check=False)
@@ -862,6 +867,7 @@ def examine(model: GuidedModel, config: Config, folder: Path) -> Iterator[Gate]:
         clips = motions_for(model, config, experts)
     if names & {"0", "2", "2b", "3", "4", "5"}:
         count = "256" if quick else "512"
+        begin(f"{count} roll-outs of {', '.join(experts)}")
         held_out = collect(
             folder / "held_out", experts, seed, "--episodes", count, "--num-envs", "256",
             "--motion", *(clip.name for clip in clips), *collecting,
@@ -876,10 +882,12 @@ def examine(model: GuidedModel, config: Config, folder: Path) -> Iterator[Gate]:
         # With --quick as well: of a dozen, a single failure would be more than the 2 % allowed.
         alone_trials = str(config.trials or 50)
         episodes = ("--episodes", alone_trials, "--num-envs", alone_trials, "--motion", *motions)
+        begin(f"{alone_trials} roll-outs of 15 s")
         quiet = collect(
             folder / "quiet", experts, seed + 1, *alone, *episodes, "--pushed", "0", *collecting
         )
         if "1" in names:
+            begin(f"{alone_trials} roll-outs of 15 s with shoves")
             shoved = collect(
                 folder / "shoved", experts, seed + 2, *alone, *episodes, "--pushed", "1",
                 *collecting,
@@ -889,28 +897,34 @@ def examine(model: GuidedModel, config: Config, folder: Path) -> Iterator[Gate]:
             yield gate_1b(quiet, model.drives, config.backend, threads, seed=seed)
     if names & {"2", "2b"}:
         truth = truth_of(model, held_out, config.windows or (512 if quick else 2048), seed)
+        begin(f"gate 2: {len(truth.states)} windows, three ways")
         gate, features = gate_2(model, truth, seed)
         if "2" in names:
             yield gate
         if "2b" in names:
             yield gate_2b(model, truth, features)
     if "3" in names:
+        begin(f"gate 3: {trials} trials of 15 s, twice")
         yield gate_3(model, held_out, trials=trials, seconds=15.0, config=config)
     if "4" in names:
         own = config.steering_for(model).strength
         strengths = sorted({0.0, own} | (set() if quick else set(STRENGTHS)))
+        begin(f"gate 4: {len(TARGETS)} speeds at {len(strengths)} strengths")
         yield gate_4(
             model, held_out, trials=3 if quick else 10, seconds=6.0, strengths=strengths,
             config=config,
         )  # fmt: skip
     if "5" in names:
         truth = truth_of(model, held_out, 64 if quick else 256, seed + 5)
+        begin(f"gate 5: {len(truth.states)} windows and trials")
         yield gate_5(model, truth, held_out, config=config)
     if "box" in names:
         own, count = config.steering_for(model).strength, config.trials or (4 if quick else 12)
+        begin(f"box: {count} trials of the joystick task, twice")
         guided = joystick_row(folder, config, own, count)
         yield gate_box(guided, joystick_row(folder, config, 0.0, count), own)
     if "latency" in names:
+        begin("latency: one robot")
         yield latency(model, threads=threads, ticks=config.ticks or (20 if quick else 100))
 
 
@@ -936,7 +950,8 @@ def main(config: Config) -> None:
     print(
         f"model {model.name} ({model.representation.name}), sampler {config.sampler}, strength "
         f"{strength:g}, backend {config.backend}, seed {config.seed}"
-        f"{', quick' if config.quick else ''}"
+        f"{', quick' if config.quick else ''}",
+        flush=True,
     )
     gates = []
     started = time.perf_counter()
@@ -944,7 +959,8 @@ def main(config: Config) -> None:
         for gate in examine(model, config, Path(folder)):
             gates.append(gate)
             now = time.perf_counter()
-            print(f"gate {'  '.join(cell for cell in line(gate) if cell)} ({now - started:.0f} s)")
+            told = "  ".join(cell for cell in line(gate) if cell)
+            print(f"gate {told} ({now - started:.0f} s)", flush=True)
             started = now
     if config.json is not None:
         rows = [gate.row() for gate in gates]

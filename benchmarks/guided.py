@@ -573,7 +573,8 @@ def main(config: Config) -> None:
     print(
         f"model {model.name} ({_representation(model)}), task {config.task}, {trials} trials, "
         f"{how}delay {config.delay}, backend {config.backend}, seed "
-        f"{config.seed}{', quick' if config.quick else ''}"
+        f"{config.seed}{', quick' if config.quick else ''}",
+        flush=True,
     )
     if config.cost is not None and isinstance(model, GuidedPolicy | Policy):
         raise ConfigError(

@@ -98,6 +98,10 @@ class Cell:
     code: bool = False
     """A command, to be copied."""
     link: str | None = None
+    about: str | None = None
+    """The `name` of a cell whose row has more; the page links to it."""
+    name: str | None = None
+    """Of a cell that others are about."""
 
 
 @dataclass
@@ -132,14 +136,14 @@ def bounds(ci: Sequence[float]) -> Cell:
     return Cell(f"{low} to {high} %", float(ci[0]))
 
 
-def origin(file: ResultFile) -> list[Cell]:
-    """The last cells of every row: the file, the machine, the commit and the command."""
-    return [
-        Cell(file.name),
-        Cell(file.machine_text),
-        Cell(short(file.commit)),
-        Cell(file.command, code=True),
-    ]
+def origin(file: ResultFile) -> Cell:
+    """The last cell of every row, the file; the table of files has what made it."""
+    return Cell(file.name, about=file_id(file))
+
+
+def file_id(file: ResultFile) -> str:
+    """What the page calls the row of a file."""
+    return f"file-{file.name}"
 
 
 def short(commit: str) -> str:
@@ -147,10 +151,10 @@ def short(commit: str) -> str:
     return commit[:10] + "+" * commit.endswith("+")
 
 
-ORIGIN = ("result", "machine", "commit", "command")
+ORIGIN = "result"
 TRACK_HEAD = (
     "motion", "protocol", "policy", "success", "95 % interval", "survived, s",
-    *MAIN_HEADS, "return", "episodes", "M samples", "minutes", "video", *ORIGIN,
+    *MAIN_HEADS, "return", "episodes", "M samples", "minutes", "video", ORIGIN,
 )  # fmt: skip
 
 
@@ -238,7 +242,7 @@ def track_table(title: str, rows: Iterable[Entry], note: str = "") -> Table:
             figure(row["episodes"], 0),
             figure(None if steps is None else steps / 1e6, 1, NOT_TOLD),
             figure(None if wall is None else wall / 60, 1, NOT_TOLD),
-            Cell("video", link=entry.video) if entry.video else Cell("-"), *origin(entry.file),
+            Cell("video", link=entry.video) if entry.video else Cell("-"), origin(entry.file),
         )  # fmt: skip
     return table
 
@@ -256,7 +260,7 @@ def guided_table(results: Iterable[ResultFile]) -> Table:
     """Rows of `guided` files by task, the best first."""
     table = Table("Guided tasks", (
         "task", "policy", "representation", "sampler", "delay", "successes", "rate",
-        "95 % interval", "by the head", "speed, m/s", *ORIGIN,
+        "95 % interval", "by the head", "speed, m/s", ORIGIN,
     ))  # fmt: skip
 
     def rate(row: dict[str, Any]) -> float:
@@ -278,7 +282,7 @@ def guided_table(results: Iterable[ResultFile]) -> Table:
             Cell("-") if strict is None else share(strict / trials),
             Cell("-") if strict is None else bounds(wilson(strict, trials)),
             counted(head, trials),
-            figure(row.get("mean_speed"), 2), *origin(entry.file),
+            figure(row.get("mean_speed"), 2), origin(entry.file),
         )  # fmt: skip
     return table
 
@@ -290,7 +294,7 @@ def gates_table(results: Iterable[ResultFile]) -> Table:
     """
     verdict = {True: "passed", False: "FAILED", None: "measured"}
     table = Table("Gates of the diffusion model", (
-        "policy", "gate", "about", "value", "unit", "threshold", "verdict", *ORIGIN,
+        "policy", "gate", "about", "value", "unit", "threshold", "verdict", ORIGIN,
     ))  # fmt: skip
     newest: dict[tuple[Any, str], Entry] = {}
     for entry in entries(results, "gates"):
@@ -308,7 +312,7 @@ def gates_table(results: Iterable[ResultFile]) -> Table:
         table.add(
             str(entry.file.settings.get("policy", NOT_TOLD)), row["gate"],
             str(row.get("title", "")), six(row["value"]), str(row.get("unit", "")),
-            six(row["threshold"]), verdict[row["passed"]], *origin(entry.file),
+            six(row["threshold"]), verdict[row["passed"]], origin(entry.file),
         )  # fmt: skip
     return table
 
@@ -322,7 +326,7 @@ def learning_table(results: Iterable[ResultFile]) -> Table:
     table = Table("Training runs", (
         "trainer", "motion", "variant", "seed", "M samples", "minutes",
         "completed after, M samples", "after, minutes", "final success", ERROR_HEADS["r_mpkpe_mm"],
-        *ORIGIN,
+        ORIGIN,
     ))  # fmt: skip
     for entry in entries(results, "learning", "sweep"):
         row = entry.row
@@ -330,7 +334,7 @@ def learning_table(results: Iterable[ResultFile]) -> Table:
         variant = str(row.get("variant") or " ".join(map(str, row["flags"])) or "-")
         if "error" in row:
             table.add(trainer, row["motion"], variant, figure(row["seed"], 0), *["-"] * 4, "error",
-                      "-", *origin(entry.file))  # fmt: skip
+                      "-", origin(entry.file))  # fmt: skip
             continue
         first = row["first_pass"] or {}
         steps, wall = first.get("env_steps"), first.get("wall_s")
@@ -339,7 +343,7 @@ def learning_table(results: Iterable[ResultFile]) -> Table:
             figure(row["env_steps"] / 1e6, 2), figure(row["wall_s"] / 60, 1),
             figure(None if steps is None else steps / 1e6, 2),
             figure(None if wall is None else wall / 60, 1), share(row["clip"]["success"]),
-            figure(row["clip"].get("r_mpkpe_mm"), 1), *origin(entry.file),
+            figure(row["clip"].get("r_mpkpe_mm"), 1), origin(entry.file),
         )  # fmt: skip
     return table
 
@@ -347,14 +351,14 @@ def learning_table(results: Iterable[ResultFile]) -> Table:
 def throughput_table(results: Iterable[ResultFile]) -> Table:
     """Rows of `throughput` files."""
     table = Table("Speed", (
-        "what", "variant", "robots", "threads", "control steps/s", "to raw engine", *ORIGIN,
+        "what", "variant", "robots", "threads", "control steps/s", "to raw engine", ORIGIN,
     ))  # fmt: skip
     for entry in entries(results, "throughput"):
         row = entry.row
         table.add(
             row["what"], str(row.get("variant") or "-"), figure(row["num_envs"], 0),
             figure(row["threads"], 0), figure(row["control_steps_per_s"], 0, "error"),
-            figure(row["ratio_to_raw"], 2), *origin(entry.file),
+            figure(row["ratio_to_raw"], 2), origin(entry.file),
         )  # fmt: skip
     return table
 
@@ -362,23 +366,26 @@ def throughput_table(results: Iterable[ResultFile]) -> Table:
 def reference_table(results: Iterable[ResultFile]) -> Table:
     """Rows of `reference` files."""
     table = Table("Reference motions against joints and floor", (
-        "motion", "seconds", "flags", *ORIGIN,
+        "motion", "seconds", "flags", ORIGIN,
     ))  # fmt: skip
     for entry in entries(results, "reference"):
         row = entry.row
         table.add(row["motion"], figure(row["clip_s"], 1), ", ".join(map(str, row["flags"])) or "-",
-                  *origin(entry.file))  # fmt: skip
+                  origin(entry.file))  # fmt: skip
     return table
 
 
 def files_table(results: Iterable[ResultFile], out: Path) -> Table:
     """The files, with what made each; links are as seen from the folder `out`."""
-    table = Table("Result files", ("file", "kind", "made", "seed", *ORIGIN[1:]))
+    heads = ("file", "kind", "made", "seed", "machine", "commit", "command")
+    table = Table("Result files", heads)
     for file in results:
-        _, *made_by = origin(file)
         link = quote(Path(os.path.relpath(file.path, out)).as_posix())
         seed = "-" if file.seed is None else str(file.seed)
-        table.add(Cell(file.name, link=link), file.kind, file.created[:10], seed, *made_by)
+        table.add(
+            Cell(file.name, link=link, name=file_id(file)), file.kind, file.created[:10], seed,
+            file.machine_text, short(file.commit), Cell(file.command, code=True),
+        )  # fmt: skip
     return table
 
 
@@ -390,6 +397,8 @@ def other_tables(results: Sequence[ResultFile]) -> list[Table]:
 
 # --- Markdown -------------------------------------------------------------------------------------
 
+WHERE = "Each row names its file; machine, commit and command of all are in the last table."
+READING = "What the columns say"
 ABOUT = (
     "Tracking: `clip` plays a motion once from first frame to last, without noise; `robust` is 100 "
     "episodes or more with noise, pushes and randomized robots. Errors are those of the frames "
@@ -403,15 +412,14 @@ ABOUT = (
 
 
 def markdown(results: Sequence[ResultFile], by_suite: dict[str, list[Entry]], out: Path) -> str:
-    """LEADERBOARD.md: for narrow tables a row names its file, and the last table what made it."""
-    where = "Each row names its file; machine, commit and command of all are in the last table."
-    intro = f"{summary(results)} {where} Made by `benchmarks/leaderboard.py`."
-    parts = ["# Leaderboard", intro, ABOUT]
+    """LEADERBOARD.md: the tables. Results come first, and what is said about them after them."""
+    intro = f"{summary(results)} {WHERE} Made by `benchmarks/leaderboard.py`."
+    parts = ["# Leaderboard", intro]
     for suite, rows in by_suite.items():
         parts += markdown_table(track_table(f"Tracking: {suite}", rows, missing(suite, rows)))
     for table in other_tables(results):
         parts += markdown_table(table)
-    parts += markdown_table(files_table(results, out))
+    parts += [f"## {READING}", ABOUT, *markdown_table(files_table(results, out))]
     return "\n\n".join(parts) + "\n"
 
 
@@ -423,14 +431,10 @@ def summary(results: Sequence[ResultFile]) -> str:
 
 
 def markdown_table(table: Table) -> list[str]:
-    """A heading, the note if there is one, and the table."""
-    head, rows = table.head, table.rows
-    if head[-len(ORIGIN) :] == ORIGIN:
-        cut = 1 - len(ORIGIN)  # all but the file's name
-        head, rows = head[:cut], [row[:cut] for row in rows]
-    lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
-    lines += ["| " + " | ".join(map(markdown_cell, row)) + " |" for row in rows]
-    return [f"## {table.title}", *([table.note] if table.note else []), "\n".join(lines)]
+    """A heading, the table, and the note if there is one."""
+    lines = ["| " + " | ".join(table.head) + " |", "|" + "---|" * len(table.head)]
+    lines += ["| " + " | ".join(map(markdown_cell, row)) + " |" for row in table.rows]
+    return [f"## {table.title}", "\n".join(lines), *([table.note] if table.note else [])]
 
 
 def markdown_cell(cell: Cell) -> str:
@@ -447,8 +451,11 @@ def markdown_cell(cell: Cell) -> str:
 # --- the page -------------------------------------------------------------------------------------
 
 
-def page(results: Sequence[ResultFile], by_suite: dict[str, list[Entry]]) -> str:
-    """index.html: the tables, sortable, and a plot for each motion."""
+def page(results: Sequence[ResultFile], by_suite: dict[str, list[Entry]], out: Path) -> str:
+    """index.html: the tables, sortable, and a plot for each motion; in the order of the Markdown.
+
+    Its tables fit a window of 1280 pixels, which is why a row does not hold its command.
+    """
     sections = []
     rows = [entry for group in by_suite.values() for entry in group]
     if rows:
@@ -463,10 +470,11 @@ def page(results: Sequence[ResultFile], by_suite: dict[str, list[Entry]]) -> str
         sections.append(html_table(table))
         sections.append('<h2 id="motions">Motion by motion</h2>\n' + "\n".join(plots(rows)))
     sections += [html_table(table) for table in other_tables(results)]
+    about = re.sub("`([^`]*)`", r"<code>\1</code>", html.escape(ABOUT))
+    sections += [f"<h2>{READING}</h2>\n<p>{about}</p>", html_table(files_table(results, out))]
     text = PAGE.read_text(encoding="utf-8")
     for mark, content in (
-        ("SUMMARY", html.escape(summary(results))),
-        ("ABOUT", re.sub("`([^`]*)`", r"<code>\1</code>", html.escape(ABOUT))),
+        ("SUMMARY", html.escape(f"{summary(results)} {WHERE}")),
         ("SECTIONS", "\n".join(sections)),
     ):
         assert text.count(f"<!-- {mark} -->") == 1
@@ -484,12 +492,12 @@ def html_table(table: Table) -> str:
     body = "\n".join(
         "<tr>" + "".join(map(html_cell, row)) + "</tr>" for row in table.rows
     )  # fmt: skip
-    note = f"<p>{html.escape(table.note)}</p>\n" if table.note else ""
+    note = f"\n<p>{html.escape(table.note)}</p>" if table.note else ""
     return (
-        f'<h2 id="{identity}">{html.escape(table.title)}</h2>\n{note}'
+        f'<h2 id="{identity}">{html.escape(table.title)}</h2>\n'
         f'<p><input type="search" placeholder="show rows with ..." aria-label="filter"></p>\n'
         f'<div class="wide"><table class="sortable">\n<thead><tr>{head}</tr></thead>\n'
-        f"<tbody>\n{body}\n</tbody></table></div>"
+        f"<tbody>\n{body}\n</tbody></table></div>{note}"
     )
 
 
@@ -499,10 +507,11 @@ def html_cell(cell: Cell) -> str:
     if cell.code:
         button = '<button type="button" class="copy">copy</button>'
         return f"<td>{button}<code>{text}</code></td>"
-    if cell.link:
-        text = f'<a href="{html.escape(cell.link)}">{text}</a>'
+    if link := cell.link or (cell.about and "#" + quote(cell.about)):
+        text = f'<a href="{html.escape(link)}">{text}</a>'
     if cell.key is None:
-        return f"<td>{text}</td>"
+        named = f' id="{html.escape(cell.name)}"' if cell.name else ""
+        return f"<td{named}>{text}</td>"
     return f'<td class="number" data-key="{html.escape(f"{cell.key!r}")}">{text}</td>'
 
 
@@ -773,7 +782,7 @@ def main(config: Config) -> None:
     by_suite = tracking(results, config.out)
     texts = {
         "LEADERBOARD.md": markdown(results, by_suite, config.out),
-        "index.html": page(results, by_suite),
+        "index.html": page(results, by_suite, config.out),
     }
     for name, text in texts.items():
         with cli.atomic_path(config.out / name) as temporary:

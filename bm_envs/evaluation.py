@@ -262,5 +262,6 @@ def wilson(successes: int, trials: int) -> tuple[float, float]:
     share, weight = successes / trials, Z_95**2 / trials
     center = (share + weight / 2) / (1 + weight)
     half = Z_95 / (1 + weight) * np.sqrt(share * (1 - share) / trials + weight / (4 * trials))
-    # The ends touch 0 and 1 exactly there; rounding must not push them past.
-    return max(0.0, center - half), min(1.0, center + half)
+    # Of none the lower end is 0, and of all the upper one is 1: exactly, and not but for rounding.
+    low = center - half if successes else 0.0
+    return low, center + half if successes < trials else 1.0

@@ -5,6 +5,8 @@
   font that comes with the package ziamath: nothing is fetched from other hosts.
 - The notebook is a page as well, and so are the texts in the repository's root. Links to those work
   in both places.
+- The notebook clones from the repository's address, which `pyproject.toml` alone holds. `python
+  docs/hooks.py` writes it into the notebook.
 - A page that `mkdocs.yml` does not name is put under "More".
 - The page that runs in the browser is put in as it was built; where it was not, it says so.
 """
@@ -28,6 +30,7 @@ from mkdocs.structure.pages import Page
 
 ROOT = Path(__file__).resolve().parent.parent
 NOTEBOOK = "quickstart.ipynb"
+CLONED = re.compile(r'(os\.environ\.get\(\\"BM_REPOSITORY\\", \\")[^"\\]*')  # as JSON has it
 MATH_FONT = "stylesheets/STIXTwoMath-Regular.ttf"  # named in site.css
 # Texts in the root, and what they are called in the site.
 ELSEWHERE = {
@@ -116,18 +119,28 @@ def repository() -> str:
 
 
 def colab(address: str) -> str:
-    """A link that opens the notebook in Colab; empty unless the repository is on GitHub."""
+    """What opens the notebook in Colab; empty unless the repository is on GitHub."""
     owner_and_name = address.removeprefix("https://github.com/")
     if owner_and_name == address:
         return ""
-    page = f"{COLAB}/github/{owner_and_name}/blob/main/docs/{NOTEBOOK}"
-    return f"[Open it in Colab]({page})."
+    return f"{COLAB}/github/{owner_and_name}/blob/main/docs/{NOTEBOOK}"
+
+
+def clones_from(text: str, address: str) -> str:
+    """The notebook's text, which clones from this address where it finds no clone."""
+    text, count = CLONED.subn(rf"\g<1>{address}", text)
+    if count != 1:
+        raise ValueError(f"{NOTEBOOK} has {count} places for the repository's address, not 1")
+    return text
 
 
 def notebook_page(text: str, address: str) -> str:
     """A notebook as Markdown: its texts as they are, its code in fences, no outputs."""
-    how = f"run it. {colab(address)}".rstrip()
-    parts = [f"!!! note\n    This page is a notebook, [{NOTEBOOK}]({NOTEBOOK}): {how}"]
+    badges = [f'<a class="md-button" href="{NOTEBOOK}" download>Download the notebook</a>']
+    if link := colab(address):
+        badges.insert(0, f'<a class="md-button" href="{link}">Open it in Colab</a>')
+    how = f"This page is a notebook. In a clone: `jupyter lab docs/{NOTEBOOK}`."
+    parts = [f"{how}\n\n{' '.join(badges)}"]
     for cell in json.loads(text)["cells"]:
         source = "".join(cell["source"])
         parts.append(source if cell["cell_type"] == "markdown" else f"```python\n{source}\n```")
@@ -161,3 +174,8 @@ def _leaves(nav: Any) -> list[str]:
         return [nav]
     items = nav.values() if isinstance(nav, dict) else nav or []
     return [leaf for item in items for leaf in _leaves(item)]
+
+
+if __name__ == "__main__":
+    path = ROOT / "docs" / NOTEBOOK
+    path.write_text(clones_from(path.read_text(), repository()))

@@ -592,6 +592,11 @@ def _client_row(row: dict[str, Any]) -> list[str]:
     return [*head, noise, lengths, rewards, f"{row['steps']:,} steps, seed {row['seed']}"]
 
 
+def _demo_page_row(row: dict[str, Any]) -> list[str]:
+    figures = (f"{row[key]:.2f}" for key in ("value", "lowest", "highest"))
+    return [f"`{row['what']}`", *figures, row["unit"], str(row["count"])]
+
+
 _RESULTS: dict[str, tuple[list[str], Callable[[dict[str, Any]], list[str]]]] = {
     "track": (
         ["motion", "protocol", "completed (95 % interval)", "survived, s",
@@ -616,6 +621,7 @@ _RESULTS: dict[str, tuple[list[str], Callable[[dict[str, Any]], list[str]]]] = {
         ["input", "fault", "expected", "tried", "refused", "warned", "loaded", "wrong"],
         _reliability_row,
     ),
+    "demo_page": (["what", "median", "lowest", "highest", "unit", "values"], _demo_page_row),
 }  # fmt: skip
 
 

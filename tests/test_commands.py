@@ -62,6 +62,7 @@ INPUTS = {
     "algos/ddpm_guided": ("data",),
     "algos/ppo_track": ("motion", "start_from"),
     "algos/wm_track": ("motion", "start_from"),
+    "benchmarks/demo_page": ("site",),
     "benchmarks/gates": ("policy",),
     "benchmarks/guided": ("policy",),
     "benchmarks/leaderboard": ("results",),

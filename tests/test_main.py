@@ -125,8 +125,12 @@ def test_a_part_of_this_package_that_is_missing_is_a_defect():
     assert done.returncode == 1 and "Traceback" in done.stderr
 
 
-def test_errors_name_the_commands_as_the_person_calls_them():
-    done = call("replay", "--motion", "wlak", "--video", "walk.mp4")
+@pytest.mark.parametrize("where", [["--video", "walk.mp4"], []], ids=["a video", "a window"])
+def test_errors_name_the_commands_as_the_person_calls_them(where, monkeypatch):
+    """Without a display, too: what was mistyped is told before one is looked for."""
+    for name in ("DISPLAY", "WAYLAND_DISPLAY"):
+        monkeypatch.delenv(name, raising=False)
+    done = call("replay", "--motion", "wlak", *where)
     assert done.returncode == 2
     assert re.fullmatch(
         r"error: Unknown motion 'wlak'; did you mean 'walk'.*: run bm-envs replay --list\.\n",

@@ -22,4 +22,5 @@ KINDS: dict[str, Kind] = {
     "retarget": motions.RETARGET,
     "retarget_solvers": motions.RETARGET_SOLVERS,
     "reliability": software.RELIABILITY,
+    "demo_page": software.DEMO_PAGE,
 }

@@ -84,8 +84,22 @@ def _reliability(row: dict[str, Any], settings: dict[str, Any]) -> Iterator[tupl
         yield "wrong", "at most the inputs"
 
 
+DEMO_PAGE_ROWS: Rules = {
+    "what": text(),
+    "unit": text(),
+    **{key: number(0) for key in ("value", "lowest", "highest")},
+    "count": whole(1),
+}
+
+
+def _demo_page(row: dict[str, Any], settings: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    if not row["lowest"] <= row["value"] <= row["highest"]:
+        yield "value", "one from the lowest to the highest"
+
+
 THROUGHPUT = Kind(THROUGHPUT_ROWS, _throughput)
 SPEED = Kind(SPEED_ROWS)
 PHYSICS_ACCURACY = Kind(PHYSICS_ROWS)
 CONFORMANCE = Kind(CONFORMANCE_ROWS, _conformance)
 RELIABILITY = Kind(RELIABILITY_ROWS, _reliability)
+DEMO_PAGE = Kind(DEMO_PAGE_ROWS, _demo_page)

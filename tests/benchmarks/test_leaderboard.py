@@ -8,6 +8,7 @@ import subprocess
 import sys
 from html.parser import HTMLParser
 from pathlib import Path
+from urllib.parse import unquote
 
 import pytest
 import result_files
@@ -68,6 +69,8 @@ def markdown_tables(text):
     for section in re.split(r"^## ", text, flags=re.M)[1:]:
         title, *lines = section.splitlines()
         lines = [line for line in lines if line.startswith("|")]
+        if not lines:
+            continue  # a text
         head, rule, *rows = map(cells, lines)
         assert set(rule) == {"---"} and all(len(row) == len(head) for row in rows)
         found[title] = [dict(zip(head, row, strict=True)) for row in rows]
@@ -160,8 +163,11 @@ def test_markdown_tells_once_what_made_a_file(results, tmp_path):
 def test_what_nobody_measured_is_named(results, tmp_path):
     text, page = run(results, tmp_path / "out")
     absent = [name for name in suites.CUTS if not name.startswith("walk1")]
-    assert f"No result: {', '.join(absent)}." in text
-    assert f"lafan1-cuts: No result: {', '.join(absent)}." in page
+    told = f"No result: {', '.join(absent)}."
+    assert told in text and f"lafan1-cuts: {told}" in page
+    # A reader came for the results: they stand first.
+    assert text.index("| walk1_subject1[5:15] |") < text.index(told) < text.index("## Guided")
+    assert page.index("<table") < page.index(told) < page.index("Motion by motion")
 
 
 def test_rows_with_a_repaired_motion_stand_apart():
@@ -227,7 +233,7 @@ class Page(HTMLParser):
     def __init__(self, text):
         super().__init__()
         self.open, self.tables, self.loads, self.scripts, self.figures = [], [], [], [], []
-        self.links, self.keys = [], []
+        self.links, self.keys, self.ids = [], [], []
         self.feed(text)
         self.close()
         assert self.open == []
@@ -247,6 +253,8 @@ class Page(HTMLParser):
             self.tables.append([])
         if tag == "tr":
             self.tables[-1].append([])
+        if "id" in attrs:
+            self.ids.append(attrs["id"])
         if tag in ("td", "th"):
             self.tables[-1][-1].append("")
             self.keys.append(attrs.get("data-key"))
@@ -280,13 +288,19 @@ def test_the_page_holds_every_row_and_loads_nothing(results, tmp_path):
     assert len(page.scripts) == 1
     written = markdown_tables(text)
     tracking = [row for title, rows in written.items() if "Tracking" in title for row in rows]
-    del written["Result files"]  # the page has a command in every row
     others = [rows for title, rows in written.items() if "Tracking" not in title]
     assert [len(table) - 1 for table in page.tables] == [len(tracking), *map(len, others)]
     head, *rows = page.tables[0]
-    assert head == ["suite", *tracking[0], "machine", "commit", "command"]
+    assert head == ["suite", *tracking[0]]
     assert [row[1:4] for row in rows[:2]] == [["walk", "clip", "walk"], ["walk", "robust", "walk"]]
-    assert rows[0][-1] == "python benchmarks/track.py --json benchmarks/results/out.json"
+    head, *files = page.tables[-1]
+    assert head[-1] == "command"
+    assert [f"[{row[0]}]" for row in files] == [row["file"].partition("(")[0] for row in others[-1]]
+    assert files[-1][-1] == "python benchmarks/track.py --json benchmarks/results/out.json"
+    # Each row leads to its file's row, which has the command.
+    about = [unquote(link[1:]) for link in page.links if link.startswith("#")]
+    assert len(about) == sum(len(table) - 1 for table in page.tables[:-1])
+    assert set(about) == {name for name in page.ids if name.startswith("file-")}
     assert {row[3] for row in rows[2:]} == {"far", HOSTILE}
     assert page.figures == ["walk", "walk1_subject1[5:15]"]
     assert all(key is None or float(key) == float(key) for key in page.keys)
@@ -313,9 +327,10 @@ def test_videos_are_linked_where_there_are_any(results, tmp_path):
     for name in ("walk.mp4", "more/cut_walk1_subject1_5_15_.webm"):
         (results / name).write_bytes(b"video")
     text, html = run(results, tmp_path / "out" / "deep")
-    assert sorted(set(Page(html).links)) == [
+    links = {link for link in Page(html).links if not link.endswith("json") and link[0] != "#"}
+    assert links == {
         "../../results/more/cut_walk1_subject1_5_15_.webm", "../../results/walk.mp4",
-    ]  # fmt: skip
+    }  # fmt: skip
     rows = markdown_tables(text)["Tracking: builtin"]
     assert {row["video"] for row in rows} == {"[video](../../results/walk.mp4)"}
 
@@ -379,6 +394,23 @@ def test_the_pages_script_sorts_and_filters(results, tmp_path):
     assert most == [["Dance", "walk_on_10", "not told", "walk_on_2"], ["none", "descending"]]
     assert again[1] == ["ascending", "none"]
     assert filtered == ["walk_on_10"] and all_of_them == 4
+
+
+def test_the_page_fits_a_window_and_opens_with_results(chromium, tmp_path):
+    """That of the project's own files: no table is wider than its place, and the first is seen."""
+    out = tmp_path / "out"
+    run(ROOT / "benchmarks" / "results", out)
+    view = chromium.new_page(viewport={"width": 1280, "height": 800})
+    view.goto((out / "index.html").as_uri())
+    widths = view.evaluate(
+        "[...document.querySelectorAll('.wide')].map(one => [one.scrollWidth, one.clientWidth])"
+    )
+    assert len(widths) > 5 and not [pair for pair in widths if pair[0] > pair[1]]
+    page = view.evaluate("[document.documentElement.scrollWidth, innerWidth]")
+    assert page[0] <= page[1]
+    # Of the first table the head and some rows.
+    assert view.locator("table tbody tr").nth(5).bounding_box()["y"] < 700
+    view.close()
 
 
 # --- refusals ---

@@ -91,6 +91,13 @@ def test_wilson_equals_scipys(trials):
         assert evaluation.wilson(successes, trials) == pytest.approx((expected.low, expected.high))
 
 
+def test_wilson_of_none_begins_at_0_and_of_all_ends_at_1():
+    """Exactly: what was left by rounding, such as 3e-18, once stood in result files."""
+    for trials in range(1, 1001):
+        assert evaluation.wilson(0, trials)[0] == 0 and evaluation.wilson(trials, trials)[1] == 1
+        assert evaluation.wilson(1, trials)[0] > 1e-5
+
+
 def test_the_best_reward_is_the_sum_of_the_tracking_weights():
     weights = [
         field.default

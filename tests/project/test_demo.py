@@ -5,15 +5,14 @@ Chromium and playwright. Everything is built once, into a temporary folder.
 """
 
 import base64
-import functools
+import contextlib
 import gzip
-import http.server
+import importlib
 import json
 import os
 import shutil
 import subprocess
 import sys
-import threading
 from pathlib import Path
 
 import foreign_exports
@@ -32,11 +31,14 @@ from bm_envs.envs import TrackVectorEnv
 from bm_envs.errors import PolicyError
 from bm_envs.motion import library
 from bm_envs.policy import SHIPPED, load_policy, shipped_test_vectors
+from bm_envs.results import check_result
 from bm_envs.robots import g1
 from bm_envs.tasks.guided.states import NOW, PAST, States, states_of
 
 ROOT = Path(__file__).resolve().parents[2]
 DEMO = ROOT / "docs/demo"
+sys.path.append(str(ROOT / "benchmarks"))
+demo_page = importlib.import_module("demo_page")
 TRACKERS, GUIDED = ("walk", "walks"), "guided_body_pos"
 WALK_TICKS = 50
 PATIENCE = 600.0  # s; networks and pictures are computed by a processor that may be busy
@@ -189,27 +191,6 @@ def test_the_guided_tick_is_the_packages(answers):
 # --- the page -------------------------------------------------------------------------------------
 
 
-class Served(http.server.ThreadingHTTPServer):
-    """The built page on loopback; `asked` are the paths that it was asked for."""
-
-    def __init__(self, folder):
-        served = self
-        self.asked, self.missing = [], []
-
-        class Handler(http.server.SimpleHTTPRequestHandler):
-            def log_request(self, code="-", size="-"):
-                served.asked.append(self.path)
-                if int(code) >= 400:
-                    served.missing.append(self.path)
-
-            def log_error(self, *_):
-                pass
-
-        super().__init__(("127.0.0.1", 0), functools.partial(Handler, directory=folder))
-        self.url = f"http://127.0.0.1:{self.server_port}/demo/index.html"
-        threading.Thread(target=self.serve_forever, daemon=True).start()
-
-
 @pytest.fixture(scope="session")
 def site(demo):
     """A folder with the built page as `demo/`, as in the site."""
@@ -226,7 +207,7 @@ def site(demo):
 @pytest.fixture(scope="module")
 def view(site, chromium):
     """The page when it has loaded and a robot plays."""
-    served, faults = Served(site), []
+    served, faults = demo_page.Served(site), []
     view = chromium.new_page(viewport={"width": 1280, "height": 760})
     view.set_default_timeout(PATIENCE * 1000)
     view.on("pageerror", lambda error: faults.append(str(error)))
@@ -285,6 +266,35 @@ def test_what_is_sent_is_small_and_the_projects_own(site):
     assert not [path.name for path in files if "lafan" in path.name.lower()]
     names = {path.name for path in files}
     assert {"walk.bin", "walk.onnx", "denoiser.onnx", "notices.txt", "mujoco.wasm"} <= names
+
+
+def test_the_benchmark_loads_the_page_and_reads_its_speed(site, chromium, tmp_path, monkeypatch):
+    """Through its command; what was sent is what the page asked for, compressed."""
+    asked = []
+
+    class Served(demo_page.Served):
+        def server_close(self):
+            asked.extend(self.asked)
+            super().server_close()
+
+    monkeypatch.setattr(demo_page, "Served", Served)
+    monkeypatch.setattr(demo_page, "chromium", lambda: contextlib.nullcontext(chromium))
+    out = tmp_path / "out.json"
+    demo_page.main(demo_page.Config(site=site, loads=1, seconds=2, json=out))
+    value = json.loads(out.read_text())
+    value["commit"] = value["commit"] or "0" * 40
+    check_result(value, "out.json")
+    rows = {row["what"]: row for row in value["rows"]}
+    assert list(rows) == ["load", "sent", *demo_page.POLICIES]
+    assert [row["count"] for row in rows.values()] == [1, 1, 2, 2]
+    # Files that are fetched for a policy later are not among those of the load.
+    names = {path.partition("?")[0] for path in asked} - {"/assets/images/favicon.png"}
+    later = {"/demo/data/policies/walks.onnx", *(n for n in names if "/motions/" in n)}
+    files = {name: len(gzip.compress((site / name[1:]).read_bytes(), 6)) for name in names}
+    least = sum(size for name, size in files.items() if name not in later)
+    assert least <= 1e6 * rows["sent"]["value"] + 1e3 and rows["sent"]["value"] < 15
+    assert 1e6 * rows["sent"]["value"] <= sum(files.values()) + 1e3
+    assert 0 < rows["load"]["value"] and all(0 < rows[p]["value"] for p in demo_page.POLICIES)
 
 
 def test_the_lock_file_names_no_registry():

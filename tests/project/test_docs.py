@@ -237,9 +237,11 @@ def test_the_notebook_s_page_opens_it_where_the_repository_is():
     link = (
         "https://colab.research.google.com/github/someone/bm-envs/blob/main/docs/quickstart.ipynb"
     )
-    assert link in hooks.notebook_page(text, "https://github.com/someone/bm-envs")
+    page = hooks.notebook_page(text, "https://github.com/someone/bm-envs")
+    assert f'href="{link}"' in page and (DOCS / hooks.NOTEBOOK).is_file()
     for elsewhere in ("", "https://example.org/someone/bm-envs"):
-        assert "colab" not in hooks.notebook_page(text, elsewhere)
+        page = hooks.notebook_page(text, elsewhere)
+        assert "colab" not in page and f'href="{hooks.NOTEBOOK}"' in page
 
 
 # --- tables of environments -----------------------------------------------------------------------

@@ -5,6 +5,7 @@ be most of the file. The site shows its texts and code (`docs/hooks.py`).
 """
 
 import ast
+import importlib
 import importlib.util
 import re
 import subprocess
@@ -22,6 +23,8 @@ from nbclient.exceptions import CellExecutionError
 from bm_envs.policy import load_policy
 
 ROOT = Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(ROOT / "docs"))
+hooks = importlib.import_module("hooks")
 PATH = ROOT / "docs" / "quickstart.ipynb"
 
 
@@ -58,7 +61,13 @@ def test_its_links_lead_to_pages(notebook):
 def test_it_clones_from_the_one_address_of_the_repository(notebook):
     told = tomllib.loads((ROOT / "pyproject.toml").read_text())
     address = told["tool"]["bm-envs"]["repository"]
-    assert f'os.environ.get("BM_REPOSITORY", "{address}")' in code(notebook)[0].source
+    says = 'os.environ.get("BM_REPOSITORY", "{}")'
+    assert says.format(address) in code(notebook)[0].source, "run python docs/hooks.py"
+    # The command writes another address, and changes nothing else.
+    moved = hooks.clones_from(PATH.read_text(), "https://github.com/someone/bm-envs")
+    there = nbformat.reads(moved, as_version=4)
+    assert says.format("https://github.com/someone/bm-envs") in code(there)[0].source
+    assert hooks.clones_from(moved, address) == PATH.read_text()
 
 
 @pytest.mark.slow

@@ -120,6 +120,21 @@ def test_the_first_look_is_a_command_that_is_there():
     assert [line for line in look.splitlines() if line.startswith("bm-envs ")] == ["bm-envs demo"]
 
 
+def test_every_extra_is_told_with_its_pythons():
+    """The table's limits are those of the packages' markers; Isaac Lab's are its wheels'."""
+    project = tomllib.loads(text("pyproject.toml"))["project"]
+    extras, lowest = project["optional-dependencies"], project["requires-python"].strip(">=")
+    rows = re.findall(r"^\| `(\w+)` \| .+ \| (3\..+) \|$", text("docs/command.md"), re.M)
+    assert dict(rows).keys() == extras.keys() and len(rows) == len(extras)
+    limited = {"isaaclab"}
+    for name, pythons in rows:
+        below = re.findall(r"python_version < '3\.(\d+)'", " ".join(extras[name]))
+        if below:
+            limited.add(name)
+            assert pythons.startswith(f"{lowest} to 3.{int(below[0]) - 1}:"), name
+    assert {name for name, told in rows if not told.startswith(f"{lowest} and newer")} == limited
+
+
 # --- names ---------------------------------------------------------------------------------------
 
 

@@ -80,6 +80,9 @@ GOOD = {
         "refused": 53, "warned": 0, "loaded": 1, "wrong": 1, "slowest_s": 0.1, "peak_mb": 20.5,
         "examples": ["stand.csv: loaded: "],
     }]),
+    "demo_page": result("demo_page", [
+        {"what": "load", "unit": "s", "value": 2.1, "lowest": 1.9, "highest": 2.4, "count": 5},
+    ]),
     "retarget_solvers": result("retarget_solvers", [{
         "solver": "mink", "motion": "jacks", "frames": 207, "cpu_s": 0.6, "frames_per_s": 346.0,
         "cost": 0.0014, "arm_direction_deg": 0.09, "foot_error_m": 0.0017,
@@ -138,6 +141,12 @@ def test_good_files_are_taken(kind, tmp_path):
 def test_the_repositorys_own_files_are_taken():
     files = read_results(ROOT / "benchmarks" / "results")
     assert {"track", "gates", "throughput", "learning"} <= {file.kind for file in files}
+    ends = [
+        end for file in files for row in file.rows
+        for key in ("success_ci95", "ci95", "ci95_head") for end in row.get(key, ())
+    ]  # fmt: skip
+    assert 0 in ends and 1 in ends
+    assert not [end for end in ends if 0 < min(end, 1 - end) < 1e-9], "rounding is no interval"
 
 
 # --- the header ---
