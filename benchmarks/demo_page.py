@@ -12,7 +12,8 @@ lowest, highest, count}`: the median of so many values, the lowest and the highe
     POLICY       simulated over real time, as the page shows it, read once a second
 
 The processor draws the picture, as it does in headless Chromium without a graphics card. It is not
-free to simulate meanwhile.
+free to simulate meanwhile, nor is one that has other work: `busy_processes` of the settings is the
+machine's load average before the first load.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ import contextlib
 import functools
 import gzip
 import http.server
+import os
 import re
 import shutil
 import statistics
@@ -215,6 +217,7 @@ def main(config: Config) -> None:
                 f"{config.site}: holds no demo page that was built, expected the site of "
                 "'mkdocs build' after the commands of docs/demo.md."
             )
+    busy = round(os.getloadavg()[0], 1)
     with chromium() as browser:
         rows = measure(browser, config.site, config.loads, config.seconds)
         version = browser.version
@@ -223,7 +226,10 @@ def main(config: Config) -> None:
     print(cli.aligned([heads, *(tuple(map(str, line)) for line in lines)]))
     if config.json is not None:
         result = cli.json_result("demo_page", seed=None, rows=rows)
-        result["settings"] = {"chromium": version, "window": WINDOW, "gzip_level": GZIP_LEVEL}
+        result["settings"] = {
+            "chromium": version, "window": WINDOW, "gzip_level": GZIP_LEVEL,
+            "busy_processes": busy,
+        }  # fmt: skip
         cli.write_json(config.json, result)
         print(f"results in {config.json}")
 
