@@ -114,22 +114,23 @@ class Config:
     gate: tuple[Literal["0", "1", "1b", "2", "2b", "3", "4", "5", "box", "latency"], ...] = ()
     """Which gates; none: all."""
     quick: Annotated[bool, FlagCreatePairsOff] = False
-    """Fewer trials; not for published figures."""
+    """Fewer trials and calls, minutes on two cores; not for published figures."""
     seed: int = 1000
     """Seed of roll-outs, starts, noise and shoves."""
-    sampler: str = "full"
-    """`full` (20 calls a tick), `rolling` (15), or a number of DDIM calls."""
+    sampler: str | None = None
+    """`full` (20 calls a tick), `rolling` (15), or a number of DDIM calls; default full, with
+    --quick 10."""
     strength: float | None = None
     """Strength of guidance in gates 4, 5 and box; by default the one chosen for the model."""
     delay: Literal[0, 1] = 0
     """Ticks that an action takes to arrive in gates 3 to 5 and box."""
     trials: int | None = None
-    """Trials of gates 1, 3 and box, each way; default 50, in gate 3 with --quick 12; box 12, with
-    --quick 4."""
+    """Trials of gates 1, 3 and box, each way; default 50, in gate 3 with --quick 4; box 12, with
+    --quick 2."""
     windows: int | None = None
-    """Windows of held-out roll-outs for gates 2 and 2b; default 2048, with --quick 512."""
+    """Windows of held-out roll-outs for gates 2 and 2b; default 2048, with --quick 256."""
     ticks: int | None = None
-    """Calls that `latency` times, of each model and sampler; default 100, with --quick 20."""
+    """Calls that `latency` times, of each model and sampler; default 100, with --quick 5."""
     backend: str = "mujoco"
     """Physics backend."""
     threads: int = 0
@@ -146,8 +147,13 @@ class Config:
         _ = self.method
 
     @property
+    def sampled_by(self) -> str:
+        """The sampler, the default's filled in."""
+        return self.sampler or ("10" if self.quick else "full")
+
+    @property
     def method(self) -> Method:
-        return method_of(self.sampler)
+        return method_of(self.sampled_by)
 
     def steering_for(self, model: GuidedModel) -> Steering:
         """The steering that was chosen for the model, with the strength of this run."""
@@ -689,7 +695,7 @@ def joystick_row(folder: Path, config: Config, strength: float, trials: int) -> 
     command = [
         sys.executable, str(ROOT / "benchmarks" / "guided.py"), "--policy", config.policy,
         "--task", "joystick", "--trials", str(trials), "--seed", str(config.seed),
-        "--sampler", config.sampler, "--delay", str(config.delay), "--strength", str(strength),
+        "--sampler", config.sampled_by, "--delay", str(config.delay), "--strength", str(strength),
         "--backend", config.backend, "--threads", str(config.threads), "--json", str(out),
     ]  # fmt: skip
     _call(command, "The joystick task could not be run")
@@ -861,7 +867,7 @@ def examine(model: GuidedModel, config: Config, folder: Path) -> Iterator[Gate]:
     quick, seed = config.quick, config.seed
     threads = config.threads
     collecting = ("--threads", str(threads), "--backend", config.backend)
-    trials = config.trials or (12 if quick else 50)
+    trials = config.trials or (4 if quick else 50)
     if names - {"box", "latency"}:
         experts = experts_of(model, config.expert)
         clips = motions_for(model, config, experts)
@@ -896,7 +902,7 @@ def examine(model: GuidedModel, config: Config, folder: Path) -> Iterator[Gate]:
         if "1b" in names:
             yield gate_1b(quiet, model.drives, config.backend, threads, seed=seed)
     if names & {"2", "2b"}:
-        truth = truth_of(model, held_out, config.windows or (512 if quick else 2048), seed)
+        truth = truth_of(model, held_out, config.windows or (256 if quick else 2048), seed)
         begin(f"gate 2: {len(truth.states)} windows, three ways")
         gate, features = gate_2(model, truth, seed)
         if "2" in names:
@@ -911,21 +917,21 @@ def examine(model: GuidedModel, config: Config, folder: Path) -> Iterator[Gate]:
         strengths = sorted({0.0, own} | (set() if quick else set(STRENGTHS)))
         begin(f"gate 4: {len(TARGETS)} speeds at {len(strengths)} strengths")
         yield gate_4(
-            model, held_out, trials=3 if quick else 10, seconds=6.0, strengths=strengths,
+            model, held_out, trials=1 if quick else 10, seconds=6.0, strengths=strengths,
             config=config,
         )  # fmt: skip
     if "5" in names:
-        truth = truth_of(model, held_out, 64 if quick else 256, seed + 5)
+        truth = truth_of(model, held_out, 32 if quick else 256, seed + 5)
         begin(f"gate 5: {len(truth.states)} windows and trials")
         yield gate_5(model, truth, held_out, config=config)
     if "box" in names:
-        own, count = config.steering_for(model).strength, config.trials or (4 if quick else 12)
+        own, count = config.steering_for(model).strength, config.trials or (2 if quick else 12)
         begin(f"box: {count} trials of the joystick task, twice")
         guided = joystick_row(folder, config, own, count)
         yield gate_box(guided, joystick_row(folder, config, 0.0, count), own)
     if "latency" in names:
         begin("latency: one robot")
-        yield latency(model, threads=threads, ticks=config.ticks or (20 if quick else 100))
+        yield latency(model, threads=threads, ticks=config.ticks or (5 if quick else 100))
 
 
 def line(gate: Gate) -> list[str]:
@@ -948,7 +954,7 @@ def main(config: Config) -> None:
     model = load_model(config.policy, threads=threads)
     strength = config.steering_for(model).strength  # refused here, before any work
     print(
-        f"model {model.name} ({model.representation.name}), sampler {config.sampler}, strength "
+        f"model {model.name} ({model.representation.name}), sampler {config.sampled_by}, strength "
         f"{strength:g}, backend {config.backend}, seed {config.seed}"
         f"{', quick' if config.quick else ''}",
         flush=True,
@@ -967,7 +973,7 @@ def main(config: Config) -> None:
         result = cli.json_result("gates", seed=config.seed, rows=rows)
         result["settings"] = {
             "policy": model.name, "policy_sha256": model.sha256, "quick": config.quick,
-            "representation": model.representation.name, "sampler": config.sampler,
+            "representation": model.representation.name, "sampler": config.sampled_by,
             "delay": config.delay, "strength": strength,
             "backend": config.backend,
         }  # fmt: skip

@@ -319,7 +319,8 @@ def test_gate_box_runs_the_joystick_task_with_and_without_guidance(monkeypatch, 
     assert [each.pop("--strength") for each in flags] == [f"{gate.details['strength']}", "0.0"]
     assert len({each.pop("--json") for each in flags}) == 2
     assert flags[0] == flags[1] and flags[0]["--task"] == "joystick"
-    assert (flags[0]["--trials"], flags[0]["--delay"], flags[0]["--seed"]) == ("4", "1", "7")
+    assert (flags[0]["--trials"], flags[0]["--delay"], flags[0]["--seed"]) == ("2", "1", "7")
+    assert flags[0]["--sampler"] == "10" and gates.Config(policy="x").sampled_by == "full"
     assert Path(commands[0][1]).is_file()
 
 
@@ -382,6 +383,9 @@ def test_the_command_writes_a_row_for_each_gate(tmp_path, episodes, drives):
         capture_output=True, text=True,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
+    # It says what it does before it does it.
+    lines = done.stdout.splitlines()
+    assert lines[0].startswith("model ") and lines[1] == "  256 roll-outs of walk ..."
     result = json.loads(out.read_text())
     assert result["kind"] == "gates" and result["seed"] == 1000
     rows = {row["gate"]: row for row in result["rows"]}
