@@ -15,9 +15,10 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from guided_tables import write
 from lafan1_tables import MPKPE
-from learning_tables import table
+from learning_tables import errors, reached, table
 
 from bm_envs.cli import markdown_table
 
@@ -128,6 +129,20 @@ def model_error(name: str) -> str:
         for row in rows(name) if row["step"] in (1, 2, 4, 8, 16, 32)
     ]  # fmt: skip
     return markdown_table(["steps", *heads], lines)
+
+
+def ideas(measured: str) -> str:
+    """Variants of the recipe beside the default: what their last evaluations came to, by seed."""
+    heads = ["variant", "`robust`, % of episodes, by seed", "mean", "clip completed after, "
+             "thousand steps", *MPKPE]  # fmt: skip
+    lines = []
+    for variant, runs in by_variant(rows(measured)).items():
+        shares = [100 * [p[3] for p in run["curve"] if p[3] is not None][-1] for run in runs]
+        lines.append([
+            variant, ", ".join(f"{share:.0f}" for share in shares), f"{np.mean(shares):.0f}",
+            reached(runs, "first_pass", 1e3, 0)[0], *errors(runs, "first_pass"),
+        ])  # fmt: skip
+    return markdown_table(heads, lines)
 
 
 PAGES: dict[str, dict[str, Callable[[], str]]] = {

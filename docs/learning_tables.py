@@ -105,7 +105,7 @@ def robust(*files: str) -> str:
 
 
 def elsewhere(measured: str) -> dict[str, list[str]]:
-    """What policies survive in `tools/sim2sim.py` at 1000 Hz, on time and 10 ms late, of what, s."""
+    """What policies survive in `tools/sim2sim.py` at 1000 Hz, on time and 10 ms late, s."""
     survived: dict[str, list[str]] = {}
     for row in json.loads((RESULTS / f"{measured}.json").read_text())["rows"]:
         if (row["physics_hz"], row["state"], row["noise"]) == (1000, "true", 0.0):
@@ -152,24 +152,6 @@ def whole(*files: str) -> str:
                 ", ".join(f"{share:.0f}" for share in survived), f"{min(survived):.0f}",
                 f"{100 * robust[-1]:.0f}" if robust else ABSENT,
             ])  # fmt: skip
-    return markdown_table(heads, lines)
-
-
-def ideas(measured: str) -> str:
-    """Variants of the recipe beside the default: what their last evaluations came to, by seed."""
-    by_variant: dict[str, list[Row]] = {}
-    for row in json.loads((RESULTS / f"{measured}.json").read_text())["rows"]:
-        by_variant.setdefault(row["variant"], []).append(row)
-    heads = ["variant", "`robust`, % of episodes, by seed", "mean", "clip completed after, "
-             "thousand steps", *MPKPE]  # fmt: skip
-    lines = []
-    for variant, runs in by_variant.items():
-        runs = sorted(runs, key=lambda row: row["seed"])
-        shares = [100 * [p[3] for p in run["curve"] if p[3] is not None][-1] for run in runs]
-        lines.append([
-            variant, ", ".join(f"{share:.0f}" for share in shares), f"{np.mean(shares):.0f}",
-            reached(runs, "first_pass", 1e3, 0)[0], *errors(runs, "first_pass"),
-        ])  # fmt: skip
     return markdown_table(heads, lines)
 
 
@@ -223,6 +205,8 @@ PAGES: dict[str, dict[str, Callable[[], str]]] = {
             completed, "trainers_fight1", "trainers_fallAndGetUp1", "trainers_fallAndGetUp1_ppo",
             "trainers_fallAndGetUp1_wm", "trainers_sprint1",
         ),
+        "minutes": table(completed, "world_model_minutes"),
+        "whole": table(whole, "world_model_whole"),
         "builtin": table(completed, "trainers_builtin"),
         "robust": table(robust, "trainers_robust"),
     },
