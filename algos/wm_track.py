@@ -161,9 +161,9 @@ class Config:
     present policy hardly reaches many of the older states."""
     learning_rate: float = 3e-3
     """Learning rate of the policy at the start."""
-    final_learning_rate: float = 1e-3
-    """Learning rate of the policy at the end of the run. It falls exponentially, and the model's
-    falls by the same factor."""
+    final_learning_rate: float = 2e-4
+    """Learning rate of the policy at the end of the run. It falls late and fast, and the model's
+    falls by the same factor: see `RATE_POWER`."""
     ema: float = 0.997
     """Averaging of the policy's weights per update, at most; the average is evaluated and exported.
     It begins short and grows with the run: see `networks.average_decay`."""
@@ -228,6 +228,7 @@ CRITIC_EMA = 0.95  # averaging of the critic's weights per update; its targets a
 MAX_GRAD_NORM = 1.0
 CURRICULUM_S = 1.5  # robot seconds per failure in the hardest tenth above which the level rises
 CURRICULUM_STEP = 0.005  # change of the level per iteration
+RATE_POWER = 2.0  # of the run's share, with which the learning rates' logarithm falls
 AVERAGED_SHARE = 0.125  # of the updates so far: weights are averaged over these, if `ema` allows
 ACTIVATION: Literal["elu"] = "elu"
 # A run records these beside its settings, and a checkpoint with other ones is refused. Version 0.1
@@ -238,8 +239,8 @@ CONSTANTS = {
     "noise_correlation": NOISE_CORRELATION, "imagined_noise": IMAGINED_NOISE, "discount": DISCOUNT,
     "gae_lambda": GAE_LAMBDA, "critic_ema": CRITIC_EMA, "max_grad_norm": MAX_GRAD_NORM,
     "curriculum_s": CURRICULUM_S, "curriculum_step": CURRICULUM_STEP, "activation": ACTIVATION,
-    "averaged_share": AVERAGED_SHARE, "residual": True, "muon": False, "state_clip": 0.0,
-    "after_end": 0.0,
+    "averaged_share": AVERAGED_SHARE, "rate_power": RATE_POWER, "residual": True, "muon": False,
+    "state_clip": 0.0, "after_end": 0.0,
 }  # fmt: skip
 
 
@@ -634,7 +635,7 @@ def train(config: Config, run: TrackerRun) -> None:
     )
     background = learner_thread(learn_threads)
     while run.goes_on:
-        decay = (config.final_learning_rate / config.learning_rate) ** run.share
+        decay = (config.final_learning_rate / config.learning_rate) ** run.share**RATE_POWER
         learning_rate = config.learning_rate * decay
 
         # 4. The policy learns in the model as it is, from states of the buffer as it is.
