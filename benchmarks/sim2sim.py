@@ -18,7 +18,7 @@ import sys
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from tyro.conf import FlagCreatePairsOff, Positional, arg
 
@@ -38,8 +38,12 @@ class Config:
     """Policies, in the forms that tools/sim2sim.py takes."""
     json: Path | None = None
     """File to write the rows to."""
+    rates: tuple[Literal[500, 1000, 2000], ...] = RATES
+    """Physics rates of the rows without noise, Hz."""
+    states: tuple[Literal["true", "estimated"], ...] = STATES
+    """What the policy is shown in them: the true state or the estimated one."""
     trials: int = 5
-    """Number of trials in each row with noise."""
+    """Number of trials in each row with noise; 0: no such row."""
     flags: str = ""
     """Further flags for every run, in one word: --flags='--start reference'."""
     seed: int = 0
@@ -50,13 +54,13 @@ class Config:
     def __post_init__(self) -> None:
         if not self.policies:
             raise ConfigError("No policy, expected one or more.")
-        if self.trials < 1:
-            raise ConfigError(f"trials is {self.trials}, expected 1 or more.")
+        if self.trials < 0:
+            raise ConfigError(f"trials is {self.trials}, expected 0 or more.")
 
 
 def settings(config: Config) -> list[list[str]]:
     """Flags of each row of a policy."""
-    rates, states = ((1000,), ("true",)) if config.quick else (RATES, STATES)
+    rates, states = ((1000,), ("true",)) if config.quick else (config.rates, config.states)
     plain = [
         ["--physics-hz", str(rate), "--state", state, "--command-ms", str(delay)]
         for state, rate, delay in itertools.product(states, rates, DELAYS_MS)
@@ -68,7 +72,7 @@ def settings(config: Config) -> list[list[str]]:
         ]
         for delay in DELAYS_MS
     ]  # fmt: skip
-    return plain if config.quick else plain + noisy
+    return plain if config.quick or not config.trials else plain + noisy
 
 
 def measure(arguments: list[str], folder: Path) -> dict[str, Any]:
