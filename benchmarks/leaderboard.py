@@ -46,7 +46,6 @@ from urllib.parse import quote
 
 from bm_envs import cli
 from bm_envs.errors import BMError, ConfigError, ResultError
-from bm_envs.evaluation import wilson
 from bm_envs.motion import library, suites
 from bm_envs.policy import MOTION_REMOVED, load_policy, shipped_policies
 from bm_envs.results import (
@@ -58,6 +57,7 @@ from bm_envs.results import (
     steered_as_before,
     successes_by_rule,
 )
+from bm_envs.statistics import wilson
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGE = Path(__file__).with_name("leaderboard_page.html")

@@ -57,6 +57,7 @@ from bm_envs.motion import library, suites
 from bm_envs.motion.clip import Clip
 from bm_envs.policy import Policy, load_policy, shipped_policies
 from bm_envs.results import MAIN_HEADS
+from bm_envs.statistics import wilson
 from bm_envs.tasks.track.config import CONTROL_DT, TrackConfig
 
 BEST_REWARD = 5.0 * CONTROL_DT  # of one step: the six tracking terms' weights, per second
@@ -230,7 +231,7 @@ def result_row(
         "protocol": protocol,
         "episodes": episodes,
         "success": successes / episodes,
-        "success_ci95": list(evaluation.wilson(successes, episodes)),
+        "success_ci95": list(wilson(successes, episodes)),
         "survival_s": round(float(figures.reached.mean()) * CONTROL_DT, 6),
         "clip_s": round(steps * CONTROL_DT, 6),
         "mpkpe_mm": mean("mpkpe_m", 1000),

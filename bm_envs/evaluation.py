@@ -26,7 +26,6 @@ from bm_envs.tasks.track.rows import FEET
 
 FALL_HEIGHT = 0.3  # m below the reference
 ROBUST = 0.95  # share of `robust` episodes from which on a policy is called robust
-Z_95 = 1.959963984540054  # two-sided 95 % of the normal distribution
 
 Actor = Callable[[np.ndarray], np.ndarray]
 Rule = Callable[[TrackVectorEnv], np.ndarray]
@@ -255,12 +254,3 @@ def motions_of(policy: Policy) -> list[Clip]:
     if not named:
         raise PolicyError(f"{policy.path}: holds and names no motion; give --motion.")
     return [named_clip(policy, entry) for entry in named]
-
-
-def wilson(successes: int, trials: int) -> tuple[float, float]:
-    """Wilson's 95 % interval of a share."""
-    share, weight = successes / trials, Z_95**2 / trials
-    center = (share + weight / 2) / (1 + weight)
-    half = Z_95 / (1 + weight) * np.sqrt(share * (1 - share) / trials + weight / (4 * trials))
-    # The ends touch 0 and 1 exactly there; rounding must not push them past.
-    return max(0.0, center - half), min(1.0, center + half)

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from bm_envs.evaluation import wilson
+from bm_envs.statistics import wilson
 
 LARGEST = 2**63  # the largest size of any number in a result file
 ROUNDING = 1e-6  # figures are written with six digits or more

@@ -12,7 +12,6 @@ import pytest
 import warm_python
 from oracle_dance import dance_config
 from policy_files import isaac_spec, make_mlp, save_checkpoint
-from scipy.stats import binomtest
 
 from bm_envs import evaluation, quality
 from bm_envs.envs import TrackVectorEnv
@@ -82,13 +81,6 @@ def follower(tmp_path_factory):
 
 
 # --- figures ---
-
-
-@pytest.mark.parametrize("trials", [1, 7, 100])
-def test_wilson_equals_scipys(trials):
-    for successes in {0, 1, trials // 2, trials}:
-        expected = binomtest(successes, trials).proportion_ci(0.95, method="wilson")
-        assert evaluation.wilson(successes, trials) == pytest.approx((expected.low, expected.high))
 
 
 def test_the_best_reward_is_the_sum_of_the_tracking_weights():

@@ -22,7 +22,6 @@ from result_files import (
 
 from bm_envs import quality
 from bm_envs.errors import ResultError
-from bm_envs.evaluation import wilson
 from bm_envs.results import (
     KINDS,
     check_result,
@@ -30,6 +29,7 @@ from bm_envs.results import (
     read_results,
     successes_by_rule,
 )
+from bm_envs.statistics import wilson
 
 ROOT = Path(__file__).resolve().parents[2]
 GOOD = {
