@@ -1,4 +1,4 @@
-"""`bm_envs/statistics.py` against SciPy, closed forms, published examples and, if there, rliable."""
+"""`bm_envs/statistics.py` against SciPy, closed forms, published examples, and rliable."""
 
 import itertools
 import math

@@ -41,7 +41,8 @@ needs_oracles = pytest.mark.skipif(
 ROW_KEYS = (
     "policy, motion, suite, backend, protocol, episodes, success, success_ci95, survival_s, "
     "clip_s, mpkpe_mm, r_mpkpe_mm, joint_pos_rad, joint_vel_rad_s, ee_pos_mm, ee_ori_rad, "
-    "normalized_return, train_env_steps, train_wall_s, slip_p95_m_s, impact_p95_bw, "
+    "normalized_return, train_env_steps, train_wall_s, observation_size, base_state, control_hz, "
+    "slip_p95_m_s, impact_p95_bw, "
     "contact_toggles_s, action_rate, joint_acc_rad_s2, torque_over_share, chatter_share, "
     "ref_slip_p95_m_s, ref_contact_toggles_s, ref_joint_acc_rad_s2"
 ).split(", ")
@@ -344,7 +345,8 @@ def test_the_command_writes_rows_with_exactly_the_keys(tmp_path, follower):
         ("walk[1:1.3]", "clip", 1), ("walk[1:1.3]", "robust", 3),
     ]  # fmt: skip
     for row in rows:
-        assert list(row) == ROW_KEYS
+        assert [key for key in row if key != "spread"] == ROW_KEYS
+        assert ("spread" in row) == (row["protocol"] == "robust")
         assert row["policy"] == "follower" and row["backend"] == "mujoco"
     for trace, row in zip(result["traces"], rows[::2], strict=True):
         assert (trace["policy"], trace["motion"]) == ("follower", row["motion"])
@@ -402,9 +404,9 @@ def test_a_long_trace_is_means():
 
 
 def test_trials_are_counted():
-    assert track.Config(policy="x").episodes == 100
-    assert track.Config(policy="x", quick=True).episodes == 10
-    assert track.Config(policy="x", trials=300).episodes == 300
+    assert track.Config(policy="x").episodes("robust") == 100
+    assert track.Config(policy="x", quick=True).episodes("robust") == 10
+    assert track.Config(policy="x", trials=300).episodes("robust") == 300
     with pytest.raises(ConfigError, match="trials is 99"):
         track.Config(policy="x", trials=99)
 
