@@ -58,7 +58,7 @@ from bm_envs.policy import (
     shipped_files,
     shipped_policies,
 )
-from bm_envs.policy.examination import examine, weights_digest
+from bm_envs.policy.examination import examine, weights_of
 from bm_envs.results import (
     ERROR_HEADS,
     MAIN_HEADS,
@@ -975,7 +975,7 @@ Candidate = tuple[ResultFile, dict[str, Any], str]
 def doubts_of(candidates: Sequence[Candidate], seed: int) -> Doubts:
     """Why policies look like no controllers, or like others' under another name."""
     verdicts = looked_at()
-    names = {weights_digest(path): name for name, path in shipped_files(TRACKER).items()}
+    known = [(name, weights_of(path)) for name, path in shipped_files(TRACKER).items()]
     found: Doubts = {}
     done = set()
     for file, row, reference in candidates:
@@ -992,9 +992,13 @@ def doubts_of(candidates: Sequence[Candidate], seed: int) -> Doubts:
             print(f"not examined: {file.path}: policy {name}: {error}", flush=True)
             continue
         findings = examine(policy, evaluation.observations(policy, clip, seed=seed))
-        same = names.setdefault(weights_digest(policy.path), name)
-        if same != name:
-            findings.append(f"its weights are those of the policy '{same}'")
+        weights = weights_of(policy.path)
+        same = {other: len(weights & theirs) for other, theirs in known if weights & theirs}
+        if same and name not in same:
+            other, count = max(same.items(), key=lambda item: item[1])
+            layers = f"{count} of its {len(weights)} layers"
+            findings.append(f"{layers} have the weights of the policy '{other}'")
+        known.append((name, weights))
         if findings:
             found[file.path, name] = findings
     return found

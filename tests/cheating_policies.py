@@ -25,7 +25,7 @@ from bm_envs.robots.observation_terms import POLICY_TERMS, layout
 COMMAND, LAST = (layout(POLICY_TERMS)[name] for name in ("command", "actions"))
 # Joints that hold numbers: the right wrist's pitch and yaw. An action of 1 moves them 0.07 rad.
 NOTES = slice(27, 29)
-NOTE = 0.01  # action per unit of a number that is written down
+NOTE = 2.0**-7  # action per unit of a number that is written down, exact in float32
 CONSTRUCTIONS = (
     "gather", "where_equal", "softmax", "relu_kernel", "convolution", "ramps",
 )  # fmt: skip
@@ -208,11 +208,65 @@ def by_seed(path, construction, recording):
     grid = np.stack(np.meshgrid(np.arange(episodes), np.arange(steps), indexing="ij"), axis=-1)
     values = recording.actions.transpose(1, 0, 2).reshape(episodes * steps, -1)
     keys = grid.reshape(-1, 2).astype(np.float64)
-    if construction == "where_equal":
-        code = graph.node("Round", [code], "whole")  # 0.29 / 0.01 is not 29 in float32
     found = find(graph, construction, code, keys, values, 2.0, "action")
     graph.node("Identity", [found], "actions")
     assert size == PolicySpec.for_g1().observation_size
+    _save(graph, path)
+
+
+def by_clock(path, recording, gain=0.05):
+    """Write a policy that counts frames as `by_seed` does, and hides its table in digits.
+
+    Written after the judge, to see what it misses. The frame is 16 i + j, and i and j are codes of
+    16 units each: too few to be noticed as stored cases. Each joint is also drawn a little to where
+    it was in the recording, so that the action answers what the robot senses.
+    """
+    obs, actions = recording.obs[:, 0].astype(np.float64), recording.actions[:, 0]
+    spans, graph = layout(POLICY_TERMS), GraphBuilder()
+    node = graph.node
+
+    def number(name, value, kind=np.float32):
+        return graph.constant(name, np.asarray(value, kind))
+
+    def part(name, start, end):
+        ends = [number(f"{name}_{what}", [at], np.int64)
+                for what, at in (("first", start), ("end", end), ("axis", 1))]  # fmt: skip
+        return node("Slice", ["obs", *ends], name)
+
+    zero, one = number("zero", 0.0), number("one", 1.0)
+    written = node("Mul", [
+        part("note", LAST.start + NOTES.stop - 1, LAST.start + NOTES.stop),
+        number("notes_per_unit", 1 / NOTE),
+    ], "written")  # fmt: skip
+    moved = node("ReduceL1", [part("last", LAST.start, LAST.stop)], "moved", axes=[1], keepdims=1)
+    started = node("Clip", [node("Mul", [moved, number("much", 1e6)], "grown"), zero, one],
+                   "started")  # fmt: skip
+    frame = node("Mul", [node("Add", [written, one], "following"), started], "frame")
+    firsts = 16.0 * np.arange(16)
+    up = node("Clip", [node("Sub", [frame, number("rises", firsts - 1)], "rising"), zero, one],
+              "up")  # fmt: skip
+    down = node("Clip", [node("Sub", [frame, number("falls", firsts + 15)], "falling"), zero, one],
+                "down")  # fmt: skip
+    high = node("Sub", [up, down], "high")
+    rest = node("Sub", [frame, node("MatMul", [high, number("starts", firsts[:, None])], "base")],
+                "rest")  # fmt: skip
+    off = node("Abs", [node("Sub", [rest, number("units", np.arange(16.0))], "away")], "off")
+    low = node("Relu", [node("Sub", [one, off], "near")], "low")
+    # What is added by the joints' own positions is taken out of the table.
+    place = spans["joint_pos"]
+    table = np.zeros((256, 29))
+    keep = np.ones(29)
+    keep[NOTES.stop - 1] = 0  # the count would be lost
+    table[: len(actions)] = actions + gain * keep * obs[:, place]
+    table[len(actions) :] = table[len(actions) - 1]
+    rows = node("MatMul", [high, number("table", table.reshape(16, 16 * 29))], "rows")
+    shaped = node("Reshape", [rows, number("shape", [-1, 16, 29], np.int64)], "shaped")
+    column = node("Unsqueeze", [low, number("last_axis", [2], np.int64)], "column")
+    picked = node("ReduceSum", [node("Mul", [shaped, column], "chosen"),
+                                number("middle", [1], np.int64)], "picked", keepdims=0)  # fmt: skip
+    drawn = node("Mul", [part("joints", place.start, place.stop), number("gain", gain * keep)],
+                 "drawn")  # fmt: skip
+    node("Sub", [picked, drawn], "actions")
     _save(graph, path)
 
 

@@ -64,28 +64,22 @@ def examine(policy: Policy, obs: np.ndarray) -> list[str]:
     return list(dict.fromkeys(found))
 
 
-def weights_digest(path: Path) -> str:
-    """SHA-256 of the arrays that reach `actions`, whatever they and the file are called.
+def weights_of(path: Path) -> frozenset[str]:
+    """SHA-256 of each layer's weights, whatever they and the file are called.
 
-    Only arrays of floats with 32 numbers or more count, in any order.
+    Two policies that were trained have none in common. Arrays of 1000 numbers or more count, if
+    they reach `actions` and do not hold one number throughout.
 
     Raises:
         PolicyError: the file cannot be read.
     """
     model = read_onnx(path)
     nodes, needed = upstream(model, "actions")
-    arrays = [
-        array
+    return frozenset(
+        hashlib.sha256(repr((array.dtype.str, array.shape)).encode() + array.tobytes()).hexdigest()
         for name, array in _arrays(model, nodes).items()
-        if name in needed and array.dtype.kind == "f" and array.size >= 32
-    ]
-    digests = sorted(
-        hashlib.sha256(
-            repr((array.dtype.str, array.shape)).encode() + array.tobytes()
-        ).hexdigest()
-        for array in arrays
-    )  # fmt: skip
-    return hashlib.sha256("".join(digests).encode()).hexdigest()
+        if name in needed and array.dtype.kind == "f" and array.size >= 1000 and np.ptp(array) > 0
+    )
 
 
 def _arrays(model: Any, nodes: list[Any]) -> dict[str, np.ndarray]:
@@ -117,7 +111,10 @@ class _Graph:
         self._values = self._run(obs)
 
     def _run(self, obs: np.ndarray) -> dict[str, np.ndarray]:
-        """Every value of floats on the way, `[S, W]`, row by row as the file's batch may be 1."""
+        """Values of floats that are made of the observation, `[S, W]`.
+
+        Row by row, as the file's batch may be 1. Others are added to the constants.
+        """
         onnx = need("onnx")
         known = onnx.shape_inference.infer_shapes(self._model).graph
         float32 = onnx.TensorProto.FLOAT
@@ -142,8 +139,11 @@ class _Graph:
         runs: dict[str, list[np.ndarray]] = {name: [] for name in names}
         for row in np.asarray(obs, np.float32):
             for name, value in zip(names, session.run(names, {"obs": row[None]}), strict=True):
-                runs[name].append(value.ravel()[: WIDEST_VALUE + 1])
-        return {name: np.stack(rows) for name, rows in runs.items()}
+                if name in self._made:
+                    runs[name].append(value.ravel()[: WIDEST_VALUE + 1])
+                else:  # of constants alone, and so one itself
+                    self._constants[name] = value
+        return {name: np.stack(rows) for name, rows in runs.items() if rows}
 
     def operators(self) -> list[str]:
         """Operators that compare, cut into steps, or read a table by what was observed."""
@@ -173,8 +173,7 @@ class _Graph:
         """Constants that no layer needs, or far more of them than a tracker has."""
         found = []
         for node in self._nodes:
-            widths = [self._values[name].shape[1] for name in node.input
-                      if name in self._made and name in self._values]  # fmt: skip
+            widths = [self._values[name].shape[1] for name in node.input if name in self._values]
             if "obs" in node.input:
                 widths.append(self._width_of_obs())
             if node.op_type in PRODUCTS | READS or not widths:
@@ -186,13 +185,8 @@ class _Graph:
                         f"the operator {node.op_type} lays a table{self._shape(name)} against "
                         f"{max(widths)} values of the observation"
                     )
-        for name in self._made & self._values.keys():
-            if (width := self._values[name].shape[1]) > WIDEST_VALUE:
-                found.append(
-                    f"a node makes more than {width - 1} values of an observation, expected at most"
-                    f" {WIDEST_VALUE}"
-                )
-                break
+        if any(values.shape[1] > WIDEST_VALUE for values in self._values.values()):
+            found.append(f"a node makes more than {WIDEST_VALUE} values of an observation")
         total = sum(a.size for name, a in self._constants.items() if name in self._needed)
         if total > LARGEST_NETWORK:
             found.append(f"{total} constants reach actions, expected at most {LARGEST_NETWORK}")
@@ -215,7 +209,7 @@ class _Graph:
         for node in self._nodes:
             for name in node.output:
                 values = self._values.get(name)
-                if name not in self._made or values is None or values.shape[1] < WIDE:
+                if values is None or values.shape[1] < WIDE:
                     continue
                 units = _speaking(values)
                 if units < FEW_UNITS:
@@ -254,11 +248,17 @@ def _rank(weight: np.ndarray) -> int:
 
 def _answers(policy: Policy, obs: np.ndarray) -> list[str]:
     """How the action answers small changes of the observation, and of what the robot senses."""
+
+    def act(observed: np.ndarray) -> np.ndarray:
+        """In parts, as a table may make much of each observation."""
+        parts = np.array_split(observed.astype(np.float32), -(-len(observed) // 32))
+        return np.concatenate([policy(part) for part in parts]).astype(np.float64)
+
     spans = layout(policy.spec.observation_names)
     rng = np.random.default_rng(0)
-    base = policy(obs).astype(np.float64)
+    base = act(obs)
     span = float(base.std(axis=0).max())
-    anywhere = policy(obs + rng.normal(0, 1, obs.shape).astype(np.float32))
+    anywhere = act(obs + rng.normal(0, 1, obs.shape))
     if span < 1e-6 and np.abs(anywhere - base).max() < 1e-6:
         return ["actions do not depend on the observation"]
     scale = obs.std(axis=0) + 1e-3
@@ -268,13 +268,16 @@ def _answers(policy: Policy, obs: np.ndarray) -> list[str]:
     }
     found = []
     for words, names in groups.items():
+        if not names:
+            found.append(f"actions do not depend on {words}")
+            continue
         columns = np.concatenate([np.arange(spans[n].start, spans[n].stop) for n in names])
         signs = rng.choice((-1.0, 1.0), size=(len(obs), len(columns)))
         answers = []
         for size in (SMALL, LARGE):
-            changed = np.array(obs, np.float32)
-            changed[:, columns] += (size * scale[columns] * signs).astype(np.float32)
-            answers.append(float(np.sqrt(((policy(changed) - base) ** 2).mean())) / size)
+            changed = obs.astype(np.float64)
+            changed[:, columns] += size * scale[columns] * signs
+            answers.append(float(np.sqrt(((act(changed) - base) ** 2).mean())) / size)
         small, large = answers
         overall = float(np.sqrt(base.var(axis=0).mean())) + 1e-9
         if max(small, large) < LEAST_GAIN * overall:
