@@ -174,13 +174,13 @@ TRACK_HEAD = (
 class Told:
     """What a tracker is told, how often it acts, and what delay of its commands it bears."""
 
-    size: int | None
+    size: int | None = None
     """Numbers that it observes."""
-    base: str | None
+    base: str = NOT_TOLD
     """The base's place and velocity: `true`, `estimated`, or `none`, which it does not observe."""
-    hz: float
-    delay: str
-    """The longest in sim2sim results in which every trial survived, ms."""
+    hz: float = 1 / CONTROL_DT
+    delay: str = NOT_TOLD
+    """The longest with which every trial in sim2sim results survived, ms."""
 
 
 @dataclass(frozen=True)
@@ -190,7 +190,7 @@ class Entry:
     file: ResultFile
     row: dict[str, Any]
     video: str | None = None
-    told: Told | None = None
+    told: Told = Told()
 
     @property
     def suite(self) -> str:
@@ -242,20 +242,27 @@ def observed_by_shipped() -> dict[str, tuple[int, str]]:
 def borne_delays(results: Iterable[ResultFile]) -> dict[tuple[str, str], tuple[float, str]]:
     """Longest delay of commands (ms) that all trials of `sim2sim` files survived, and their base.
 
-    By the policy's SHA-256 and the motion. A delay counts if no trial of it failed, at any rate of
-    physics, with any noise, and with the base's state as it is named.
+    By the policy's SHA-256 and the motion. A delay counts if no trial of it or of a shorter one
+    failed, at any rate of physics, with any noise, and with the base's state as it is named.
     """
-    trials: dict[tuple[str, str], dict[tuple[float, str], bool]] = {}
+    trials: dict[tuple[str, str], dict[str, dict[float, bool]]] = {}
     for entry in entries(results, "sim2sim"):
         row = entry.row
-        of = trials.setdefault((row["policy_sha256"], row["motion"]), {})
-        key = row["command_ms"] + row["sensor_ms"], row["state"]
-        of[key] = of.get(key, True) and row["survived"] == row["trials"]
-    return {
-        policy: max(borne)
-        for policy, of in trials.items()
-        if (borne := [key for key, survived in of.items() if survived])
-    }
+        by_base = trials.setdefault((row["policy_sha256"], row["motion"]), {})
+        survived = by_base.setdefault(row["state"], {})
+        delay = row["command_ms"] + row["sensor_ms"]
+        survived[delay] = survived.get(delay, True) and row["survived"] == row["trials"]
+    found = {}
+    for policy, by_base in trials.items():
+        borne = [
+            (delay, base)
+            for base, survived in by_base.items()
+            for delay in survived
+            if all(kept for other, kept in survived.items() if other <= delay)
+        ]
+        if borne:
+            found[policy] = max(borne)
+    return found
 
 
 def told_of(
@@ -265,13 +272,13 @@ def told_of(
     """What is told of a tracker by its row, by its description, or by `sim2sim` files."""
     row = entry.row
     digest = entry.file.policy_sha256(row["policy"]) or ""
-    size, base = shipped.get(digest, (None, None))
-    delay = NOT_TOLD
-    if (borne := delays.get((digest, row["motion"]))) is not None:
-        delay = f"{borne[0]:g} ({borne[1]} base)"
-    # All rates were this one before rows told it.
-    hz = row.get("control_hz", 1 / CONTROL_DT)
-    return Told(row.get("observation_size", size), row.get("base_state", base), hz, delay)
+    size, base = shipped.get(digest, (None, NOT_TOLD))
+    borne = delays.get((digest, row["motion"]))
+    return Told(
+        row.get("observation_size", size), row.get("base_state", base),
+        row.get("control_hz", 1 / CONTROL_DT),  # all had this rate before rows told it
+        f"{borne[0]:g} ({borne[1]} base)" if borne else NOT_TOLD,
+    )  # fmt: skip
 
 
 def natural(name: str) -> tuple[Any, ...]:
@@ -321,10 +328,7 @@ def track_table(title: str, rows: Iterable[Entry], note: str = "") -> Table:
             figure(row["mpkpe_mm"], 1), figure(row["r_mpkpe_mm"], 1),
             figure(row["joint_pos_rad"], 4), figure(row["normalized_return"], 3),
             figure(row["episodes"], 0),
-            figure(None if told is None else told.size, 0, NOT_TOLD),
-            NOT_TOLD if told is None else told.base or NOT_TOLD,
-            figure(None if told is None else told.hz, 0, NOT_TOLD),
-            NOT_TOLD if told is None else told.delay,
+            figure(told.size, 0, NOT_TOLD), told.base, figure(told.hz, 0), told.delay,
             figure(None if steps is None else steps / 1e6, 1, NOT_TOLD),
             figure(None if wall is None else wall / 60, 1, NOT_TOLD),
             Cell("video", link=entry.video) if entry.video else Cell("-"), *origin(entry.file),
@@ -926,6 +930,12 @@ def compare(file: ResultFile, row: dict[str, Any], again: dict[str, dict[str, An
         ResultError: one sentence with the file, the row, the figure and the numbers.
     """
     protocol = row["protocol"]
+    for name in ("observation_size", "base_state", "control_hz"):
+        if name in row and row[name] != again[protocol][name]:
+            raise ResultError(
+                f"{place(file, row)} {name} is {row[name]}, but the policy's is "
+                f"{again[protocol][name]}."
+            )
     if protocol == "clip":
         refusals = [
             *repeated(row, again["clip"]), *stands_for_a_policy(row, again["clip-perturbed"]),

@@ -14,6 +14,7 @@ import pytest
 from bm_envs import evaluation
 from bm_envs.motion.library import load_motion
 from bm_envs.policy import load_policy
+from bm_envs.policy.examination import examine
 from bm_envs.results import verification
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -41,6 +42,11 @@ def by_frame(clip):
     recording = cheats.record(load_policy("walk"), clip, "clip")
     assert recording.episodes.completed.all()
     return recording
+
+
+@pytest.fixture(scope="module")
+def by_clock(clip):
+    return cheats.record(load_policy("walk"), clip, "clip", notes=True)
 
 
 @pytest.fixture(scope="module")
@@ -76,6 +82,18 @@ def test_a_look_up_by_seed_does_not_know_a_fresh_one(construction, by_seed, clip
     assert claim["success"] == by_seed.episodes.completed.mean(), "premise: it knows these"
     again = measured(cheat, clip, "robust", FRESH, EPISODES)
     assert "success" in [name for name, *_ in verification.resampled(claim, again)]
+
+
+@pytest.mark.slow
+def test_what_was_written_after_the_judge_is_seen_by_what_it_does(by_clock, clip, tmp_path):
+    """Digits of a count, and a little of the state: the file shows nothing, a fresh start all."""
+    cheats.by_clock(tmp_path / "cheat.onnx", by_clock)
+    cheat = load_policy(tmp_path / "cheat.onnx")
+    claim = measured(cheat, clip, "clip")
+    assert claim["success"] == 1.0, "premise: it does what it claims"
+    assert examine(cheat, evaluation.observations(cheat, clip)) == []
+    around = measured(cheat, clip, "clip-perturbed", FRESH, 20)
+    assert "success" in [name for name, *_ in verification.stands_for_a_policy(claim, around)]
 
 
 @pytest.mark.slow

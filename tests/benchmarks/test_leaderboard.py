@@ -598,7 +598,8 @@ def test_a_delay_is_borne_if_no_trial_failed():
     found = leaderboard.borne_delays([
         sim2sim(("a", "true", 0.0, 0.0, 5), ("a", "true", 20.0, 0.0, 5),
                 ("a", "estimated", 10.0, 5.0, 5), ("b", "true", 0.0, 0.0, 4)),
-        sim2sim(("a", "true", 20.0, 0.0, 4), ("a", "estimated", 20.0, 0.0, 0)),
+        sim2sim(("a", "true", 20.0, 0.0, 4), ("a", "true", 30.0, 0.0, 5),
+                ("a", "estimated", 20.0, 0.0, 0)),
     ])  # fmt: skip
     assert found == {("a", "walk"): (15.0, "estimated")}
 
@@ -674,6 +675,13 @@ def test_what_is_compared(changes, name):
     leaderboard.compare(honest, honest.rows[0], again_of(track_row()))
     with pytest.raises(ResultError, match="row 1: success is 1.0, but from starts beside it 1 of"):
         leaderboard.compare(honest, honest.rows[0], again_of(track_row(), success=0.05))
+
+
+def test_what_a_row_tells_of_its_policy_is_compared():
+    told = {"observation_size": 160, "base_state": "true", "control_hz": 50.0}
+    file = make_file(track(track_row(**{**told, "observation_size": 154, "base_state": "none"})))
+    with pytest.raises(ResultError, match="observation_size is 154, but the policy's is 160"):
+        leaderboard.compare(file, file.rows[0], again_of(track_row(**told)))
 
 
 def test_rates_of_robust_are_compared_by_their_intervals():
