@@ -67,6 +67,7 @@ from bm_envs.results import (
     steered_as_before,
     successes_by_rule,
 )
+from bm_envs.results.rules import text, truth
 from bm_envs.results.verification import repeated, resampled, stands_for_a_policy
 from bm_envs.statistics import wilson
 from bm_envs.tasks.track.config import CONTROL_DT
@@ -953,17 +954,15 @@ def looked_at() -> dict[str, tuple[bool, str]]:
         ConfigError: the file is not as it is described in the first lines of this one.
     """
     value = cli.read_json(LOOKED_AT, ConfigError)
-    found = {}
-    for digest, entry in value.items() if isinstance(value, dict) else [("", None)]:
-        try:
-            ranked, reason = entry["ranked"], entry["reason"]
-            assert isinstance(ranked, bool) and isinstance(reason, str) and reason
-        except (TypeError, KeyError, AssertionError):
+    rules = {"ranked": truth(), "reason": text()}
+    for entry in value.values() if isinstance(value, dict) else [None]:
+        fields = entry if isinstance(entry, dict) else {}
+        if not all(rule.holds(fields.get(name)) for name, rule in rules.items()):
             raise ConfigError(
-                f'{LOOKED_AT}: {digest[:12]} is not {{"ranked": true or false, "reason": text}}.'
-            ) from None
-        found[digest] = ranked, reason
-    return found
+                f"{LOOKED_AT}: holds {cli.shortened(json.dumps(entry), 60)}, expected "
+                '{"ranked": true or false, "reason": text} by the SHA-256 of a policy.'
+            )
+    return {digest: (entry["ranked"], entry["reason"]) for digest, entry in value.items()}
 
 
 def refused_by_maintainers(results: Iterable[ResultFile]) -> Doubts:

@@ -550,7 +550,7 @@ def test_maintainers_have_the_last_word(results, tmp_path, monkeypatch):
     assert "Left out" not in markdown_tables(run(results, tmp_path / "out")[0])
     for bad in ([], {"a": True}, {"a": {"ranked": 1, "reason": "x"}}, {"a": {"ranked": True}}):
         write(verdicts, bad)
-        with pytest.raises(ConfigError, match='is not {"ranked": true or false, "reason": text}'):
+        with pytest.raises(ConfigError, match='expected {"ranked": true or false, "reason": text}'):
             run(results, tmp_path / "out")
 
 
