@@ -64,10 +64,10 @@ from bm_envs.results import (
     MAIN_HEADS,
     ResultFile,
     read_results,
+    rules,
     steered_as_before,
     successes_by_rule,
 )
-from bm_envs.results.rules import text, truth
 from bm_envs.results.verification import repeated, resampled, stands_for_a_policy
 from bm_envs.statistics import wilson
 from bm_envs.tasks.track.config import CONTROL_DT
@@ -954,10 +954,10 @@ def looked_at() -> dict[str, tuple[bool, str]]:
         ConfigError: the file is not as it is described in the first lines of this one.
     """
     value = cli.read_json(LOOKED_AT, ConfigError)
-    rules = {"ranked": truth(), "reason": text()}
+    wanted = {"ranked": rules.truth(), "reason": rules.text()}
     for entry in value.values() if isinstance(value, dict) else [None]:
         fields = entry if isinstance(entry, dict) else {}
-        if not all(rule.holds(fields.get(name)) for name, rule in rules.items()):
+        if not all(rule.holds(fields.get(name)) for name, rule in wanted.items()):
             raise ConfigError(
                 f"{LOOKED_AT}: holds {cli.shortened(json.dumps(entry), 60)}, expected "
                 '{"ranked": true or false, "reason": text} by the SHA-256 of a policy.'
