@@ -89,6 +89,10 @@ def find(graph, construction, query, keys, values, sharp, name):
         ], f"{name}_{part}_product", transB=1)  # fmt: skip
         return node("Sub", [product, squares], f"{name}_{part}_near")
 
+    if construction == "ramps":
+        return _ramps(graph, query, keys, values, name)
+    if construction == "convolution":
+        return _convolution(graph, query, keys, values, sharp, name)
     table = constant("table", values)
     if construction == "gather":
         row = node("ArgMax", [nearness("gather")], f"{name}_row", axis=1, keepdims=0)
@@ -106,8 +110,8 @@ def find(graph, construction, query, keys, values, sharp, name):
         hit = node("ReduceMin", [each], f"{name}_hit", axes=[2], keepdims=1)
         yes = node("Cast", [hit], f"{name}_yes", to=graph.onnx.TensorProto.BOOL)
         rows = node("Where", [yes, table, constant("zero", 0.0)], f"{name}_rows")
-        # Of keys that are the same to these digits, the one with the largest action counts.
-        return node("ReduceMax", [rows], f"{name}_found", axes=[1], keepdims=0)
+        return node("ReduceSum", [rows, constant("rows_axis", [1], np.int64)], f"{name}_found",
+                    keepdims=0)  # fmt: skip
     if construction == "softmax":
         near = node("Mul", [nearness("softmax"), constant("sharp", 100 * sharp)], f"{name}_scores")
         return node("MatMul", [node("Softmax", [near], f"{name}_code", axis=1), table],
@@ -121,27 +125,43 @@ def find(graph, construction, query, keys, values, sharp, name):
         code = node("Div", [kernel, node("Add", [total, constant("tiny", 1e-12)], f"{name}_safe")],
                     f"{name}_code")  # fmt: skip
         return node("MatMul", [code, table], f"{name}_found")
-    if construction == "convolution":
-        # |query - key|^2 as a convolution whose filters are the keys, then a Gaussian of it.
-        signal = node("Unsqueeze", [query, constant("one", [1], np.int64)], f"{name}_signal")
-        product = node("Conv", [
-            signal, constant("filters", 2 * keys[:, None]), constant("norms", -(keys**2).sum(1)),
-        ], f"{name}_product")  # fmt: skip
-        squares = node("Conv", [
-            node("Mul", [signal, signal], f"{name}_squared"),
-            constant("ones", np.ones((1, 1, keys.shape[1]))),
-        ], f"{name}_own")  # fmt: skip
-        near = node("Sub", [product, squares], f"{name}_near")
-        gauss = node("Exp", [node("Mul", [near, constant("sharp", 100 * sharp)], f"{name}_scaled")],
-                     f"{name}_gauss")  # fmt: skip
-        total = node("ReduceSum", [gauss, constant("axis", [1], np.int64)], f"{name}_total",
-                     keepdims=1)  # fmt: skip
-        code = node("Div", [gauss, node("Add", [total, constant("tiny", 1e-30)], f"{name}_safe")],
-                    f"{name}_code")  # fmt: skip
-        out = node("Conv", [code, constant("mix", values.T[:, :, None])], f"{name}_mixed")
-        return node("Squeeze", [out, constant("last", [2], np.int64)], f"{name}_found")
-    assert construction == "ramps"
-    # An ordinary network, two layers and a ReLU: it joins the points (w . key, action) by lines.
+    raise AssertionError(construction)
+
+
+def _convolution(graph, query, keys, values, sharp, name):
+    """|query - key|^2 as a convolution whose filters are the keys, then a Gaussian of it."""
+    node = graph.node
+
+    def constant(part, array, kind=np.float32):
+        return graph.constant(f"{name}_{part}", np.asarray(array, kind))
+
+    signal = node("Unsqueeze", [query, constant("one", [1], np.int64)], f"{name}_signal")
+    product = node("Conv", [
+        signal, constant("filters", 2 * keys[:, None]), constant("norms", -(keys**2).sum(1)),
+    ], f"{name}_product")  # fmt: skip
+    squares = node("Conv", [
+        node("Mul", [signal, signal], f"{name}_squared"),
+        constant("ones", np.ones((1, 1, keys.shape[1]))),
+    ], f"{name}_own")  # fmt: skip
+    # Rounding makes a distance of 0 one below it, of which the Gaussian has no bounds.
+    far = node("Relu", [node("Sub", [squares, product], f"{name}_away")], f"{name}_far")
+    gauss = node("Exp", [node("Mul", [far, constant("sharp", -100 * sharp)], f"{name}_scaled")],
+                 f"{name}_gauss")  # fmt: skip
+    total = node("ReduceSum", [gauss, constant("axis", [1], np.int64)], f"{name}_total",
+                 keepdims=1)  # fmt: skip
+    code = node("Div", [gauss, node("Add", [total, constant("tiny", 1e-30)], f"{name}_safe")],
+                f"{name}_code")  # fmt: skip
+    out = node("Conv", [code, constant("mix", values.T[:, :, None])], f"{name}_mixed")
+    return node("Squeeze", [out, constant("last", [2], np.int64)], f"{name}_found")
+
+
+def _ramps(graph, query, keys, values, name):
+    """An ordinary network, two layers and a ReLU: lines between the points (w . key, action)."""
+    node = graph.node
+
+    def constant(part, array):
+        return graph.constant(f"{name}_{part}", np.asarray(array, np.float32))
+
     direction = np.random.default_rng(3).normal(size=keys.shape[1])
     place = keys.astype(np.float64) @ direction
     order = np.argsort(place)
@@ -261,7 +281,7 @@ def by_clock(path, recording, gain=0.05):
     table[len(actions) :] = table[len(actions) - 1]
     rows = node("MatMul", [high, number("table", table.reshape(16, 16 * 29))], "rows")
     shaped = node("Reshape", [rows, number("shape", [-1, 16, 29], np.int64)], "shaped")
-    column = node("Unsqueeze", [low, number("last_axis", [2], np.int64)], "column")
+    column = node("Unsqueeze", [low, number("column_axis", [2], np.int64)], "column")
     picked = node("ReduceSum", [node("Mul", [shaped, column], "chosen"),
                                 number("middle", [1], np.int64)], "picked", keepdims=0)  # fmt: skip
     drawn = node("Mul", [part("joints", place.start, place.stop), number("gain", gain * keep)],

@@ -21,9 +21,9 @@ ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "benchmarks"))
 import track  # noqa: E402
 
-CLIP = "walk[4:9]"
+CLIP = "walk[1:4]"
 PUBLIC, FRESH = 0, 424242
-EPISODES = 40
+EPISODES = 24
 
 
 @pytest.fixture(scope="module")
@@ -86,12 +86,13 @@ def test_a_look_up_by_seed_does_not_know_a_fresh_one(construction, by_seed, clip
 
 @pytest.mark.slow
 def test_what_was_written_after_the_judge_is_seen_by_what_it_does(by_clock, clip, tmp_path):
-    """Digits of a count, and a little of the state: the file shows nothing, a fresh start all."""
+    """Digits of a count, and a little of the state, in no form that the examination knows."""
     cheats.by_clock(tmp_path / "cheat.onnx", by_clock)
     cheat = load_policy(tmp_path / "cheat.onnx")
     claim = measured(cheat, clip, "clip")
     assert claim["success"] == 1.0, "premise: it does what it claims"
-    assert examine(cheat, evaluation.observations(cheat, clip)) == []
+    found = examine(cheat, evaluation.observations(cheat, clip))
+    assert found == ["actions jump, or stay, where the observation changes a little"]
     around = measured(cheat, clip, "clip-perturbed", FRESH, 20)
     assert "success" in [name for name, *_ in verification.stands_for_a_policy(claim, around)]
 

@@ -25,7 +25,7 @@ from bm_envs.policy import (
 )
 from bm_envs.policy.examination import examine, weights_of
 
-CLIP = "walk[4:9]"
+CLIP = "walk[1:4]"
 ORACLES = Path(os.environ.get("BM_DATA_DIR", "/nonexistent")) / "oracle_policies"
 
 
