@@ -9,6 +9,7 @@ tested.
 
 from __future__ import annotations
 
+import functools
 import itertools
 import math
 from collections.abc import Callable, Sequence
@@ -22,6 +23,7 @@ LEVEL = 0.95
 EXACT_PAIRS = 16  # up to so many all signs are tried; 2^16 sums
 
 
+@functools.cache
 def _z(level: float) -> float:
     """The normal distribution lies within +-z at this level."""
     return NormalDist().inv_cdf(0.5 + level / 2)
@@ -32,7 +34,7 @@ def wilson(successes: int, trials: int, level: float = LEVEL) -> tuple[float, fl
     z = _z(level)
     share, weight = successes / trials, z**2 / trials
     center = (share + weight / 2) / (1 + weight)
-    half = z / (1 + weight) * np.sqrt(share * (1 - share) / trials + weight / (4 * trials))
+    half = z / (1 + weight) * math.sqrt(share * (1 - share) / trials + weight / (4 * trials))
     # The ends touch 0 and 1 exactly there; rounding must not push them past.
     return max(0.0, center - half), min(1.0, center + half)
 
@@ -52,6 +54,7 @@ def newcombe(
     return share - other - below, share - other + above
 
 
+@functools.cache
 def student_quantile(level: float, freedom: int) -> float:
     """Student's distribution with so many degrees of freedom lies within +-t at this level.
 

@@ -31,13 +31,13 @@ def drawn(rng, episodes, *, fails=0.1, scale=1.0, protocol="robust"):
 @pytest.mark.parametrize("fails", [0.0, 0.02, 0.3, 0.9])
 @pytest.mark.parametrize(("protocol", "episodes"), [("robust", 100), ("clip-perturbed", 20)])
 def test_honest_rows_are_borne_out(fails, protocol, episodes):
-    """A dozen figures at a level of 0.9999: of 300 rows a refusal is to be seen once in three."""
+    """A dozen figures at a level of 0.9999: of 150 rows a refusal is seen once in six."""
     rng = np.random.default_rng(0)
     refused = 0
-    for _ in range(300):
+    for _ in range(150):
         row, again = (drawn(rng, episodes, fails=fails, protocol=protocol) for _ in range(2))
         refused += bool(list(verification.resampled(row, again)))
-    assert refused <= 2
+    assert refused <= 1
 
 
 @pytest.mark.parametrize(
@@ -49,7 +49,7 @@ def test_honest_rows_are_borne_out(fails, protocol, episodes):
 )  # fmt: skip
 def test_better_and_worse_rows_are_refused(better, figure):
     rng = np.random.default_rng(1)
-    for _ in range(50):
+    for _ in range(20):
         again = drawn(rng, 100, fails=0.4 if "fails" in better else 0.1)
         refusals = list(verification.resampled(drawn(rng, 100, **better), again))
         assert figure in [name for name, *_ in refusals]
