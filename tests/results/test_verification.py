@@ -43,7 +43,7 @@ def test_honest_rows_are_borne_out(fails, protocol, episodes):
 @pytest.mark.parametrize(
     ("better", "figure"),
     [
-        ({"scale": 0.5}, "mpkpe_mm"), ({"scale": 0.85}, "mpkpe_mm"), ({"scale": 1.2}, "mpkpe_mm"),
+        ({"scale": 0.5}, "mpkpe_mm"), ({"scale": 0.7}, "mpkpe_mm"), ({"scale": 1.4}, "mpkpe_mm"),
         ({"fails": 0.0}, "success"),
     ],
 )  # fmt: skip
