@@ -240,7 +240,9 @@ def main(config: Config) -> None:
             f"{row['loaded']:8d} loaded {row['wrong']:3d} wrong", flush=True,
         )  # fmt: skip
     if config.json is not None:
-        cli.write_json(config.json, cli.json_result("reliability", seed=config.seed, rows=rows))
+        from bm_envs.results import write_result
+
+        write_result(config.json, cli.json_result("reliability", seed=config.seed, rows=rows))
         print(f"rows in {config.json}")
 
 

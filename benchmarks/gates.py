@@ -69,12 +69,13 @@ from bm_envs.diffusion.steering import (
     steering_for,
 )
 from bm_envs.errors import BMError, ConfigError
-from bm_envs.evaluation import wilson
 from bm_envs.motion import library
 from bm_envs.motion.clip import Clip
 from bm_envs.policy import load_policy
+from bm_envs.results import write_result
 from bm_envs.robots import g1
 from bm_envs.rotations import quat_mul, quat_rotate
+from bm_envs.statistics import wilson
 from bm_envs.tasks.guided.robots import Robots
 from bm_envs.tasks.guided.states import (
     NOW,
@@ -977,7 +978,7 @@ def main(config: Config) -> None:
             "delay": config.delay, "strength": strength,
             "backend": config.backend,
         }  # fmt: skip
-        cli.write_json(config.json, result)
+        write_result(config.json, result)
         print(f"results in {config.json}")
 
 

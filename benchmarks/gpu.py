@@ -42,6 +42,7 @@ from bm_envs.backends.host import make_host_simulator
 from bm_envs.errors import BackendUnavailable, BMError, ConfigError
 from bm_envs.learning.log import read_metrics
 from bm_envs.motion.library import load_motions
+from bm_envs.results import write_result
 from bm_envs.robots import g1
 from bm_envs.tasks.track.config import SamplingConfig, TrackConfig
 
@@ -319,7 +320,7 @@ def main(config: Config) -> None:
     rows = measure(config)
     if config.json is not None:
         result = cli.json_result("throughput", seed=config.seed, rows=rows)
-        cli.write_json(config.json, result | {"agreement": off})
+        write_result(config.json, result | {"agreement": off})
         print(f"results in {config.json}")
 
 

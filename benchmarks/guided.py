@@ -80,10 +80,12 @@ from bm_envs.diffusion.user_costs import (
 )
 from bm_envs.envs import GuidedVectorEnv
 from bm_envs.errors import ConfigError
-from bm_envs.evaluation import in_project_order, protocol_task, wilson
+from bm_envs.evaluation import in_project_order, protocol_task
 from bm_envs.motion.clip import Clip
 from bm_envs.motion.procedural import Command, Gait, clip_from_plan, plan_walk
 from bm_envs.policy import DIFFUSION, TRACKER, Policy, kind_of, load_policy
+from bm_envs.results import write_result
+from bm_envs.statistics import wilson
 from bm_envs.tasks.guided.base import GuidedTask
 from bm_envs.tasks.guided.config import (
     CommandedConfig,
@@ -617,7 +619,7 @@ def main(config: Config) -> None:
     if config.json is not None:
         result = cli.json_result("guided", seed=config.seed, rows=[row])
         result["settings"] = {"policy_sha256": model.sha256, "quick": config.quick}
-        cli.write_json(config.json, result)
+        write_result(config.json, result)
         print(f"results in {config.json}")
 
 

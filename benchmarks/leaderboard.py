@@ -8,18 +8,18 @@ its kind is refused in one sentence with exit status 2, and nothing is written. 
 result file, `NAME.mp4` or `NAME_MOTION.mp4` (`.webm` too) beside `NAME.json`, is linked; characters
 of a motion's name other than letters and digits are `_` there.
 
-`--verify N` runs N rows of the `track` files again, drawn by `--seed` from those whose policy is at
-hand with the SHA-256 that the file tells: an ONNX file beside the result (`NAME.onnx`,
-`POLICY.onnx`, `NAME/policy.onnx`, `POLICY/policy.onnx`, or `policy.onnx` beside the folder
-`results`), one that ships with the package, or one of the Hub that the command names. A file is
-refused when a figure of such a row is not reproduced. What a processor rounds otherwise grows while
-a robot moves, hence the tolerances:
+`--verify N` runs N rows of the `track` files again, of those whose policy is at hand with the
+SHA-256 that the file tells: an ONNX file beside the result (`NAME.onnx`, `POLICY.onnx`,
+`NAME/policy.onnx`, `POLICY/policy.onnx`, or `policy.onnx` beside the folder `results`), one that
+ships with the package, or one of the Hub that the command names. Which rows, and with which draws,
+is for a fresh seed to say, which nobody knew when the file was made; `--seed N` repeats a
+verification. A file is refused when a figure of such a row lies outside what its second run allows
+(`bm_envs/results/verification.py`). `clip` is repeated, and run from 20 other starts.
 
-    clip      the same success; survival within 0.5 s or 5 %; every error within 5 %
-    robust    each of both success rates within the other's 95 % interval; survival and errors
-              within 10 %
-    both      normalized_return within 0.05; clip_s and the motion's SHA-256 the same (of motions
-              made when asked for, and of repaired ones: the length)
+All these policies are examined, too (`bm_envs/policy/examination.py`). What looks like a look-up,
+or has the weights of a policy of another name, is not ranked until a maintainer has looked, and is
+listed with the reason. `looked_at.json` beside this file has what maintainers found:
+`{SHA-256 of the ONNX file: {"ranked": true or false, "reason": sentence}}`.
 
 One file because only tables of checked files are written, by the command that checked them.
 """
@@ -33,6 +33,7 @@ import math
 import os
 import random
 import re
+import secrets
 import shlex
 import subprocess
 import sys
@@ -44,27 +45,42 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from bm_envs import cli
+import numpy as np
+
+from bm_envs import cli, evaluation, statistics
 from bm_envs.errors import BMError, ConfigError, ResultError
-from bm_envs.evaluation import wilson
 from bm_envs.motion import library, suites
-from bm_envs.policy import MOTION_REMOVED, load_policy, shipped_policies
+from bm_envs.policy import (
+    MOTION_REMOVED,
+    TRACKER,
+    load_policy,
+    read_policy_json,
+    shipped_files,
+    shipped_policies,
+)
+from bm_envs.policy.examination import examine, weights_of
 from bm_envs.results import (
     ERROR_HEADS,
-    ERRORS,
     MAIN_HEADS,
     ResultFile,
     read_results,
+    rules,
     steered_as_before,
     successes_by_rule,
 )
+from bm_envs.results.verification import repeated, resampled, stands_for_a_policy
+from bm_envs.statistics import wilson
+from bm_envs.tasks.track.config import CONTROL_DT
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGE = Path(__file__).with_name("leaderboard_page.html")
-TOLERANCE = {"clip": 0.05, "robust": 0.10}
-SURVIVAL_S, RETURN = 0.5, 0.05
+LOOKED_AT = Path(__file__).with_name("looked_at.json")
+SHOWN = ("track", "guided", "gates", "learning", "sweep", "throughput", "reference")  # kinds
 VIDEOS = (".mp4", ".webm")
 NOT_TOLD = "not told"
+
+Doubts = dict[tuple[Path, str], list[str]]
+"""Why a policy is not ranked, by its file's path and its name there."""
 
 
 @dataclass(frozen=True)
@@ -77,8 +93,8 @@ class Config:
     """Folder for LEADERBOARD.md and index.html."""
     verify: int = 0
     """Run so many rows of the tracking results again."""
-    seed: int = 0
-    """Which rows those are."""
+    seed: int | None = None
+    """Seed of a verification that is to be repeated, in place of a fresh one."""
 
     def __post_init__(self) -> None:
         if self.verify < 0:
@@ -154,8 +170,22 @@ def short(commit: str) -> str:
 ORIGIN = "result"
 TRACK_HEAD = (
     "motion", "protocol", "policy", "success", "95 % interval", "survived, s",
-    *MAIN_HEADS, "return", "episodes", "M samples", "minutes", "video", ORIGIN,
+    *MAIN_HEADS, "return", "episodes", "observes", "base", "Hz", "delay, ms", "M samples",
+    "minutes", "video", ORIGIN,
 )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Told:
+    """What a tracker is told, how often it acts, and what delay of its commands it bears."""
+
+    size: int | None = None
+    """Numbers that it observes."""
+    base: str = NOT_TOLD
+    """The base's place and velocity: `true`, `estimated`, or `none`, which it does not observe."""
+    hz: float = 1 / CONTROL_DT
+    delay: str = NOT_TOLD
+    """The longest with which every trial in sim2sim results survived, ms."""
 
 
 @dataclass(frozen=True)
@@ -165,6 +195,7 @@ class Entry:
     file: ResultFile
     row: dict[str, Any]
     video: str | None = None
+    told: Told = Told()
 
     @property
     def suite(self) -> str:
@@ -177,12 +208,18 @@ def entries(results: Iterable[ResultFile], *kinds: str) -> list[Entry]:
     return [Entry(file, row) for file in results if file.kind in kinds for row in file.rows]
 
 
-def tracking(results: Sequence[ResultFile], out: Path) -> dict[str, list[Entry]]:
-    """Rows of `track` files by suite; in each by motion and protocol, the best first."""
+def tracking(
+    results: Sequence[ResultFile], out: Path, doubts: Doubts | None = None
+) -> dict[str, list[Entry]]:
+    """Ranked rows of `track` files by suite; in each by motion and protocol, the best first."""
     by_suite: dict[str, list[Entry]] = {name: [] for name in (*suites.NAMES, *suites.OTHERS)}
+    shipped, delays = observed_by_shipped(), borne_delays(results)
     for entry in entries(results, "track"):
+        if doubts and (entry.file.path, entry.row["policy"]) in doubts:
+            continue
         video = video_of(entry.file.path, entry.row["motion"], out)
-        by_suite[entry.suite].append(Entry(entry.file, entry.row, video))
+        told = told_of(entry, shipped, delays)
+        by_suite[entry.suite].append(Entry(entry.file, entry.row, video, told))
 
     def rank(entry: Entry) -> tuple[Any, ...]:
         row = entry.row
@@ -191,6 +228,62 @@ def tracking(results: Sequence[ResultFile], out: Path) -> dict[str, list[Entry]]
         return natural(row["motion"]), row["protocol"], -row["success"], -row["survival_s"], worst
 
     return {name: sorted(rows, key=rank) for name, rows in by_suite.items() if rows}
+
+
+def observed_by_shipped() -> dict[str, tuple[int, str]]:
+    """Size of the observation, and the base's state in it, by SHA-256 of shipped trackers.
+
+    Older result files do not tell it, and the descriptions beside the policies do.
+    """
+    found = {}
+    for path in shipped_files(TRACKER).values():
+        about = read_policy_json(path.with_suffix(".json"))
+        names = {term["name"] for term in about["observation"]}
+        digest = cli.file_sha256(path)
+        found[digest] = about["observation_size"], evaluation.base_state(names)
+    return found
+
+
+def borne_delays(results: Iterable[ResultFile]) -> dict[tuple[str, str], tuple[float, str]]:
+    """Longest delay of commands (ms) that all trials of `sim2sim` files survived, and their base.
+
+    By the policy's SHA-256 and the motion. A delay counts if no trial of it or of a shorter one
+    failed, at any rate of physics, with any noise, and with the base's state as it is named.
+    """
+    trials: dict[tuple[str, str], dict[str, dict[float, bool]]] = {}
+    for entry in entries(results, "sim2sim"):
+        row = entry.row
+        by_base = trials.setdefault((row["policy_sha256"], row["motion"]), {})
+        survived = by_base.setdefault(row["state"], {})
+        delay = row["command_ms"] + row["sensor_ms"]
+        survived[delay] = survived.get(delay, True) and row["survived"] == row["trials"]
+    found = {}
+    for policy, by_base in trials.items():
+        borne = [
+            (delay, base)
+            for base, survived in by_base.items()
+            for delay in survived
+            if all(kept for other, kept in survived.items() if other <= delay)
+        ]
+        if borne:
+            found[policy] = max(borne)
+    return found
+
+
+def told_of(
+    entry: Entry, shipped: dict[str, tuple[int, str]],
+    delays: dict[tuple[str, str], tuple[float, str]],
+) -> Told:  # fmt: skip
+    """What is told of a tracker by its row, by its description, or by `sim2sim` files."""
+    row = entry.row
+    digest = entry.file.policy_sha256(row["policy"]) or ""
+    size, base = shipped.get(digest, (None, NOT_TOLD))
+    borne = delays.get((digest, row["motion"]))
+    return Told(
+        row.get("observation_size", size), row.get("base_state", base),
+        row.get("control_hz", 1 / CONTROL_DT),  # all had this rate before rows told it
+        f"{borne[0]:g} ({borne[1]} base)" if borne else NOT_TOLD,
+    )  # fmt: skip
 
 
 def natural(name: str) -> tuple[Any, ...]:
@@ -230,7 +323,7 @@ def track_table(title: str, rows: Iterable[Entry], note: str = "") -> Table:
     """Rows of `track` files."""
     table = Table(title, TRACK_HEAD, note=note)
     for entry in rows:
-        row = entry.row
+        row, told = entry.row, entry.told
         steps, wall = row["train_env_steps"], row["train_wall_s"]
         table.add(
             row["motion"], row["protocol"], driven(entry), share(row["success"]),
@@ -240,6 +333,7 @@ def track_table(title: str, rows: Iterable[Entry], note: str = "") -> Table:
             figure(row["mpkpe_mm"], 1), figure(row["r_mpkpe_mm"], 1),
             figure(row["joint_pos_rad"], 4), figure(row["normalized_return"], 3),
             figure(row["episodes"], 0),
+            figure(told.size, 0, NOT_TOLD), told.base, figure(told.hz, 0), told.delay,
             figure(None if steps is None else steps / 1e6, 1, NOT_TOLD),
             figure(None if wall is None else wall / 60, 1, NOT_TOLD),
             Cell("video", link=entry.video) if entry.video else Cell("-"), origin(entry.file),
@@ -296,14 +390,8 @@ def gates_table(results: Iterable[ResultFile]) -> Table:
     table = Table("Gates of the diffusion model", (
         "policy", "gate", "about", "value", "unit", "threshold", "verdict", ORIGIN,
     ))  # fmt: skip
-    newest: dict[tuple[Any, str], Entry] = {}
-    for entry in entries(results, "gates"):
-        if steered_as_before(entry.row):
-            continue
-        key = entry.file.settings.get("policy"), entry.row["gate"]
-        if key not in newest or _made(newest[key]) <= _made(entry):
-            newest[key] = entry
-    for entry in newest.values():
+    kept, _ = newest_gates(results)
+    for entry in kept:
         row = entry.row
 
         def six(value: float | None) -> Cell:
@@ -315,6 +403,24 @@ def gates_table(results: Iterable[ResultFile]) -> Table:
             six(row["threshold"]), verdict[row["passed"]], origin(entry.file),
         )  # fmt: skip
     return table
+
+
+def newest_gates(
+    results: Iterable[ResultFile],
+) -> tuple[list[Entry], list[tuple[Entry, str]]]:
+    """Rows of `gates` files that are shown, and those that are not, with the reason."""
+    newest: dict[tuple[Any, str], Entry] = {}
+    left: list[tuple[Entry, str]] = []
+    for entry in entries(results, "gates"):
+        if steered_as_before(entry.row):
+            left.append((entry, "steered by factors of a gradient, as before 0.2"))
+            continue
+        key = entry.file.settings.get("policy"), entry.row["gate"]
+        if key not in newest or _made(newest[key]) <= _made(entry):
+            entry, newest[key] = newest.get(key), entry
+        if entry is not None:
+            left.append((entry, "examined again later"))
+    return list(newest.values()), left
 
 
 def _made(entry: Entry) -> datetime.datetime:
@@ -375,6 +481,92 @@ def reference_table(results: Iterable[ResultFile]) -> Table:
     return table
 
 
+PAIR = 2  # trainers of whose runs pairs are made
+
+
+def trainers_table(results: Iterable[ResultFile]) -> Table:
+    """Trainers beside each other, over all motions that one file trained with each of them.
+
+    Interquartile means and their intervals are over all seeds, drawn within each motion.
+    """
+    minutes = (2, 5, 15)
+    table = Table("Trainers compared", (
+        "trainer", "motions", "runs", "survived share, interquartile mean", "95 % interval",
+        *(f"completed within {m} minutes" for m in minutes),
+    ))  # fmt: skip
+    runs: dict[tuple[Any, ...], dict[str, dict[str, Any]]] = {}
+    for entry in entries(results, "learning"):
+        row = entry.row
+        if "error" not in row and "algorithm" in row and not row.get("against"):
+            key = entry.file.name, row["motion"], row.get("variant"), row["seed"]
+            runs.setdefault(key, {})[row["algorithm"]] = row
+    pairs = {key: by for key, by in sorted(runs.items(), key=str) if len(by) == PAIR}
+    names = sorted({name for by in pairs.values() for name in by})
+    if len(names) != PAIR:
+        return table
+
+    def after(row: dict[str, Any]) -> float:
+        """Minutes until the clip was completed for the first time; `inf` where it was not."""
+        return row["first_pass"]["wall_s"] / 60 if row["first_pass"] else math.inf
+
+    for name in names:
+        tasks: dict[Any, list[dict[str, Any]]] = {}
+        for (_, motion, variant, _), by in pairs.items():
+            tasks.setdefault((motion, variant), []).append(by[name])
+        scores = [np.array([row["clip"]["survival"] for row in rows]) for rows in tasks.values()]
+        low, high = statistics.stratified_bootstrap(scores)
+        # A profile counts scores above a threshold, and fewer minutes are better.
+        faster = statistics.performance_profile(
+            np.array([-after(by[name]) for by in pairs.values()]), [-m for m in minutes]
+        )
+        table.add(
+            name, figure(len({motion for motion, _ in tasks}), 0), figure(len(pairs), 0),
+            share(statistics.interquartile_mean(np.concatenate(scores))), bounds((low, high)),
+            *map(share, faster),
+        )  # fmt: skip
+    one, other = names
+    times = [(after(by[one]), after(by[other])) for by in pairs.values()]
+    alone = [sum(a < b == math.inf for a, b in each) for each in (times, [t[::-1] for t in times])]
+    both = np.array([math.log(a / b) for a, b in times if max(a, b) < math.inf])
+    table.note = (
+        "Pairs are two runs of one file with the same motion and seed. "
+        f"Only {one} completed the clip in {alone[0]} of {len(pairs)} pairs, only {other} in "
+        f"{alone[1]} (McNemar's exact test: p = {statistics.paired_shares_test(*alone):.2g})."
+    )
+    if len(both):
+        table.note += (
+            f" Where both did, {one} took {math.exp(both.mean()):.2f} times the minutes of {other}"
+            f", a geometric mean over {len(both)} pairs (changes of sign: "
+            f"p = {statistics.paired_test(both):.2g})."
+        )
+    return table
+
+
+def left_out(results: Sequence[ResultFile], doubts: Doubts) -> Table:
+    """What no table shows, with the reason."""
+    table = Table("Left out", ("what", "rows", "reason", ORIGIN))
+    for file in results:
+        policies = dict.fromkeys(row.get("policy") for row in file.rows)
+        for policy in policies:
+            if findings := doubts.get((file.path, str(policy))):
+                count = sum(row["policy"] == policy for row in file.rows)
+                reason = "; ".join(findings)
+                table.add(f"policy {policy}", figure(count, 0), reason, origin(file))
+    gates: dict[tuple[str, str], tuple[ResultFile, int]] = {}
+    for entry, reason in newest_gates(results)[1]:
+        _, count = gates.get((entry.file.name, reason), (entry.file, 0))
+        gates[entry.file.name, reason] = entry.file, count + 1
+    for (_, reason), (file, count) in gates.items():
+        table.add("gates", figure(count, 0), reason, origin(file))
+    for file in results:
+        if file.kind not in SHOWN:
+            reason = f"files of the kind {file.kind} have no table here"
+            if file.kind == "sim2sim":
+                reason = "only the delays that a policy bears are shown"
+            table.add(file.kind, figure(len(file.rows), 0), reason, origin(file))
+    return table
+
+
 def files_table(results: Iterable[ResultFile], out: Path) -> Table:
     """The files, with what made each; links are as seen from the folder `out`."""
     heads = ("file", "kind", "made", "seed", "machine", "commit", "command")
@@ -391,7 +583,10 @@ def files_table(results: Iterable[ResultFile], out: Path) -> Table:
 
 def other_tables(results: Sequence[ResultFile]) -> list[Table]:
     """All tables but those of tracking, without empty ones."""
-    makers = (guided_table, gates_table, learning_table, throughput_table, reference_table)
+    makers = (
+        guided_table, gates_table, trainers_table, learning_table, throughput_table,
+        reference_table,
+    )  # fmt: skip
     return [table for maker in makers if (table := maker(results)).rows]
 
 
@@ -406,19 +601,25 @@ ABOUT = (
     "are laid on each other, and joints. `benchmarks/track.py` and `benchmarks/guided.py` define "
     "every figure. Samples are control steps of training, over all robots, and like minutes of "
     "the last run alone: what a run went on from (`--start-from`; `docs/leaderboard.md` tells) is "
-    "not in them. A commit with + had changes. What was not trained "
+    "not in them. A policy observes so many numbers; the place and velocity of its base are as in "
+    "the simulation (true), estimated from what a robot senses, or not observed (none). Its delay "
+    "is the longest, of commands and sensors together, with which it survived every trial of "
+    "`tools/sim2sim.py`. A commit with + had changes. What was not trained "
     "here, or where nobody told, says so; no row is estimated."
 )
 
 
-def markdown(results: Sequence[ResultFile], by_suite: dict[str, list[Entry]], out: Path) -> str:
+def markdown(
+    results: Sequence[ResultFile], by_suite: dict[str, list[Entry]], out: Path, doubts: Doubts
+) -> str:
     """LEADERBOARD.md: the tables. Results come first, and what is said about them after them."""
     intro = f"{summary(results)} {WHERE} Made by `benchmarks/leaderboard.py`."
     parts = ["# Leaderboard", intro]
     for suite, rows in by_suite.items():
         parts += markdown_table(track_table(f"Tracking: {suite}", rows, missing(suite, rows)))
-    for table in other_tables(results):
-        parts += markdown_table(table)
+    for table in (*other_tables(results), left_out(results, doubts)):
+        if table.rows:
+            parts += markdown_table(table)
     parts += [f"## {READING}", ABOUT, *markdown_table(files_table(results, out))]
     return "\n\n".join(parts) + "\n"
 
@@ -451,7 +652,9 @@ def markdown_cell(cell: Cell) -> str:
 # --- the page -------------------------------------------------------------------------------------
 
 
-def page(results: Sequence[ResultFile], by_suite: dict[str, list[Entry]], out: Path) -> str:
+def page(
+    results: Sequence[ResultFile], by_suite: dict[str, list[Entry]], out: Path, doubts: Doubts
+) -> str:
     """index.html: the tables, sortable, and a plot for each motion; in the order of the Markdown.
 
     Its tables fit a window of 1280 pixels, which is why a row does not hold its command.
@@ -469,7 +672,8 @@ def page(results: Sequence[ResultFile], by_suite: dict[str, list[Entry]], out: P
         table.note = " ".join(notes)
         sections.append(html_table(table))
         sections.append('<h2 id="motions">Motion by motion</h2>\n' + "\n".join(plots(rows)))
-    sections += [html_table(table) for table in other_tables(results)]
+    tables = [*other_tables(results), left_out(results, doubts)]
+    sections += [html_table(table) for table in tables if table.rows]
     about = re.sub("`([^`]*)`", r"<code>\1</code>", html.escape(ABOUT))
     sections += [f"<h2>{READING}</h2>\n<p>{about}</p>", html_table(files_table(results, out))]
     text = PAGE.read_text(encoding="utf-8")
@@ -662,23 +866,25 @@ def config_of(file: ResultFile) -> Path | None:
     return path if path is not None and path.is_file() else None
 
 
-def run_again(file: ResultFile, row: dict[str, Any], policy: str) -> dict[str, Any]:
-    """The result file that `benchmarks/track.py` writes for this row alone.
+def run_again(
+    file: ResultFile, row: dict[str, Any], policy: str, seed: int
+) -> dict[str, dict[str, Any]]:
+    """Rows by protocol that `benchmarks/track.py` gives for a row with another seed.
+
+    With a row of `clip` comes one of `clip-perturbed`.
 
     Raises:
-        ResultError: the command fails.
+        ResultError: the command fails, or the motion or its length is another one.
     """
+    protocols = [row["protocol"]] + ["clip-perturbed"] * (row["protocol"] == "clip")
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder) / "again.json"
         command = [
             sys.executable, str(ROOT / "benchmarks" / "track.py"), "--policy", policy,
-            "--motion", row["motion"], "--protocol", row["protocol"],
-            "--seed", str(file.seed or 0), "--backend", row["backend"],
-            "--feet", file.settings["feet"], "--lead", str(file.settings["lead"]),
-            "--json", str(out),
+            "--motion", row["motion"], "--protocol", *protocols, "--seed", str(seed),
+            "--backend", row["backend"], "--feet", file.settings["feet"],
+            "--lead", str(file.settings["lead"]), "--json", str(out),
         ]  # fmt: skip
-        if row["protocol"] == "robust":
-            command += ["--trials", str(row["episodes"])]
         if file.settings["failure_rules"] == "off":
             command.append("--no-failure")
         if (config := config_of(file)) is not None:
@@ -691,7 +897,9 @@ def run_again(file: ResultFile, row: dict[str, Any], policy: str) -> dict[str, A
         if done.returncode:
             said = (done.stderr.strip() or "nothing").splitlines()[-1]
             raise ResultError(f"{place(file, row)} cannot be run again ({said}).")
-        return json.loads(out.read_text())
+        again = json.loads(out.read_text())
+    check_motion(file, row, again)
+    return {new["protocol"]: new for new in again["rows"]}
 
 
 def place(file: ResultFile, row: dict[str, Any]) -> str:
@@ -699,52 +907,133 @@ def place(file: ResultFile, row: dict[str, Any]) -> str:
     return f"{file.path}: row {file.rows.index(row) + 1}:"
 
 
-def compare(file: ResultFile, row: dict[str, Any], again: dict[str, Any]) -> None:
-    """Refuse a row that differs by more than the tolerances from its second run.
+def check_motion(file: ResultFile, row: dict[str, Any], again: dict[str, Any]) -> None:
+    """Refuse a row whose motion is another one here.
 
     Raises:
-        ResultError: one sentence with the file, the row and the figure.
+        ResultError: its SHA-256 or its length differs.
     """
-    new, motion = again["rows"][0], row["motion"]
-
-    def refuse(name: str, published: Any, actual: Any, tolerance: str) -> None:
+    motion = row["motion"]
+    published = file.settings["motion_sha256"][motion]
+    actual = str(again["settings"]["motion_sha256"].get(motion))
+    # The bytes of a motion that is computed tell nothing on another processor.
+    if published != actual and not library.is_computed(motion):
         raise ResultError(
-            f"{place(file, row)} {name} is {published}, but run again it is {actual} ({tolerance})."
+            f"{place(file, row)} the motion's SHA-256 is {published[:12]}..., but run again it is "
+            f"{actual[:12]}... (the same)."
+        )
+    clip_s = again["rows"][0]["clip_s"]
+    if abs(row["clip_s"] - clip_s) > 1e-6:
+        raise ResultError(
+            f"{place(file, row)} clip_s is {row['clip_s']}, but run again it is {clip_s} (the "
+            "same)."
         )
 
-    published = file.settings["motion_sha256"][motion]
-    actual = again["settings"]["motion_sha256"].get(motion)
-    if published != actual and not library.is_computed(motion):
-        refuse("the motion's SHA-256", published[:12] + "...", str(actual)[:12] + "...", "the same")
-    if abs(row["clip_s"] - new["clip_s"]) > 1e-6:
-        refuse("clip_s", row["clip_s"], new["clip_s"], "the same")
-    relative = TOLERANCE[row["protocol"]]
-    (low, high), (new_low, new_high) = row["success_ci95"], new["success_ci95"]
-    rates = f"{row['success']:g}", f"{new['success']:g}"
-    if row["protocol"] == "clip" and row["success"] != new["success"]:
-        refuse("success", *rates, "expected the same")
-    if not (low <= new["success"] <= high and new_low <= row["success"] <= new_high):
-        refuse("success", *rates, "expected each within the other's interval")
-    largest = max(SURVIVAL_S, relative * new["survival_s"])
-    if abs(row["survival_s"] - new["survival_s"]) > largest:
-        refuse("survival_s", row["survival_s"], new["survival_s"], f"within {largest:.2g} s")
-    for name in ERRORS:
-        if (row[name] is None) != (new[name] is None):
-            refuse(name, row[name], new[name], "a number or null in both")
-        if new[name] is not None and abs(row[name] - new[name]) > relative * new[name]:
-            refuse(name, f"{row[name]:g}", f"{new[name]:g}", f"within {relative:.0%}")
-    if abs(row["normalized_return"] - new["normalized_return"]) > RETURN:
-        values = f"{row['normalized_return']:g}", f"{new['normalized_return']:g}"
-        refuse("normalized_return", *values, f"within {RETURN:g}")
 
+def compare(file: ResultFile, row: dict[str, Any], again: dict[str, dict[str, Any]]) -> None:
+    """Refuse a row that its second run does not bear out.
 
-def verify(results: Sequence[ResultFile], count: int, seed: int) -> str:
-    """Run some rows again; returns what was done in one sentence.
+    Args:
+        file: where the row is.
+        row: of it.
+        again: rows of the second run by protocol.
 
     Raises:
-        ResultError: a row is not reproduced.
+        ResultError: one sentence with the file, the row, the figure and the numbers.
     """
-    candidates: list[tuple[ResultFile, dict[str, Any], str]] = []
+    protocol = row["protocol"]
+    for name in ("observation_size", "base_state", "control_hz"):
+        if name in row and row[name] != again[protocol][name]:
+            raise ResultError(
+                f"{place(file, row)} {name} is {row[name]}, but the policy's is "
+                f"{again[protocol][name]}."
+            )
+    if protocol == "clip":
+        refusals = [
+            *repeated(row, again["clip"]), *stands_for_a_policy(row, again["clip-perturbed"]),
+        ]  # fmt: skip
+    else:
+        refusals = list(resampled(row, again[protocol]))
+    for name, value, found in refusals:
+        raise ResultError(f"{place(file, row)} {name} is {value}, but {found}.")
+
+
+def looked_at() -> dict[str, tuple[bool, str]]:
+    """What maintainers found of policies, by SHA-256: whether they are ranked, and why.
+
+    Raises:
+        ConfigError: the file is not as it is described in the first lines of this one.
+    """
+    value = cli.read_json(LOOKED_AT, ConfigError)
+    wanted = {"ranked": rules.truth(), "reason": rules.text()}
+    for entry in value.values() if isinstance(value, dict) else [None]:
+        fields = entry if isinstance(entry, dict) else {}
+        if not all(rule.holds(fields.get(name)) for name, rule in wanted.items()):
+            raise ConfigError(
+                f"{LOOKED_AT}: holds {cli.shortened(json.dumps(entry), 60)}, expected "
+                '{"ranked": true or false, "reason": text} by the SHA-256 of a policy.'
+            )
+    return {digest: (entry["ranked"], entry["reason"]) for digest, entry in value.items()}
+
+
+def refused_by_maintainers(results: Iterable[ResultFile]) -> Doubts:
+    """Policies that maintainers looked at and do not rank."""
+    found: Doubts = {}
+    verdicts = looked_at()
+    for entry in entries(results, "track"):
+        name = entry.row["policy"]
+        ranked, reason = verdicts.get(entry.file.policy_sha256(name) or "", (True, ""))
+        if not ranked:
+            found[entry.file.path, name] = [reason]
+    return found
+
+
+Candidate = tuple[ResultFile, dict[str, Any], str]
+"""A row whose policy is at hand, and the policy's reference."""
+
+
+def doubts_of(candidates: Sequence[Candidate], seed: int) -> Doubts:
+    """Why policies look like no controllers, or like others' under another name."""
+    verdicts = looked_at()
+    known = [(name, weights_of(path)) for name, path in shipped_files(TRACKER).items()]
+    found: Doubts = {}
+    done = set()
+    for file, row, reference in candidates:
+        name = row["policy"]
+        if (file.path, name) in done:
+            continue
+        done.add((file.path, name))
+        policy = load_policy(reference, config=config_of(file))
+        if policy.sha256 in verdicts:
+            continue
+        try:
+            clip = library.load_motion(row["motion"])
+        except BMError as error:
+            print(f"not examined: {file.path}: policy {name}: {error}", flush=True)
+            continue
+        findings = examine(policy, evaluation.observations(policy, clip, seed=seed))
+        weights = weights_of(policy.path)
+        same = {other: len(weights & theirs) for other, theirs in known if weights & theirs}
+        if same and name not in same:
+            other, count = max(same.items(), key=lambda item: item[1])
+            layers = f"{count} of its {len(weights)} layers"
+            findings.append(f"{layers} have the weights of the policy '{other}'")
+        known.append((name, weights))
+        if findings:
+            found[file.path, name] = findings
+    return found
+
+
+def verify(results: Sequence[ResultFile], count: int, seed: int) -> tuple[str, Doubts]:
+    """Run some rows again, and examine all policies at hand.
+
+    Returns:
+        What was done in one sentence, and why which policies are not ranked.
+
+    Raises:
+        ResultError: a row is not borne out by its second run.
+    """
+    candidates: list[Candidate] = []
     total = 0
     known: dict[tuple[Path, str], str | None] = {}
     for file in results:
@@ -757,15 +1046,18 @@ def verify(results: Sequence[ResultFile], count: int, seed: int) -> str:
                 known[key] = policy_at_hand(file, row["policy"])
             if (policy := known[key]) is not None:
                 candidates.append((file, row, policy))
+    doubts = doubts_of(candidates, seed)
+    for (path, policy), findings in doubts.items():
+        print(f"not ranked: {path}: policy {policy}: {'; '.join(findings)}", flush=True)
     chosen = random.Random(seed).sample(candidates, min(count, len(candidates)))
     for file, row, policy in chosen:
         print(f"running again: {place(file, row)} {row['policy']}, {row['motion']}, "
               f"{row['protocol']}", flush=True)  # fmt: skip
-        compare(file, row, run_again(file, row, policy))
+        compare(file, row, run_again(file, row, policy, seed))
     return (
-        f"{len(chosen)} of {total} tracking rows were run again and reproduced; the policies of "
+        f"{len(chosen)} of {total} tracking rows were run again and are borne out; the policies of "
         f"{total - len(candidates)} are not at hand."
-    )
+    ), doubts
 
 
 def main(config: Config) -> None:
@@ -777,12 +1069,17 @@ def main(config: Config) -> None:
         raise ConfigError(f"{config.out} is no folder, expected one for --out.")
     results = read_results(config.results)
     print(summary(results))
+    doubts = refused_by_maintainers(results)
     if config.verify:
-        print(verify(results, config.verify, config.seed))
-    by_suite = tracking(results, config.out)
+        seed = secrets.randbelow(2**31) if config.seed is None else config.seed
+        print(f"fresh seed {seed}" if config.seed is None else f"seed {seed} again", flush=True)
+        said, found = verify(results, config.verify, seed)
+        print(said)
+        doubts = found | doubts
+    by_suite = tracking(results, config.out, doubts)
     texts = {
-        "LEADERBOARD.md": markdown(results, by_suite, config.out),
-        "index.html": page(results, by_suite, config.out),
+        "LEADERBOARD.md": markdown(results, by_suite, config.out, doubts),
+        "index.html": page(results, by_suite, config.out, doubts),
     }
     for name, text in texts.items():
         with cli.atomic_path(config.out / name) as temporary:

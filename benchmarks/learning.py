@@ -66,6 +66,7 @@ from bm_envs.evaluation import ROBUST
 from bm_envs.learning.log import read_metrics
 from bm_envs.motion import suites
 from bm_envs.policy import load_policy, read_run_config, training_figures
+from bm_envs.results import write_result
 from bm_envs.robots import g1
 from bm_envs.tasks.track.config import CONTROL_DT
 from bm_envs.tasks.track.rewards import OPTIONAL
@@ -333,7 +334,7 @@ def main(config: Config) -> None:
                 flush=True,
             )  # fmt: skip
             finished = [rows[i] for i in sorted(rows)]
-            cli.write_json(config.json, cli.json_result("learning", seed=None, rows=finished))
+            write_result(config.json, cli.json_result("learning", seed=None, rows=finished))
 
     with ThreadPoolExecutor(config.jobs) as pool:
         try:

@@ -30,6 +30,7 @@ from tyro.conf import FlagCreatePairsOff
 
 from bm_envs.envs import TrackVectorEnv
 from bm_envs.errors import ConfigError
+from bm_envs.results import write_result
 from bm_envs.robots import mjcf
 from bm_envs.tasks.track.config import CONTROL_DT, SamplingConfig, TrackConfig
 
@@ -157,7 +158,7 @@ def main(config: Config) -> None:
     print(cli.aligned(lines))
     if config.json is not None:
         result = cli.json_result("physics_accuracy", seed=config.seed, rows=rows)
-        cli.write_json(config.json, result)
+        write_result(config.json, result)
         print(f"results in {config.json}")
 
 

@@ -57,6 +57,7 @@ from bm_envs import cli
 from bm_envs.errors import BMError, BMWarning, ConfigError
 from bm_envs.motion import library
 from bm_envs.motion.clip import Clip, save_npz
+from bm_envs.results import write_result
 from bm_envs.robots import g1
 
 Expected = Literal["refuse", "doubt", "load", "loads", "any", "damp"]
@@ -1258,7 +1259,7 @@ def main(config: Config) -> None:
             report(row)
     print(f"{sum(row.inputs for row in rows)} inputs, {sum(row.wrong for row in rows)} wrong")
     if config.json is not None:
-        cli.write_json(
+        write_result(
             config.json,
             cli.json_result("reliability", seed=config.seed, rows=[asdict(row) for row in rows]),
         )

@@ -34,6 +34,7 @@ from bm_envs.motion.bvh import read_bvh
 from bm_envs.motion.feasibility import examine
 from bm_envs.motion.retarget import FIRST_ITERATIONS, ITERATIONS, STEP, Targets, Weights
 from bm_envs.motion.skeletons import SIDES, body_motion, find_mapping
+from bm_envs.results import write_result
 from bm_envs.robots import g1, mjcf
 
 
@@ -214,7 +215,7 @@ def main(config: Config) -> None:
         for row in rows
     )]))  # fmt: skip
     if config.json is not None:
-        cli.write_json(config.json, cli.json_result("retarget_solvers", seed=None, rows=rows))
+        write_result(config.json, cli.json_result("retarget_solvers", seed=None, rows=rows))
         print(f"results in {config.json}")
 
 

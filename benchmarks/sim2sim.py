@@ -24,6 +24,7 @@ from tyro.conf import FlagCreatePairsOff, Positional, arg
 
 from bm_envs import cli
 from bm_envs.errors import ConfigError
+from bm_envs.results import write_result
 
 TOOL = Path("tools") / "sim2sim.py"
 ROOT = Path(__file__).resolve().parent.parent
@@ -108,7 +109,7 @@ def main(config: Config) -> None:
                 )
     if config.json is not None:
         result = cli.json_result("sim2sim", seed=config.seed, rows=rows)
-        cli.write_json(config.json, result | {"settings": {"quick": config.quick}})
+        write_result(config.json, result | {"settings": {"quick": config.quick}})
         print(f"rows in {config.json}")
 
 

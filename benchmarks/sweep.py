@@ -50,6 +50,7 @@ from bm_envs.motion import repair, suites
 from bm_envs.motion.library import LAFAN1, load_motions
 from bm_envs.policy import training_figures
 from bm_envs.policy.shipping import ship
+from bm_envs.results import write_result
 
 ROOT = Path(__file__).resolve().parent.parent
 TRACK = ROOT / "benchmarks" / "track.py"
@@ -300,7 +301,7 @@ class Sweep:
                         "motion": job.motion, "seed": job.seed, "flags": job.flags.split(),
                         "run": job.folder.name, **(wrong or training_figures(job.folder)),
                     })  # fmt: skip
-            cli.write_json(self.config.json, cli.json_result("sweep", seed=None, rows=rows))
+            write_result(self.config.json, cli.json_result("sweep", seed=None, rows=rows))
 
     def measurement(self, index: int) -> list[str] | None:
         """The command that measures the policy of a run at its end; None: there is nothing to do.

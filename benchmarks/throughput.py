@@ -69,6 +69,7 @@ from bm_envs.motion import store, suites
 from bm_envs.motion.clip import Clip, clip_from_states, save_npz
 from bm_envs.motion.library import load_motions
 from bm_envs.policy import read_run_config
+from bm_envs.results import write_result
 from bm_envs.robots import g1, mjcf
 from bm_envs.tasks.track.config import SamplingConfig, TrackConfig
 
@@ -602,7 +603,7 @@ def main(config: Config) -> None:
 def write(rows: list[dict[str, Any]], config: Config) -> None:
     """The result file, if one is wanted."""
     if config.json is not None:
-        cli.write_json(config.json, cli.json_result("throughput", seed=config.seed, rows=rows))
+        write_result(config.json, cli.json_result("throughput", seed=config.seed, rows=rows))
         print(f"results in {config.json}")
 
 

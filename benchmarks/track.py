@@ -8,10 +8,12 @@
 A suite is a list of motions (`bm_envs/motion/suites.py`). Without `--policy` each of its motions is
 tracked by the policy that ships for it; one that has none gets no row, and is named.
 
-Drives, default pose, action scale, joint order and observation terms are the policy's own. Two
+Drives, default pose, action scale, joint order and observation terms are the policy's own. Three
 protocols:
 
 * `clip`: every motion once, from first frame to last, without noise, pushes or randomization.
+* `clip-perturbed`: the same 20 times, each from another start within half of the training's noise
+  (`perturbed_starts` in `bm_envs/tasks/track/config.py`). Not run unless `--protocol` names it.
 * `robust`: 100 episodes or more from the first frame with observation noise, noise on the start
   state, domain randomization and pushes.
 
@@ -29,6 +31,12 @@ after each, the robot is compared with the frame it should have reached. Figures
     slip_p95_m_s ...   motion quality of the frames before the failure, mean over the episodes that
                        have it; null where none has. `ref_...` is the whole clip's own (see
                        `bm_envs/quality.py`)
+    observation_size   numbers that the policy observes
+    base_state         `true`: it observes the base's place or velocity, as the simulation has them;
+                       `none`: neither
+    control_hz         actions a second
+    spread             standard deviation over episodes of survival, errors and return, where there
+                       are several
 
 With `--no-failure` an episode ends only with the clip or a diverged simulation. Then a fall, the
 root more than 0.3 m below the reference's, takes the failure's place in `success`, `survival_s` and
@@ -56,11 +64,12 @@ from bm_envs.evaluation import Episodes
 from bm_envs.motion import library, suites
 from bm_envs.motion.clip import Clip
 from bm_envs.policy import Policy, load_policy, shipped_policies
-from bm_envs.results import MAIN_HEADS
+from bm_envs.results import EPISODES, ERRORS, MAIN_HEADS, write_result
+from bm_envs.statistics import wilson
 from bm_envs.tasks.track.config import CONTROL_DT, TrackConfig
 
 BEST_REWARD = 5.0 * CONTROL_DT  # of one step: the six tracking terms' weights, per second
-ROBUST_TRIALS, QUICK_TRIALS = 100, 10
+ROBUST_TRIALS, QUICK_TRIALS = EPISODES["robust"], 10
 BATCH = 128  # episodes simulated at a time
 TRACE = 200  # most values of a trace
 
@@ -76,12 +85,12 @@ class Config:
     """Names, files or cuts such as 'walk1[5:15]'; none: the motion inside the policy."""
     suite: suites.Suite | None = None
     """A list of motions in place of --motion."""
-    protocol: tuple[Literal["clip", "robust"], ...] = ("clip", "robust")
+    protocol: tuple[Literal["clip", "clip-perturbed", "robust"], ...] = ("clip", "robust")
     """Which protocols to run."""
     json: Path | None = None
     """Result file to write."""
     seed: int = 0
-    """Seed of the robust protocol's noise, pushes and randomization."""
+    """Seed of the starts, and of the robust protocol's noise, pushes and randomization."""
     trials: int | None = None
     """Episodes per motion of the robust protocol, 100 or more; default 100, with --quick 10."""
     quick: Annotated[bool, FlagCreatePairsOff] = False
@@ -112,11 +121,14 @@ class Config:
         if self.policy is not None and "{motion}" in self.policy and not motions:
             raise ConfigError(f"policy is '{self.policy}', which needs --motion or --suite.")
         if not self.protocol:
-            raise ConfigError("protocol is empty, expected 'clip', 'robust' or both.")
+            raise ConfigError(
+                "protocol is empty, expected one or more of clip, clip-perturbed and robust."
+            )
 
-    @property
-    def episodes(self) -> int:
-        """Episodes per motion of the robust protocol."""
+    def episodes(self, protocol: str) -> int:
+        """Episodes per motion of a protocol."""
+        if protocol != "robust":
+            return EPISODES[protocol]
         return self.trials or (QUICK_TRIALS if self.quick else ROBUST_TRIALS)
 
     @property
@@ -213,10 +225,18 @@ def result_row(
     successes = int(figures.completed.sum())
     steps = clip.num_frames - 1
     training = (policy.info or {}).get("training", {})
+    best = BEST_REWARD * steps
+    told = {
+        "observation_size": policy.spec.observation_size,
+        "base_state": evaluation.base_state(policy.spec.observation_names),
+        "control_hz": round(1 / CONTROL_DT, 6),
+    }
+    if episodes > 1:
+        told["spread"] = spread(figures, best)
 
-    def mean(name: str, factor: float = 1.0) -> float | None:
-        values = figures.errors[name][figures.compared > 0]
-        return float(values.mean() * factor) if values.size else None
+    def mean(name: str) -> float | None:
+        values, unit = error_of(figures, name)
+        return float(values.mean() * unit) if values.size else None
 
     def judged(values: np.ndarray | float) -> float | None:
         known = np.asarray(values)[~np.isnan(values)]
@@ -230,20 +250,40 @@ def result_row(
         "protocol": protocol,
         "episodes": episodes,
         "success": successes / episodes,
-        "success_ci95": list(evaluation.wilson(successes, episodes)),
+        "success_ci95": list(wilson(successes, episodes)),
         "survival_s": round(float(figures.reached.mean()) * CONTROL_DT, 6),
         "clip_s": round(steps * CONTROL_DT, 6),
-        "mpkpe_mm": mean("mpkpe_m", 1000),
-        "r_mpkpe_mm": mean("r_mpkpe_m", 1000),
-        "joint_pos_rad": mean("joint_pos_rad"),
-        "joint_vel_rad_s": mean("joint_vel_rad_s"),
-        "ee_pos_mm": mean("ee_pos_m", 1000),
-        "ee_ori_rad": mean("ee_ori_rad"),
-        "normalized_return": float(figures.returns.mean() / (BEST_REWARD * steps)),
+        **{name: mean(name) for name in ERRORS},
+        "normalized_return": float(figures.returns.mean() / best),
         "train_env_steps": training.get("env_steps"),
         "train_wall_s": training.get("wall_s"),
+        **told,
         **{name: judged(values) for name, values in figures.quality.items()},
         **{name: judged(value) for name, value in quality.reference_figures(clip).items()},
+    }
+
+
+def error_of(figures: Episodes, name: str) -> tuple[np.ndarray, float]:
+    """A row's error in each episode that has one, and the factor to the unit in its name."""
+    kept = figures.errors[name.replace("_mm", "_m")][figures.compared > 0]
+    return kept, 1000.0 if "_mm" in name else 1.0
+
+
+def spread(figures: Episodes, best: float) -> dict[str, float | None]:
+    """Standard deviations over episodes of the figures that a row has means of.
+
+    Args:
+        figures: of two episodes or more.
+        best: what the whole clip pays at most.
+    """
+    values = {
+        "survival_s": (figures.reached, CONTROL_DT),
+        **{name: error_of(figures, name) for name in ERRORS},
+        "normalized_return": (figures.returns, 1 / best),
+    }
+    return {
+        name: float(np.std(each, ddof=1) * unit) if len(each) > 1 else None
+        for name, (each, unit) in values.items()
     }
 
 
@@ -254,7 +294,7 @@ def evaluate(
     """Run one motion under one protocol; returns its row. `clip` adds one to `traces`."""
     task = task_config(policy, protocol, config)
     trace: list[float] = []
-    episodes = 1 if protocol == "clip" else config.episodes
+    episodes = config.episodes(protocol)
     parts = [
         run_episodes(
             policy, clip, task, episodes=min(BATCH, episodes - first), seed=config.seed + first,
@@ -320,7 +360,7 @@ def table(rows: list[dict[str, Any]]) -> str:
     for row in rows:
         low, high = row["success_ci95"]
         share = f"{row['success']:.1%}"
-        if row["protocol"] == "robust":
+        if row["episodes"] > 1:
             share += f" ({low:.1%} to {high:.1%})"
         lines.append((
             row["motion"], row["protocol"], str(row["episodes"]), share,
@@ -374,7 +414,7 @@ def main(config: Config) -> None:
             "motion_sha256": {clip.name: clip.sha256() for _, clips in chosen for clip in clips},
         }  # fmt: skip
         result["traces"] = traces
-        cli.write_json(config.json, result)
+        write_result(config.json, result)
         print(f"results in {config.json}")
 
 

@@ -73,6 +73,7 @@ from bm_envs.learning.world_model import State, WorldModel
 from bm_envs.motion.clip import Clip
 from bm_envs.motion.library import load_motions
 from bm_envs.policy import load_policy, mlp_from_policy, read_run_config
+from bm_envs.results import write_result
 from bm_envs.robots import mjcf
 from bm_envs.tasks.track.config import TrackConfig, laptop_task, with_changes
 
@@ -454,7 +455,7 @@ def main(config: Config) -> None:
     """Drive, predict, compare; or time."""
     if config.speed:
         rows = speed(config)
-        cli.write_json(config.json, cli.json_result("speed", seed=config.seed, rows=rows))
+        write_result(config.json, cli.json_result("speed", seed=config.seed, rows=rows))
         for row in rows:
             print(
                 f"{row['what']:18} {row['ms']:8.1f} ms, bound {row['bound_ms']:8.1f} ms, "
@@ -465,7 +466,7 @@ def main(config: Config) -> None:
     trained, saved, clips = restored(config.run)
     buffer, model = rollouts(config, trained, saved, clips)
     rows = growth(model, buffer, config.steps)
-    cli.write_json(config.json, cli.json_result("world_model", seed=config.seed, rows=rows))
+    write_result(config.json, cli.json_result("world_model", seed=config.seed, rows=rows))
     for row in rows:
         if row["step"] in (1, 2, 4, 8, 16, 32):
             figures = ", ".join(f"{key} {value:.3g}" for key, value in row["model"].items())

@@ -7,7 +7,7 @@ ends in a frame that is compared with the reference, or in a failure.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -20,13 +20,13 @@ from bm_envs.motion.clip import Clip
 from bm_envs.policy import Policy, named_clip, named_motions
 from bm_envs.quality import Recorder, Signals
 from bm_envs.robots import g1
+from bm_envs.robots.observation_terms import NO_STATE_ESTIMATION_TERMS, POLICY_TERMS
 from bm_envs.tasks.track import terminations, terms
-from bm_envs.tasks.track.config import ActuationConfig, TrackConfig
+from bm_envs.tasks.track.config import ActuationConfig, SamplingConfig, TrackConfig
 from bm_envs.tasks.track.rows import FEET
 
 FALL_HEIGHT = 0.3  # m below the reference
 ROBUST = 0.95  # share of `robust` episodes from which on a policy is called robust
-Z_95 = 1.959963984540054  # two-sided 95 % of the normal distribution
 
 Actor = Callable[[np.ndarray], np.ndarray]
 Rule = Callable[[TrackVectorEnv], np.ndarray]
@@ -207,11 +207,31 @@ def pelvis_is_off(env: TrackVectorEnv) -> np.ndarray:
     ) | terminations.tilt_off(sim.root_quat, reference.body_quat[:, 0], config.failure_tilt)
 
 
+def base_state(terms: Collection[str]) -> Literal["true", "none"]:
+    """What the protocols show a policy of its base's place and linear velocity.
+
+    Args:
+        terms: names of its observation's terms.
+
+    Returns:
+        `true`, as the simulation has it, or `none` where no term tells either.
+    """
+    of_the_base = {*POLICY_TERMS} - {*NO_STATE_ESTIMATION_TERMS}
+    return "true" if of_the_base & {*terms} else "none"
+
+
 def protocol_task(
     policy: Policy, protocol: str, *, feet: Literal["spheres", "capsules"] = "spheres",
     lead: int = 1, failure_rules: bool = True,
 ) -> TrackConfig:  # fmt: skip
-    """The task of a protocol, `clip` or `robust`, with the policy's observation terms and drives.
+    """The task of a protocol with the policy's observation terms and drives.
+
+    Args:
+        policy: the policy.
+        protocol: `clip`, `clip-perturbed` or `robust`.
+        feet: shape of the robot's feet.
+        lead: frames by which the reference that the policy sees is ahead of the robot.
+        failure_rules: False leaves them off.
 
     Raises:
         PolicyError: the policy's anchor is not the task's.
@@ -243,6 +263,38 @@ def in_project_order(policy: Policy) -> Actor:
     return lambda obs: policy(obs[:, to_policy])[:, to_project]
 
 
+def observations(
+    policy: Policy, clip: Clip, *, seed: int = 0, robots: int = 16, steps: int = 60
+) -> np.ndarray:
+    """What a policy observes while it tracks a clip from frames all over it.
+
+    Starts are those of the protocol `clip-perturbed`, about frames that are drawn.
+
+    Args:
+        policy: the policy.
+        clip: what it tracks.
+        seed: of the starts.
+        robots: how many start; one that fails starts anew.
+        steps: control steps of each.
+
+    Returns:
+        `[robots * steps, O]`, in the policy's joint order.
+    """
+    task = protocol_task(policy, "clip-perturbed")
+    task = dataclasses.replace(task, start=SamplingConfig(mode="uniform"))
+    env = TrackVectorEnv(robots, clip, config=task, critic="none", threads=1)
+    act, to_policy = in_project_order(policy), policy.spec.observation_index()
+    seen = []
+    try:
+        obs, _ = env.reset(seed=seed)
+        for _ in range(steps):
+            seen.append(obs[:, to_policy])
+            obs, *_ = env.step(act(obs))
+    finally:
+        env.close()
+    return np.concatenate(seen)
+
+
 def motions_of(policy: Policy) -> list[Clip]:
     """The motions a policy was made for: the one inside it, or those that its description names.
 
@@ -255,13 +307,3 @@ def motions_of(policy: Policy) -> list[Clip]:
     if not named:
         raise PolicyError(f"{policy.path}: holds and names no motion; give --motion.")
     return [named_clip(policy, entry) for entry in named]
-
-
-def wilson(successes: int, trials: int) -> tuple[float, float]:
-    """Wilson's 95 % interval of a share."""
-    share, weight = successes / trials, Z_95**2 / trials
-    center = (share + weight / 2) / (1 + weight)
-    half = Z_95 / (1 + weight) * np.sqrt(share * (1 - share) / trials + weight / (4 * trials))
-    # Of none the lower end is 0, and of all the upper one is 1: exactly, and not but for rounding.
-    low = center - half if successes else 0.0
-    return low, center + half if successes < trials else 1.0

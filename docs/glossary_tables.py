@@ -63,6 +63,8 @@ WORDS = (
          "Clip"),
     Word("clip protocol", "plays a clip once from the first frame to the last, without noise",
          "clip"),
+    Word("clip-perturbed protocol", "plays a clip 20 times from starts about the first frame, "
+         "without noise after that", "clip-perturbed"),
     Word("control step", f"one call of the policy, every {CONTROL_DT:g} s; also called a tick",
          "CONTROL_DT"),
     Word("cost", "a function of predicted states whose minimum is what a guided model shall do",

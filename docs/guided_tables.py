@@ -23,9 +23,9 @@ from bm_envs.cli import markdown_table
 from bm_envs.diffusion.model import load_model
 from bm_envs.diffusion.sampler import SHARES
 from bm_envs.diffusion.steering import STEERING, Steering
-from bm_envs.evaluation import wilson
 from bm_envs.results import steered_as_before, successes_by_rule
 from bm_envs.robots.g1 import BODY_NAMES, JOINT_NAMES
+from bm_envs.statistics import wilson
 from bm_envs.tasks.guided.config import JoystickConfig
 
 ROOT = Path(__file__).resolve().parent.parent

@@ -21,7 +21,7 @@ from typing import Any
 ROOT = Path(__file__).resolve().parent.parent
 PICTURE = ROOT / "docs" / "images" / "house.svg"
 SCRIPTS = ("algos", "benchmarks", "tools")
-SHARED = ("arrays", "errors", "rotations", "cli", "__init__", "__main__")
+SHARED = ("arrays", "errors", "rotations", "statistics", "cli", "__init__", "__main__")
 # What a room is for, in as few words as fit into its box.
 PURPOSE = {
     "robots": "tables, MJCF, kinematics",

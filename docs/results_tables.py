@@ -27,9 +27,10 @@ from guided_tables import ABSENT, MODELS, write
 from site_tables import completed
 
 from bm_envs.cli import markdown_table
-from bm_envs.evaluation import ROBUST, wilson
+from bm_envs.evaluation import ROBUST
 from bm_envs.motion import suites
 from bm_envs.results import ERROR_HEADS, MAIN_HEADS, machine_text, successes_by_rule
+from bm_envs.statistics import wilson
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "benchmarks" / "results"

@@ -27,12 +27,12 @@ import bm_envs  # noqa: F401  (registers the environments)
 from bm_envs.cli import markdown_table
 from bm_envs.diffusion import sampler
 from bm_envs.envs import GuidedEnv, GuidedVectorEnv, Named, TrackEnv, TrackVectorEnv
-from bm_envs.evaluation import wilson
 from bm_envs.motion import checks, clip, feasibility, formats, library, projection, repair
 from bm_envs.results import MAIN_HEADS, successes_by_rule
 from bm_envs.robots import g1, observation_terms
 from bm_envs.robots.mjcf import ModelConfig
 from bm_envs.robots.observation_terms import CRITIC_TERMS, ObsTerm
+from bm_envs.statistics import wilson
 from bm_envs.tasks.guided.observations import ABSENT, NEAREST
 from bm_envs.tasks.guided.states import PAST, REPRESENTATIONS
 from bm_envs.tasks.track import rewards, terms

@@ -40,6 +40,7 @@ from bm_envs.errors import ConfigError
 from bm_envs.motion import checks, library, repair, suites
 from bm_envs.motion.clip import Clip
 from bm_envs.motion.feasibility import Feasibility, examine
+from bm_envs.results import write_result
 
 
 @dataclass(frozen=True)
@@ -124,7 +125,7 @@ def main(config: Config) -> None:
     if problems:
         print("\n".join(problems))
     if config.json is not None:
-        cli.write_json(config.json, cli.json_result("reference", seed=None, rows=rows))
+        write_result(config.json, cli.json_result("reference", seed=None, rows=rows))
         print(f"results in {config.json}")
 
 

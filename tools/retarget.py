@@ -30,6 +30,7 @@ from bm_envs.motion.amass import read_amass
 from bm_envs.motion.bvh import PersonMotion, read_bvh
 from bm_envs.motion.clip import save_npz
 from bm_envs.motion.library import load_motion
+from bm_envs.results import write_result
 
 MAX_TEXT = 1000
 
@@ -162,7 +163,7 @@ def main(config: Config) -> None:
         print(cli.aligned([*lines, ("mean of all", f"{row['mean_difference_rad']:.3f}")]))
     print(f"wrote {config.npz}")
     if config.json is not None:
-        cli.write_json(config.json, cli.json_result("retarget", seed=None, rows=[row]))
+        write_result(config.json, cli.json_result("retarget", seed=None, rows=[row]))
         print(f"results in {config.json}")
 
 

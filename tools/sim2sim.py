@@ -38,6 +38,7 @@ from bm_envs.deploy.reference import Alignment, Motion
 from bm_envs.deploy.robot import SENSOR_DT, RobotConfig, SimulatedRobot
 from bm_envs.errors import ConfigError
 from bm_envs.policy import CONTROL_DT, Policy, load_policy
+from bm_envs.results import write_result
 from bm_envs.robots import mjcf
 
 MAX_HEIGHT, MAX_TILT = 0.25, 0.8  # of the pelvis from its reference: m, projected gravity
@@ -328,7 +329,7 @@ def main(config: Config) -> int:
     print(f"{seconds / (time.perf_counter() - began):.1f} x real time")
     if config.json is not None:
         rows = [row_of(config, policy, motion, runs)]
-        cli.write_json(config.json, cli.json_result("sim2sim", seed=config.seed, rows=rows))
+        write_result(config.json, cli.json_result("sim2sim", seed=config.seed, rows=rows))
         print(f"figures in {config.json}")
     if config.video is not None:
         times = np.arange(0, len(runs[0].qpos) * CONTROL_DT, 1 / config.fps)

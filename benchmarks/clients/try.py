@@ -30,6 +30,7 @@ from tyro.conf import FlagCreatePairsOff
 
 from bm_envs import cli
 from bm_envs.errors import BMError, ConfigError
+from bm_envs.results import write_result
 
 ROOT = Path(__file__).resolve().parents[2]
 Client = Literal["gymnasium", "sb3", "rsl_rl", "cleanrl", "skrl", "torchrl", "minari"]
@@ -244,7 +245,7 @@ def main(config: Config) -> int:
         rows += tried(client, config)
     print(table(rows))
     if config.json is not None:
-        cli.write_json(config.json, cli.json_result("clients", seed=None, rows=rows))
+        write_result(config.json, cli.json_result("clients", seed=None, rows=rows))
         print(f"results in {config.json}")
     if config.plot is not None and any(row.get("curve") for row in rows):
         draw(config.plot, rows)

@@ -2,7 +2,9 @@
 
 `file.py` reads and checks files, `kinds.py` lists the kinds, and `tracking.py`, `diffusion.py`,
 `training.py`, `motions.py` and `software.py` hold their fields, made of the rules in `rules.py`.
-`bm_envs.cli.json_result` makes the object that a benchmark writes.
+`verification.py` compares a row with a second run.
+`schemas.py` writes the rules as JSON Schemas. `bm_envs.cli.json_result` makes the object that a
+benchmark writes, `write_result` writes it.
 
 A file is refused at the first value that its kind does not allow, with one sentence that names the
 file, the row and the field. Types and ranges are checked, and so is what follows from other values
@@ -20,11 +22,13 @@ from bm_envs.results.file import (
     machine_text,
     read_result,
     read_results,
+    write_result,
 )
 from bm_envs.results.kinds import KINDS
-from bm_envs.results.tracking import ERROR_HEADS, ERRORS, MAIN_HEADS
+from bm_envs.results.tracking import EPISODES, ERROR_HEADS, ERRORS, MAIN_HEADS
 
 __all__ = [
-    "ERRORS", "ERROR_HEADS", "KINDS", "MAIN_HEADS", "ResultFile", "check_result", "machine_path",
-    "machine_text", "read_result", "read_results", "steered_as_before", "successes_by_rule",
+    "EPISODES", "ERRORS", "ERROR_HEADS", "KINDS", "MAIN_HEADS", "ResultFile", "check_result",
+    "machine_path", "machine_text", "read_result", "read_results", "steered_as_before",
+    "successes_by_rule", "write_result",
 ]  # fmt: skip

@@ -6,20 +6,21 @@ import datetime
 import json
 import math
 import re
-from collections.abc import Mapping
+import warnings
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from bm_envs import cli
-from bm_envs.errors import ResultError
+from bm_envs.errors import BMWarning, ResultError
 from bm_envs.policy import KINDS as POLICY_KINDS
 from bm_envs.results.kinds import KINDS
 from bm_envs.results.rules import (
     COMMAND_RULE,
     COMMIT_RULE,
     MACHINE,
-    Rule,
+    Kind,
     Rules,
     listing,
     number,
@@ -43,9 +44,9 @@ HEADER: Rules = {
     "command": COMMAND_RULE,
     "commit": COMMIT_RULE,
     "seed": whole(null=True),
-    "versions": table(of=str),
+    "versions": table(of=text(empty=True), words="an object of texts"),
     "machine": table(),
-    "rows": Rule("a list of one row or more", lambda v: isinstance(v, list) and len(v) > 0),
+    "rows": listing(least=1, words="a list of one row or more"),
     "settings": table(required=False),
     "traces": listing(required=False),
 }
@@ -53,10 +54,7 @@ TRACE: Rules = {
     "policy": text(),
     "motion": text(),
     "every_s": number(0, above=True),
-    "mpkpe_mm": Rule(
-        "a list of numbers of 0 or more",
-        lambda v: isinstance(v, list) and all(map(number(0).holds, v)),
-    ),
+    "mpkpe_mm": listing(of=number(0), words="a list of numbers of 0 or more"),
     "failed_s": number(0, null=True),
 }
 
@@ -150,9 +148,46 @@ def check_result(value: Any, name: str) -> None:
     Raises:
         ResultError: one sentence with the file's name, the row and the field.
     """
+    kind, settings = _check_head(value, name, HEADER)
+    if settings.get("quick", False):
+        raise ResultError(
+            f"{name}: settings: quick is true, expected false: such figures are not published."
+        )
+    _check_plain(f"{name}:", {key: part for key, part in value.items() if key != "rows"})
+    for i, row in enumerate(value["rows"], start=1):
+        _check_plain(f"{name}: row {i}:", row)
+    for where, trace in _each(value.get("traces", []), f"{name}: trace"):
+        _check(where, trace, TRACE)
+    for where, row in _each(value["rows"], f"{name}: row"):
+        _check(where, row, kind.rows)
+        for field, expected in kind.relation(row, settings):
+            raise ResultError(f"{where} {field} is {_shown(_at(row, field))}, expected {expected}.")
+
+
+def write_result(path: str | Path, value: dict[str, Any]) -> None:
+    """Write a result file, whole or not at all.
+
+    A field that does not keep to its kind's rules is said in a warning, and the file is written
+    nevertheless: what was measured may have taken hours. Figures of `--quick`, or of a tree outside
+    git, are none to publish, and no fault.
+    """
+    cli.write_json(path, value)
+    # As a reader will see it: a tuple is a list there.
+    value = cli.parse_json(Path(path).read_text(encoding="utf-8"))
+    outside_git = {"commit": replace(COMMIT_RULE, schema={})} if value["commit"] is None else {}
+    try:
+        kind, _ = _check_head(value, str(path), {**HEADER, **outside_git})
+        for where, row in _each(value["rows"], f"{path}: row"):
+            _check(where, row, kind.rows)
+    except ResultError as error:
+        warnings.warn(f"The leaderboard will refuse this file. {error}", BMWarning, stacklevel=2)
+
+
+def _check_head(value: Any, name: str, header: Rules) -> tuple[Kind, dict[str, Any]]:
+    """Check all but rows and traces; returns the kind and the settings."""
     if not isinstance(value, dict):
         raise ResultError(f"{name}: holds no object, expected a result file.")
-    _check(f"{name}:", value, HEADER)
+    _check(f"{name}:", value, header)
     try:
         if datetime.datetime.fromisoformat(value["created"]).tzinfo is None:
             raise ValueError
@@ -171,25 +206,15 @@ def check_result(value: Any, name: str) -> None:
     settings = value.get("settings", {})
     if kind.settings is not None:
         _check(f"{name}: settings:", settings, kind.settings)
-    if settings.get("quick", False):
-        raise ResultError(
-            f"{name}: settings: quick is true, expected false: such figures are not published."
-        )
-    _check_plain(f"{name}:", {key: part for key, part in value.items() if key != "rows"})
-    for i, row in enumerate(value["rows"], start=1):
-        _check_plain(f"{name}: row {i}:", row)
-    for i, trace in enumerate(value.get("traces", []), start=1):
-        where = f"{name}: trace {i}:"
-        if not isinstance(trace, dict):
-            raise ResultError(f"{where} is {_shown(trace)}, expected an object.")
-        _check(where, trace, TRACE)
-    for i, row in enumerate(value["rows"], start=1):
-        where = f"{name}: row {i}:"
-        if not isinstance(row, dict):
-            raise ResultError(f"{where} is {_shown(row)}, expected an object.")
-        _check(where, row, kind.rows)
-        for field, expected in kind.relation(row, settings):
-            raise ResultError(f"{where} {field} is {_shown(_at(row, field))}, expected {expected}.")
+    return kind, settings
+
+
+def _each(values: list[Any], what: str) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Objects of a list, with words for where they stand."""
+    for i, value in enumerate(values, start=1):
+        if not isinstance(value, dict):
+            raise ResultError(f"{what} {i}: is {_shown(value)}, expected an object.")
+        yield f"{what} {i}:", value
 
 
 def _check(where: str, value: Mapping[str, Any], rules: Rules) -> None:

@@ -12,7 +12,6 @@ from bm_envs.results.rules import (
     ROUNDING,
     SHA256_RULE,
     Kind,
-    Rule,
     Rules,
     listing,
     number,
@@ -47,10 +46,7 @@ REFERENCE_ROWS: Rules = {
     "root_speed_m_s": number(0),
     "root_turn_rad_s": number(0),
     "floating_s": number(0),
-    "flags": Rule(
-        f"a list of some of: {', '.join(FLAGS)}",
-        lambda v: isinstance(v, list) and all(flag in FLAGS for flag in v),
-    ),
+    "flags": listing(of=text(*FLAGS), words=f"a list of some of: {', '.join(FLAGS)}"),
     "worst_s": numbers(),
     **REPAIR_ROWS,
 }

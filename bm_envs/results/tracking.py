@@ -13,20 +13,24 @@ from bm_envs.results.rules import (
     ROUNDING,
     SHA256_RULE,
     Kind,
-    Rule,
     Rules,
+    either,
     interval,
     listing,
     number,
+    numbers,
     share_and_interval,
+    table,
     text,
     truth,
     whole,
 )  # fmt: skip
 from bm_envs.tasks.track.config import CONTROL_DT
 
-PROTOCOLS = ("clip", "robust")
-ROBUST_EPISODES = 100  # at least, by the protocol `robust`
+# Protocols, and how many episodes each has at least; `clip` plays a motion once.
+EPISODES = {"clip": 1, "clip-perturbed": 20, "robust": 100}
+PROTOCOLS = tuple(EPISODES)
+BASE_STATES = ("true", "estimated", "none")
 
 TRACK_ROWS: Rules = {
     "policy": text(),
@@ -48,6 +52,12 @@ TRACK_ROWS: Rules = {
     "normalized_return": number(high=1),
     "train_env_steps": whole(1, null=True),
     "train_wall_s": number(0, above=True, null=True),
+    # What the policy is told and how often it acts, which older files lack.
+    "observation_size": whole(1, required=False),
+    "base_state": text(*BASE_STATES, required=False),
+    "control_hz": number(0, above=True, required=False),
+    # Standard deviation of figures over the episodes, of more than one. Older files lack it.
+    "spread": numbers(required=False),
     # Motion quality, which older files lack.
     **{
         name: number(0, 1 if name.endswith("_share") else math.inf, null=True, required=False)
@@ -66,18 +76,14 @@ ERROR_HEADS = {
 ERRORS = tuple(ERROR_HEADS)
 MAIN_HEADS = tuple(ERROR_HEADS.values())[:3]  # of the errors that every table has
 TRACK_SETTINGS: Rules = {
-    "policy_sha256": Rule(
-        "a SHA-256, or one for each policy",
-        lambda v: all(map(SHA256_RULE.holds, v.values() if isinstance(v, dict) else [v])),
+    "policy_sha256": either(
+        "a SHA-256, or one for each policy", SHA256_RULE, table(of=SHA256_RULE)
     ),
     "feet": text("spheres", "capsules"),
     "lead": whole(),
     "failure_rules": text("on", "off"),
     "quick": truth(),
-    "motion_sha256": Rule(
-        "an object with a SHA-256 for each motion",
-        lambda v: isinstance(v, dict) and all(map(SHA256_RULE.holds, v.values())),
-    ),
+    "motion_sha256": table(of=SHA256_RULE, words="an object with a SHA-256 for each motion"),
 }
 
 
@@ -89,8 +95,8 @@ def _track(row: dict[str, Any], settings: dict[str, Any]) -> Iterator[tuple[str,
         yield "suite", f"'{home}' for the motion '{row['motion']}'"
     if row["protocol"] == "clip" and row["episodes"] != 1:
         yield "episodes", "1 by the protocol 'clip', which plays a motion once"
-    if row["protocol"] == "robust" and row["episodes"] < ROBUST_EPISODES:
-        yield "episodes", f"{ROBUST_EPISODES} or more by the protocol 'robust'"
+    elif row["episodes"] < (least := EPISODES[row["protocol"]]):
+        yield "episodes", f"{least} or more by the protocol '{row['protocol']}'"
     yield from share_and_interval(row, "success", "success_ci95", row["episodes"])
     steps = row["clip_s"] / CONTROL_DT
     if abs(steps - round(steps)) > 1e-3:

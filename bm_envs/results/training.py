@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 from bm_envs.results.rules import (
@@ -11,7 +12,6 @@ from bm_envs.results.rules import (
     MACHINE,
     ROUNDING,
     Kind,
-    Rule,
     Rules,
     listing,
     number,
@@ -37,7 +37,7 @@ LEARNING_ROWS: Rules = {
     "machine": table(),
 }
 SWEEP_ROWS: Rules = {
-    name: Rule(rule.expected, rule.holds, required=name in ("motion", "seed", "flags"))
+    name: replace(rule, required=name in ("motion", "seed", "flags"))
     for name, rule in LEARNING_ROWS.items()
 } | {"run": text(), "error": text(required=False)}
 
@@ -78,7 +78,7 @@ CLIENTS_ROWS: Rules = {
     "what": text("check", "train"),
     "name": text(),
     "passed": truth(),
-    "reason": Rule("a text", lambda v: isinstance(v, str)),
+    "reason": text(empty=True),
     "wall_s": number(0),
     "preset": text(required=False),
     "noise_std": number(0, above=True, required=False),

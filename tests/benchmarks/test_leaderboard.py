@@ -17,7 +17,7 @@ from result_files import track, track_row
 
 from bm_envs.errors import BMError, ConfigError, ResultError
 from bm_envs.motion import suites
-from bm_envs.results import read_result
+from bm_envs.results import ERRORS, read_result
 
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "benchmarks"))
@@ -89,6 +89,7 @@ def test_markdown_holds_every_row(results, tmp_path):
         "motion": "walk", "protocol": "clip", "policy": "walk", "success": "100 %",
         "95 % interval": "20.7 to 100 %", "survived, s": "24.50 of 24.50", "MPKPE, mm": "96.0",
         "R-MPKPE, mm": "33.9", "joints, rad": "0.0874", "return": "0.925", "episodes": "1",
+        "observes": "160", "base": "true", "Hz": "50", "delay, ms": "not told",
         "M samples": "26.0", "minutes": "52.8", "video": "-", "result": "walk",
     }  # fmt: skip
     assert (robust["success"], robust["95 % interval"]) == ("98 %", "93 to 99.4 %")
@@ -474,11 +475,12 @@ def verified(tmp_path, value, policy=None, count=1):
 
 
 @pytest.mark.slow
-def test_a_measured_row_is_reproduced(measured, tmp_path, capsys):
-    said = verified(tmp_path, measured, count=3)
+def test_a_measured_row_is_borne_out(measured, tmp_path, capsys):
+    said, doubts = verified(tmp_path, measured, count=3)
     assert said == (
-        "1 of 1 tracking rows were run again and reproduced; the policies of 0 are not at hand."
+        "1 of 1 tracking rows were run again and are borne out; the policies of 0 are not at hand."
     )
+    assert doubts == {}
     assert "cut.json: row 1: walk, walk[4:6], clip" in capsys.readouterr().out
 
 
@@ -497,11 +499,50 @@ def test_a_changed_figure_is_caught_and_nothing_is_written(measured, tmp_path):
     run(tmp_path / "results", tmp_path / "out")  # the file alone shows nothing
 
 
-def test_a_policy_beside_the_file_is_run(measured, tmp_path):
+@pytest.mark.slow
+def test_a_verification_has_a_fresh_seed_and_can_be_repeated(measured, tmp_path, capsys):
+    folder = tmp_path / "results"
+    folder.mkdir()
+    write(folder / "cut.json", measured)
+    seeds = []
+    for _ in range(2):
+        run(folder, tmp_path / "out", verify=1)
+        seeds += re.findall(r"^fresh seed (\d+)$", capsys.readouterr().out, re.M)
+    assert len(set(seeds)) == 2
+    run(folder, tmp_path / "out", verify=1, seed=int(seeds[0]))
+    assert f"seed {seeds[0]} again\n" in capsys.readouterr().out
+
+
+def test_draws_of_a_second_run_are_the_verifications(measured, monkeypatch, tmp_path):
+    """The file's own seed, which its maker knew, has no part in it; nor its number of episodes."""
+    started = []
+
+    def start(command, **_):
+        started.append(command)
+        return subprocess.CompletedProcess(command, 2, "", "error: none")
+
+    monkeypatch.setattr(leaderboard.subprocess, "run", start)
+    file = make_file(measured | {"seed": 7})
+    with pytest.raises(ResultError, match="cannot be run again"):
+        leaderboard.run_again(file, measured["rows"][0], "walk", 123)
+    ((*words,),) = started
+    assert words[words.index("--seed") + 1] == "123" and "7" not in words
+    at = words.index("--protocol")
+    assert words[at + 1 : at + 3] == ["clip", "clip-perturbed"] and "--trials" not in words
+
+
+@pytest.mark.slow
+def test_another_policy_under_its_own_name_is_not_ranked(measured, tmp_path, capsys):
     value = copy.deepcopy(measured)
     value["rows"][0]["policy"] = "mine"
-    assert verified(tmp_path, value).startswith("0 of 1 ")
-    assert verified(tmp_path, value, "walk.onnx").startswith("1 of 1 ")
+    assert verified(tmp_path, value)[0].startswith("0 of 1 ")
+    said, doubts = verified(tmp_path, value, "walk.onnx")
+    assert said.startswith("1 of 1 ")
+    reason = "3 of its 3 layers have the weights of the policy 'walk'"
+    assert list(doubts.values()) == [[reason]]
+    assert f"not ranked: {tmp_path / 'results' / 'cut.json'}: policy mine: {reason}\n" in (
+        capsys.readouterr().out
+    )
     with pytest.raises(
         ResultError,
         match=r"policy_sha256 is 13fbbdd7fa42\.\.\., but cut.onnx beside it is another policy\.$",
@@ -512,56 +553,202 @@ def test_a_policy_beside_the_file_is_run(measured, tmp_path):
 def test_a_shipped_name_with_another_digest_is_not_at_hand(measured, tmp_path):
     value = copy.deepcopy(measured)
     value["settings"]["policy_sha256"] = "0" * 64
-    assert verified(tmp_path, value) == (
-        "0 of 1 tracking rows were run again and reproduced; the policies of 1 are not at hand."
+    assert verified(tmp_path, value)[0] == (
+        "0 of 1 tracking rows were run again and are borne out; the policies of 1 are not at hand."
     )
+
+
+def test_what_is_doubted_is_listed_and_not_ranked(results, tmp_path, monkeypatch):
+    found = {(results / "more" / "cut.json", HOSTILE): ["it remembers", "it is another's"]}
+    monkeypatch.setattr(leaderboard, "verify", lambda *_: ("said", found))
+    text, html = run(results, tmp_path / "out", verify=1, seed=0)
+    tables = markdown_tables(text)
+    assert [row["policy"] for row in tables["Tracking: lafan1-cuts"]] == ["far"]
+    (row,) = tables["Left out"]
+    assert (row["rows"], row["reason"]) == ("1", "it remembers; it is another's")
+    assert row["result"] == "more/cut" and "it is another&#x27;s" in html
+
+
+def test_maintainers_have_the_last_word(results, tmp_path, monkeypatch):
+    """A policy that they do not rank is left out without any verification."""
+    verdicts = tmp_path / "looked_at.json"
+    monkeypatch.setattr(leaderboard, "LOOKED_AT", verdicts)
+    verdict = {"ranked": False, "reason": "a table of the reference"}
+    write(verdicts, {result_files.WALK_SHA256: verdict})
+    tables = markdown_tables(run(results, tmp_path / "out")[0])
+    assert not [title for title in tables if title.startswith("Tracking")]
+    assert {row["reason"] for row in tables["Left out"]} == {"a table of the reference"}
+    write(verdicts, {result_files.WALK_SHA256: verdict | {"ranked": True}})
+    assert "Left out" not in markdown_tables(run(results, tmp_path / "out")[0])
+    for bad in ([], {"a": True}, {"a": {"ranked": 1, "reason": "x"}}, {"a": {"ranked": True}}):
+        write(verdicts, bad)
+        with pytest.raises(ConfigError, match='expected {"ranked": true or false, "reason": text}'):
+            run(results, tmp_path / "out")
+
+
+def test_what_no_table_shows_is_listed(results, tmp_path):
+    before = result_files.gates()
+    before["rows"] = [dict(before["rows"][0], details={"strength": 30.0})]
+    write(results / "before.json", before)
+    write(results / "again.json", result_files.gates() | {"created": "2099-01-01T00:00:00+00:00"})
+    accuracy = ROOT / "benchmarks" / "results" / "physics_accuracy.json"
+    shutil.copy(accuracy, results)
+    left = markdown_tables(run(results, tmp_path / "out")[0])["Left out"]
+    assert {(row["result"], row["what"], row["rows"], row["reason"]) for row in left} == {
+        ("before", "gates", "1", "steered by factors of a gradient, as before 0.2"),
+        ("gates", "gates", "2", "examined again later"),
+        ("physics_accuracy", "physics_accuracy",
+         str(len(json.loads(accuracy.read_text())["rows"])),
+         "files of the kind physics_accuracy have no table here"),
+    }  # fmt: skip
+
+
+# --- what a policy is told ---
+
+
+def test_privilege_is_the_rows_own_where_it_tells_it(results, tmp_path):
+    blind = track_row(observation_size=154, base_state="none", control_hz=100.0)
+    value = track(blind)
+    value["settings"]["policy_sha256"] = "0" * 64
+    write(results / "walk.json", value)
+    (row,) = markdown_tables(run(results, tmp_path / "out")[0])["Tracking: builtin"]
+    assert [row[key] for key in ("observes", "base", "Hz")] == ["154", "none", "100"]
+    del blind["observation_size"], blind["base_state"], blind["control_hz"]
+    write(results / "walk.json", value)
+    (row,) = markdown_tables(run(results, tmp_path / "out")[0])["Tracking: builtin"]
+    assert [row[key] for key in ("observes", "base", "Hz")] == ["not told", "not told", "50"]
+
+
+def test_a_delay_is_borne_if_no_trial_failed():
+    def sim2sim(*rows):
+        return make_file({**track(), "kind": "sim2sim", "rows": [
+            {"policy_sha256": digest, "motion": "walk", "state": state, "command_ms": command,
+             "sensor_ms": sensor, "trials": 5, "survived": survived}
+            for digest, state, command, sensor, survived in rows
+        ]})  # fmt: skip
+
+    found = leaderboard.borne_delays([
+        sim2sim(("a", "true", 0.0, 0.0, 5), ("a", "true", 20.0, 0.0, 5),
+                ("a", "estimated", 10.0, 5.0, 5), ("b", "true", 0.0, 0.0, 4)),
+        sim2sim(("a", "true", 20.0, 0.0, 4), ("a", "true", 30.0, 0.0, 5),
+                ("a", "estimated", 20.0, 0.0, 0)),
+    ])  # fmt: skip
+    assert found == {("a", "walk"): (15.0, "estimated")}
+
+
+# --- comparisons of trainers ---
+
+
+def test_trainers_are_compared_in_pairs(results, tmp_path):
+    """Two motions, three seeds: what all three figures are, by hand."""
+    base = result_files.learning()["rows"][0]
+
+    def runs(algorithm, motion, minutes, survivals):
+        return [
+            base | {
+                "algorithm": algorithm, "motion": motion, "seed": seed,
+                "first_pass": {"env_steps": 10, "wall_s": 60 * m} if m else None,
+                "clip": {"success": float(m is not None), "survival": s},
+            }
+            for seed, (m, s) in enumerate(zip(minutes, survivals, strict=True))
+        ]  # fmt: skip
+
+    rows = [
+        *runs("ppo_track", "walk", (1.0, 4.0, None), (1.0, 1.0, 0.2)),
+        *runs("wm_track", "walk", (0.5, 2.0, 1.0), (1.0, 1.0, 1.0)),
+        *runs("ppo_track", "stand", (8.0, None, None), (1.0, 0.4, 0.6)),
+        *runs("wm_track", "stand", (1.0, 1.0, None), (1.0, 1.0, 0.3)),
+        base | {"algorithm": "wm_track", "motion": "alone"},
+    ]  # fmt: skip
+    for row in rows:
+        row["wall_s"] = 3600.0
+    write(results / "pairs.json", result_files.result("learning", rows))
+    text, _ = run(results, tmp_path / "out")
+    ppo, wm = markdown_tables(text)["Trainers compared"]
+    # Of six, one is dropped at either end.
+    assert [row["survived share, interquartile mean"] for row in (ppo, wm)] == ["75 %", "100 %"]
+    within = [f"completed within {m} minutes" for m in (2, 5, 15)]
+    assert [ppo[key] for key in within] == ["16.7 %", "33.3 %", "50 %"]
+    assert [wm[key] for key in within] == ["66.7 %", "83.3 %", "83.3 %"]
+    assert (ppo["motions"], ppo["runs"]) == ("2", "6")
+    # 2 to 0 pairs: p = 2 / 4. Ratios 2, 2 and 8, all one way: 2 of 8 signs.
+    assert (
+        "Only ppo_track completed the clip in 0 of 6 pairs, only wm_track in 2 (McNemar's exact "
+        "test: p = 0.5)." in text
+    )
+    assert "ppo_track took 3.17 times the minutes of wm_track" in text and "p = 0.25)" in text
+
+
+# --- rows and second runs ---
+
+
+def again_of(row, **around):
+    """Second runs of a row of `clip`: the same, and 20 starts that all complete it."""
+    spread = dict.fromkeys(("survival_s", *ERRORS, "normalized_return"), 0.01)
+    near = row | {"protocol": "clip-perturbed", "episodes": 20, "spread": spread, **around}
+    return {"clip": row, "clip-perturbed": near}
 
 
 @pytest.mark.parametrize(
     ("changes", "name"),
     [
-        ({"success": 0.0}, "success is 0, but run again it is 1"),
+        ({"success": 0.0}, "success is 0.0, but run again it is 1"),
         ({"survival_s": 23.0}, "survival_s is 23.0, but run again it is 24.5"),
         ({"mpkpe_mm": None}, "mpkpe_mm is None, but run again it is 96.03"),
         ({"joint_pos_rad": 0.0935}, "joint_pos_rad is 0.0935, but run again it is 0.0874"),
         ({"normalized_return": 0.98}, "normalized_return is 0.98, but run again it is 0.925"),
-        ({"clip_s": 24.52}, "clip_s is 24.52, but run again it is 24.5"),
     ],
 )
 def test_what_is_compared(changes, name):
-    again, told = track(track_row()), track(track_row(**changes))
-    file = make_file(told)
+    file = make_file(track(track_row(**changes)))
     with pytest.raises(ResultError, match=f"out.json: row 1: {re.escape(name)}"):
-        leaderboard.compare(file, file.rows[0], again)
-    leaderboard.compare(make_file(again), again["rows"][0], again)
+        leaderboard.compare(file, file.rows[0], again_of(track_row()))
+    honest = make_file(track(track_row()))
+    leaderboard.compare(honest, honest.rows[0], again_of(track_row()))
+    with pytest.raises(ResultError, match="row 1: success is 1.0, but from starts beside it 1 of"):
+        leaderboard.compare(honest, honest.rows[0], again_of(track_row(), success=0.05))
+
+
+def test_what_a_row_tells_of_its_policy_is_compared():
+    told = {"observation_size": 160, "base_state": "true", "control_hz": 50.0}
+    file = make_file(track(track_row(**{**told, "observation_size": 154, "base_state": "none"})))
+    with pytest.raises(ResultError, match="observation_size is 154, but the policy's is 160"):
+        leaderboard.compare(file, file.rows[0], again_of(track_row(**told)))
 
 
 def test_rates_of_robust_are_compared_by_their_intervals():
-    def robust(success, low, high):
+    def robust(success):
+        spread = dict.fromkeys(("survival_s", *ERRORS, "normalized_return"), 0.5)
         return track_row(protocol="robust", episodes=100, success=success, survival_s=20.0,
-                         success_ci95=[low, high])  # fmt: skip
+                         spread=spread)  # fmt: skip
 
-    again = track(robust(0.90, 0.8256, 0.9448))
-    near = make_file(track(robust(0.94, 0.8752, 0.9722)))
-    leaderboard.compare(near, near.rows[0], again)
-    far = make_file(track(robust(1.0, 0.963, 1.0)))
-    with pytest.raises(ResultError, match="success is 1, but run again it is 0.9 "):
-        leaderboard.compare(far, far.rows[0], again)
+    near, far = (make_file(track(robust(success))) for success in (0.8, 1.0))
+    leaderboard.compare(near, near.rows[0], {"robust": robust(0.7)})
+    with pytest.raises(ResultError, match="success is 1, but 100 fresh episodes gave 0.7 "):
+        leaderboard.compare(far, far.rows[0], {"robust": robust(0.7)})
 
 
-def test_another_version_of_the_motion_is_told():
-    again, told = track(track_row()), track(track_row())
-    again["settings"]["motion_sha256"]["walk"] = "f" * 64
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        ({}, "the motion's SHA-256 is 2953a948324d..., but run again it is ffffffffffff..."),
+        ({"clip_s": 24.52}, "clip_s is 24.52, but run again it is 24.5 (the same)."),
+    ],
+)
+def test_another_version_of_the_motion_is_told(changes, sentence):
+    again, told = track(track_row()), track(track_row(**changes))
+    if not changes:
+        again["settings"]["motion_sha256"]["walk"] = "f" * 64
     file = make_file(told)
-    with pytest.raises(ResultError, match="the motion's SHA-256 is 2953a948324d"):
-        leaderboard.compare(file, file.rows[0], again)
+    with pytest.raises(ResultError, match=re.escape(sentence)):
+        leaderboard.check_motion(file, file.rows[0], again)
 
 
 @pytest.mark.parametrize("motion", ["walk_on_3", "walk1_subject1~repaired[2:4]"])
 def test_a_motion_that_is_computed_may_have_other_last_digits(motion):
     again, told = (track(track_row(motion=motion, suite="x")) for _ in range(2))
     again["settings"]["motion_sha256"][motion] = "f" * 64
-    leaderboard.compare(make_file(told), make_file(told).rows[0], again)
+    leaderboard.check_motion(make_file(told), make_file(told).rows[0], again)
 
 
 @pytest.mark.parametrize(

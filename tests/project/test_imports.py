@@ -73,6 +73,7 @@ MAY_IMPORT = {
     "arrays": set(),
     "errors": set(),
     "rotations": set(),
+    "statistics": {"errors"},
     "cli": {"errors"},
     "robots": {"cli", "errors", "rotations"},
     "motion": {"arrays", "cli", "errors", "robots", "rotations"},
@@ -113,7 +114,15 @@ MAY_IMPORT = {
     # Arrays in, figures out: nothing of what acts, nor of the task.
     "quality": {"motion", "robots"},
     "evaluation": {"envs", "errors", "motion", "policy", "quality", "robots", "tasks"},
-    "results": {"cli", "errors", "evaluation", "motion", "policy", "quality", "tasks"},
+    "results": {
+        "cli",
+        "errors",
+        "motion",
+        "policy",
+        "quality",
+        "statistics",
+        "tasks",
+    },
     "learning": {
         "arrays",
         "motion",

@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 from result_files import track, track_row
 
 from bm_envs.errors import PolicyError, ResultError
-from bm_envs.evaluation import wilson
 from bm_envs.motion import suites
+from bm_envs.statistics import wilson
 
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "docs"))

@@ -22,7 +22,6 @@ from result_files import (
 
 from bm_envs import quality
 from bm_envs.errors import ResultError
-from bm_envs.evaluation import wilson
 from bm_envs.results import (
     KINDS,
     check_result,
@@ -30,6 +29,7 @@ from bm_envs.results import (
     read_results,
     successes_by_rule,
 )
+from bm_envs.statistics import wilson
 
 ROOT = Path(__file__).resolve().parents[2]
 GOOD = {
@@ -165,7 +165,7 @@ def test_the_repositorys_own_files_are_taken():
         ("commit", None, "commit is null, expected a commit"),
         ("seed", -1, "seed is -1, expected a whole number of 0 or more, or null."),
         ("seed", True, "seed is true, expected a whole number"),
-        ("versions", {"mujoco": 4}, "expected an object of str values."),
+        ("versions", {"mujoco": 4}, "expected an object of texts."),
         ("rows", [], "rows is [], expected a list of one row or more."),
         ("rows", [3], "row 1: is 3, expected an object."),
         ("machine", {"processor": "x", "cores": 2}, "machine: lacks gpu, expected text, or null."),
@@ -237,7 +237,7 @@ ROW = ["rows", 1]
         ("episodes", 10**400, "expected a whole number of 1 or more."),
         ("clip_s", 10**400, "expected a number above 0."),
         ("episodes", 100.0, "episodes is 100.0, expected a whole number of 1 or more."),
-        ("protocol", "best", "expected 'clip' or 'robust'."),
+        ("protocol", "best", "expected 'clip' or 'clip-perturbed' or 'robust'."),
         ("suite", "lafan1-cuts", "expected 'builtin' for the motion 'walk'."),
         ("suite", "mine", "row 2: suite is \"mine\", expected 'builtin' or"),
         ("clip_s", 0, "clip_s is 0, expected a number above 0."),

@@ -4,6 +4,8 @@
 commit cd65172) and the port in `mjlab` 1.6.0. Where the two differ or are defective, the default
 here is the repaired form and the field's text names the other one;
 `TrackConfig.preset("published")` turns the published choices on.
+
+One file because every number of the task is looked up here.
 """
 
 from __future__ import annotations
@@ -21,7 +23,8 @@ from bm_envs.robots.observation_terms import POLICY_TERMS
 from bm_envs.tasks.settings import check_kinds, with_changes
 
 CONTROL_DT = 0.02  # s; motions are 50 frames per second, one frame per control step
-PRESETS = ("train", "published", "v4", "laptop", "clip", "robust")  # of `TrackConfig.preset`
+# Of `TrackConfig.preset`.
+PRESETS = ("train", "published", "v4", "laptop", "clip", "clip-perturbed", "robust")
 # What an action of 1 stands for in the preset `laptop`, in published raw actions. Ordinary trainers
 # begin with noise of unit size: of published actions that alone costs 0.116 a step on average
 # (0.1 /s * 0.02 s * 29 joints * variance 2 of a change), where perfect tracking pays 0.1.
@@ -302,7 +305,8 @@ class TrackConfig:
                 are repairs), `v4` (the paper's fourth version: `v4_task`), `laptop` (train where
                 samples are few, with any PPO: `laptop_task` with an action of 1 for 0.4 published
                 ones), `clip` (one deterministic run per clip: no noise, pushes or randomization,
-                from the first frame to the last) or `robust` (the same with all of them on).
+                from the first frame to the last), `clip-perturbed` (the same from starts within
+                `perturbed_starts` of the first frame) or `robust` (the same with all of them on).
         """
         if name == "train":
             return TrackConfig()
@@ -321,10 +325,13 @@ class TrackConfig:
         )
         if name == "robust":
             return evaluation
+        clip = dataclasses.replace(
+            evaluation, noise=False, reset_noise=False, randomization=False, pushes=False
+        )
         if name == "clip":
-            return dataclasses.replace(
-                evaluation, noise=False, reset_noise=False, randomization=False, pushes=False
-            )
+            return clip
+        if name == "clip-perturbed":
+            return dataclasses.replace(clip, reset_noise=True, reset=perturbed_starts())
         raise ConfigError(unknown_name("preset", name, PRESETS))
 
     def with_action_unit(self, unit: float) -> TrackConfig:
@@ -355,6 +362,18 @@ class TrackConfig:
         `config.override({"pushes": False, "model": {"feet": "capsules"}})`
         """
         return with_changes(self, changes, "")
+
+
+def perturbed_starts() -> ResetConfig:
+    """Starts of the protocol `clip-perturbed`: half of the training's noise on the start state.
+
+    A policy that controls brings such starts back to the reference; what only replays actions of
+    one run does not, since walking without feedback is not stable.
+    """
+    return ResetConfig(
+        pos=(0.025, 0.025, 0.005), rot=(0.05, 0.05, 0.1), lin_vel=(0.25, 0.25, 0.1),
+        ang_vel=(0.26, 0.26, 0.39), joint_pos=0.05,
+    )  # fmt: skip
 
 
 def v4_task() -> TrackConfig:
