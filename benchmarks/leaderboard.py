@@ -170,7 +170,7 @@ def short(commit: str) -> str:
 ORIGIN = "result"
 TRACK_HEAD = (
     "motion", "protocol", "policy", "success", "95 % interval", "survived, s",
-    *MAIN_HEADS, "return", "episodes", "observes", "base", "Hz", "delay, ms", "M samples",
+    *MAIN_HEADS, "episodes", "obs", "base", "Hz", "delay, ms", "M samples",
     "minutes", "video", ORIGIN,
 )  # fmt: skip
 
@@ -328,11 +328,10 @@ def track_table(title: str, rows: Iterable[Entry], note: str = "") -> Table:
         table.add(
             row["motion"], row["protocol"], driven(entry), share(row["success"]),
             bounds(row["success_ci95"]),
-            Cell(f"{row['survival_s']:.2f} of {row['clip_s']:.2f}",
+            Cell(f"{row['survival_s']:.1f} of {row['clip_s']:.1f}",
                  row["survival_s"] / row["clip_s"]),
             figure(row["mpkpe_mm"], 1), figure(row["r_mpkpe_mm"], 1),
-            figure(row["joint_pos_rad"], 4), figure(row["normalized_return"], 3),
-            figure(row["episodes"], 0),
+            figure(row["joint_pos_rad"], 4), figure(row["episodes"], 0),
             figure(told.size, 0, NOT_TOLD), told.base, figure(told.hz, 0), told.delay,
             figure(None if steps is None else steps / 1e6, 1, NOT_TOLD),
             figure(None if wall is None else wall / 60, 1, NOT_TOLD),

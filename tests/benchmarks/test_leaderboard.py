@@ -87,9 +87,9 @@ def test_markdown_holds_every_row(results, tmp_path):
     clip, robust = tables["Tracking: builtin"]
     assert clip == {
         "motion": "walk", "protocol": "clip", "policy": "walk", "success": "100 %",
-        "95 % interval": "20.7 to 100 %", "survived, s": "24.50 of 24.50", "MPKPE, mm": "96.0",
-        "R-MPKPE, mm": "33.9", "joints, rad": "0.0874", "return": "0.925", "episodes": "1",
-        "observes": "160", "base": "true", "Hz": "50", "delay, ms": "not told",
+        "95 % interval": "20.7 to 100 %", "survived, s": "24.5 of 24.5", "MPKPE, mm": "96.0",
+        "R-MPKPE, mm": "33.9", "joints, rad": "0.0874", "episodes": "1",
+        "obs": "160", "base": "true", "Hz": "50", "delay, ms": "not told",
         "M samples": "26.0", "minutes": "52.8", "video": "-", "result": "walk",
     }  # fmt: skip
     assert (robust["success"], robust["95 % interval"]) == ("98 %", "93 to 99.4 %")
@@ -612,11 +612,11 @@ def test_privilege_is_the_rows_own_where_it_tells_it(results, tmp_path):
     value["settings"]["policy_sha256"] = "0" * 64
     write(results / "walk.json", value)
     (row,) = markdown_tables(run(results, tmp_path / "out")[0])["Tracking: builtin"]
-    assert [row[key] for key in ("observes", "base", "Hz")] == ["154", "none", "100"]
+    assert [row[key] for key in ("obs", "base", "Hz")] == ["154", "none", "100"]
     del blind["observation_size"], blind["base_state"], blind["control_hz"]
     write(results / "walk.json", value)
     (row,) = markdown_tables(run(results, tmp_path / "out")[0])["Tracking: builtin"]
-    assert [row[key] for key in ("observes", "base", "Hz")] == ["not told", "not told", "50"]
+    assert [row[key] for key in ("obs", "base", "Hz")] == ["not told", "not told", "50"]
 
 
 def test_a_delay_is_borne_if_no_trial_failed():
