@@ -164,7 +164,7 @@ class Config:
     final_learning_rate: float = 2e-4
     """Learning rate of the policy at the end of the run. It falls late and fast, and the model's
     falls by the same factor: see `RATE_POWER`."""
-    ema: float = 0.997
+    ema: float = 0.9995
     """Averaging of the policy's weights per update, at most; the average is evaluated and exported.
     It begins short and grows with the run: see `networks.average_decay`."""
     imagined_pushes: bool = True
