@@ -28,7 +28,11 @@ from bm_envs.results import write_result
 
 TOOL = Path("tools") / "sim2sim.py"
 ROOT = Path(__file__).resolve().parent.parent
-RATES, DELAYS_MS, STATES = (500, 1000, 2000), (0, 10, 20), ("true", "estimated")
+Rate = Literal[500, 1000, 2000]
+State = Literal["true", "estimated"]
+RATES: tuple[Rate, ...] = (500, 1000, 2000)
+STATES: tuple[State, ...] = ("true", "estimated")
+DELAYS_MS = (0, 10, 20)
 
 
 @dataclass(frozen=True)
@@ -39,9 +43,9 @@ class Config:
     """Policies, in the forms that tools/sim2sim.py takes."""
     json: Path | None = None
     """File to write the rows to."""
-    rates: tuple[Literal[500, 1000, 2000], ...] = RATES
+    rates: tuple[Rate, ...] = RATES
     """Physics rates of the rows without noise, Hz."""
-    states: tuple[Literal["true", "estimated"], ...] = STATES
+    states: tuple[State, ...] = STATES
     """What the policy is shown in them: the true state or the estimated one."""
     trials: int = 5
     """Number of trials in each row with noise; 0: no such row."""
