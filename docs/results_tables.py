@@ -181,6 +181,12 @@ def of_robust(rows: Sequence[Row]) -> str:
     return f"{span(100 * row['success'] for row in rows)} of 100"
 
 
+def of_clips(name: str) -> str:
+    """Completed clips of those that a policy was measured on."""
+    clip = by_protocol(name)["clip"]
+    return f"{sum(row['success'] == 1 for row in clip)} of {len(clip)}"
+
+
 def successes(task: str, model: str) -> str:
     """Successes of a model in a guided task with the interval."""
     row = guided_tables.row_of(f"guided_{task}_{model}")
@@ -245,17 +251,16 @@ def front() -> str:
     two = learning_tables.rows_of(TWO_CORES)
     walk = median(two["walk", PPO], "first_pass") / 60
     lines = [
-        ["minutes of training until the built-in walk is completed, two cores, median",
-         f"{walk:.1f}", TWO_CORES[0]],
-        *([f"tracker of {text}: `robust`", of_robust(robust_of(name)), name]
+        ["minutes until `ppo` completes the built-in walk, two cores, median", f"{walk:.1f}"],
+        *([f"`robust`: {text}", of_robust(robust_of(name))]
           for text, name in SHIPPED if robust_of(name)),
-        *([f"guided model: {text}", successes(task, "body_pos"),
-           f"guided_{task}_body_pos"] for task, text in
+        *([f"completed: {text}", of_clips(name)]
+          for text, name in SHIPPED if not robust_of(name)),
+        *([f"diffusion model: {text}", successes(task, "body_pos")] for task, text in
           (("joystick", "joystick"), ("obstacle", "a place behind posts"),
            ("composition", "a minute of all tasks, pushed"))),
     ]  # fmt: skip
-    lines = [[what, found, f"`{name}.json`"] for what, found, name in lines]
-    return markdown_table(["what", "result", "result file"], lines)
+    return markdown_table(["what", "result"], lines)
 
 
 def others() -> str:
@@ -279,9 +284,8 @@ def shipped() -> str:
     lines = []
     for text, name in SHIPPED:
         clip, robust = by_protocol(name)["clip"], robust_of(name)
-        done = sum(row["success"] == 1 for row in clip)
         lines.append([
-            text, f"{done} of {len(clip)}", of_robust(robust) if robust else ABSENT,
+            text, of_clips(name), of_robust(robust) if robust else ABSENT,
             *(span(row[key] for row in clip) for key in ("mpkpe_mm", "r_mpkpe_mm")),
             span((row["joint_pos_rad"] for row in clip), 3),
             span((row["train_env_steps"] / 1e6 for row in clip), 1),

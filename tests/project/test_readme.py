@@ -80,8 +80,9 @@ def test_the_training_command_trains(tmp_path):
         assert (run_dir / name).stat().st_size > 0
 
 
-def test_the_python_example_runs():
-    (example,) = blocks("docs/environments.md", "python")
+@pytest.mark.parametrize("page", ["README.md", "docs/environments.md"])
+def test_the_python_example_runs(page):
+    (example,) = blocks(page, "python")
     check = "\nassert obs.shape == (64, 160)\n"
     done = run([sys.executable, "-c", example + check], timeout=300)
     assert done.returncode == 0, done.stderr
