@@ -6,7 +6,7 @@
 An episode starts at a drawn frame of a clip with stage 1's start noise and a robot drawn anew
 (friction, centre of mass, joint offsets, action delay). The expert acts, noise is added to what it
 says, and the state, what the expert said and what was sent are recorded. After `--steps` noise and
-shoves stop; an episode is accepted when the expert then keeps the robot up for `--verify` steps
+pushes stop; an episode is accepted when the expert then keeps the robot up for `--verify` steps
 more, or to the clip's end. So every recorded action led back to the motion.
 
 The expert sees the robot without sensor noise, and its own last action as it was sent. Shard i is
@@ -15,7 +15,7 @@ files. `bm_envs/diffusion/rollouts.py` has the format.
 
 Source: arXiv 2508.08241, sec. IV and VI (noise on actions, clean actions as labels, delay); the
 figures of noise from the names of the authors' data files and, for Ornstein-Uhlenbeck noise, from
-the paper's version 4; shares, shoves and verification are ours.
+the paper's version 4; shares, pushes and verification are ours.
 """
 
 from __future__ import annotations
@@ -76,7 +76,7 @@ class Config:
     warm_up: int = 10
     """Steps before, unrecorded."""
     verify: int = 125
-    """Steps without noise or shoves that an accepted episode must survive afterwards."""
+    """Steps without noise or pushes that an accepted episode must survive afterwards."""
     noise: Literal["white", "ou"] = "white"
     """`white`: anew each step, by joint. `ou`: Ornstein-Uhlenbeck, all joints alike."""
     noise_scale: float = 0.5
@@ -85,9 +85,9 @@ class Config:
     quiet: float = 0.3
     """Share of episodes without noise."""
     pushed: float = 0.5
-    """Share of episodes with a shove each second."""
+    """Share of episodes with a push each second."""
     push_speed: float = 0.5
-    """Largest jump of the root's horizontal velocity by a shove, m/s, in any direction."""
+    """Largest jump of the root's horizontal velocity by a push, m/s, in any direction."""
     action_delay: int = 1
     """Control steps that actions take at most; every episode draws its own, 0 included."""
     backend: str = "mujoco"

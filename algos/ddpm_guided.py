@@ -107,7 +107,7 @@ class Config:
     knows past states without noise. A model trained on noisy ones pulls them towards the mean: the
     robot walks ever more slowly until it stands."""
     shoved_futures: bool = False
-    """Learn from windows in whose future the robot is shoved, too (prototype: all windows). A shove
+    """Learn from windows in whose future the robot is pushed, too (prototype: all windows). A push
     is no plan, and what the expert does against it is no way to bring it about."""
     emphasis: float = 4.0
     """Factor by which the root's share of a state is emphasized in the random half of the projected
@@ -144,8 +144,8 @@ PRESETS: dict[str, Callable[[], Config]] = {"cpu": lambda: Config(data=()), "pap
 class Windows:
     """Windows of `LENGTH` steps, each out of one episode.
 
-    Windows in whose future the robot is shoved are left out, unless `shoved_futures` is set. A
-    shove in a window's past does not matter.
+    Windows in whose future the robot is pushed are left out, unless `shoved_futures` is set. A
+    push in a window's past does not matter.
     """
 
     def __init__(
@@ -166,7 +166,7 @@ class Windows:
         self._places = torch.as_tensor(np.argwhere(taken), device=device)
         if not len(self._places):
             raise ConfigError(
-                "In the future of every window the robot is shoved, expected some without."
+                "In the future of every window the robot is pushed, expected some without."
             )
         self._offsets = torch.arange(LENGTH, device=device)
         self._mirrors: list[Mirror] = []  # of states and of actions

@@ -12,7 +12,7 @@ passed, details}`; `passed` is null where a figure is only measured. The gates, 
 
     0        representation and mirror: invariant to where and which way, invertible, twice the
              mirror is nothing, a mirrored motion's window is the window's mirror; largest error
-    1        the expert alone through the collector, 15 s, without and with shoves: share that
+    1        the expert alone through the collector, 15 s, without and with pushes: share that
              never leaves its reference (pelvis 0.25 m in height or 0.8 in tilt)
     1b       stored actions, open loop from stored states for 10 steps: distance of the root that
              95 % stay under
@@ -21,7 +21,7 @@ passed, details}`; `passed` is null where a figure is only measured. The gates, 
              and of the worst leg joint in (a). Pooled over joints: squared errors over variances
     2b       predicted root position 0.32 s ahead: median distance, and that of going on at the
              present velocity
-    3        the model alone in closed loop, 15 s, without and with a shove of U[0, 0.5] m/s each
+    3        the model alone in closed loop, 15 s, without and with a push of U[0, 0.5] m/s each
              second: share that never falls (pelvis under 0.4 m or tilt over 60 degrees), and the
              mean speed of the roots over whole seconds
     4        commanded against walked forward speed by strength of guidance: Spearman's correlation
@@ -31,12 +31,12 @@ passed, details}`; `passed` is null where a figure is only measured. The gates, 
     box      share of the numbers moved by guidance that lie outside the training data's range, at
              levels below 12 and before any cut, in the joystick task (`guided.py`). The gate says
              something only where the same trials fail without guidance and succeed with it
-    latency  wall time of one control tick of one robot, for this model's size and for others,
+    latency  wall time of one control step of one robot, for this model's size and for others,
              against 20 ms
 
 A trial starts in a state drawn from the roll-outs in which the robot walks at 0.3 m/s or faster,
 then warms up for 1 s that does not count as time; a fall in it counts as a fall. With `--delay 1`
-an action reaches the robot one tick late, and the one that was planned for that tick is sent.
+an action reaches the robot one control step late, and the one planned for that step is sent.
 """
 
 from __future__ import annotations
@@ -117,14 +117,14 @@ class Config:
     quick: Annotated[bool, FlagCreatePairsOff] = False
     """Fewer trials and calls, minutes on two cores; not for published figures."""
     seed: int = 1000
-    """Seed of roll-outs, starts, noise and shoves."""
+    """Seed of roll-outs, starts, noise and pushes."""
     sampler: str | None = None
-    """`full` (20 calls a tick), `rolling` (15), or a number of DDIM calls; default full, with
-    --quick 10."""
+    """`full` (20 calls a control step), `rolling` (15), or a number of DDIM calls; default full,
+    with --quick 10."""
     strength: float | None = None
     """Strength of guidance in gates 4, 5 and box; by default the one chosen for the model."""
     delay: Literal[0, 1] = 0
-    """Ticks that an action takes to arrive in gates 3 to 5 and box."""
+    """Control steps that an action takes to arrive in gates 3 to 5 and box."""
     trials: int | None = None
     """Trials of gates 1, 3 and box, each way; default 50, in gate 3 with --quick 4; box 12, with
     --quick 2."""
@@ -293,7 +293,7 @@ def gate_1b(
     last = episodes.qpos.shape[1] - steps - 1
     which, start = rng.choice(whole, count), rng.integers(1, last, count)
     at = np.arange(steps) + start[:, None]
-    # A shove between two of the states is not the actions' doing.
+    # A push between two of the states is not the actions' doing.
     calm = ~episodes.pushed[which[:, None], at].any(1)
     which, start, at = which[calm], start[calm], at[calm]
     sent = episodes.executed[which[:, None], at - episodes.delay[which, None]]
@@ -466,7 +466,7 @@ def walking_starts(
 
 def closed_loop(
     model: GuidedModel, starts: tuple[np.ndarray, np.ndarray], *, seconds: float, seed: int,
-    method: Method = "full", shoves: bool = False, cost: Joystick | None = None,
+    method: Method = "full", pushes: bool = False, cost: Joystick | None = None,
     strength: float | np.ndarray = 0.0, delay: int = 0, warm_up: int = SECOND,
     backend: str = "mujoco", threads: int = 0, label: str = "",
 ) -> Trials:  # fmt: skip
@@ -476,12 +476,12 @@ def closed_loop(
         model: what controls them.
         starts: `qpos [N, 36]`, `qvel [N, 35]`.
         seconds: of each trial, after the warm-up.
-        seed: of the sampler's noise and of the shoves.
+        seed: of the sampler's noise and of the pushes.
         method: see `Controller`.
-        shoves: one each second, U[0, 0.5] m/s in any horizontal direction.
+        pushes: one each second, U[0, 0.5] m/s in any horizontal direction.
         cost: the task, if any.
         strength: of the guide; a number, or one for each robot.
-        delay: ticks that actions take to arrive.
+        delay: control steps that actions take to arrive.
         warm_up: control steps before time counts.
         backend: physics engine.
         threads: of a CPU engine.
@@ -504,7 +504,7 @@ def closed_loop(
                 controller.guide = guide_by(cost, model, steering_for(model), strength)
         states = robots.states()
         action = controller.act(states, ahead=delay)
-        if shoves and t >= 0 and t % SECOND == 0:
+        if pushes and t >= 0 and t % SECOND == 0:
             robots.push(PUSH_SPEED * rng.random(count), 2 * np.pi * rng.random(count))
         robots.step(action)
         down = np.where(np.isinf(down) & robots.is_down(), (t + 1) * CONTROL_DT, down)
@@ -540,9 +540,9 @@ def gate_3(
     """Walking without a task."""
     starts = walking_starts(episodes, trials, np.random.default_rng([config.seed, 3]))
     figures: dict[str, Any] = {}
-    for name, shoves in (("free", False), ("shoved", True)):
+    for name, pushes in (("free", False), ("shoved", True)):
         result = closed_loop(
-            model, starts, seconds=seconds, seed=config.seed + shoves, shoves=shoves,
+            model, starts, seconds=seconds, seed=config.seed + pushes, pushes=pushes,
             method=config.method, delay=config.delay, backend=config.backend,
             threads=config.threads, label=f"gate 3 {name}",
         )  # fmt: skip
@@ -741,7 +741,7 @@ def gate_box(guided: Mapping[str, Any], unguided: Mapping[str, Any], strength: f
 
 
 def latency(model: GuidedModel, *, threads: int, ticks: int) -> Gate:
-    """Wall time of a tick of one robot: this model, and an untrained one of the paper's size."""
+    """Wall time of a control step of one robot: this model, and an untrained one of full size."""
     table = []
     for name, one in sizes(model, threads):
         for method in ("full", "rolling", 10, 5, 2):
@@ -756,7 +756,7 @@ def latency(model: GuidedModel, *, threads: int, ticks: int) -> Gate:
     full = table[0]
     details = {"by_model": table, "ticks": ticks, "robots": 1}
     return Gate(
-        "latency", "one control tick, full sampling", full["p95_ms"], "ms, 95 % under", TICK_MS,
+        "latency", "one control step, full sampling", full["p95_ms"], "ms, 95 % under", TICK_MS,
         full["in_time"], details,
     )  # fmt: skip
 
@@ -894,7 +894,7 @@ def examine(model: GuidedModel, config: Config, folder: Path) -> Iterator[Gate]:
             folder / "quiet", experts, seed + 1, *alone, *episodes, "--pushed", "0", *collecting
         )
         if "1" in names:
-            begin(f"{alone_trials} roll-outs of 15 s with shoves")
+            begin(f"{alone_trials} roll-outs of 15 s with pushes")
             shoved = collect(
                 folder / "shoved", experts, seed + 2, *alone, *episodes, "--pushed", "1",
                 *collecting,

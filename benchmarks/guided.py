@@ -27,8 +27,8 @@ does may differ in last digits with their number: a network may round otherwise 
 All trials are reported, and of a fall its second and how it came (`fall_of`). A success is one by
 the strict rule: a pelvis below 0.4 m or a tilt over 60 degrees is a fall, so that a robot which is
 still falling when time is up has failed. `successes_head` goes by the paper's rule, the head below
-0.2 m. With `--delay 1` an action reaches the robot one tick late, and the one that was planned for
-that tick is sent. `--strength 0` is the control that nothing is asked of.
+0.2 m. With `--delay 1` an action reaches the robot one control step late, and the one that was
+planned for that step is sent. `--strength 0` is the control that nothing is asked of.
 
 Two others run the same trials under the same rules. A policy of `ppo_guided.py`, recognised by its
 file, sees the task's observation, command included (`representation` is then "observation"); in the
@@ -125,9 +125,9 @@ class Config:
     seed: int = 0
     """Of starts, noise, pushes, goals and obstacles. Settings were chosen on seeds from 1000 on."""
     sampler: str = "full"
-    """`full` (20 calls a tick), `rolling` (15), or a number of DDIM calls."""
+    """`full` (20 calls a control step), `rolling` (15), or a number of DDIM calls."""
     delay: Literal[0, 1] = 0
-    """Ticks that an action takes to arrive."""
+    """Control steps that an action takes to arrive."""
     strength: float | None = None
     """Strength of guidance, in place of the steering's; 0: none."""
     steering: Steering | None = None

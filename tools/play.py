@@ -237,7 +237,7 @@ class Config:
     seed: int = 0
     """Seed of start, noise, goal, obstacles and the directions of pushes."""
     sampler: str = "10"
-    """`full` (20 calls a tick), `rolling` (15), or a number of DDIM calls."""
+    """`full` (20 calls a control step), `rolling` (15), or a number of DDIM calls."""
     strength: float | None = None
     """Strength of guidance, in place of the steering's default; 0: no guidance."""
     steering: Steering | None = None
@@ -331,7 +331,7 @@ class Game:
         keyboard: what keys ask for; a script uses it, too.
         ticks: control steps since time began to count; below 0 in the first warm-up.
         falls: number of falls so far.
-        tick_s: wall time of each of the last ticks, s.
+        tick_s: wall time of each of the last control steps, s.
     """
 
     def __init__(
@@ -393,7 +393,7 @@ class Game:
         return feet_touch(self.simulator.contact_force[0])
 
     def factor(self) -> float:
-        """Speed of the ticks without drawing, as a multiple of real time."""
+        """Speed of the control steps without drawing, as a multiple of real time."""
         return CONTROL_DT / max(float(np.mean(self.tick_s)), 1e-9) if self.tick_s else 0.0
 
     def want_goal(self, x: float, y: float) -> None:

@@ -53,10 +53,10 @@ NAME = re.compile(r"(?:[-\w]{2,}(?:/[-\w]+)*/)?[-\w]+-v\d+")
 ROOT_VARIABLE = "MINARI_DATASETS_PATH"
 ABOUT = """\
 Unitree G1 in MuJoCo: motion trackers acted, noise was added to what they said, and the robot was \
-shoved at times. Observations: MuJoCo's qpos and qvel, the free joint first. Actions: the raw \
+pushed at times. Observations: MuJoCo's qpos and qvel, the free joint first. Actions: the raw \
 action that was sent; joint target = default + offset + scale * action (`rollouts.drives` and the \
 episode's joint_offset). Infos, one at each observation: expert_action, what the tracker wanted \
-there, without noise; pushed, a shove between this state and the next; clip (index into \
+there, without noise; pushed, a push between this state and the next; clip (index into \
 `rollouts.clips`) and frame of the reference; noise, the factor of its standard deviation; delay \
 of the actions, control steps. Rewards are not recorded and stand as zeros."""
 

@@ -12,7 +12,7 @@ are float32 unless said otherwise:
 | qvel | [E, T, 35] | root velocity in the world, its angular velocity in its own axes, joints |
 | action | [E, T, 29] | raw action that the expert chose at that state, without noise |
 | executed | [E, T, 29] | the action that was sent to the robot, with noise |
-| pushed | [E, T] bool | the root was shoved between this state and the next |
+| pushed | [E, T] bool | the root was pushed between this state and the next |
 | clip, frame | [E] int64 | index into the manifest's clips, frame of the episode's first state |
 | noise | [E] | factor of the noise's standard deviation; 0: none |
 | delay | [E] int64 | control steps that actions took to arrive |

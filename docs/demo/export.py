@@ -50,7 +50,7 @@ from bm_envs.viewers import driving
 TRACKERS = ("walks", "walk")
 """Trackers on the page, the first shown first."""
 GUIDED = "guided_body_pos"
-CALLS = 5  # of the network a tick: docs/guided.md, "Ablations", has what fewer than 10 cost
+CALLS = 5  # of the network a control step: docs/guided.md, "Ablations", has what fewer than 10 cost
 WARM_UP_S = 1.0
 START_MOTION, START_TRAVEL = "walk", JoystickConfig.start_travel
 COLUMNS: dict[str, int] = {

@@ -293,7 +293,7 @@ def test_no_window_is_shoved_after_its_present(data):
     first = some.batch(torch.tensor([0]), False)[1]
     assert torch.equal(first, every.batch(torch.tensor([10]), False)[1])
     pushed[:] = True
-    with pytest.raises(ConfigError, match="every window the robot is shoved"):
+    with pytest.raises(ConfigError, match="every window the robot is pushed"):
         ddpm.Windows(dataclasses.replace(episodes, pushed=pushed), rep, cpu)
 
 

@@ -69,7 +69,7 @@ def test_gate_1_counts_episodes_that_lasted(episodes):
     gate = gates.gate_1(most, all_of_them, ["walk"])
     assert gate.value == 14 / 16 and gate.details["with_shoves"] == 1 and not gate.passed
     assert gates.gate_1(all_of_them, all_of_them, ["walk"]).passed
-    assert not gates.gate_1(all_of_them, most, ["walk"]).passed  # 0.875 with shoves, wanted 0.95
+    assert not gates.gate_1(all_of_them, most, ["walk"]).passed  # 0.875 with pushes, wanted 0.95
 
 
 def test_gate_1b_passes_and_notices_wrong_actions(episodes, drives):
@@ -165,11 +165,11 @@ def standing():
 def test_gate_3_wants_robots_that_stay_up_and_walk(
     drives, episodes, monkeypatch, free, shoved, speed, passes
 ):
-    """Of 20 robots so many fall without and with shoves; a post would stay up, too."""
+    """Of 20 robots so many fall without and with pushes; a post would stay up, too."""
 
-    def told(model, starts, *, shoves, **_):
+    def told(model, starts, *, pushes, **_):
         down = np.full(20, np.inf)
-        down[: shoved if shoves else free] = 3.0
+        down[: shoved if pushes else free] = 3.0
         speeds = np.full(20, speed)
         return gates.Trials(down, np.full(20, np.inf), speeds, speeds, speeds)
 
@@ -195,13 +195,13 @@ def test_a_robot_that_folds_up_is_down(standing, drives):
     assert (found.down_s < found.head_down_s).all()
 
 
-def test_shoves_come_every_second(standing, drives, monkeypatch):
+def test_pushes_come_every_second(standing, drives, monkeypatch):
     pushed = []
     monkeypatch.setattr(
         gates.Robots, "push", lambda self, speed, angle: pushed.append((speed, angle))
     )
     gates.closed_loop(
-        Model(drives, still(0.0)), standing, seconds=3.0, seed=0, shoves=True, method=1
+        Model(drives, still(0.0)), standing, seconds=3.0, seed=0, pushes=True, method=1
     )
     assert len(pushed) == 3
     speed, angle = np.array(pushed).transpose(1, 0, 2)

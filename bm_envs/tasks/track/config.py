@@ -147,7 +147,7 @@ class RandomizationConfig:
 
 @dataclass(frozen=True)
 class PushConfig:
-    """Random shoves: the root's velocity jumps. Source: whole_body_tracking."""
+    """Random pushes: the root's velocity jumps. Source: whole_body_tracking."""
 
     interval_s: tuple[float, float] = (1.0, 3.0)
     """Each robot draws its own time to the next push, s."""

@@ -259,7 +259,7 @@ class TrackTask:
         self._advance()
 
     def push(self, rng: Generator, allowed: Array) -> None:
-        """Shove the robots whose time has come and which are `allowed [N]`."""
+        """Push the robots whose time has come and which are `allowed [N]`."""
         if not self.config.pushes:
             return
         tables, on = self._tables, self._arrays

@@ -12,7 +12,7 @@ import { joystick, Pilot, type Vector3 } from "./steering";
 export class Guided extends Game {
   /** What keys and pad ask for: m/s forward and left, rad/s left. */
   target: Vector3 = [0, 0, 0];
-  /** Of the network in a tick. */
+  /** Of the network in a control step. */
   calls: number;
   /** What is asked for in this step, on its way to the target. */
   private wanted: Vector3 = [0, 0, 0];

@@ -141,7 +141,7 @@ class Page {
   private fillCalls(guided: GuidedChoice): void {
     const calls = element<HTMLSelectElement>("calls");
     for (let count = 2; count <= MOST_CALLS; count++)
-      calls.append(new Option(`${count} calls a tick`, String(count)));
+      calls.append(new Option(`${count} calls a control step`, String(count)));
     calls.value = String(guided.calls);
   }
 

@@ -18,7 +18,7 @@ export type ToWorker =
   | { kind: "pull"; pull: Pull | null }
   | { kind: "restart" }
   | { kind: "pause"; paused: boolean }
-  /** Calls of the diffusion model in a tick. */
+  /** Calls of the diffusion model in a control step. */
   | { kind: "calls"; calls: number }
   /** Do so many control steps at once; the clock stands still before and after. */
   | { kind: "step"; ticks: number };

@@ -37,7 +37,7 @@ export interface Bound {
 
 export interface GuidedSettings {
   name: string;
-  /** Calls of the network in a tick. */
+  /** Calls of the network in a control step. */
   calls: number;
   warm_up_s: number;
   /** Frames of a motion in which robots start. */
