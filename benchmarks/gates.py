@@ -741,7 +741,7 @@ def gate_box(guided: Mapping[str, Any], unguided: Mapping[str, Any], strength: f
 
 
 def latency(model: GuidedModel, *, threads: int, ticks: int) -> Gate:
-    """Wall time of a control step of one robot: this model, and an untrained one of full size."""
+    """Wall time of a control step of one robot: this model, and one of the paper's size."""
     table = []
     for name, one in sizes(model, threads):
         for method in ("full", "rolling", 10, 5, 2):
