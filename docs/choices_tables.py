@@ -112,9 +112,10 @@ def optional_rewards(*files: str) -> str:
         MPKPE[1]: lambda run: f"{run['clip']['r_mpkpe_mm']:.0f}",
     }
     lines = [
-        [f"`{runs[0]['motion']}`", variant, *(of_seeds(runs, cell) for cell in cells.values())]
+        [f"`{motion}`", variant, *(of_seeds(runs, cell) for cell in cells.values())]
         for name in files
-        for variant, runs in by_variant(rows(name)).items()
+        for motion in dict.fromkeys(run["motion"] for run in rows(name))
+        for variant, runs in by_variant(r for r in rows(name) if r["motion"] == motion).items()
     ]
     return markdown_table(["motion", "variant", *cells], lines)
 

@@ -195,8 +195,9 @@ def speed(measured: str) -> str:
         4 * by_part[commit, "policy_update"]["ms"] + 8 * by_part[commit, "model_update"]["ms"]
         for commit in (ours, old)
     ]
-    heads = ["", "ms", "bound, ms", "ratio"]
-    made = markdown_table([*heads, *(f"{head}, {old[:7]}" for head in heads[1:])], lines)
+    heads = ["ms", "bound, ms", "ratio"]
+    named = [f"{head}, {commit[:7]}" for commit in (ours, old) for head in heads]
+    made = markdown_table(["part", *named], lines)
     share = f"{100 * both[0] / both[1]:.0f} %"
     return f"{made}\n\nAn iteration's updates take {share} of the time they took in {old[:7]}."
 

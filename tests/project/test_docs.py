@@ -908,6 +908,11 @@ def test_tables_of_choices_have_a_value_a_seed(tmp_path, monkeypatch):
     assert row == ["uniform starts", "1.23, 2.47", "0.046, 0.046", "6.1, 6.1"]
     *_, row = cells_of(choices_tables.optional_rewards("own"))
     assert row == ["`a`", "default", "25", "7.8", "0.13", "20.4", "80", "41"]
+    # Two motions of one file are two lines.
+    put("both", choice("a", "default", 1, 0), choice("b", "default", 1, 0))
+    assert [row[:3] for row in cells_of(choices_tables.optional_rewards("both"))[2:]] == [
+        ["`a`", "default", "25"], ["`b`", "default", "25"],
+    ]  # fmt: skip
 
     put("overlap", *(
         choice("a", "default", seed, 0, env_steps=29_696, wall_s=30.0 * seed, commit="0123456789")
