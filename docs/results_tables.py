@@ -268,12 +268,12 @@ def others() -> str:
         (row,) = by_protocol(name)["clip"]
         robust = robust_of(name)
         lines.append([
-            text, f"{row['survival_s']:.2f} of {row['clip_s']:.2f} s",
+            text, f"{row['survival_s']:.2f} of {row['clip_s']:.2f}",
             f"{row['joint_pos_rad']:.4f}", f"{elsewhere}", f"{row['mpkpe_mm']:.0f}",
             f"{row['r_mpkpe_mm']:.0f}", of_robust(robust) if robust else ABSENT,
         ])  # fmt: skip
     mpkpe, r_mpkpe, _ = MAIN_HEADS
-    heads = ["policy", "survived", f"{JOINTS}, here", "elsewhere", mpkpe, r_mpkpe, "robust"]
+    heads = ["policy", "survived, s", f"{JOINTS}, here", "elsewhere", mpkpe, r_mpkpe, "robust"]
     return of_files(markdown_table(heads, lines), (name for _, name, _ in OTHERS))
 
 
