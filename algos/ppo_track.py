@@ -101,9 +101,9 @@ class Config:
     curriculum: bool = True
     """Raise the difficulty from 0 to 1 as the policy learns to stay up: each iteration by
     `CURRICULUM_STEP`, up while the mean time between failures in the hardest tenth of
-    the clips is above `curriculum_s`, else down. Published: off, everything from the start."""
+    the bins is above `curriculum_s`, else down. Published: off, everything from the start."""
     curriculum_s: float = 5.0
-    """Robot seconds per failure in the hardest tenth of the clips above which the level rises."""
+    """Robot seconds per failure in the hardest tenth of the bins above which the level rises."""
     bfloat16: Literal["auto", "on", "off"] = "auto"
     """Learn under bfloat16 autocast; `auto`: where the processor has instructions for it, since it
     is slower than float32 elsewhere."""

@@ -560,7 +560,7 @@ def next_level(level: float, hardest_s: float) -> float:
 
     Args:
         level: the present one, 0 to 1.
-        hardest_s: robot seconds per failure in the hardest tenth of the clips.
+        hardest_s: robot seconds per failure in the hardest tenth of the bins.
     """
     change = CURRICULUM_STEP if hardest_s > CURRICULUM_S else -CURRICULUM_STEP
     return float(np.clip(level + change, 0.0, 1.0))

@@ -210,8 +210,9 @@ def table(make: Callable[..., str], *files: str) -> Callable[[], str]:
 PAGES: dict[str, dict[str, Callable[[], str]]] = {
     "docs/algorithms/wm_track.md": {
         "trainers": table(completed, "trainers"),
-        "run": table(completed, "trainers_run1"),
-        "two_cuts": table(completed, "trainers_walk3", "trainers_jumps1"),
+        "more": table(
+            completed, "trainers_run1", "trainers_walk3", "trainers_jumps1"
+        ),
         "hard_cuts": table(
             completed, "trainers_fight1", "trainers_fallAndGetUp1", "trainers_fallAndGetUp1_ppo",
             "trainers_fallAndGetUp1_wm", "trainers_sprint1",

@@ -470,6 +470,17 @@ def test_kept_tables_are_those_of_the_files():
                 assert row[label].startswith(f"{count} of {found['trials']} ("), page
 
 
+@pytest.mark.clone
+def test_the_conclusions_tell_the_worst_policy_as_well_as_the_best():
+    """What is robust is said of every line of the table that was measured so."""
+    page = (DOCS / "results.md").read_text()
+    said = page[page.index("<!-- conclusions: begin") : page.index("<!-- conclusions: end")]
+    rows = table_in("docs/results.md", "shipped")
+    measured = {name: row["robust"] for name, row in rows.items() if row["robust"] != "-"}
+    assert len(measured) > 3
+    assert not [name for name, robust in measured.items() if f"{name} {robust}" not in said]
+
+
 def guided_run(task, model="body_pos", *, trials=50, steering=None, **figures):
     """A row of `benchmarks/guided.py`, steered as shipped."""
     chosen = dataclasses.asdict(steering or guided_tables.STEERING[model])
