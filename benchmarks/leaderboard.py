@@ -138,7 +138,7 @@ class Table:
 
 def figure(value: float | None, digits: int, missing: str = "-") -> Cell:
     """A number with so many digits behind the point."""
-    return Cell(missing) if value is None else Cell(f"{value:.{digits}f}", float(value))
+    return Cell(cli.figure(value, digits, missing), None if value is None else float(value))
 
 
 def share(rate: float) -> Cell:

@@ -323,18 +323,13 @@ def means(errors: list[float]) -> dict[str, Any]:
     }
 
 
-def number(value: float | None, digits: int) -> str:
-    """A figure of a table."""
-    return "-" if value is None else f"{value:.{digits}f}"
-
-
 def quality_table(rows: list[dict[str, Any]]) -> str:
     """Motion quality as aligned text, the reference's own in brackets."""
     head = ("motion", "protocol", "slip m/s", "impact bw", "toggles 1/s", "action rate",
             "joint acc rad/s2", "torque over", "chatter")  # fmt: skip
 
     def both(row: dict[str, Any], name: str, digits: int) -> str:
-        return f"{number(row[name], digits)} ({number(row[f'ref_{name}'], digits)})"
+        return f"{cli.figure(row[name], digits)} ({cli.figure(row[f'ref_{name}'], digits)})"
 
     def share(value: float | None) -> str:
         return "-" if value is None else f"{value:.2%}"
@@ -343,8 +338,8 @@ def quality_table(rows: list[dict[str, Any]]) -> str:
     lines += [
         (
             row["motion"], row["protocol"], both(row, "slip_p95_m_s", 3),
-            number(row["impact_p95_bw"], 2), both(row, "contact_toggles_s", 1),
-            number(row["action_rate"], 2), both(row, "joint_acc_rad_s2", 1),
+            cli.figure(row["impact_p95_bw"], 2), both(row, "contact_toggles_s", 1),
+            cli.figure(row["action_rate"], 2), both(row, "joint_acc_rad_s2", 1),
             share(row["torque_over_share"]), share(row["chatter_share"]),
         )
         for row in rows
@@ -364,9 +359,9 @@ def table(rows: list[dict[str, Any]]) -> str:
             share += f" ({low:.1%} to {high:.1%})"
         lines.append((
             row["motion"], row["protocol"], str(row["episodes"]), share,
-            f"{row['survival_s']:.2f} of {row['clip_s']:.2f} s", number(row["mpkpe_mm"], 1),
-            number(row["r_mpkpe_mm"], 1), number(row["joint_pos_rad"], 4),
-            number(row["normalized_return"], 3),
+            f"{row['survival_s']:.2f} of {row['clip_s']:.2f} s", cli.figure(row["mpkpe_mm"], 1),
+            cli.figure(row["r_mpkpe_mm"], 1), cli.figure(row["joint_pos_rad"], 4),
+            cli.figure(row["normalized_return"], 3),
         ))  # fmt: skip
     return cli.aligned(lines)
 

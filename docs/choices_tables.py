@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 from guided_tables import write
 from lafan1_tables import MPKPE
-from learning_tables import errors, reached, table
+from learning_tables import commits, errors, reached, table
 
 from bm_envs.cli import markdown_table
 
@@ -96,7 +96,8 @@ def starts(*files: str) -> str:
         lines.append([f"`{motion}`", *figures])
     lines += [[f"paper: {name}", "", "", str(uniform), str(adaptive)]
               for name, uniform, adaptive in PAPER]  # fmt: skip
-    heads = ["motion", "uniform, million steps", "adaptive", "uniform, iterations", "adaptive"]
+    heads = ["motion", *(f"{starts}, {unit}" for unit in ("million steps", "iterations")
+                      for starts in ("uniform", "adaptive"))]  # fmt: skip
     return markdown_table(heads, lines)
 
 
@@ -111,9 +112,10 @@ def optional_rewards(*files: str) -> str:
         MPKPE[1]: lambda run: f"{run['clip']['r_mpkpe_mm']:.0f}",
     }
     lines = [
-        [f"`{runs[0]['motion']}`", variant, *(of_seeds(runs, cell) for cell in cells.values())]
+        [f"`{motion}`", variant, *(of_seeds(runs, cell) for cell in cells.values())]
         for name in files
-        for variant, runs in by_variant(rows(name)).items()
+        for motion in dict.fromkeys(run["motion"] for run in rows(name))
+        for variant, runs in by_variant(r for r in rows(name) if r["motion"] == motion).items()
     ]
     return markdown_table(["motion", "variant", *cells], lines)
 
@@ -122,13 +124,25 @@ def model_error(name: str) -> str:
     """How far off the world model gets, and who keeps the present velocities."""
     parts = (("pos_mm", "pelvis, mm", 1), ("rot_deg", "pelvis, degrees", 1),
              ("joint_pos_rad", "joints, rad", 3))  # fmt: skip
-    heads = [text for _, head, _ in parts for text in (head, "coasting")]
+    heads = [text for _, head, _ in parts for text in (head, f"coasting: {head}")]
     lines = [
         [str(row["step"]), *(f"{row[who][key]:.{digits}f}" for key, _, digits in parts
                              for who in ("model", "coasting"))]
         for row in rows(name) if row["step"] in (1, 2, 4, 8, 16, 32)
     ]  # fmt: skip
     return markdown_table(["steps", *heads], lines)
+
+
+def spent(name: str) -> str:
+    """What variants take for one number of steps: a run's length and minutes, by seed."""
+    cells: dict[str, Cell] = {
+        "thousand steps": lambda run: f"{run['env_steps'] / 1e3:.0f}",
+        "minutes": lambda run: f"{run['wall_s'] / 60:.1f}",
+    }
+    return markdown_table(["variant", "commit", *cells], [
+        [variant, commits(runs), *(of_seeds(runs, cell) for cell in cells.values())]
+        for variant, runs in by_variant(rows(name)).items()
+    ])  # fmt: skip
 
 
 def ideas(measured: str) -> str:
@@ -150,12 +164,17 @@ PAGES: dict[str, dict[str, Callable[[], str]]] = {
         "choices": lambda: choices("choices", 2),
         "choices_speed": lambda: choices("choices_speed", 1),
         "starts": table(starts, "starts_walk1", "starts_dance1"),
-        "rewards_dance": table(optional_rewards, "optional_rewards"),
+        "rewards_model": table(
+            optional_rewards, "optional_rewards", "optional_rewards_walk1_80k"
+        ),
         "rewards_cuts": table(
             optional_rewards, "optional_rewards_walk1", "optional_rewards_run1"
         ),
     },
-    "docs/algorithms/wm_track.md": {"model_error": table(model_error, "world_model_error")},
+    "docs/algorithms/wm_track.md": {
+        "model_error": table(model_error, "world_model_error"),
+        "overlap": lambda: spent("world_model_overlap"),
+    },
 }  # fmt: skip
 
 

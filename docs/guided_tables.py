@@ -33,7 +33,7 @@ RESULTS = ROOT / "benchmarks" / "results"
 MODELS = {"body_pos": "Body-Pos", "joint_rot": "Joint-Rot"}
 CALLS, SEED = "10", 6  # of the runs of the tables; a row with others says so
 ABSENT = "-"
-PAPER = "paper, Table III: both"
+PAPER = "paper, Table III: Body-Pos, Joint-Rot"
 Row = dict[str, Any]
 
 
@@ -422,7 +422,7 @@ def _walks(gate: Row) -> str:
     )
 
 
-def _tick(gate: Row) -> str:
+def _latency(gate: Row) -> str:
     own = [line for line in gate["details"]["by_model"] if line["model"].startswith("guided_")]
     shown = [line for line in own if line["sampler"] in ("full", f"ddim {CALLS}")]
     return ", ".join(f"{line['calls']} calls: {line['p95_ms']:.1f} ms" for line in shown)
@@ -492,7 +492,7 @@ GATES: dict[str, tuple[str, Callable[[Row], str], str]] = {
         _box, "under 20 %; half or more, and less than half",
     ),
     "latency": (
-        "time of a control step for one robot on one core: 95 % are under", _tick,
+        "time of a control step for one robot on one core: 95 % are under", _latency,
         "20 ms with 20 calls",
     ),
 }  # fmt: skip

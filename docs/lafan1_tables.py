@@ -21,11 +21,11 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
+from drawing import cross, log_share, svg, write_picture
 from guided_tables import ABSENT, ROOT, write
 from site_tables import completed
 
-from bm_envs import cli
-from bm_envs.cli import markdown_table
+from bm_envs.cli import figure, markdown_table
 from bm_envs.motion import suites
 from bm_envs.policy import TRACKER, read_policy_json, shipped_files
 from bm_envs.results import ERROR_HEADS, ResultFile, machine_text, read_results
@@ -35,7 +35,8 @@ PICTURE = ROOT / "docs" / "images" / "lafan1.svg"
 SCRIPT = "docs/lafan1_tables.py"
 TABLE1 = suites.motions("lafan1-table1")
 OTHERS = tuple(name for name in suites.motions("lafan1-40") if name not in TABLE1)
-NOT_YET = "not yet"
+NOT_MEASURED = "not measured"
+SHARED = "#one-policy-for-many-clips"  # of the page
 GOAL = 0.8  # share of `robust` episodes that a policy of a whole clip is to complete
 Row = dict[str, Any]
 MPKPE = [ERROR_HEADS[name] for name in ("mpkpe_mm", "r_mpkpe_mm")]
@@ -184,16 +185,22 @@ def trace_of(file: ResultFile, policy: str, motion: str) -> Row | None:
 # --- what cells say -------------------------------------------------------------------------------
 
 
-def number(value: float | None, digits: int, factor: float = 1.0) -> str:
-    """A figure with so many digits behind the point."""
-    return ABSENT if value is None else f"{factor * value:.{digits}f}"
+def per_cent(share: float | None, digits: int) -> str:
+    """A share in per cent."""
+    return figure(None if share is None else 100 * share, digits)
+
+
+def filled_columns(heads: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
+    """A table without the columns in which no line has anything."""
+    shown = [i for i in range(len(heads)) if any(line[i] != ABSENT for line in lines)]
+    return markdown_table([heads[i] for i in shown], [[line[i] for i in shown] for line in lines])
 
 
 def with_reference(row: Row, name: str, digits: int) -> str:
     """A figure of motion quality, the reference's own in brackets where it has one."""
     reference = row.get(f"ref_{name}")
-    beside = "" if reference is None else f" ({number(reference, digits)})"
-    return number(row.get(name), digits) + beside
+    beside = "" if reference is None else f" ({figure(reference, digits)})"
+    return figure(row.get(name), digits) + beside
 
 
 def how_far(row: Row) -> str:
@@ -225,14 +232,18 @@ def standing(board: Board) -> str:
 
     (complete, robust), (more, more_robust) = count(TABLE1), count(OTHERS)
     everything = len(TABLE1) + len(OTHERS)
-    unknown = everything - sum(one.clip is not None for one in board.of((*TABLE1, *OTHERS)))
+    known = {name for name, one in board.best.items() if one.clip is not None}
+    unknown = everything - len(known)
+    elsewhere = len({name for by_clip in board.shared.values() for name in by_clip} - known)
     return (
         f"Policies that ship, each for one clip, complete **{complete} of the {len(TABLE1)}** "
         f"whole clips of the paper's Table I, and **{robust} of the {len(TABLE1)}** robustly: "
         f"{100 * GOAL:.0f} or more of 100 `robust` episodes. Of the other {len(OTHERS)} clips of "
         f"LAFAN1 they complete {more}, and {more_robust} robustly. "
-        + (f"{unknown} of the {everything} clips are not measured yet." if unknown else
-           f"All {everything} clips are measured.")
+        + (f"{unknown} of the {everything} have no measured policy of their own"
+           + (f"; {elsewhere} of these are measured with [a policy for many clips]({SHARED})"
+              if elsewhere else "") + "."
+           if unknown else f"All {everything} clips are measured.")
     )  # fmt: skip
 
 
@@ -246,20 +257,22 @@ def clips(names: Sequence[str], board: Board) -> str:
     lines = []
     for name in names:
         one = board.best.get(name)
-        line = [f"`{name}`", number(board.lengths.get(name), 1)]
+        line = [f"`{name}`", figure(board.lengths.get(name), 1)]
         clip = one and one.clip
         if one is None or clip is None:
-            line += [NOT_YET, *[ABSENT] * (len(heads) - 3)]
+            many = any(name in by_clip for by_clip in board.shared.values())
+            told = f"{NOT_MEASURED} alone, [see below]({SHARED})" if many else NOT_MEASURED
+            line += [told, *[ABSENT] * (len(heads) - 3)]
         else:
             line += [
-                how_far(clip), NOT_YET if one.robust is None else completed(one.robust),
-                number(clip["mpkpe_mm"], 0), number(clip["r_mpkpe_mm"], 0),
-                with_reference(clip, "slip_p95_m_s", 2), number(clip.get("impact_p95_bw"), 1),
-                number(clip.get("action_rate"), 2), number(clip.get("chatter_share"), 1, 100),
+                how_far(clip), NOT_MEASURED if one.robust is None else completed(one.robust),
+                figure(clip["mpkpe_mm"], 0), figure(clip["r_mpkpe_mm"], 0),
+                with_reference(clip, "slip_p95_m_s", 2), figure(clip.get("impact_p95_bw"), 1),
+                figure(clip.get("action_rate"), 2), per_cent(clip.get("chatter_share"), 1),
                 minutes(one), f"`{one.policy}`",
             ]  # fmt: skip
         lines.append(line)
-    return markdown_table(heads, lines)
+    return filled_columns(heads, lines)
 
 
 def quality(board: Board) -> str:
@@ -278,12 +291,12 @@ def quality(board: Board) -> str:
         lines.append([
             f"`{name}`", with_reference(clip, "contact_toggles_s", 1),
             with_reference(clip, "joint_acc_rad_s2", 1),
-            number(clip.get("torque_over_share"), 2, 100), number(clip["ee_pos_mm"], 0),
-            number(clip["ee_ori_rad"], 2), number(clip["joint_pos_rad"], 3),
-            number(clip["joint_vel_rad_s"], 2), number(robust.get("mpkpe_mm"), 0),
-            number(robust.get("r_mpkpe_mm"), 0),
+            per_cent(clip.get("torque_over_share"), 2), figure(clip["ee_pos_mm"], 0),
+            figure(clip["ee_ori_rad"], 2), figure(clip["joint_pos_rad"], 3),
+            figure(clip["joint_vel_rad_s"], 2), figure(robust.get("mpkpe_mm"), 0),
+            figure(robust.get("r_mpkpe_mm"), 0),
         ])  # fmt: skip
-    return markdown_table(heads, lines) if lines else "No clip is measured yet."
+    return filled_columns(heads, lines) if lines else "No clip is measured yet."
 
 
 def shared(board: Board) -> str:
@@ -306,14 +319,14 @@ def shared(board: Board) -> str:
         returns = [row["normalized_return"] for row in known.values()]
         lines.append([
             f"`{name}`", f"{len(one.description['motions'])} clips", f"{len(known)}", str(done),
-            str(len(known) - done), f"{kept} of {episodes}" if noisy else NOT_YET,
-            number(sum(returns) / len(returns), 2) if returns else ABSENT, minutes(one),
+            str(len(known) - done), f"{kept} of {episodes}" if noisy else NOT_MEASURED,
+            figure(sum(returns) / len(returns), 2) if returns else ABSENT, minutes(one),
         ])  # fmt: skip
         parts += [f"`{name}`, clip by clip:", markdown_table(
             ["clip", "s", "completed", *MPKPE, "normalized return"],
             [
-                [f"`{motion}`", number(row["clip_s"], 1), how_far(row), number(row["mpkpe_mm"], 0),
-                 number(row["r_mpkpe_mm"], 0), number(row["normalized_return"], 2)]
+                [f"`{motion}`", figure(row["clip_s"], 1), how_far(row), figure(row["mpkpe_mm"], 0),
+                 figure(row["r_mpkpe_mm"], 0), figure(row["normalized_return"], 2)]
                 for motion, row in known.items()
             ],
         )]  # fmt: skip
@@ -323,8 +336,8 @@ def shared(board: Board) -> str:
 def table2(board: Board) -> str:
     """The paper's iterations until a clip is completed, and this project's steps."""
     heads = [
-        "clip", "paper: uniform starts", "adaptive starts, iterations", "million samples",
-        "here: million control steps", "core-minutes",
+        "clip", "paper, uniform starts", "paper, adaptive starts: iterations",
+        "the same, million samples", "here: million control steps", "here: core-minutes",
     ]  # fmt: skip
     lines = []
     for name, (reason, iterations) in PAPER.items():
@@ -335,7 +348,7 @@ def table2(board: Board) -> str:
         one = board.best.get(name)
         training = one.training if one is not None else {}
         if one is None or "env_steps" not in training:
-            line += [NOT_YET, NOT_YET]
+            line += [NOT_MEASURED, NOT_MEASURED]
         else:
             first = training.get("first_pass")
             after, prefix = first or training, "" if first else "not in "
@@ -388,7 +401,7 @@ COLUMNS, CELL_W, CELL_H = 4, 248, 104
 LEFT, RIGHT, TOP, BOTTOM, HEADING, MARGIN = 30, 10, 20, 18, 30, 8
 LOW, HIGH = 10.0, 1000.0  # mm
 SECONDS = 280.0  # no clip is longer
-INK, GREY, LINE, FAILED = "#222", "#767676", "#1f5fa8", "#c1121f"
+GREY, LINE, FAILED = "#767676", "#1f5fa8", "#c1121f"
 
 
 def x_of(seconds: float) -> float:
@@ -398,7 +411,7 @@ def x_of(seconds: float) -> float:
 
 def y_of(error_mm: float) -> float:
     """Where an error stands in a cell; what is beyond the axis stands at its end."""
-    level = math.log(min(max(error_mm, LOW), HIGH) / LOW) / math.log(HIGH / LOW)
+    level = log_share(min(max(error_mm, LOW), HIGH), LOW, HIGH)
     return TOP + (CELL_H - TOP - BOTTOM) * (1 - level)
 
 
@@ -417,20 +430,15 @@ def picture(board: Board) -> str:
             parts.append(f'<g transform="translate({x:.0f} {y:.0f})">{cell(name, board)}</g>')
         top += -(-len(names) // COLUMNS) * CELL_H
     width, height = 2 * MARGIN + COLUMNS * CELL_W, top + MARGIN
-    return "\n".join([
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height:.0f}" role="img" '
-        f'font-family="sans-serif" fill="{INK}">',
-        "<title>MPKPE (mm) over time (s), a cell a clip; a cross where it fails</title>",
-        # A ground of its own: the page's may be dark.
-        f'<rect width="{width}" height="{height:.0f}" fill="#fff"/>', *parts, "</svg>\n",
-    ])  # fmt: skip
+    title = "MPKPE (mm) over time (s), a cell a clip; a cross where it fails"
+    return svg((width, height), title, parts, 'font-family="sans-serif"')
 
 
 def cell(name: str, board: Board) -> str:
     """One clip: axes, its name, how it ended, and the error."""
     one = board.best.get(name)
     clip, trace = (one.clip, one.trace) if one is not None else (None, None)
-    status = NOT_YET
+    status = NOT_MEASURED
     if clip is not None:
         status = "completed" if clip["success"] == 1 else how_far(clip)
     failed = clip is not None and clip["success"] < 1
@@ -464,11 +472,7 @@ def cell(name: str, board: Board) -> str:
         )
         parts.append(f'<polyline points="{points}" fill="none" stroke="{LINE}"/>')
         if trace["failed_s"] is not None:
-            x, y = x_of(trace["failed_s"]), y_of(errors[-1])
-            parts.append(
-                f'<path d="M{x - 4:.1f} {y - 4:.1f}l8 8m0 -8l-8 8" stroke="{FAILED}" '
-                'stroke-width="2"/>'
-            )
+            parts.append(cross(x_of(trace["failed_s"]), y_of(errors[-1]), FAILED))
     return "".join(parts)
 
 
@@ -502,18 +506,7 @@ PAGES: dict[str, dict[str, Callable[[], str]]] = {
 def main(arguments: Sequence[str]) -> int:
     """Write tables and picture, or compare them."""
     status = write(arguments, PAGES, SCRIPT)
-    return max(status, write_picture(arguments, PICTURE, picture(board_here()), SCRIPT))
-
-
-def write_picture(arguments: Sequence[str], path: Path, new: str, script: str) -> int:
-    """Write a script's picture, or compare it."""
-    if list(arguments) != ["--check"]:
-        with cli.atomic_path(path) as temporary:
-            temporary.write_text(new)
-    elif not path.is_file() or path.read_text() != new:
-        print(f"{path.relative_to(ROOT).as_posix()}: run python {script}")
-        return 1
-    return 0
+    return max(status, write_picture(arguments, PICTURE, picture(board_here()), SCRIPT, ROOT))
 
 
 if __name__ == "__main__":

@@ -46,6 +46,16 @@ def listed(values: Sequence[str]) -> str:
     return f"{values[0]} (all seeds)" if len(set(values)) == 1 < len(values) else ", ".join(values)
 
 
+def median(runs: Sequence[Row], key: str, of: str = "wall_s") -> float:
+    """Median of when runs reached `key`, seconds or steps; infinite where most did not."""
+    return float(np.median([run[key][of] if run[key] else np.inf for run in runs]))
+
+
+def commits(runs: Iterable[Row]) -> str:
+    """The commits that were run, short."""
+    return ", ".join(dict.fromkeys(run["commit"][:7] for run in runs))
+
+
 def reached(runs: Sequence[Row], key: str, unit: float, digits: int) -> list[str]:
     """When runs reached `first_pass` or `first_robust`: steps, minutes, the minutes' median.
 
@@ -61,9 +71,8 @@ def reached(runs: Sequence[Row], key: str, unit: float, digits: int) -> list[str
         prefix = "" if run[key] else "not in "
         steps.append(f"{prefix}{found['env_steps'] / unit:.{digits}f}")
         minutes.append(f"{prefix}{found['wall_s'] / 60:.1f}")
-    times = [run[key]["wall_s"] / 60 if run[key] else np.inf for run in runs]
-    median = float(np.median(times))
-    return [listed(steps), ", ".join(minutes), f"{median:.1f}" if median < np.inf else "none"]
+    middle = median(runs, key) / 60
+    return [listed(steps), ", ".join(minutes), f"{middle:.1f}" if middle < np.inf else "none"]
 
 
 def errors(runs: Sequence[Row], key: str) -> list[str]:
@@ -79,13 +88,13 @@ def errors(runs: Sequence[Row], key: str) -> list[str]:
 def completed(*files: str) -> str:
     """Until the `clip` protocol was completed for the first time."""
     heads = [
-        "`--motion`", "trainer", "thousand steps", "minutes", "median", *MPKPE,
+        "`--motion`", "trainer", "commit", "thousand steps", "minutes", "median", *MPKPE,
     ]  # fmt: skip
     lines, before = [], None
     for (motion, trainer), runs in rows_of(files).items():
         name = f"`{motion}`" if motion != before else ""
         figures = [*reached(runs, "first_pass", 1e3, 0), *errors(runs, "first_pass")]
-        lines.append([name, trainer, *figures])
+        lines.append([name, trainer, commits(runs), *figures])
         before = motion
     return markdown_table(heads, lines)
 
@@ -93,14 +102,14 @@ def completed(*files: str) -> str:
 def robust(*files: str) -> str:
     """Until 95 of 100 `robust` episodes were completed."""
     heads = [
-        "trainer", "million steps", "minutes", "median", "`robust` then", *MPKPE,
+        "trainer", "commit", "million steps", "minutes", "median", "`robust` then", *MPKPE,
     ]  # fmt: skip
     lines = []
     for (_, trainer), runs in rows_of(files).items():
         last = [[point[3] for point in run["curve"] if point[3] is not None][-1] for run in runs]
         then = ", ".join(f"{100 * share:.0f}" for share in last)
         figures = [*reached(runs, "first_robust", 1e6, 2), then, *errors(runs, "first_robust")]
-        lines.append([trainer, *figures])
+        lines.append([trainer, commits(runs), *figures])
     return markdown_table(heads, lines)
 
 
@@ -140,15 +149,16 @@ def shipped(tracked: str, late: str) -> str:
 
 def whole(*files: str) -> str:
     """Shares of a clip that the last five evaluations of a run survived, and their lowest."""
-    heads = ["`--motion`", "million steps", "minutes", "last five survived, %", "lowest, %",
-             "`robust`, %"]  # fmt: skip
+    heads = ["`--motion`", "commit", "million steps", "minutes", "last five survived, %",
+             "lowest, %", "`robust`, %"]  # fmt: skip
     lines = []
     for (motion, _), runs in rows_of(files).items():
         for run in runs:
             survived = [100 * point[2] for point in run["curve"][-5:]]
             robust = [point[3] for point in run["curve"] if point[3] is not None]
             lines.append([
-                f"`{motion}`", f"{run['env_steps'] / 1e6:.1f}", f"{run['wall_s'] / 60:.0f}",
+                f"`{motion}`", commits([run]),
+                f"{run['env_steps'] / 1e6:.1f}", f"{run['wall_s'] / 60:.0f}",
                 ", ".join(f"{share:.0f}" for share in survived), f"{min(survived):.0f}",
                 f"{100 * robust[-1]:.0f}" if robust else ABSENT,
             ])  # fmt: skip
@@ -185,8 +195,9 @@ def speed(measured: str) -> str:
         4 * by_part[commit, "policy_update"]["ms"] + 8 * by_part[commit, "model_update"]["ms"]
         for commit in (ours, old)
     ]
-    heads = ["", "ms", "bound, ms", "ratio"]
-    made = markdown_table([*heads, *(f"{head}, {old[:7]}" for head in heads[1:])], lines)
+    heads = ["ms", "bound, ms", "ratio"]
+    named = [f"{head}, {commit[:7]}" for commit in (ours, old) for head in heads]
+    made = markdown_table(["part", *named], lines)
     share = f"{100 * both[0] / both[1]:.0f} %"
     return f"{made}\n\nAn iteration's updates take {share} of the time they took in {old[:7]}."
 
@@ -199,8 +210,9 @@ def table(make: Callable[..., str], *files: str) -> Callable[[], str]:
 PAGES: dict[str, dict[str, Callable[[], str]]] = {
     "docs/algorithms/wm_track.md": {
         "trainers": table(completed, "trainers"),
-        "run": table(completed, "trainers_run1"),
-        "two_cuts": table(completed, "trainers_walk3", "trainers_jumps1"),
+        "more": table(
+            completed, "trainers_run1", "trainers_walk3", "trainers_jumps1"
+        ),
         "hard_cuts": table(
             completed, "trainers_fight1", "trainers_fallAndGetUp1", "trainers_fallAndGetUp1_ppo",
             "trainers_fallAndGetUp1_wm", "trainers_sprint1",

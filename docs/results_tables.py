@@ -23,7 +23,9 @@ import guided_tables
 import lafan1_tables
 import learning_tables
 import numpy as np
+from drawing import cross, log_share, svg, write_picture
 from guided_tables import ABSENT, MODELS, write
+from learning_tables import median
 from site_tables import completed
 
 from bm_envs.cli import markdown_table
@@ -115,7 +117,11 @@ def made_by(names: Iterable[str]) -> str:
     """The files behind a table and their commands, folded; a command begins in the root."""
     lines = []
     for name in dict.fromkeys(names):
-        lines += [f"benchmarks/results/{name}.json", f"    {escape(read(name)['command'], False)}"]
+        file = read(name)
+        lines += [
+            f"benchmarks/results/{name}.json, commit {file['commit'][:7]}",
+            f"    {escape(file['command'], False)}",
+        ]
     count = len(lines) // 2
     title = "The result file and its command" if count == 1 else f"{count} result files"
     return "\n".join([
@@ -141,11 +147,6 @@ def span(values: Iterable[float], digits: int = 0) -> str:
 def times(runs: Sequence[Row], key: str) -> list[float | None]:
     """Minutes until each run reached `key`; None: it did not."""
     return [run[key]["wall_s"] / 60 if run[key] else None for run in runs]
-
-
-def median(runs: Sequence[Row], key: str, of: str = "wall_s") -> float:
-    """Median of when runs reached `key`, seconds or steps; infinite where most did not."""
-    return float(np.median([run[key][of] if run[key] else math.inf for run in runs]))
 
 
 def reached(runs: Sequence[Row], key: str) -> str:
@@ -213,8 +214,11 @@ def conclusions() -> str:
     ratios = [ratio for line in COMPARED if (ratio := steps_ratio(line)) is not None]
     board = lafan1_tables.board_here()
     whole = [one for one in board.best.values() if one.is_complete]
-    share = {row["what"]: row["ratio_to_raw"] for row in speed_rows()}
+    kept = measured()["env", "", 512]["ratio_to_raw"]
     walks = by_protocol("lafan1_walks")["clip"]
+    done = [f"`{row['motion']}`" for row in walks if row["success"] == 1]
+    noisy = [f"{text} {of_robust(rows)}" + " each" * (len(rows) > 1)
+             for text, name in SHIPPED if (rows := robust_of(name))]  # fmt: skip
     return "\n".join([
         f"- **A tracker trains in minutes on two cores.** The built-in walk takes "
         f"{minutes['walk']:.1f} minutes in the median, ten seconds of LAFAN1 "
@@ -222,19 +226,18 @@ def conclusions() -> str:
         f"- **A learned world model saves time.** Of {len(pairs)} motions `wm_track.py` completes "
         f"{sum(faster)} sooner than `ppo_track.py` does, by the medians of three seeds, with "
         f"{span(ratios)} times fewer control steps where both do. {seldom}",
-        f"- **Trackers that ship are robust.** `walk` completes {of_robust(robust_of('walk'))} "
-        f"episodes with noise and pushes, the built-in clips {of_robust(robust_of('builtin'))} "
-        f"each, the cuts of LAFAN1 {of_robust(robust_of('lafan1_cuts'))} each.",
+        "- **How robust a tracker is depends on its motion.** With noise and pushes, episodes "
+        f"completed: {'; '.join(noisy)}.",
         f"- **Whole clips of LAFAN1 are at the beginning.** {len(whole)} of "
-        f"{len(suites.motions('lafan1-40'))} have a policy here that completes them. One policy "
-        f"for {len(walks)} walks completes {sum(row['success'] == 1 for row in walks)}.",
+        f"{len(suites.motions('lafan1-40'))} are completed by a policy of their own. One policy "
+        f"for {len(walks)} walks completes {len(done)}: {', '.join(done)}.",
         "- **Policies of others run unmodified**, with the joint error that they have elsewhere.",
         f"- **A diffusion model walks without a reference and takes tasks at run time.** Body-Pos: "
         f"joystick {successes('joystick', 'body_pos')}, a place behind posts "
         f"{successes('obstacle', 'body_pos')}, a minute of all tasks with pushes "
         f"{successes('composition', 'body_pos')}. It learned from procedural walks, not from "
         "people's motion.",
-        f"- **The environment keeps {100 * share['env']:.0f} % of the engine's speed** with "
+        f"- **The environment keeps {100 * kept:.0f} % of the engine's speed** with "
         "512 robots on two cores.",
         "",
         "Nothing here was measured on a robot, and nothing on a GPU.",
@@ -270,12 +273,12 @@ def others() -> str:
         (row,) = by_protocol(name)["clip"]
         robust = robust_of(name)
         lines.append([
-            text, f"{row['survival_s']:.2f} of {row['clip_s']:.2f} s",
+            text, f"{row['survival_s']:.2f} of {row['clip_s']:.2f}",
             f"{row['joint_pos_rad']:.4f}", f"{elsewhere}", f"{row['mpkpe_mm']:.0f}",
             f"{row['r_mpkpe_mm']:.0f}", of_robust(robust) if robust else ABSENT,
         ])  # fmt: skip
     mpkpe, r_mpkpe, _ = MAIN_HEADS
-    heads = ["policy", "survived", f"{JOINTS}, here", "elsewhere", mpkpe, r_mpkpe, "robust"]
+    heads = ["policy", "survived, s", f"{JOINTS}, here", "elsewhere", mpkpe, r_mpkpe, "robust"]
     return of_files(markdown_table(heads, lines), (name for _, name, _ in OTHERS))
 
 
@@ -332,8 +335,10 @@ def compared() -> str:
         lines.append([
             line.label, "; ".join(machines), *(reached(found, line.key) for found in runs),
             ABSENT if ratio is None else f"{ratio:.0f}",
+            ", ".join(f"`{name}`" for name in line.files),
         ])  # fmt: skip
-    heads = ["motion", "on", "PPO, minutes", "world model, minutes", "times fewer steps"]
+    heads = ["motion", "machine", "PPO, minutes", "world model, minutes",
+             "control steps, PPO to world model", "result files"]  # fmt: skip
     files = (name for line in COMPARED for name in line.files)
     return of_files(markdown_table(heads, lines), files)
 
@@ -345,61 +350,59 @@ def guided() -> str:
     return of_files(guided_tables.short(), [*gates, *tasks])
 
 
-def speed_rows() -> list[Row]:
-    """What is told of the speed: the environment alone, with a network, one robot, training."""
-    wanted = {("env", 512), ("rollout_with_policy", 512), ("single_env", 1), ("ppo", 256)}
+# What the pages show of a file of `benchmarks/throughput.py`: a row's `what`, `variant` and number
+# of robots. The page on speed has before each the engine that it is compared with.
+Measured = tuple[str, str, int]
+SPEED_HEADS = ["what", "robots", "control steps/s", "to the engine"]
+SPEEDS = {
+    ("env", ""): "the environment", ("ppo", "default"): "the whole training loop",
+    ("rollout_with_policy", ""): "the environment and a network (512-256-128)",
+    ("single_env", ""): "one robot, one thread",
+    ("ppo", "5 ms physics"): "the whole training loop, 5 ms physics",
+    ("raw_engine", ""): "engine", ("raw_loop", ""): "engine, one thread",
+    ("raw_engine_ppo", "default"): "engine, 10 ms physics",
+    ("raw_engine_ppo", "5 ms physics"): "engine, 5 ms physics",
+}  # fmt: skip
+SHORT: tuple[Measured, ...] = (
+    ("env", "", 512), ("rollout_with_policy", "", 512), ("single_env", "", 1),
+    ("ppo", "default", 256),
+)  # fmt: skip
+SHOWN: tuple[Measured, ...] = (
+    *SHORT[:2], ("env", "", 1024), *SHORT[2:], ("ppo", "5 ms physics", 256),
+)  # fmt: skip
+
+
+def measured() -> dict[Measured, Row]:
+    """Rows of the file on speed, without those of other environments."""
+    rows = read("throughput")["rows"]
+    return {
+        (row["what"], row["variant"], row["num_envs"]): row for row in rows if row["what"] != "peer"
+    }
+
+
+def speed_line(key: Measured, spread: str = "") -> list[str]:
+    """A line of either table."""
+    row = measured()[key]
     return [
-        row for row in read("throughput")["rows"]
-        if (row["what"], row["num_envs"]) in wanted and row["variant"] in ("", "default")
+        SPEEDS[key[:2]], f"{row['num_envs']:,}", f"{row['control_steps_per_s']:,.0f}{spread}",
+        f"{row['ratio_to_raw']:.2f}",
     ]  # fmt: skip
 
 
 def speed() -> str:
-    """Against the bare engine."""
-    said = {
-        "env": "the environment", "rollout_with_policy": "the environment and a network",
-        "single_env": "one robot, one thread", "ppo": "the whole training loop",
-    }  # fmt: skip
-    lines = [
-        [said[row["what"]], str(row["num_envs"]), f"{row['control_steps_per_s']:,.0f}",
-         f"{row['ratio_to_raw']:.2f}"]
-        for row in speed_rows()
-    ]  # fmt: skip
-    heads = ["what", "robots", "control steps/s", "to the bare engine"]
-    return of_files(markdown_table(heads, lines), ["throughput"])
-
-
-# What the page on speed shows of a file of `benchmarks/throughput.py`: in a row's `what` and
-# `variant`, and how many robots. Before each stands the engine that it is compared with.
-SPEEDS = {
-    ("env", ""): "`env`", ("rollout_with_policy", ""): "`rollout_with_policy` (512-256-128)",
-    ("single_env", ""): "`single_env`", ("ppo", "default"): "`ppo`, the defaults",
-    ("ppo", "5 ms physics"): "`ppo`, 5 ms physics", ("raw_engine", ""): "engine",
-    ("raw_loop", ""): "engine, one thread",
-    ("raw_engine_ppo", "default"): "engine, 10 ms physics",
-    ("raw_engine_ppo", "5 ms physics"): "engine, 5 ms physics",
-}  # fmt: skip
-SHOWN = (
-    ("env", "", 512), ("rollout_with_policy", "", 512), ("env", "", 1024), ("single_env", "", 1),
-    ("ppo", "default", 256), ("ppo", "5 ms physics", 256),
-)  # fmt: skip
+    """The short table: against the bare engine."""
+    return of_files(markdown_table(SPEED_HEADS, map(speed_line, SHORT)), ["throughput"])
 
 
 def engine() -> str:
     """The environment and the training beside the engine, with the repetitions' spread."""
-    rows = {
-        (row["what"], row["variant"], row["num_envs"]): row for row in read("throughput")["rows"]
-    }
+    rows = measured()
     wanted = [[(rows[key]["raw"], *key[1:]), key] for key in SHOWN]
     lines = []
     for key in dict.fromkeys(key for pair in wanted for key in pair):
-        row = rows[key]
-        low, high = (f"{row[name]:,.0f}" for name in ("lowest", "highest"))
-        lines.append([
-            SPEEDS[key[:2]], f"{row['num_envs']:,}",
-            f"{row['control_steps_per_s']:,.0f} ({low} to {high})", f"{row['ratio_to_raw']:.2f}",
-        ])  # fmt: skip
-    table = markdown_table(["what", "robots", "control steps/s", "to the engine"], lines)
+        low, high = (f"{rows[key][name]:,.0f}" for name in ("lowest", "highest"))
+        lines.append(speed_line(key, f" ({low} to {high})"))
+    table = markdown_table(SPEED_HEADS, lines)
     return f"{table}\n\nMachine: {machine_text(read('throughput')['machine'])}."
 
 
@@ -438,8 +441,7 @@ COLOURS = {PPO: "#8a5a00", WORLD_MODEL: "#1f5fa8"}
 
 def x_of(value: float) -> float:
     """Where so many minutes stand."""
-    low, high = math.log(0.5), math.log(60.0)
-    return LEFT + PLOT_W * (math.log(value) - low) / (high - low)
+    return LEFT + PLOT_W * log_share(value, 0.5, 60.0)
 
 
 def plot() -> str:
@@ -475,16 +477,10 @@ def plot() -> str:
                 parts.append(
                     f'<circle cx="{x:.1f}" cy="{at}" r="4.5" fill="{colour}" fill-opacity=".75"/>'
                     if minutes is not None else
-                    f'<path d="M{x - 4:.1f} {at - 4}l8 8m0 -8l-8 8" stroke="{colour}" '
-                    'stroke-width="2"/>'
+                    cross(x, at, colour)
                 )  # fmt: skip
-    return "\n".join([
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" role="img" '
-        'font-family="sans-serif" font-size="13" fill="#222">',
-        "<title>Minutes until a clip is completed, both trainers, three seeds each</title>",
-        # A ground of its own: the page's may be dark.
-        f'<rect width="{width}" height="{height}" fill="#fff"/>', *parts, "</svg>\n",
-    ])  # fmt: skip
+    title = "Minutes until a clip is completed, both trainers, three seeds each"
+    return svg((width, height), title, parts, 'font-family="sans-serif" font-size="13"')
 
 
 # --- pages ----------------------------------------------------------------------------------------
@@ -502,7 +498,7 @@ PAGES: dict[str, dict[str, Callable[[], str]]] = {
 def main(arguments: Sequence[str]) -> int:
     """Write tables and plot, or compare them."""
     status = write(arguments, PAGES, SCRIPT)
-    return max(status, lafan1_tables.write_picture(arguments, PICTURE, plot(), SCRIPT))
+    return max(status, write_picture(arguments, PICTURE, plot(), SCRIPT))
 
 
 if __name__ == "__main__":

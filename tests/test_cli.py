@@ -220,6 +220,11 @@ def test_json_has_no_nan_and_keeps_the_old_file(tmp_path, value):
     assert os.listdir(tmp_path) == ["out.json"]
 
 
+def test_figures_of_tables():
+    assert cli.figure(0.1234, 2) == "0.12" and cli.figure(5.5, 0) == "6"
+    assert cli.figure(None, 1) == "-" and cli.figure(None, 1, "not told") == "not told"
+
+
 def test_aligned_columns():
     assert cli.aligned([("motion", "s"), ("a", "10.5"), ("longer one", "")]) == (
         "motion      s\na           10.5\nlonger one"

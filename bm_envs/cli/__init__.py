@@ -62,6 +62,7 @@ from bm_envs.cli.record import (
 from bm_envs.cli.terminal import (
     aligned,
     bar_interval,
+    figure,
     markdown_table,
     progress_bar,
 )
@@ -85,6 +86,7 @@ __all__ = [
     "command_line",
     "commit",
     "default_output",
+    "figure",
     "file_sha256",
     "json_result",
     "machine",

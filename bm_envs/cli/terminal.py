@@ -46,6 +46,11 @@ def aligned(rows: Sequence[Sequence[str]]) -> str:
     )
 
 
+def figure(value: float | None, digits: int, missing: str = "-") -> str:
+    """A table's figure with so many digits behind the point; `missing` where there is none."""
+    return missing if value is None else f"{value:.{digits}f}"
+
+
 def markdown_table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     """A table of texts; bars and what would be HTML are escaped."""
     lines = [heads, ["---"] * len(heads), *rows]

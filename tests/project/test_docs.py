@@ -36,6 +36,7 @@ learning_tables = importlib.import_module("learning_tables")
 results_tables = importlib.import_module("results_tables")
 glossary_tables = importlib.import_module("glossary_tables")
 choices_tables = importlib.import_module("choices_tables")
+drawing = importlib.import_module("drawing")
 
 IDS = [name for name in gymnasium.registry if name.startswith("BM")]
 ENVIRONMENTS = {  # page of each id
@@ -469,6 +470,17 @@ def test_kept_tables_are_those_of_the_files():
                 assert row[label].startswith(f"{count} of {found['trials']} ("), page
 
 
+@pytest.mark.clone
+def test_the_conclusions_tell_the_worst_policy_as_well_as_the_best():
+    """What is robust is said of every line of the table that was measured so."""
+    page = (DOCS / "results.md").read_text()
+    said = page[page.index("<!-- conclusions: begin") : page.index("<!-- conclusions: end")]
+    rows = table_in("docs/results.md", "shipped")
+    measured = {name: row["robust"] for name, row in rows.items() if row["robust"] != "-"}
+    assert len(measured) > 3
+    assert not [name for name, robust in measured.items() if f"{name} {robust}" not in said]
+
+
 def guided_run(task, model="body_pos", *, trials=50, steering=None, **figures):
     """A row of `benchmarks/guided.py`, steered as shipped."""
     chosen = dataclasses.asdict(steering or guided_tables.STEERING[model])
@@ -828,7 +840,8 @@ def training(seed, minutes, *, steps=100_000, error=80.0, robust=None, **other):
     reached = None if minutes is None else {"env_steps": steps, "wall_s": 60 * minutes}
     return {
         "algorithm": "wm_track", "motion": "walk", "seed": seed, "env_steps": 200_000,
-        "wall_s": 540.0, "first_pass": reached, "first_robust": robust and reached,
+        "wall_s": 540.0, "commit": f"{seed}abcdef0123", "first_pass": reached,
+        "first_robust": robust and reached,
         "clip": {"mpkpe_mm": error, "r_mpkpe_mm": error / 2},
         "curve": [[50_000, 60.0, 0.5, None], [100_000, 120.0, 1.0, robust]],
     } | other  # fmt: skip
@@ -845,13 +858,28 @@ def test_table_of_trainings_has_a_value_a_seed_and_the_median(tmp_path, monkeypa
     put("second", training(1, 6.0, steps=123_456), training(1, None, against=True))
     _, _, new, old = cells_of(learning_tables.completed("first", "second"))
     assert new == [
-        "`walk`", "`wm_track.py`", "123, not in 200, 100", "6.0, not in 9.0, 2.0", "6.0",
-        "80, -, 90", "40, -, 45",
+        "`walk`", "`wm_track.py`", "1abcdef, 2abcdef, 3abcdef", "123, not in 200, 100",
+        "6.0, not in 9.0, 2.0", "6.0", "80, -, 90", "40, -, 45",
     ]  # fmt: skip
-    assert old == ["", "`wm_track.py`, old commit", "not in 200", "not in 9.0", "none", "-", "-"]
+    assert old[:2] == ["", "`wm_track.py`, old commit"]
+    assert old[2:] == ["1abcdef", "not in 200", "not in 9.0", "none", "-", "-"]
     put("third", training(1, 3.0, robust=0.96), training(2, 5.0, robust=0.99))
     _, _, row = cells_of(learning_tables.robust("third"))
-    assert row[1:5] == ["0.10 (all seeds)", "3.0, 5.0", "4.0", "96, 99"]
+    assert row[2:6] == ["0.10 (all seeds)", "3.0, 5.0", "4.0", "96, 99"]
+
+
+def test_a_median_is_infinite_where_most_runs_have_not_passed():
+    runs = [training(1, 2.0), training(2, 4.0, steps=300_000), training(3, None)]
+    assert learning_tables.median(runs, "first_pass") == 240.0
+    assert learning_tables.median(runs, "first_pass", "env_steps") == 300_000
+    assert learning_tables.median(runs[1:] + [training(4, None)], "first_pass") == np.inf
+
+
+def test_a_logarithmic_axis_gives_equal_ratios_equal_lengths():
+    places = [drawing.log_share(value, 10.0, 1000.0) for value in (10.0, 100.0, 1000.0)]
+    assert places == pytest.approx([0.0, 0.5, 1.0])
+    # The middle of a cross is where it was asked for: each stroke goes 4 either way.
+    assert drawing.cross(10.0, 20.0, "red").startswith('<path d="M6.0 16.0l8 8m0 -8l-8 8"')
 
 
 def choice(motion, variant, seed, steps, **other):
@@ -891,6 +919,18 @@ def test_tables_of_choices_have_a_value_a_seed(tmp_path, monkeypatch):
     assert row == ["uniform starts", "1.23, 2.47", "0.046, 0.046", "6.1, 6.1"]
     *_, row = cells_of(choices_tables.optional_rewards("own"))
     assert row == ["`a`", "default", "25", "7.8", "0.13", "20.4", "80", "41"]
+    # Two motions of one file are two lines.
+    put("both", choice("a", "default", 1, 0), choice("b", "default", 1, 0))
+    assert [row[:3] for row in cells_of(choices_tables.optional_rewards("both"))[2:]] == [
+        ["`a`", "default", "25"], ["`b`", "default", "25"],
+    ]  # fmt: skip
+
+    put("overlap", *(
+        choice("a", "default", seed, 0, env_steps=29_696, wall_s=30.0 * seed, commit="0123456789")
+        for seed in (2, 1)
+    ))  # fmt: skip
+    *_, row = cells_of(choices_tables.spent("overlap"))
+    assert row == ["default", "0123456", "30, 30", "0.5, 1.0"]
 
     errors = {"pos_mm": 1.26, "rot_deg": 0.34, "joint_pos_rad": 0.0056}
     coasting = {name: 2 * value for name, value in errors.items()}
@@ -918,10 +958,20 @@ def test_tables_of_speed_show_the_engine_before_what_is_compared_with_it(tmp_pat
     (tmp_path / "throughput.json").write_text(json.dumps({"rows": rows, "machine": machine}))
     _, _, *lines = cells_of(results_tables.engine().split("\n\n")[0])
     assert [line[0] for line in lines[:3]] == [
-        "engine", "`env`", "`rollout_with_policy` (512-256-128)",
+        "engine", "the environment", "the environment and a network (512-256-128)",
     ]  # fmt: skip
     assert lines[0] == ["engine", "512", "512,000 (460,800 to 563,200)", "0.88"]
-    assert [line[0] for line in lines[-2:]] == ["engine, 5 ms physics", "`ppo`, 5 ms physics"]
+    assert [line[0] for line in lines[-2:]] == [
+        "engine, 5 ms physics", "the whole training loop, 5 ms physics",
+    ]  # fmt: skip
+    # The short table has the same lines, without the engine's and without the spread.
+    (tmp_path / "throughput.json").write_text(json.dumps(
+        {"rows": rows, "machine": machine, "command": "python x.py", "commit": "0123456789"}
+    ))  # fmt: skip
+    results_tables.read.cache_clear()
+    short = results_tables.speed()
+    assert cells_of(short.split("\n\n")[0])[2] == ["the environment", "512", "512,000", "0.88"]
+    assert "benchmarks/results/throughput.json, commit 0123456\n    python x.py" in short
     head, _, one, two = cells_of(results_tables.peers())
     assert head[-1] == "to ours (4096 robots)" and one[2:] == ["2", "2,173", "0.17"]
     assert two == ["two", "run", "1", "does not run: `no module`", "-"]

@@ -136,22 +136,23 @@ def test_the_clips_are_the_paper_s_and_the_rest():
     assert set(page.TABLE1) | set(page.OTHERS) == set(FORTY)
 
 
-def test_with_no_file_every_row_says_not_yet(files):
+def test_with_no_file_every_row_says_not_measured(files):
     board = files.board()
     rows = rows_of(board)
     assert set(rows) == set(FORTY)
     for row in rows.values():
-        assert list(row.values())[1:] == ["-", "not yet", *["-"] * 9]
+        # Of twelve columns ten would be empty.
+        assert list(row)[1:] == ["completed"] and row["completed"] == "not measured"
     assert "complete **0 of the 28**" in page.standing(board)
-    assert "40 of the 40 clips are not measured yet." in page.standing(board)
+    assert "40 of the 40 have no measured policy of their own." in page.standing(board)
     assert page.quality(board) == "No clip is measured yet."
     assert page.shared(board) == "No such policy is measured yet."
     assert page.cost(board).splitlines()[-1] == "| together | 0 | 0.0 | 0.0 |"
     for row in table_of(page.table2(board)).values():
-        assert list(row.values())[-2:] == ["not yet", "not yet"]
+        assert list(row.values())[-2:] == ["not measured", "not measured"]
     cells = cells_of(board)
     assert list(cells) == [*page.TABLE1, *page.OTHERS]
-    assert all(cell == ("not yet", [], []) for cell in cells.values())
+    assert all(cell == ("not measured", [], []) for cell in cells.values())
 
 
 def test_with_all_files_every_row_has_its_figures(files):
@@ -183,7 +184,7 @@ def test_with_all_files_every_row_has_its_figures(files):
     assert "| together | 40 | 60.0 | 40.0 |" in page.cost(board)
     assert "AMD EPYC, 2 cores (40)" in page.cost(board)
     for make in (page.standing, page.quality, page.table2, page.cost):
-        assert "not yet" not in make(board) and " nan" not in make(board)
+        assert "not measured" not in make(board) and " nan" not in make(board)
 
 
 # --- one clip -------------------------------------------------------------------------------------
@@ -200,7 +201,7 @@ def test_a_failure_is_told_with_its_time_in_table_and_picture(files):
     board = files.board()
     row = rows_of(board)[name]
     assert row["completed"] == "fails at 100.0 s"
-    assert row["`robust` (95 % interval)"] == "not yet"
+    assert row["`robust` (95 % interval)"] == "not measured"
     assert "complete **0 of the 28**" in page.standing(board)
     status, points, (cross,) = cells_of(board)[name]
     assert status == "fails at 100.0 s"
@@ -287,7 +288,7 @@ def test_lengths_are_those_of_the_reference_where_nothing_is_measured(files):
     reference = ROOT / "benchmarks" / "results" / "lafan1_reference.json"
     (files.results / "reference.json").write_bytes(reference.read_bytes())
     rows = rows_of(files.board())
-    assert all(row["completed"] == "not yet" for row in rows.values())
+    assert all(row["completed"] == "not measured" for row in rows.values())
     # 8195 frames at 50 a second, of which the first is the start.
     assert rows["walk4_subject1"]["s"] == f"{8194 / 50:.1f}"
     assert sum(float(row["s"]) for row in rows.values()) > 8000
@@ -306,6 +307,11 @@ def test_a_policy_of_many_clips_has_tables_of_its_own(files):
     files.measured("lafan1_walks", *rows, robust_row("lafan1_walks", clips[0], 50))
     board = files.board()
     assert board.best == {}
+    # Neither is counted as a policy of its own, and both rows lead to these tables.
+    assert "complete **0 of the 28**" in page.standing(board)
+    assert "40 of the 40 have no measured policy of their own; 2 of these" in page.standing(board)
+    alone = {name: row["completed"] for name, row in rows_of(board).items()}
+    assert {name for name, said in alone.items() if page.SHARED in said} == set(clips[:2])
     row = table_of(page.shared(board))["lafan1_walks"]
     assert list(row.values())[1:] == ["3 clips", "2", "1", "1", "50 of 100", "0.60", "120"]
     by_clip = page.shared(board).split("clip by clip:")[1]
@@ -325,13 +331,13 @@ def test_the_paper_s_table_2_stands_beside_our_steps(files):
     table = table_of(page.table2(files.board()))
     assert list(table) == names
     for name, row in table.items():
-        assert row["adaptive starts, iterations"] == str(facts.TABLE_2[name])
-        assert row["million samples"] == f"{facts.TABLE_2[name] * samples / 1e6:.0f}"
+        assert row["paper, adaptive starts: iterations"] == str(facts.TABLE_2[name])
+        assert row["the same, million samples"] == f"{facts.TABLE_2[name] * samples / 1e6:.0f}"
     first, second, third = (list(row.values())[-2:] for row in table.values())
     # 900 s on two threads are 30 core-minutes; a run that never completed tells its whole length.
     assert first == ["0.40", "30.0"]
     assert second == ["not in 1.50, after `dance1`", "not in 60.0"]
-    assert third == ["not yet", "not yet"]
+    assert third == ["not measured", "not measured"]
     assert "went on from (`--start-from`), of `two`." in page.cost(files.board())
 
 
@@ -357,6 +363,13 @@ def test_what_is_no_result_file_is_refused(files):
         files.board()
 
 
+def test_columns_without_a_figure_are_left_out():
+    lines = [["a", "-", "1", "-"], ["b", "2", "-", "-"]]
+    assert table_of(page.filled_columns(["clip", "x", "y", "z"], lines)) == {
+        "a": {"clip": "a", "x": "-", "y": "1"}, "b": {"clip": "b", "x": "2", "y": "-"},
+    }  # fmt: skip
+
+
 # --- picture and page -----------------------------------------------------------------------------
 
 
@@ -380,5 +393,5 @@ def test_check_tells_of_a_picture_that_is_not_that_of_the_files(tmp_path, monkey
     monkeypatch.setattr(page, "PICTURE", tmp_path / "lafan1.svg")
     assert page.main(["--check"]) == 1 and "lafan1.svg: run python" in capsys.readouterr().out
     assert page.main([]) == 0 and page.main(["--check"]) == 0
-    page.PICTURE.write_text(page.PICTURE.read_text().replace("not yet", "completed", 1))
+    page.PICTURE.write_text(page.PICTURE.read_text().replace("not measured", "completed", 1))
     assert page.main(["--check"]) == 1
