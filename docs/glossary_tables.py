@@ -86,6 +86,8 @@ WORDS = (
          "there is no reference, it has fallen", "failure"),
     Word("guidance", "moving a diffusion model's predicted states towards the minimum of a cost",
          "Steering"),
+    Word("guided model", "a diffusion model of states and actions that does a task by guidance: "
+         "Body-Pos or Joint-Rot, by what its states hold", "guided_body_pos guided_joint_rot"),
     Word("hardest tenth of the bins", "where robots fail most often; the level rises while they "
          "last long enough there", "hardest_s"),
     Word("horizon", "how many control steps an imagined rollout of `wm_track.py` looks ahead",
