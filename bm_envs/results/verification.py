@@ -6,7 +6,12 @@ repeated, too; so the policy also has to hold on from 20 other starts (`stands_f
 
 `clip-perturbed` and `robust` are samples: their second run has other draws. A figure of the row has
 to lie where that run's figures let a further sample lie (`resampled`), at a level at which an
-honest row with its dozen of figures is refused once in a thousand times.
+honest row with its dozen of figures is refused once in a thousand times. A success rate has
+Newcombe's interval of the difference of two shares, other figures the prediction interval of
+Student's distribution. A difference of an error below `SAMPLED` is none.
+
+A completed row of `clip` is refused if `LEAST_SHARE` lies above Wilson's 95 % interval of the
+starts beside its own that complete the clip: with 20 of them, if fewer than 6 do.
 """
 
 from __future__ import annotations
