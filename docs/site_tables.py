@@ -1,8 +1,9 @@
 """Tables of the site, made from the code when it is built.
 
-In a page, `<!-- environment BMTrack-G1-v0 -->` becomes what `environment("BMTrack-G1-v0")` returns,
-and likewise for the other names in `TABLES`. Texts are the docstrings of the code, figures the
-values of its configurations, and result files are read as they are: nothing is written twice.
+In a page, `<!-- environment BMTrack-G1-v0 -->`, with the line `ON_THE_SITE` before it, becomes what
+`environment("BMTrack-G1-v0")` returns, and likewise for the other names in `TABLES`. Texts are the
+docstrings of the code, figures the values of its configurations, and result files are read as they
+are: nothing is written twice.
 """
 
 from __future__ import annotations
@@ -39,7 +40,9 @@ from bm_envs.tasks.track import rewards, terms
 from bm_envs.tasks.track.config import CONTROL_DT, LAPTOP_ACTION_UNIT, PRESETS, TrackConfig
 
 ROOT = Path(__file__).resolve().parent.parent
-MARKER = re.compile(r"^<!-- (\w+)((?: \S+)*) -->$", re.M)
+# What stands before a marker, for whoever reads the page in the repository.
+ON_THE_SITE = "*The site has a table here (`mkdocs serve`).*"
+MARKER = re.compile(rf"^(?:{re.escape(ON_THE_SITE)}\n)?<!-- (\w+)((?: \S+)*) -->$", re.M)
 # What the rules of `terms.RULES` and the causes that every environment knows mean; in braces
 # settings of the environment's configuration.
 CAUSES = {

@@ -200,6 +200,17 @@ def test_a_marker_that_names_no_table_is_one_sentence():
     assert site_tables.fill("a <!-- tabel --> b") == "a <!-- tabel --> b"
 
 
+def test_who_reads_a_page_in_the_repository_is_told_of_the_site_s_tables():
+    line, pages = site_tables.ON_THE_SITE, [*DOCS.rglob("*.md")]
+    texts = [page.read_text() for page in pages]
+    assert sum(len(site_tables.MARKER.findall(text)) for text in texts) > 20
+    for page, text in zip(pages, texts, strict=True):
+        for found in site_tables.MARKER.finditer(text):
+            assert found[0].startswith(line), (page, found[0])
+    marker = "<!-- settings algos/ppo_guided.py Weights -->"
+    assert site_tables.fill(f"{line}\n{marker}\n") == site_tables.fill(f"{marker}\n")
+
+
 def test_pages_that_the_navigation_does_not_name_are_put_under_more(tmp_path):
     (tmp_path / "sub").mkdir()
     for name in ("a.md", "b.md", "sub/c.md"):
