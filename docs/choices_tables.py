@@ -113,9 +113,9 @@ def optional_rewards(*files: str) -> str:
     }
     lines = [
         [f"`{motion}`", variant, *(of_seeds(runs, cell) for cell in cells.values())]
-        for name in files
-        for motion in dict.fromkeys(run["motion"] for run in rows(name))
-        for variant, runs in by_variant(r for r in rows(name) if r["motion"] == motion).items()
+        for found in map(rows, files)
+        for motion in dict.fromkeys(run["motion"] for run in found)
+        for variant, runs in by_variant(run for run in found if run["motion"] == motion).items()
     ]
     return markdown_table(["motion", "variant", *cells], lines)
 
