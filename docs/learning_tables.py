@@ -209,17 +209,8 @@ def table(make: Callable[..., str], *files: str) -> Callable[[], str]:
 
 PAGES: dict[str, dict[str, Callable[[], str]]] = {
     "docs/algorithms/wm_track.md": {
-        "trainers": table(completed, "trainers"),
-        "more": table(
-            completed, "trainers_run1", "trainers_walk3", "trainers_jumps1"
-        ),
-        "hard_cuts": table(
-            completed, "trainers_fight1", "trainers_fallAndGetUp1", "trainers_fallAndGetUp1_ppo",
-            "trainers_fallAndGetUp1_wm", "trainers_sprint1",
-        ),
         "minutes": table(completed, "world_model_minutes"),
         "whole": table(whole, "world_model_whole"),
-        "builtin": table(completed, "trainers_builtin"),
         "robust": table(robust, "trainers_robust"),
     },
     "docs/performance.md": {"imagination": table(speed, "world_model_speed")},
