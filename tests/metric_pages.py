@@ -1,7 +1,7 @@
 """What a page in docs/algorithms says is logged, to compare with what a run logs.
 
-The page has a section `## What is logged` with a table, "| `name`, `other` | what |" with or without
-a column more for how to read it; `<part>` in a name stands for any word. Another section follows it.
+The page has a section `## What is logged` with a table, "| `name`, `other` | what |", with or
+without a column more; `<part>` in a name stands for any word. Another section follows it.
 """
 
 import json
