@@ -300,7 +300,7 @@ def describe(controller: Controller, target: np.ndarray, joint_pos: np.ndarray) 
     return (
         f"{controller.phase}{place}: largest step asked for {off[worst]:.2f} rad "
         f"({g1.JOINT_NAMES[worst]}), base at {controller.base_pos.round(2).tolist()} m, action in "
-        f"{1e3 * controller.action_s:.1f} ms"
+        f"{1e3 * controller.tracker.action_s:.1f} ms"
     )
 
 

@@ -163,7 +163,7 @@ class Figures:
             "base_pos_error_m": float(
                 np.linalg.norm(controller.base_pos + self._began - robot.data.qpos[:3])
             ),
-            "action_ms": 1e3 * controller.action_s,
+            "action_ms": 1e3 * controller.tracker.action_s,
         })  # fmt: skip
 
     def means(self) -> dict[str, float]:

@@ -1,18 +1,23 @@
 """Running a tracking policy outside the training environments: on a robot, or a stand-in for one.
 
-`controller` turns sensor readings into motor commands and knows no simulator; `reference` is the
-motion that it follows, `estimator` says where the base is, and `envelope` bounds readings and
-commands. `robot` is a G1 in MuJoCo that takes such commands and gives such readings. `unitree`
-carries both over Unitree's low-level topics in DDS. `process` and `guard` make sure that motors are
-damped when a process ends. Nothing of the environments (`tasks`, `backends`) is used: this is the
-control loop a second time, from what a policy file says of itself.
+`tracker` is a policy for your own loop: a robot's state in, a command out (`messages`).
+`controller` is all that is around it on a robot: it stands up, runs the tracker, ends and stops.
+`reference` is the motion that it follows, `estimator` says where the base is, and `envelope` bounds
+readings and commands. `robot` is a G1 in MuJoCo that takes such commands and gives such readings.
+`unitree` carries both over Unitree's low-level topics in DDS. `process` and `guard` make sure that
+motors are damped when a process ends. Nothing of the environments (`tasks`, `backends`) is used:
+this is the control loop a second time, from what a policy file says of itself.
 """
 
 from __future__ import annotations
 
 from typing import Any
 
+from bm_envs.deploy.messages import Command, RobotState
+from bm_envs.deploy.tracker import Tracker
 from bm_envs.errors import BackendUnavailable
+
+__all__ = ["Command", "RobotState", "Tracker", "unitree_topics"]
 
 
 def unitree_topics() -> Any:

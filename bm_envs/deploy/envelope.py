@@ -28,7 +28,7 @@ from bm_envs.policy import CONTROL_DT
 from bm_envs.robots import g1
 
 if TYPE_CHECKING:
-    from bm_envs.deploy.controller import Command, Sensors
+    from bm_envs.deploy.messages import Command, Sensors
     from bm_envs.policy import Policy
 
 # --- a policy's constants -------------------------------------------------------------------------

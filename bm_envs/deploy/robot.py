@@ -15,7 +15,7 @@ import mujoco
 import numpy as np
 
 from bm_envs import rotations as rot
-from bm_envs.deploy.controller import Command, Sensors
+from bm_envs.deploy.messages import Command, Sensors
 from bm_envs.errors import ConfigError
 from bm_envs.robots import g1, mjcf
 

@@ -36,7 +36,7 @@ from cyclonedds.util import duration
 
 from bm_envs import rotations as rot
 from bm_envs.deploy import envelope
-from bm_envs.deploy.controller import Command, Sensors
+from bm_envs.deploy.messages import Command, Sensors
 from bm_envs.errors import ConfigError
 from bm_envs.robots import g1
 

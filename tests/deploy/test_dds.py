@@ -24,7 +24,9 @@ from hypothesis import strategies as st
 pytest.importorskip("cyclonedds")
 
 from bm_envs.deploy import unitree
-from bm_envs.deploy.controller import Command, Controller, ControllerConfig, Motion, Sensors
+from bm_envs.deploy.controller import Controller, ControllerConfig
+from bm_envs.deploy.messages import Command, Sensors
+from bm_envs.deploy.reference import Motion
 from bm_envs.deploy.robot import SENSOR_DT, RobotConfig, SimulatedRobot
 from bm_envs.errors import ConfigError
 from bm_envs.policy import load_policy
@@ -68,7 +70,12 @@ def a_reading(seed=0):
     rng = np.random.default_rng(seed)
     quat = rng.normal(size=4)
     return Sensors(
-        1.234, quat / np.linalg.norm(quat), *rng.normal(size=(2, 3)), *rng.normal(size=(2, 29))
+        time_s=1.234,
+        quat=quat / np.linalg.norm(quat),
+        gyro=rng.normal(size=3),
+        accel=rng.normal(size=3),
+        joint_pos=rng.normal(size=29),
+        joint_vel=rng.normal(size=29),
     )
 
 

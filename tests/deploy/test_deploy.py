@@ -16,13 +16,12 @@ from bm_envs import rotations as rot
 from bm_envs.deploy.controller import (
     STANDBY_DAMPING,
     STANDBY_STIFFNESS,
-    Command,
     Controller,
     ControllerConfig,
-    Motion,
-    Sensors,
 )
 from bm_envs.deploy.estimator import IMU_POS, BaseEstimator
+from bm_envs.deploy.messages import Command, Sensors
+from bm_envs.deploy.reference import Motion
 from bm_envs.deploy.robot import NOISE, SENSOR_DT, RobotConfig, SimulatedRobot
 from bm_envs.errors import ConfigError, PolicyError
 from bm_envs.motion.library import load_motion
@@ -61,7 +60,7 @@ def reading(time_s=0.0, **changes):
         joint_pos=np.array(g1.DEFAULT_JOINT_POS), joint_vel=np.zeros(29),
         base_pos=np.array([0, 0, 0.76]), base_lin_vel=np.zeros(3),
     )  # fmt: skip
-    return Sensors(time_s, **{**values, **changes})
+    return Sensors(time_s=time_s, **{**values, **changes})
 
 
 def controller(policy=None, motion="stand", noise=0.0, **changes):
@@ -125,11 +124,11 @@ def test_observation_and_target_are_those_of_the_test_vectors(name, foreign, req
                 return ref["anchor_pos_w"], rot.quat_to_matrix(ref["anchor_quat_w"])
 
         driver.step(sensors)  # gives it its last action
-        driver.motion = Frame(driver.motion)
-        driver.alignment = type(driver.alignment)()
+        driver.tracker.motion = Frame(driver.motion)
+        driver.tracker.alignment = type(driver.alignment)()
         # float32 of values up to some 4: half a unit in the last place is 2.4e-7.
         np.testing.assert_allclose(
-            driver.observe(sensors, 0), case["observation"], atol=1e-6, rtol=1e-6
+            driver.tracker.observe(sensors, 0), case["observation"], atol=1e-6, rtol=1e-6
         )
         told.action = np.array(case["action"], np.float32)
         command = driver.step(dataclasses.replace(sensors, time_s=0.02))
@@ -161,7 +160,7 @@ def test_where_the_robot_stands_and_looks_is_all_one(yaw, x, y):
     driver.step(reading(**first))
     moved.step(reading(**second))
     # float32 of places 50 m away would be off by 4e-6; all is float64 before it is rounded.
-    np.testing.assert_allclose(moved.policy.shown, driver.policy.shown, atol=1e-6)
+    np.testing.assert_allclose(moved.tracker.policy.shown, driver.tracker.policy.shown, atol=1e-6)
 
 
 def test_a_robot_on_its_reference_is_shown_no_error():
@@ -171,8 +170,8 @@ def test_a_robot_on_its_reference_is_shown_no_error():
         quat=qpos[3:7], gyro=qvel[3:6], joint_pos=qpos[7:], joint_vel=qvel[6:],
         base_pos=qpos[:3] + (3, -2, 0), base_lin_vel=qvel[:3],
     ))  # fmt: skip
-    where = driver.policy.spec.observation_slices()
-    (obs,) = driver.policy.shown
+    where = driver.tracker.policy.spec.observation_slices()
+    (obs,) = driver.tracker.policy.shown
     # The clip's link poses are float32.
     np.testing.assert_allclose(obs[where["motion_anchor_pos_b"]], 0, atol=2e-6)
     np.testing.assert_allclose(obs[where["motion_anchor_ori_b"]], [1, 0, 0, 1, 0, 0], atol=2e-6)
@@ -192,7 +191,7 @@ def test_a_foreign_policy_sees_what_it_saw_elsewhere():
             0.02 * k, quat=qpos[3:7], gyro=qvel[3:6], joint_pos=qpos[7:], joint_vel=qvel[6:],
             base_pos=qpos[:3], base_lin_vel=qvel[:3],
         )  # fmt: skip
-        obs = driver.observe(sensors, k) if k else None
+        obs = driver.tracker.observe(sensors, k) if k else None
         command = driver.step(sensors)
         if obs is not None:
             np.testing.assert_allclose(obs[:58], rollout["obs"][k][:58], atol=1e-6)
@@ -231,7 +230,7 @@ def test_it_stands_up_runs_and_returns():
     spans = {phase: [t for t, p, _ in found if p == phase] for phase in ("stand", "run", "end")}
     # A clip of 51 frames is 50 control steps.
     assert [len(spans[name]) for name in ("stand", "run", "end")] == [500, 500, 250]
-    assert found[-1][1] == "done" and driver.frame == 50 and len(driver.policy.shown) == 50
+    assert found[-1][1] == "done" and driver.frame == 50 and len(driver.tracker.policy.shown) == 50
     standing = [command for _, phase, command in found if phase == "stand"]
     assert all((c.stiffness == STANDBY_STIFFNESS).all() for c in standing)
     targets = np.array([command.joint_pos for command in standing])
@@ -258,7 +257,7 @@ def test_standing_up_begins_where_the_robot_is_and_ends_in_the_default_pose():
 
 def test_the_return_begins_with_the_policys_torque_and_keeps_its_speed():
     driver = controller(motion="stand[0:1]", end_s=3.0, noise=ANY)
-    driver.policy.action = np.linspace(-1, 2, 29).astype(np.float32)
+    driver.tracker.policy.action = np.linspace(-1, 2, 29).astype(np.float32)
     there = g1.DEFAULT_JOINT_POS + np.linspace(-0.2, 0.1, 29)
     there[18] += 1.2  # an elbow far away
     moving = np.linspace(-1, 1, 29)
@@ -282,7 +281,7 @@ def test_holding_the_end_shows_the_last_pose_at_rest():
     still = {"joint_pos": qpos[7:], "quat": qpos[3:7], "base_pos": qpos[:3]}
     found = phases(driver, 2.1, lambda command: still)
     assert found[-1][1] == "done"
-    shown = np.array(driver.policy.shown)
+    shown = np.array(driver.tracker.policy.shown)
     assert len(shown) == 100
     clip = load_motion("walk[4:5]")
     assert np.abs(clip.joint_vel[-1]).max() > 0.1, "premise: it ends in motion"
@@ -363,7 +362,7 @@ def test_tilt_counts_from_the_reference_not_from_upright():
 
 def test_an_action_that_is_no_number_damps_the_motors():
     driver = controller(motion="stand[0:5]")
-    driver.policy.action = np.full(29, np.nan, np.float32)
+    driver.tracker.policy.action = np.full(29, np.nan, np.float32)
     command = driver.step(reading())
     assert driver.reason == "the policy's action is not finite" and not command.stiffness.any()
 

@@ -19,13 +19,13 @@ from bm_envs.deploy import envelope
 from bm_envs.deploy.controller import (
     STANDBY_DAMPING,
     STANDBY_STIFFNESS,
-    Command,
     Controller,
     ControllerConfig,
-    Motion,
 )
 from bm_envs.deploy.envelope import Envelope, Stream
+from bm_envs.deploy.messages import Command
 from bm_envs.deploy.process import Signals, Voice
+from bm_envs.deploy.reference import Motion
 from bm_envs.deploy.robot import SENSOR_DT, RobotConfig, SimulatedRobot
 from bm_envs.errors import ConfigError, PolicyError
 from bm_envs.policy import PolicySpec, load_policy, shipped_policies, write_onnx
