@@ -688,7 +688,7 @@ def test_motion_files_hold_what_the_table_says(pages):
 
 def code_blocks():
     found = []
-    run = ("own_cost", "motion_formats", "extending", "retarget")
+    run = ("own_cost", "own_loop", "motion_formats", "extending", "retarget")
     for path in (DOCS / page for page in hooks.own_pages(DOCS)):
         if path.parent != DOCS or path.stem in run:
             blocks = re.findall(r"^```python\n(.*?)^```$", path.read_text(), re.M | re.S)
