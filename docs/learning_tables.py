@@ -211,7 +211,7 @@ PAGES: dict[str, dict[str, Callable[[], str]]] = {
     "docs/algorithms/wm_track.md": {
         "minutes": table(completed, "world_model_minutes"),
         "whole": table(whole, "world_model_whole"),
-        "robust": table(robust, "trainers_robust"),
+        "robust": table(robust, "world_model_robust"),
     },
     "docs/performance.md": {"imagination": table(speed, "world_model_speed")},
     "docs/leaderboard.md": {"cuts": table(shipped, "lafan1_cuts", "sim2sim_cuts")},
