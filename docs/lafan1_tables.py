@@ -238,10 +238,10 @@ def standing(board: Board) -> str:
     return (
         f"Policies that ship, each for one clip, complete **{complete} of the {len(TABLE1)}** "
         f"whole clips of the paper's Table I, and **{robust} of the {len(TABLE1)}** robustly: "
-        f"{100 * GOAL:.0f} or more of 100 `robust` episodes. Of the other {len(OTHERS)} clips of "
-        f"LAFAN1 they complete {more}, and {more_robust} robustly. "
+        f"{100 * GOAL:.0f} or more of 100 `robust` episodes. Of the other {len(OTHERS)} clips "
+        f"they complete {more}, and {more_robust} robustly. "
         + (f"{unknown} of the {everything} have no measured policy of their own"
-           + (f"; {elsewhere} of these are measured with [a policy for many clips]({SHARED})"
+           + (f"; {elsewhere} of these are measured with [one policy for many]({SHARED})"
               if elsewhere else "") + "."
            if unknown else f"All {everything} clips are measured.")
     )  # fmt: skip
@@ -261,7 +261,7 @@ def clips(names: Sequence[str], board: Board) -> str:
         clip = one and one.clip
         if one is None or clip is None:
             many = any(name in by_clip for by_clip in board.shared.values())
-            told = f"{NOT_MEASURED} alone, [see below]({SHARED})" if many else NOT_MEASURED
+            told = f"only [with others]({SHARED})" if many else NOT_MEASURED
             line += [told, *[ABSENT] * (len(heads) - 3)]
         else:
             line += [

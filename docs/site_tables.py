@@ -28,7 +28,7 @@ import bm_envs  # noqa: F401  (registers the environments)
 from bm_envs.cli import markdown_table
 from bm_envs.diffusion import sampler
 from bm_envs.envs import GuidedEnv, GuidedVectorEnv, Named, TrackEnv, TrackVectorEnv
-from bm_envs.motion import checks, clip, feasibility, formats, library, projection, repair
+from bm_envs.motion import checks, clip, feasibility, formats, projection, repair
 from bm_envs.results import MAIN_HEADS, successes_by_rule
 from bm_envs.robots import g1, observation_terms
 from bm_envs.robots.mjcf import ModelConfig
@@ -393,13 +393,6 @@ def motion_file() -> str:
     return markdown_table(["key", "shape", "what"], rows)
 
 
-def motion_names() -> str:
-    """How motions are named: the table in `motion/library.py`."""
-    return "\n".join(
-        line for line in (library.__doc__ or "").splitlines() if line.startswith("|")
-    ).replace("| given | found |", "| `--motion` | found |")
-
-
 def motion_readers() -> str:
     """Formats of motion files: `READERS` of `motion/formats/files.py`."""
     rows = [[f"`{r.suffix}`", r.origin, r.content, r.joints, r.rate] for r in formats.READERS]
@@ -745,7 +738,6 @@ TABLES: dict[str, Callable[..., str]] = {
     "figures": figures,
     "joints": joints,
     "motion_file": motion_file,
-    "motion_names": motion_names,
     "presets": presets,
     "wrappers": wrappers,
     "motion_readers": motion_readers,

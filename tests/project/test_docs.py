@@ -671,7 +671,7 @@ def test_a_kept_table_has_one_place():
 
 
 def test_motion_files_hold_what_the_table_says(pages):
-    rows = pages["motion_formats.html"].table("key", "shape")
+    rows = pages["motions.html"].table("key", "shape")
     told = {name for key in rows for name in key.split(", ")}
     with np.load(ROOT / "bm_envs/assets/motions/walk.npz") as archive:
         assert set(archive.files) == told
@@ -688,7 +688,7 @@ def test_motion_files_hold_what_the_table_says(pages):
 
 def code_blocks():
     found = []
-    run = ("own_cost", "own_loop", "motion_formats", "extending", "retarget")
+    run = ("own_cost", "own_loop", "motions", "extending", "retarget")
     for path in (DOCS / page for page in hooks.own_pages(DOCS)):
         if path.parent != DOCS or path.stem in run:
             blocks = re.findall(r"^```python\n(.*?)^```$", path.read_text(), re.M | re.S)
