@@ -223,16 +223,16 @@ def conclusions() -> str:
         f"- **A tracker trains in minutes on two cores.** The built-in walk takes "
         f"{minutes['walk']:.1f} minutes in the median, ten seconds of LAFAN1 "
         f"{span((m for name, m in minutes.items() if name != 'walk'), 1)}.",
-        f"- **A learned world model saves time.** Of {len(pairs)} motions `wm_track.py` completes "
-        f"{sum(faster)} sooner than `ppo_track.py` does, by the medians of three seeds, with "
+        f"- **A learned world model saves time.** `wm_track.py` completes {sum(faster)} of "
+        f"{len(pairs)} motions sooner than `ppo_track.py`, by medians of three seeds, with "
         f"{span(ratios)} times fewer control steps where both do. {seldom}",
-        "- **How robust a tracker is depends on its motion.** With noise and pushes, episodes "
-        f"completed: {'; '.join(noisy)}.",
-        f"- **Whole clips of LAFAN1 are at the beginning.** {len(whole)} of "
-        f"{len(suites.motions('lafan1-40'))} are completed by a policy of their own. One policy "
-        f"for {len(walks)} walks completes {len(done)}: {', '.join(done)}.",
+        "- **How robust a tracker is depends on its motion.** Episodes completed with noise and "
+        f"pushes: {'; '.join(noisy)}.",
+        f"- **Few whole clips of LAFAN1 are completed**: {len(whole)} of "
+        f"{len(suites.motions('lafan1-40'))} by a policy of their own, and {len(done)} of "
+        f"{len(walks)} walks by one policy: {', '.join(done)}.",
         "- **Policies of others run unmodified**, with the joint error that they have elsewhere.",
-        f"- **A diffusion model walks without a reference and takes tasks at run time.** Body-Pos: "
+        "- **A guided model takes tasks at run time, without a reference.** Body-Pos: "
         f"joystick {successes('joystick', 'body_pos')}, a place behind posts "
         f"{successes('obstacle', 'body_pos')}, a minute of all tasks with pushes "
         f"{successes('composition', 'body_pos')}. It learned from procedural walks, not from "

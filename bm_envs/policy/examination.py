@@ -8,7 +8,7 @@ from tables at `time_step`, are lawful and are not looked at.
 
 A sign is no proof. A graph can hold an unusual operator for a good reason, so a person decides. And
 no examination sees everything: what remembers in a way that is not listed here is for the runs with
-fresh seeds (`docs/leaderboard.md`) to find.
+fresh seeds (`docs/submit.md`) to find.
 """
 
 from __future__ import annotations

@@ -13,6 +13,7 @@ import pytest
 import warm_python
 
 from bm_envs.__main__ import COMMANDS
+from bm_envs.learning.folder import load_checkpoint
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = ["README.md", "CONTRIBUTING.md", "CHANGELOG.md"]
@@ -78,6 +79,27 @@ def test_the_training_command_trains(tmp_path):
     assert done.returncode == 0, done.stderr
     for name in ("config.json", "checkpoint.pt", "policy.onnx", "policy.json", "metrics.jsonl"):
         assert (run_dir / name).stat().st_size > 0
+
+
+def test_the_skeleton_of_a_trainer_trains_and_goes_on(tmp_path):
+    """Of the page on extending: a resumed run has the policy of one that was never stopped."""
+    skeleton, _ = blocks("docs/extending.md", "python")
+    script = tmp_path / "search_track.py"
+    script.write_text(skeleton)
+
+    def train(folder, steps, *more):
+        done = run([
+            sys.executable, str(script), "--motion", "stand", "--num-envs", "4", "--num-steps", "4",
+            "--total-timesteps", str(steps), "--run-dir", str(tmp_path / folder), *more,
+        ], timeout=300)  # fmt: skip
+        assert done.returncode == 0, done.stderr
+        return load_checkpoint(tmp_path / folder / "checkpoint.pt", ("policy", "best"))
+
+    whole, begun = train("whole", 96), train("parts", 48)
+    parts = train("parts", 96, "--resume")
+    assert parts["best"] == whole["best"] and (tmp_path / "parts" / "policy.onnx").is_file()
+    states = [{k: v.tolist() for k, v in one["policy"].items()} for one in (whole, parts, begun)]
+    assert states[0] == states[1]
 
 
 @pytest.mark.parametrize("page", ["README.md", "docs/environments.md"])
