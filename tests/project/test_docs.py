@@ -558,15 +558,15 @@ def test_what_is_the_paper_s_and_what_is_ours_is_read_from_the_run():
     assert of("waypoint", places="paper") == (["eq. 8 (place)"], bounded | {"turn to the place"})
     papers, mine = of("obstacle")
     assert papers == ["eq. 7 (velocity)", "eqs. 9, 10 (distance)"]
-    assert mine == ours | {"approach", "path planner", "eq. 9 moves velocities alone"}
+    assert mine == ours | {"approach", "path planner", "eq. 9 moves only velocities"}
     assert "path planner" not in of("obstacle", around=False)[1]
     assert of("obstacle", obstacle=0.0)[0] == ["eq. 7 (velocity)"]
     papers, theirs = of("obstacle", places="paper")
     assert papers == ["eq. 8 (place)", "eqs. 9, 10 (distance)"]
-    led = {"path planner", "eq. 9 moves velocities and where they lead", "turn to the place"}
+    led = {"path planner", "eq. 9 moves velocities, positions", "turn to the place"}
     assert theirs == bounded | led
     still = of("obstacle", places="paper", consistent=0.0, around=False)[1]
-    assert still == bounded | {"turn to the place", "eq. 9 moves velocities alone"}
+    assert still == bounded | {"turn to the place", "eq. 9 moves only velocities"}
     assert of("composition")[1] == mine
     assert whose(guided_run("walk_perturb")) == ([], [])
     assert of("joystick", strength=0.0) == ([], set())
@@ -582,13 +582,34 @@ def test_parts_of_the_guidance_are_shown_by_task(kept):
     ):
         kept(f"guided_{name}_body_pos", row)
     head, _, *rows = cells_of(guided_tables.parts())
-    assert head == ["part", "from", "joystick", "waypoint, eq. 8"]  # the other asks for nothing
+    asked = ["joystick", "waypoint, eq. 8"]  # the other asks for nothing
+    assert head == ["part", "from", *asked, "what it does", "off by"]
     shown = {row[0]: row[1:] for row in rows}
     assert len(shown) == len(rows)
-    assert shown["eq. 7 (velocity)"] == ["paper", "x", ""]
-    assert shown["eq. 8 (place)"] == ["paper", "", "x"]
-    assert shown["positions"] == ["ours", "x", ""]
-    assert shown["correction"] == ["ours", "x", "x"]
+    assert shown["eq. 7 (velocity)"] == ["paper", "x", "", "", ""]
+    assert shown["eq. 8 (place)"] == ["paper", "", "x", "", ""]
+    assert shown["positions"][:3] == ["ours", "x", ""]
+    assert shown["correction"][:3] == ["ours", "x", "x"]
+
+
+def test_what_turns_a_part_off_does():
+    """Each flag of the table, as it is typed, takes its part from a run that had it."""
+    for part, (_, typed) in guided_tables.PARTS.items():
+        flag = re.fullmatch(r"`--steering\.(no-)?([\w-]+)(?: (\w+))?`", typed)
+        if flag is None or flag[2] == "speed":
+            assert typed == ""
+            continue
+        name = flag[2].replace("-", "_")
+        plain = guided_tables.Steering()
+        if part == "turn to the place":
+            plain = dataclasses.replace(plain, places="paper")
+        value = False if flag[1] else type(getattr(plain, name))(flag[3])
+        off = dataclasses.replace(plain, **{name: value})
+        had, has = (
+            sum(guided_tables.papers_and_ours(guided_run("obstacle", steering=steering)), [])
+            for steering in (plain, off)
+        )
+        assert part in had and part not in has, part
 
 
 def test_joystick_s_commands_are_shown_by_halves(kept):
@@ -644,7 +665,7 @@ def test_gates_of_the_present_steering_replace_the_others(kept, tmp_path):
     rows = {row[0]: row[1:] for row in cells_of(guided_tables.gates())}
     assert rows["1b"][1:3] == ["1.0 cm", "-"] and "calls" not in rows["1b"][0]
     assert rows["4"][0].endswith("(10 calls)") and rows["4"][1] == "0.98, 0.8, 2 %"
-    assert rows["box"][1] == "0.4 %; 100 %, at strength 0 0 %"
+    assert rows["box"][1] == "0.4 %; 100 %; 0 %"
     *_, dose = cells_of(guided_tables.doses())
     assert dose == ["Body-Pos", "1 (its own)", "-0.10", "-", "0.80", "2 %"]
 
@@ -728,8 +749,6 @@ MEASURED = re.compile(
 # Sections whose figures were chosen, not measured, or are printed in the paper.
 NOT_MEASURED = {
     ("docs/algorithms/ddpm_guided.md", "### Data"): "a share of the collector's settings",
-    ("docs/guided.md", "## Gates"): "the paper's figures",
-    ("docs/guided.md", "## What steers"): "the threshold of a gate",
     ("docs/lafan1.md", "## Error over time"): "an axis",
     ("docs/reliability.md", "# Reliability"): "bounds that a reader must keep to",
     ("docs/retarget.md", "## What is refused, and what is warned of"): "bounds",
