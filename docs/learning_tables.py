@@ -210,6 +210,7 @@ def table(make: Callable[..., str], *files: str) -> Callable[[], str]:
 PAGES: dict[str, dict[str, Callable[[], str]]] = {
     "docs/algorithms/wm_track.md": {
         "minutes": table(completed, "world_model_minutes"),
+        "sprint": table(completed, "world_model_sprint"),
         "whole": table(whole, "world_model_whole"),
         "robust": table(robust, "world_model_robust"),
     },
