@@ -174,6 +174,7 @@ PAGES: dict[str, dict[str, Callable[[], str]]] = {
     "docs/algorithms/wm_track.md": {
         "model_error": table(model_error, "world_model_error"),
         "overlap": lambda: spent("world_model_overlap"),
+        "ideas": lambda: ideas("world_model_ideas"),
     },
 }  # fmt: skip
 
