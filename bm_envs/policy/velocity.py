@@ -1,4 +1,4 @@
-"""Published walking policies that follow a velocity: what their files leave out, and how to run them.
+"""Published policies that walk at a commanded velocity: what their files leave out.
 
 Their ONNX files say what they take and give as sizes alone. How an observation is laid out, gains,
 poses and limits are facts of the three families below, told apart by those sizes. No file ships:

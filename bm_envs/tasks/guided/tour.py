@@ -152,8 +152,7 @@ class TourTask(GuidedTask):
     def _move_arms(self, ids: np.ndarray) -> None:
         step = self.clock[ids] % ARM_STEPS
         for i in ids[step == 0]:
-            words = Words.__new__(Words)
-            words.set_state(self._arm_key[i], self._arm_pos[i])
+            words = Words.from_state(self._arm_key[i], int(self._arm_pos[i]))
             self._arm_ends[i, 0] = self._arm_ends[i, 1]
             self._arm_ends[i, 1] = next_arms(words, self._arm_ends[i, 0])
             self._arm_key[i], self._arm_pos[i] = words.get_state()

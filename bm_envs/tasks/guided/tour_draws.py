@@ -26,9 +26,9 @@ _, _SIGNS = g1.mirror_map()
 MIRROR = _SIGNS[LEFT]  # of a right arm's joint against the left one's
 STEPS, STEP = 25, 0.06  # of a walk to the next end point of the arms, rad each
 TRIES = 8
-# Bounding box, m, of unitree_rl_gym's left_rubber_hand.STL, as the original has it: at the origin of
-# the wrist's last link, where the mesh itself is 0.04 m further out. The right hand is its mirror
-# image.
+# Bounding box, m, of unitree_rl_gym's left_rubber_hand.STL, as the original has it: at the origin
+# of the wrist's last link, where the mesh itself is 0.04 m further out. The right hand is its
+# mirror image.
 HAND = ((0.0, 0.131829), (-0.047906, 0.018651), (-0.043029, 0.063450))
 # m, of the torso's frame: hands may be nowhere above the head's lowest point. The frame's origin is
 # 0.01 m lower here than in the original's model, where the head begins at 0.2708 m.
@@ -71,14 +71,14 @@ class Words:
     """A stream of a run: words of 32 bits, and numbers made of them."""
 
     def __init__(self, run: int, stream: int) -> None:
-        self.set_state(mt_key((run % WORD, stream)), 624)
+        self._bits = _generator(mt_key((run % WORD, stream)), 624)
 
-    def set_state(self, key: np.ndarray, pos: int) -> None:
+    @classmethod
+    def from_state(cls, key: np.ndarray, pos: int) -> Words:
         """Go on from what `get_state` returned."""
-        self._bits = np.random.MT19937()
-        self._bits.state = {
-            "bit_generator": "MT19937", "state": {"key": np.array(key, np.uint32), "pos": int(pos)}
-        }  # fmt: skip
+        words = cls.__new__(cls)
+        words._bits = _generator(key, pos)
+        return words
 
     def get_state(self) -> tuple[np.ndarray, int]:
         """The generator's key `[624]` and its place in it."""
@@ -103,6 +103,15 @@ class Words:
         while (word := int(self.words(1)[0])) >= n * span:
             pass
         return word // span
+
+
+def _generator(key: np.ndarray, pos: int) -> np.random.MT19937:
+    """A generator whose state this is."""
+    bits = np.random.MT19937()
+    bits.state = {
+        "bit_generator": "MT19937", "state": {"key": np.array(key, np.uint32), "pos": pos}
+    }  # fmt: skip
+    return bits
 
 
 def waypoints(run: int, count: int) -> np.ndarray:
