@@ -142,7 +142,7 @@ class Config:
     json: Path | None = None
     """Result file to write."""
     quick: Annotated[bool, FlagCreatePairsOff] = False
-    """At most 8 trials, in composition and tour 2, minutes on two cores; not for published figures."""
+    """At most 8 trials, of composition and tour 2, minutes on two cores; not for publication."""
     expert: Annotated[bool, FlagCreatePairsOff] = False
     """The policy is a tracker, which follows a clip made of the task's commands."""
     seed: int = 0
