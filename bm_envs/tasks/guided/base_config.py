@@ -48,7 +48,7 @@ class GuidedConfig:
     warm_up_s: float = 0.0
     """Seconds before those, with the command, the goal and the pushes off; a fall ends the episode
     there, too."""
-    fall: Literal["strict", "head", "pelvis"] = "strict"
+    fall: Literal["strict", "head"] = "strict"
     """What ends the episode: `strict`: pelvis below 0.4 m or tilted by more than 60 degrees (ours:
     it sees a robot that sits down); `head`: head below 0.2 m (published). Both are reported. The
     tour has a third."""

@@ -225,7 +225,7 @@ class TourConfig(GuidedConfig):
 
     episode_s: float = 90.0
     """Published."""
-    fall: Literal["strict", "head", "pelvis"] = "pelvis"
+    fall: Literal["strict", "head", "pelvis"] = "pelvis"  # pyright: ignore[reportIncompatibleVariableOverride]
     """`pelvis`: pelvis below 0.2 m (published: kneeling is no fall); others as in every task."""
     segment_s: float = 5.0
     """How long a waypoint is the target, whatever happens. Published."""
