@@ -503,7 +503,7 @@ def test_c09_a_push_adds_to_the_roots_velocity(sim, bounds):
 
 
 def momenta(sim, about):
-    """Momentum, and angular momentum about the points `about [N, 3]`, of each robot. `[N, 2, 3]`."""
+    """Momentum, and angular momentum about points `about [N, 3]`, of each robot. `[N, 2, 3]`."""
     found = []
     for qpos, qvel, point in zip(*full_state(sim), about, strict=True):
         com, spin, velocity = Plain(qpos.astype(float), qvel.astype(float)).momentum()
@@ -517,8 +517,8 @@ def test_c09_a_force_on_a_link_gives_its_impulse(backend, bounds):
 
     In 0.02 s a force adds force times time to the momentum, whatever the joints do, and nothing to
     the angular momentum about the point that it acts at: its lever there is what that point moves
-    meanwhile, millimetres, and float32's digits. The links' centres of mass are further off. (With time
-    steps of 5 ms the wrist's impulse is 1.7 % off in MuJoCo: links turn meanwhile.)
+    meanwhile, millimetres, and float32's digits. The links' centres of mass are further off. (With
+    time steps of 5 ms the wrist's impulse is 1.7 % off in MuJoCo: links turn meanwhile.)
     """
     simulator = build(
         backend, N, stiffness=(0.0,) * 29, damping=(0.0,) * 29, decimation=20,
