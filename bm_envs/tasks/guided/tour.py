@@ -315,10 +315,11 @@ def hanging(config: TourConfig) -> np.ndarray:
     data = mujoco.MjData(model)
     qpos = np.concatenate([[0.0, 0.0, HANGING_HEIGHT, 1.0, 0.0, 0.0, 0.0], STANCE])
     stiffness = np.array(drives_of(config.actuation)["stiffness"], float)
-    for _ in range(20):  # a joint's weight changes little with its sag: a tenth is left each time
+    for _ in range(100):  # of the gap at least a quarter goes each time, under the robot's gains
         data.qpos[:] = qpos
         mujoco.mj_fwdPosition(model, data)
         mujoco.mj_fwdVelocity(model, data)
         weight = np.array(data.qfrc_bias[6:])
-        qpos[7:] = STANCE - np.divide(weight, stiffness, out=np.zeros(29), where=stiffness > 0)
+        sag = np.divide(weight, stiffness, out=np.zeros(g1.NUM_JOINTS), where=stiffness > 0)
+        qpos[7:] = (STANCE - sag).clip(*g1.JOINT_RANGE.T)
     return qpos
