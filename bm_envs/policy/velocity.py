@@ -186,7 +186,11 @@ def load_velocity_policy(path: str | Path, *, threads: int = 1) -> VelocityPolic
     Raises:
         PolicyError: unreadable, or of no known layout; one sentence that names the file.
     """
-    return VelocityPolicy(Path(path), threads)
+    try:
+        return VelocityPolicy(Path(path), threads)
+    except PolicyError as error:
+        message = str(error)
+        raise PolicyError(message if str(path) in message else f"{path}: {message}") from None
 
 
 def is_velocity_policy(path: str | Path) -> bool:

@@ -16,6 +16,7 @@ from result_files import (
     learning,
     result,
     throughput,
+    tour,
     track,
     track_row,
 )
@@ -35,6 +36,7 @@ ROOT = Path(__file__).resolve().parents[2]
 GOOD = {
     "track": track(),
     "guided": guided(),
+    "tour": tour(),
     "gates": gates(),
     "throughput": throughput(),
     "learning": learning(),
