@@ -12,7 +12,6 @@ from typing import Any, Literal, Protocol
 import numpy as np
 from tqdm import tqdm
 
-from bm_envs.envs import GuidedVectorEnv
 from bm_envs.policy.velocity import Seen, VelocityPolicy
 from bm_envs.rotations import quat_rotate_inverse
 from bm_envs.statistics import stratified_bootstrap, wilson
@@ -84,10 +83,15 @@ class ObservingDriver:
         return self._policy(obs[:, : self._size])
 
 
-def run_tour(
-    env: GuidedVectorEnv, driver: Driver, obs: np.ndarray, label: str = ""
-) -> dict[str, np.ndarray]:
-    """Let N robots do their runs, from the observations `[N, O]` after the reset. The figures."""
+def run_tour(env: Any, driver: Driver, obs: np.ndarray, label: str = "") -> dict[str, np.ndarray]:
+    """Let the N robots of a `GuidedVectorEnv` do their runs; the task's figures at the end.
+
+    Args:
+        env: of the tour, after its reset.
+        driver: gives actions.
+        obs: `[N, O]`, observations of that reset.
+        label: of a bar of progress; none: there is no bar.
+    """
     over = np.zeros(env.num_envs, bool)
     steps = env.task.config.episode_steps
     for _ in tqdm(range(steps), desc=label, leave=False, disable=not label):
