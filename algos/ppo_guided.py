@@ -5,8 +5,7 @@
 
 BeyondMimic (arXiv 2508.08241) steers one diffusion model to all of its tasks. What it is to be
 compared with is a policy made for a single task in the usual way: N robots, a reward for the task
-and the terms that make a humanoid walk sensibly, as in Isaac Lab (`isaaclab_tasks`, G1 velocity)
-and `unitree_rl_lab`. Measured so far is joystick alone (docs/guided.md).
+and what makes a humanoid walk sensibly, as in Isaac Lab's G1 velocity task and `unitree_rl_lab`.
 
 The run directory holds `config.json`, `checkpoint.pt` (everything a bit-exact `--resume` needs),
 `policy.onnx` and `policy.json` (what leaves the project; `bm_envs.diffusion.task_policy` runs it),

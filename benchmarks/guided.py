@@ -58,7 +58,7 @@ turns in rad.
 Source: arXiv 2508.08241, sec. V and table III; thresholds that it leaves open are those of
 `bm_envs/tasks/guided/config.py`.
 
-It is longer than other scripts, since one command runs all tasks; the tour's runs are
+One file because one command runs all tasks; the tour's runs are in
 `bm_envs/diffusion/tour_trials.py`.
 """
 
@@ -636,7 +636,8 @@ def tour(model: Runnable, config: Config, trials: int) -> None:
         driver = ObservingDriver(model, sum(term.size for term in TERMS[model.task]))
     else:
         driver = Guided(model, env, config)
-    figures = run_tour(env, driver, obs, "tour")
+    ticks = tqdm(range(settings.episode_steps), desc="tour", leave=False)
+    figures = run_tour(env, driver, obs, ticks)
     row = {
         "policy": model.name, "representation": _representation(model), "arms": config.arms,
         "punches": config.punches, "backend": config.backend, **tour_row(figures, env.task),

@@ -6,6 +6,8 @@ centre of mass's; joints and bodies have an order of the engine's own; a robot h
 own in the engine's world.
 
 Isaac Lab has one simulation a process. Another can be made once the first is closed.
+
+One file because a class has the calls of one protocol.
 """
 
 # Isaac Lab is installed in a separate environment; elsewhere its names have any type.

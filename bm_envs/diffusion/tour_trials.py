@@ -6,11 +6,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, Literal, Protocol
 
 import numpy as np
-from tqdm import tqdm
 
 from bm_envs.policy.velocity import Seen, VelocityPolicy
 from bm_envs.rotations import quat_rotate_inverse
@@ -83,18 +82,19 @@ class ObservingDriver:
         return self._policy(obs[:, : self._size])
 
 
-def run_tour(env: Any, driver: Driver, obs: np.ndarray, label: str = "") -> dict[str, np.ndarray]:
+def run_tour(
+    env: Any, driver: Driver, obs: np.ndarray, ticks: Iterable[int]
+) -> dict[str, np.ndarray]:
     """Let the N robots of a `GuidedVectorEnv` do their runs; the task's figures at the end.
 
     Args:
         env: of the tour, after its reset.
         driver: gives actions.
         obs: `[N, O]`, observations of that reset.
-        label: of a bar of progress; none: there is no bar.
+        ticks: as many as an episode has control steps, or fewer.
     """
     over = np.zeros(env.num_envs, bool)
-    steps = env.task.config.episode_steps
-    for _ in tqdm(range(steps), desc=label, leave=False, disable=not label):
+    for _ in ticks:
         # A robot that lies on the ground may be given anything; numbers must be finite.
         action = np.nan_to_num(np.asarray(driver.act(obs), np.float32), posinf=0.0, neginf=0.0)
         obs, _, terminated, truncated, _ = env.step(action)
