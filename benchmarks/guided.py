@@ -125,6 +125,7 @@ from bm_envs.tasks.track.task import TrackTask
 Task = Literal["walk_perturb", "joystick", "waypoint", "obstacle", "composition", "tour"]
 START_MOTIONS = ("walk_on_100[2:58]", "walk_on_101[2:58]")
 WARM_UP_S = 1.0
+OTHERS = (GuidedPolicy, Policy, VelocityPolicy)  # than guided models
 Runnable = GuidedModel | GuidedPolicy | Policy | VelocityPolicy
 
 
@@ -518,7 +519,7 @@ def row_of(model: Runnable, config: Config, found: Trials) -> dict[str, Any]:
     successes, by_head = figures["success_strict"], figures["success"]
     upright = int((~figures["fell_strict"]).sum())
     ticks = np.array(found.tick_ms)
-    is_guided = isinstance(model, GuidedModel)
+    is_guided = not isinstance(model, OTHERS)
     row: dict[str, Any] = {
         "policy": model.name, "task": config.task, "representation": _representation(model),
         "backend": config.backend, "trials": trials, **_counted("", successes),
@@ -669,7 +670,7 @@ def main(config: Config) -> None:
     model = load(config)
     most = 2 if config.task in ("composition", "tour") else 8
     trials = min(config.trials, most) if config.quick else config.trials
-    how = f"sampler {config.sampler}, " * isinstance(model, GuidedModel)
+    how = f"sampler {config.sampler}, " * (not isinstance(model, OTHERS))
     print(
         f"model {model.name} ({_representation(model)}), task {config.task}, {trials} trials, "
         f"{how}delay {config.delay}, backend {config.backend}, seed "
@@ -678,7 +679,7 @@ def main(config: Config) -> None:
     )
     if config.task == "tour":
         return tour(model, config, trials)
-    if config.cost is not None and not isinstance(model, GuidedModel):
+    if config.cost is not None and isinstance(model, OTHERS):
         raise ConfigError(
             f"cost is '{config.cost}', but {model.name} is no diffusion model, which alone is "
             "steered by costs."
