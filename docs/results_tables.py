@@ -259,7 +259,7 @@ def front() -> str:
           for text, name in SHIPPED if robust_of(name)),
         *([f"completed: {text}", of_clips(name)]
           for text, name in SHIPPED if not robust_of(name)),
-        *([f"diffusion model: {text}", successes(task, "body_pos")] for task, text in
+        *([f"guided model: {text}", successes(task, "body_pos")] for task, text in
           (("joystick", "joystick"), ("obstacle", "a place behind posts"),
            ("composition", "a minute of all tasks, pushed"))),
     ]  # fmt: skip

@@ -749,7 +749,6 @@ MEASURED = re.compile(
 # Sections whose figures were chosen, not measured, or are printed in the paper.
 NOT_MEASURED = {
     ("docs/algorithms/ddpm_guided.md", "### Data"): "a share of the collector's settings",
-    ("docs/guided.md", "## Guided tasks"): "thresholds",
     ("docs/lafan1.md", "## Error over time"): "an axis",
     ("docs/reliability.md", "# Reliability"): "bounds that a reader must keep to",
     ("docs/retarget.md", "## What is refused, and what is warned of"): "bounds",
