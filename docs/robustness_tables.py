@@ -130,8 +130,8 @@ def points(axis: str, folder: Path) -> str:
         measured = zip(row["values"], row["success"], row["success_ci95"], strict=True)
         for value, share, (low, high) in measured:
             cells[value] = f"{per_cent(share)} ({100 * low:.0f} to {100 * high:.0f})"
-        lines.append([name_of(row), *cells.values()])
-    return markdown_table(["policy", *map(shown, values)], lines)
+        lines.append([name_of(row), *cells.values(), f"`{row['file']}`"])
+    return markdown_table(["policy", *map(shown, values), "file"], lines)
 
 
 def curves(folder: Path) -> str:
