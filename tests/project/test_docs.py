@@ -37,6 +37,7 @@ results_tables = importlib.import_module("results_tables")
 glossary_tables = importlib.import_module("glossary_tables")
 choices_tables = importlib.import_module("choices_tables")
 robustness_tables = importlib.import_module("robustness_tables")
+motions_tables = importlib.import_module("motions_tables")
 drawing = importlib.import_module("drawing")
 
 IDS = [name for name in gymnasium.registry if name.startswith("BM")]
@@ -465,7 +466,7 @@ def test_kept_tables_are_those_of_the_files():
     """Their scripts write them again after files have changed."""
     for made in (
         guided_tables, lafan1_tables, learning_tables, results_tables, glossary_tables,
-        choices_tables, robustness_tables,
+        choices_tables, robustness_tables, motions_tables,
     ):  # fmt: skip
         script = f"docs/{made.__name__}.py"
         assert made.write(["--check"], made.PAGES, script) == 0, f"run python {script}"
