@@ -5,8 +5,7 @@
 
 BeyondMimic (arXiv 2508.08241) steers one diffusion model to all of its tasks. What it is to be
 compared with is a policy made for a single task in the usual way: N robots, a reward for the task
-and the terms that make a humanoid walk sensibly, as in Isaac Lab (`isaaclab_tasks`, G1 velocity)
-and `unitree_rl_lab`. Measured so far is joystick alone (docs/guided.md).
+and what makes a humanoid walk sensibly, as in Isaac Lab's G1 velocity task and `unitree_rl_lab`.
 
 The run directory holds `config.json`, `checkpoint.pt` (everything a bit-exact `--resume` needs),
 `policy.onnx` and `policy.json` (what leaves the project; `bm_envs.diffusion.task_policy` runs it),
@@ -55,6 +54,7 @@ from bm_envs.tasks.guided.feet import FootPhases
 from bm_envs.tasks.guided.joystick import JoystickTask
 from bm_envs.tasks.guided.observations import mirror_map
 from bm_envs.tasks.guided.robots import drives_of
+from bm_envs.tasks.guided.tour import TourTask
 from bm_envs.tasks.guided.waypoint import WaypointTask
 from bm_envs.tasks.track import rewards
 from bm_envs.tasks.track.config import CONTROL_DT
@@ -139,7 +139,7 @@ class Weights:
 class Config:
     """Settings of a run."""
 
-    task: Literal["walk_perturb", "joystick", "waypoint", "obstacle"] = "joystick"
+    task: Literal["walk_perturb", "joystick", "waypoint", "obstacle", "tour"] = "joystick"
     """What to learn. The joystick's commands are random in training, fixed in its protocol."""
     run: Flags[RunConfig] = RunConfig(eval_every=500_000)
     """Where the run is kept, and how often it is evaluated by the task's protocol."""
@@ -232,7 +232,7 @@ def air_time(contact: np.ndarray, seconds: np.ndarray, most: float) -> np.ndarra
 
 def must_step(task: GuidedTask) -> np.ndarray:
     """Whether robots have to walk in the coming control step, or may stand. `[N]` bool."""
-    if isinstance(task, JoystickTask):
+    if isinstance(task, JoystickTask | TourTask):
         return np.linalg.norm(task.command(), axis=1) > LEAST_COMMAND
     if isinstance(task, WaypointTask):
         way = task.goal - task.simulator.root_pos[:, :2]

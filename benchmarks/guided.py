@@ -4,6 +4,7 @@
     python benchmarks/guided.py --policy runs/body_pos__ddpm_guided__1 --task waypoint --quick
     python benchmarks/guided.py --policy runs/joystick__ppo_guided__1 --task joystick
     python benchmarks/guided.py --policy walks --expert --task joystick
+    python benchmarks/guided.py --policy holosoma.onnx --task tour --punches none
 
     walk_perturb  15 s with a jump of the root's velocity of U[0, 0.5] m/s, in any horizontal
                   direction, each second; success: upright to the end. Nothing is asked
@@ -18,6 +19,11 @@
                   command followed (speeds by half, the turn by 50 of 172 degrees; the stop:
                   displaced by 0.15 m/s or less over its last 1.5 s), there, and no post touched.
                   Times count from the first command
+    tour          90 s of waypoints with a heading, 5 s each, by a public benchmark's rules
+                  (`docs/tour.md`): `--arms moved` by the harness, or `free`; `--punches published`,
+                  200 or 100 N, or none. Run ids count from `--seed` on, and name a task each.
+                  Its rows are of the kind `tour`; it also takes published velocity policies and a
+                  policy of the joystick task
 
 A trial starts in a frame of walks that the model has not seen, and walks for 1 s unguided, which
 does not count as time (a fall in it does count). Trial i draws its start, pushes, goal, posts and
@@ -51,6 +57,9 @@ turns in rad.
 
 Source: arXiv 2508.08241, sec. V and table III; thresholds that it leaves open are those of
 `bm_envs/tasks/guided/config.py`.
+
+One file because one command runs all tasks; the tour's runs are in
+`bm_envs/diffusion/tour_trials.py`.
 """
 
 from __future__ import annotations
@@ -72,6 +81,17 @@ from bm_envs.diffusion.controller import Controller, Method, method_of
 from bm_envs.diffusion.model import GuidedModel, load_model
 from bm_envs.diffusion.steering import Pilot, Steering, steering_for
 from bm_envs.diffusion.task_policy import GuidedPolicy, load_guided_policy
+from bm_envs.diffusion.tour_trials import (
+    WALKS,
+    Arms,
+    ObservingDriver,
+    Punches,
+    VelocityDriver,
+    limits_of,
+    run_tour,
+    tour_config,
+    tour_row,
+)
 from bm_envs.diffusion.user_costs import (
     COST_STRENGTH,
     OwnCost,
@@ -84,6 +104,7 @@ from bm_envs.evaluation import in_project_order, protocol_task
 from bm_envs.motion.clip import Clip
 from bm_envs.motion.procedural import Command, Gait, clip_from_plan, plan_walk
 from bm_envs.policy import DIFFUSION, TRACKER, Policy, kind_of, load_policy
+from bm_envs.policy.velocity import VelocityPolicy, is_velocity_policy, load_velocity_policy
 from bm_envs.results import write_result
 from bm_envs.statistics import wilson
 from bm_envs.tasks.guided.base import GuidedTask
@@ -94,15 +115,17 @@ from bm_envs.tasks.guided.config import (
     config_class,
     control_steps,
 )
+from bm_envs.tasks.guided.observations import TERMS
 from bm_envs.tasks.guided.robots import PELVIS_HEIGHT, TILT
+from bm_envs.tasks.guided.tour import TourTask
 from bm_envs.tasks.guided.walk_perturb import PushedTask
 from bm_envs.tasks.track.config import CONTROL_DT, ActuationConfig
 from bm_envs.tasks.track.task import TrackTask
 
-Task = Literal["walk_perturb", "joystick", "waypoint", "obstacle", "composition"]
+Task = Literal["walk_perturb", "joystick", "waypoint", "obstacle", "composition", "tour"]
 START_MOTIONS = ("walk_on_100[2:58]", "walk_on_101[2:58]")
 WARM_UP_S = 1.0
-Runnable = GuidedModel | GuidedPolicy | Policy
+Runnable = GuidedModel | GuidedPolicy | Policy | VelocityPolicy
 
 
 @dataclass(frozen=True)
@@ -119,11 +142,12 @@ class Config:
     json: Path | None = None
     """Result file to write."""
     quick: Annotated[bool, FlagCreatePairsOff] = False
-    """At most 8 trials, in composition 2, minutes on two cores; not for published figures."""
+    """At most 8 trials, of composition and tour 2, minutes on two cores; not for publication."""
     expert: Annotated[bool, FlagCreatePairsOff] = False
     """The policy is a tracker, which follows a clip made of the task's commands."""
     seed: int = 0
-    """Of starts, noise, pushes, goals and obstacles. Settings were chosen on seeds from 1000 on."""
+    """Of starts, noise, pushes, goals and obstacles; of the tour the first run id. Settings were
+    chosen on seeds from 1000 on."""
     sampler: str = "full"
     """`full` (20 calls a control step), `rolling` (15), or a number of DDIM calls."""
     delay: Literal[0, 1] = 0
@@ -137,6 +161,10 @@ class Config:
     is run."""
     cost_strength: float = COST_STRENGTH
     """Share of that cost's own step, 0 to 1; 0: its value is only watched."""
+    arms: Arms = "moved"
+    """Of the tour: the arms' joints are moved by the harness, or free for the policy to move."""
+    punches: Punches = "published"
+    """Of the tour: up to 500 N as published, 100 to 200 N or 50 to 100 N throughout, or none."""
     backend: str = "mujoco"
     """Physics backend."""
     threads: int = 0
@@ -155,6 +183,17 @@ class Config:
                 f"--expert has no clip to follow in task '{self.task}', expected walk_perturb or "
                 "joystick: a way to a place is not planned ahead."
             )
+        if self.task == "tour":
+            for name, asked in (("delay", self.delay), ("cost", self.cost is not None)):
+                if asked:
+                    raise ConfigError(f"--{name} is not for the tour, expected a task without it.")
+        else:
+            for name, default in (("arms", "moved"), ("punches", "published")):
+                if getattr(self, name) != default:
+                    raise ConfigError(
+                        f"--{name} is of the tour alone, expected --task tour, or none in "
+                        f"'{self.task}'."
+                    )
         _ = self.method
 
     @property
@@ -305,13 +344,20 @@ def load(config: Config) -> Runnable:
     threads = config.threads or cli.available_cores()
     if config.expert:
         return load_policy(config.policy, threads=threads)
+    if is_velocity_policy(config.policy):
+        if config.task != "tour":
+            raise ConfigError(
+                f"{config.policy}: is a velocity policy, which task '{config.task}' does not show "
+                "what it observes, expected --task tour."
+            )
+        return load_velocity_policy(config.policy, threads=threads)
     kind = kind_of(config.policy, expected=DIFFUSION)
     if kind is TRACKER:
         raise ConfigError(f"{config.policy} is a tracker, expected a diffusion model, or --expert.")
     if kind is DIFFUSION:
         return load_model(config.policy, threads=threads)
     policy = load_guided_policy(config.policy, threads=threads)
-    if policy.task != config.task:
+    if policy.task != config.task and (policy.task, config.task) != ("joystick", "tour"):
         raise ConfigError(
             f"{policy.path}: is a policy of task '{policy.task}', expected one of '{config.task}'."
         )
@@ -327,6 +373,8 @@ def _actuation(model: Runnable) -> ActuationConfig:
 def _representation(model: Runnable) -> str:
     if isinstance(model, Policy):
         return "reference"
+    if isinstance(model, VelocityPolicy):
+        return f"velocity, {model.family}"
     return "observation" if isinstance(model, GuidedPolicy) else model.representation.name
 
 
@@ -336,6 +384,7 @@ def _representation(model: Runnable) -> str:
 def run(model: Runnable, config: Config, trials: int, *, label: str = "") -> Trials:
     """Let the model do the task in N robots at once."""
     kind = config_class(config.task)
+    assert not isinstance(model, VelocityPolicy)  # refused by `load`
     env = GuidedVectorEnv(
         trials, config.task, backend=config.backend, threads=config.threads,
         config=kind(
@@ -469,7 +518,7 @@ def row_of(model: Runnable, config: Config, found: Trials) -> dict[str, Any]:
     successes, by_head = figures["success_strict"], figures["success"]
     upright = int((~figures["fell_strict"]).sum())
     ticks = np.array(found.tick_ms)
-    is_guided = not isinstance(model, GuidedPolicy | Policy)
+    is_guided = isinstance(model, GuidedModel)
     row: dict[str, Any] = {
         "policy": model.name, "task": config.task, "representation": _representation(model),
         "backend": config.backend, "trials": trials, **_counted("", successes),
@@ -565,21 +614,71 @@ def _plain(value: Any) -> Any:
     return value.item() if isinstance(value, np.generic) else value
 
 
+def tour(model: Runnable, config: Config, trials: int) -> None:
+    """The tour: run it and report."""
+    assert not isinstance(model, Policy)  # refused by `Config` and `load`
+    if isinstance(model, VelocityPolicy):
+        limits = model.limits
+    else:
+        own = isinstance(model, GuidedPolicy) and model.task == "tour"
+        limits = {} if own else WALKS
+    settings = tour_config(model.drives, limits, config.arms, config.punches)
+    env = GuidedVectorEnv(
+        trials, "tour", backend=config.backend, threads=config.threads, config=settings,
+        autoreset_mode="disabled",
+    )  # fmt: skip
+    runs = config.seed + np.arange(trials)
+    obs, _ = env.reset(seed=config.seed, options={"run": runs})
+    assert isinstance(env.task, TourTask)
+    if isinstance(model, VelocityPolicy):
+        driver = VelocityDriver(model, env.task)
+    elif isinstance(model, GuidedPolicy):
+        driver = ObservingDriver(model, sum(term.size for term in TERMS[model.task]))
+    else:
+        driver = Guided(model, env, config)
+    ticks = tqdm(range(settings.episode_steps), desc="tour", leave=False)
+    figures = run_tour(env, driver, obs, ticks)
+    row = {
+        "policy": model.name, "representation": _representation(model), "arms": config.arms,
+        "punches": config.punches, "backend": config.backend, **tour_row(figures, env.task),
+        "limits": limits_of(settings),
+        "sampler": config.sampler if isinstance(model, GuidedModel) else None,
+        "steering": _settings(config.steering_for(model)) if isinstance(model, GuidedModel) else {},
+    }  # fmt: skip
+    env.close()
+    low, high = row["survival_ci95"]
+    print(
+        f"tour, arms {config.arms}, punches {config.punches}: survived {row['survival_s']:.1f} s "
+        f"({low:.1f} to {high:.1f}) of {row['episode_s']:g}, completed {row['completed']} of "
+        f"{trials}; position off by {row['position_error_m']} m, heading by "
+        f"{row['heading_error_rad']} rad"
+    )
+    for one in row["each"]:
+        print(f"  run {one['run']}: {one['survival_s']:.2f} s")
+    if config.json is not None:
+        result = cli.json_result("tour", seed=config.seed, rows=[row])
+        result["settings"] = {"policy_sha256": model.sha256, "quick": config.quick}
+        write_result(config.json, result)
+        print(f"results in {config.json}")
+
+
 def main(config: Config) -> None:
     """Run the trials and report."""
     if config.json is not None and config.json.is_dir():
         raise ConfigError(f"{config.json} is a folder, expected the name of a file for --json.")
     model = load(config)
-    most = 2 if config.task == "composition" else 8
+    most = 2 if config.task in ("composition", "tour") else 8
     trials = min(config.trials, most) if config.quick else config.trials
-    how = f"sampler {config.sampler}, " * (not isinstance(model, GuidedPolicy | Policy))
+    how = f"sampler {config.sampler}, " * isinstance(model, GuidedModel)
     print(
         f"model {model.name} ({_representation(model)}), task {config.task}, {trials} trials, "
         f"{how}delay {config.delay}, backend {config.backend}, seed "
         f"{config.seed}{', quick' if config.quick else ''}",
         flush=True,
     )
-    if config.cost is not None and isinstance(model, GuidedPolicy | Policy):
+    if config.task == "tour":
+        return tour(model, config, trials)
+    if config.cost is not None and not isinstance(model, GuidedModel):
         raise ConfigError(
             f"cost is '{config.cost}', but {model.name} is no diffusion model, which alone is "
             "steered by costs."

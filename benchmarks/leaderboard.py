@@ -75,7 +75,16 @@ from bm_envs.tasks.track.config import CONTROL_DT
 ROOT = Path(__file__).resolve().parent.parent
 PAGE = Path(__file__).with_name("leaderboard_page.html")
 LOOKED_AT = Path(__file__).with_name("looked_at.json")
-SHOWN = ("track", "guided", "gates", "learning", "sweep", "throughput", "reference")  # kinds
+SHOWN = (
+    "track",
+    "guided",
+    "tour",
+    "gates",
+    "learning",
+    "sweep",
+    "throughput",
+    "reference",
+)  # kinds
 VIDEOS = (".mp4", ".webm")
 NOT_TOLD = "not told"
 
@@ -380,6 +389,33 @@ def guided_table(results: Iterable[ResultFile]) -> Table:
     return table
 
 
+def tour_table(results: Iterable[ResultFile]) -> Table:
+    """Rows of `tour` files, each condition together, the longest survival first."""
+    table = Table("The tour", (
+        "punches", "arms", "policy", "sees", "sampler", "survival, s", "95 % interval", "completed",
+        "position error, cm", "heading error, rad", ORIGIN,
+    ))  # fmt: skip
+    hardest = ("published", "200", "100", "none")
+    rows = entries(results, "tour")
+    for entry in sorted(
+        rows,
+        key=lambda e: (hardest.index(e.row["punches"]), e.row["arms"] != "moved",
+                       -e.row["survival_s"]),
+    ):  # fmt: skip
+        row = entry.row
+        low, high = row["survival_ci95"][:2]
+        position = row["position_error_m"]
+        table.add(
+            row["punches"], row["arms"], row["policy"], row["representation"],
+            str(row["sampler"] or "-"), figure(row["survival_s"], 1),
+            Cell(f"{low:.1f} to {high:.1f}", float(low)),
+            Cell(f"{row['completed']} of {row['runs']}", row["completed_rate"]),
+            figure(None if position is None else 100 * position, 0),
+            figure(row["heading_error_rad"], 2), origin(entry.file),
+        )  # fmt: skip
+    return table
+
+
 def gates_table(results: Iterable[ResultFile]) -> Table:
     """Rows of `gates` files; of a gate that was examined again the newest.
 
@@ -583,7 +619,7 @@ def files_table(results: Iterable[ResultFile], out: Path) -> Table:
 def other_tables(results: Sequence[ResultFile]) -> list[Table]:
     """All tables but those of tracking, without empty ones."""
     makers = (
-        guided_table, gates_table, trainers_table, learning_table, throughput_table,
+        guided_table, tour_table, gates_table, trainers_table, learning_table, throughput_table,
         reference_table,
     )  # fmt: skip
     return [table for maker in makers if (table := maker(results)).rows]

@@ -1,7 +1,7 @@
 """BeyondMimic in Python: a Gymnasium suite in which a Unitree G1 learns to track human motion.
 
 Importing the package registers its environments: `gymnasium.make("BMTrack-G1-v0", motion="walk")`
-for tracking, and `gymnasium.make("BMGuided-G1-Joystick-v0")` and three more without a reference.
+for tracking, and `gymnasium.make("BMGuided-G1-Joystick-v0")` and four more without a reference.
 Gymnasium loads no plugins by itself; `gymnasium.make("bm_envs:BMTrack-G1-v0")` imports and makes.
 """
 
@@ -70,6 +70,7 @@ _IDS = {
     "BMGuided-G1-Joystick-v0": ("Guided", {"task": "joystick"}),
     "BMGuided-G1-Waypoint-v0": ("Guided", {"task": "waypoint"}),
     "BMGuided-G1-Obstacle-v0": ("Guided", {"task": "obstacle"}),
+    "BMGuided-G1-Tour-v0": ("Guided", {"task": "tour"}),
 }
 for _id, (_kind, _kwargs) in _IDS.items():
     if _id not in _registry:

@@ -369,6 +369,7 @@ ENVIRONMENTS = {
     "walk_perturb": "BMGuided-G1-WalkPerturb-v0", "joystick": "BMGuided-G1-Joystick-v0",
     "waypoint": "BMGuided-G1-Waypoint-v0", "obstacle": "BMGuided-G1-Obstacle-v0",
     "composition": "bm-envs-composition",  # has no id
+    "tour": "BMGuided-G1-Tour-v0",
 }  # fmt: skip
 
 

@@ -191,6 +191,19 @@ class Simulator(Protocol):
         """Add to the root velocities of `env_ids [M]`: m/s and rad/s, world axes, `[M, 3]` each."""
         ...
 
+    def apply_force(self, env_ids: Array, links: Array, force: Array) -> None:
+        """Pull at links of robots `env_ids [M]` during the next `step`, all its physics steps.
+
+        It acts at the origin of the link's frame; what is applied to a robot before a step adds up.
+        After the step, and by a reset of the robot, it is gone. It changes no property by itself.
+
+        Args:
+            env_ids: which robots.
+            links: `[M]` int, which link of each: its place in `g1.BODY_NAMES`.
+            force: `[M, 3]`, N, world axes, constant through the step.
+        """
+        ...
+
     def randomize(
         self, env_ids: Array, *, foot_friction: Array | None = None,
         torso_com_offset: Array | None = None,
@@ -222,8 +235,8 @@ class Simulator(Protocol):
     def get_state(self) -> dict[str, np.ndarray]:
         """All that a bit-exact continuation needs, as NumPy arrays.
 
-        The state, what the solver remembers of the last step, what was randomized, and the contact
-        forces.
+        The state, what the solver remembers of the last step, what was randomized, the contact
+        forces, and a force that waits for its step.
         """
         ...
 

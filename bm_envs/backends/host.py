@@ -83,6 +83,10 @@ class HostSimulator:
         """See `Simulator.push`."""
         self._call("push", env_ids, lin_vel, ang_vel)
 
+    def apply_force(self, env_ids: np.ndarray, links: np.ndarray, force: np.ndarray) -> None:
+        """See `Simulator.apply_force`."""
+        self.engine.apply_force(*map(self._tensor, (env_ids, links, force)))
+
     def randomize(
         self, env_ids: np.ndarray, *, foot_friction: np.ndarray | None = None,
         torso_com_offset: np.ndarray | None = None,

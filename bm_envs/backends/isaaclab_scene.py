@@ -6,6 +6,8 @@ centre of mass's; joints and bodies have an order of the engine's own; a robot h
 own in the engine's world.
 
 Isaac Lab has one simulation a process. Another can be made once the first is closed.
+
+One file because a class has the calls of one protocol.
 """
 
 # Isaac Lab is installed in a separate environment; elsewhere its names have any type.
@@ -104,6 +106,8 @@ class IsaacLabSimulator:
         self.body_lin_vel, self.body_ang_vel = self._zeros(n, k, 3), self._zeros(n, k, 3)
         self.contact_force, self.self_contact_force = self._zeros(n, c, 3), self._zeros(n)
         self.net_self_contact_force = self._zeros(n, c, 3)
+        # Forces of `apply_force` wait for their step here, in Isaac Lab's order of bodies.
+        self._applied, self._any_applied = self._zeros(n, g1.NUM_BODIES, 3), False
         self._refresh()
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -125,8 +129,7 @@ class IsaacLabSimulator:
         self._write_root(mask, qpos[:, :3], quat, qvel[:, :3], ang_vel)
         self._write_joints(mask, qpos[:, 7:], qvel[:, 6:])
         self._forget(mask)
-        for name in _FORCES:
-            force = getattr(self, name)
+        for force in (self._applied, *(getattr(self, name) for name in _FORCES)):
             force.masked_fill_(mask.view(-1, *[1] * (force.ndim - 1)), 0.0)
         self._refresh()
 
@@ -144,9 +147,21 @@ class IsaacLabSimulator:
         self._robot.actuators.target_command.set_position_index(
             value=targets[:, self._their_joints].contiguous()
         )
+        pulls = self._robot.permanent_wrench_composer
+        if self._any_applied:
+            origins = self._robot.data.body_link_pose_w.torch[..., :3]
+            pulls.set_forces_and_torques_mask(
+                forces=self._applied, positions=origins.contiguous(), is_global=True
+            )
         self._robot.write_data_to_sim()  # the drives' targets hold until others are written
-        for _ in range(self.config.decimation):
+        for number in range(self.config.decimation):
+            if self._any_applied and number:  # the engine forgets forces after a physics step
+                self._robot.write_data_to_sim()
             self._sim.step(render=False)
+        if self._any_applied:
+            pulls.reset()
+            self._applied.zero_()
+            self._any_applied = False
         self._scene.update(self.config.control_dt)
         self.contact_force.copy_(self._sensor.data.net_forces_w.torch[:, self._sensed])
         if self.config.model.self_collision:
@@ -160,6 +175,17 @@ class IsaacLabSimulator:
         linear, angular = self._root_velocity()
         self._write_root_velocity(mask, linear + lin_vel, angular + ang_vel)
         self._refresh()
+
+    def apply_force(self, env_ids: Tensor, links: Tensor, force: Tensor) -> None:
+        """See `Simulator.apply_force`."""
+        mask, force = self._everyone(env_ids, force)
+        rows = torch.arange(self.num_envs, device=self.device)
+        if env_ids.dtype is not torch.bool:
+            rows, force = rows[env_ids], force[env_ids]
+        else:
+            force = torch.where(mask[:, None], force, 0.0)
+        self._applied[rows, self._all_bodies[links.long()]] += force
+        self._any_applied = True
 
     def randomize(
         self, env_ids: Tensor, *, foot_friction: Tensor | None = None,
@@ -214,6 +240,7 @@ class IsaacLabSimulator:
         state = {
             "foot_friction": self._foot_friction(), "torso_com": self._torso_com(),
             **{name: getattr(self, name) for name in _FORCES}, **self._kept(),
+            **({"applied": self._applied} if self._any_applied else {}),
         }  # fmt: skip
         return {name: value.cpu().numpy().copy() for name, value in state.items()}
 
@@ -223,6 +250,8 @@ class IsaacLabSimulator:
         self._set_foot_friction(tensors["foot_friction"])
         self._robot.set_coms_index(coms=tensors["torso_com"][:, None], body_ids=[self._torso])
         self._put_back(tensors)
+        self._any_applied = "applied" in tensors
+        self._applied.copy_(tensors.get("applied", torch.zeros_like(self._applied)))
         for name in _FORCES:
             if name in tensors:  # 0.1 had no net forces of self-collision
                 getattr(self, name).copy_(tensors[name])

@@ -41,6 +41,7 @@ _RANDOMIZED_FIELDS = ("geom_friction", "body_ipos")
 # Attributes that belong to a running engine; `close` drops them.
 _ENGINE = (
     "_batch", "_ctrl", "_qpos", "_qvel", "_sensordata", "_xmat", "_fields", "_refresh_copies",
+    "_applied",
 )  # fmt: skip
 _alive: weakref.WeakSet[MujocoSimulator] = weakref.WeakSet()
 
@@ -120,6 +121,8 @@ class MujocoSimulator:
         self._xmat = bind("xmat").reshape(config.num_envs, -1)
         self._fields = {name: bind(name) for name in _STATE_FIELDS}
         self._randomized: dict[str, np.ndarray] = {}
+        # Forces of `apply_force` wait for their step here.
+        self._applied, self._any_applied = bind("xfrc_applied"), False
         self._refresh_copies = Casts(
             (self._qpos, self._qpos32, None), (self._qvel, self._qvel32, None),
             (self._sensordata, self._sensors32, None), (self._xmat, self._axes32, self._axes),
@@ -169,6 +172,8 @@ class MujocoSimulator:
         self._qvel[env_ids] = qvel
         for name in ("time", "qacc_warmstart", "ctrl"):
             self._fields[name][env_ids] = 0.0
+        if self._any_applied:
+            self._applied[env_ids] = 0.0
         self._batch.forward(env_ids, stage=_FRESH)
         self._refresh(env_ids)
         self._sensors32[env_ids, self._num_pose_sensors :] = 0.0
@@ -193,6 +198,8 @@ class MujocoSimulator:
         alive = np.flatnonzero(~self._diverged) if self._any_diverged else None
         if alive is None or alive.size:
             self._batch.step(alive, nstep=self.config.decimation, stage=_FRESH)
+        if self._any_applied:
+            self._applied[:], self._any_applied = 0.0, False
         self._refresh()
 
     def push(self, env_ids: np.ndarray, lin_vel: np.ndarray, ang_vel: np.ndarray) -> None:
@@ -208,6 +215,17 @@ class MujocoSimulator:
         arm = self.body_pos[env_ids] - self.root_pos[env_ids, None]
         self._body_lin_vel32[env_ids] += lin_vel[:, None] + cross(ang_vel[:, None], arm)
         self._body_ang_vel32[env_ids] += ang_vel[:, None]
+
+    def apply_force(self, env_ids: np.ndarray, links: np.ndarray, force: np.ndarray) -> None:
+        """See `Simulator.apply_force`."""
+        if not self._usable:
+            self._make_usable()
+        bodies, force = np.asarray(links) + 1, np.asarray(force, np.float64)  # 0 is the world
+        # The engine wants the force at the body's centre of mass, with its moment about it.
+        centre, origin = self._batch.bind("xipos"), self._batch.bind("xpos")
+        arm = origin[env_ids, bodies] - centre[env_ids, bodies]
+        self._applied[env_ids, bodies] += np.concatenate([force, cross(arm, force)], 1)
+        self._any_applied = True
 
     def randomize(
         self, env_ids: np.ndarray, *, foot_friction: np.ndarray | None = None,
@@ -244,6 +262,8 @@ class MujocoSimulator:
             raise ConfigError(CLOSED)
         state = {name: np.array(field) for name, field in self._fields.items()}
         state |= {f"model.{name}": np.array(value) for name, value in self._randomized.items()}
+        if self._any_applied:
+            state["applied"] = np.array(self._applied)
         return state | {"sensors32": self._sensors32.copy()}
 
     def set_state(self, state: dict[str, np.ndarray]) -> None:
@@ -255,6 +275,8 @@ class MujocoSimulator:
                 self._expanded(name)[:] = state[f"model.{name}"]
         for name, array in self._fields.items():
             array[:] = state[name]
+        self._any_applied = "applied" in state
+        self._applied[:] = state.get("applied", 0.0)
         self._batch.forward(stage=_FRESH)
         self._refresh()
         saved = state["sensors32"]  # of 0.1 without net forces of self-collision, the last ones

@@ -81,6 +81,9 @@ class MujocoWarpSimulator:
         self._torso = model.body(g1.ANCHOR_BODY).id
         self._nominal_torso_com = self._randomized["body_ipos"][0, self._torso].clone()
         self._qpos, self._qvel = self._fields["qpos"], self._fields["qvel"]
+        # Forces of `apply_force` wait for their step here; linear part first, `[N, 31, 6]`.
+        self._applied = wp.to_torch(self._data.xfrc_applied)
+        self._places = wp.to_torch(self._data.xpos), wp.to_torch(self._data.xipos)
         self._overflow = wp.to_torch(self._data.overflow)  # the engine adds to it, and never clears
         self._forces = wp.to_torch(self._data.sensordata)
 
@@ -120,6 +123,7 @@ class MujocoWarpSimulator:
         for name in ("time", "qacc_warmstart", "ctrl"):
             self._put(self._fields[name], env_ids, 0.0)
         self._put(self._overflow, env_ids, 0)
+        self._put(self._applied, env_ids, 0.0)
         self._refresh()
         self._put(self._forces, env_ids, 0.0)
 
@@ -139,6 +143,7 @@ class MujocoWarpSimulator:
                 if self._graph is None:
                     self._graph = self._captured(self._physics)
                 wp.capture_launch(self._graph)
+        self._applied.zero_()
 
     def physics_alone(self, joint_targets: Tensor) -> None:
         """`step` without the update of derived quantities, for a measurement of its time."""
@@ -154,6 +159,20 @@ class MujocoWarpSimulator:
         self._add(self.root_lin_vel, env_ids, lin_vel)
         self._add(self.root_ang_vel_b, env_ids, quat_rotate_inverse(quat, ang_vel))
         self._refresh()
+
+    def apply_force(self, env_ids: Tensor, links: Tensor, force: Tensor) -> None:
+        """See `Simulator.apply_force`."""
+        self._require_open()
+        rows = torch.arange(self.num_envs, device=self.device)
+        if env_ids.dtype is torch.bool:
+            force = torch.where(env_ids[:, None], force, 0.0)
+        else:
+            rows = rows[env_ids]
+        bodies = links.long() + 1  # 0 is the world
+        # The engine wants the force at the body's centre of mass, with its moment about it.
+        origin, centre = (place[rows, bodies] for place in self._places)
+        moment = torch.linalg.cross(origin - centre, force)
+        self._applied[rows, bodies] += torch.cat([force, moment], 1)
 
     def randomize(
         self, env_ids: Tensor, *, foot_friction: Tensor | None = None,
@@ -190,7 +209,7 @@ class MujocoWarpSimulator:
         """See `Simulator.get_state`."""
         self._require_open()
         state = self._fields | {f"model.{name}": v for name, v in self._randomized.items()}
-        state |= {"forces": self._forces, "overflow": self._overflow}
+        state |= {"forces": self._forces, "overflow": self._overflow, "applied": self._applied}
         return {name: value.cpu().numpy().copy() for name, value in state.items()}
 
     def set_state(self, state: dict[str, np.ndarray]) -> None:
@@ -204,6 +223,8 @@ class MujocoWarpSimulator:
         saved = state["forces"]  # of 0.1 without net forces of self-collision, the last ones
         self._forces[:, : saved.shape[1]].copy_(torch.from_numpy(saved))
         self._overflow.copy_(torch.from_numpy(state["overflow"]))
+        if "applied" in state:  # 0.2 had no such forces
+            self._applied.copy_(torch.from_numpy(state["applied"]))
 
     def close(self) -> None:
         """See `Simulator.close`."""

@@ -1,8 +1,9 @@
 """From a guided task to the cost that gives a diffusion model its task, tick after tick.
 
-walk_perturb asks for nothing, joystick for a velocity and a turning rate, waypoint for a place, and
-obstacle for a place without touching anything. A composition asks for one after another, of each
-robot what belongs to its phase. Costs are in the now frame, so they are made anew every tick.
+walk_perturb asks for nothing, joystick and tour for a velocity and a turning rate, waypoint for a
+place, and obstacle for a place without touching anything. A composition asks for one after another,
+of each robot what belongs to its phase. Costs are in the now frame, so they are made anew every
+tick.
 
 Source: arXiv 2508.08241, sec. IV-C and eqs. 7 to 10. The way to a place is ours: the paper's cost
 would draw a robot there backward or sideways at any speed, which its data need not hold. So the
@@ -47,6 +48,7 @@ from bm_envs.tasks.guided.composition import CompositionTask
 from bm_envs.tasks.guided.joystick import CommandedTask
 from bm_envs.tasks.guided.obstacle import ObstacleTask
 from bm_envs.tasks.guided.states import PAST
+from bm_envs.tasks.guided.tour import TourTask
 from bm_envs.tasks.guided.waypoint import WaypointTask
 from bm_envs.tasks.track.config import CONTROL_DT
 
@@ -175,10 +177,14 @@ def cost_of(task: GuidedTask, steering: Steering, share: float | np.ndarray = 1.
             return to_place if way.all() else Sum([commands, (1.0 * way, to_place)])
     if isinstance(task, CommandedTask):
         return _commands_cost(task, steering, share)
+    if isinstance(task, TourTask):
+        return _commands_cost(task, steering, share)
     return _place_cost(task, steering, share) if isinstance(task, WaypointTask) else None
 
 
-def _commands_cost(task: CommandedTask, steering: Steering, share: float | np.ndarray) -> Cost:
+def _commands_cost(
+    task: CommandedTask | TourTask, steering: Steering, share: float | np.ndarray
+) -> Cost:
     cost = command_cost(task.command(), steering)
     return Sum([(share, cost)]) if np.ndim(share) else cost
 

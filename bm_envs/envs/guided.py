@@ -40,6 +40,8 @@ class GuidedEnv(SingleEnv, gymnasium.Env):
     | BMGuided-G1-Waypoint-v0 | a goal 2 to 5 m off, 15 s | the pelvis was within 0.3 m and slower than 0.2 m/s, and no fall |
     | BMGuided-G1-Obstacle-v0 | the same behind 1 to 5 vertical cylinders of 0.15 to 0.3 m radius | the same, and no link came into one |
 
+    | BMGuided-G1-Tour-v0 | 18 waypoints with a heading, 5 s each, while the arms are moved by the task, and a punch of up to 500 N each 5 s: a public benchmark's rules (`docs/tour.md`) | 90 s without the pelvis below 0.2 m |
+
     Cylinders are no part of the physics; `bm_envs.tasks.guided.obstacles` has the test of contact.
 
     `task="composition"`, which has no id, is a minute of all: walk 8 s, stop, back, turn, 6 s each,
@@ -75,6 +77,13 @@ class GuidedEnv(SingleEnv, gymnasium.Env):
     | 311:312 | goal_distance: horizontal distance of the pelvis from it | - | m |
     | 312:321 | obstacles: x, y and radius of the 3 nearest obstacles | now | m |
 
+    Tour goes on behind the joystick's rows with
+
+    | 312:314 | waypoint: the waypoint | now | m |
+    | 314:315 | waypoint_distance: horizontal distance of the pelvis from it | - | m |
+    | 315:316 | heading_error: turn to its heading, to the left | - | rad |
+    | 316:330 | arm_targets: targets of the arms' joints in the coming step | joints | rad |
+
     Where there are fewer than 3, (10, 0, 0) stands for the others. A composition has all rows in
     this order: the command first, then goal and obstacles, each in its own phase.
 
@@ -88,6 +97,7 @@ class GuidedEnv(SingleEnv, gymnasium.Env):
     - Waypoint: (1 - e^-2d) min(1, max(0, v_g / 0.5)) + e^-2d exp(-|v|^2 / 0.2^2), d the distance
       and v_g the speed towards the goal.
     - Obstacle: that times min(1, max(0, c / 0.1)), c the clearance.
+    - Tour: the joystick's, for the command that leads to the waypoint.
     - Composition: the joystick's in commanded phases, the obstacle task's on the way.
 
     ## Starting State
@@ -95,12 +105,14 @@ class GuidedEnv(SingleEnv, gymnasium.Env):
     `reset(options={"qpos": [36], "qvel": [35]})` gives the state (at rest without `qvel`), in
     MuJoCo's layout; `"goal": [2]` and, with it, `"obstacles": [C, 3]` (x, y, radius) give the task,
     in the world, m. With `warm_up_s` the time begins so much later, and with it command, goal,
-    obstacles and pushes; in observations they are then zero (obstacles: absent).
+    obstacles and pushes; in observations they are then zero (obstacles: absent). Tour: hanging
+    upright from a crane, feet 3 cm above the ground; `"run": id` names the tour, its punches and its
+    arms.
 
     ## Episode End
     Termination: a fall (`fall="strict"`: pelvis below 0.4 m or tilted by more than 60 degrees;
-    `"head"`: head below 0.2 m) or a diverged simulation. Truncation: the task's time, 15 s (joystick
-    12 s), or `episode_s`. `info["termination"]` names which. Nothing else ends an episode: not the
+    `"head"`: head below 0.2 m; tour's `"pelvis"`: pelvis below 0.2 m) or a diverged simulation.
+    Truncation: the task's time, 15 s (joystick 12 s, tour 90 s), or `episode_s`. `info["termination"]` names which. Nothing else ends an episode: not the
     arrival at a goal, nor the touch of an obstacle.
 
     ## Info
@@ -112,7 +124,9 @@ class GuidedEnv(SingleEnv, gymnasium.Env):
     WalkPerturb: `pushed`, `push_velocity`, `pushes`. Joystick: `command`, `velocity`, `yaw_rate`,
     `segment`, `segments_done`, `segment_value` (0 before its end), `segment_passed`. Waypoint,
     Obstacle: `goal`, `distance`, `arrived_s` (infinite before). Obstacle: `clearance`, `least_clearance`, `touched`,
-    `num_obstacles`. Composition: all of these. m, s, rad; `reward_alive` and `reward_task` are of the step just done,
+    `num_obstacles`. Composition: all of these. Tour: `run`, `command`, `waypoint`, `segment`, `punched`,
+    `fell_pelvis`, `position_error`, `heading_error` (of the ends of segments and of the fall,
+    infinite elsewhere), `energy`, `vibration`. m, s, rad; `reward_alive` and `reward_task` are of the step just done,
     and 0 after a reset; `termination` as in `TrackEnv`.
 
     ## Arguments

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from bm_envs.results import diffusion, motions, robustness, software, tracking, training
+from bm_envs.results import diffusion, motions, robustness, software, tour, tracking, training
 from bm_envs.results.rules import Kind
 
 KINDS: dict[str, Kind] = {
     "track": tracking.TRACK,
     "guided": diffusion.GUIDED,
+    "tour": tour.TOUR,
     "gates": diffusion.GATES,
     "throughput": software.THROUGHPUT,
     "speed": software.SPEED,

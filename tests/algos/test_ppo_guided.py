@@ -32,7 +32,7 @@ import ppo_guided as ppo  # noqa: E402
 from bm_envs.learning.networks import as_mirror, reflected  # noqa: E402
 from bm_envs.learning.run import RunConfig  # noqa: E402
 
-TASKS = ["walk_perturb", "joystick", "waypoint", "obstacle"]
+TASKS = ["walk_perturb", "joystick", "waypoint", "obstacle", "tour"]
 SMALL = dict(
     num_envs=8, num_steps=16, total_timesteps=6 * 128, eval_every=128, eval_trials=2, hidden=(16,),
     num_minibatches=2, threads=1,

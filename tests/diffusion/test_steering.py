@@ -47,6 +47,18 @@ def test_walk_perturb_asks_for_nothing():
     assert Pilot(task, Model({}, still(0.0)), Steering()).guide() is None
 
 
+def test_the_tour_asks_for_its_command_as_the_joystick_does():
+    task = make("tour", run=np.array([3, 4]))
+    cost = cost_of(task, Steering(consistent=0.5, turn=0.25))
+    assert isinstance(cost, Joystick)
+    command = task.command()
+    assert abs(command).max() > 0.1, "premise: the first waypoint is not here"
+    expected = Joystick(command[:, :2], command[:, 2], 0.5, 0.25)
+    assert cost.__dict__.keys() == expected.__dict__.keys()
+    for name, value in vars(expected).items():
+        np.testing.assert_array_equal(vars(cost)[name], value, name)
+
+
 def test_joystick_asks_for_the_command_of_the_present_segment():
     task = make("joystick")
     cost = cost_of(task, Steering(consistent=0.5, turn=0.2))

@@ -99,7 +99,7 @@ MAY_IMPORT = {
         "rotations",
     },
     # What acts in the guided worlds, which know nothing of it.
-    "diffusion": {"cli", "errors", "policy", "robots", "rotations", "tasks"},
+    "diffusion": {"cli", "errors", "policy", "robots", "rotations", "statistics", "tasks"},
     "viewers": {"errors", "robots", "rotations"},
     "envs": {
         "backends",

@@ -17,6 +17,7 @@ from result_files import (
     learning,
     result,
     throughput,
+    tour,
     track,
     track_row,
 )
@@ -36,6 +37,7 @@ ROOT = Path(__file__).resolve().parents[2]
 GOOD = {
     "track": track(),
     "guided": guided(),
+    "tour": tour(),
     "gates": gates(),
     "throughput": throughput(),
     "learning": learning(),

@@ -40,6 +40,8 @@ class GuidedConfig:
     """What all tasks have in common."""
 
     task: ClassVar[str] = ""
+    falls: ClassVar[tuple[str, ...]] = ("strict", "head")
+    """What `fall` may be."""
 
     episode_s: float = 15.0
     """Seconds that count, after which the episode is truncated. Published for walk_perturb."""
@@ -48,7 +50,8 @@ class GuidedConfig:
     there, too."""
     fall: Literal["strict", "head"] = "strict"
     """What ends the episode: `strict`: pelvis below 0.4 m or tilted by more than 60 degrees (ours:
-    it sees a robot that sits down); `head`: head below 0.2 m (published). Both are reported."""
+    it sees a robot that sits down); `head`: head below 0.2 m (published). Both are reported. The
+    tour has a third."""
     start_motions: tuple[str, ...] = ("walk", "walk_back", "turn_left", "turn_right")
     """Motions in whose frames robots start, each moving frame as often as every other."""
     start_travel: float = 0.2
@@ -65,8 +68,9 @@ class GuidedConfig:
     def __post_init__(self) -> None:
         check_number("episode_s", self.episode_s, CONTROL_DT)
         check_number("warm_up_s", self.warm_up_s, 0.0)
-        if self.fall not in ("strict", "head"):
-            raise ConfigError(f"fall is '{self.fall}', expected 'strict' or 'head'.")
+        if self.fall not in self.falls:
+            known = " or ".join(f"'{name}'" for name in self.falls)
+            raise ConfigError(f"fall is '{self.fall}', expected {known}.")
         if not self.start_motions or isinstance(self.start_motions, str):
             raise ConfigError(
                 f"start_motions is {self.start_motions!r}, expected one or more names of motions."

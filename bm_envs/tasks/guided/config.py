@@ -7,10 +7,11 @@ classes share, and the checks of values, are in `base_config.py`.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import ClassVar
+from dataclasses import dataclass, field
+from typing import ClassVar, Literal
 
 from bm_envs.errors import ConfigError, unknown_name
+from bm_envs.robots.mjcf import ModelConfig
 from bm_envs.tasks.guided.base_config import (
     CommandedConfig,
     GuidedConfig,
@@ -31,6 +32,7 @@ __all__ = [
     "ObstacleConfig",
     "PushedConfig",
     "RewardConfig",
+    "TourConfig",
     "WalkPerturbConfig",
     "WaypointConfig",
     "config_class",
@@ -211,10 +213,86 @@ class CompositionConfig(PushedConfig, CommandedConfig, ObstacleConfig):
         return len(self.commands)
 
 
+@dataclass(frozen=True)
+class TourConfig(GuidedConfig):
+    """Waypoints with a heading, five seconds each, with arms that somebody else moves and punches.
+
+    "Published" is here rhoyn/teleop-walking-benchmark (README at 0b2ea7a); see `docs/tour.md`.
+    """
+
+    task: ClassVar[str] = "tour"
+    falls: ClassVar[tuple[str, ...]] = ("pelvis", "strict", "head")
+
+    episode_s: float = 90.0
+    """Published."""
+    fall: Literal["strict", "head", "pelvis"] = "pelvis"  # pyright: ignore[reportIncompatibleVariableOverride]
+    """`pelvis`: pelvis below 0.2 m (published: kneeling is no fall); others as in every task."""
+    segment_s: float = 5.0
+    """How long a waypoint is the target, whatever happens. Published."""
+    arms: Literal["moved", "free"] = "moved"
+    """Who gives the targets of the arms' 14 joints: `moved`: a random walk (published); `free`: the
+    policy."""
+    punch: float = 500.0
+    """N, ceiling of the punches, one a segment; each has half of it to all of it. Published."""
+    punch_ramp_s: float = 60.0
+    """Seconds in which the ceiling grows from a third of `punch` to all of it. Published. 0: it is
+    all of it from the start (ours)."""
+    forward: tuple[float, float] = (-0.5, 1.0)
+    """m/s, range of the command forward. The limits are the policy's: what it was trained for."""
+    left: float = 0.5
+    """m/s, largest command to a side."""
+    yaw_rate: float = 1.0
+    """rad/s, largest commanded turn."""
+    speed_norm: float = 0.0
+    """m/s that the command in the plane is scaled down to; 0: it is not."""
+    gain: float = 1.5
+    """1/s, commanded velocity per m of distance and rad of heading. Published."""
+    near: tuple[float, float] = (0.10, 0.20)
+    """m: no velocity is commanded once within the first, until beyond the second. Published."""
+    facing: tuple[float, float] = (0.05, 0.12)
+    """rad: the same of the turn. Published."""
+    foot_friction: float = 1.0
+    """Sliding coefficient of the feet. Published."""
+    velocity_std: float = 0.3
+    """m/s, width of the reward for velocity. Ours, as the joystick's."""
+    yaw_rate_std: float = 0.5
+    """rad/s, width of the reward for turning. Ours."""
+    model: ModelConfig = field(
+        default_factory=lambda: ModelConfig(physics_dt=0.002, iterations=100, self_collision=True)
+    )
+    """Published: 2 ms, 100 iterations, links meet each other; shapes and masses are ours."""
+    decimation: int = 10
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_number("segment_s", self.segment_s, 0.5)
+        if self.arms not in ("moved", "free"):
+            raise ConfigError(f"arms is '{self.arms}', expected 'moved' or 'free'.")
+        for name in ("punch", "punch_ramp_s", "left", "yaw_rate", "speed_norm", "gain"):
+            check_number(name, getattr(self, name), 0.0)
+        check_range("forward", self.forward)
+        for name in ("near", "facing"):
+            check_range(name, getattr(self, name), 0.0)
+        check_number("foot_friction", self.foot_friction, 0.0)
+        check_number("velocity_std", self.velocity_std, 0.0, above=True)
+        check_number("yaw_rate_std", self.yaw_rate_std, 0.0, above=True)
+
+    @property
+    def segment_steps(self) -> int:
+        """Control steps of a waypoint."""
+        return control_steps(self.segment_s)
+
+    @property
+    def segments(self) -> int:
+        """Waypoints of an episode, the last perhaps not to its end."""
+        return -(-self.episode_steps // self.segment_steps)
+
+
 CONFIGS: dict[str, type[GuidedConfig]] = {
     kind.task: kind
     for kind in (
         WalkPerturbConfig, JoystickConfig, WaypointConfig, ObstacleConfig, CompositionConfig,
+        TourConfig,
     )
 }  # fmt: skip
 

@@ -53,6 +53,12 @@ _GOAL = (
 _OBSTACLES = ObsTerm(
     "obstacles", 3 * NEAREST, "now", "m", f"x, y and radius of the {NEAREST} nearest obstacles"
 )
+_TOUR = (
+    ObsTerm("waypoint", 2, "now", "m", "the waypoint"),
+    ObsTerm("waypoint_distance", 1, "-", "m", "horizontal distance of the pelvis from it"),
+    ObsTerm("heading_error", 1, "-", "rad", "turn to its heading, to the left"),
+    ObsTerm("arm_targets", 14, "joints", "rad", "targets of the arms' joints in the coming step"),
+)
 # What belongs to the command is zero in the warm-up (obstacles: absent). So is, in a composition,
 # what belongs to the other kind of phase.
 TERMS: dict[str, tuple[ObsTerm, ...]] = {
@@ -61,6 +67,7 @@ TERMS: dict[str, tuple[ObsTerm, ...]] = {
     "waypoint": (*HISTORY_TERMS, _ACTION, *_GOAL),
     "obstacle": (*HISTORY_TERMS, _ACTION, *_GOAL, _OBSTACLES),
     "composition": (*HISTORY_TERMS, _ACTION, _COMMAND, *_GOAL, _OBSTACLES),
+    "tour": (*HISTORY_TERMS, _ACTION, _COMMAND, *_TOUR),  # begins as the joystick's
 }
 
 
@@ -117,7 +124,8 @@ def features(observation: np.ndarray, name: str) -> np.ndarray:
 
 _COMMAND_SIGNS = {  # forward, left, yaw rate; x, y; distance; x, y, radius
     "command": (1.0, -1.0, -1.0), "goal_pos": (1.0, -1.0), "goal_distance": (1.0,),
-    "obstacles": (1.0, -1.0, 1.0),
+    "obstacles": (1.0, -1.0, 1.0), "waypoint": (1.0, -1.0), "waypoint_distance": (1.0,),
+    "heading_error": (-1.0,),
 }  # fmt: skip
 
 
@@ -138,6 +146,9 @@ def mirror_map(task: str) -> tuple[np.ndarray, np.ndarray]:
             places, signs = history.mirror[0][block] - block.start, history.mirror[1][block]
         elif term.name == "actions":
             places, signs = g1.mirror_map()
+        elif term.name == "arm_targets":
+            places, signs = (part[J - term.size :] for part in g1.mirror_map())
+            places = places - (J - term.size)
         elif term.name not in _COMMAND_SIGNS:
             raise ConfigError(
                 f"The observation term '{term.name}' has no mirror: enter the signs of its values "

@@ -55,6 +55,8 @@ class Robots:
             num_envs=num_envs, model=model or task.model, decimation=decimation or task.decimation,
             stiffness=tuple(drives["stiffness"]), damping=tuple(drives["damping"]), threads=threads,
         ))  # fmt: skip
+        self._stiffness = np.asarray(drives["stiffness"], np.float32)
+        self._damping = np.asarray(drives["damping"], np.float32)
         self._default = np.asarray(drives["default_joint_pos"], np.float32)
         self._scale = np.asarray(drives["action_scale"], np.float32)
         self.action = np.zeros((num_envs, g1.NUM_JOINTS), np.float32)
@@ -69,7 +71,7 @@ class Robots:
         ids = np.arange(self.num_envs) if env_ids is None else env_ids
         self.simulator.reset(ids, qpos, qvel)
         self._sent[:, ids] = qpos[:, 7:]
-        self.action[ids] = (qpos[:, 7:] - self._default) / self._scale
+        self.action[ids] = self.action_for(qpos[:, 7:])
 
     def step(self, action: np.ndarray) -> None:
         """One control step under raw actions `[N, 29]`."""
@@ -77,6 +79,16 @@ class Robots:
         self._sent = np.roll(self._sent, -1, 0)
         self._sent[-1] = self._default + self._scale * self.action
         self.simulator.step(self._sent[0])
+
+    def action_for(self, joint_pos: np.ndarray) -> np.ndarray:
+        """The raw action that asks for the joint positions `[..., 29]`, rad."""
+        return (joint_pos - self._default) / self._scale
+
+    def torque(self) -> np.ndarray:
+        """What the drives exert now, N m, under the targets of the last step. `[N, 29]`."""
+        sim = self.simulator
+        torque = self._stiffness * (self._sent[0] - sim.joint_pos) - self._damping * sim.joint_vel
+        return torque.clip(-g1.EFFORT_LIMIT, g1.EFFORT_LIMIT)
 
     def states(self) -> States:
         """Where they are now. `[N, ...]`, float32."""

@@ -8,6 +8,7 @@ from bm_envs.tasks.guided.config import CONFIGS
 from bm_envs.tasks.guided.joystick import JoystickTask
 from bm_envs.tasks.guided.observations import TERMS
 from bm_envs.tasks.guided.obstacle import ObstacleTask
+from bm_envs.tasks.guided.tour import TourTask
 from bm_envs.tasks.guided.walk_perturb import WalkPerturbTask
 from bm_envs.tasks.guided.waypoint import WaypointTask
 
@@ -17,6 +18,7 @@ TASKS: dict[str, type[GuidedTask]] = {
     "waypoint": WaypointTask,
     "obstacle": ObstacleTask,
     "composition": CompositionTask,
+    "tour": TourTask,
 }
 
 # What a task needs has its name as the key in every table: docs/extending.md#a-task.

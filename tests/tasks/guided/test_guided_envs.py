@@ -51,7 +51,7 @@ IDS = {
     for spec in gymnasium.registry.values()
     if spec.id.startswith("BMGuided-G1-")
 }
-SIZES = {"walk_perturb": 309, "joystick": 312, "waypoint": 312, "obstacle": 321}  # of observations
+SIZES = {"walk_perturb": 309, "joystick": 312, "waypoint": 312, "obstacle": 321, "tour": 330}
 NAMES = list(IDS.values())
 ALL = list(CONFIGS)
 # Infinite observation bounds and an action range beyond [-1, 1] are by design.
@@ -175,8 +175,8 @@ def test_the_class_text_shows_the_layout_of_the_code():
     """Its tables are prose; index, name, meaning, frame and unit of each row are the code's."""
     found = re.findall(r"\| (\d+:\d+) \| (\w+): (.*) \| (.*) \| (.*) \|\n", GuidedEnv.__doc__)
     expected = []
-    for task in ("joystick", "obstacle"):  # which have all rows, in the order of the text
-        assert set(TERMS[task]) <= set(TERMS["composition"])
+    for task in ("joystick", "obstacle", "tour"):  # which have all rows, in the order of the text
+        assert task == "tour" or set(TERMS[task]) <= set(TERMS["composition"])
         places = layout(TERMS[task])
         for term in TERMS[task]:
             place = places[term.name]
@@ -291,7 +291,7 @@ def test_a_list_of_seeds_makes_each_robot_a_single_environment(task):
     vector = GuidedVectorEnv(3, task, autoreset_mode="disabled", overrides=overrides)
     singles = [GuidedEnv(task, overrides=overrides) for _ in seeds]
     rng = np.random.default_rng(0)
-    drawn = ("qpos", "push_velocity", "commands", "goal", "obstacles", "count")
+    drawn = ("qpos", "push_velocity", "commands", "goal", "obstacles", "count", "run", "waypoints")
 
     def draws(env, row):
         names = [name for name in drawn if hasattr(env.task, name)]

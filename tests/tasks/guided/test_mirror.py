@@ -45,6 +45,7 @@ def test_mirrored_robot_in_the_mirrored_world_sees_the_mirrored_observation(name
     command = rng.uniform(-1, 1, (n, 3))
     goal, posts = rng.uniform(2, 4, (n, 2)), rng.uniform(-3, 3, (n, 5, 3))
     posts[..., 2] = 0.2
+    waypoints = rng.uniform(-3, 3, (n, 18, 3))
 
     seen = []
     for side in (1, -1):
@@ -59,6 +60,8 @@ def test_mirrored_robot_in_the_mirrored_world_sees_the_mirrored_observation(name
         env.reset(seed=0, options=options)
         if hasattr(env.task, "commands"):
             env.task.commands[:] = (command * [1, side, side])[:, None]
+        if hasattr(env.task, "waypoints"):
+            env.task.waypoints[:] = waypoints * [1, side, side]
 
         def step(raw, env=env, played=played):
             env.task.robots.action[:] = raw
