@@ -48,6 +48,7 @@ from __future__ import annotations
 import dataclasses
 import os
 import re
+import signal
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor, as_completed
@@ -273,6 +274,13 @@ def summary(run: Path) -> dict[str, Any]:
     }
 
 
+def told(run: tuple[str, str, str, int, Path]) -> str:
+    """A run of the grid in words."""
+    algorithm, motion, variant, seed, checkout = run
+    against = "" if checkout == ROOT else "  against"
+    return f"{algorithm}  {motion}  {variant}  seed {seed}{against}"
+
+
 def main(config: Config) -> None:
     """Run what is missing, collect everything."""
     if config.plot is not None:
@@ -307,6 +315,7 @@ def main(config: Config) -> None:
                 "--seed", str(seed), "--run-dir", str(run), "--no-motion", "--resume",
                 "--threads", str(threads), *flags,
             ]  # fmt: skip
+            print(f"run {index + 1} of {len(grid)}: {told(grid[index])}, in {run}", flush=True)
             process = subprocess.Popen(
                 command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
                 env=None if checkout == ROOT else {**os.environ, "PYTHONPATH": str(checkout)},
@@ -325,8 +334,7 @@ def main(config: Config) -> None:
             rows[index] = row
             passed = row["first_pass"]
             print(
-                f"{algorithm}  {motion}  {variant}  seed {seed}"
-                f"{'' if checkout == ROOT else '  against'}: "
+                f"{told(grid[index])}: "
                 f"survived {row['clip']['survival']:.0%}, "
                 + (f"passed after {passed['env_steps'] / 1e6:.2f} M steps, "
                    f"{passed['wall_s'] / 60:.1f} min" if passed else "not passed")
@@ -347,6 +355,10 @@ def main(config: Config) -> None:
             if not isinstance(error, Exception):
                 for process in tuple(started):
                     process.terminate()
+            if isinstance(error, KeyboardInterrupt):
+                number = error.signal if isinstance(error, cli.Interrupted) else signal.SIGINT
+                kept = f"the same command goes on with the runs in {config.run_dir}"
+                raise cli.Interrupted(number, kept) from error
             raise
     print(f"results in {config.json}")
     if config.plot is not None:

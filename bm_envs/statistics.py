@@ -40,6 +40,53 @@ def wilson(successes: int, trials: int, level: float = LEVEL) -> tuple[float, fl
     return low, center + half if successes < trials else 1.0
 
 
+def falls_below(values: Sequence[float], shares: Sequence[float], level: float = 0.5) -> float:
+    """Where a share that is known at some values first falls to a level.
+
+    Between two values it is taken for a straight line.
+
+    Args:
+        values: where it is known, from the mildest to the hardest, in either direction.
+        shares: the share there.
+        level: what it falls to.
+
+    Returns:
+        The value; -inf where the share is below the level at the mildest value already, inf where
+        it is above it at all of them.
+    """
+    if shares[0] < level:
+        return -math.inf
+    for i, share in enumerate(shares):
+        if share == level:
+            return float(values[i])
+        if share < level:
+            way = (shares[i - 1] - level) / (shares[i - 1] - share)
+            return float(values[i - 1] + way * (values[i] - values[i - 1]))
+    return math.inf
+
+
+def half_survive(
+    values: Sequence[float], successes: Sequence[int], trials: int, level: float = LEVEL
+) -> tuple[float, tuple[float, float]]:
+    """The value at which half survive, and its interval.
+
+    The interval is from where the lower ends of the values' Wilson intervals fall to half, joined
+    by straight lines, to where the upper ends do.
+
+    Args:
+        values: from the mildest to the hardest.
+        successes: of `trials` at each.
+        trials: at each value.
+        level: of the intervals.
+
+    Returns:
+        As `falls_below`: the value, and the two ends, the one nearer to the mildest value first.
+    """
+    bands = [wilson(count, trials, level) for count in successes]
+    low, high = (falls_below(values, ends) for ends in zip(*bands, strict=True))
+    return falls_below(values, [count / trials for count in successes]), (low, high)
+
+
 def newcombe(
     successes: int, trials: int, others: int, other_trials: int, level: float = LEVEL
 ) -> tuple[float, float]:

@@ -62,10 +62,14 @@ WORDS = (
          "action_scale"),
     Word("anchor", "the link by which robot and reference are compared: the torso",
          "anchor_body_name"),
+    Word("backend", "the physics engine below an environment: MuJoCo's C engine, MuJoCo-Warp, "
+         "Isaac Lab", "backend"),
     Word("base", "the root, in what a policy observes", "base_lin_vel"),
-    Word("bin", "about a second of a clip; failures and starts are counted by bins", "bin_s"),
+    Word("bin", "a short part of a clip, 1 s (`wm_track.py`: 0.25 s); failures and starts are "
+         "counted by bins", "bin_s"),
     Word("call", "one evaluation of a guided model's network, of several in a control step",
          "sampler"),
+    Word("checkpoint", "the file from which a stopped training goes on", "checkpoint.pt"),
     Word("clip", "a motion of the robot, frame by frame; also the protocol that plays one",
          "Clip"),
     Word("clip protocol", "plays a clip once from first frame to last, without noise", "clip"),
@@ -76,28 +80,37 @@ WORDS = (
          "critic_obs"),
     Word("curriculum", "noise and pushes grow as robots learn to stay up"),
     Word("cut `[a:b]`", "seconds a to b of a clip: `walk1[5:15]`"),
+    Word("episode", "one run of a robot from its start to its end", "episodes"),
+    Word("extra", "optional packages of an installation ([which](command.md#which-extra))"),
     Word("failure", "too far from the reference, mostly in height or tilt; without a reference: a "
          "fall"),
+    Word("gate", "a test that a guided model must pass", "gate"),
     Word("guidance", "moving predicted states towards the minimum of a cost", "Steering"),
     Word("guided model", "a diffusion model of states and actions; Body-Pos: states hold links, "
          "Joint-Rot: joint angles",
          "guided_body_pos guided_joint_rot"),
-    Word("hardest tenth of the bins", "where robots fail most often; what they last there sets the "
-         "level", "hardest_s"),
+    Word("hardest tenth of the bins", "where robots fail most often; how long they stay up there "
+         "sets the curriculum's level", "hardest_s"),
     Word("horizon", "control steps that `wm_track.py` imagines ahead", "policy_horizon"),
+    Word("iteration", "of a trainer: some steps of all robots, then the updates", "iteration"),
     Word("level", "of the curriculum: share of noise and pushes that is on; of a guided model: "
          "noise on a state or an action"),
     Word("link", "a rigid part of the robot, a body in MuJoCo", "body_names"),
     Word("obs", "what a policy sees in a control step", "obs critic_obs"),
+    Word("own step", "of a cost: its step to the minimum, in place of a gradient's"),
     Word("paper", "BeyondMimic, arXiv 2508.08241"),
     Word("plan", "states and actions that a guided model predicts in a control step"),
     Word("policy", "a network from obs to action", "policy.onnx"),
+    Word("preset", "a set of settings under one name", "preset"),
+    Word("procedural", "computed by a program, not recorded"),
     Word("push", "a jump of the root's velocity"),
     Word("qpos", "a robot's place (3), rotation (4, w x y z) and joint angles"),
+    Word("randomized robot", "one with friction, masses and joint offsets drawn by chance"),
     Word("reference", "the motion that a robot shall follow", "Reference"),
     Word("robust protocol", "100 episodes or more a clip with noise, pushes and randomized robots"),
     Word("rollout", "states and actions of a policy, simulated or imagined"),
     Word("root", "the pelvis; qpos begins with it", "root_pos"),
+    Word("seed", "the number that all random draws follow from", "seed"),
     Word("sim2sim", "a policy run in another simulation of the robot"),
     Word("start", "the frame in which an episode begins"),
     Word("strength", "share of the step to a cost's minimum that guidance takes, 0 to 1",
@@ -106,7 +119,11 @@ WORDS = (
     Word("tracker", "a policy that follows a reference", "TRACKER"),
     Word("training window", "consecutive control steps that a model learns from as one",
          "model_horizon"),
+    Word("trial", "an episode of a task without a reference", "trials"),
     Word("truncated", "the episode ended by time or the clip's end"),
+    Word("wheel", "the file that `pip` installs"),
+    Word("window", "of a guided model: past states and the plan, 20 control steps", "window"),
+    Word("world model", "a network that predicts the robot's next state", "wm_track"),
 )  # fmt: skip
 
 

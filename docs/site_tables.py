@@ -41,7 +41,7 @@ from bm_envs.tasks.track.config import CONTROL_DT, LAPTOP_ACTION_UNIT, PRESETS, 
 
 ROOT = Path(__file__).resolve().parent.parent
 # What stands before a marker, for whoever reads the page in the repository.
-ON_THE_SITE = "*The site has a table here (`mkdocs serve`).*"
+ON_THE_SITE = "*The site has a table here: `pip install '.[docs]'`, then `mkdocs serve`.*"
 MARKER = re.compile(rf"^(?:{re.escape(ON_THE_SITE)}\n)?<!-- (\w+)((?: \S+)*) -->$", re.M)
 # What the rules of `terms.RULES` and the causes that every environment knows mean; in braces
 # settings of the environment's configuration.

@@ -1,11 +1,27 @@
 """Policies and motions that the policy tests write, small and made from seeds."""
 
+from pathlib import Path
+
 import numpy as np
 
 from bm_envs.motion.clip import clip_from_states
 from bm_envs.policy import MLP, PolicySpec
 from bm_envs.robots import g1
 from bm_envs.robots.observation_terms import POLICY_TERMS
+
+
+class Told:
+    """A policy that answers what it is told to, and remembers what it was shown."""
+
+    def __init__(self, spec=None, action=0.0):
+        self.spec, self.path, self.name = spec or PolicySpec.for_g1(), Path("told.onnx"), "told"
+        self.motion = self.info = None
+        self.action = np.full(29, action, np.float32)
+        self.shown = []
+
+    def __call__(self, obs):
+        self.shown.append(obs[0])
+        return self.action[None]
 
 
 def make_mlp(size=160, hidden=(24, 16), activation="elu", residual=False, seed=0):

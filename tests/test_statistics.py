@@ -30,6 +30,57 @@ def test_wilson_of_none_begins_at_0_and_of_all_ends_at_1():
         assert statistics.wilson(1, trials)[0] > 1e-5
 
 
+def test_a_line_falls_to_half_where_its_equation_says():
+    values = np.array([0.0, 0.3, 0.7, 1.5, 2.0])
+    for slope in (0.3, 0.45, 0.8):
+        found = statistics.falls_below(values, (1.0 - slope * values).tolist())
+        assert found == pytest.approx(0.5 / slope)
+    # In the other direction, as friction.
+    assert statistics.falls_below([1.2, 0.8, 0.4], [1.2, 0.8, 0.4]) == pytest.approx(0.5)
+
+
+@pytest.mark.parametrize(
+    ("shares", "expected"),
+    [
+        ([0.4, 0.2, 0.1], -math.inf),
+        ([0.9, 0.8, 0.7], math.inf),
+        ([0.9, 0.8, 0.5], 2.0),
+        ([0.5, 0.2, 0.1], 0.0),
+        ([0.9, 0.4, 0.8], 0.8),  # the first fall counts, also of a curve that rises again
+        ([0.9, 0.5, 0.8], 1.0),
+        ([1.0, 0.0, 0.0], 0.5),
+    ],
+)
+def test_where_a_share_first_falls_to_half(shares, expected):
+    assert statistics.falls_below([0.0, 1.0, 2.0], shares) == pytest.approx(expected)
+
+
+def test_the_interval_of_the_half_point_is_where_wilsons_ends_fall_to_half():
+    value, (low, high) = statistics.half_survive([0.0, 1.0], [100, 0], 100)
+    assert value == pytest.approx(0.5)
+    # Of none of 100 the upper end is 3.7 %, of all the lower one 96.3 % (`1 / (1 + z^2 / n)`).
+    end = 1 / (1 + 1.959964**2 / 100)
+    assert low == pytest.approx((end - 0.5) / end, abs=1e-6)
+    assert high == pytest.approx(0.5 / end, abs=1e-6)
+    assert statistics.half_survive([0.0, 1.0], [49, 10], 100)[0] == -math.inf
+    value, ends = statistics.half_survive([0.0, 1.0], [90, 52], 100)
+    assert (value, ends[1]) == (math.inf, math.inf) and 0 < ends[0] < 1
+
+
+def test_the_interval_of_the_half_point_holds_the_truth_95_times_of_100():
+    """Trials at values of a straight line, whose half point is known, at a grid point or not."""
+    rng = np.random.default_rng(7)
+    values = np.linspace(0.0, 2.0, 9)
+    for truth in (0.9, 1.0, 1.13):
+        shares = np.clip(0.5 - 0.6 * (values - truth), 0.0, 1.0)
+        held = []
+        for counts in rng.binomial(100, shares, (1000, 9)):
+            _, (low, high) = statistics.half_survive(values.tolist(), counts.tolist(), 100)
+            held.append(low <= truth <= high)
+        # 1000 draws: a share of 95 % has a standard error of 0.7 %.
+        assert np.mean(held) > 0.93, truth
+
+
 @pytest.mark.parametrize(
     ("shares", "expected"),
     [  # Newcombe 1998, table II, method 10

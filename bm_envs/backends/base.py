@@ -303,7 +303,13 @@ def make_simulator(backend: str, config: SimulatorConfig) -> Simulator:
 
     Raises:
         BackendUnavailable: the name is unknown, or a package is missing.
+        ConfigError: the model has a latency, which `make_host_simulator` alone can simulate.
     """
+    if config.model.latency_s:
+        raise ConfigError(
+            f"model.latency_s is {config.model.latency_s:g}, expected 0 where an engine is used "
+            "without an environment; NumPy's environments can have one."
+        )
     if backend not in _BACKENDS:
         raise BackendUnavailable(unknown_name("backend", backend, _BACKENDS))
     module, name, remedy = _BACKENDS[backend]

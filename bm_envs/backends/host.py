@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
-from typing import Any
+from dataclasses import replace
+from typing import Any, cast
 
 import numpy as np
 
@@ -144,12 +146,89 @@ def _host_of(make: Callable[..., Simulator], arguments: tuple[Any, ...]) -> Host
     return HostSimulator(make(*arguments))
 
 
+class LateSimulator:
+    """A simulator whose joint targets come `config.model.latency_s` late; all else is the engine's.
+
+    A latency of L physics steps is q control steps and r physics steps: the first r physics steps
+    of a control step are under the target of q + 1 control steps ago, the others under that of q
+    ago. The engine does the largest part that divides both. Arrays are NumPy's.
+
+    Attributes:
+        engine: the simulator of that part, without a latency.
+    """
+
+    def __init__(self, backend: str, config: SimulatorConfig) -> None:
+        """Robots as the engine begins them; call `reset` before the first `step`."""
+        self.config, self.num_envs, self._backend = config, config.num_envs, backend
+        whole, late = divmod(config.model.latency_steps, config.decimation)
+        part = math.gcd(config.decimation, late)
+        self._old, self._new = late // part, (config.decimation - late) // part
+        self.engine = make_host_simulator(
+            backend,
+            replace(config, decimation=part, model=replace(config.model, latency_s=0.0)),
+        )
+        # Joint targets on their way, the oldest first.
+        self._sent = np.zeros((whole + 2, config.num_envs, self.engine.joint_pos.shape[1]))
+        self._sent[:] = self.engine.joint_pos
+        self._closed = False
+
+    def __getattr__(self, name: str) -> Any:
+        if name == "engine":  # of an object that is not made yet
+            raise AttributeError(name)
+        return getattr(self.engine, name)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        state = None if self._closed else self.get_state()
+        return _late_of, (self._backend, self.config, state)
+
+    def reset(self, env_ids: np.ndarray, qpos: np.ndarray, qvel: np.ndarray) -> None:
+        """See `Simulator.reset`."""
+        self.engine.reset(env_ids, qpos, qvel)
+        self._sent[:, env_ids] = np.asarray(qpos)[:, 7:]
+
+    def step(self, joint_targets: np.ndarray) -> None:
+        """See `Simulator.step`."""
+        self._sent[:-1] = self._sent[1:]
+        self._sent[-1] = joint_targets
+        for count, targets in ((self._old, self._sent[0]), (self._new, self._sent[1])):
+            for _ in range(count):
+                self.engine.step(targets)
+
+    def get_state(self) -> dict[str, np.ndarray]:
+        """See `Simulator.get_state`."""
+        return self.engine.get_state() | {"late.sent": self._sent.copy()}
+
+    def set_state(self, state: dict[str, np.ndarray]) -> None:
+        """See `Simulator.set_state`."""
+        self.engine.set_state({name: state[name] for name in state if name != "late.sent"})
+        self._sent[:] = state["late.sent"]
+
+    def close(self) -> None:
+        """See `Simulator.close`."""
+        self._closed = True
+        self.engine.close()
+
+
+def _late_of(
+    backend: str, config: SimulatorConfig, state: dict[str, np.ndarray] | None
+) -> LateSimulator:
+    """What was pickled or copied; without a state it was closed."""
+    simulator = LateSimulator(backend, config)
+    if state is None:
+        simulator.close()
+    else:
+        simulator.set_state(state)
+    return simulator
+
+
 def make_host_simulator(backend: str, config: SimulatorConfig) -> Simulator:
-    """`make_simulator`, with NumPy arrays whatever the engine's own are.
+    """`make_simulator`, with NumPy arrays whatever the engine's own are, and with a latency.
 
     Raises:
         BackendUnavailable: as there.
     """
+    if config.model.latency_s:
+        return cast(Simulator, LateSimulator(backend, config))
     simulator = make_simulator(backend, config)
     if isinstance(simulator.root_pos, np.ndarray):
         return simulator

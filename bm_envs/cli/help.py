@@ -71,7 +71,8 @@ def description(text: str | None, *, short: bool = False) -> str | None:
     if not text:
         return None
     summary = " ".join(text.strip().partition("\n\n")[0].split())
-    found = map(spelled, re.findall(r"^ *((?:python|torchrun) .+)$", text, re.M))
+    # With the lines that continue it.
+    found = map(spelled, re.findall(r"^ *((?:python|torchrun) (?:.*\\\n)*.+)$", text, re.M))
     lines = [line for line in found if not (_names and line.startswith("python "))]
     lines = lines[: NUM_EXAMPLES if short else None]
     return "\n".join([summary, "", *(f"    {line}" for line in lines)]).strip("\n")

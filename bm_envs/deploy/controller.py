@@ -236,7 +236,7 @@ class Controller:
         """One control step of the policy."""
         try:
             self.wanted = self.tracker.act(sensors)
-        except PolicyError as error:
+        except (ConfigError, PolicyError) as error:  # a bad estimate, a bad action
             self.stop(str(error))
             return
         self._next += CONTROL_DT

@@ -155,7 +155,7 @@ def rows(
         Row("rate of states", f"{LEAST_RATE:g} a second over {RATE_WINDOW_S:g} s", DAMP,
             f"{RATE_WINDOW_S + lost_s:g} s"),
         Row("the robot's clock", f"forward, no jump, at least {LEAST_CLOCK:g} times its first "
-            f"rate; fewer than {OVERTAKEN} of {OVERTAKEN_OF} states older than the newest", DAMP,
+            f"rate; at most {OVERTAKEN - 1} of {OVERTAKEN_OF} states older than the newest", DAMP,
             f"{OVERTAKEN_OF} states or {RATE_WINDOW_S + lost_s:g} s"),
         Row("publisher of the states", "one, always the same", DAMP, state),
         Row("mode_machine", f"{MODE_MACHINE}; never changes",
@@ -163,7 +163,7 @@ def rows(
         Row("a motor's error bits", f"none of 0x{MOTOR_ERRORS:x}", DAMP, state),
         Row("a motor's temperature", f"{HOT_C:g} C; {WARM_C:g} C is a warning", DAMP, state),
         Row("a motor's voltage", f"{LOW_VOLTS:g} V", "warning", state),
-        Row("any signal that can be caught", "none", DAMP, "0.02 s and a control step"),
+        Row("a signal to the program (Ctrl-C, kill)", "none", DAMP, "0.02 s and a control step"),
         Row("an error in the program", "none", f"{DAMP}, then its traceback", "same step"),
         Row("the program is killed, stopped or does not respond", f"{silence} without a sign of "
             "life", f"{DAMP} by a second process", silence),
@@ -510,7 +510,7 @@ class Stream:
             return ""
         states = len(recent) - 1
         if states < LEAST_RATE * window:
-            return f"{states / window:.0f} states a second came, {LEAST_RATE:g} are needed"
+            return f"{states / window:.1f} states a second came, {LEAST_RATE:g} are needed"
         if self._by_tick:
             return ""
         passed = (self._ticks - past_ticks) / (now - past_now)

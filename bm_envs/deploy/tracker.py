@@ -32,7 +32,7 @@ from bm_envs.policy import Policy, load_policy
 from bm_envs.robots import g1
 from bm_envs.robots.kinematics import LinkChain
 
-_SHAPES = {"quat": (4,), "gyro": (3,), "joint_pos": (29,), "joint_vel": (29,),
+_SHAPES = {"quat": (4,), "gyro": (3,), "joint_pos": (g1.NUM_JOINTS,), "joint_vel": (g1.NUM_JOINTS,),
            "base_pos": (3,), "base_lin_vel": (3,)}  # fmt: skip
 _NEED_BASE = ("motion_anchor_pos_b", "base_lin_vel")  # observation terms
 

@@ -19,7 +19,7 @@ from bm_envs.learning.processes import Processes
 from bm_envs.learning.run import Progress, RunConfig, settings_of
 from bm_envs.learning.video import record_video
 from bm_envs.motion.clip import Clip
-from bm_envs.policy import PolicySpec, load_policy, write_onnx, write_policy_json
+from bm_envs.policy import TRACKER, PolicySpec, load_policy, write_onnx, write_policy_json
 from bm_envs.tasks.track.config import TrackConfig
 
 WANDB_PROJECT = "bm-envs"
@@ -86,8 +86,10 @@ class TrackerRun(Progress):
                 f"{self.step:,} behind it."
             )
         self.clips, self.name = clips, name
+        run = shlex.quote(str(folder.path))
         folder.further_advice = (
-            f"python tools/export_onnx.py {shlex.quote(str(folder.path))} writes its policy so far"
+            f"bm-envs export {run} {shlex.quote(str(folder.path / TRACKER.file))} writes its "
+            "policy so far"
         )
         self.first_pass: dict[str, float] = self.saved["first_pass"] if self.saved else {}
         self.began_with: str | None = None

@@ -3,7 +3,7 @@
 A file with its angles in degrees, its quaternions in another order or its joints in another
 robot's is read without an error and trains to the end of its time. So each motion that comes from
 a file is looked at before it is used. What contradicts itself is refused with its likely cause and
-the flag of `tools/csv_to_npz.py` that mends it; what is only doubtful is a warning of one line.
+the flag of `bm-envs motion convert` that mends it; what is only doubtful is a warning of one line.
 
 How a wrong convention shows. A robot that moves touches the floor with one point or another, and
 where it touches it, that point rests. So two figures of a true motion are small whatever is danced,
@@ -129,7 +129,7 @@ class Reading:
     says: str
     """What the numbers are in this reading, for a message."""
     flag: str
-    """The flag of `tools/csv_to_npz.py` for this reading; empty where there is none."""
+    """The flag of `bm-envs motion convert` for this reading; empty where there is none."""
     read: Callable[[Pose], Pose]
     ratio: float = RATIO
 
@@ -366,7 +366,7 @@ def check_start(clip: Clip, where: str) -> Clip:
 
 def refusal(clip: Clip, quat: QuatOrder = "wxyz") -> str | None:
     """Why a clip is refused, as the end of a sentence; None where it is not."""
-    convert = "convert it by tools/csv_to_npz.py with"
+    convert = "convert it by bm-envs motion convert with"
     measured = contact(clip)
     joints = clip.joint_pos.astype(np.float64)
     if measured.excess > EXCESS_REFUSED:
@@ -392,7 +392,7 @@ def refusal(clip: Clip, quat: QuatOrder = "wxyz") -> str | None:
         return (
             f"the pelvis jumps by {speed[jump] / clip.fps:.3g} m at {jump / clip.fps:.2f} s, which"
             f" is {speed[jump]:.3g} m/s, expected at most {SPEED_REFUSED:g}; cut it there"
-            " (NAME[START:END], or --frame-range of tools/csv_to_npz.py)."
+            " (NAME[START:END], or --frame-range of bm-envs motion convert)."
         )
     turn = feasibility.root_turn(clip)
     flip = int(turn.argmax())
@@ -400,7 +400,7 @@ def refusal(clip: Clip, quat: QuatOrder = "wxyz") -> str | None:
         return (
             f"the pelvis turns by {turn[flip] / clip.fps:.3g} rad at {flip / clip.fps:.2f} s, which"
             f" is {turn[flip]:.3g} rad/s, expected at most {TURN_REFUSED:g}; cut it there"
-            " (NAME[START:END], or --frame-range of tools/csv_to_npz.py)."
+            " (NAME[START:END], or --frame-range of bm-envs motion convert)."
         )
     if measured.middle < -SUNK_REFUSED and not np.any(np.abs(clip.body_pos_w[:, 0, 2]) > 1e-6):
         return (
@@ -454,12 +454,12 @@ def doubtful(clip: Clip, *, is_start: bool = True) -> list[str]:
     if measured.low > feasibility.CLEARANCE:
         says.append(
             f"the feet and all else are {measured.low:.3f} m or more over the floor in nine of ten"
-            " frames (tools/csv_to_npz.py --ground auto puts them on it)"
+            " frames (bm-envs motion convert --ground auto puts them on it)"
         )
     elif measured.low < -SUNK:
         says.append(
             f"feet or other parts are {-measured.low:.3f} m or more under the floor in one of ten"
-            " frames (tools/csv_to_npz.py --ground auto puts them on it)"
+            " frames (bm-envs motion convert --ground auto puts them on it)"
         )
     if is_start and (start := describe_start(clip)):
         says.append(start)

@@ -473,8 +473,8 @@ def _other_quats(
     if min(_kinematics_error(turned, *maps)[0] for maps in choices.values()) > KINEMATICS_TOLERANCE:
         return ""
     return (
-        "; body_quat_w looks like x y z w, expected w x y z: convert it by tools/csv_to_npz.py with"
-        " --quat xyzw"
+        "; body_quat_w looks like x y z w, expected w x y z: convert it by bm-envs motion convert"
+        " with --quat xyzw"
     )
 
 

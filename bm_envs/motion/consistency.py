@@ -56,7 +56,7 @@ def check_tracking(
         doubts.tell(
             where,
             f"says {fps:g} frames a second and its joint_vel are those of {factor * fps:.3g}; taken"
-            f" at {fps:g}, and velocities computed anew (tools/csv_to_npz.py --input-fps for"
+            f" at {fps:g}, and velocities computed anew (bm-envs motion convert --input-fps for"
             " another rate).",
             stacklevel=4,
         )
@@ -106,7 +106,7 @@ def check_tracking(
             )
 
 
-_REBUILD = "tools/csv_to_npz.py IN.npz OUT.npz computes links and velocities anew"
+_REBUILD = "bm-envs motion convert IN.npz OUT.npz computes links and velocities anew"
 
 
 def check_joint_vel(

@@ -233,6 +233,6 @@ def _advice(line: str, count: int, columns: int) -> str:
     if count == 30 and columns == COLUMNS:
         return (
             "; 30 columns are a robot of 23 joints: say which ones by --joints of"
-            " tools/csv_to_npz.py"
+            " bm-envs motion convert"
         )
     return ""

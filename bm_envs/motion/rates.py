@@ -46,7 +46,7 @@ def rate_of(where: str, entries: dict[str, Any], fallback: float | None) -> floa
     Raises:
         MotionError: no rate, one that is no number, or keys that contradict each other.
     """
-    advice = "pass --input-fps to tools/csv_to_npz.py"
+    advice = "pass --input-fps to bm-envs motion convert"
     rate_by_key: dict[str, float] = {}
     for key in (*RATE_KEYS, *PERIOD_KEYS):
         if key not in entries:

@@ -106,8 +106,8 @@ def repair(clip: Clip) -> Clip:
             raise MotionError(
                 f"{clip.name}: is in the floor or beyond the joints' range from"
                 f" {start / clip.fps:.1f} to {end / clip.fps:.1f} s, expected at most"
-                f" {MAX_STRETCH_S:g} s in one piece to repair it; tools/csv_to_npz.py --ground auto"
-                " puts a motion on the floor."
+                f" {MAX_STRETCH_S:g} s in one piece to repair it; bm-envs motion convert --ground"
+                " auto puts a motion on the floor."
             )
         part = slice(start, end)
         bounds = projection.Bounds(least[part], low[part], high[part])

@@ -139,7 +139,7 @@ def resolve_file(reference: str | Path, kind: Kind) -> Path:
         if (path / kind.file).is_file():
             return path / kind.file
         trained = kind is TRACKER and (path / "checkpoint.pt").exists()
-        advice = "; make it with tools/export_onnx.py" if trained else ""
+        advice = f"; bm-envs export {path} {path / kind.file} makes it" if trained else ""
         raise PolicyError(f"{path}: holds no {kind.file}, expected {kind.run}{advice}.")
     if path.exists():
         return path

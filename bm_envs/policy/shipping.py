@@ -91,7 +91,7 @@ def _check_motions(policy: Policy, description: Mapping[str, Any]) -> None:
     if held or any(motion.get("embedded") for motion in motions):
         raise PolicyError(
             f"{policy.path}: holds a motion, which {LAFAN1.licence} keeps from being passed on; "
-            "write it without by tools/export_onnx.py RUN FILE --no-motion --with-vectors."
+            "write it without by bm-envs export RUN FILE --no-motion --with-vectors."
         )
     # A repaired motion's source begins with the original's.
     names = [m["name"] for m in motions if not str(m.get("source")).startswith(LAFAN1.source)]

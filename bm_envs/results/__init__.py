@@ -1,8 +1,8 @@
 """Result files: what each kind holds, and whether a file keeps to it.
 
-`file.py` reads and checks files, `kinds.py` lists the kinds, and `tracking.py`, `diffusion.py`,
-`tour.py`, `training.py`, `motions.py` and `software.py` hold their fields, made of the rules in
-`rules.py`.
+`file.py` reads and checks files, `kinds.py` lists the kinds, and `tracking.py`, `robustness.py`,
+`diffusion.py`, `tour.py`, `training.py`, `motions.py` and `software.py` hold their fields, made of
+the rules in `rules.py`.
 `verification.py` compares a row with a second run.
 `schemas.py` writes the rules as JSON Schemas. `bm_envs.cli.json_result` makes the object that a
 benchmark writes, `write_result` writes it.

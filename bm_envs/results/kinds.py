@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from bm_envs.results import diffusion, motions, software, tour, tracking, training
+from bm_envs.results import diffusion, motions, robustness, software, tour, tracking, training
 from bm_envs.results.rules import Kind
 
 KINDS: dict[str, Kind] = {
@@ -24,4 +24,5 @@ KINDS: dict[str, Kind] = {
     "retarget_solvers": motions.RETARGET_SOLVERS,
     "reliability": software.RELIABILITY,
     "demo_page": software.DEMO_PAGE,
+    "robustness": robustness.ROBUSTNESS,
 }

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import copy
 import functools
+import math
 import xml.etree.ElementTree as ET
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
@@ -57,6 +58,11 @@ class ModelConfig:
     """Upper bound of line-search iterations of the constraint solver."""
     cone: Literal["pyramidal", "elliptic"] = "pyramidal"
     """Friction cone of contacts."""
+    payload_kg: float = 0.0
+    """Mass added to the torso, kg, a point in its centre of mass; moments of inertia stay."""
+    latency_s: float = 0.0
+    """Time by which joint targets reach the drives late, s, a whole number of physics steps. Until
+    the first one arrives the drives hold the pose of the reset."""
     visuals: bool = False
     """Whether shapes to look at are included (never needed by physics)."""
     mesh_dir: Path | None = None
@@ -67,6 +73,24 @@ class ModelConfig:
             raise ConfigError(f"feet is '{self.feet}', expected 'spheres' or 'capsules'.")
         if not self.physics_dt > 0:
             raise ConfigError(f"physics_dt is {self.physics_dt}, expected a positive time in s.")
+        if not 0 <= self.payload_kg < math.inf:
+            raise ConfigError(f"payload_kg is {self.payload_kg}, expected 0 kg or more.")
+        if not 0 <= self.latency_s < math.inf:
+            raise ConfigError(f"latency_s is {self.latency_s}, expected 0 s or more.")
+        if abs(self.latency_steps * self.physics_dt - self.latency_s) > 1e-9:
+            raise ConfigError(
+                f"latency_s is {self.latency_s}, expected a whole number of physics steps of "
+                f"{self.physics_dt:g} s."
+            )
+
+    @property
+    def latency_steps(self) -> int:
+        """Physics steps by which joint targets are late."""
+        return round(self.latency_s / self.physics_dt)
+
+    def mass_of(self, body: g1.Body) -> float:
+        """Mass of a link, its share of the payload included, kg."""
+        return body.mass + (self.payload_kg if body.name == g1.ANCHOR_BODY else 0.0)
 
 
 def build_mjcf(
@@ -111,7 +135,7 @@ def build_mjcf(
         )
         elements[body.name] = element
         ET.SubElement(
-            element, "inertial", mass=_num(body.mass), pos=_vec(body.inertial_pos),
+            element, "inertial", mass=_num(config.mass_of(body)), pos=_vec(body.inertial_pos),
             quat=_vec(body.inertial_quat), diaginertia=_vec(body.diag_inertia),
         )  # fmt: skip
         if body.parent == "world":

@@ -67,7 +67,7 @@ def _link(
     apis = ["PhysicsRigidBodyAPI", "PhysicsMassAPI", "PhysxRigidBodyAPI"]
     lines = [
         *_pose(pos, quat),
-        f"float physics:mass = {body.mass!r}",
+        f"float physics:mass = {config.mass_of(body)!r}",
         f"point3f physics:centerOfMass = {_tuple(body.inertial_pos)}",
         f"float3 physics:diagonalInertia = {_tuple(body.diag_inertia)}",
         f"quatf physics:principalAxes = {_tuple(_unit(body.inertial_quat))}",

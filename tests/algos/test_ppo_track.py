@@ -372,8 +372,8 @@ def test_a_run_that_is_asked_to_end_saves_and_says_how_it_goes_on(tmp_path, name
     assert iteration >= 4 and len(rows.read_text().splitlines()) == iteration
     assert told.splitlines()[-1] == (
         f"interrupted: {run_dir} keeps {64 * iteration:,} of 10,000,000 steps; to go on, add "
-        f"--resume --run-dir {run_dir} to the same command; python tools/export_onnx.py {run_dir} "
-        "writes its policy so far"
+        f"--resume --run-dir {run_dir} to the same command; bm-envs export {run_dir} "
+        f"{run_dir}/policy.onnx writes its policy so far"
     )
     assert "Traceback" not in told and not (run_dir / "policy.json").exists()
     assert not list(run_dir.glob(".*"))

@@ -600,7 +600,7 @@ def broken(peer, message):
 HOSTILE = {
     "spike": (spike, r"left_knee_joint turns at 900 rad/s, its motor at 20 at most", 3),
     "freeze": (freeze, r"no state came for 1 s, the robot is gone", 3),
-    "slow": (five_a_second, r"\d states a second came|no state came for 1 s", 400),
+    "slow": (five_a_second, r"\d\.\d states a second came|no state came for 1 s", 400),
     "stale": (stale, r"clock went back in 20 of \d\d states|no state came for 1 s", 3),
     "another": (another, r"states come from a second publisher", 3),
     "broken": (broken, r"no state came for 1 s, the robot is gone", 3),

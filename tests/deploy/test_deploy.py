@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from policy_files import isaac_spec, make_clip, make_mlp
+from policy_files import Told, isaac_spec, make_clip, make_mlp
 
 from bm_envs import rotations as rot
 from bm_envs.deploy.controller import (
@@ -37,20 +37,6 @@ from bm_envs.robots import g1, mjcf
 ORACLES = Path(os.environ.get("BM_DATA_DIR", "/nonexistent")) / "oracle_policies"
 Z = np.array([0.0, 0.0, 1.0])
 ANY = 1e6  # noise of a robot whose made up readings need not follow from each other
-
-
-class Told:
-    """A policy that answers what it is told to, and remembers what it was shown."""
-
-    def __init__(self, spec=None, action=0.0):
-        self.spec, self.path, self.name = spec or PolicySpec.for_g1(), Path("told.onnx"), "told"
-        self.motion = self.info = None
-        self.action = np.full(29, action, np.float32)
-        self.shown = []
-
-    def __call__(self, obs):
-        self.shown.append(obs[0])
-        return self.action[None]
 
 
 def reading(time_s=0.0, **changes):
@@ -365,6 +351,17 @@ def test_an_action_that_is_no_number_damps_the_motors():
     driver.tracker.policy.action = np.full(29, np.nan, np.float32)
     command = driver.step(reading())
     assert driver.reason == "the policy's action is not finite" and not command.stiffness.any()
+
+
+def test_an_estimate_that_is_no_number_damps_the_motors():
+    """No reading shows it: the estimator makes it of them."""
+    driver = controller(motion="stand[0:5]", state="estimated")
+    driver.step(reading())
+    driver._estimator.pos = np.full(3, np.nan)
+    driver._estimator.update = lambda *readings: None
+    command = driver.step(reading(0.02))
+    assert driver.phase == "damping" and not command.stiffness.any()
+    assert driver.reason == "the state's base_pos is not finite, expected numbers."
 
 
 # --- motions and settings -------------------------------------------------------------------------

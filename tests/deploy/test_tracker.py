@@ -8,15 +8,17 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from policy_files import Told
 
 from bm_envs.deploy import Command, RobotState, Tracker
 from bm_envs.deploy.controller import Controller, ControllerConfig
 from bm_envs.deploy.messages import Sensors
 from bm_envs.deploy.reference import Motion
 from bm_envs.errors import BMError, ConfigError
-from bm_envs.policy import load_policy
+from bm_envs.policy import PolicySpec, load_policy
 from bm_envs.robots import g1, mjcf
 from bm_envs.robots.kinematics import LinkChain
+from bm_envs.robots.observation_terms import NO_STATE_ESTIMATION_TERMS
 
 
 def a_state(rng, **changes):
@@ -97,16 +99,23 @@ def test_it_walks_in_mujoco_from_anywhere():
             mujoco.mj_step(model, data)
         lowest = min(lowest, float(data.qpos[2]))
     assert lowest > 0.6  # it never fell
-    # It goes the clip's way, of 3.1 m, in the robot's direction; a wrong heading is metres off.
+    # It goes the clip's way in the robot's direction; a wrong heading is metres off.
     end = tracker.alignment.matrix @ tracker.motion.root(tracker.motion.frames - 1)[0][:3]
     assert np.linalg.norm((end + tracker.alignment.offset - data.qpos[:3])[:2]) < 1.0
 
 
-def test_it_needs_a_place_only_where_the_policy_does(tmp_path):
+def test_it_needs_a_place_only_where_the_policy_does():
     rng = np.random.default_rng(1)
-    state = a_state(rng, base_pos=None, base_lin_vel=None)
+    state = a_state(rng)
+    without = RobotState(**{**vars(state), "base_pos": None, "base_lin_vel": None})
     with pytest.raises(ConfigError, match="no base_pos.*motion_anchor_pos_b and base_lin_vel"):
-        Tracker("walk").act(state)
+        Tracker("walk").act(without)
+    blind = Told(PolicySpec.for_g1(NO_STATE_ESTIMATION_TERMS))
+    for seen in (state, without):
+        Tracker(blind, "stand").act(seen)
+    with_place, without_place = blind.shown
+    assert with_place.shape == (154,)
+    np.testing.assert_array_equal(with_place, without_place)
 
 
 @pytest.mark.parametrize(

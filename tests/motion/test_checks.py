@@ -518,7 +518,9 @@ def test_rates_that_are_read(tmp_path, keys, frames_a_second):
 def test_rates_that_are_refused(tmp_path, keys, says):
     path = tmp_path / "a.pkl"
     path.write_bytes(pickle.dumps(gmr(**keys)))
-    with pytest.raises(MotionError, match=f"clip 'a': .*{says}.*pass --input-fps to tools/csv_to"):
+    with pytest.raises(
+        MotionError, match=f"clip 'a': .*{says}.*pass --input-fps to bm-envs motion"
+    ):
         load_motion(str(path))
     clip = silent(convert, tmp_path, str(path), "--input-fps", "30")
     assert clip.duration_s == pytest.approx(load_motion("walk").duration_s, abs=0.1)

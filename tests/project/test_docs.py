@@ -36,6 +36,8 @@ learning_tables = importlib.import_module("learning_tables")
 results_tables = importlib.import_module("results_tables")
 glossary_tables = importlib.import_module("glossary_tables")
 choices_tables = importlib.import_module("choices_tables")
+robustness_tables = importlib.import_module("robustness_tables")
+motions_tables = importlib.import_module("motions_tables")
 tour_tables = importlib.import_module("tour_tables")
 drawing = importlib.import_module("drawing")
 
@@ -202,7 +204,7 @@ def test_a_marker_that_names_no_table_is_one_sentence():
 
 
 def test_who_reads_a_page_in_the_repository_is_told_of_the_site_s_tables():
-    line, pages = site_tables.ON_THE_SITE, [*DOCS.rglob("*.md")]
+    line, pages = site_tables.ON_THE_SITE, [DOCS / page for page in hooks.own_pages(DOCS)]
     texts = [page.read_text() for page in pages]
     assert sum(len(site_tables.MARKER.findall(text)) for text in texts) > 20
     for page, text in zip(pages, texts, strict=True):
@@ -465,7 +467,7 @@ def test_kept_tables_are_those_of_the_files():
     """Their scripts write them again after files have changed."""
     for made in (
         guided_tables, lafan1_tables, learning_tables, results_tables, glossary_tables,
-        choices_tables, tour_tables,
+        choices_tables, robustness_tables, motions_tables, tour_tables,
     ):  # fmt: skip
         script = f"docs/{made.__name__}.py"
         assert made.write(["--check"], made.PAGES, script) == 0, f"run python {script}"
@@ -750,7 +752,6 @@ MEASURED = re.compile(
 # Sections whose figures were chosen, not measured, or are printed in the paper.
 NOT_MEASURED = {
     ("docs/algorithms/ddpm_guided.md", "### Data"): "a share of the collector's settings",
-    ("docs/guided.md", "## Guided tasks"): "thresholds",
     ("docs/lafan1.md", "## Error over time"): "an axis",
     ("docs/reliability.md", "# Reliability"): "bounds that a reader must keep to",
     ("docs/retarget.md", "## What is refused, and what is warned of"): "bounds",

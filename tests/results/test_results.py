@@ -5,6 +5,7 @@ import json
 import re
 from pathlib import Path
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -85,6 +86,22 @@ GOOD = {
     "demo_page": result("demo_page", [
         {"what": "load", "unit": "s", "value": 2.1, "lowest": 1.9, "highest": 2.4, "count": 5},
     ]),
+    "robustness": result("robustness", [{
+        "policy": "walk", "world": "robust", "motion": "walk", "backend": "mujoco",
+        "axis": "friction", "unit": "", "harder": "down", "standard": None, "episodes": 10,
+        "episode_s": 24.5, "values": [0.2, 0.4, 0.8], "successes": [0, 4, 10],
+        "success": [0.0, 0.4, 1.0],
+        "success_ci95": [list(wilson(count, 10)) for count in (0, 4, 10)],
+        "survival_s": [1.0, 12.0, 24.5], "half": 0.466667, "half_ci95": [0.8 - 0.4 * (
+            (wilson(10, 10)[0] - 0.5) / (wilson(10, 10)[0] - wilson(4, 10)[0])
+        ), 0.4 - 0.2 * (wilson(4, 10)[1] - 0.5) / (wilson(4, 10)[1] - wilson(0, 10)[1])],
+    }, {
+        "policy": "walk", "world": "robust", "motion": "walk", "backend": "mujoco",
+        "axis": "sole", "unit": "", "harder": None, "standard": "spheres", "episodes": 1,
+        "episode_s": 24.5, "values": ["spheres", "capsules"], "successes": [1, 1],
+        "success": [1.0, 1.0], "success_ci95": [list(wilson(1, 1))] * 2,
+        "survival_s": [24.5, 24.5], "half": None, "half_ci95": None,
+    }]),
     "retarget_solvers": result("retarget_solvers", [{
         "solver": "mink", "motion": "jacks", "frames": 207, "cpu_s": 0.6, "frames_per_s": 346.0,
         "cost": 0.0014, "arm_direction_deg": 0.09, "foot_error_m": 0.0017,
@@ -145,7 +162,7 @@ def test_the_repositorys_own_files_are_taken():
     assert {"track", "gates", "throughput", "learning"} <= {file.kind for file in files}
     ends = [
         end for file in files for row in file.rows
-        for key in ("success_ci95", "ci95", "ci95_head") for end in row.get(key, ())
+        for key in ("success_ci95", "ci95", "ci95_head") for end in np.ravel(row.get(key, ()))
     ]  # fmt: skip
     assert 0 in ends and 1 in ends
     assert not [end for end in ends if 0 < min(end, 1 - end) < 1e-9], "rounding is no interval"
@@ -516,3 +533,26 @@ def test_folders(tmp_path):
     )
     with pytest.raises(ResultError, match=r"policy.json: commit is \"x\""):
         read_results(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("where", "new", "sentence"),
+    [
+        (["values"], [0.4, 0.2, 0.8], "row 1: values is [0.4, 0.2, 0.8], expected numbers that"),
+        (["values"], ["a", "b", "c"], "expected numbers on an axis with an order."),
+        (["successes"], [0, 4], "expected 3 entries, one for each of values."),
+        (["successes", 2], 11, "expected at most the 10 episodes."),
+        (["success", 1], 0.5, "expected successes over episodes, 0.4."),
+        (["success_ci95", 0], [0.0, 0.9], "expected Wilson's 95 % interval, 0.0000 to 0.2775."),
+        (["survival_s", 1], 25.0, "expected at most episode_s, 24.5."),
+        (["survival_s", 2], 24.0, "expected episode_s, 24.5, where all survive."),
+        (["half"], 0.5, "row 1: half is 0.5, expected 0.466667, as the counts say."),
+        (["half"], "beyond", "expected 0.466667, as the counts say."),
+        (["half"], "never", "expected a number, or 'before' or 'beyond' the values that were"),
+        (["half_ci95"], ["before", 0.3], "as the counts say."),
+        (["half_ci95"], None, "as the counts say."),
+        (["harder"], "left", "expected 'up' or 'down', or null."),
+    ],
+)
+def test_a_curve_that_contradicts_itself_is_refused(where, new, sentence):
+    assert sentence in refusal(changed("robustness", ["rows", 0, *where], new))

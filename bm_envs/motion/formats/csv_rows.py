@@ -29,13 +29,13 @@ def _csv_rate(path: Path, pose: tuple[np.ndarray, np.ndarray, np.ndarray]) -> fl
             return named
         raise MotionError(
             f"{path}: its name says {named:g} frames a second and a CSV is taken at {CSV_FPS:g};"
-            f" convert it by tools/csv_to_npz.py with --input-fps {named:g} (or {CSV_FPS:g})."
+            f" convert it by bm-envs motion convert with --input-fps {named:g} (or {CSV_FPS:g})."
         )
     fitting, reason = rate_that_fits(*pose, CSV_FPS)
     if fitting is not None:
         raise MotionError(
             f"{path}: {reason}, so its rate is hardly the {CSV_FPS:g} frames a second of a CSV but"
-            f" about {fitting:g}; convert it by tools/csv_to_npz.py with --input-fps {fitting:g}"
+            f" about {fitting:g}; convert it by bm-envs motion convert with --input-fps {fitting:g}"
             " (or what it has)."
         )
     return CSV_FPS

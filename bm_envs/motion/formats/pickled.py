@@ -111,7 +111,7 @@ def _names_of_23(
         return WITHOUT_WRISTS
     raise MotionError(
         f"{where}: has 23 joints, which are the robot's without wrists or Unitree's own 23; convert"
-        " it by tools/csv_to_npz.py with --joints no_wrists or --joints unitree_23."
+        " it by bm-envs motion convert with --joints no_wrists or --joints unitree_23."
     )
 
 
