@@ -1,0 +1,469 @@
+"""People's walking and running carried over to the G1 by published joint angles: `stroll`, `stride`, `jog`.
+
+The curves are those of `bm_envs.motion.normative`. A robot of other proportions with these angles
+would slide on the floor, so one cycle of the whole motion is the solution of a least-squares
+problem (`solve_cycle`), periodic, its second half the mirror of the first. What is asked for:
+
+1. joints near the published angles at every share of the cycle, pelvis near its published turns;
+2. in stance no point of the sole that stands moves: first the heel, then the whole sole, then the
+   toes; the pelvis' path, and with it speed and step length, follow from that;
+3. while a foot swings, its sole is off the floor;
+4. the body's balance: with centre of mass c, height h and lift f = g + c_z'', the ZMP p satisfies
+   f (c - p) = h c''. p goes from heel to toe of the foot that stands. In flight f = 0, so that c
+   flies on at its speed. In running the lift is asked for too: half sines of each stance;
+5. changes from frame to frame that are smooth.
+
+How fast a cycle is: a person's stride time times the root of the ratio of leg lengths (equal Froude
+numbers). Arms swing against the legs, the chest turns against the pelvis.
+
+Source of the ZMP equation: as in `bm_envs.motion.procedural`; angular momentum is left out here.
+Weights are ours. Units: m, rad, s; sides left, right.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from bm_envs import rotations as rot
+from bm_envs.motion.clip import Clip, clip_from_states
+from bm_envs.motion.normative import FREE, RUN, SLOW, Curves
+from bm_envs.robots import g1, kinematics
+
+FPS = 50.0
+GRAVITY = 9.81  # m/s^2
+LEG_LENGTH = 0.69
+"""m, of the G1 from hip to ground."""
+PERSON_LEG = 0.89
+"""m, of a person 1.69 m tall: 0.53 of the height (Winter)."""
+LEGS = tuple(
+    g1.JOINT_NAMES.index(f"{side}_{name}_joint")
+    for side in ("left", "right")
+    for name in ("hip_pitch", "hip_roll", "hip_yaw", "knee", "ankle_pitch", "ankle_roll")
+)
+DOFS = 6 + len(LEGS)  # of a frame: pelvis x, y, z, roll, pitch, yaw, then `LEGS`
+_MIRROR_ROOT = np.array([1.0, -1, 1, -1, 1, -1])
+_MIRROR_LEG = np.array([1.0, -1, -1, 1, 1, -1])
+_POINTS = 4  # of a sole: two at the heel, two at the toes
+_MASS = np.array([body.mass for body in g1.BODIES])
+_COM = np.array([body.inertial_pos for body in g1.BODIES])
+
+
+@dataclass(frozen=True)
+class Style:
+    """One gait: whose angles, how fast a cycle, and what the curves do not say."""
+
+    curves: Curves
+    frames: int
+    """Frames of a cycle, even."""
+    cycles: int
+    """Cycles of the clip."""
+    foot_flat: float
+    """Share of the cycle from which on the whole sole stands."""
+    heel_off: float
+    """Share of the cycle from which on only the toes stand."""
+    foot_off: float
+    """Share of the cycle from which on nothing stands."""
+    half_width: float
+    """Half the distance of the feet's lines, m."""
+    clearance: float
+    """Least height of the sole at mid-swing, m."""
+    lean: float
+    """Forward lean of the chest, rad."""
+    shoulder: tuple[float, float]
+    """Middle (back is positive) and half the range of the shoulder's swing, rad."""
+    elbow: tuple[float, float]
+    """Middle of the elbow's bend, and half its range, rad; most bent when in front."""
+    lifts: bool = False
+    """Whether there is flight, so that the lift is half sines of each stance."""
+
+    @property
+    def duration_s(self) -> float:
+        """Of a cycle."""
+        return self.frames / FPS
+
+
+HUMAN: dict[str, Style] = {
+    # 1.30, 1.04 and 0.74 s of a person, whose legs are 0.89 m, times 0.88.
+    "stroll": Style(
+        SLOW, 58, 14, foot_flat=0.08, heel_off=0.44, foot_off=0.62, half_width=0.08,
+        clearance=0.02, lean=0.03, shoulder=(0.12, 0.20), elbow=(0.35, 0.12),
+    ),
+    "stride": Style(
+        FREE, 46, 18, foot_flat=0.08, heel_off=0.38, foot_off=0.60, half_width=0.08,
+        clearance=0.02, lean=0.04, shoulder=(0.14, 0.27), elbow=(0.45, 0.18),
+    ),
+    "jog": Style(
+        RUN, 32, 25, foot_flat=0.07, heel_off=0.22, foot_off=0.394, half_width=0.06,
+        clearance=0.02, lean=0.10, shoulder=(0.25, 0.40), elbow=(1.45, 0.15), lifts=True,
+    ),
+}  # fmt: skip
+
+
+@dataclass(frozen=True, eq=False)
+class Cycle:
+    """One cycle of T frames; frame T would be frame 0, `advance` m further on."""
+
+    style: Style
+    root_pos: np.ndarray
+    """`[T, 3]`."""
+    root_quat: np.ndarray
+    """`[T, 4]`, w x y z."""
+    joint_pos: np.ndarray
+    """`[T, 29]`."""
+    contact: np.ndarray
+    """`[T, 2]` bool."""
+    advance: float
+    """Stride length, m."""
+
+    @property
+    def speed(self) -> float:
+        return self.advance / self.style.duration_s
+
+
+def stance(style: Style) -> tuple[np.ndarray, np.ndarray]:
+    """Whether heel and toes of each foot stand. `[T, 2]` bool each."""
+    frame = np.arange(style.frames)
+    phase = np.stack([frame, (frame + style.frames // 2) % style.frames], 1) / style.frames
+    heel = phase < style.heel_off - 1e-9
+    toe = (phase >= style.foot_flat - 1e-9) & (phase < style.foot_off - 1e-9)
+    return heel, toe
+
+
+def solve_cycle(style: Style, iterations: int = 40) -> Cycle:
+    """One cycle of the gait, as the module's head says."""
+    problem = _Problem(style)
+    half, advance = problem.start()
+    for _ in range(iterations):
+        step_half, step_advance = problem.step(half, advance)
+        half, advance = half + step_half, advance + step_advance
+        if max(np.abs(step_half).max(), abs(step_advance)) < 1e-7:
+            break
+    full = problem.whole(half)
+    heel, toe = stance(style)
+    root_pos, root_quat, joint_pos = problem.states(full, advance)
+    return Cycle(style, root_pos, root_quat, joint_pos, heel | toe, advance)
+
+
+def make_human_clip(name: str, *, source: str, licence: str) -> Clip:
+    """A clip of `HUMAN`: whole cycles, the last frame being the first one further on.
+
+    Velocities at both ends are those of the endless motion.
+    """
+    style = HUMAN[name]
+    cycle = solve_cycle(style)
+    frame = np.arange(-1, style.frames * style.cycles + 2)
+    turn, index = np.divmod(frame, style.frames)
+    root_pos = cycle.root_pos[index].copy()
+    root_pos[:, 0] += turn * cycle.advance
+    clip = clip_from_states(
+        name, FPS, root_pos, cycle.root_quat[index], cycle.joint_pos[index],
+        source=source, licence=licence, foot_contact=cycle.contact[index],
+    )  # fmt: skip
+    return clip.cut(1 / FPS, clip.duration_s - 1 / FPS, name)
+
+
+# --- the least-squares problem --------------------------------------------------------------------
+
+
+class _Problem:
+    """Residuals and their derivatives; unknown are half a cycle `[T / 2, DOFS]` and the advance.
+
+    The pelvis' x is what it is ahead of an even speed.
+    """
+
+    def __init__(self, style: Style) -> None:
+        self.style, self.count = style, style.frames
+        self.dt = 1.0 / FPS
+        frame = np.arange(self.count)
+        self.phase = np.stack([frame, (frame + self.count // 2) % self.count], 1) / self.count
+        self.heel, self.toe = stance(style)
+        self.upper = self._upper_joints()
+        self.wanted = self._wanted()
+
+    # What is given.
+
+    def _upper_joints(self) -> np.ndarray:
+        """Waist and arms, `[T, 29]`; legs are left at 0."""
+        style, curves = self.style, self.style.curves
+        joints = np.zeros((self.count, g1.NUM_JOINTS))
+        left = self.phase[:, 0]
+
+        def put(name: str, values: np.ndarray | float) -> None:
+            joints[:, g1.JOINT_NAMES.index(f"{name}_joint")] = values
+
+        put("waist_yaw", 1.8 * np.deg2rad(curves.at("rotation", left)))
+        put("waist_roll", -np.deg2rad(curves.at("obliquity", left)))
+        put("waist_pitch", style.lean)
+        for side, name, sign in ((0, "left", 1.0), (1, "right", -1.0)):
+            back = np.cos(2 * np.pi * self.phase[:, side])  # furthest back at its foot's contact
+            middle, half_range = style.shoulder
+            put(f"{name}_shoulder_pitch", middle + half_range * back)
+            put(f"{name}_shoulder_roll", sign * 0.18)
+            middle, half_range = style.elbow
+            put(f"{name}_elbow", np.pi / 2 - (middle - half_range * back))
+        return joints
+
+    def _wanted(self) -> np.ndarray:
+        """Published angles in the robot's coordinates, `[T, DOFS]`; NaN where nothing is said."""
+        curves = self.style.curves
+        wanted = np.full((self.count, DOFS), np.nan)
+        left = self.phase[:, 0]
+        wanted[:, 3] = np.deg2rad(curves.at("obliquity", left))
+        wanted[:, 4] = 0.0
+        wanted[:, 5] = -np.deg2rad(curves.at("rotation", left))
+        even = np.arange(200) / 200
+        for side, sign in ((0, 1.0), (1, -1.0)):
+            phase, column = self.phase[:, side], 6 + 6 * side
+            adduction = curves.at("adduction", phase) - curves.at("adduction", even).mean()
+            narrow = np.arcsin((0.116 - self.style.half_width) / (LEG_LENGTH - 0.04))
+            wanted[:, column] = -np.deg2rad(curves.thigh(phase))
+            wanted[:, column + 1] = -sign * (np.deg2rad(adduction) + narrow)
+            wanted[:, column + 2] = 0.0
+            wanted[:, column + 3] = np.maximum(np.deg2rad(curves.at("knee", phase)), 0.06)
+            wanted[:, column + 4] = -np.deg2rad(curves.at("ankle", phase))
+            wanted[:, column + 5] = 0.0
+        return wanted
+
+    def start(self) -> tuple[np.ndarray, float]:
+        """The published angles, and the way that a leg of this length makes of them."""
+        full = np.where(np.isnan(self.wanted), 0.0, self.wanted)
+        full[:, 2] = LEG_LENGTH + 0.08
+        half = full[: self.count // 2]
+        soles, _ = self.features(self.whole(half), 0.0)
+        lowest = soles[:, :, :, 2].min(axis=(1, 2))
+        half = half.copy()
+        half[:, 2] -= lowest.mean()
+        flat = self.heel[:, 0] & self.toe[:, 0]
+        way = np.diff(soles[:, 0].mean(axis=1)[:, 0])[flat[:-1]].mean()
+        return half, float(-way * self.count)
+
+    # From unknowns to what the residuals are made of.
+
+    def whole(self, half: np.ndarray) -> np.ndarray:
+        """`[T, DOFS]`: the half cycle and its mirror."""
+        return np.concatenate([half, half @ self.mirror.T])
+
+    @property
+    def mirror(self) -> np.ndarray:
+        """`[DOFS, DOFS]`."""
+        matrix = np.zeros((DOFS, DOFS))
+        matrix[range(6), range(6)] = _MIRROR_ROOT
+        for row in range(6):
+            matrix[6 + row, 12 + row] = matrix[12 + row, 6 + row] = _MIRROR_LEG[row]
+        return matrix
+
+    def states(
+        self, full: np.ndarray, advance: float
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Root positions, root quaternions and joints of `full [T, DOFS]`."""
+        pos = full[:, :3].copy()
+        pos[:, 0] += advance * np.arange(len(full)) / self.count
+        joints = self.upper.copy()
+        joints[:, LEGS] = full[:, 6:]
+        return pos, rot.quat_from_euler(*full[:, 3:6].T), joints
+
+    def features(self, full: np.ndarray, advance: float) -> tuple[np.ndarray, np.ndarray]:
+        """Sole points `[T, 2, 4, 3]` and centre of mass `[T, 3]`, world."""
+        links = kinematics.link_poses(*self.states(full, advance))
+        com = links.pos + rot.quat_rotate(links.quat, _COM)
+        com = (com * _MASS[:, None]).sum(1) / _MASS.sum()
+        return kinematics.sole_points(links.pos, links.quat), com
+
+    def step(self, half: np.ndarray, advance: float) -> tuple[np.ndarray, float]:
+        """One damped Gauss-Newton step."""
+        full = self.whole(half)
+        base = self._flat(full, advance)
+        slope = np.empty((self.count, base.shape[1], DOFS))
+        for k in range(DOFS):
+            moved = full.copy()
+            moved[:, k] += 1e-6
+            slope[:, :, k] = (self._flat(moved, advance) - base) / 1e-6
+        # `_flat` without the share of the advance is a function of a frame's own unknowns.
+        residual, by_feature, by_full = self._residuals(full, base, advance)
+        rows = np.einsum("rtf,tfk->rtk", by_feature, slope) + by_full
+        middle = self.count // 2
+        by_half = rows[:, :middle] + rows[:, middle:] @ self.mirror
+        ahead = np.zeros(base.shape)
+        ahead[:, 0::3] = (np.arange(self.count) / self.count)[:, None]
+        by_advance = np.einsum("rtf,tf->r", by_feature, ahead) + self._wrapped
+        jacobian = np.column_stack([by_half.reshape(len(residual), -1), by_advance])
+        # What nothing asks for (the mean of x) stays.
+        normal = jacobian.T @ jacobian + 1e-3 * np.eye(jacobian.shape[1])
+        change = -np.linalg.solve(normal, jacobian.T @ residual)
+        change *= min(1.0, 0.3 / np.abs(change).max())
+        return change[:-1].reshape(half.shape), float(change[-1])
+
+    def _flat(self, full: np.ndarray, advance: float) -> np.ndarray:
+        """`[T, 27]`: the features in a row, soles then centre of mass."""
+        soles, com = self.features(full, advance)
+        return np.concatenate([soles.reshape(self.count, -1), com], axis=1)
+
+    def _residuals(
+        self, full: np.ndarray, features: np.ndarray, advance: float
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Residuals `[R]` and their derivatives by features `[R, T, 27]` and unknowns `[R, T, D]`.
+
+        The derivative by the advance that comes from frames after the last one is `_wrapped [R]`.
+        """
+        rows = _Rows(self.count, features.shape[1], advance)
+        style, dt = self.style, self.dt
+        soles = features[:, :24].reshape(self.count, 2, _POINTS, 3)
+
+        # 1. Angles.
+        spread = np.full(DOFS, np.deg2rad(4.0))
+        spread[[7, 8, 11, 13, 14, 17]] = np.deg2rad(8.0)  # hip roll, hip yaw, ankle roll
+        for t in range(self.count):
+            for k in np.flatnonzero(~np.isnan(self.wanted[t])):
+                rows.of_unknown([(t, k, 1.0)], full, -self.wanted[t, k], 1 / spread[k])
+            for side in (0, 1):
+                knee = 9 + 6 * side
+                if full[t, knee] < 0.06:
+                    rows.of_unknown([(t, knee, 1.0)], full, -0.06, 1 / np.deg2rad(0.5))
+
+        # 2. and 3. Feet.
+        firm, near = 1 / 0.0003, 1 / 0.004
+        toe_out = np.tan(np.deg2rad(4.0)) * 0.17
+        for side, sign in ((0, 1.0), (1, -1.0)):
+            for t in range(self.count):
+                then = t + 1
+                for point in range(_POINTS):
+                    down = self.heel if point < 2 else self.toe
+                    column = 12 * side + 3 * point
+                    if down[t, side]:
+                        rows.of_feature([(t, column + 2, 1.0)], features, 0.0, firm)
+                        if down[then % self.count, side]:
+                            for axis in (0, 1):
+                                rows.of_feature(
+                                    [(then, column + axis, 1.0), (t, column + axis, -1.0)],
+                                    features, 0.0, firm,
+                                )  # fmt: skip
+                    else:
+                        low = self._least_height(self.phase[t, side])
+                        if soles[t, side, point, 2] < low:
+                            rows.of_feature([(t, column + 2, 1.0)], features, -low, near)
+                heel, toe = 12 * side + 1, 12 * side + 7
+                line = [(t, heel, 0.25), (t, heel + 3, 0.25), (t, toe, 0.25), (t, toe + 3, 0.25)]
+                rows.of_feature(line, features, -sign * style.half_width, 1 / 0.02)
+                rows.of_feature(
+                    [(t, toe, 0.5), (t, toe + 3, 0.5), (t, heel, -0.5), (t, heel + 3, -0.5)],
+                    features, -sign * toe_out, 1 / 0.01,
+                )  # fmt: skip
+
+        # 4. Balance.
+        com = features[:, 24:]
+        after, before = np.roll(com, -1, 0), np.roll(com, 1, 0)
+        rise = (after[:, 2] - 2 * com[:, 2] + before[:, 2]) / dt**2
+        lift = np.maximum((GRAVITY + rise) / GRAVITY, 0.0)
+        zmp = self._zmp(soles, advance)
+        height = com[:, 2].mean()
+        scale = height / (GRAVITY * dt**2)
+        stands = (self.heel | self.toe).any(1)
+        for t in range(self.count):
+            wanted_lift = self._lift(t)
+            pull = wanted_lift if style.lifts else lift[t]
+            for axis, spread_m in ((24, 0.04), (25, 0.01)):
+                point = zmp[t, axis - 24] if stands[t] else 0.0
+                terms = [
+                    (t + 1, axis, -scale), (t, axis, 2 * scale + pull), (t - 1, axis, -scale)
+                ]  # fmt: skip
+                rows.of_feature(terms, features, -pull * point, 1 / spread_m)
+            if style.lifts:
+                rows.of_feature(
+                    [(t + 1, 26, 1 / dt**2), (t, 26, -2 / dt**2), (t - 1, 26, 1 / dt**2)],
+                    features, GRAVITY * (1 - wanted_lift), 1 / 1.0,
+                )  # fmt: skip
+
+        # 5. Smoothness: second and third differences.
+        bend = np.array([0.002] * 3 + [0.02] * 3 + [0.04] * 12)
+        jerk = np.array([0.0004] * 3 + [0.004] * 3 + [0.008] * 12) * (2.0 if style.lifts else 1.0)
+        for t in range(self.count):
+            for k in range(DOFS):
+                rows.of_unknown(
+                    [(t + 1, k, 1.0), (t, k, -2.0), (t - 1, k, 1.0)], full, 0.0, 1 / bend[k]
+                )
+                rows.of_unknown(
+                    [(t + 2, k, 1.0), (t + 1, k, -3.0), (t, k, 3.0), (t - 1, k, -1.0)],
+                    full, 0.0, 1 / jerk[k],
+                )  # fmt: skip
+        residual, by_feature, by_full, self._wrapped = rows.arrays()
+        return residual, by_feature, by_full
+
+    def _least_height(self, phase: float) -> float:
+        """m, of a sole that swings: 0 at its ends."""
+        share = (phase - self.style.foot_off) / (1 - self.style.foot_off)
+        return self.style.clearance * float(np.sin(np.pi * np.clip(share, 0, 1)))
+
+    def _lift(self, t: int) -> float:
+        """Weight on the feet in running, in body weights: a half sine of each stance."""
+        duty = self.style.foot_off
+        shares = self.phase[t] / duty
+        return float((np.pi / (4 * duty) * np.sin(np.pi * shares[shares < 1])).sum())
+
+    def _zmp(self, soles: np.ndarray, advance: float) -> np.ndarray:
+        """`[T, 2]`: from heel to toe under the foot that stands, shared while both do."""
+        count, style = self.count, self.style
+        place = np.zeros((count, 2))
+        total = np.zeros(count)
+        for side in (0, 1):
+            contact = (self.heel | self.toe)[:, side]
+            flat = self.heel[:, side] & self.toe[:, side]
+            # The foot's place in the stance that each frame belongs to: frames before the contact
+            # in the array are of the cycle before.
+            first = (-(count // 2) * side) % count
+            order = (first + np.arange(count)) % count
+            wrap = np.where(first + np.arange(count) >= count, advance, 0.0)
+            heel = soles[order, side, :2, :2].mean(1) + np.stack([wrap, 0 * wrap], 1)
+            toe = soles[order, side, 2:, :2].mean(1) + np.stack([wrap, 0 * wrap], 1)
+            here = flat[order]
+            heel, toe = heel[here].mean(0), toe[here].mean(0)
+            share = self.phase[:, side] / style.foot_off
+            along = np.clip(0.15 + 0.75 * share, 0.0, 1.0)[:, None]
+            point = heel + along * (toe - heel)
+            # In the array's own cycle.
+            back = np.where((np.arange(count) - first) % count + first >= count, advance, 0.0)
+            point = point - np.stack([back, 0 * back], 1)
+            ramp = max(2 * style.foot_off - 1, 0.04) / style.foot_off
+            load = np.clip(np.minimum(share, 1 - share) / ramp + 1e-3, 0.0, 1.0) * contact
+            place += load[:, None] * point
+            total += load
+        return place / np.maximum(total, 1e-9)[:, None]
+
+
+class _Rows:
+    """Linear residuals, collected; frames are taken modulo the cycle, x goes on with it."""
+
+    def __init__(self, count: int, features: int, advance: float) -> None:
+        self.count, self.features, self.advance = count, features, advance
+        self.residual: list[float] = []
+        self.wrapped: list[float] = []
+        self.entries: tuple[list, list] = ([], [])
+
+    def of_feature(self, terms, values, constant: float, weight: float) -> None:
+        self._add(0, terms, values, constant, weight, is_world=True)
+
+    def of_unknown(self, terms, values, constant: float, weight: float) -> None:
+        self._add(1, terms, values, constant, weight, is_world=False)
+
+    def _add(self, kind, terms, values, constant, weight, *, is_world) -> None:
+        total, wrapped = constant, 0.0
+        for frame, column, factor in terms:
+            turn, index = divmod(frame, self.count)
+            total += factor * values[index, column]
+            if is_world and column % 3 == 0:
+                total += factor * turn * self.advance
+                wrapped += factor * turn
+            self.entries[kind].append((len(self.residual), index, column, weight * factor))
+        self.residual.append(weight * total)
+        self.wrapped.append(weight * wrapped)
+
+    def arrays(self) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+        rows = len(self.residual)
+        result = []
+        for entries, width in zip(self.entries, (self.features, DOFS), strict=True):
+            array = np.zeros((rows, self.count, width))
+            row, frame, column, value = map(np.array, zip(*entries, strict=True))
+            np.add.at(array, (row.astype(int), frame.astype(int), column.astype(int)), value)
+            result.append(array)
+        return np.array(self.residual), result[0], result[1], np.array(self.wrapped)
