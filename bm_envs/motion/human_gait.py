@@ -131,14 +131,14 @@ def stance(style: Style) -> tuple[np.ndarray, np.ndarray]:
     return heel, toe
 
 
-def solve_cycle(style: Style, iterations: int = 40) -> Cycle:
+def solve_cycle(style: Style, iterations: int = 60) -> Cycle:
     """One cycle of the gait, as the module's head says."""
     problem = _Problem(style)
     half, advance = problem.start()
     for _ in range(iterations):
         step_half, step_advance = problem.step(half, advance)
         half, advance = half + step_half, advance + step_advance
-        if max(np.abs(step_half).max(), abs(step_advance)) < 1e-7:
+        if max(np.abs(step_half).max(), abs(step_advance)) < 1e-8:
             break
     full = problem.whole(half)
     heel, toe = stance(style)
@@ -181,6 +181,17 @@ class _Problem:
         self.heel, self.toe = stance(style)
         self.upper = self._upper_joints()
         self.wanted = self._wanted()
+        middle = self.count // 2
+        mirror = np.zeros((DOFS, DOFS))
+        mirror[range(6), range(6)] = _MIRROR_ROOT
+        for row in range(6):
+            mirror[6 + row, 12 + row] = mirror[12 + row, 6 + row] = _MIRROR_LEG[row]
+        self.mirror = mirror
+        self._linear, self._target = self._linear_part()
+        # Of the half cycle: what `_linear` says of the second half is said of the mirrored first.
+        rows = self._linear.reshape(-1, self.count, DOFS)
+        half = rows[:, :middle] + rows[:, middle:] @ mirror
+        self._linear_half = half.reshape(len(rows), -1)
 
     # What is given.
 
@@ -245,15 +256,6 @@ class _Problem:
         """`[T, DOFS]`: the half cycle and its mirror."""
         return np.concatenate([half, half @ self.mirror.T])
 
-    @property
-    def mirror(self) -> np.ndarray:
-        """`[DOFS, DOFS]`."""
-        matrix = np.zeros((DOFS, DOFS))
-        matrix[range(6), range(6)] = _MIRROR_ROOT
-        for row in range(6):
-            matrix[6 + row, 12 + row] = matrix[12 + row, 6 + row] = _MIRROR_LEG[row]
-        return matrix
-
     def states(
         self, full: np.ndarray, advance: float
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -272,7 +274,7 @@ class _Problem:
         return kinematics.sole_points(links.pos, links.quat), com
 
     def step(self, half: np.ndarray, advance: float) -> tuple[np.ndarray, float]:
-        """One damped Gauss-Newton step."""
+        """One Gauss-Newton step."""
         full = self.whole(half)
         base = self._flat(full, advance)
         slope = np.empty((self.count, base.shape[1], DOFS))
@@ -280,19 +282,26 @@ class _Problem:
             moved = full.copy()
             moved[:, k] += 1e-6
             slope[:, :, k] = (self._flat(moved, advance) - base) / 1e-6
-        # `_flat` without the share of the advance is a function of a frame's own unknowns.
-        residual, by_feature, by_full = self._residuals(full, base, advance)
-        rows = np.einsum("rtf,tfk->rtk", by_feature, slope) + by_full
+        rows = self._feature_rows(base, advance)
+        residual, by_feature, by_wrap = rows.arrays()
+        by_full = np.matmul(by_feature.transpose(1, 0, 2), slope).transpose(1, 0, 2)
         middle = self.count // 2
-        by_half = rows[:, :middle] + rows[:, middle:] @ self.mirror
+        by_half = by_full[:, :middle] + by_full[:, middle:] @ self.mirror
         ahead = np.zeros(base.shape)
         ahead[:, 0::3] = (np.arange(self.count) / self.count)[:, None]
-        by_advance = np.einsum("rtf,tf->r", by_feature, ahead) + self._wrapped
+        by_advance = np.tensordot(by_feature, ahead, 2) + by_wrap
         jacobian = np.column_stack([by_half.reshape(len(residual), -1), by_advance])
-        # What nothing asks for (the mean of x) stays.
-        normal = jacobian.T @ jacobian + 1e-3 * np.eye(jacobian.shape[1])
-        change = -np.linalg.solve(normal, jacobian.T @ residual)
-        change *= min(1.0, 0.3 / np.abs(change).max())
+        normal = jacobian.T @ jacobian
+        gradient = jacobian.T @ residual
+        normal[:-1, :-1] += self._linear_half.T @ self._linear_half
+        gradient[:-1] += self._linear_half.T @ (self._linear @ full.ravel() - self._target)
+        # Nothing else asks where the whole motion is along x.
+        along = np.zeros(len(normal))
+        along[0:-1:DOFS] = 1 / middle
+        normal += np.outer(along, along) / 0.001**2
+        gradient += along * (along[:-1] @ half.ravel()) / 0.001**2
+        change = -np.linalg.solve(normal, gradient)
+        change *= min(0.7 if self.style.lifts else 1.0, 0.3 / np.abs(change).max())
         return change[:-1].reshape(half.shape), float(change[-1])
 
     def _flat(self, full: np.ndarray, advance: float) -> np.ndarray:
@@ -300,95 +309,70 @@ class _Problem:
         soles, com = self.features(full, advance)
         return np.concatenate([soles.reshape(self.count, -1), com], axis=1)
 
-    def _residuals(
-        self, full: np.ndarray, features: np.ndarray, advance: float
-    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Residuals `[R]` and their derivatives by features `[R, T, 27]` and unknowns `[R, T, D]`.
-
-        The derivative by the advance that comes from frames after the last one is `_wrapped [R]`.
-        """
-        rows = _Rows(self.count, features.shape[1], advance)
-        style, dt = self.style, self.dt
-        soles = features[:, :24].reshape(self.count, 2, _POINTS, 3)
-
-        # 1. Angles.
+    def _linear_part(self) -> tuple[np.ndarray, np.ndarray]:
+        """What is linear in the unknowns (1. and 5.), `[R, T * DOFS]`, and its target `[R]`."""
+        count = self.count
         spread = np.full(DOFS, np.deg2rad(4.0))
         spread[[7, 8, 11, 13, 14, 17]] = np.deg2rad(8.0)  # hip roll, hip yaw, ankle roll
-        for t in range(self.count):
-            for k in np.flatnonzero(~np.isnan(self.wanted[t])):
-                rows.of_unknown([(t, k, 1.0)], full, -self.wanted[t, k], 1 / spread[k])
-            for side in (0, 1):
-                knee = 9 + 6 * side
-                if full[t, knee] < 0.06:
-                    rows.of_unknown([(t, knee, 1.0)], full, -0.06, 1 / np.deg2rad(0.5))
+        known = ~np.isnan(self.wanted).ravel()
+        weight = np.tile(1 / spread, count)[known]
+        blocks = [np.eye(count * DOFS)[known] * weight[:, None]]
+        targets = [self.wanted.ravel()[known] * weight]
+        # Second and third differences; what is smooth depends on how long a cycle is.
+        pace = 46 / count
+        each = np.eye(count)
+        after, before = np.roll(each, 1, 1), np.roll(each, -1, 1)
+        second = after - 2 * each + before
+        third = np.roll(each, 2, 1) - 3 * after + 3 * each - before
+        for difference, power, sizes in (
+            (second, 2, (0.002, 0.02, 0.04)), (third, 3, (0.0004, 0.004, 0.008))
+        ):  # fmt: skip
+            size = np.repeat(sizes, (3, 3, 12)) * pace**power
+            blocks.append(np.kron(difference, np.diag(1 / size)))
+            targets.append(np.zeros(count * DOFS))
+        return np.concatenate(blocks), np.concatenate(targets)
 
-        # 2. and 3. Feet.
+    def _feature_rows(self, features: np.ndarray, advance: float) -> _Rows:
+        """Residuals of feet and balance (2. to 4.)."""
+        rows = _Rows(features, advance)
+        style, dt = self.style, self.dt
+        soles = features[:, :24].reshape(self.count, 2, _POINTS, 3)
         firm, near = 1 / 0.0003, 1 / 0.004
         toe_out = np.tan(np.deg2rad(4.0)) * 0.17
         for side, sign in ((0, 1.0), (1, -1.0)):
             for t in range(self.count):
-                then = t + 1
                 for point in range(_POINTS):
                     down = self.heel if point < 2 else self.toe
                     column = 12 * side + 3 * point
                     if down[t, side]:
-                        rows.of_feature([(t, column + 2, 1.0)], features, 0.0, firm)
-                        if down[then % self.count, side]:
-                            for axis in (0, 1):
-                                rows.of_feature(
-                                    [(then, column + axis, 1.0), (t, column + axis, -1.0)],
-                                    features, 0.0, firm,
-                                )  # fmt: skip
+                        rows.add([(t, column + 2, 1.0)], 0.0, firm)
+                        if down[(t + 1) % self.count, side]:
+                            for axis in (column, column + 1):
+                                rows.add([(t + 1, axis, 1.0), (t, axis, -1.0)], 0.0, firm)
                     else:
                         low = self._least_height(self.phase[t, side])
                         if soles[t, side, point, 2] < low:
-                            rows.of_feature([(t, column + 2, 1.0)], features, -low, near)
+                            rows.add([(t, column + 2, 1.0)], -low, near)
                 heel, toe = 12 * side + 1, 12 * side + 7
                 line = [(t, heel, 0.25), (t, heel + 3, 0.25), (t, toe, 0.25), (t, toe + 3, 0.25)]
-                rows.of_feature(line, features, -sign * style.half_width, 1 / 0.02)
-                rows.of_feature(
-                    [(t, toe, 0.5), (t, toe + 3, 0.5), (t, heel, -0.5), (t, heel + 3, -0.5)],
-                    features, -sign * toe_out, 1 / 0.01,
-                )  # fmt: skip
+                rows.add(line, -sign * style.half_width, 1 / 0.02)
+                line = [(t, toe, 0.5), (t, toe + 3, 0.5), (t, heel, -0.5), (t, heel + 3, -0.5)]
+                rows.add(line, -sign * toe_out, 1 / 0.01)
 
-        # 4. Balance.
         com = features[:, 24:]
-        after, before = np.roll(com, -1, 0), np.roll(com, 1, 0)
-        rise = (after[:, 2] - 2 * com[:, 2] + before[:, 2]) / dt**2
-        lift = np.maximum((GRAVITY + rise) / GRAVITY, 0.0)
-        zmp = self._zmp(soles, advance)
-        height = com[:, 2].mean()
-        scale = height / (GRAVITY * dt**2)
-        stands = (self.heel | self.toe).any(1)
+        rise = (np.roll(com[:, 2], -1) - 2 * com[:, 2] + np.roll(com[:, 2], 1)) / dt**2
+        scale = com[:, 2].mean() / (GRAVITY * dt**2)
         for t in range(self.count):
-            wanted_lift = self._lift(t)
-            pull = wanted_lift if style.lifts else lift[t]
-            for axis, spread_m in ((24, 0.04), (25, 0.01)):
-                point = zmp[t, axis - 24] if stands[t] else 0.0
-                terms = [
-                    (t + 1, axis, -scale), (t, axis, 2 * scale + pull), (t - 1, axis, -scale)
-                ]  # fmt: skip
-                rows.of_feature(terms, features, -pull * point, 1 / spread_m)
+            lift = self._lift(t) if style.lifts else max(1 + rise[t] / GRAVITY, 0.0)
+            for axis, spread in ((0, 0.04), (1, 0.01)):
+                c = 24 + axis
+                terms = [(t + 1, c, -scale), (t, c, 2 * scale + lift), (t - 1, c, -scale)]
+                terms += [(i, column, -lift * share) for i, column, share in self._zmp(t, axis)]
+                rows.add(terms, 0.0, 1 / spread)
             if style.lifts:
-                rows.of_feature(
-                    [(t + 1, 26, 1 / dt**2), (t, 26, -2 / dt**2), (t - 1, 26, 1 / dt**2)],
-                    features, GRAVITY * (1 - wanted_lift), 1 / 1.0,
-                )  # fmt: skip
-
-        # 5. Smoothness: second and third differences.
-        bend = np.array([0.002] * 3 + [0.02] * 3 + [0.04] * 12)
-        jerk = np.array([0.0004] * 3 + [0.004] * 3 + [0.008] * 12) * (2.0 if style.lifts else 1.0)
-        for t in range(self.count):
-            for k in range(DOFS):
-                rows.of_unknown(
-                    [(t + 1, k, 1.0), (t, k, -2.0), (t - 1, k, 1.0)], full, 0.0, 1 / bend[k]
-                )
-                rows.of_unknown(
-                    [(t + 2, k, 1.0), (t + 1, k, -3.0), (t, k, 3.0), (t - 1, k, -1.0)],
-                    full, 0.0, 1 / jerk[k],
-                )  # fmt: skip
-        residual, by_feature, by_full, self._wrapped = rows.arrays()
-        return residual, by_feature, by_full
+                terms = [(t + 1, 26, 1.0), (t, 26, -2.0), (t - 1, 26, 1.0)]
+                rows.add(terms, (1 - lift) * GRAVITY * dt**2, 1 / dt**2)
+        return rows
 
     def _least_height(self, phase: float) -> float:
         """m, of a sole that swings: 0 at its ends."""
@@ -401,69 +385,61 @@ class _Problem:
         shares = self.phase[t] / duty
         return float((np.pi / (4 * duty) * np.sin(np.pi * shares[shares < 1])).sum())
 
-    def _zmp(self, soles: np.ndarray, advance: float) -> np.ndarray:
-        """`[T, 2]`: from heel to toe under the foot that stands, shared while both do."""
-        count, style = self.count, self.style
-        place = np.zeros((count, 2))
-        total = np.zeros(count)
+    def _zmp(self, t: int, axis: int) -> list[tuple[int, int, float]]:
+        """The planned ZMP of a frame, x or y, as a sum of features: frame, column, share.
+
+        It goes from heel to toe under the foot that stands, and is shared while both do. Empty in
+        flight.
+        """
+        style, count = self.style, self.count
+        duty = style.foot_off
+        ramp = max(2 * duty - 1, 0.04) / duty
+        loads = []
         for side in (0, 1):
-            contact = (self.heel | self.toe)[:, side]
-            flat = self.heel[:, side] & self.toe[:, side]
-            # The foot's place in the stance that each frame belongs to: frames before the contact
-            # in the array are of the cycle before.
-            first = (-(count // 2) * side) % count
-            order = (first + np.arange(count)) % count
-            wrap = np.where(first + np.arange(count) >= count, advance, 0.0)
-            heel = soles[order, side, :2, :2].mean(1) + np.stack([wrap, 0 * wrap], 1)
-            toe = soles[order, side, 2:, :2].mean(1) + np.stack([wrap, 0 * wrap], 1)
-            here = flat[order]
-            heel, toe = heel[here].mean(0), toe[here].mean(0)
-            share = self.phase[:, side] / style.foot_off
-            along = np.clip(0.15 + 0.75 * share, 0.0, 1.0)[:, None]
-            point = heel + along * (toe - heel)
-            # In the array's own cycle.
-            back = np.where((np.arange(count) - first) % count + first >= count, advance, 0.0)
-            point = point - np.stack([back, 0 * back], 1)
-            ramp = max(2 * style.foot_off - 1, 0.04) / style.foot_off
-            load = np.clip(np.minimum(share, 1 - share) / ramp + 1e-3, 0.0, 1.0) * contact
-            place += load[:, None] * point
-            total += load
-        return place / np.maximum(total, 1e-9)[:, None]
+            share = self.phase[t, side] / duty
+            loads.append(0.0 if share >= 1 else min(1.0, min(share, 1 - share) / ramp + 1e-3))
+        terms = []
+        for side, load in enumerate(loads):
+            if not load:
+                continue
+            # A frame of this stance in which the whole sole stands.
+            flat = round((style.foot_flat + style.heel_off) / 2 * count)
+            frame = t + flat - round(self.phase[t, side] * count)
+            along = min(0.15 + 0.75 * self.phase[t, side] / duty, 1.0)
+            for point in range(_POINTS):
+                weight = (1 - along if point < 2 else along) / 2 * load / sum(loads)
+                terms.append((frame, 12 * side + 3 * point + axis, weight))
+        return terms
 
 
 class _Rows:
-    """Linear residuals, collected; frames are taken modulo the cycle, x goes on with it."""
+    """Residuals linear in features `[T, 27]`; frames beyond the cycle's are in the next or last."""
 
-    def __init__(self, count: int, features: int, advance: float) -> None:
-        self.count, self.features, self.advance = count, features, advance
+    def __init__(self, features: np.ndarray, advance: float) -> None:
+        self.features, self.advance = features, advance
         self.residual: list[float] = []
         self.wrapped: list[float] = []
-        self.entries: tuple[list, list] = ([], [])
+        self.entries: list[tuple[int, int, int, float]] = []
 
-    def of_feature(self, terms, values, constant: float, weight: float) -> None:
-        self._add(0, terms, values, constant, weight, is_world=True)
-
-    def of_unknown(self, terms, values, constant: float, weight: float) -> None:
-        self._add(1, terms, values, constant, weight, is_world=False)
-
-    def _add(self, kind, terms, values, constant, weight, *, is_world) -> None:
+    def add(self, terms: list[tuple[int, int, float]], constant: float, weight: float) -> None:
+        """`weight * (constant + sum of factor * feature)` of terms (frame, column, factor)."""
         total, wrapped = constant, 0.0
         for frame, column, factor in terms:
-            turn, index = divmod(frame, self.count)
-            total += factor * values[index, column]
-            if is_world and column % 3 == 0:
+            turn, index = divmod(frame, len(self.features))
+            total += factor * self.features[index, column]
+            if column % 3 == 0:
                 total += factor * turn * self.advance
                 wrapped += factor * turn
-            self.entries[kind].append((len(self.residual), index, column, weight * factor))
+            self.entries.append((len(self.residual), index, column, weight * factor))
         self.residual.append(weight * total)
         self.wrapped.append(weight * wrapped)
 
-    def arrays(self) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-        rows = len(self.residual)
-        result = []
-        for entries, width in zip(self.entries, (self.features, DOFS), strict=True):
-            array = np.zeros((rows, self.count, width))
-            row, frame, column, value = map(np.array, zip(*entries, strict=True))
-            np.add.at(array, (row.astype(int), frame.astype(int), column.astype(int)), value)
-            result.append(array)
-        return np.array(self.residual), result[0], result[1], np.array(self.wrapped)
+    def arrays(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Residuals `[R]`, their derivatives by features `[R, T, 27]` and by the advance `[R]`.
+
+        The last one is only what comes from frames of other cycles.
+        """
+        slope = np.zeros((len(self.residual), *self.features.shape))
+        row, frame, column, value = (np.array(x) for x in zip(*self.entries, strict=True))
+        np.add.at(slope, (row, frame, column), value)
+        return np.array(self.residual), slope, np.array(self.wrapped)
