@@ -256,9 +256,7 @@ class _Problem:
         """`[T, DOFS]`: the half cycle and its mirror."""
         return np.concatenate([half, half @ self.mirror.T])
 
-    def states(
-        self, full: np.ndarray, advance: float
-    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    def states(self, full: np.ndarray, advance: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Root positions, root quaternions and joints of `full [T, DOFS]`."""
         pos = full[:, :3].copy()
         pos[:, 0] += advance * np.arange(len(full)) / self.count
