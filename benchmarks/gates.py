@@ -32,9 +32,9 @@ passed, details}`; `passed` is null where a figure is only measured. The gates, 
              levels below 12 and before any cut, in the joystick task (`guided.py`). The gate says
              something only where the same trials fail without guidance and succeed with it
     natural  the model walks at 0.5 and 0.8 m/s; its knees, step length, lift of the ankles, range
-             of the arms, joint acceleration and slip (`bm_envs/motion/natural.py`) against those of
-             its data's clips, or of `--reference`, where they walk as fast: how far the worst of
-             them is from theirs, 1 being the edge of its band
+             of the arms, joint acceleration and slip (`bm_envs/quality/natural.py`) against those
+             of its data's clips, or of `--reference`, where they walk as fast: how far the worst
+             of them is from theirs, 1 being the edge of its band
     latency  wall time of one control step of one robot, for this model's size and for others,
              against 20 ms
 
@@ -73,10 +73,11 @@ from bm_envs.diffusion.steering import (
     steering_for,
 )
 from bm_envs.errors import BMError, ConfigError
-from bm_envs.motion import library, natural
+from bm_envs.motion import library
 from bm_envs.motion.clip import Clip
-from bm_envs.motion.natural import Naturalness, measure_states
 from bm_envs.policy import load_policy
+from bm_envs.quality import natural
+from bm_envs.quality.natural import Naturalness, measure_states
 from bm_envs.results import write_result
 from bm_envs.robots import g1
 from bm_envs.rotations import quat_mul, quat_rotate

@@ -1,4 +1,4 @@
-"""People's walking and running carried over to the G1 by published joint angles: `stroll`, `stride`, `jog`.
+"""`stroll`, `stride`, `jog`: people's walking and running, carried over to the G1 by joint angles.
 
 The curves are those of `bm_envs.motion.normative`. A robot of other proportions with these angles
 would slide on the floor, so one cycle of the whole motion is the solution of a least-squares
@@ -17,7 +17,8 @@ How fast a cycle is: a person's stride time times the root of the ratio of leg l
 numbers). Arms swing against the legs, the chest turns against the pelvis.
 
 Source of the ZMP equation: as in `bm_envs.motion.procedural`; angular momentum is left out here.
-Weights are ours. Units: m, rad, s; sides left, right.
+Weights are ours. Units: m, rad, s; sides left, right. One file because the residuals are read
+together: each gives way to the others.
 """
 
 from __future__ import annotations
