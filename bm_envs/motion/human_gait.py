@@ -198,15 +198,14 @@ class _Problem:
 
     def _upper_joints(self) -> np.ndarray:
         """Waist and arms, `[T, 29]`; legs are left at 0."""
-        style, curves = self.style, self.style.curves
+        style = self.style
         joints = np.zeros((self.count, g1.NUM_JOINTS))
-        left = self.phase[:, 0]
 
         def put(name: str, values: np.ndarray | float) -> None:
             joints[:, g1.JOINT_NAMES.index(f"{name}_joint")] = values
 
-        put("waist_yaw", 1.8 * np.deg2rad(curves.at("rotation", left)))
-        put("waist_roll", -np.deg2rad(curves.at("obliquity", left)))
+        put("waist_yaw", 1.8 * self._both("rotation"))
+        put("waist_roll", -self._both("obliquity"))
         put("waist_pitch", style.lean)
         for side, name, sign in ((0, "left", 1.0), (1, "right", -1.0)):
             back = np.cos(2 * np.pi * self.phase[:, side])  # furthest back at its foot's contact
@@ -217,14 +216,21 @@ class _Problem:
             put(f"{name}_elbow", np.pi / 2 - (middle - half_range * back))
         return joints
 
+    def _both(self, name: str) -> np.ndarray:
+        """rad `[T]`: a turn of the pelvis, left side up or forward, by the curves of both sides.
+
+        Measured curves of one side are not quite the other side's mirror.
+        """
+        left, right = self.style.curves.at(name, self.phase).T
+        return np.deg2rad(left - right) / 2
+
     def _wanted(self) -> np.ndarray:
         """Published angles in the robot's coordinates, `[T, DOFS]`; NaN where nothing is said."""
         curves = self.style.curves
         wanted = np.full((self.count, DOFS), np.nan)
-        left = self.phase[:, 0]
-        wanted[:, 3] = np.deg2rad(curves.at("obliquity", left))
+        wanted[:, 3] = self._both("obliquity")
         wanted[:, 4] = 0.0
-        wanted[:, 5] = -np.deg2rad(curves.at("rotation", left))
+        wanted[:, 5] = -self._both("rotation")
         even = np.arange(200) / 200
         for side, sign in ((0, 1.0), (1, -1.0)):
             phase, column = self.phase[:, side], 6 + 6 * side

@@ -9,7 +9,7 @@ taken as part of the stance.
     speed_m_s           mean speed of the pelvis over the floor
     stance_knee_rad     mean flexion of the knees whose foot stands alone
     straightest_knee_rad  `STRAIGHT` percentile of the knees' flexion
-    step_length_m       mean distance, along the way, from one foot to the other as it lands
+    step_length_m       mean distance, along the stride, from one foot to the other where they stand
     ankle_lift_m        mean over swings of the highest the ankle gets over its height in stance
     arm_range_rad       mean of both shoulders' pitch, `RANGE` percentiles apart
     joint_acc_rad_s2    root mean square over joints of their acceleration, mean over frames
@@ -90,14 +90,13 @@ def measure(clip: Clip) -> Naturalness:
     stands, lifts = _stances(clip.foot_contact, ankle[..., 2])
     alone = stands & ~stands[:, ::-1]
     knees = joints[:, _KNEES]
-    way = root[-1] - root[0]
     shoulders = np.percentile(joints[:, _SHOULDERS], RANGE, axis=0)
     figures = quality.reference_figures(clip)
     return Naturalness(
         speed_m_s=_speed(root, clip.fps),
         stance_knee_rad=_mean(knees[alone]),
         straightest_knee_rad=float(np.percentile(knees, STRAIGHT)),
-        step_length_m=_mean(_steps(stands, ankle, root, way)),
+        step_length_m=_mean(_steps(stands, ankle)),
         ankle_lift_m=_mean(np.array(lifts)),
         arm_range_rad=float((shoulders[1] - shoulders[0]).mean()),
         joint_acc_rad_s2=figures["ref_joint_acc_rad_s2"],
@@ -200,19 +199,27 @@ def _stances(contact: np.ndarray, height: np.ndarray) -> tuple[np.ndarray, list[
     return stands, lifts
 
 
-def _steps(stands: np.ndarray, ankle: np.ndarray, root: np.ndarray, way: np.ndarray) -> np.ndarray:
-    """Length of each step along the way of the pelvis about it, m. `[S]`."""
-    landings = sorted(
-        (start, side) for side in (0, 1) for start, _ in runs(stands[:, side]) if start > 0
-    )
+def _steps(stands: np.ndarray, ankle: np.ndarray) -> np.ndarray:
+    """Length of each step along the stride it is part of, m. `[S]`.
+
+    A foot's place is its ankle's in the middle of its stance; a stride is the way between two
+    places of one foot, so that a sway or the feet's distance from each other is no length.
+    """
+    found = sorted(
+        (start, side, (start + end) // 2)
+        for side in (0, 1) for start, end in runs(stands[:, side])
+    )  # fmt: skip
+    places: list[tuple[int, np.ndarray]] = []
+    for _, side, middle in found:
+        if not places or places[-1][0] != side:
+            places.append((side, ankle[middle, side, :2]))
     lengths = []
-    for (before, first), (now, second) in zip(landings, landings[1:], strict=False):
-        if first == second:
-            continue
-        along = root[now] - root[before]
-        distance = np.linalg.norm(along)
-        along = along / distance if distance > 1e-6 else way
-        # Where a foot stands, not where it is in the frame in which it touches the floor.
-        place = ankle[now, second, :2] - ankle[min(before + 3, now), first, :2]
-        lengths.append(float(place @ along))
+    for k in range(1, len(places)):
+        first = max(k - 2, 0)
+        if first + 2 >= len(places):
+            break
+        stride = places[first + 2][1] - places[first][1]
+        size = np.linalg.norm(stride)
+        if size > 1e-6:
+            lengths.append(float((places[k][1] - places[k - 1][1]) @ stride / size))
     return np.array(lengths)
