@@ -217,7 +217,7 @@ class _Problem:
         return joints
 
     def _both(self, name: str) -> np.ndarray:
-        """rad `[T]`: a turn of the pelvis, left side up or forward, by the curves of both sides.
+        """`[T]`, rad: a turn of the pelvis, left side up or forward, by the curves of both sides.
 
         Measured curves of one side are not quite the other side's mirror.
         """

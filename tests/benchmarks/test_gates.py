@@ -18,6 +18,7 @@ from bm_envs.diffusion.network import NetworkConfig, write_untrained
 from bm_envs.diffusion.sampler import LENGTH
 from bm_envs.diffusion.steering import STEERING
 from bm_envs.errors import ConfigError
+from bm_envs.motion import library
 from bm_envs.results import check_result
 from bm_envs.robots import g1
 from bm_envs.tasks.guided.states import PAST, REPRESENTATIONS, representation
@@ -322,6 +323,51 @@ def test_gate_box_runs_the_joystick_task_with_and_without_guidance(monkeypatch, 
     assert (flags[0]["--trials"], flags[0]["--delay"], flags[0]["--seed"]) == ("2", "1", "7")
     assert flags[0]["--sampler"] == "10" and gates.Config(policy="x").sampled_by == "full"
     assert Path(commands[0][1]).is_file()
+
+
+def walks_of(name, cut=slice(0, 500)):
+    return library.load_motion(name).qpos()[cut]
+
+
+@pytest.mark.parametrize(
+    ("robots", "references", "passed", "reason"),
+    [
+        # A robot that does what the clip does is natural.
+        ("stride", ["stride"], True, ""),
+        # The procedural walk beside people's: bent knees, short steps.
+        ("walk[4:19]", ["stroll"], False, "not as the clips: stance_knee_rad"),
+        ("stride", ["stand", "jog"], None, "no clip walks at 0.9"),
+        (None, ["stroll"], False, "no robot stays up"),
+    ],
+)
+def test_gate_natural_compares_with_clips_of_equal_speed(robots, references, passed, reason):
+    walks = {0.5: [] if robots is None else [walks_of(robots)]}
+    gate = gates.natural_gate(walks, library.load_motions(references))
+    assert gate.passed is passed and reason in gate.details["reason"]
+    assert (gate.details["reason"] == "") is (reason == "")
+    row = gate.row()
+    assert row["threshold"] == 1.0 and (passed is not True or row["value"] < 0.6)
+    check_result(result("gates", [row], settings={"policy": "x"}), "out.json")
+
+
+def test_gate_natural_walks_at_its_speeds_and_measures_who_stays_up(monkeypatch, drives, episodes):
+    """Two robots at each of two speeds, one of which falls; what they did is what is measured."""
+    asked = {}
+
+    def walked(model, starts, *, cost, strength, record, **_):
+        asked["forward"] = cost.velocity[:, 0].tolist()
+        walk = walks_of("stride")
+        record += [np.stack([walk[t]] * 4) for t in range(len(walk))]
+        down = np.array([np.inf, 1.0, np.inf, np.inf])
+        return gates.Trials(down, down, down, down, down)
+
+    monkeypatch.setattr(gates, "closed_loop", walked)
+    gate = gates.gate_natural(
+        Model(drives, still(0.0)), episodes, library.load_motions(["stride"]), trials=2,
+        seconds=10.0, config=gates.Config(policy="x"),
+    )  # fmt: skip
+    assert asked["forward"] == [0.5, 0.5, 0.8, 0.8] and gate.passed
+    assert [entry["robots"] for entry in gate.details["by_speed"]] == [1, 2]
 
 
 def test_strengths_are_shares_and_the_model_s_own_is_the_default(monkeypatch, drives, episodes):

@@ -32,6 +32,10 @@ PEOPLE_DEG = 6.0
 ANKLE_DEG = 11.0
 SLIP = 0.01  # m/s of a sole point that stands; a person's markers show several times that
 SINK = 0.001  # m
+FEET = [g1.BODY_NAMES.index(name) for name in ("left_ankle_roll_link", "right_ankle_roll_link")]
+# Centres of the sole's four spheres in the ankle_roll frame, m (source: Unitree's model).
+SOLE = np.array([(-0.05, 0.025, -0.03), (-0.05, -0.025, -0.03), (0.12, 0.03, -0.03),
+                 (0.12, -0.03, -0.03)])  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -103,14 +107,11 @@ def test_what_stands_does_not_slip(name, clips, truth):
     clip, bodies = clips[name], truth[name]
     lowest = bodies["foot_height"]
     assert lowest.min() > -SINK
-    feet = [g1.BODY_NAMES.index(n) for n in ("left_ankle_roll_link", "right_ankle_roll_link")]
-    corners = np.array([(x, y, -0.03) for x, y in
-                        ((-0.05, 0.025), (-0.05, -0.025), (0.12, 0.03), (0.12, -0.03))])  # fmt: skip
-    for side, body in enumerate(feet):
+    for side, body in enumerate(FEET):
         matrix = np.array([
             mujoco_matrix(q) for q in bodies["body_quat_w"][:, body]
         ])  # fmt: skip
-        points = bodies["body_pos_w"][:, body, None] + corners @ matrix.transpose(0, 2, 1)
+        points = bodies["body_pos_w"][:, body, None] + SOLE @ matrix.transpose(0, 2, 1)
         stands = clip.foot_contact[:, side]
         assert 0.3 < stands.mean() < 0.7
         assert np.abs(lowest[stands, side]).max() < SINK
@@ -182,7 +183,7 @@ def test_joints_motors_and_the_gate_of_motions(name, clips):
     knee = degrees(clip, "knee", name)
     if name != "jog":
         assert knee.min() < 8.0  # it straightens
-    # An arm goes with the other side's leg; in running the leg is furthest back after contact is over.
+    # An arm goes with the other side's leg; a runner's leg lags behind it.
     arm = joints[:, g1.JOINT_NAMES.index("left_shoulder_pitch_joint")]
     leg = joints[:, g1.JOINT_NAMES.index("left_hip_pitch_joint")]
     assert np.corrcoef(arm, leg)[0, 1] < -0.7
@@ -242,8 +243,7 @@ def test_sway_is_that_of_an_inverted_pendulum(name, clips):
     com = centre_of_mass(clip)
     rate = np.diff(com, 2, axis=0) / DT**2
     zmp = com[1:-1, 1] - com[1:-1, 2] * rate[:, 1] / (9.81 + rate[:, 2])
-    feet = clip.body_pos_w[1:-1, [g1.BODY_NAMES.index(n) for n in
-                                  ("left_ankle_roll_link", "right_ankle_roll_link")], 1]  # fmt: skip
+    feet = clip.body_pos_w[1:-1, FEET, 1]
     stands = clip.foot_contact[1:-1]
     for side in (0, 1):
         alone = stands[:, side] & ~stands[:, 1 - side]
