@@ -795,7 +795,7 @@ def natural_gate(robots: Mapping[float, Sequence[np.ndarray]], references: Seque
             continue
         own = Naturalness.mean([measure_states(walk, SECOND) for walk in walks])
         parts = [natural.at_speed(clip, own.speed_m_s) for clip in references]
-        like = [natural.measure(part) for part in parts if part is not None]
+        like = [measure_states(part.qpos(), part.fps) for part in parts if part is not None]
         if not like:
             reasons.append(f"no clip walks at {own.speed_m_s:.2f} m/s")
             continue
