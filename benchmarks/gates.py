@@ -31,6 +31,10 @@ passed, details}`; `passed` is null where a figure is only measured. The gates, 
     box      share of the numbers moved by guidance that lie outside the training data's range, at
              levels below 12 and before any cut, in the joystick task (`guided.py`). The gate says
              something only where the same trials fail without guidance and succeed with it
+    natural  the model walks at 0.5 and 0.8 m/s; its knees, step length, lift of the ankles, range
+             of the arms, joint acceleration and slip (`bm_envs/quality/natural.py`) against those
+             of its data's clips, or of `--reference`, where they walk as fast: how far the worst
+             of them is from theirs, 1 being the edge of its band
     latency  wall time of one control step of one robot, for this model's size and for others,
              against 20 ms
 
@@ -72,6 +76,8 @@ from bm_envs.errors import BMError, ConfigError
 from bm_envs.motion import library
 from bm_envs.motion.clip import Clip
 from bm_envs.policy import load_policy
+from bm_envs.quality import natural
+from bm_envs.quality.natural import Naturalness, measure_states
 from bm_envs.results import write_result
 from bm_envs.robots import g1
 from bm_envs.rotations import quat_mul, quat_rotate
@@ -89,7 +95,7 @@ from bm_envs.tasks.guided.states import (
 from bm_envs.tasks.track.config import CONTROL_DT
 
 ROOT = Path(__file__).resolve().parent.parent
-NAMES = ("0", "1", "1b", "2", "2b", "3", "4", "5", "box", "latency")
+NAMES = ("0", "1", "1b", "2", "2b", "3", "4", "5", "box", "natural", "latency")
 SECOND = round(1 / CONTROL_DT)  # control steps
 LEGS = [
     i for i, name in enumerate(g1.JOINT_NAMES) if any(k in name for k in ("hip", "knee", "ankle"))
@@ -98,6 +104,7 @@ TARGETS = (-0.3, 0.0, 0.3, 0.6, 0.9)  # m/s forward
 STRENGTHS = (0.0, 0.25, 0.5, 0.75, 1.0)  # shares of the cost's own step, see `costs.own_step`
 WALKING = 0.3  # m/s, of a state that a trial may start in
 PUSH_SPEED = 0.5  # m/s
+PACES = (0.5, 0.8)  # m/s forward, of gate natural
 TICK_MS = 1000 * CONTROL_DT
 
 
@@ -110,9 +117,13 @@ class Config:
     expert: tuple[str, ...] = ()
     """Trackers for gates 1 and 2, run directories, files or names; none: those the model learned
     from, by their names."""
+    reference: tuple[str, ...] = ()
+    """Motions for gate natural; none: those of the model's data."""
     json: Path | None = None
     """Result file to write."""
-    gate: tuple[Literal["0", "1", "1b", "2", "2b", "3", "4", "5", "box", "latency"], ...] = ()
+    gate: tuple[
+        Literal["0", "1", "1b", "2", "2b", "3", "4", "5", "box", "natural", "latency"], ...
+    ] = ()  # fmt: skip
     """Which gates; none: all."""
     quick: Annotated[bool, FlagCreatePairsOff] = False
     """Fewer trials and calls, minutes on two cores; not for published figures."""
@@ -126,8 +137,8 @@ class Config:
     delay: Literal[0, 1] = 0
     """Control steps that an action takes to arrive in gates 3 to 5 and box."""
     trials: int | None = None
-    """Trials of gates 1, 3 and box, each way; default 50, in gate 3 with --quick 4; box 12, with
-    --quick 2."""
+    """Trials of gates 1, 3, box and natural, each way; default 50, in gate 3 with --quick 4; box
+    and natural 12, with --quick 2."""
     windows: int | None = None
     """Windows of held-out roll-outs for gates 2 and 2b; default 2048, with --quick 256."""
     ticks: int | None = None
@@ -469,6 +480,7 @@ def closed_loop(
     method: Method = "full", pushes: bool = False, cost: Joystick | None = None,
     strength: float | np.ndarray = 0.0, delay: int = 0, warm_up: int = SECOND,
     backend: str = "mujoco", threads: int = 0, label: str = "",
+    record: list[np.ndarray] | None = None,
 ) -> Trials:  # fmt: skip
     """Let the model control robots from their starts; the guide begins after the warm-up.
 
@@ -486,6 +498,7 @@ def closed_loop(
         backend: physics engine.
         threads: of a CPU engine.
         label: of the progress bar.
+        record: filled with the states of each control step after the warm-up, `[N, 36]`.
     """
     count, steps = len(starts[0]), round(seconds / CONTROL_DT)
     robots = Robots(count, model.drives, backend=backend, threads=threads, action_delay=delay)
@@ -513,6 +526,10 @@ def closed_loop(
         )
         if t < 0:
             continue
+        if record is not None:
+            record.append(
+                np.concatenate([states.root_pos, states.root_quat, states.joint_pos], axis=1)
+            )
         up = np.isinf(down)
         velocity = yaw_frames(States(*states[:4])).of(states.root_lin_vel[:, None])[:, 0]
         forward += np.where(up, velocity[:, 0], 0)
@@ -737,6 +754,69 @@ def gate_box(guided: Mapping[str, Any], unguided: Mapping[str, Any], strength: f
     return Gate("box", title, share, "share outside", box.MOST, passed, details)
 
 
+# --- natural: whether the gait is that of the clips -----------------------------------------------
+
+
+def gate_natural(
+    model: GuidedModel, episodes: Rollouts, references: Sequence[Clip], *, trials: int,
+    seconds: float, config: Config,
+) -> Gate:  # fmt: skip
+    """The gait at `PACES` against the clips' at the speed that is walked."""
+    target = np.repeat(PACES, trials)
+    qpos, qvel = walking_starts(episodes, trials, np.random.default_rng([config.seed, 8]))
+    starts = np.tile(qpos, (len(PACES), 1)), np.tile(qvel, (len(PACES), 1))
+    states: list[np.ndarray] = []
+    result = closed_loop(
+        model, starts, seconds=seconds, seed=config.seed, method=config.method,
+        cost=forward_cost(target, model), strength=config.steering_for(model).strength,
+        delay=config.delay, backend=config.backend, threads=config.threads, label="gate natural",
+        record=states,
+    )  # fmt: skip
+    walked = np.stack(states)
+    robots = {
+        pace: [walked[:, i] for i in np.flatnonzero((target == pace) & result.alive)]
+        for pace in PACES
+    }
+    return natural_gate(robots, references)
+
+
+def natural_gate(robots: Mapping[float, Sequence[np.ndarray]], references: Sequence[Clip]) -> Gate:
+    """The gate by what robots did.
+
+    Args:
+        robots: by commanded speed, `qpos [T, 36]` at 50 Hz of each robot that stayed up.
+        references: clips to compare with, where they walk as fast.
+    """
+    table, worst, reasons = [], 0.0, []
+    for pace, walks in robots.items():
+        if not walks:
+            reasons.append(f"at {pace:g} m/s no robot stays up")
+            worst = float("inf")
+            continue
+        own = Naturalness.mean([measure_states(walk, SECOND) for walk in walks])
+        parts = [natural.at_speed(clip, own.speed_m_s) for clip in references]
+        like = [measure_states(part.qpos(), part.fps) for part in parts if part is not None]
+        if not like:
+            reasons.append(f"no clip walks at {own.speed_m_s:.2f} m/s")
+            continue
+        reference = Naturalness.mean(like)
+        off = natural.off(own, reference)
+        table.append({
+            "commanded_m_s": pace, "robots": len(walks), "figures": own.row(),
+            "reference": reference.row(), "ratios": natural.ratios(own, reference), "off": off,
+            "motions": [part.name for part in parts if part is not None],
+        })  # fmt: skip
+        worst = max(worst, *off.values())
+        if bad := [name for name, value in off.items() if value > 1]:
+            reasons.append(f"at {pace:g} m/s not as the clips: {', '.join(bad)}")
+    compared = bool(table) or worst > 0
+    details = {"by_speed": table, "reason": "; ".join(reasons)}
+    return Gate(
+        "natural", "gait as of the clips", worst if compared else None, "of the band, worst", 1.0,
+        worst <= 1 if compared else None, details,
+    )  # fmt: skip
+
+
 # --- latency --------------------------------------------------------------------------------------
 
 
@@ -872,7 +952,7 @@ def examine(model: GuidedModel, config: Config, folder: Path) -> Iterator[Gate]:
     if names - {"box", "latency"}:
         experts = experts_of(model, config.expert)
         clips = motions_for(model, config, experts)
-    if names & {"0", "2", "2b", "3", "4", "5"}:
+    if names & {"0", "2", "2b", "3", "4", "5", "natural"}:
         count = "256" if quick else "512"
         begin(f"{count} roll-outs of {', '.join(experts)}")
         held_out = collect(
@@ -930,6 +1010,11 @@ def examine(model: GuidedModel, config: Config, folder: Path) -> Iterator[Gate]:
         begin(f"box: {count} trials of the joystick task, twice")
         guided = joystick_row(folder, config, own, count)
         yield gate_box(guided, joystick_row(folder, config, 0.0, count), own)
+    if "natural" in names:
+        count = config.trials or (2 if quick else 12)
+        references = library.load_motions(config.reference) if config.reference else clips
+        begin(f"natural: {count} trials of 10 s at {len(PACES)} speeds")
+        yield gate_natural(model, held_out, references, trials=count, seconds=10.0, config=config)
     if "latency" in names:
         begin("latency: one robot")
         yield latency(model, threads=threads, ticks=config.ticks or (5 if quick else 100))

@@ -30,7 +30,7 @@ after each, the robot is compared with the frame it should have reached. Figures
                        (T - 1) * 0.1, mean over episodes
     slip_p95_m_s ...   motion quality of the frames before the failure, mean over the episodes that
                        have it; null where none has. `ref_...` is the whole clip's own (see
-                       `bm_envs/quality.py`)
+                       `bm_envs/quality/`)
     observation_size   numbers that the policy observes
     base_state         `true`: it observes the base's place or velocity, as the simulation has them;
                        `none`: neither

@@ -457,6 +457,12 @@ def _box(gate: Row) -> str:
     )
 
 
+def _natural(gate: Row) -> str:
+    if gate["value"] is None:
+        return "no clip walks as fast"
+    return f"{gate['value']:.2g}"
+
+
 # A line of a gate: its name, what it is about, its figures, and what they have to be.
 GATES: tuple[tuple[str, str, Callable[[Row], str], str], ...] = (
     (
@@ -521,6 +527,10 @@ GATES: tuple[tuple[str, str, Callable[[Row], str], str], ...] = (
     (
         "box", "joystick: outside; success; success at strength 0",
         _box, "under 20 %; at least 50 %; under 50 %",
+    ),
+    (
+        "natural", "gait against the clips' at equal speed, the worst figure: share of its band",
+        _natural, "at most 1",
     ),
     (
         "latency", "control step of one robot on one core: 95 % are under", _latency,

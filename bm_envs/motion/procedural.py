@@ -2,7 +2,8 @@
 
 `gait.plan_walk` turns velocity commands into footsteps and foot paths, `whole_body.solve_states`
 finds a whole-body motion of our G1 that carries them out, and `make_clip` makes the built-in family
-(`FAMILY`) of it. No recorded motion is involved: the clips are the project's own.
+(`FAMILY`) of it. No recorded motion is involved: the clips are the project's own. `stroll`,
+`stride` and `jog` are made by `human_gait`, from published joint angles of people.
 
     python -m bm_envs.motion.procedural [NAMES...] [--out DIR] [--check]
 
@@ -44,10 +45,12 @@ from bm_envs import cli
 from bm_envs.errors import MotionError, unknown_name
 from bm_envs.motion.clip import ARRAY_SHAPES, Clip, clip_from_states, load_npz, save_npz
 from bm_envs.motion.gait import Command, Gait, WalkPlan, plan_walk
+from bm_envs.motion.human_gait import HUMAN, make_human_clip
 from bm_envs.motion.whole_body import solve_states
 
 MOTION_DIR = Path(__file__).resolve().parent.parent / "assets" / "motions"
 SOURCE = "bm_envs.motion.procedural"
+HUMAN_SOURCE = "bm_envs.motion.human_gait, from published joint angles"
 LICENCE = "Apache-2.0"
 
 
@@ -79,7 +82,7 @@ FAMILY: dict[str, Recipe] = {
 }
 
 DRAWN_NAME = re.compile(r"walk_(mix|on)_(\d+)")  # of clips that are made when asked for
-NAMES = [*FAMILY, "walk_mix_0", "walk_on_0"]  # for advice
+NAMES = [*FAMILY, *HUMAN, "walk_mix_0", "walk_on_0"]  # for advice
 MIX_S = 60.0  # s of commands, and then to the end of the last one
 # Ways of walking and how often one is drawn. Every one may follow every other, so that all
 # transitions occur; the fastest ones are near what the default gait's legs can reach.
@@ -169,25 +172,30 @@ def is_drawn(name: str) -> bool:
 
 def is_made(name: str) -> bool:
     """Whether `make_clip` knows this name."""
-    return name in FAMILY or DRAWN_NAME.fullmatch(name) is not None
+    return name in FAMILY or name in HUMAN or DRAWN_NAME.fullmatch(name) is not None
 
 
 def make_clip(name: str) -> Clip:
-    """One clip of the family, `walk_mix_SEED` or `walk_on_SEED`, made anew (0.5 s per 10 s).
+    """One clip of `FAMILY` or `HUMAN`, `walk_mix_SEED` or `walk_on_SEED`, made anew.
+
+    One of `FAMILY` takes 0.5 s per 10 s of motion, one of `HUMAN` about 10 s.
 
     Raises:
-        MotionError: no such clip in `FAMILY`, nor a seed's.
+        MotionError: no such clip, nor a seed's.
     """
     if not is_made(name):
         raise MotionError(unknown_name("procedural motion", name, NAMES))
-    if drawn := DRAWN_NAME.fullmatch(name):
-        draw, gait = {"mix": (mix_commands, Gait()), "on": (on_commands, _ON_GAIT)}[drawn[1]]
-        recipe = Recipe(draw(int(drawn[2])), gait=gait)
+    if name in HUMAN:
+        clip = make_human_clip(name, source=HUMAN_SOURCE, licence=LICENCE)
     else:
-        recipe = FAMILY[name]
-    clip = clip_from_plan(
-        name, plan_walk(recipe.commands, recipe.gait), keep_last_s=recipe.keep_last_s
-    )
+        if drawn := DRAWN_NAME.fullmatch(name):
+            draw, gait = {"mix": (mix_commands, Gait()), "on": (on_commands, _ON_GAIT)}[drawn[1]]
+            recipe = Recipe(draw(int(drawn[2])), gait=gait)
+        else:
+            recipe = FAMILY[name]
+        clip = clip_from_plan(
+            name, plan_walk(recipe.commands, recipe.gait), keep_last_s=recipe.keep_last_s
+        )
     rounded = {
         key: np.round(getattr(clip, key).astype(np.float64) / unit) * unit
         for key, unit in GRID.items()
@@ -252,7 +260,7 @@ class MakeConfig:
 
 def main(config: MakeConfig) -> int:
     """Make or check the clips; returns the exit status."""
-    names = config.names or tuple(FAMILY)
+    names = config.names or (*FAMILY, *HUMAN)
     for name in names:
         if not is_made(name):
             raise MotionError(unknown_name("procedural motion", name, NAMES))

@@ -23,7 +23,7 @@ from bm_envs.tasks.guided.config import CONFIGS
 # Gates whose value must be at least the threshold, and at most. A gate may ask for more than its
 # value, and so fail although the value is on the right side.
 GATES_AT_LEAST = ("1", "2", "3", "4", "5")
-GATES_AT_MOST = ("0", "1b", "2b", "box", "latency")
+GATES_AT_MOST = ("0", "1b", "2b", "box", "natural", "latency")
 
 GUIDED_ROWS: Rules = {
     "policy": text(),

@@ -18,6 +18,8 @@ from bm_envs.diffusion.network import NetworkConfig, write_untrained
 from bm_envs.diffusion.sampler import LENGTH
 from bm_envs.diffusion.steering import STEERING
 from bm_envs.errors import ConfigError
+from bm_envs.motion import library, procedural
+from bm_envs.motion.gait import plan_walk
 from bm_envs.results import check_result
 from bm_envs.robots import g1
 from bm_envs.tasks.guided.states import PAST, REPRESENTATIONS, representation
@@ -322,6 +324,59 @@ def test_gate_box_runs_the_joystick_task_with_and_without_guidance(monkeypatch, 
     assert (flags[0]["--trials"], flags[0]["--delay"], flags[0]["--seed"]) == ("2", "1", "7")
     assert flags[0]["--sampler"] == "10" and gates.Config(policy="x").sampled_by == "full"
     assert Path(commands[0][1]).is_file()
+
+
+def walks_of(name):
+    """States of ten seconds; a shuffle is the built-in family's walk at 0.6 m/s."""
+    if name == "shuffle":
+        plan = plan_walk([(0, 0, 0, 1.0), (0.6, 0, 0, 14.0), (0, 0, 0, 1.0)])
+        return procedural.clip_from_plan(name, plan).qpos()[150:650]
+    return library.load_motion(name).qpos()[:500]
+
+
+@pytest.mark.parametrize(
+    ("robots", "references", "passed", "reason"),
+    [
+        # A robot that does what the clip does is natural.
+        ("stride", ["stride"], True, ""),
+        # The procedural walk beside people's: bent knees, short steps.
+        ("shuffle", ["stroll"], False, "not as the clips: stance_knee_rad"),
+        ("stride", ["stand", "jog"], None, "no clip walks at 0.9"),
+        (None, ["stroll"], False, "no robot stays up"),
+    ],
+)
+def test_gate_natural_compares_with_clips_of_equal_speed(robots, references, passed, reason):
+    walks = {0.5: [] if robots is None else [walks_of(robots)]}
+    gate = gates.natural_gate(walks, library.load_motions(references))
+    assert gate.passed is passed and reason in gate.details["reason"]
+    assert (gate.details["reason"] == "") is (reason == "")
+    row = gate.row()
+    assert row["threshold"] == 1.0
+    if passed:  # equal but for the slip of feet that just land, which has a bound and no ratio
+        off = gate.details["by_speed"][0]["off"]
+        assert off.pop("joint_acc_rad_s2") == pytest.approx(0.5, abs=0.01)  # 1 of at most 2
+        assert off.pop("slip_p95_m_s") < 0.8 and max(off.values()) < 0.05
+    check_result(result("gates", [row], settings={"policy": "x"}), "out.json")
+
+
+def test_gate_natural_walks_at_its_speeds_and_measures_who_stays_up(monkeypatch, drives, episodes):
+    """Two robots at each of two speeds, one of which falls; what they did is what is measured."""
+    asked = {}
+
+    def walked(model, starts, *, cost, strength, record, **_):
+        asked["forward"] = cost.velocity[:, 0].tolist()
+        walk = walks_of("stride")
+        record += [np.stack([walk[t]] * 4) for t in range(len(walk))]
+        down = np.array([np.inf, 1.0, np.inf, np.inf])
+        return gates.Trials(down, down, down, down, down)
+
+    monkeypatch.setattr(gates, "closed_loop", walked)
+    gate = gates.gate_natural(
+        Model(drives, still(0.0)), episodes, library.load_motions(["stride"]), trials=2,
+        seconds=10.0, config=gates.Config(policy="x"),
+    )  # fmt: skip
+    assert asked["forward"] == [0.5, 0.5, 0.8, 0.8] and gate.passed
+    assert [entry["robots"] for entry in gate.details["by_speed"]] == [1, 2]
 
 
 def test_strengths_are_shares_and_the_model_s_own_is_the_default(monkeypatch, drives, episodes):
