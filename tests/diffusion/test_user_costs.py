@@ -650,7 +650,7 @@ def test_the_pages_cost_without_torch_is_right(page, monkeypatch):
     """Its gradient against autograd of the same."""
 
     def hand_up(plan):
-        low = torch.clamp(plan.link("right_wrist_yaw_link")[..., 2] - 0.85, max=0.0)
+        low = torch.clamp(plan.link("right_wrist_yaw_link")[..., 2] - 0.80, max=0.0)
         return low.square().sum(1)
 
     x = features()
