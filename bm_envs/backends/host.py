@@ -10,6 +10,7 @@ from typing import Any, cast
 import numpy as np
 
 from bm_envs.backends.base import Array, Simulator, SimulatorConfig, make_simulator
+from bm_envs.robots import g1
 
 VIEWS = (
     "root_pos", "root_quat", "root_lin_vel", "root_ang_vel_b", "joint_pos", "joint_vel", "body_pos",
@@ -170,6 +171,8 @@ class LateSimulator:
         # Joint targets on their way, the oldest first.
         self._sent = np.zeros((whole + 2, config.num_envs, self.engine.joint_pos.shape[1]))
         self._sent[:] = self.engine.joint_pos
+        # Forces of `apply_force` wait for their step here: the engine keeps them for a part of it.
+        self._applied = np.zeros((config.num_envs, g1.NUM_BODIES, 3))
         self._closed = False
 
     def __getattr__(self, name: str) -> Any:
@@ -185,6 +188,7 @@ class LateSimulator:
         """See `Simulator.reset`."""
         self.engine.reset(env_ids, qpos, qvel)
         self._sent[:, env_ids] = np.asarray(qpos)[:, 7:]
+        self._applied[env_ids] = 0.0
 
     def step(self, joint_targets: np.ndarray) -> None:
         """See `Simulator.step`."""
@@ -192,16 +196,26 @@ class LateSimulator:
         self._sent[-1] = joint_targets
         for count, targets in ((self._old, self._sent[0]), (self._new, self._sent[1])):
             for _ in range(count):
+                robots, links = np.nonzero(self._applied.any(-1))
+                if robots.size:
+                    self.engine.apply_force(robots, links, self._applied[robots, links])
                 self.engine.step(targets)
+        self._applied[:] = 0.0
+
+    def apply_force(self, env_ids: np.ndarray, links: np.ndarray, force: np.ndarray) -> None:
+        """See `Simulator.apply_force`."""
+        self._applied[env_ids, links] += force
 
     def get_state(self) -> dict[str, np.ndarray]:
         """See `Simulator.get_state`."""
-        return self.engine.get_state() | {"late.sent": self._sent.copy()}
+        own = {"late.sent": self._sent.copy(), "late.applied": self._applied.copy()}
+        return self.engine.get_state() | own
 
     def set_state(self, state: dict[str, np.ndarray]) -> None:
         """See `Simulator.set_state`."""
-        self.engine.set_state({name: state[name] for name in state if name != "late.sent"})
-        self._sent[:] = state["late.sent"]
+        engine = {name: value for name, value in state.items() if not name.startswith("late.")}
+        self.engine.set_state(engine)
+        self._sent[:], self._applied[:] = state["late.sent"], state["late.applied"]
 
     def close(self) -> None:
         """See `Simulator.close`."""

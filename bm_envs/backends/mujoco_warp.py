@@ -223,7 +223,8 @@ class MujocoWarpSimulator:
         saved = state["forces"]  # of 0.1 without net forces of self-collision, the last ones
         self._forces[:, : saved.shape[1]].copy_(torch.from_numpy(saved))
         self._overflow.copy_(torch.from_numpy(state["overflow"]))
-        if "applied" in state:  # 0.2 had no such forces
+        self._applied.zero_()
+        if "applied" in state:  # 0.1 had no such forces
             self._applied.copy_(torch.from_numpy(state["applied"]))
 
     def close(self) -> None:

@@ -36,6 +36,33 @@ def targets(steps=12):
     return (g1.DEFAULT_JOINT_POS + rng.uniform(-0.4, 0.4, (steps, 2, 29))).astype(np.float32)
 
 
+@pytest.mark.parametrize("physics_steps", [1, 2, 4, 5])
+def test_a_force_acts_through_its_control_step_and_is_kept_with_the_state(physics_steps):
+    """As without a latency: targets that do not change are the same however late they come."""
+    qpos, qvel = start()
+    still = np.tile(g1.DEFAULT_JOINT_POS, (2, 1)).astype(np.float32)
+    after = []
+    for steps in (0, physics_steps):
+        sim = make_host_simulator("mujoco", late(0.005 * steps))
+        sim.reset(np.arange(2), qpos, qvel)
+        sim.step(still)
+        sim.apply_force(np.array([1]), np.array([TORSO]), np.array([[90.0, -60.0, 30.0]]))
+        waiting = copy.deepcopy(sim)
+        for _ in range(2):  # in the second it is gone
+            sim.step(still)
+            waiting.step(still)
+        np.testing.assert_array_equal(waiting.root_lin_vel, sim.root_lin_vel)
+        after.append((sim.root_pos.copy(), sim.root_lin_vel.copy(), sim.joint_pos.copy()))
+        waiting.close()
+        sim.close()
+    for plain, late_one in zip(*after, strict=True):
+        moved = plain[1] - plain[0]  # the force acts on one robot alone
+        assert abs(moved).max() > 1e-3
+        # In parts of a step the force's moment about the centre of mass is taken anew while the
+        # torso turns, a thousandth of what it does; a part of the step alone would be a quarter.
+        np.testing.assert_allclose(late_one[1] - late_one[0], moved, atol=0.01 * abs(moved).max())
+
+
 @pytest.mark.parametrize("physics_steps", [0, 1, 2, 3, 4, 6, 8, 9])
 def test_a_target_arrives_as_many_physics_steps_late(physics_steps):
     """MuJoCo alone, robot by robot, with the targets in a list of physics steps."""
