@@ -39,7 +39,6 @@ class GuidedEnv(SingleEnv, gymnasium.Env):
     | BMGuided-G1-Joystick-v0 | 3 s each: 0.6 m/s forward, 0.3 m/s backward, 0.5 rad/s left and right at 0.4 m/s | each was followed: mean speed over the last 1.5 s half the commanded one or more (0.3, 0.15 m/s); turns: heading changed by 25 degrees or more; and no fall |
     | BMGuided-G1-Waypoint-v0 | a goal 2 to 5 m off, 15 s | the pelvis was within 0.3 m and slower than 0.2 m/s, and no fall |
     | BMGuided-G1-Obstacle-v0 | the same behind 1 to 5 vertical cylinders of 0.15 to 0.3 m radius | the same, and no link came into one |
-
     | BMGuided-G1-Tour-v0 | 18 waypoints with a heading, 5 s each, while the arms are moved by the task, and a punch of up to 500 N each 5 s: a public benchmark's rules (`docs/tour.md`) | 90 s without the pelvis below 0.2 m |
 
     Cylinders are no part of the physics; `bm_envs.tasks.guided.obstacles` has the test of contact.
