@@ -92,6 +92,7 @@ from bm_envs.diffusion.tour_trials import (
     tour_config,
     tour_row,
 )
+from bm_envs.diffusion.trials import START_MOTIONS, WARM_UP_S, seeds_of
 from bm_envs.diffusion.user_costs import (
     COST_STRENGTH,
     OwnCost,
@@ -123,8 +124,6 @@ from bm_envs.tasks.track.config import CONTROL_DT, ActuationConfig
 from bm_envs.tasks.track.task import TrackTask
 
 Task = Literal["walk_perturb", "joystick", "waypoint", "obstacle", "composition", "tour"]
-START_MOTIONS = ("walk_on_100[2:58]", "walk_on_101[2:58]")
-WARM_UP_S = 1.0
 OTHERS = (GuidedPolicy, Policy, VelocityPolicy)  # than guided models
 Runnable = GuidedModel | GuidedPolicy | Policy | VelocityPolicy
 
@@ -489,13 +488,6 @@ def fall_of(task: GuidedTask, robot: int, figures: dict[str, np.ndarray]) -> dic
     if "touched" in figures:
         fall["touched"] = bool(figures["touched"][robot])
     return fall
-
-
-def seeds_of(seed: int, trials: int, what: Literal["trial", "noise", "start"]) -> list[int]:
-    """A seed for each trial, which has nothing to do with their number."""
-    number = ("trial", "noise", "start").index(what)
-    draws = (np.random.SeedSequence([seed, i, number]) for i in range(trials))
-    return [int(draw.generate_state(1, np.uint64)[0]) for draw in draws]
 
 
 # Figures of a task that its rows report of every trial.

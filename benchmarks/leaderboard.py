@@ -75,16 +75,9 @@ from bm_envs.tasks.track.config import CONTROL_DT
 ROOT = Path(__file__).resolve().parent.parent
 PAGE = Path(__file__).with_name("leaderboard_page.html")
 LOOKED_AT = Path(__file__).with_name("looked_at.json")
-SHOWN = (
-    "track",
-    "guided",
-    "tour",
-    "gates",
-    "learning",
-    "sweep",
-    "throughput",
-    "reference",
-)  # kinds
+SHOWN = (  # kinds
+    "track", "guided", "tour", "gates", "learning", "sweep", "throughput", "reference",
+)  # fmt: skip
 VIDEOS = (".mp4", ".webm")
 NOT_TOLD = "not told"
 

@@ -60,6 +60,7 @@ from bm_envs.diffusion.controller import Controller, Method, method_of
 from bm_envs.diffusion.model import GuidedModel, load_model
 from bm_envs.diffusion.steering import Pilot, steering_for
 from bm_envs.diffusion.task_policy import GuidedPolicy, load_guided_policy
+from bm_envs.diffusion.trials import START_MOTIONS, WARM_UP_S, seeds_of
 from bm_envs.envs import GuidedVectorEnv, TrackVectorEnv
 from bm_envs.errors import ConfigError
 from bm_envs.motion import library
@@ -80,9 +81,6 @@ Value = float | str
 Runnable = Policy | GuidedModel | GuidedPolicy
 QUICK_EPISODES = 10
 BATCH = 128  # episodes of a tracker simulated at a time, as in `benchmarks/track.py`
-# Of walkers, as in `benchmarks/guided.py`.
-START_MOTIONS = ("walk_on_100[2:58]", "walk_on_101[2:58]")
-WARM_UP_S = 1.0
 
 
 @dataclass(frozen=True)
@@ -163,17 +161,24 @@ class Config:
 # --- what an axis changes -------------------------------------------------------------------------
 
 
+def seconds(value: float) -> float:
+    """Of ms."""
+    return value / 1000
+
+
+# Axes of the robot's model: its setting, and what makes it of the axis' value.
+MODEL_FIELDS: dict[str, tuple[str, Callable[[Any], Any]]] = {
+    "payload": ("payload_kg", float), "latency": ("latency_s", seconds), "sole": ("feet", str),
+    "step": ("physics_dt", seconds), "iterations": ("iterations", int), "cone": ("cone", str),
+}  # fmt: skip
+
+
 def model_with(model: ModelConfig, axis: str, value: Any) -> ModelConfig:
     """The robot's model with the value of an axis that is one of the model; else unchanged."""
-    changes: dict[str, dict[str, Any]] = {
-        "payload": {"payload_kg": value},
-        "latency": {"latency_s": value / 1000 if axis == "latency" else 0.0},
-        "sole": {"feet": value},
-        "step": {"physics_dt": value / 1000 if axis == "step" else 0.0},
-        "iterations": {"iterations": int(value) if axis == "iterations" else 0},
-        "cone": {"cone": value},
-    }
-    return dataclasses.replace(model, **changes.get(axis, {}))
+    if axis not in MODEL_FIELDS:
+        return model
+    name, convert = MODEL_FIELDS[axis]
+    return dataclasses.replace(model, **{name: convert(value)})
 
 
 def decimation_of(model: ModelConfig) -> int:
@@ -300,7 +305,7 @@ def walk(
         if axis == "friction":
             env.simulator.randomize(np.arange(count), foot_friction=np.full(count, value))
         task = env.task
-        obs, _ = env.reset(seed=seeds_of(config.seed, count, 0))
+        obs, _ = env.reset(seed=seeds_of(config.seed, count, "trial"))
         scale = float(value) if axis == "noise" else 0.0
         act = driver(policy, env, config, scale)
         ended = np.zeros(count, bool)
@@ -321,7 +326,10 @@ def driver(
     if isinstance(policy, GuidedPolicy):
         return policy
     controller = Controller(
-        policy, env.num_envs, seed=seeds_of(config.seed, env.num_envs, 1), method=config.method
+        policy,
+        env.num_envs,
+        seed=seeds_of(config.seed, env.num_envs, "noise"),
+        method=config.method,
     )
     pilot = Pilot(env.task, policy, steering_for(policy, None, None), None)
     rng = np.random.default_rng([config.seed, 3])
@@ -347,12 +355,6 @@ def noisy_states(env: GuidedVectorEnv, rng: np.random.Generator, scale: float) -
     ):  # fmt: skip
         part += rng.uniform(-scale * width, scale * width, part.shape)
     return states_of(qpos, qvel)
-
-
-def seeds_of(seed: int, count: int, number: int) -> list[int]:
-    """A seed for each trial, as `benchmarks/guided.py` draws them: 0 of trials, 1 of noise."""
-    draws = (np.random.SeedSequence([seed, i, number]) for i in range(count))
-    return [int(draw.generate_state(1, np.uint64)[0]) for draw in draws]
 
 
 # --- rows -----------------------------------------------------------------------------------------
@@ -445,13 +447,8 @@ def main(config: Config) -> None:
     axes = axes_of(policy, config)
     clips: list[Clip | None] = [None]
     if isinstance(policy, Policy):
-        clips = [
-            *(
-                library.load_motions(config.motion)
-                if config.motion
-                else evaluation.motions_of(policy)
-            )
-        ]
+        named = library.load_motions(config.motion) if config.motion else None
+        clips = [*(named or evaluation.motions_of(policy))]
     print(
         f"policy {policy.name}, axes {', '.join(axes)}, {config.count} episodes at each value, "
         f"backend {config.backend}, seed {config.seed}{', quick' if config.quick else ''}",

@@ -8,6 +8,7 @@ Every function broadcasts over leading axes and keeps the dtype it is given.
 from __future__ import annotations
 
 import functools
+import math
 import sys
 from typing import Any
 
@@ -155,6 +156,11 @@ def _turn_matrices(name: str, cos_sin: Array) -> Array:
     device = None if isinstance(cos_sin, np.ndarray) else cos_sin.device
     size = 2 if name == "xy" else 4
     return (cos_sin @ _turns(name, cos_sin.dtype, device)).reshape(-1, size, size)
+
+
+def wrapped(angle: Array) -> Array:
+    """An angle, rad, in (-pi, pi]."""
+    return math.pi - (math.pi - angle) % (2 * math.pi)
 
 
 def turn_vectors(heading: Array, vector: Array) -> Array:

@@ -12,17 +12,15 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Callable, Iterable, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
-from guided_tables import write
+from guided_tables import RESULTS, write
 from lafan1_tables import MPKPE
 from learning_tables import commits, errors, reached, table
 
 from bm_envs.cli import markdown_table
 
-RESULTS = Path(__file__).resolve().parent.parent / "benchmarks" / "results"
 SCRIPT = "docs/choices_tables.py"
 Row = dict[str, Any]
 Cell = Callable[[Row], str]

@@ -17,13 +17,12 @@ from typing import Any
 from xml.sax.saxutils import escape
 
 from drawing import svg, write_picture
-from guided_tables import ABSENT, ROOT, per_cent, write
+from guided_tables import ABSENT, RESULTS, ROOT, per_cent, write
 
 from bm_envs.cli import markdown_table
 from bm_envs.results import ResultFile, read_result
 from bm_envs.results.robustness import BEFORE, BEYOND
 
-RESULTS = ROOT / "benchmarks" / "results"
 IMAGES = ROOT / "docs" / "images"
 PAGE = "docs/robustness.md"
 SCRIPT = "docs/robustness_tables.py"

@@ -12,15 +12,13 @@ from __future__ import annotations
 import math
 import sys
 from collections.abc import Callable
-from pathlib import Path
 
-from guided_tables import write
+from guided_tables import RESULTS, write
 
 from bm_envs.cli import markdown_table
 from bm_envs.policy.velocity import FAMILIES
 from bm_envs.results import read_results
 
-RESULTS = Path(__file__).resolve().parent.parent / "benchmarks" / "results"
 SCRIPT = "docs/tour_tables.py"
 
 # Source: rhoyn/teleop-walking-benchmark, README.md at 0b2ea7a; MuJoCo of "MuJoCo / PhysX". Mean

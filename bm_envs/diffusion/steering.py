@@ -175,9 +175,7 @@ def cost_of(task: GuidedTask, steering: Steering, share: float | np.ndarray = 1.
             # Some robots are further than others: those that fell stay in the phase of their fall.
             commands = (1.0 * ~way, _commands_cost(task, steering, share))
             return to_place if way.all() else Sum([commands, (1.0 * way, to_place)])
-    if isinstance(task, CommandedTask):
-        return _commands_cost(task, steering, share)
-    if isinstance(task, TourTask):
+    if isinstance(task, CommandedTask | TourTask):
         return _commands_cost(task, steering, share)
     return _place_cost(task, steering, share) if isinstance(task, WaypointTask) else None
 

@@ -175,6 +175,14 @@ def is_made(name: str) -> bool:
     return name in FAMILY or name in HUMAN or DRAWN_NAME.fullmatch(name) is not None
 
 
+def _recipe_of(name: str) -> Recipe:
+    """What a clip of `FAMILY` is made of, or one that is drawn."""
+    if drawn := DRAWN_NAME.fullmatch(name):
+        draw, gait = {"mix": (mix_commands, Gait()), "on": (on_commands, _ON_GAIT)}[drawn[1]]
+        return Recipe(draw(int(drawn[2])), gait=gait)
+    return FAMILY[name]
+
+
 def make_clip(name: str) -> Clip:
     """One clip of `FAMILY` or `HUMAN`, `walk_mix_SEED` or `walk_on_SEED`, made anew.
 
@@ -188,11 +196,7 @@ def make_clip(name: str) -> Clip:
     if name in HUMAN:
         clip = make_human_clip(name, source=HUMAN_SOURCE, licence=LICENCE)
     else:
-        if drawn := DRAWN_NAME.fullmatch(name):
-            draw, gait = {"mix": (mix_commands, Gait()), "on": (on_commands, _ON_GAIT)}[drawn[1]]
-            recipe = Recipe(draw(int(drawn[2])), gait=gait)
-        else:
-            recipe = FAMILY[name]
+        recipe = _recipe_of(name)
         clip = clip_from_plan(
             name, plan_walk(recipe.commands, recipe.gait), keep_last_s=recipe.keep_last_s
         )

@@ -21,13 +21,14 @@ from bm_envs.cli import file_sha256
 from bm_envs.errors import PolicyError
 from bm_envs.policy.graph import MAX_TRACKER_OPERATIONS
 from bm_envs.policy.session import first_line, open_session, read_onnx
+from bm_envs.policy.spec import CONTROL_DT
 from bm_envs.robots import g1
+from bm_envs.rotations import wrapped
 
-J, OWNED = g1.NUM_JOINTS, 15  # joints 0 to 14, legs and waist, have the policy's gains
+J, OWNED = g1.NUM_JOINTS, g1.FIRST_ARM  # joints before it have the policy's gains
 _TO_ISAAC = g1.order_map(g1.JOINT_NAMES, g1.ISAAC_JOINT_NAMES)  # breadth first, from ours
 _TO_OURS = g1.order_map(g1.ISAAC_JOINT_NAMES, g1.JOINT_NAMES)
 SCALE = 0.25  # rad of a joint's target per unit of action, in all families
-TICK = 0.02  # s
 
 
 @dataclass(frozen=True)
@@ -278,7 +279,7 @@ class Holosoma:
             seen.joint_pos - g1.DEFAULT_JOINT_POS, 0.05 * seen.joint_vel, seen.gravity,
             np.sin(self._phase),
         ], 1)  # fmt: skip
-        self._phase = np.pi - (np.pi - (self._phase + 2 * np.pi * TICK)) % (2 * np.pi)
+        self._phase = wrapped(self._phase + 2 * np.pi * CONTROL_DT)
         return obs
 
     def act(self, output: np.ndarray) -> np.ndarray:
@@ -325,7 +326,7 @@ class Asap:
         ]  # fmt: skip
         obs = np.concatenate([frame[:, : self.HEAD], *history, frame[:, self.HEAD :]], 1)
         self._past = np.concatenate([frame[None], self._past[:-1]])
-        self._time += TICK
+        self._time += CONTROL_DT
         return obs
 
     def act(self, output: np.ndarray) -> np.ndarray:

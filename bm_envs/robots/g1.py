@@ -410,6 +410,7 @@ POSES: dict[str, Pose] = {
 JOINT_NAMES: tuple[str, ...] = tuple(joint.name for joint in JOINTS)
 BODY_NAMES: tuple[str, ...] = tuple(body.name for body in BODIES)
 NUM_JOINTS = len(JOINTS)
+FIRST_ARM = JOINT_NAMES.index("left_shoulder_pitch_joint")  # before it: legs and waist
 LABEL = f"Unitree G1, {NUM_JOINTS} actuated joints"  # what policy files say of the robot
 NUM_BODIES = len(BODIES)
 STIFFNESS = np.array([joint.stiffness for joint in JOINTS])

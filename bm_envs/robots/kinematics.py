@@ -139,13 +139,13 @@ def link_poses(root_pos: np.ndarray, root_quat: np.ndarray, joint_pos: np.ndarra
 class LinkChain:
     """Where one link is, one frame at a time, for a control loop."""
 
-    def __init__(self, link: str) -> None:
-        """Keep the joints from the root to `link`."""
+    def __init__(self, link: str, base: str = g1.ROOT_BODY) -> None:
+        """Keep the joints from the link `base` to `link`."""
         # Of each link: its place in its parent, the joint, and its rotation there, which is
         # `fixed (1 + sin(angle) K + (1 - cos(angle)) K K)` (Rodrigues, K: cross with the axis).
         self._steps: list[tuple[np.ndarray, int, np.ndarray, np.ndarray, np.ndarray]] = []
         body = g1.BODIES[_INDEX[link]]
-        while body.name != g1.ROOT_BODY:
+        while body.name != base:
             joint = _JOINT_OF_BODY[body.name]
             fixed = rot.quat_to_matrix(rot.quat_normalize(np.array(body.quat, np.float64)))
             cross = np.cross(np.eye(3), np.array(g1.JOINTS[joint].axis, np.float64))
@@ -155,17 +155,17 @@ class LinkChain:
             body = g1.BODIES[_INDEX[body.parent]]
 
     def pose(
-        self, root_pos: np.ndarray, root_quat: np.ndarray, joint_pos: np.ndarray
+        self, base_pos: np.ndarray, base_quat: np.ndarray, joint_pos: np.ndarray
     ) -> tuple[np.ndarray, np.ndarray]:
         """Position `[3]`, m, and rotation matrix `[3, 3]` of the link, world.
 
         Args:
-            root_pos: `[3]`, world, m.
-            root_quat: `[4]`, w x y z; normalised here.
+            base_pos: `[3]`, of the base, world, m.
+            base_quat: `[4]`, w x y z; normalised here.
             joint_pos: `[29]`, rad, the project's joint order.
         """
-        pos = np.array(root_pos, np.float64)
-        matrix = rot.quat_to_matrix(rot.quat_normalize(np.asarray(root_quat, np.float64)))
+        pos = np.array(base_pos, np.float64)
+        matrix = rot.quat_to_matrix(rot.quat_normalize(np.asarray(base_quat, np.float64)))
         for place, joint, fixed, around, twice in self._steps:
             angle = joint_pos[joint]
             pos = pos + matrix @ place

@@ -8,7 +8,7 @@ import numpy as np
 
 from bm_envs.diffusion.fields import numbers
 from bm_envs.errors import ConfigError
-from bm_envs.rotations import quat_yaw
+from bm_envs.rotations import quat_yaw, wrapped
 from bm_envs.tasks.guided.states import Frame
 
 
@@ -44,11 +44,6 @@ def points_to_world(points: np.ndarray, frame: Frame) -> np.ndarray:
     """The inverse of `points_to_now`."""
     points = _of_frame("points", points, frame)
     return _in_axes(points, frame.to_world) + _origins(points, frame)
-
-
-def wrapped(angle: np.ndarray) -> np.ndarray:
-    """The angle in (-pi, pi], rad."""
-    return np.pi - (np.pi - angle) % (2 * np.pi)
 
 
 def _of_frame(what: str, vectors: np.ndarray, frame: Frame) -> np.ndarray:

@@ -16,9 +16,9 @@ from bm_envs.diffusion.costs.base import (
     future,
     set_numbers,
 )
-from bm_envs.diffusion.costs.frames import wrapped
 from bm_envs.diffusion.costs.links import root_heading
 from bm_envs.errors import ConfigError
+from bm_envs.rotations import wrapped
 from bm_envs.tasks.guided.states import PAST, Representation
 
 SPEED = 0.65  # m/s at which a place is walked to

@@ -13,14 +13,15 @@ from typing import NamedTuple
 import numpy as np
 
 from bm_envs.robots import g1
-from bm_envs.rotations import quat_normalize, quat_to_matrix
+from bm_envs.robots.kinematics import LinkChain
+from bm_envs.rotations import wrapped
 
 TOUR, PUNCHES, ARMS = 2, 3, 4  # streams; 1 is for a self-test of the original
 WORD = 2**32
 RADIUS = 0.75  # m, of the disc in which waypoints lie
 MIDDLE = (0.3, 0.0)  # m, of that disc, in the anchored frame
 
-OWNED = 15  # joints 0 to 14, legs and waist; the others are the arms'
+OWNED = g1.FIRST_ARM  # joints before it are the policy's, legs and waist
 LEFT = slice(OWNED, OWNED + 7)
 _, _SIGNS = g1.mirror_map()
 MIRROR = _SIGNS[LEFT]  # of a right arm's joint against the left one's
@@ -191,33 +192,13 @@ def hand_allowed(left: np.ndarray) -> bool:
 
 def hand_corners(left: np.ndarray) -> np.ndarray:
     """Corners of the left hand's box in the torso's frame, m, for joints `left [7]`. `[8, 3]`."""
-    place, turn = np.zeros(3), np.eye(3)
-    for angle, (origin, fixed, around, twice) in zip(left, _CHAIN, strict=True):
-        place = place + turn @ origin
-        turn = turn @ (fixed + np.sin(angle) * around + (1.0 - np.cos(angle)) * twice)
+    joints = np.zeros(g1.NUM_JOINTS)
+    joints[LEFT] = left
+    place, turn = _ARM.pose(np.zeros(3), _UPRIGHT, joints)
     return place + _CORNERS @ turn.T
 
 
-def _chain() -> list[tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]]:
-    """Of each joint of the left arm: its link's place in its parent, and its rotation there.
-
-    That is `fixed (1 + sin(angle) K + (1 - cos(angle)) K K)` (Rodrigues, K: cross with the axis).
-    """
-    steps = []
-    for joint in g1.JOINTS[LEFT]:
-        body = g1.BODIES[g1.BODY_NAMES.index(joint.body)]
-        fixed = quat_to_matrix(quat_normalize(np.array(body.quat, np.float64)))
-        around = np.cross(np.eye(3), np.array(joint.axis, np.float64))
-        steps.append((np.array(body.pos), fixed, fixed @ around, fixed @ around @ around))
-    return steps
-
-
-_CHAIN = _chain()
+_ARM, _UPRIGHT = LinkChain("left_wrist_yaw_link", base=g1.ANCHOR_BODY), np.array([1.0, 0, 0, 0])
 _CORNERS = np.array([[x, y, z] for x in HAND[0] for y in HAND[1] for z in HAND[2]])
 # m, of the torso's frame: hands may be nowhere behind the rearmost corner of the stance.
 _REARMOST = hand_corners(g1.DEFAULT_JOINT_POS[LEFT])[:, 0].min()
-
-
-def wrapped(angle: np.ndarray) -> np.ndarray:
-    """An angle, rad, in (-pi, pi]."""
-    return np.pi - (np.pi - angle) % (2.0 * np.pi)
