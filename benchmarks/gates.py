@@ -527,6 +527,7 @@ def closed_loop(
         if t < 0:
             continue
         if record is not None:
+            assert states.joint_pos is not None  # robots have joints
             record.append(
                 np.concatenate([states.root_pos, states.root_quat, states.joint_pos], axis=1)
             )
