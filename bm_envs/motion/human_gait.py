@@ -321,8 +321,8 @@ class _Problem:
         spread[[7, 8, 11, 13, 14, 17]] = np.deg2rad(8.0)  # hip roll, hip yaw, ankle roll
         known = ~np.isnan(self.wanted).ravel()
         weight = np.tile(1 / spread, count)[known]
-        blocks = [np.eye(count * DOFS)[known] * weight[:, None]]
-        targets = [self.wanted.ravel()[known] * weight]
+        blocks: list[np.ndarray] = [np.eye(count * DOFS)[known] * weight[:, None]]
+        targets: list[np.ndarray] = [self.wanted.ravel()[known] * weight]
         # Second and third differences; what is smooth depends on how long a cycle is.
         pace = 46 / count
         each = np.eye(count)

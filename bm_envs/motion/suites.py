@@ -2,7 +2,7 @@
 
 | suite | holds |
 |---|---|
-| `builtin` | the package's own clips |
+| `builtin` | the package's own clips, those of `procedural.FAMILY` |
 | `lafan1-cuts` | ten seconds each of eight LAFAN1 clips, one of every kind of motion |
 | `lafan1-table1` | the LAFAN1 clips of the paper's Table I, whole |
 | `lafan1-walks` | the walks of LAFAN1, whole, less `walk3_subject3`, which sits on a chair |
