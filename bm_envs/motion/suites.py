@@ -96,7 +96,7 @@ def suite_of(motion: str) -> str:
     """The suite that lists a clip of this name, or the set that the clip is from.
 
     Whole LAFAN1 clips are of `lafan1-40`, which holds those of the other suites; cuts that are not
-    in a suite are of `lafan1`. A cut of a built-in clip is `builtin`, and so are the clips of people's
+    in a suite are of `lafan1`. A cut of a built-in clip is `builtin`, and so are clips of people's
     gaits and motions that `bm_envs.motion.procedural` makes when asked for. A repaired motion is
     another than the one it was made of: of LAFAN1 it is `lafan1-repaired`, which is no suite, and
     else `other`.
