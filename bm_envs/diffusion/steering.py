@@ -1,6 +1,6 @@
 """From a guided task to the cost that gives a diffusion model its task, tick after tick.
 
-walk_perturb asks for nothing, joystick and tour for a velocity and a turning rate, waypoint for a
+walk_perturb asks for nothing, joystick, run and tour for a velocity and a turning rate, waypoint for a
 place, and obstacle for a place without touching anything. A composition asks for one after another,
 of each robot what belongs to its phase. Costs are in the now frame, so they are made anew every
 tick.
