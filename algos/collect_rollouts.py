@@ -205,7 +205,8 @@ def collect(expert: Expert, shard: int, config: Config) -> tuple[Rollouts, np.nd
     running, failed = np.ones(count, bool), np.zeros(count, bool)
     length = np.full(count, config.steps)
     for t in range(recorded + config.verify):
-        action = executed = act(obs)
+        # A robot that fell may have diverged; what it does is not kept among the accepted.
+        action = executed = np.nan_to_num(act(obs))
         shoved = np.zeros(count, bool)
         if t < recorded:
             executed = (action + noise()).astype(np.float32)
