@@ -540,10 +540,8 @@ def train(config: Config, manifests: list[dict[str, Any]], run: Progress) -> Non
     arrays = {name: value.cpu().numpy() for name, value in normalizer.arrays.items()}
     if not normalizer.is_projected:
         del arrays["projection"]
-    data = [
-        {name: manifest[name] for name in ("experts", "clips", "accepted", "tried")}
-        for manifest in manifests
-    ]
+    told = ("experts", "clips", "accepted", "tried", "settings", "coverage")
+    data = [{name: manifest[name] for name in told if name in manifest} for manifest in manifests]
     licences = sorted({clip["licence"] for part in data for clip in part["clips"]})
     training = {
         "algorithm": "ddpm_guided", "steps": run.step, "wall_s": round(run.train_s, 1),
