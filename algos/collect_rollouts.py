@@ -191,7 +191,9 @@ def collect(expert: Expert, shard: int, config: Config) -> tuple[Rollouts, np.nd
     push_at = rng.integers(0, push_every, count)
     noise = noise_process(config.noise, scale, rng)
 
-    others = np.flatnonzero(rng.random(count) < config.other_starts)
+    others = np.zeros(0, np.int64)
+    if config.other_starts:  # without, draws are as ever
+        others = np.flatnonzero(rng.random(count) < config.other_starts)
     if others.size:
         states = other_states(config.start_motions, others.size, rng)
         clip[others], frame[others] = nearest_frames(expert.clips, starts, states, rng)
