@@ -64,13 +64,13 @@ def test_a_shove_is_a_horizontal_jump_after_the_recorded_state(episodes):
     assert size[shoved].mean() > 2 * size[~shoved].mean()
 
 
-def test_other_starts_are_states_of_other_motions_where_the_clip_is_most_alike(tmp_path, capsys):
+def test_other_starts_are_states_of_other_motions_where_the_clip_is_most_alike(tmp_path):
     """Nearly all at the start are poses of that motion, which no frame of the clip has."""
     name = "walk_on_0[5:9]"
-    folder = collected(
-        tmp_path / "data", other_starts=1.0, start_motions=(name,), quiet=1.0, pushed=0.0,
-        warm_up=0, verify=0,
-    )  # fmt: skip
+    folder = tmp_path / "data"
+    collect.main(config(
+        folder, other_starts=1.0, start_motions=(name,), quiet=1.0, pushed=0.0, warm_up=0, verify=0,
+    ))  # fmt: skip
     episodes = rollouts.load_rollouts(folder)[0]
     clip, (other,) = library.load_motions(["walk"])[0], library.load_motions([name])
 
