@@ -332,7 +332,8 @@ def coverage(episodes: Rollouts) -> dict[str, Any]:
     velocity = yaw_frames(states).of(states.root_lin_vel[..., None, :])[..., 0, :]
     figures = {
         "forward_m_s": (
-            velocity[..., 0], np.r_[np.arange(-0.6, 1.01, 0.2), np.arange(1.4, 2.61, 0.4)]
+            velocity[..., 0],
+            np.r_[np.arange(-0.6, 1.01, 0.2), np.arange(1.4, 2.61, 0.4)],
         ),
         "left_m_s": (velocity[..., 1], np.arange(-0.6, 0.61, 0.2)),
         "yaw_rad_s": (states.root_ang_vel[..., 2], np.arange(-1.2, 1.21, 0.4)),
