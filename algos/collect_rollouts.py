@@ -260,7 +260,7 @@ def other_states(
 
 
 def alike(qpos: np.ndarray, qvel: np.ndarray) -> np.ndarray:
-    """What tells how alike two states of walking are, `[..., F]`: legs, and velocity as they face."""
+    """What tells how alike two states are, `[..., F]`: legs, and velocity in the heading."""
     velocity = quat_rotate_inverse(yaw_quat(qpos[..., 3:7]), qvel[..., :3])
     angle, speed, root = ALIKE
     parts = angle * qpos[..., 7:][..., LEGS], speed * qvel[..., 6:][..., LEGS], root * velocity

@@ -10,8 +10,8 @@
                   direction, each second; success: upright to the end. Nothing is asked
     joystick      forward, backward, turn left, turn right, 3 s each; success: upright, and each
                   followed (half the speed over its last 1.5 s; 25 of 86 degrees in its sense)
-    run           2.0 m/s straight ahead for 15 s; success: upright, and the mean speed over the last
-                  10 s within 15 %
+    run           2.0 m/s straight ahead for 15 s; success: upright, and over the last 10 s the mean
+                  speed within 15 %
     waypoint      a goal 2 to 5 m away in any direction; success: within 0.3 m of it and slower than
                   0.2 m/s, within 15 s
     obstacle      the same behind 1 to 5 posts; success: there, and none was touched

@@ -171,7 +171,10 @@ def coverage() -> str:
     for name, text in BINS:
         figures = [part["coverage"][name] for part in data]
         shares = [
-            sum(part["accepted"] * figure["share"][k] for part, figure in zip(data, figures))
+            sum(
+                part["accepted"] * figure["share"][k]
+                for part, figure in zip(data, figures, strict=True)
+            )
             for k in range(len(figures[0]["share"]))
         ]
         edges = [f"{edge:g}" for edge in figures[0]["edges"]]

@@ -10,8 +10,7 @@ from bm_envs.tasks.guided.joystick import CommandedTask
 
 
 class RunTask(CommandedTask):
-    """Run straight ahead at one speed. Success: no fall, and the mean speed is neither too low nor
-    too high."""
+    """Run straight ahead at one speed. Success: no fall, and a mean speed near the commanded."""
 
     config: RunConfig
 
