@@ -181,7 +181,7 @@ def coverage() -> str:
         edges[0], edges[-1] = "less", "more"
         lines += [
             [text if k == 0 else "", f"{low} to {high}", f"{100 * share / total:.1f} %"]
-            for k, (low, high, share) in enumerate(zip(edges, edges[1:], shares, strict=True))
+            for k, (low, high, share) in enumerate(zip(edges[:-1], edges[1:], shares, strict=True))
         ]
     return table(["", "from, to", "share of frames"], lines)
 
