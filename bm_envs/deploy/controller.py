@@ -72,7 +72,7 @@ class ControllerConfig:
     legs, as on a robot."""
     stand_s: float = 2.0
     """Seconds of standing up before the motion, two thirds of them moving; 0: none."""
-    blend_s: float = 0.2
+    blend_s: float = 0.1
     """Seconds in which the policy takes over from what acted before, targets and gains in step."""
     at_end: Literal["balance", "stand", "hold"] = "balance"
     """At the motion's end: let the standing policy `balance` bring the robot to a stand; return to

@@ -227,7 +227,7 @@ def test_the_stand_lies_where_a_robot_would_come_to_rest_and_gives_way():
 
     moving = standing(base_lin_vel=np.array([0.8, -0.4, 0.1]))
     balance.begin(moving)
-    np.testing.assert_allclose(ahead(moving), [0.24, -0.12], atol=1e-9)  # 0.3 s of it
+    np.testing.assert_allclose(ahead(moving), [0.12, -0.06], atol=1e-9)  # 0.15 s of it
     for x in np.linspace(0, 2, 20):
         state = standing(base_pos=np.array([x, 0, 0.76]))
         balance.act(state)
