@@ -364,7 +364,9 @@ def until(process, text):
 
 def test_both_ends_over_a_bad_network(tmp_path):
     paths = tmp_path / "robot.json", tmp_path / "controller.json"
-    other = robot("--drop", "0.1", "--late", "0.1", "--late-ms", "6", "--json", paths[0])
+    other = robot(
+        "--drop", "0.1", "--late", "0.1", "--late-ms", "6", "--repeat", "0.1", "--json", paths[0]
+    )  # fmt: skip
     ours = controller("--motors", "--json", paths[1])
     status, out, err = end(ours)
     assert (status, err) == (0, ""), out
@@ -374,7 +376,7 @@ def test_both_ends_over_a_bad_network(tmp_path):
     assert "upright when motors last held something" in out
     robots, controllers = (json.loads(path.read_text()) for path in paths)
     # A tenth of some 450 states and as many commands: fewer than 40 are a chance of 1e-8.
-    assert robots["dropped"] > 40 and robots["held_back"] > 15
+    assert robots["dropped"] > 40 and robots["held_back"] > 15 and robots["repeated"] > 15
     assert controllers["late_states"] > 5 and controllers["broken_states"] == 0
     assert robots["commands"] < controllers["commands"] + 100 + 1  # the last hundred damp
 
@@ -892,6 +894,9 @@ def test_a_robot_that_does_not_listen_is_not_begun_with(deploy):
         (DEPLOY, ["walk", "--domain", "231"], r"domain is 231, expected 0 to 230."),
         (DEPLOY, ["walk", "--state", "true"],
          r"state is 'true', expected 'estimated': a robot tells no position."),
+        (DEPLOY, ["walk", "--then", "walk", "--at-end", "hold"],
+         r"at_end is 'hold', expected 'balance' with --then: between two motions the .*"),
+        (ROBOT, ["--repeat", "-0.1"], r"repeat is -0.1, expected a share below 1."),
         (DEPLOY, ["walk", "--lost-s", "0"], r"lost_s is 0.0, expected more than 0, up to 600 s."),
         (DEPLOY, ["nobody"], r"Unknown policy 'nobody';.*"),
         (ROBOT, ["--domain", DOMAIN + 1, "--patience-s", "0.3"],
