@@ -7,10 +7,12 @@
 
 Without `--motors` it reads states, runs the policy on them and prints what it would ask for, and
 publishes nothing. With `--motors` it stands up into the policy's default pose, follows the motion
-once and returns to standing until something stops it: Ctrl-C, a closed terminal or any other
-signal, the remote's B or select, `--end-s`, or whatever leaves the safety envelope
-(`bm_envs/deploy/envelope.py`), which it prints first. Motors are then damped, by a second process
-where this one is killed or hangs; a robot that nobody holds sinks to the ground.
+once and goes over to the standing policy `balance`. Enter, or A on the remote, goes on to the next
+motion of `--then`, by way of a balanced stand. It stands until something stops it: Ctrl-C, a closed
+terminal or any other signal, the remote's B or select, `--end-s`, or whatever leaves the safety
+envelope (`bm_envs/deploy/envelope.py`), which it prints first. Motors are then damped, by a second
+process where this one is killed or hangs; a robot that nobody holds sinks to the ground.
+`bm_envs/deploy/procedure.py` has the whole as a table.
 
 Exit status: 0 when it came to its end or was asked to end, 1 when it was stopped for safety, 2 when
 it could not begin. Read docs/deployment.md before a real robot is switched on. Nothing here has run
@@ -23,7 +25,7 @@ import contextlib
 import dataclasses
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -36,8 +38,9 @@ from bm_envs.deploy import envelope, unitree_topics
 from bm_envs.deploy.controller import Controller, ControllerConfig, damped
 from bm_envs.deploy.envelope import Stream
 from bm_envs.deploy.guard import Guard
-from bm_envs.deploy.process import Signals, Voice, open_streams
+from bm_envs.deploy.process import Enter, Signals, Voice, open_streams
 from bm_envs.deploy.reference import Motion
+from bm_envs.deploy.tracker import Tracker
 from bm_envs.errors import ConfigError
 from bm_envs.policy import load_policy
 from bm_envs.robots import g1
@@ -69,6 +72,8 @@ class Config:
     motion: str | None = None
     """Name, file or cut such as 'walk1[5:15]'; none: the one inside the policy, or that it
     names."""
+    then: tuple[str, ...] = ()
+    """Further motions of the policy, each begun by Enter or by A on the remote."""
     controller: Annotated[ControllerConfig, arg(name="")] = field(default_factory=_settings)
     """What the controller does before, after and instead of the motion."""
     clock: Literal["host", "tick"] = "host"
@@ -88,6 +93,11 @@ class Config:
     def __post_init__(self) -> None:
         if self.controller.state != "estimated":
             raise ConfigError("state is 'true', expected 'estimated': a robot tells no position.")
+        if self.then and self.controller.at_end != "balance":
+            raise ConfigError(
+                f"at_end is '{self.controller.at_end}', expected 'balance' with --then: between "
+                "two motions the robot stands."
+            )
         for name in ("patience_s", "lost_s"):
             if not 0 < getattr(self, name) <= 600:
                 raise ConfigError(
@@ -184,7 +194,8 @@ def other_robot(mode_machine: int) -> str:
 def drive(
     controller: Controller, states: Reader, commands: Writer | None, config: Config, *,
     guard: Guard | None = None, asked: Callable[[], str] = str, say: Callable[[str], None] = print,
-    warn: Callable[[str], None] = print,
+    warn: Callable[[str], None] = print, then: Iterable[Tracker] = (),
+    entered: Callable[[], bool] = bool,
 ) -> Report:  # fmt: skip
     """Control until there is nothing left to do.
 
@@ -197,9 +208,11 @@ def drive(
         asked: name of a signal that has come, or nothing.
         say: prints a line.
         warn: prints a warning.
+        then: what follows when somebody asks for the next motion.
+        entered: whether a key has asked for it.
     """
     unitree = unitree_topics()
-    report = Report()
+    report, pressed, following = Report(), False, iter(then)
     controller.envelope.forgiving = commands is None
     controller.envelope.slack = envelope.HOST_SLACK if config.clock == "host" else 0.0
     message = first_state(states, commands, config, guard, asked, warn)
@@ -223,6 +236,10 @@ def drive(
                 report.states += 1
                 now = stream.time_s
                 sensors = unitree.from_low_state(message, now)
+                before, pressed = pressed, sensors.next
+                if (entered() or (pressed and not before)) and (more := next(following, None)):
+                    controller.play(more)
+                    say(f"next: {more.motion.name}")
                 command = controller.step(sensors)
                 danger, warning = unitree.motor_trouble(message)
                 if danger and commands is not None:
@@ -323,6 +340,7 @@ def main(config: Config) -> int:
         return 0
     unitree = unitree_topics()
     motion = Motion(policy, config.motion)
+    then = [Tracker(policy, name, lead=config.controller.lead) for name in config.then]
     controller = Controller(policy, motion, config.controller)
     # The first call of a network takes longer than any other.
     policy(np.zeros((1, policy.spec.observation_size), np.float32))
@@ -345,7 +363,8 @@ def main(config: Config) -> int:
                 guard = Guard(config.interface, config.domain, patience)
             report = drive(
                 controller, states, commands, config, guard=guard, asked=lambda: signals.asked,
-                say=say, warn=lambda text: warnings(f"warning: {text}"),
+                say=say, warn=lambda text: warnings(f"warning: {text}"), then=then,
+                entered=Enter() if then else bool,
             )  # fmt: skip
         finally:
             if guard is not None:

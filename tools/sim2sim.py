@@ -4,7 +4,8 @@
     python tools/sim2sim.py policy.onnx --physics-hz 2000 --state estimated --noise 1 --trials 10
     python tools/sim2sim.py policy.onnx --command-ms 20 --video out.mp4
 
-The robot stands up into the policy's default pose, follows the motion once and returns to standing.
+The robot stands up into the policy's default pose, follows the motion once and is brought to a
+stand by the standing policy `balance` (`--at-end`).
 Nothing of the training environments runs: the control loop is `bm_envs/deploy/controller.py`, the
 robot `bm_envs/deploy/robot.py`, so a mistake made twice is the only one that goes unseen. Unlike in
 training, drives are computed at the physics rate, feet are capsules, links collide with each other,
@@ -12,8 +13,9 @@ and commands and readings can be late, noisy or replaced by an estimate.
 
 A run is `survived S of T s`, T being the motion's length. It has failed when the pelvis is off its
 reference by more than 0.25 m in height or 0.8 in tilt (as in `benchmarks/track.py`), when it is
-below 0.4 m before or after the motion, or when the controller stops for safety. Then the exit
-status is 1. `docs/deployment.md` describes the settings and what they cost.
+below 0.4 m before or after the motion, when it does not stand still at the end, or when the
+controller stops for safety. Then the exit status is 1. `docs/deployment.md` describes the settings
+and what they cost.
 """
 
 from __future__ import annotations
@@ -43,6 +45,9 @@ from bm_envs.robots import mjcf
 
 MAX_HEIGHT, MAX_TILT = 0.25, 0.8  # of the pelvis from its reference: m, projected gravity
 LOW = 0.4  # m, pelvis height of a robot that has fallen while it should stand
+# Standing still: for the last second the pelvis is within so much of where it is at its end, level,
+# higher than this, and tilted by less. Asked for where the standing policy has 3 s or more.
+STILL_S, STILL_M, STILL_HEIGHT, STILL_UP, STILL_END_S = 1.0, 0.15, 0.6, 0.94, 3.0
 LIE_S = 1.5  # s for which a stopped robot is simulated further
 
 
@@ -216,12 +221,26 @@ def run(policy: Policy, motion: Motion, config: Config, seed: int) -> Run:
             break
         robot.step()
         tick += 1
+    if not failure and settings.at_end == "balance" and (settings.end_s or 0.0) >= STILL_END_S:
+        failure = moves(np.array(qpos[-round(STILL_S / CONTROL_DT) :]))
+        failed_in = "end" if failure else ""
     means = figures.means()
     if means:
         means["saturated"] = robot.saturated / max(robot.motor_steps, 1)
         means["late"] = controller.late
         means["bounded"] = controller.envelope.bounded  # control steps, standing included
     return Run(survived * CONTROL_DT, failure, failed_in, means, qpos, ghost)
+
+
+def moves(qpos: np.ndarray) -> str:
+    """Why a robot does not stand still in these states `[T, 36]`, or nothing."""
+    way = np.linalg.norm(qpos[:, :2] - qpos[-1, :2], axis=1).max()
+    up = rot.quat_rotate_inverse(qpos[:, 3:7], np.broadcast_to((0.0, 0.0, 1.0), (len(qpos), 3)))
+    if qpos[:, 2].min() < STILL_HEIGHT or up[:, 2].min() < STILL_UP:
+        return "is not upright at the end"
+    if way > STILL_M:
+        return f"does not stand still at the end ({way:.2f} m in {STILL_S:g} s)"
+    return ""
 
 
 def is_off(robot: SimulatedRobot, motion: Motion, frame: int) -> bool:
@@ -275,6 +294,7 @@ def row_of(config: Config, policy: Policy, motion: Motion, runs: list[Run]) -> d
         "friction": robot.friction, "start": config.start, "at_end": config.controller.at_end,
         "end_s": config.controller.end_s, "lead": config.controller.lead,
         "trials": len(runs), "survived": survived,
+        "completed": sum(result.failed_in in ("", "end") for result in runs),
         "survived_s": float(np.mean([result.survived_s for result in runs])),
         "clip_s": motion.duration_s,
         "failures": sorted({f"{bad.failed_in}: {bad.failure}" for bad in runs if bad.failure}),
@@ -325,6 +345,9 @@ def main(config: Config) -> int:
     survived = sum(not result.failure for result in runs)
     if config.trials > 1:
         print(f"{survived} of {config.trials} trials survived")
+        completed = sum(result.failed_in in ("", "end") for result in runs)
+        if completed < config.trials:
+            print(f"{completed} completed the motion")
     seconds = sum(len(result.qpos) for result in runs) * CONTROL_DT
     print(f"{seconds / (time.perf_counter() - began):.1f} x real time")
     if config.json is not None:

@@ -3,9 +3,10 @@
 `tracker` is the policy at work; this is what is around it. It knows no simulator and no transport;
 MuJoCo is used for the estimator's forward kinematics.
 
-It stands up (joints move to the motion's first pose, with stiff gains), runs the policy, and at the
-motion's end holds the last pose with the policy or returns to standing. What looks dangerous ends
-all of it: motors are damped from then on. `envelope` says what that is, and bounds every target.
+It stands up (joints move to the default pose, with stiff gains), blends into the policy, runs it,
+and at the motion's end goes over to a standing policy that balances (`balance`), until another
+motion is asked for. What looks dangerous ends all of it: motors are damped from then on. `envelope`
+says what that is, and bounds every target; `procedure` is the table of states and events.
 """
 
 from __future__ import annotations
@@ -17,6 +18,8 @@ from typing import Literal
 import numpy as np
 
 from bm_envs import rotations as rot
+from bm_envs.deploy import procedure
+from bm_envs.deploy.balance import Balance
 from bm_envs.deploy.envelope import Envelope
 from bm_envs.deploy.estimator import BaseEstimator
 from bm_envs.deploy.messages import Command, Sensors
@@ -50,6 +53,16 @@ def damped() -> Command:
     return Command(np.zeros(g1.NUM_JOINTS), np.zeros(g1.NUM_JOINTS), STANDBY_DAMPING)
 
 
+def _between(first: Command, second: Command, share: float) -> Command:
+    """Targets, gains and torques by `share` of the way from one command to another."""
+    if share >= 1:
+        return second
+    return Command(*(
+        (1 - share) * getattr(first, name) + share * getattr(second, name)
+        for name in ("joint_pos", "stiffness", "damping", "torque")
+    ))  # fmt: skip
+
+
 @dataclass(frozen=True)
 class ControllerConfig:
     """What the controller does before, after and instead of the motion."""
@@ -59,10 +72,15 @@ class ControllerConfig:
     legs, as on a robot."""
     stand_s: float = 2.0
     """Seconds of standing up before the motion, two thirds of them moving; 0: none."""
-    at_end: Literal["stand", "hold"] = "stand"
-    """At the motion's end: return to the default pose without the policy, or let the policy hold
-    the motion's last pose, which not every policy can."""
-    end_s: float | None = 2.0
+    blend_s: float = 0.1
+    """Seconds in which the policy takes over from what acted before, targets and gains in step."""
+    at_end: Literal["balance", "stand", "hold"] = "balance"
+    """At the motion's end: let the standing policy `balance` bring the robot to a stand; return to
+    the default pose without a policy; or let the motion's policy hold its last pose, which not
+    every policy can."""
+    end_blend_s: float = 0.0
+    """Seconds in which the standing policy takes over. In mid-stride there is no time to lose."""
+    end_s: float | None = 4.0
     """Duration of that, s; none: until something stops it."""
     lead: Literal[0, 1] = 1
     """Frames by which the reference that the policy sees is ahead of the robot."""
@@ -72,12 +90,17 @@ class ControllerConfig:
     """Stop when a joint is beyond its range by more than this, rad."""
 
     def __post_init__(self) -> None:
-        for name, choices in (("state", ("true", "estimated")), ("at_end", ("stand", "hold"))):
+        for name, choices in (
+            ("state", ("true", "estimated")), ("at_end", ("balance", "stand", "hold")),
+        ):  # fmt: skip
             if getattr(self, name) not in choices:
+                *others, last = (f"'{choice}'" for choice in choices)
                 raise ConfigError(
-                    f"{name} is '{getattr(self, name)}', expected '{choices[0]}' or '{choices[1]}'."
+                    f"{name} is '{getattr(self, name)}', expected {', '.join(others)} or {last}."
                 )
-        for name, limit in (("stand_s", 60.0), ("end_s", 3600.0)):
+        for name, limit in (
+            ("stand_s", 60.0), ("blend_s", 10.0), ("end_blend_s", 10.0), ("end_s", 3600.0),
+        ):  # fmt: skip
             value = getattr(self, name)
             if value is not None and not 0 <= value <= limit:
                 raise ConfigError(f"{name} is {value}, expected 0 to {limit:g} s.")
@@ -96,7 +119,8 @@ class Controller:
 
     Attributes:
         tracker: the policy on its motion, which begins when the policy takes over.
-        phase: `stand`, `run`, `end`, `damping`; `done` when there is nothing left to do.
+        balance: the standing policy; None where `at_end` is another.
+        phase: the state, of `procedure`; `done` when there is nothing left to do.
         reason: why motors are damped; empty while they are not.
         base_pos, base_lin_vel: what it takes for true, `[3]`.
         late: control steps that came more than a whole step late.
@@ -106,7 +130,7 @@ class Controller:
 
     def __init__(
         self, policy: Policy, motion: Motion, config: ControllerConfig = ControllerConfig(), *,
-        noise: float = 0.0,
+        noise: float = 0.0, balance: Balance | None = None,
     ) -> None:  # fmt: skip
         """Make a controller that is ready to stand up.
 
@@ -115,6 +139,7 @@ class Controller:
             motion: what it is to follow.
             config: what happens before, after and instead of the motion.
             noise: of the readings, as a multiple of that in training; of a simulation.
+            balance: the standing policy, where `at_end` asks for one; None: the shipped one.
 
         Raises:
             PolicyError: gains, scales or the default pose are none for a robot.
@@ -123,12 +148,17 @@ class Controller:
         self.envelope = Envelope(noise)
         self.config = config
         self._estimator = BaseEstimator(mjcf.compile_model())
-        self.phase: Literal["stand", "run", "end", "damping", "done"] = "stand"
+        self.balance = None
+        if config.at_end == "balance":
+            self.balance = balance or Balance()
+        self.phase: procedure.State = "off"
         self.late, self.reason = 0, ""
         self.base_pos, self.base_lin_vel = np.zeros(3), np.zeros(3)
         self._time: float | None = None
         self._began = self._next = 0.0
         self._from = np.zeros(g1.NUM_JOINTS)
+        self._before: Command | None = None
+        self._following: Tracker | None = None
         self.wanted = self.command = damped()
 
     def step(self, sensors: Sensors) -> Command:
@@ -139,13 +169,13 @@ class Controller:
         if not self._finite(sensors):
             self.stop("a reading of the sensors is not a finite number")
             return self.command
-        if self.phase in ("stand", "run", "end") and (forbidden := self.envelope.look(sensors)):
+        if self.phase not in ("damping", "done") and (forbidden := self.envelope.look(sensors)):
             self.stop(forbidden)
         if self.phase == "damping":
             return self.command
         sensors = self._locate(sensors, dt)
         if first:
-            self._enter("stand" if self.config.stand_s else "run", sensors)
+            self._enter("begin" if self.config.stand_s else "begin at once", sensors)
         if self.phase in ("stand", "run", "end"):
             danger = self._danger(sensors)
             if danger := danger or self.envelope.compare(sensors):
@@ -153,13 +183,20 @@ class Controller:
         elapsed = sensors.time_s - self._began
         due = sensors.time_s >= self._next - 1e-6
         if self.phase == "stand" and elapsed >= self.config.stand_s:
-            self._enter("run", sensors)
+            self._enter("stood", sensors)
             due = True
         elif self.phase == "run" and due and self.frame == self.motion.frames - 1:
-            self._enter("end", sensors)
+            self._enter("last frame", sensors)
             elapsed = 0.0
+        elif self.phase == "run" and due and self._following is not None:
+            self._enter("next", sensors)
+            elapsed = 0.0
+        elif self.phase == "end" and self._following is not None and self.is_still:
+            self.tracker, self._following = self._following, None
+            self._enter("still", sensors)
+            due = True
         if self.phase == "end" and self.config.end_s is not None and elapsed >= self.config.end_s:
-            self.phase = "done"
+            self.phase = procedure.after("end", "over")
         is_new = True
         if self.phase == "stand":
             self.wanted = self._ramp(elapsed, self.config.stand_s / 1.5)  # and then it settles
@@ -176,6 +213,28 @@ class Controller:
             if trouble:
                 self.stop(trouble)
         return self.command
+
+    @property
+    def is_still(self) -> bool:
+        """Whether the standing policy has brought the robot to a stand."""
+        return self.phase == "end" and self.balance is not None and self.balance.is_still
+
+    def play(self, tracker: Tracker) -> None:
+        """Go on to another motion, by way of a balanced stand; before the first, in its place.
+
+        Raises:
+            ConfigError: `at_end` is not 'balance'.
+        """
+        if self.balance is None:
+            raise ConfigError(
+                f"at_end is '{self.config.at_end}', expected 'balance': between two motions the "
+                "robot stands."
+            )
+        tracker.reset()
+        if self.phase in ("off", "stand"):
+            self.tracker = tracker
+        else:
+            self._following = tracker
 
     def stop(self, reason: str) -> None:
         """Damp the motors, for good."""
@@ -212,15 +271,20 @@ class Controller:
         self.base_pos, self.base_lin_vel = self._estimator.pos, self._estimator.lin_vel
         return dataclasses.replace(sensors, base_pos=self.base_pos, base_lin_vel=self.base_lin_vel)
 
-    def _enter(self, phase: Literal["stand", "run", "end"], sensors: Sensors) -> None:
-        self.phase, self._began = phase, sensors.time_s
-        self._from = sensors.joint_pos
-        if phase == "end":
+    def _enter(self, event: procedure.Event, sensors: Sensors) -> None:
+        before, self.phase = self.phase, procedure.after(self.phase, event)
+        self._began, self._from = sensors.time_s, sensors.joint_pos
+        # What the next one takes over from; nobody, where there was none or it stays.
+        stays = before == "off" or self.phase == "end" and self.balance is None
+        self._before = None if stays else self.command
+        if self.phase == "end" and self.balance is not None:
+            self.balance.begin(sensors)
+        elif self.phase == "end":
             # So that the standby gains begin with the torque that the policy's ended with.
             last, vel = self.command, sensors.joint_vel
             torque = last.stiffness * (last.joint_pos - sensors.joint_pos) - last.damping * vel
             self._from = sensors.joint_pos + (torque + STANDBY_DAMPING * vel) / STANDBY_STIFFNESS
-        if phase == "run":
+        if self.phase == "run":
             self._next = sensors.time_s
             self.tracker.begin(sensors)
 
@@ -233,12 +297,18 @@ class Controller:
         return Command(target, STANDBY_STIFFNESS, STANDBY_DAMPING)
 
     def _act(self, sensors: Sensors) -> None:
-        """One control step of the policy."""
+        """One control step of the policy that has the robot."""
+        acting, blend_s = self.tracker, self.config.blend_s
+        if self.phase == "end":  # one that holds its last pose goes on as before
+            acting, blend_s = self.balance or self.tracker, self.config.end_blend_s
         try:
-            self.wanted = self.tracker.act(sensors)
+            self.wanted = acting.act(sensors)
         except (ConfigError, PolicyError) as error:  # a bad estimate, a bad action
             self.stop(str(error))
             return
+        if self._before is not None:
+            share = (sensors.time_s - self._began) / blend_s if blend_s else 1.0
+            self.wanted = _between(self._before, self.wanted, share)
         self._next += CONTROL_DT
         is_late = sensors.time_s > self._next
         if is_late:  # lost time is not made up for: the motion just goes on

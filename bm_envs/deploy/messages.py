@@ -40,6 +40,8 @@ class Sensors(RobotState):
     """`[3]`, specific force at `imu_in_pelvis`, pelvis axes, m/s^2; at rest it points up."""
     stop: bool = False
     """Whether somebody pressed the stop button."""
+    next: bool = False
+    """Whether somebody presses the button for the next motion."""
 
 
 @dataclass(frozen=True, eq=False)
