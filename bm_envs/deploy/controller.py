@@ -1,11 +1,11 @@
-"""The controller of a tracking policy: sensor readings in, motor commands out.
+"""The controller of a policy: sensor readings in, motor commands out.
 
-`tracker` is the policy at work; this is what is around it. It knows no simulator and no transport;
-MuJoCo is used for the estimator's forward kinematics.
+`tracker` and `planned` are policies at work; this is what is around one. It knows no simulator and
+no transport; MuJoCo is used for the estimator's forward kinematics.
 
-It stands up (joints move to the motion's first pose, with stiff gains), runs the policy, and at the
-motion's end holds the last pose with the policy or returns to standing. What looks dangerous ends
-all of it: motors are damped from then on. `envelope` says what that is, and bounds every target.
+It stands up (joints move to the default pose, with stiff gains), runs the policy, and at the end
+lets the policy hold the last pose or returns to standing. What looks dangerous ends all of it:
+motors are damped from then on. `envelope` says what that is, and bounds every target.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from typing import Literal
 import numpy as np
 
 from bm_envs import rotations as rot
+from bm_envs.deploy.actor import Actor
 from bm_envs.deploy.envelope import Envelope
 from bm_envs.deploy.estimator import BaseEstimator
 from bm_envs.deploy.messages import Command, Sensors
@@ -91,35 +92,30 @@ class ControllerConfig:
             raise ConfigError(f"joint_margin is {self.joint_margin}, expected 0 to 10 rad.")
 
 
-class Controller:
-    """One policy at work.
+class ActorController:
+    """One actor at work, and all that is around it.
 
     Attributes:
-        tracker: the policy on its motion, which begins when the policy takes over.
+        actor: what acts between standing up and the end.
         phase: `stand`, `run`, `end`, `damping`; `done` when there is nothing left to do.
         reason: why motors are damped; empty while they are not.
         base_pos, base_lin_vel: what it takes for true, `[3]`.
-        late: control steps that came more than a whole step late.
+        late: control steps that came more than a whole step late, or had no action in any plan.
         envelope: what readings and commands are held to.
         wanted: the command before the envelope bounded it.
     """
 
     def __init__(
-        self, policy: Policy, motion: Motion, config: ControllerConfig = ControllerConfig(), *,
-        noise: float = 0.0,
-    ) -> None:  # fmt: skip
+        self, actor: Actor, config: ControllerConfig = ControllerConfig(), *, noise: float = 0.0
+    ) -> None:
         """Make a controller that is ready to stand up.
 
         Args:
-            policy: the policy.
-            motion: what it is to follow.
-            config: what happens before, after and instead of the motion.
+            actor: what acts; it has begun nothing yet.
+            config: what happens before, after and instead of that.
             noise: of the readings, as a multiple of that in training; of a simulation.
-
-        Raises:
-            PolicyError: gains, scales or the default pose are none for a robot.
         """
-        self.tracker = Tracker(policy, motion, lead=config.lead)
+        self.actor = actor
         self.envelope = Envelope(noise)
         self.config = config
         self._estimator = BaseEstimator(mjcf.compile_model())
@@ -155,7 +151,7 @@ class Controller:
         if self.phase == "stand" and elapsed >= self.config.stand_s:
             self._enter("run", sensors)
             due = True
-        elif self.phase == "run" and due and self.frame == self.motion.frames - 1:
+        elif self.phase == "run" and due and self.actor.is_done:
             self._enter("end", sensors)
             elapsed = 0.0
         if self.phase == "end" and self.config.end_s is not None and elapsed >= self.config.end_s:
@@ -165,10 +161,8 @@ class Controller:
             self.wanted = self._ramp(elapsed, self.config.stand_s / 1.5)  # and then it settles
         elif self.phase == "end" and self.config.at_end == "stand":
             self.wanted = self._ramp(elapsed, RETURN_S)
-        elif self.phase in ("run", "end") and due:
-            self._act(sensors)
-        else:
-            is_new = False
+        elif self.phase in ("run", "end"):
+            is_new = self._act(sensors) if due else self._renew(sensors)
         if self.phase in ("stand", "run", "end"):
             self.command, trouble = self.envelope.bound(
                 self.wanted, sensors.joint_pos, sensors.time_s, is_new=is_new
@@ -183,19 +177,9 @@ class Controller:
             self.phase, self.reason, self.command = "damping", reason, damped()
 
     @property
-    def motion(self) -> Motion:
-        """What the policy follows."""
-        return self.tracker.motion
-
-    @property
     def frame(self) -> int:
-        """Of the motion, at which the robot is or should be."""
-        return self.tracker.frame
-
-    @property
-    def alignment(self) -> Alignment:
-        """Of the motion's world, fixed when the policy takes over."""
-        return self.tracker.alignment
+        """Control steps that were begun: of a motion, the frame at which the robot should be."""
+        return self.actor.frame
 
     # --- the pieces, in the order of a step ---
 
@@ -222,30 +206,45 @@ class Controller:
             self._from = sensors.joint_pos + (torque + STANDBY_DAMPING * vel) / STANDBY_STIFFNESS
         if phase == "run":
             self._next = sensors.time_s
-            self.tracker.begin(sensors)
+            if not self.config.stand_s:  # until the actor's first command
+                self.wanted = Command(sensors.joint_pos, STANDBY_STIFFNESS, STANDBY_DAMPING)
+            self.actor.begin(sensors)
 
     def _ramp(self, elapsed: float, seconds: float) -> Command:
         """To the default pose with the standby gains, in `seconds` or as long as a joint takes."""
-        way = self.tracker.default_joint_pos - self._from
+        way = self.actor.default_joint_pos - self._from
         # A smooth step, which begins and ends at rest, is 1.5 times as fast in its middle.
         share = np.minimum(elapsed / np.maximum(seconds, 1.5 * np.abs(way) / RAMP_RAD_S), 1.0)
         target = self._from + share * share * (3 - 2 * share) * way
         return Command(target, STANDBY_STIFFNESS, STANDBY_DAMPING)
 
-    def _act(self, sensors: Sensors) -> None:
-        """One control step of the policy."""
+    def _act(self, sensors: Sensors) -> bool:
+        """One control step of the actor; is its command a new one?"""
         try:
-            self.wanted = self.tracker.act(sensors)
+            command = self.actor.act(sensors)
         except (ConfigError, PolicyError) as error:  # a bad estimate, a bad action
             self.stop(str(error))
-            return
+            return False
+        self.wanted = self.wanted if command is None else command
         self._next += CONTROL_DT
         is_late = sensors.time_s > self._next
         if is_late:  # lost time is not made up for: the motion just goes on
-            self.late += 1
             self._next = sensors.time_s + CONTROL_DT
+        is_late = is_late or self.actor.is_late
+        self.late += is_late
         if trouble := self.envelope.steps(is_late):
             self.stop(trouble)
+        return command is not None
+
+    def _renew(self, sensors: Sensors) -> bool:
+        """What the actor has to add to its control step; is there anything?"""
+        try:
+            command = self.actor.renew(sensors)
+        except (ConfigError, PolicyError) as error:
+            self.stop(str(error))
+            return False
+        self.wanted = self.wanted if command is None else command
+        return command is not None
 
     def _finite(self, sensors: Sensors) -> bool:
         values = [sensors.quat, sensors.gyro, sensors.accel, sensors.joint_pos, sensors.joint_vel]
@@ -256,11 +255,8 @@ class Controller:
         """Why to stop, or nothing."""
         if sensors.stop:
             return "the stop button was pressed"
-        # Directions of up, seen from the anchor body: they differ by the tilt, not by the heading.
-        up = self.tracker.anchor_pose(sensors)[1][2]
-        expected = np.array([0.0, 0.0, 1.0])
-        if self.phase == "run" or self.config.at_end == "hold" and self.phase == "end":
-            expected = self.motion.anchor(self.frame)[1][2]
+        acts = self.phase == "run" or self.config.at_end == "hold" and self.phase == "end"
+        up, expected = self.actor.leaning(sensors, expected=acts)
         tilt = np.degrees(np.arctan2(np.linalg.norm(rot.cross(up, expected)), up @ expected))
         if tilt > self.config.max_tilt_deg:
             return f"tilted by {tilt:.0f} degrees, at most {self.config.max_tilt_deg:g} are allowed"
@@ -273,3 +269,39 @@ class Controller:
                 f"{beyond[worst]:.2f} rad beyond its range"
             )
         return ""
+
+
+class Controller(ActorController):
+    """One tracking policy at work.
+
+    Attributes:
+        tracker: the policy on its motion, which begins when the policy takes over.
+    """
+
+    def __init__(
+        self, policy: Policy, motion: Motion, config: ControllerConfig = ControllerConfig(), *,
+        noise: float = 0.0,
+    ) -> None:  # fmt: skip
+        """Make a controller that is ready to stand up.
+
+        Args:
+            policy: the policy.
+            motion: what it is to follow.
+            config: what happens before, after and instead of the motion.
+            noise: of the readings, as a multiple of that in training; of a simulation.
+
+        Raises:
+            PolicyError: gains, scales or the default pose are none for a robot.
+        """
+        self.tracker = Tracker(policy, motion, lead=config.lead)
+        super().__init__(self.tracker, config, noise=noise)
+
+    @property
+    def motion(self) -> Motion:
+        """What the policy follows."""
+        return self.tracker.motion
+
+    @property
+    def alignment(self) -> Alignment:
+        """Of the motion's world, fixed when the policy takes over."""
+        return self.tracker.alignment
