@@ -11,7 +11,7 @@ from typing import Generic, TypeVar
 from bm_envs.errors import PolicyError
 
 T = TypeVar("T")
-PATIENCE_S = 60.0  # s that a simulation waits for a call to end
+PATIENCE_S = 600.0  # s that a simulation waits for a call to end
 
 
 class Background(Generic[T]):

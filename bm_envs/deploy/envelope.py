@@ -137,8 +137,8 @@ def rows(
         Row("target's change in a control step", f"{STEP_TORQUES:g} x effort limit / stiffness, "
             f"at most {STEP_CAP:g} rad", bounded, soon),
         Row("action", "finite", DAMP, "same command"),
-        Row("control steps late by more than one", f"fewer than {LATE_STEPS} of {LATE_OF}", DAMP,
-            f"{LATE_OF} steps"),
+        Row("control steps late by more than one, or without an action in any plan",
+            f"fewer than {LATE_STEPS} of {LATE_OF}", DAMP, f"{LATE_OF} steps"),
         Row("any reading", "finite", DAMP, state),
         Row("length of the quaternion", f"1 +- {QUAT_TOLERANCE:g}", DAMP, state),
         Row("joint speed", f"{SPEED_FACTOR:g} x the motor's limit", DAMP, state),
@@ -411,8 +411,8 @@ class Envelope:
         if len(self._late) < LATE_STEPS:
             return ""
         return (
-            f"{LATE_STEPS} of {LATE_OF} control steps came more than {1e3 * CONTROL_DT:g} ms late: "
-            "this machine is too slow for the policy, or too busy"
+            f"{LATE_STEPS} of {LATE_OF} control steps came more than {1e3 * CONTROL_DT:g} ms late, "
+            "or were in no plan: this machine is too slow for the policy, or too busy"
         )
 
 
