@@ -27,6 +27,7 @@ it was asked for is told, and is no failure. Costs, steering and states are the 
 from __future__ import annotations
 
 import dataclasses
+import os
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -451,6 +452,7 @@ def guided_row(
         "done": sum(result.figures.get("done", False) for result in runs),
         "failures": sorted({f"{bad.failed_in}: {bad.failure}" for bad in runs if bad.failure}),
         "plans": int(plans.size), "plan_p50_ms": p50, "plan_p95_ms": p95, "plan_p99_ms": p99,
+        "load": round(os.getloadavg()[0], 2) if hasattr(os, "getloadavg") else None,
         "late": sum(result.late for result in runs),
         "bounded": sum(result.bounded for result in runs),
         "each": [

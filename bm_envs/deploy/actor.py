@@ -20,8 +20,11 @@ class Actor(Protocol):
     """Control steps so far."""
     is_late: bool
     """Whether the last control step had to do with what was planned for an earlier one."""
-    action_s: float
-    """Time that the last action took, observation and all, s."""
+
+    @property
+    def action_s(self) -> float:
+        """Time that the last action took, observation and all, s."""
+        ...
 
     @property
     def is_done(self) -> bool:

@@ -177,6 +177,8 @@ SIM2SIM_GUIDED_ROWS: Rules = {
     "plan_p50_ms": number(0, null=True),
     "plan_p95_ms": number(0, null=True),
     "plan_p99_ms": number(0, null=True),
+    # Of the machine in the last minute, beside which times of plans are to be read.
+    "load": number(0, null=True),
     "late": whole(),
     "each": listing(),
 }  # fmt: skip
