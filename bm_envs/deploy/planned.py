@@ -138,8 +138,8 @@ class Planned:
         qpos, qvel = _full_state(state)
         self._qpos = np.concatenate([self._qpos[1:], qpos[None]])
         self._qvel = np.concatenate([self._qvel[1:], qvel[None]])
-        self._collect(state.time_s)
         self._waiting = self._qpos, self._qvel, self.frame
+        self._collect(state.time_s)  # and what begins after it, begins from this state
         self._begin_plan(state.time_s)
         self._collect(state.time_s)  # one that takes no time
         self.frame += 1
