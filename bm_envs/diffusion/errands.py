@@ -215,5 +215,5 @@ def _followed(errand: Errand, qpos: np.ndarray, qvel: np.ndarray) -> tuple[list[
             value = float(mean @ command[:2] / max(ahead, 1e-9))
             least = rules.least_speed_share * ahead
         reached.append(value)
-        followed += value >= least
+        followed += int(value >= least)
     return reached, followed
