@@ -2,10 +2,15 @@
 
     python benchmarks/sim2sim.py walk --json out.json
     python benchmarks/sim2sim.py walk other.onnx --quick
+    python benchmarks/sim2sim.py guided_body_pos --tasks joystick waypoint --json out.json
 
 For each policy `tools/sim2sim.py` is run at 500, 1000 and 2000 Hz, with commands delayed by 0, 10
 and 20 ms, with the true and the estimated state; then at 1000 Hz with noisy sensors, an estimated
 state and the same delays, in `--trials` trials. A row is one such command's, and has it.
+
+With `--tasks` the policies are guided models. Each does each task in `--trials` trials, by plans
+that take no time, with the true state, and by plans that take a control step, with an estimated
+state. The file is written after every row.
 """
 
 from __future__ import annotations
@@ -47,8 +52,10 @@ class Config:
     """Physics rates of the rows without noise, Hz."""
     states: tuple[State, ...] = STATES
     """What the policy is shown in them: the true state or the estimated one."""
+    tasks: tuple[Literal["walk_perturb", "joystick", "waypoint", "obstacle"], ...] = ()
+    """Tasks of guided models; none: the policies are trackers."""
     trials: int = 5
-    """Number of trials in each row with noise; 0: no such row."""
+    """Number of trials in each row with noise, or of a task; 0: no such row."""
     flags: str = ""
     """Further flags for every run, in one word: --flags='--start reference'."""
     seed: int = 0
@@ -59,12 +66,24 @@ class Config:
     def __post_init__(self) -> None:
         if not self.policies:
             raise ConfigError("No policy, expected one or more.")
+        if self.tasks and not self.trials:
+            raise ConfigError("trials is 0, expected 1 or more of a task.")
         if self.trials < 0:
             raise ConfigError(f"trials is {self.trials}, expected 0 or more.")
 
 
 def settings(config: Config) -> list[list[str]]:
     """Flags of each row of a policy."""
+    if config.tasks:
+        ways = (("true", "0"), ("estimated", "20"))
+        return [
+            [
+                "--task", task, "--state", state, "--plan-ms", plan_ms, "--trials",
+                str(config.trials), "--seed", str(config.seed),
+            ]
+            for task in config.tasks
+            for state, plan_ms in (ways[:1] if config.quick else ways)
+        ]  # fmt: skip
     rates, states = ((1000,), ("true",)) if config.quick else (config.rates, config.states)
     plain = [
         ["--physics-hz", str(rate), "--state", state, "--command-ms", str(delay)]
@@ -103,18 +122,39 @@ def main(config: Config) -> None:
             for flags in settings(config):
                 row = measure([policy, *flags, *shlex.split(config.flags)], Path(folder))
                 rows.append(row)
-                error = row["joint_pos_rad"]
-                print(
-                    f"{row['policy']}: {row['physics_hz']} Hz, {row['state']}, "
-                    f"{row['command_ms']:g} ms, noise {row['noise']:g}: {row['survived']} of "
-                    f"{row['trials']} survived, {row['survived_s']:.2f} of {row['clip_s']:.2f} s, "
-                    f"joints off by {'-' if error is None else format(error, '.4f')} rad",
-                    flush=True,
-                )
+                print(guided_line(row) if config.tasks else line(row), flush=True)
+                if config.json is not None and config.tasks:
+                    write(config, rows)
     if config.json is not None:
-        result = cli.json_result("sim2sim", seed=config.seed, rows=rows)
-        write_result(config.json, result | {"settings": {"quick": config.quick}})
+        write(config, rows)
         print(f"rows in {config.json}")
+
+
+def line(row: dict[str, Any]) -> str:
+    """A tracker's row."""
+    error = row["joint_pos_rad"]
+    return (
+        f"{row['policy']}: {row['physics_hz']} Hz, {row['state']}, {row['command_ms']:g} ms, noise "
+        f"{row['noise']:g}: {row['survived']} of {row['trials']} survived, {row['survived_s']:.2f} "
+        f"of {row['clip_s']:.2f} s, joints off by "
+        f"{'-' if error is None else format(error, '.4f')} rad"
+    )
+
+
+def guided_line(row: dict[str, Any]) -> str:
+    """A guided model's row."""
+    return (
+        f"{row['policy']}: {row['task']}, {row['state']}, plans in {row['plan_ms']:g} ms: "
+        f"{row['survived']} of {row['trials']} survived, {row['done']} did what was asked"
+    )
+
+
+def write(config: Config, rows: list[dict[str, Any]]) -> None:
+    """Write the result file."""
+    assert config.json is not None
+    kind = "sim2sim_guided" if config.tasks else "sim2sim"
+    result = cli.json_result(kind, seed=config.seed, rows=rows)
+    write_result(config.json, result | {"settings": {"quick": config.quick}})
 
 
 if __name__ == "__main__":

@@ -609,6 +609,51 @@ def ranges() -> str:
 
 # --- pages ----------------------------------------------------------------------------------------
 
+
+def on_robot() -> str:
+    """What guided models did in `tools/sim2sim.py`, a row for each model and task."""
+    lines: dict[tuple[str, str], dict[tuple[str, float], str]] = {}
+    for path in sorted(RESULTS.glob("sim2sim_guided*.json")):
+        if path.stem == LATENCY:
+            continue
+        for row in json.loads(path.read_text())["rows"]:
+            cell = f"{row['survived']}, {row['done']} of {row['trials']}"
+            cells = lines.setdefault((row["policy"], row["task"]), {})
+            cells[row["state"], row["plan_ms"]] = cell
+    if not lines:
+        return ""
+    ways = list(dict.fromkeys(way for cells in lines.values() for way in cells))
+    heads = ["model, task", *(f"{state} state, plans in {ms:g} ms" for state, ms in ways)]
+    made = [
+        [f"`{policy}`, {task}", *(cells.get(way, ABSENT) for way in ways)]
+        for (policy, task), cells in lines.items()
+    ]
+    return markdown_table(heads, made)
+
+
+LATENCY = "sim2sim_guided_latency"  # the file of a machine that does nothing else
+
+
+def plan_times() -> str:
+    """How long plans took, of the file that was made for it."""
+    path = RESULTS / f"{LATENCY}.json"
+    if not path.is_file():
+        return ""
+    file = json.loads(path.read_text())
+    heads = ["model, calls", "p50, ms", "p95, ms", "p99, ms", "plans", "load of the machine"]
+    lines = [
+        [
+            f"`{row['policy']}`, {row['sampler']}",
+            *(f"{row[f'plan_{name}_ms']:.1f}" for name in ("p50", "p95", "p99")),
+            str(row["plans"]), ABSENT if row["load"] is None else f"{row['load']:.1f}",
+        ]
+        for row in file["rows"]
+    ]  # fmt: skip
+    machine = file["machine"]
+    told = f"On {machine['cores']} cores of {machine['processor']}, one thread for plans."
+    return f"{markdown_table(heads, lines)}\n\n{told}"
+
+
 PAGES: dict[str, dict[str, Callable[[], str]]] = {
     "docs/guided.md": {
         "gates": gates, "doses": doses, "tasks": tasks, "joystick": joystick, "places": places,
@@ -617,6 +662,7 @@ PAGES: dict[str, dict[str, Callable[[], str]]] = {
         "joystick_ablations": joystick_ablations, "differences": differences,
     },
     "docs/own_cost.md": {"ranges": ranges},
+    "docs/deployment.md": {"on_robot": on_robot, "plan_times": plan_times},
 }  # fmt: skip
 
 

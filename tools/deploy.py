@@ -4,6 +4,7 @@
     python tools/deploy.py walk --domain 7              # dry run: publishes nothing
     python tools/deploy.py walk --domain 7 --motors
     python tools/deploy.py walk --envelope              # what it holds commands and readings to
+    python tools/deploy.py guided_body_pos --task joystick --domain 7 --motors
 
 Without `--motors` it reads states, runs the policy on them and prints what it would ask for, and
 publishes nothing. With `--motors` it stands up into the policy's default pose, follows the motion
@@ -13,6 +14,10 @@ terminal or any other signal, the remote's B or select, `--end-s`, or whatever l
 envelope (`bm_envs/deploy/envelope.py`), which it prints first. Motors are then damped, by a second
 process where this one is killed or hangs; a robot that nobody holds sinks to the ground.
 `bm_envs/deploy/procedure.py` has the whole as a table.
+
+A guided model does a task of `tools/sim2sim.py` in place of a motion, from where the robot stands;
+nobody pushes it here, so walk_perturb is to walk on. A thread of its own plans: the control loop
+takes the newest plan there is and waits for none.
 
 Exit status: 0 when it came to its end or was asked to end, 1 when it was stopped for safety, 2 when
 it could not begin. Read docs/deployment.md before a real robot is switched on. Nothing here has run
@@ -35,14 +40,15 @@ from tyro.conf import FlagCreatePairsOff, Positional, arg
 
 from bm_envs import cli
 from bm_envs.deploy import envelope, unitree_topics
-from bm_envs.deploy.controller import Controller, ControllerConfig, damped
+from bm_envs.deploy.controller import ActorController, Controller, ControllerConfig, damped
 from bm_envs.deploy.envelope import Stream
 from bm_envs.deploy.guard import Guard
+from bm_envs.deploy.planned import Planned
 from bm_envs.deploy.process import Enter, Signals, Voice, open_streams
 from bm_envs.deploy.reference import Motion
 from bm_envs.deploy.tracker import Tracker
 from bm_envs.errors import ConfigError
-from bm_envs.policy import load_policy
+from bm_envs.policy import CONTROL_DT, DIFFUSION, kind_of, load_policy
 from bm_envs.robots import g1
 
 if TYPE_CHECKING:
@@ -74,6 +80,12 @@ class Config:
     names."""
     then: tuple[str, ...] = ()
     """Further motions of the policy, each begun by Enter or by A on the remote."""
+    task: Literal["walk_perturb", "joystick", "waypoint"] | None = None
+    """What a guided model is asked for; none: the policy is a tracker."""
+    sampler: str = "10"
+    """Calls of the network in a plan of a guided model: `full` (20), or a number."""
+    seed: int = 0
+    """Of a guided model: seed of the goal and of the sampler's noise."""
     controller: Annotated[ControllerConfig, arg(name="")] = field(default_factory=_settings)
     """What the controller does before, after and instead of the motion."""
     clock: Literal["host", "tick"] = "host"
@@ -122,6 +134,11 @@ class Report:
     bounded_steps: int = 0
     """Control steps whose target was held to a bound."""
     late_steps: int = 0
+    plans: int = 0
+    """Plans of a guided model."""
+    plan_p50_ms: float | None = None
+    """Median time of a plan, ms."""
+    plan_p99_ms: float | None = None
     phase: str = "waiting"
     frame: int = 0
     reason: str = ""
@@ -192,7 +209,7 @@ def other_robot(mode_machine: int) -> str:
 
 
 def drive(
-    controller: Controller, states: Reader, commands: Writer | None, config: Config, *,
+    controller: ActorController, states: Reader, commands: Writer | None, config: Config, *,
     guard: Guard | None = None, asked: Callable[[], str] = str, say: Callable[[str], None] = print,
     warn: Callable[[str], None] = print, then: Iterable[Tracker] = (),
     entered: Callable[[], bool] = bool,
@@ -269,6 +286,11 @@ def drive(
         report.late_states, report.repeated_states = stream.overtaken, stream.repeated
         report.broken_states = states.broken
         report.bounded_steps, report.late_steps = controller.envelope.bounded, controller.late
+        if isinstance(controller.actor, Planned) and (took := controller.actor.took_s):
+            report.plans = len(took)
+            report.plan_p50_ms, report.plan_p99_ms = (
+                float(1e3 * np.percentile(took, share)) for share in (50, 99)
+            )
         report.phase, report.frame, report.reason = (
             controller.phase, controller.frame, controller.reason,
         )  # fmt: skip
@@ -276,7 +298,7 @@ def drive(
 
 
 def next_state(
-    controller: Controller, states: Reader, stream: Stream, guard: Guard | None,
+    controller: ActorController, states: Reader, stream: Stream, guard: Guard | None,
     asked: Callable[[], str],
 ) -> LowState_ | None:  # fmt: skip
     """The next state, new or not; None when the controller was stopped instead."""
@@ -308,16 +330,16 @@ def damp(commands: Writer, mode_machine: int, guard: Guard | None = None) -> Non
         time.sleep(DAMP_EVERY_S)
 
 
-def describe(controller: Controller, target: np.ndarray, joint_pos: np.ndarray) -> str:
+def describe(controller: ActorController, target: np.ndarray, joint_pos: np.ndarray) -> str:
     """Print one line."""
     off = np.abs(target - joint_pos)
     worst = int(off.argmax())
-    last = controller.motion.frames - 1
+    last = controller.actor.steps
     place = f" {min(controller.frame, last)}/{last}" if controller.phase == "run" else ""
     return (
         f"{controller.phase}{place}: largest step asked for {off[worst]:.2f} rad "
         f"({g1.JOINT_NAMES[worst]}), base at {controller.base_pos.round(2).tolist()} m, action in "
-        f"{1e3 * controller.tracker.action_s:.1f} ms"
+        f"{1e3 * controller.actor.action_s:.1f} ms"
     )
 
 
@@ -331,19 +353,59 @@ def envelope_lines(config: Config) -> list[str]:
     ]
 
 
-def main(config: Config) -> int:
-    """Control the robot; 1 if it was stopped for safety."""
+def make_tracker(config: Config) -> tuple[ActorController, str, list[Tracker]]:
+    """The controller of a tracking policy, what it is to do, and what may follow."""
     policy = load_policy(config.policy, config=config.policy_config)
-    if config.envelope:
-        envelope.check_policy(policy)
-        print("\n".join(envelope_lines(config)))
-        return 0
-    unitree = unitree_topics()
     motion = Motion(policy, config.motion)
     then = [Tracker(policy, name, lead=config.controller.lead) for name in config.then]
     controller = Controller(policy, motion, config.controller)
     # The first call of a network takes longer than any other.
     policy(np.zeros((1, policy.spec.observation_size), np.float32))
+    told = f"policy {policy.name}, motion {motion.name} ({motion.duration_s:.2f} s)"
+    return controller, told, then
+
+
+def make_planned(config: Config) -> tuple[ActorController, str, list[Tracker]]:
+    """The controller of a guided model, what it is to do, and that nothing follows."""
+    # Only a guided model uses code of the environments: states in its frames, costs, figures.
+    from bm_envs.diffusion.controller import method_of
+    from bm_envs.diffusion.errands import errand
+    from bm_envs.diffusion.model import load_model
+    from bm_envs.diffusion.robot_planner import RobotPlanner
+
+    if config.task is None:
+        raise ConfigError(
+            f"{config.policy} is a guided model, which has no motion: name a task, --task "
+            "walk_perturb | joystick | waypoint."
+        )
+    for flag in ("motion", "policy_config", "then"):
+        if getattr(config, flag):
+            raise ConfigError(f"{flag} is given, but a guided model takes none.")
+    model, method = load_model(config.policy), method_of(config.sampler)
+    asked = errand(config.task, config.seed)
+    actor = Planned(RobotPlanner(model, asked, seed=config.seed, method=method))
+    controller = ActorController(actor, config.controller)
+    told = f"model {model.name}, task {config.task} ({actor.steps * CONTROL_DT:.2f} s)"
+    return controller, told, []
+
+
+def main(config: Config) -> int:
+    """Control the robot; 1 if it was stopped for safety."""
+    guided = kind_of(config.policy) is DIFFUSION
+    if config.task is not None and not guided:
+        raise ConfigError(
+            f"task is '{config.task}', but {config.policy} is no guided model: a tracker follows "
+            "its motion."
+        )
+    if config.envelope and not guided:
+        envelope.check_policy(load_policy(config.policy, config=config.policy_config))
+    if config.envelope:
+        if guided:
+            make_planned(dataclasses.replace(config, task=config.task or "joystick"))
+        print("\n".join(envelope_lines(config)))
+        return 0
+    unitree = unitree_topics()
+    controller, told, then = make_planned(config) if guided else make_tracker(config)
     bus = unitree.Bus(config.interface, config.domain)
     states = bus.reader(unitree.LOW_STATE_TOPIC)
     commands = bus.writer(unitree.LOW_CMD_TOPIC) if config.motors else None
@@ -354,10 +416,7 @@ def main(config: Config) -> int:
         try:
             for line in envelope_lines(config) if config.motors else ():
                 say(line)
-            say(
-                f"policy {policy.name}, motion {motion.name} ({motion.duration_s:.2f} s), "
-                f"interface {config.interface}, domain {config.domain}: {what}"
-            )
+            say(f"{told}, interface {config.interface}, domain {config.domain}: {what}")
             if config.motors:
                 patience = config.lost_s + envelope.GUARD_S
                 guard = Guard(config.interface, config.domain, patience)
@@ -377,9 +436,14 @@ def main(config: Config) -> int:
     say(
         f"{report.states} states ({report.late_states} overtaken, {report.repeated_states} "
         f"repeated, {report.broken_states} broken), {report.commands} commands "
-        f"({report.bounded_steps} steps bounded), {min(report.frame, motion.frames - 1)} of "
-        f"{motion.frames - 1} steps of the motion"
+        f"({report.bounded_steps} steps bounded), {min(report.frame, controller.actor.steps)} of "
+        f"{controller.actor.steps} steps of the {'task' if guided else 'motion'}"
     )
+    if report.plans:
+        say(
+            f"{report.plans} plans in {report.plan_p50_ms:.1f} ms (p50), {report.plan_p99_ms:.1f} "
+            f"ms (p99); {report.late_steps} control steps were late or had none"
+        )
     stopped = bool(report.reason) and report.reason != "interrupted"
     if stopped:
         say(f"stopped: {report.reason}; {'motors damped' if config.motors else 'dry run'}")

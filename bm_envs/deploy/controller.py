@@ -1,12 +1,12 @@
-"""The controller of a tracking policy: sensor readings in, motor commands out.
+"""The controller of a policy: sensor readings in, motor commands out.
 
-`tracker` is the policy at work; this is what is around it. It knows no simulator and no transport;
-MuJoCo is used for the estimator's forward kinematics.
+`tracker` and `planned` are policies at work; this is what is around one. It knows no simulator and
+no transport; MuJoCo is used for the estimator's forward kinematics.
 
 It stands up (joints move to the default pose, with stiff gains), blends into the policy, runs it,
-and at the motion's end goes over to a standing policy that balances (`balance`), until another
-motion is asked for. What looks dangerous ends all of it: motors are damped from then on. `envelope`
-says what that is, and bounds every target; `procedure` is the table of states and events.
+and at the end goes over to a standing policy that balances (`balance`), until another motion is
+asked for. What looks dangerous ends all of it: motors are damped from then on. `envelope` says what
+that is, and bounds every target; `procedure` is the table of states and events.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ import numpy as np
 
 from bm_envs import rotations as rot
 from bm_envs.deploy import procedure
+from bm_envs.deploy.actor import Actor
 from bm_envs.deploy.balance import Balance
 from bm_envs.deploy.envelope import Envelope
 from bm_envs.deploy.estimator import BaseEstimator
@@ -114,37 +115,33 @@ class ControllerConfig:
             raise ConfigError(f"joint_margin is {self.joint_margin}, expected 0 to 10 rad.")
 
 
-class Controller:
-    """One policy at work.
+class ActorController:
+    """One actor at work, and all that is around it.
 
     Attributes:
-        tracker: the policy on its motion, which begins when the policy takes over.
+        actor: what acts between standing up and the end.
         balance: the standing policy; None where `at_end` is another.
         phase: the state, of `procedure`; `done` when there is nothing left to do.
         reason: why motors are damped; empty while they are not.
         base_pos, base_lin_vel: what it takes for true, `[3]`.
-        late: control steps that came more than a whole step late.
+        late: control steps that came more than a whole step late, or had no action in any plan.
         envelope: what readings and commands are held to.
         wanted: the command before the envelope bounded it.
     """
 
     def __init__(
-        self, policy: Policy, motion: Motion, config: ControllerConfig = ControllerConfig(), *,
-        noise: float = 0.0, balance: Balance | None = None,
+        self, actor: Actor, config: ControllerConfig = ControllerConfig(), *, noise: float = 0.0,
+        balance: Balance | None = None,
     ) -> None:  # fmt: skip
         """Make a controller that is ready to stand up.
 
         Args:
-            policy: the policy.
-            motion: what it is to follow.
-            config: what happens before, after and instead of the motion.
+            actor: what acts; it has begun nothing yet.
+            config: what happens before, after and instead of that.
             noise: of the readings, as a multiple of that in training; of a simulation.
             balance: the standing policy, where `at_end` asks for one; None: the shipped one.
-
-        Raises:
-            PolicyError: gains, scales or the default pose are none for a robot.
         """
-        self.tracker = Tracker(policy, motion, lead=config.lead)
+        self.actor = actor
         self.envelope = Envelope(noise)
         self.config = config
         self._estimator = BaseEstimator(mjcf.compile_model())
@@ -158,7 +155,7 @@ class Controller:
         self._began = self._next = 0.0
         self._from = np.zeros(g1.NUM_JOINTS)
         self._before: Command | None = None
-        self._following: Tracker | None = None
+        self._following: Actor | None = None
         self.wanted = self.command = damped()
 
     def step(self, sensors: Sensors) -> Command:
@@ -185,14 +182,14 @@ class Controller:
         if self.phase == "stand" and elapsed >= self.config.stand_s:
             self._enter("stood", sensors)
             due = True
-        elif self.phase == "run" and due and self.frame == self.motion.frames - 1:
+        elif self.phase == "run" and due and self.actor.is_done:
             self._enter("last frame", sensors)
             elapsed = 0.0
         elif self.phase == "run" and due and self._following is not None:
             self._enter("next", sensors)
             elapsed = 0.0
         elif self.phase == "end" and self._following is not None and self.is_still:
-            self.tracker, self._following = self._following, None
+            self.actor, self._following = self._following, None
             self._enter("still", sensors)
             due = True
         if self.phase == "end" and self.config.end_s is not None and elapsed >= self.config.end_s:
@@ -202,10 +199,8 @@ class Controller:
             self.wanted = self._ramp(elapsed, self.config.stand_s / 1.5)  # and then it settles
         elif self.phase == "end" and self.config.at_end == "stand":
             self.wanted = self._ramp(elapsed, RETURN_S)
-        elif self.phase in ("run", "end") and due:
-            self._act(sensors)
-        else:
-            is_new = False
+        elif self.phase in ("run", "end"):
+            is_new = self._act(sensors) if due else self._renew(sensors)
         if self.phase in ("stand", "run", "end"):
             self.command, trouble = self.envelope.bound(
                 self.wanted, sensors.joint_pos, sensors.time_s, is_new=is_new
@@ -232,7 +227,7 @@ class Controller:
             )
         tracker.reset()
         if self.phase in ("off", "stand"):
-            self.tracker = tracker
+            self.actor = tracker
         else:
             self._following = tracker
 
@@ -242,19 +237,9 @@ class Controller:
             self.phase, self.reason, self.command = "damping", reason, damped()
 
     @property
-    def motion(self) -> Motion:
-        """What the policy follows."""
-        return self.tracker.motion
-
-    @property
     def frame(self) -> int:
-        """Of the motion, at which the robot is or should be."""
-        return self.tracker.frame
-
-    @property
-    def alignment(self) -> Alignment:
-        """Of the motion's world, fixed when the policy takes over."""
-        return self.tracker.alignment
+        """Control steps that were begun: of a motion, the frame at which the robot should be."""
+        return self.actor.frame
 
     # --- the pieces, in the order of a step ---
 
@@ -286,36 +271,62 @@ class Controller:
             self._from = sensors.joint_pos + (torque + STANDBY_DAMPING * vel) / STANDBY_STIFFNESS
         if self.phase == "run":
             self._next = sensors.time_s
-            self.tracker.begin(sensors)
+            if not self.config.stand_s:  # until the actor's first command
+                self.wanted = Command(sensors.joint_pos, STANDBY_STIFFNESS, STANDBY_DAMPING)
+            self.actor.begin(sensors)
 
     def _ramp(self, elapsed: float, seconds: float) -> Command:
         """To the default pose with the standby gains, in `seconds` or as long as a joint takes."""
-        way = self.tracker.default_joint_pos - self._from
+        way = self.actor.default_joint_pos - self._from
         # A smooth step, which begins and ends at rest, is 1.5 times as fast in its middle.
         share = np.minimum(elapsed / np.maximum(seconds, 1.5 * np.abs(way) / RAMP_RAD_S), 1.0)
         target = self._from + share * share * (3 - 2 * share) * way
         return Command(target, STANDBY_STIFFNESS, STANDBY_DAMPING)
 
-    def _act(self, sensors: Sensors) -> None:
-        """One control step of the policy that has the robot."""
-        acting, blend_s = self.tracker, self.config.blend_s
-        if self.phase == "end":  # one that holds its last pose goes on as before
-            acting, blend_s = self.balance or self.tracker, self.config.end_blend_s
+    def _acting(self) -> Actor | Balance:
+        """What has the robot; one that holds its last pose at the end goes on as before."""
+        return self.balance if self.phase == "end" and self.balance is not None else self.actor
+
+    def _take(self, command: Command | None, sensors: Sensors) -> bool:
+        """Want a new command, blended in where another one acted before; is there one?"""
+        if command is None:
+            return False
+        if self._before is not None:
+            blend_s = self.config.end_blend_s if self.phase == "end" else self.config.blend_s
+            share = (sensors.time_s - self._began) / blend_s if blend_s else 1.0
+            command = _between(self._before, command, share)
+        self.wanted = command
+        return True
+
+    def _act(self, sensors: Sensors) -> bool:
+        """One control step of what has the robot; is its command a new one?"""
+        acting = self._acting()
         try:
-            self.wanted = acting.act(sensors)
+            command = acting.act(sensors)
         except (ConfigError, PolicyError) as error:  # a bad estimate, a bad action
             self.stop(str(error))
-            return
-        if self._before is not None:
-            share = (sensors.time_s - self._began) / blend_s if blend_s else 1.0
-            self.wanted = _between(self._before, self.wanted, share)
+            return False
+        is_new = self._take(command, sensors)
         self._next += CONTROL_DT
         is_late = sensors.time_s > self._next
         if is_late:  # lost time is not made up for: the motion just goes on
-            self.late += 1
             self._next = sensors.time_s + CONTROL_DT
+        is_late = is_late or acting is self.actor and self.actor.is_late
+        self.late += is_late
         if trouble := self.envelope.steps(is_late):
             self.stop(trouble)
+        return is_new
+
+    def _renew(self, sensors: Sensors) -> bool:
+        """What the actor has to add to its control step; is there anything?"""
+        if self._acting() is not self.actor:
+            return False
+        try:
+            command = self.actor.renew(sensors)
+        except (ConfigError, PolicyError) as error:
+            self.stop(str(error))
+            return False
+        return self._take(command, sensors)
 
     def _finite(self, sensors: Sensors) -> bool:
         values = [sensors.quat, sensors.gyro, sensors.accel, sensors.joint_pos, sensors.joint_vel]
@@ -326,11 +337,8 @@ class Controller:
         """Why to stop, or nothing."""
         if sensors.stop:
             return "the stop button was pressed"
-        # Directions of up, seen from the anchor body: they differ by the tilt, not by the heading.
-        up = self.tracker.anchor_pose(sensors)[1][2]
-        expected = np.array([0.0, 0.0, 1.0])
-        if self.phase == "run" or self.config.at_end == "hold" and self.phase == "end":
-            expected = self.motion.anchor(self.frame)[1][2]
+        acts = self.phase == "run" or self.config.at_end == "hold" and self.phase == "end"
+        up, expected = self.actor.leaning(sensors, expected=acts)
         tilt = np.degrees(np.arctan2(np.linalg.norm(rot.cross(up, expected)), up @ expected))
         if tilt > self.config.max_tilt_deg:
             return f"tilted by {tilt:.0f} degrees, at most {self.config.max_tilt_deg:g} are allowed"
@@ -343,3 +351,42 @@ class Controller:
                 f"{beyond[worst]:.2f} rad beyond its range"
             )
         return ""
+
+
+class Controller(ActorController):
+    """One tracking policy at work, on one motion after another."""
+
+    def __init__(
+        self, policy: Policy, motion: Motion, config: ControllerConfig = ControllerConfig(), *,
+        noise: float = 0.0, balance: Balance | None = None,
+    ) -> None:  # fmt: skip
+        """Make a controller that is ready to stand up.
+
+        Args:
+            policy: the policy.
+            motion: what it is to follow.
+            config: what happens before, after and instead of the motion.
+            noise: of the readings, as a multiple of that in training; of a simulation.
+            balance: the standing policy, where `at_end` asks for one; None: the shipped one.
+
+        Raises:
+            PolicyError: gains, scales or the default pose are none for a robot.
+        """
+        tracker = Tracker(policy, motion, lead=config.lead)
+        super().__init__(tracker, config, noise=noise, balance=balance)
+
+    @property
+    def tracker(self) -> Tracker:
+        """The policy on its motion, which begins when the policy takes over."""
+        assert isinstance(self.actor, Tracker)
+        return self.actor
+
+    @property
+    def motion(self) -> Motion:
+        """What the policy follows."""
+        return self.tracker.motion
+
+    @property
+    def alignment(self) -> Alignment:
+        """Of the motion's world, fixed when the policy takes over."""
+        return self.tracker.alignment

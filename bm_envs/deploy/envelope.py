@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections import deque
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
@@ -136,8 +137,8 @@ def rows(
         Row("target's change in a control step", f"{STEP_TORQUES:g} x effort limit / stiffness, "
             f"at most {STEP_CAP:g} rad", bounded, soon),
         Row("action", "finite", DAMP, "same command"),
-        Row("control steps late by more than one", f"fewer than {LATE_STEPS} of {LATE_OF}", DAMP,
-            f"{LATE_OF} steps"),
+        Row("control steps late by more than one, or without an action in any plan",
+            f"fewer than {LATE_STEPS} of {LATE_OF}", DAMP, f"{LATE_OF} steps"),
         Row("any reading", "finite", DAMP, state),
         Row("length of the quaternion", f"1 +- {QUAT_TOLERANCE:g}", DAMP, state),
         Row("joint speed", f"{SPEED_FACTOR:g} x the motor's limit", DAMP, state),
@@ -188,7 +189,16 @@ def check_policy(policy: Policy) -> None:
     Raises:
         PolicyError: one of them is outside.
     """
-    spec = policy.spec
+    keys = ("joint_stiffness", "joint_damping", "action_scale", "default_joint_pos")
+    check_drives(str(policy.path), {key: policy.spec.in_project_order(key) for key in keys})
+
+
+def check_drives(name: str, drives: Mapping[str, Sequence[float]]) -> None:
+    """Hold drives, `[29]` each in project order, to the envelope; `name` is whose they are.
+
+    Raises:
+        PolicyError: one of them is outside.
+    """
     low, high = g1.JOINT_RANGE.T
     full = np.full(g1.NUM_JOINTS, 1.0)
     for key, least, most, unit in (
@@ -197,12 +207,12 @@ def check_policy(policy: Policy) -> None:
         ("action_scale", SCALE_RANGE[0] * full, SCALE_RANGE[1] * full, "rad"),
         ("default_joint_pos", low - DEFAULT_POSE_MARGIN, high + DEFAULT_POSE_MARGIN, "rad"),
     ):
-        values = np.array(spec.in_project_order(key))
+        values = np.array(drives[key])
         outside = ~((least <= values) & (values <= most))
         if outside.any():
             joint = int(outside.argmax())
             raise PolicyError(
-                f"{policy.path}: {key} of {g1.JOINT_NAMES[joint]} is {values[joint]:g} {unit}, "
+                f"{name}: {key} of {g1.JOINT_NAMES[joint]} is {values[joint]:g} {unit}, "
                 f"expected {least[joint]:g} to {most[joint]:g} for a robot; correct the policy's "
                 "metadata (docs/deployment.md has the table of bounds)."
             )
@@ -401,8 +411,8 @@ class Envelope:
         if len(self._late) < LATE_STEPS:
             return ""
         return (
-            f"{LATE_STEPS} of {LATE_OF} control steps came more than {1e3 * CONTROL_DT:g} ms late: "
-            "this machine is too slow for the policy, or too busy"
+            f"{LATE_STEPS} of {LATE_OF} control steps came more than {1e3 * CONTROL_DT:g} ms late, "
+            "or were in no plan: this machine is too slow for the policy, or too busy"
         )
 
 

@@ -158,6 +158,13 @@ class SimulatedRobot:
         delay = round(self.config.command_ms / 1e3 * self.config.physics_hz)
         self._due.append((self._physics_steps + delay, command))
 
+    def push(self, jump: np.ndarray) -> None:
+        """Let the root's velocity over the ground jump by `jump [2]`, m/s, world, at once.
+
+        The newest reading knows nothing of it yet, and no accelerometer ever does.
+        """
+        self.data.qvel[:2] += jump
+
     def sense(self) -> Sensors:
         """The newest reading that has arrived."""
         return self._readings[0]

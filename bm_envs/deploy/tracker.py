@@ -46,6 +46,7 @@ class Tracker:
         lead: frames by which the reference that the policy sees is ahead of the robot.
         frame: of the motion, at which the robot is or should be. From the last one on the policy
             holds the motion's last pose, which not every policy can.
+        is_late: never; of an `Actor`.
         alignment: of the motion's world in the robot's.
         action_s: time of the last call of the policy, observation and all, s.
     """
@@ -82,7 +83,7 @@ class Tracker:
         self._damping = np.array(spec.in_project_order("joint_damping"))
         self._anchor = LinkChain(spec.anchor_body_name)
         self._needs_base = [name for name in spec.observation_names if name in _NEED_BASE]
-        self._began = False
+        self._began, self.is_late = False, False
         self.reset()
 
     def reset(self) -> None:
@@ -126,6 +127,22 @@ class Tracker:
         self.frame += 1
         target = (self._default + self._scale * action)[self._to_robot]
         return Command(target, self._stiffness, self._damping)
+
+    @property
+    def steps(self) -> int:
+        """Control steps from the motion's first frame to its last."""
+        return self.motion.frames - 1
+
+    def renew(self, state: RobotState) -> Command | None:
+        """None: an action is there when its control step begins."""
+
+    def leaning(self, state: RobotState, *, expected: bool) -> tuple[np.ndarray, np.ndarray]:
+        """Upward, seen from the anchor body, as it is and as the motion has it. `[3]` each.
+
+        They differ by the tilt, not by the heading. Without `expected` it should stand upright.
+        """
+        upright = self.motion.anchor(self.frame)[1][2] if expected else np.array([0.0, 0.0, 1.0])
+        return self.anchor_pose(state)[1][2], upright
 
     def observe(self, state: RobotState, frame: int) -> np.ndarray:
         """The policy's observation when it is shown a frame of the motion. `[O]` float32."""

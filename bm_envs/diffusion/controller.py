@@ -96,22 +96,36 @@ class Controller:
         Call it once a control step: it takes the states for those one step after the last. With
         `ahead`, the actions planned for that many steps later, when they take that long to arrive.
         """
+        with one_blas_thread():
+            self._draw(self.remember(states), PAST + ahead)
+        return self.model.unscale_action(self.sample.actions[:, NOW + ahead])
+
+    def plan_from(self, past: States, count: int) -> np.ndarray:
+        """Raw actions `[N, count, 29]` of now and of the control steps after it.
+
+        For robots whose last states are `past [N, PAST, ...]`, the present one last; so it may be
+        called at any time, and remembers nothing.
+        """
+        self._past = past
+        with one_blas_thread():
+            self._draw(self._encoded(past), PAST + count - 1)
+        return self.model.unscale_action(self.sample.actions[:, NOW : NOW + count])
+
+    def _draw(self, past: np.ndarray, action_steps: int) -> None:
+        """Sample the window that begins with `past [N, PAST, S]`, as the network has it."""
         if self.method == 1 and self.guide is not None:
             warnings.warn(
                 "sampler 1 ignores guidance: the only call gives the actions before states are "
-                "moved; use 2 calls or more.", BMWarning, stacklevel=2,
+                "moved; use 2 calls or more.", BMWarning, stacklevel=3,
             )  # fmt: skip
-        with one_blas_thread():
-            past = self.remember(states)
-            if self.method == "rolling":
-                self.sample = self._rolling(past, self._rng)
-            else:
-                steps = sampler.K if self.method == "full" else int(self.method)
-                self.sample = sampler.sample(
-                    self._denoise, past, A, self._rng, steps=steps, guide=self._bounded,
-                    action_steps=PAST + ahead,
-                )  # fmt: skip
-        return self.model.unscale_action(self.sample.actions[:, NOW + ahead])
+        if self.method == "rolling":
+            self.sample = self._rolling(past, self._rng)
+            return
+        steps = sampler.K if self.method == "full" else int(self.method)
+        self.sample = sampler.sample(
+            self._denoise, past, A, self._rng, steps=steps, guide=self._bounded,
+            action_steps=action_steps,
+        )  # fmt: skip
 
     def remember(self, states: States) -> np.ndarray:
         """Shift the states in; returns the past as the network has it, `[N, PAST, S]`."""
@@ -125,8 +139,11 @@ class Controller:
                 if old is not None and new is not None
             )
         )
-        self.frame = now_frame(self._past, NOW)
-        features = self.model.representation.encode(self._past, NOW)
+        return self._encoded(self._past)
+
+    def _encoded(self, past: States) -> np.ndarray:
+        self.frame = now_frame(past, NOW)
+        features = self.model.representation.encode(past, NOW)
         return self.model.scale(features).astype(np.float32)
 
     def plan(self) -> States:

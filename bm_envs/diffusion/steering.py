@@ -16,7 +16,7 @@ that is as far away, and for a turn to it.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import numpy as np
 
@@ -24,7 +24,6 @@ from bm_envs.diffusion.box import Box
 from bm_envs.diffusion.controller import one_blas_thread
 from bm_envs.diffusion.costs import (
     ByVelocity,
-    Corrected,
     Cost,
     Heading,
     Joystick,
@@ -37,6 +36,7 @@ from bm_envs.diffusion.costs import (
     points_to_now,
 )
 from bm_envs.diffusion.costs.goals import SIDEWAYS, SPEED
+from bm_envs.diffusion.feedback import Feedback, predicted_velocity
 from bm_envs.diffusion.fields import Cylinders
 from bm_envs.diffusion.model import GuidedModel
 from bm_envs.diffusion.sampler import Guide, K, Sample, guidance_steps
@@ -47,7 +47,7 @@ from bm_envs.tasks.guided.base import GuidedTask
 from bm_envs.tasks.guided.composition import CompositionTask
 from bm_envs.tasks.guided.joystick import CommandedTask
 from bm_envs.tasks.guided.obstacle import ObstacleTask
-from bm_envs.tasks.guided.states import PAST
+from bm_envs.tasks.guided.states import Frame
 from bm_envs.tasks.guided.tour import TourTask
 from bm_envs.tasks.guided.waypoint import WaypointTask
 from bm_envs.tasks.track.config import CONTROL_DT
@@ -194,14 +194,41 @@ def command_cost(command: np.ndarray, steering: Steering) -> Joystick:
 
 def _place_cost(task: WaypointTask, steering: Steering, share: float | np.ndarray) -> Sum:
     sim = task.simulator
-    frame = frame_of(sim.root_pos, sim.root_quat)
+    posts = None
+    if isinstance(task, ObstacleTask):
+        posts = Posts(task.obstacles, task.count)
+    return place_cost(task.goal, posts, frame_of(sim.root_pos, sim.root_quat), steering, share)
+
+
+class Posts(NamedTuple):
+    """Posts in the way of N robots."""
+
+    place: np.ndarray
+    """`[N, C, 3]`: x, y, radius; world, m."""
+    count: np.ndarray
+    """`[N]`, how many of them there are."""
+
+
+def place_cost(
+    goal: np.ndarray, posts: Posts | None, frame: Frame, steering: Steering,
+    share: float | np.ndarray = 1.0,
+) -> Sum:  # fmt: skip
+    """The cost of places `goal [N, 2]`, world, m, and of the posts on the way there.
+
+    Args:
+        goal: a robot whose goal is not finite is to stay where it is.
+        posts: None: there are none.
+        frame: now frames of the robots.
+        steering: how it is asked.
+        share: of the place that is asked for, one number or `[N]`.
+    """
     place = np.asarray(frame.origin)[:, :2].astype(float)
     # A robot that fell before its time began has no goal: its goal is the place where it is.
-    known = np.isfinite(task.goal).all(1, keepdims=True)
-    goal = np.where(known, task.goal, place)
+    known = np.isfinite(goal).all(1, keepdims=True)
+    goal = np.where(known, goal, place)
     ahead, left = goal, np.linalg.norm(goal - place, axis=1)
-    if isinstance(task, ObstacleTask) and steering.around:
-        ahead = heading_points(place, goal, task.obstacles, task.count, steering.margin)
+    if posts is not None and steering.around:
+        ahead = heading_points(place, goal, posts.place, posts.count, steering.margin)
     parts: list[tuple[float | np.ndarray, Cost]]
     if steering.places == "paper":
         # A corner on the way counts as being as far away as the place, so that none brakes.
@@ -216,10 +243,10 @@ def _place_cost(task: WaypointTask, steering: Steering, share: float | np.ndarra
         command = approach(points_to_now(ahead, frame), left, steering)
         parts = [(share, command_cost(command, steering))]
         consistent = 0.0
-    if isinstance(task, ObstacleTask) and steering.obstacle:
-        exists = np.arange(task.obstacles.shape[1]) < task.count[:, None]
-        posts = np.where(exists[..., None], task.obstacles, np.nan)
-        field = Cylinders(posts[..., :2], posts[..., 2])
+    if posts is not None and steering.obstacle:
+        exists = np.arange(posts.place.shape[1]) < posts.count[:, None]
+        there = np.where(exists[..., None], posts.place, np.nan)
+        field = Cylinders(there[..., :2], there[..., 2])
         parts.append((steering.obstacle, ByVelocity(Obstacle(field, frame), consistent)))
     return Sum(parts)
 
@@ -282,14 +309,9 @@ def guide_by(
 class Pilot:
     """Steers a model through a task: `guide` before every tick of its controller, `observe` after.
 
-    What a guided model executes differs from what it predicts, most where the guide asks for what
-    the data seldom show. The difference of the two velocities is filtered, and the costs see the
-    predictions without it (`costs.Corrected`), so that what is executed settles at what was asked.
-
     Attributes:
         predicted: `predicted_velocity` of the window observed last. `[N, 3]`.
-        offset: predicted less executed velocity forward and left, m/s, and turning rate, rad/s, of
-            each robot's heading. `[N, 3]`.
+        feedback: what robots do of what is asked.
         box: what was moved, and what of it lay outside the range of the training data.
     """
 
@@ -300,15 +322,18 @@ class Pilot:
     ) -> None:
         """Of the robots of a task; `own` is asked for beside what the task asks."""
         self._task, self._model, self._steering, self._own = task, model, steering, own
-        self.offset = np.zeros((task.num_envs, 3))
+        self.feedback = Feedback(steering, task.simulator.root_lin_vel[:, :2])
         self.box = Box(model, task.num_envs)
-        self._shaken = np.zeros(task.num_envs)  # m/s
-        self._velocity = task.simulator.root_lin_vel[:, :2].copy()
+
+    @property
+    def offset(self) -> np.ndarray:
+        """Of the feedback. `[N, 3]`."""
+        return self.feedback.offset
 
     def guide(self) -> Guide | None:
         """The guide of the coming tick; None in the warm-up and where the task asks for nothing."""
         task, model, steering = self._task, self._model, self._steering
-        steady = self._steady()
+        steady = self.feedback.steady(task.simulator.root_lin_vel[:, :2])
         if not steering.strength or (task.clock < 0).all():
             return None
         cost = cost_of(task, steering, steady)
@@ -318,41 +343,16 @@ class Pilot:
             cost = self._own.beside(cost, frame, task.clock * CONTROL_DT, steady)
         if cost is None:
             return None
-        if np.isfinite(steering.correct_s):
-            cost = Corrected(cost, self.offset)
-        return guide_by(cost, model, steering, box=self.box)
-
-    def _steady(self) -> np.ndarray:
-        """Share of what is asked of each robot, less after a push. `[N]`."""
-        steering, velocity = self._steering, self._task.simulator.root_lin_vel[:, :2]
-        with np.errstate(invalid="ignore", over="ignore"):  # robots that diverged
-            jump = np.nan_to_num(np.linalg.norm(velocity - self._velocity, axis=1), posinf=0.0)
-        self._velocity = velocity.copy()
-        self._shaken = np.maximum(jump, self._shaken * np.exp(-CONTROL_DT / steering.recover_s))
-        return np.minimum(1.0, steering.recover_at / np.maximum(self._shaken, 1e-9)) ** 2
+        return guide_by(self.feedback.corrected(cost), model, steering, box=self.box)
 
     def observe(self, sample: Sample) -> None:
         """Compare the controller's window of this tick with what the robots do."""
-        steering, task = self._steering, self._task
+        task = self._task
         if self._own is not None:
             with one_blas_thread():
                 plan = self._model.unscale(sample.states)
             time = task.clock * CONTROL_DT
             self._own.observe(plan, task.robots.states(), time, ~task.fell_strict)
         self.predicted = predicted_velocity(self._model, sample)
-        with np.errstate(invalid="ignore", over="ignore"):  # robots that diverged
-            off = np.nan_to_num(self.predicted - self._task.own_motion())
-        share = CONTROL_DT / steering.correct_s
-        self.offset += share * (off - self.offset)
-        self.offset.clip(-steering.most_correction, steering.most_correction, out=self.offset)
-        self.offset[self._task.clock < 0] = 0.0
-
-
-def predicted_velocity(model: GuidedModel, sample: Sample) -> np.ndarray:
-    """Mean velocity forward and left, m/s, and turning rate, rad/s, of the future. `[N, 3]`."""
-    blocks = model.representation.blocks
-    plane = slice(blocks["root_lin_vel"].start, blocks["root_lin_vel"].start + 2)
-    turn = blocks["root_ang_vel"].start + 2
-    with one_blas_thread():
-        plan = model.unscale(sample.states[:, PAST:])
-    return np.column_stack([plan[..., plane].mean(1), plan[..., turn].mean(1)])
+        self.feedback.observe(self.predicted, task.own_motion())
+        self.offset[task.clock < 0] = 0.0

@@ -18,6 +18,7 @@ KINDS: dict[str, Kind] = {
     "reference": motions.REFERENCE,
     "conformance": software.CONFORMANCE,
     "sim2sim": tracking.SIM2SIM,
+    "sim2sim_guided": tracking.SIM2SIM_GUIDED,
     "world_model": training.WORLD_MODEL,
     "clients": training.CLIENTS,
     "retarget": motions.RETARGET,

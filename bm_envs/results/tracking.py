@@ -1,4 +1,7 @@
-"""Result files of policies that track motions: the kinds `track` and `sim2sim`."""
+"""Result files of policies that track motions, and of those that run as on a robot.
+
+The kinds `track`, `sim2sim` and `sim2sim_guided`.
+"""
 
 from __future__ import annotations
 
@@ -155,3 +158,51 @@ def _sim2sim(row: dict[str, Any], settings: dict[str, Any]) -> Iterator[tuple[st
 
 TRACK = Kind(TRACK_ROWS, _track, TRACK_SETTINGS)
 SIM2SIM = Kind(SIM2SIM_ROWS, _sim2sim)
+
+SIM2SIM_GUIDED_ROWS: Rules = {
+    **{
+        name: SIM2SIM_ROWS[name]
+        for name in (
+            "policy", "physics_hz", "state", "command_ms", "sensor_ms", "noise", "effort_scale",
+            "trials", "survived", "survived_s", "failures", "policy_sha256", "command",
+        )
+    },
+    "task": text(),
+    "representation": text(),
+    "sampler": text(),
+    "plan_ms": number(0),
+    "task_s": number(0, above=True),
+    "done": whole(),
+    "plans": whole(),
+    "plan_p50_ms": number(0, null=True),
+    "plan_p95_ms": number(0, null=True),
+    "plan_p99_ms": number(0, null=True),
+    # Of the machine in the last minute, beside which times of plans are to be read.
+    "load": number(0, null=True),
+    "late": whole(),
+    "each": listing(),
+}  # fmt: skip
+
+
+def _sim2sim_guided(row: dict[str, Any], settings: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    if row["survived"] > row["trials"]:
+        yield "survived", f"at most the {row['trials']} trials"
+    if row["done"] > row["survived"]:
+        yield "done", f"at most the {row['survived']} trials that survived"
+    if row["survived_s"] > row["task_s"] + ROUNDING:
+        yield "survived_s", f"at most task_s, {row['task_s']:g}"
+    if row["survived"] == row["trials"] and row["survived_s"] < row["task_s"] - ROUNDING:
+        yield "survived_s", f"task_s, {row['task_s']:g}, where every trial survived"
+    if bool(row["failures"]) == (row["survived"] == row["trials"]):
+        yield "failures", "one or more where a trial failed, and none else"
+    if len(row["each"]) != row["trials"]:
+        yield "each", f"an entry for each of the {row['trials']} trials"
+    times = [row[name] for name in ("plan_p50_ms", "plan_p95_ms", "plan_p99_ms")]
+    known = [value for value in times if value is not None]
+    if len(known) not in (0, 3) or (len(known) == 3) != (row["plans"] > 0):
+        yield "plan_p50_ms", "numbers where there were plans, and null where there were none"
+    elif known != sorted(known):
+        yield "plan_p99_ms", "at least plan_p95_ms, and that at least plan_p50_ms"
+
+
+SIM2SIM_GUIDED = Kind(SIM2SIM_GUIDED_ROWS, _sim2sim_guided)

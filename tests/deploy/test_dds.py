@@ -381,6 +381,33 @@ def test_both_ends_over_a_bad_network(tmp_path):
     assert robots["commands"] < controllers["commands"] + 100 + 1  # the last hundred damp
 
 
+def test_a_guided_model_walks_over_the_topics(tmp_path):
+    """Until Ctrl-C; its plans come from a thread while states are answered."""
+    paths = tmp_path / "robot.json", tmp_path / "controller.json"
+    other = robot("--json", paths[0])
+    ours = start(
+        DEPLOY, "guided_body_pos", "--task", "joystick", "--sampler", "3", "--domain", DOMAIN,
+        "--clock", "tick", "--stand-s", "0.6", "--lost-s", "60", "--patience-s", PATIENCE,
+        "--motors", "--json", paths[1],
+    )  # fmt: skip
+    for _ in range(3):  # a line each second
+        until(ours, "/750: ")
+    ours.send_signal(signal.SIGINT)
+    status, out, err = end(ours)
+    assert (status, err) == (0, ""), out
+    assert " of 750 steps of the task" in out and "done, motors damped" in out
+    assert " ms (p99); " in out
+    status, out, err = end(other)
+    assert (status, err) == (0, ""), out
+    assert "upright when motors last held something" in out
+    report = json.loads(paths[1].read_text())
+    assert report["reason"] == "interrupted" and report["frame"] > 100
+    # A plan for nearly each step, or fewer where this machine is slower than the simulation.
+    assert 20 < report["plans"] <= report["frame"] + 1
+    assert 0 < report["plan_p50_ms"] <= report["plan_p99_ms"]
+    assert report["late_steps"] < 10
+
+
 def test_a_dry_run_moves_no_robot():
     other = start(ROBOT, "--domain", DOMAIN, "--patience-s", PATIENCE)
     ours = start(

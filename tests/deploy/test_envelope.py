@@ -142,6 +142,35 @@ def test_a_file_with_such_a_constant_ends_the_command(flags, tmp_path, monkeypat
     assert "joint_stiffness of left_hip_pitch_joint is 1000 N m/rad, expected 1 to 500" in err
 
 
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["guided_body_pos"], "guided_body_pos is a guided model, which has no motion: name a"),
+        (["walk", "--task", "joystick"], "task is 'joystick', but walk is no guided model"),
+        (
+            ["guided_body_pos", "--task", "joystick", "--motion", "walk"],
+            "motion is given, but a guided model takes none.",
+        ),
+        (["missing.onnx", "--task", "joystick"], "missing.onnx: no such policy file or run"),
+    ],
+)
+def test_a_guided_model_and_its_task_belong_together(arguments, sentence, monkeypatch, capsys):
+    pytest.importorskip("cyclonedds")
+    monkeypatch.setattr("sys.argv", [str(DEPLOY), *arguments])
+    with pytest.raises(SystemExit) as stop:
+        runpy.run_path(str(DEPLOY), run_name="__main__")
+    out, err = capsys.readouterr()
+    assert (stop.value.code, out) == (2, "") and err.count("\n") == 1 and sentence in err
+
+
+def test_the_envelope_of_a_guided_model_is_printed(monkeypatch, capsys):
+    monkeypatch.setattr("sys.argv", [str(DEPLOY), "guided_body_pos", "--envelope"])
+    with pytest.raises(SystemExit) as stop:
+        runpy.run_path(str(DEPLOY), run_name="__main__")
+    out, err = capsys.readouterr()
+    assert (stop.value.code, err) == (0, "") and out.startswith("safety envelope")
+
+
 def test_every_shipped_policy_is_one_for_a_robot():
     names = shipped_policies()
     assert {"builtin", "walk", "walks", "walks_on"} <= {*names}
@@ -585,7 +614,8 @@ def test_a_low_voltage_and_heat_are_warnings(deploy, walk):
 
 TARGETS = {
     "target beyond the joint's range", "target from the measured position",
-    "target's change in a control step", "action", "control steps late by more than one",
+    "target's change in a control step", "action",
+    "control steps late by more than one, or without an action in any plan",
     "a motor's voltage",
 }  # fmt: skip
 

@@ -469,7 +469,8 @@ def test_kept_tables_are_those_of_the_files():
     """Their scripts write them again after files have changed."""
     for made in (
         guided_tables, lafan1_tables, learning_tables, results_tables, glossary_tables,
-        choices_tables, robustness_tables, motions_tables, tour_tables, human_tables, deployment_tables,
+        choices_tables, robustness_tables, motions_tables, tour_tables, human_tables,
+        deployment_tables,
     ):  # fmt: skip
         script = f"docs/{made.__name__}.py"
         assert made.write(["--check"], made.PAGES, script) == 0, f"run python {script}"

@@ -124,6 +124,15 @@ GOOD = {
         "joint_pos_rad": 0.08, "mpkpe_mm": 100.0, "r_mpkpe_mm": 33.0, "policy_sha256": "0" * 64,
         "command": "python tools/sim2sim.py walk --noise 1",
     }]),
+    "sim2sim_guided": result("sim2sim_guided", [{
+        "policy": "guided_body_pos", "task": "joystick", "representation": "body_pos",
+        "physics_hz": 1000, "state": "estimated", "command_ms": 0.0, "sensor_ms": 0.0, "noise": 0.0,
+        "effort_scale": 1.0, "sampler": "10", "plan_ms": 20.0, "trials": 2, "survived": 1,
+        "survived_s": 10.0, "task_s": 15.0, "done": 1, "failures": ["run: fell"], "plans": 1000,
+        "plan_p50_ms": 6.0, "plan_p95_ms": 7.0, "plan_p99_ms": 8.0, "load": 0.5, "late": 0,
+        "each": [{"done": True}, {"done": False}], "policy_sha256": "0" * 64,
+        "command": "python tools/sim2sim.py guided_body_pos --task joystick --trials 2",
+    }]),
 }  # fmt: skip
 
 
@@ -401,6 +410,13 @@ def test_traces_of_track_are_checked():
         ("sim2sim", "survived_s", 25.0, "survived_s is 25.0, expected at most clip_s, 24.5."),
         ("sim2sim", "failures", [], "expected one or more where a trial failed, and none else"),
         ("sim2sim", "command", "sim2sim walk", "expected a command that starts with 'python '."),
+        ("sim2sim_guided", "survived", 3, "survived is 3, expected at most the 2 trials."),
+        ("sim2sim_guided", "done", 2, "done is 2, expected at most the 1 trials that survived."),
+        ("sim2sim_guided", "survived_s", 15.5, "expected at most task_s, 15."),
+        ("sim2sim_guided", "failures", [], "expected one or more where a trial failed, and none"),
+        ("sim2sim_guided", "each", [], "expected an entry for each of the 2 trials."),
+        ("sim2sim_guided", "plan_p99_ms", 6.5, "expected at least plan_p95_ms"),
+        ("sim2sim_guided", "plan_p50_ms", None, "expected numbers where there were plans"),
         ("reference", "flags", "none", "expected a list of some of: joint limits, joint speed,"),
         ("reference", "flags", ["slow"], "expected a list of some of: joint limits, joint speed,"),
         ("reference", "flags", [], "expected a time for each of the flags."),
