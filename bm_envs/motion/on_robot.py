@@ -16,7 +16,6 @@ from bm_envs.motion.clip import Clip
 from bm_envs.robots import g1, kinematics
 from bm_envs.robots.robot import Robot
 
-
 # The motions made of a clip, by the robot's name, as long as the clip lives.
 _made: weakref.WeakKeyDictionary[Clip, dict[str, Clip]] = weakref.WeakKeyDictionary()
 
