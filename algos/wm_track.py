@@ -78,7 +78,13 @@ from bm_envs.learning.robots import make_robots
 from bm_envs.learning.rollouts import CompiledImagination
 from bm_envs.learning.run import Flags, config_record
 from bm_envs.learning.states import load_states, states_of
-from bm_envs.learning.tracker import TrackerRun, TrackerRunConfig, tracker_run, tracker_settings
+from bm_envs.learning.tracker import (
+    TrackerRun,
+    TrackerRunConfig,
+    for_robot,
+    tracker_run,
+    tracker_settings,
+)
 from bm_envs.learning.world_model import State, WorldModel
 from bm_envs.motion import suites
 from bm_envs.motion.library import load_motions
@@ -111,6 +117,9 @@ class Config:
     """Which set of values the other flags start from."""
     motion: tuple[str, ...] = ("walk",)
     """Motions: names, files, cuts such as 'walk1[5:15]'. Several: one policy for all."""
+    robot: Literal["g1", "g1_23"] = "g1"
+    """Which robot: g1, the Unitree G1 with 29 joints, or g1_23, the one with 23. Motions are made
+    for the first; the second leaves out the joints that it does not have."""
     suite: suites.Suite | None = None
     """All motions of a suite in their place."""
     run: Flags[TrackerRunConfig] = TrackerRunConfig(eval_every=10_000)
@@ -576,7 +585,8 @@ def main(config: Config) -> None:
     # Everything that can be refused is refused here, before a file is made.
     motion = suites.chosen(config.motion, config.suite, Config.motion)
     config = dataclasses.replace(config, motion=motion)
-    clips, processes = load_motions(config.motion), Processes()
+    task, clips = for_robot(config.robot, config.task, load_motions(config.motion))
+    config, processes = dataclasses.replace(config, task=task), Processes()
     if processes.count > 1:
         raise ConfigError("wm_track runs in one process, torchrun started several.")
     settings = tracker_settings(config, clips, processes, **CONSTANTS)
@@ -629,7 +639,7 @@ def train(config: Config, run: TrackerRun) -> None:
         level = saved["level"]
     acting.load_state_dict(actor.state_dict())
     frozen_model.load_state_dict(model_learner.model.state_dict())
-    record = {"env_id": "BMTrack-G1-v0", "network": actor.description(), **CONSTANTS}
+    record = {"env_id": task.robot.env_id, "network": actor.description(), **CONSTANTS}
     run.begin_training(
         config_record(config, "wm_track", **record), f"{N} robots, {threads} threads"
     )

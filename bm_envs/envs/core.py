@@ -64,8 +64,9 @@ class Core:
         self._viewer: Any = None
         self.closed = False
         self.observation_space: gymnasium.Space = unbounded(task.observation_size)
+        self.num_actions: int = task.simulator.joint_pos.shape[1]
         self.action_space = gymnasium.spaces.Box(
-            -ACTION_BOUND, ACTION_BOUND, (task.simulator.joint_pos.shape[1],), np.float32
+            -ACTION_BOUND, ACTION_BOUND, (self.num_actions,), np.float32
         )
 
     def __getstate__(self) -> dict[str, Any]:

@@ -50,7 +50,7 @@ class SingleEnv(gymnasium.Env):
     def step(self, action: np.ndarray) -> tuple[Any, float, bool, bool, dict[str, Any]]:
         """See `gymnasium.Env.step`."""
         self._core.check_open("step")
-        action = check_action(action, self.action_space.shape)
+        action = check_action(action, (self._core.num_actions,))
         result = self.task.step(action[None])
         terminated, truncated = bool(result.terminated[0]), bool(result.truncated[0])
         self.task.push(self.np_random, ~(result.terminated | result.truncated))

@@ -113,7 +113,7 @@ class VectorEnv(gymnasium.vector.VectorEnv):
     ) -> tuple[Any, np.ndarray, np.ndarray, np.ndarray, dict[str, Any]]:
         """See `gymnasium.vector.VectorEnv.step`."""
         self._core.check_open("step")
-        actions = check_action(actions, self.action_space.shape)
+        actions = check_action(actions, (self.num_envs, self._core.num_actions))
         result = self.task.step(actions)
         self._limit_time(result)
         reward, terminated, truncated = result.reward, result.terminated, result.truncated

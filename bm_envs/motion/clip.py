@@ -231,7 +231,7 @@ def clip_from_states(
         robot,
     )  # fmt: skip
     if foot_contact is None:
-        foot_contact = foot_contacts(*links, robot)
+        foot_contact = foot_contacts(*links, robot=robot)
     return Clip(
         name, float(fps), joint_pos, joint_vel, *links, foot_contact, source, licence, robot
     )
@@ -242,6 +242,7 @@ def foot_contacts(
     body_quat_w: np.ndarray,
     body_lin_vel_w: np.ndarray,
     body_ang_vel_w: np.ndarray,
+    *,
     robot: Robot = g1.G1,
 ) -> np.ndarray:
     """`[T, 2]` bool: whether the lowest point of each sole is on the floor and at rest.
@@ -350,6 +351,7 @@ def load_npz(
     clip = Clip(
         texts["name"] or path.stem, fps, **arrays,
         source=texts["source"] or path.name, licence=texts["licence"] or "not stated",
+        robot=g1.G1,
     )  # fmt: skip
     return clip if output_fps is None else at_rate(clip, output_fps)
 

@@ -310,6 +310,7 @@ G1 = Robot(
     foot_spheres=FOOT_SPHERES, foot_capsules=FOOT_CAPSULES, contact_exclusions=CONTACT_EXCLUSIONS,
     root_body=ROOT_BODY, anchor_body=ANCHOR_BODY, tracked_bodies=TRACKED_BODIES,
     foot_bodies=FOOT_BODIES, end_effectors=END_EFFECTORS, poses=POSES, default_pose="KNEES_BENT",
+    env_id="BMTrack-G1-v0",
 )  # fmt: skip
 
 # The same by the names that modules for this robot alone use; arrays are `[29]` in joint order.

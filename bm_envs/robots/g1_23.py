@@ -119,4 +119,5 @@ G1_23 = Robot(
     tracked_bodies=tuple(map(_hand, g1.TRACKED_BODIES)), foot_bodies=g1.FOOT_BODIES,
     end_effectors=tuple(map(_hand, g1.END_EFFECTORS)), poses=g1.POSES,
     default_pose=g1.G1.default_pose, merged=_merged(),
+    env_id="BMTrack-G1-23-v0",
 )  # fmt: skip

@@ -183,6 +183,8 @@ class Robot:
     poses: Mapping[str, Pose]
     default_pose: str
     """Name of the pose whose joints an action of zero asks for."""
+    env_id: str
+    """Of the environment in which it tracks motions."""
     merged: Mapping[str, tuple[str, Vec3]] = field(default_factory=dict)
     """Links of the G1 that are a fixed part of a link here: of which, and where in it, m. What is
     drawn on them is drawn there."""
