@@ -32,7 +32,7 @@ from bm_envs.learning.compiled_steps import (
     last_bias,
     scaling,
 )
-from bm_envs.learning.imagination import IMAGINED, SOFT_RANGE, ReferenceTables
+from bm_envs.learning.imagination import IMAGINED, ReferenceTables, soft_range
 from bm_envs.learning.layers import Layers, sizes_of
 from bm_envs.learning.networks import TrackingPolicy
 from bm_envs.learning.parts import is_symmetric
@@ -77,7 +77,7 @@ class Rollout(Work):
         self._all_tables = TreeTables(g1.TRACKED_BODIES)
         weights = torch.tensor([2 * getattr(rewards, name) for name in TRACKED])
         widths = torch.tensor([getattr(rewards, f"{name}_std") for name in TRACKED])
-        self._arrays = weights, widths**-2, SOFT_RANGE.like(table).contiguous()
+        self._arrays = weights, widths**-2, soft_range().like(table).contiguous()
         low, high = self._arrays[2]
         self._costs = Costs(
             self._all_tables.tree, ANCHOR, 1 / CONTROL_DT, owner.recovery, rewards.joint_limit,
@@ -184,7 +184,8 @@ class CompiledImagination:
             warnings.warn(SLOW, BMWarning, stacklevel=2)
         names, numbers = task.observations, size(task.observations)
         self._known = (
-            kernels() is not None and not optional and set(names) <= set(TERMS)
+            kernels() is not None and task.model.table is g1.G1 and not optional
+            and set(names) <= set(TERMS)
             and len(set(names)) == len(names) and J <= numbers <= MOST_OBSERVATIONS
         )  # fmt: skip
 
