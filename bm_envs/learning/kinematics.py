@@ -21,7 +21,14 @@ from bm_envs.robots.kinematics import joints_of_links
 from bm_envs.robots.robot import Robot
 from bm_envs.rotations import quat_normalize, quat_to_matrix
 
-LOCAL_BODIES = (g1.ANCHOR_BODY, *g1.FOOT_BODIES)  # torso, left foot, right foot
+
+def local_bodies(robot: Robot = g1.G1) -> tuple[str, str, str]:
+    """Torso, left foot, right foot."""
+    left, right = robot.foot_bodies
+    return robot.anchor_body, left, right
+
+
+LOCAL_BODIES = local_bodies()  # of the G1
 
 
 class Compose(torch.autograd.Function):
@@ -155,8 +162,7 @@ class LocalKinematics(LinkTransforms):
     """
 
     def __init__(self, robot: Robot = g1.G1) -> None:
-        bodies = (robot.anchor_body, *robot.foot_bodies)
-        paths = [path_to(body, robot) for body in bodies]
+        paths = [path_to(body, robot) for body in local_bodies(robot)]
         padded = [[*path, *[None] * (6 - len(path))] for path in paths]
         # The first links of all pairs, then the second ones; within each, pair by pair, the chains.
         super().__init__([

@@ -118,7 +118,7 @@ class WorldModel(nn.Module):
             robot: which one they are.
         """
         super().__init__()
-        self.num_joints = robot.num_joints
+        self.robot = robot
         self.kinematics = LocalKinematics(robot)
         inputs, outputs = _mirrors(robot)
         mirrors = (inputs, outputs) if symmetry else None
@@ -181,7 +181,7 @@ class WorldModel(nn.Module):
 
     def integrate(self, state: State, rates: Tensor) -> State:
         """The state after a control step in which velocities changed by `rates [B, 70]`."""
-        J = self.num_joints  # noqa: N806
+        J = self.robot.num_joints  # noqa: N806
         dlin, dang, djoint, plin, pang, pjoint = rates.split((3, 3, J, 3, 3, J), 1)
         late = self.late
         dlin, plin = (torch.stack([dlin, plin], 1) @ state.rot.mT).unbind(1)
@@ -221,7 +221,7 @@ class WorldModel(nn.Module):
 
     def units(self) -> Tensor:
         """What a control step changes the numbers of a state by. `[76]`."""
-        J = self.num_joints  # noqa: N806
+        J = self.robot.num_joints  # noqa: N806
         lin, ang, joint = self.scale.split((3, 3, J, 3 + 3 + J))[:3]
         dt = CONTROL_DT
         # A small turn of the difference r changes the nine numbers by 2 |r|^2 in squares.
@@ -255,7 +255,9 @@ class WorldModel(nn.Module):
             for a, b in zip(State.joined(predicted), State.joined(states[1:]), strict=True)
         ]
         scaled = torch.cat(off, 1) / self.units()
-        cost = ((1 + scaled * scaled).sqrt() - 1) @ error_weights(self.num_joints).like(scaled)
+        cost = ((1 + scaled * scaled).sqrt() - 1) @ error_weights(self.robot.num_joints).like(
+            scaled
+        )
         means = [part.detach().abs().mean(1).view(shape) for part in off]
         return cost.view(shape), torch.stack(means, 1)
 
