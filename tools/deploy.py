@@ -39,7 +39,7 @@ from bm_envs.deploy.guard import Guard
 from bm_envs.deploy.process import Signals, Voice, open_streams
 from bm_envs.deploy.reference import Motion
 from bm_envs.errors import ConfigError
-from bm_envs.policy import load_policy
+from bm_envs.policy import check_is_of_g1, load_policy
 from bm_envs.robots import g1
 
 if TYPE_CHECKING:
@@ -317,6 +317,7 @@ def envelope_lines(config: Config) -> list[str]:
 def main(config: Config) -> int:
     """Control the robot; 1 if it was stopped for safety."""
     policy = load_policy(config.policy, config=config.policy_config)
+    check_is_of_g1(policy, "the robot's messages")
     if config.envelope:
         envelope.check_policy(policy)
         print("\n".join(envelope_lines(config)))

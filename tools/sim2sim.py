@@ -174,7 +174,7 @@ class Figures:
 
 def run(policy: Policy, motion: Motion, config: Config, seed: int) -> Run:
     """Run one robot, from standing up to the end."""
-    robot = SimulatedRobot(config.robot, seed=seed)
+    robot = SimulatedRobot(config.robot, seed=seed, robot=policy.spec.robot)
     settings = config.controller
     if config.start == "reference":
         robot.reset(*motion.root(0))
@@ -287,12 +287,12 @@ def row_of(config: Config, policy: Policy, motion: Motion, runs: list[Run]) -> d
     return row | {"policy_sha256": policy.sha256, "command": cli.command_line()}
 
 
-def pictures(result: Run, frames: np.ndarray, config: Config) -> Iterator[np.ndarray]:
+def pictures(result: Run, frames: np.ndarray, config: Config, robot: str) -> Iterator[np.ndarray]:
     """The run at these control steps, drawn, with the reference as a ghost."""
     # Only drawing uses code of the environments, and it comes after the run.
     from bm_envs.viewers import OffscreenRenderer
 
-    model = mjcf.ModelConfig(feet=config.robot.feet, visuals=True)
+    model = mjcf.ModelConfig(feet=config.robot.feet, visuals=True, robot=robot)
     with OffscreenRenderer(
         model, width=config.width, height=config.height, smoothing=0.9,
         antialias=not config.fast, shadows=not config.fast,
@@ -334,7 +334,8 @@ def main(config: Config) -> int:
     if config.video is not None:
         times = np.arange(0, len(runs[0].qpos) * CONTROL_DT, 1 / config.fps)
         frames = np.minimum(np.round(times / CONTROL_DT).astype(int), len(runs[0].qpos) - 1)
-        cli.write_video(config.video, pictures(runs[0], frames, config), config.fps)
+        shown = pictures(runs[0], frames, config, policy.spec.robot.name)
+        cli.write_video(config.video, shown, config.fps)
         print(f"video in {config.video} ({len(frames)} pictures)")
     return int(survived < config.trials)
 

@@ -25,6 +25,7 @@ from bm_envs.deploy.tracker import Tracker
 from bm_envs.errors import ConfigError, PolicyError
 from bm_envs.policy import CONTROL_DT, Policy
 from bm_envs.robots import g1, mjcf
+from bm_envs.robots.robot import Robot
 
 # Gains for standing without a policy, by a joint name's stem: N m/rad, N m s/rad.
 # Source: HybridRobotics/motion_tracking_controller, the standby controller of its G1 configuration.
@@ -32,22 +33,27 @@ STANDBY_GAINS = {
     "hip_pitch": (350, 5), "hip_roll": (200, 5), "hip_yaw": (200, 5), "knee": (300, 10),
     "ankle_pitch": (300, 5), "ankle_roll": (150, 5), "waist": (200, 5), "": (40, 3),
 }  # fmt: skip
-_GAINS = np.array(
-    [
+
+
+def standby_gains(robot: Robot) -> np.ndarray:
+    """Stiffness and damping of a robot that stands without a policy. `[2, J]`."""
+    gains = [
         next(gains for stem, gains in STANDBY_GAINS.items() if stem in name)
-        for name in g1.JOINT_NAMES
-    ],
-    float,
-)
-STANDBY_STIFFNESS, STANDBY_DAMPING = _GAINS.T
+        for name in robot.joint_names
+    ]
+    return np.array(gains, float).T
+
+
+STANDBY_STIFFNESS, STANDBY_DAMPING = standby_gains(g1.G1)
 # Duration of the return to the default pose, s, and the largest speed of a joint on the way, rad/s.
 # Both are ours. A moving robot without its policy soon falls, so that the return must be quick.
 RETURN_S, RAMP_RAD_S = 0.33, 3.0
 
 
-def damped() -> Command:
+def damped(robot: Robot = g1.G1) -> Command:
     """The command in which no motor holds a position and all resist motion: the robot sinks."""
-    return Command(np.zeros(g1.NUM_JOINTS), np.zeros(g1.NUM_JOINTS), STANDBY_DAMPING)
+    zeros = np.zeros(robot.num_joints)
+    return Command(zeros, zeros, standby_gains(robot)[1])
 
 
 @dataclass(frozen=True)
@@ -97,6 +103,7 @@ class Controller:
     Attributes:
         tracker: the policy on its motion, which begins when the policy takes over.
         phase: `stand`, `run`, `end`, `damping`; `done` when there is nothing left to do.
+        robot: the one that the policy is for.
         reason: why motors are damped; empty while they are not.
         base_pos, base_lin_vel: what it takes for true, `[3]`.
         late: control steps that came more than a whole step late.
@@ -120,16 +127,19 @@ class Controller:
             PolicyError: gains, scales or the default pose are none for a robot.
         """
         self.tracker = Tracker(policy, motion, lead=config.lead)
-        self.envelope = Envelope(noise)
+        self.robot = policy.spec.robot
+        self._standby = standby_gains(self.robot)
+        self.envelope = Envelope(noise, self.robot)
         self.config = config
-        self._estimator = BaseEstimator(mjcf.compile_model())
+        model = mjcf.compile_model(mjcf.ModelConfig(robot=self.robot.name))
+        self._estimator = BaseEstimator(model, self.robot)
         self.phase: Literal["stand", "run", "end", "damping", "done"] = "stand"
         self.late, self.reason = 0, ""
         self.base_pos, self.base_lin_vel = np.zeros(3), np.zeros(3)
         self._time: float | None = None
         self._began = self._next = 0.0
-        self._from = np.zeros(g1.NUM_JOINTS)
-        self.wanted = self.command = damped()
+        self._from = np.zeros(self.robot.num_joints)
+        self.wanted = self.command = damped(self.robot)
 
     def step(self, sensors: Sensors) -> Command:
         """The command for a reading; call it for every reading there is, not only at 50 Hz."""
@@ -180,7 +190,7 @@ class Controller:
     def stop(self, reason: str) -> None:
         """Damp the motors, for good."""
         if self.phase != "damping":
-            self.phase, self.reason, self.command = "damping", reason, damped()
+            self.phase, self.reason, self.command = "damping", reason, damped(self.robot)
 
     @property
     def motion(self) -> Motion:
@@ -219,7 +229,8 @@ class Controller:
             # So that the standby gains begin with the torque that the policy's ended with.
             last, vel = self.command, sensors.joint_vel
             torque = last.stiffness * (last.joint_pos - sensors.joint_pos) - last.damping * vel
-            self._from = sensors.joint_pos + (torque + STANDBY_DAMPING * vel) / STANDBY_STIFFNESS
+            stiffness, damping = self._standby
+            self._from = sensors.joint_pos + (torque + damping * vel) / stiffness
         if phase == "run":
             self._next = sensors.time_s
             self.tracker.begin(sensors)
@@ -230,7 +241,8 @@ class Controller:
         # A smooth step, which begins and ends at rest, is 1.5 times as fast in its middle.
         share = np.minimum(elapsed / np.maximum(seconds, 1.5 * np.abs(way) / RAMP_RAD_S), 1.0)
         target = self._from + share * share * (3 - 2 * share) * way
-        return Command(target, STANDBY_STIFFNESS, STANDBY_DAMPING)
+        stiffness, damping = self._standby
+        return Command(target, stiffness, damping)
 
     def _act(self, sensors: Sensors) -> None:
         """One control step of the policy."""
@@ -264,12 +276,12 @@ class Controller:
         tilt = np.degrees(np.arctan2(np.linalg.norm(rot.cross(up, expected)), up @ expected))
         if tilt > self.config.max_tilt_deg:
             return f"tilted by {tilt:.0f} degrees, at most {self.config.max_tilt_deg:g} are allowed"
-        low, high = g1.JOINT_RANGE.T
+        low, high = self.robot.joint_range.T
         beyond = np.maximum(low - sensors.joint_pos, sensors.joint_pos - high)
         worst = int(beyond.argmax())
         if beyond[worst] > self.config.joint_margin:
             return (
-                f"{g1.JOINT_NAMES[worst]} is at {sensors.joint_pos[worst]:.2f} rad, "
+                f"{self.robot.joint_names[worst]} is at {sensors.joint_pos[worst]:.2f} rad, "
                 f"{beyond[worst]:.2f} rad beyond its range"
             )
         return ""
