@@ -48,7 +48,7 @@ from bm_envs.deploy.process import Enter, Signals, Voice, open_streams
 from bm_envs.deploy.reference import Motion
 from bm_envs.deploy.tracker import Tracker
 from bm_envs.errors import ConfigError
-from bm_envs.policy import CONTROL_DT, DIFFUSION, kind_of, load_policy
+from bm_envs.policy import CONTROL_DT, DIFFUSION, check_is_of_g1, kind_of, load_policy
 from bm_envs.robots import g1
 
 if TYPE_CHECKING:
@@ -356,6 +356,7 @@ def envelope_lines(config: Config) -> list[str]:
 def make_tracker(config: Config) -> tuple[ActorController, str, list[Tracker]]:
     """The controller of a tracking policy, what it is to do, and what may follow."""
     policy = load_policy(config.policy, config=config.policy_config)
+    check_is_of_g1(policy, "the robot's messages")
     motion = Motion(policy, config.motion)
     then = [Tracker(policy, name, lead=config.controller.lead) for name in config.then]
     controller = Controller(policy, motion, config.controller)

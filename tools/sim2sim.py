@@ -205,7 +205,7 @@ class Figures:
 
 def run(policy: Policy, motion: Motion, config: Config, seed: int) -> Run:
     """Run one robot, from standing up to the end."""
-    robot = SimulatedRobot(config.robot, seed=seed)
+    robot = SimulatedRobot(config.robot, seed=seed, robot=policy.spec.robot)
     settings = config.controller
     if config.start == "reference":
         robot.reset(*motion.root(0))
@@ -247,7 +247,7 @@ def run(policy: Policy, motion: Motion, config: Config, seed: int) -> Run:
             break
         robot.step()
         tick += 1
-    if not failure and settings.at_end == "balance" and (settings.end_s or 0.0) >= STILL_END_S:
+    if not failure and controller.balance and (settings.end_s or 0.0) >= STILL_END_S:
         failure = moves(np.array(qpos[-round(STILL_S / CONTROL_DT) :]))
         failed_in = "end" if failure else ""
     means = figures.means()
@@ -333,12 +333,12 @@ def row_of(config: Config, policy: Policy, motion: Motion, runs: list[Run]) -> d
     return row | {"policy_sha256": policy.sha256, "command": cli.command_line()}
 
 
-def pictures(result: Run, frames: np.ndarray, config: Config) -> Iterator[np.ndarray]:
+def pictures(result: Run, frames: np.ndarray, config: Config, robot: str) -> Iterator[np.ndarray]:
     """The run at these control steps, drawn, with the reference as a ghost."""
     # Only drawing uses code of the environments, and it comes after the run.
     from bm_envs.viewers import OffscreenRenderer
 
-    model = mjcf.ModelConfig(feet=config.robot.feet, visuals=True)
+    model = mjcf.ModelConfig(feet=config.robot.feet, visuals=True, robot=robot)
     with OffscreenRenderer(
         model, width=config.width, height=config.height, smoothing=0.9,
         antialias=not config.fast, shadows=not config.fast,
@@ -609,7 +609,9 @@ def main(config: Config) -> int:
         print(f"figures in {config.json}")
     if config.video is not None:
         frames = video_frames(runs[0].qpos, config.fps)
-        cli.write_video(config.video, pictures(runs[0], frames, config), config.fps)
+        cli.write_video(
+            config.video, pictures(runs[0], frames, config, policy.spec.robot.name), config.fps
+        )
         print(f"video in {config.video} ({len(frames)} pictures)")
     return int(survived < config.trials)
 

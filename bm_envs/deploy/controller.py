@@ -29,6 +29,7 @@ from bm_envs.deploy.tracker import Tracker
 from bm_envs.errors import ConfigError, PolicyError
 from bm_envs.policy import CONTROL_DT, Policy
 from bm_envs.robots import g1, mjcf
+from bm_envs.robots.robot import Robot
 
 # Gains for standing without a policy, by a joint name's stem: N m/rad, N m s/rad.
 # Source: HybridRobotics/motion_tracking_controller, the standby controller of its G1 configuration.
@@ -36,22 +37,27 @@ STANDBY_GAINS = {
     "hip_pitch": (350, 5), "hip_roll": (200, 5), "hip_yaw": (200, 5), "knee": (300, 10),
     "ankle_pitch": (300, 5), "ankle_roll": (150, 5), "waist": (200, 5), "": (40, 3),
 }  # fmt: skip
-_GAINS = np.array(
-    [
+
+
+def standby_gains(robot: Robot) -> np.ndarray:
+    """Stiffness and damping of a robot that stands without a policy. `[2, J]`."""
+    gains = [
         next(gains for stem, gains in STANDBY_GAINS.items() if stem in name)
-        for name in g1.JOINT_NAMES
-    ],
-    float,
-)
-STANDBY_STIFFNESS, STANDBY_DAMPING = _GAINS.T
+        for name in robot.joint_names
+    ]
+    return np.array(gains, float).T
+
+
+STANDBY_STIFFNESS, STANDBY_DAMPING = standby_gains(g1.G1)
 # Duration of the return to the default pose, s, and the largest speed of a joint on the way, rad/s.
 # Both are ours. A moving robot without its policy soon falls, so that the return must be quick.
 RETURN_S, RAMP_RAD_S = 0.33, 3.0
 
 
-def damped() -> Command:
+def damped(robot: Robot = g1.G1) -> Command:
     """The command in which no motor holds a position and all resist motion: the robot sinks."""
-    return Command(np.zeros(g1.NUM_JOINTS), np.zeros(g1.NUM_JOINTS), STANDBY_DAMPING)
+    zeros = np.zeros(robot.num_joints)
+    return Command(zeros, zeros, standby_gains(robot)[1])
 
 
 def _between(first: Command, second: Command, share: float) -> Command:
@@ -76,9 +82,9 @@ class ControllerConfig:
     blend_s: float = 0.1
     """Seconds in which the policy takes over from what acted before, targets and gains in step."""
     at_end: Literal["balance", "stand", "hold"] = "balance"
-    """At the motion's end: let the standing policy `balance` bring the robot to a stand; return to
-    the default pose without a policy; or let the motion's policy hold its last pose, which not
-    every policy can."""
+    """At the motion's end: let the standing policy `balance` bring the robot to a stand (a G1 with
+    29 joints; another robot does as for `stand`); return to the default pose without a policy; or
+    let the motion's policy hold its last pose, which not every policy can."""
     end_blend_s: float = 0.0
     """Seconds in which the standing policy takes over. In mid-stride there is no time to lose."""
     end_s: float | None = 4.0
@@ -120,7 +126,8 @@ class ActorController:
 
     Attributes:
         actor: what acts between standing up and the end.
-        balance: the standing policy; None where `at_end` is another.
+        robot: the one that it is for.
+        balance: the standing policy; None where `at_end` is another, or the robot has none.
         phase: the state, of `procedure`; `done` when there is nothing left to do.
         reason: why motors are damped; empty while they are not.
         base_pos, base_lin_vel: what it takes for true, `[3]`.
@@ -141,22 +148,24 @@ class ActorController:
             noise: of the readings, as a multiple of that in training; of a simulation.
             balance: the standing policy, where `at_end` asks for one; None: the shipped one.
         """
-        self.actor = actor
-        self.envelope = Envelope(noise)
+        self.actor, self.robot = actor, actor.robot
+        self._standby = standby_gains(self.robot)
+        self.envelope = Envelope(noise, self.robot)
         self.config = config
-        self._estimator = BaseEstimator(mjcf.compile_model())
+        model = mjcf.compile_model(mjcf.ModelConfig(robot=self.robot.name))
+        self._estimator = BaseEstimator(model, self.robot)
         self.balance = None
-        if config.at_end == "balance":
+        if config.at_end == "balance" and self.robot is g1.G1:
             self.balance = balance or Balance()
         self.phase: procedure.State = "off"
         self.late, self.reason = 0, ""
         self.base_pos, self.base_lin_vel = np.zeros(3), np.zeros(3)
         self._time: float | None = None
         self._began = self._next = 0.0
-        self._from = np.zeros(g1.NUM_JOINTS)
+        self._from = np.zeros(self.robot.num_joints)
         self._before: Command | None = None
         self._following: Actor | None = None
-        self.wanted = self.command = damped()
+        self.wanted = self.command = damped(self.robot)
 
     def step(self, sensors: Sensors) -> Command:
         """The command for a reading; call it for every reading there is, not only at 50 Hz."""
@@ -197,7 +206,7 @@ class ActorController:
         is_new = True
         if self.phase == "stand":
             self.wanted = self._ramp(elapsed, self.config.stand_s / 1.5)  # and then it settles
-        elif self.phase == "end" and self.config.at_end == "stand":
+        elif self.phase == "end" and self.balance is None and self.config.at_end != "hold":
             self.wanted = self._ramp(elapsed, RETURN_S)
         elif self.phase in ("run", "end"):
             is_new = self._act(sensors) if due else self._renew(sensors)
@@ -234,7 +243,7 @@ class ActorController:
     def stop(self, reason: str) -> None:
         """Damp the motors, for good."""
         if self.phase != "damping":
-            self.phase, self.reason, self.command = "damping", reason, damped()
+            self.phase, self.reason, self.command = "damping", reason, damped(self.robot)
 
     @property
     def frame(self) -> int:
@@ -268,11 +277,12 @@ class ActorController:
             # So that the standby gains begin with the torque that the policy's ended with.
             last, vel = self.command, sensors.joint_vel
             torque = last.stiffness * (last.joint_pos - sensors.joint_pos) - last.damping * vel
-            self._from = sensors.joint_pos + (torque + STANDBY_DAMPING * vel) / STANDBY_STIFFNESS
+            stiffness, damping = self._standby
+            self._from = sensors.joint_pos + (torque + damping * vel) / stiffness
         if self.phase == "run":
             self._next = sensors.time_s
             if not self.config.stand_s:  # until the actor's first command
-                self.wanted = Command(sensors.joint_pos, STANDBY_STIFFNESS, STANDBY_DAMPING)
+                self.wanted = Command(sensors.joint_pos, *self._standby)
             self.actor.begin(sensors)
 
     def _ramp(self, elapsed: float, seconds: float) -> Command:
@@ -281,7 +291,7 @@ class ActorController:
         # A smooth step, which begins and ends at rest, is 1.5 times as fast in its middle.
         share = np.minimum(elapsed / np.maximum(seconds, 1.5 * np.abs(way) / RAMP_RAD_S), 1.0)
         target = self._from + share * share * (3 - 2 * share) * way
-        return Command(target, STANDBY_STIFFNESS, STANDBY_DAMPING)
+        return Command(target, *self._standby)
 
     def _acting(self) -> Actor | Balance:
         """What has the robot; one that holds its last pose at the end goes on as before."""
@@ -342,12 +352,12 @@ class ActorController:
         tilt = np.degrees(np.arctan2(np.linalg.norm(rot.cross(up, expected)), up @ expected))
         if tilt > self.config.max_tilt_deg:
             return f"tilted by {tilt:.0f} degrees, at most {self.config.max_tilt_deg:g} are allowed"
-        low, high = g1.JOINT_RANGE.T
+        low, high = self.robot.joint_range.T
         beyond = np.maximum(low - sensors.joint_pos, sensors.joint_pos - high)
         worst = int(beyond.argmax())
         if beyond[worst] > self.config.joint_margin:
             return (
-                f"{g1.JOINT_NAMES[worst]} is at {sensors.joint_pos[worst]:.2f} rad, "
+                f"{self.robot.joint_names[worst]} is at {sensors.joint_pos[worst]:.2f} rad, "
                 f"{beyond[worst]:.2f} rad beyond its range"
             )
         return ""

@@ -19,6 +19,7 @@ from bm_envs.learning.processes import Processes
 from bm_envs.learning.run import Progress, RunConfig, settings_of
 from bm_envs.learning.video import record_video
 from bm_envs.motion.clip import Clip
+from bm_envs.motion.on_robot import on_robot
 from bm_envs.policy import TRACKER, PolicySpec, load_policy, write_onnx, write_policy_json
 from bm_envs.tasks.track.config import TrackConfig
 
@@ -198,6 +199,13 @@ class TrackerRun(Progress):
         })  # fmt: skip
 
 
+def for_robot(name: str, task: TrackConfig, clips: list[Clip]) -> tuple[TrackConfig, list[Clip]]:
+    """The task and the motions for a robot; of `g1`, where the task names no other, as they are."""
+    if name != "g1":
+        task = task.on_robot(name)
+    return task, [on_robot(clip, task.model.table) for clip in clips]
+
+
 def tracker_settings(config: Any, clips: list[Clip], processes: Processes, **further: Any) -> str:
     """`settings_of` a script's `config`, with the motions' content and the number of processes."""
     return settings_of(
@@ -234,8 +242,10 @@ def tracker_run(
             f"processes, {batch_size}."
         )
     name = "+".join(clip.name for clip in clips[:3]) + ("+..." if len(clips) > 3 else "")
+    robot = clips[0].robot.name
+    folder_name = name if robot == "g1" else f"{name}_{robot}"
     with claim_run(
-        config, f"{name}__{algorithm}__{config.seed}", settings, "task", keys,
+        config, f"{folder_name}__{algorithm}__{config.seed}", settings, "task", keys,
         "settings or motions", processes,
     ) as folder:  # fmt: skip
         yield TrackerRun(
@@ -248,7 +258,7 @@ def spec_of(task: TrackConfig, run_path: str = "none") -> PolicySpec:
     """What a policy of a task sees and drives."""
     drive = task.actuation
     return PolicySpec.for_g1(
-        task.observations, default_joint_pos=drive.default_joint_pos,
+        task.observations, robot=task.model.table, default_joint_pos=drive.default_joint_pos,
         action_scale=drive.action_scale, stiffness=drive.stiffness, damping=drive.damping,
         run_path=run_path,
     )  # fmt: skip

@@ -10,7 +10,6 @@ from bm_envs.cli import file_sha256, read_json, shortened, versions, write_json
 from bm_envs.errors import PolicyError
 from bm_envs.policy.resolve import TRACKER
 from bm_envs.policy.spec import CONTROL_DT, PolicySpec, observation_table
-from bm_envs.robots import g1
 
 if TYPE_CHECKING:
     from bm_envs.motion.clip import Clip
@@ -42,13 +41,13 @@ def write_policy_json(
         path,
         {
             "format": TRACKER.format,
-            "robot": g1.LABEL,
+            "robot": spec.robot.label,
             "control_dt_s": CONTROL_DT,
             "network": network,
             "observation": observation_table(spec),
             "observation_size": spec.observation_size,
             "action": {
-                "size": g1.NUM_JOINTS,
+                "size": spec.robot.num_joints,
                 "formula": "joint target (rad) = default_joint_pos + action_scale * action; "
                 "torque = stiffness * (target - q) - damping * qdot, within +-effort_limit",
                 "joint_names": list(spec.joint_names),

@@ -17,7 +17,7 @@ from bm_envs.errors import PolicyError
 from bm_envs.policy.load import Policy, load_policy
 from bm_envs.policy.resolve import TRACKER, shipped_file
 from bm_envs.policy.spec import PolicySpec, observation_table
-from bm_envs.robots import g1, kinematics
+from bm_envs.robots import kinematics
 
 VECTORS_FORMAT = "bm-envs test vectors 1"
 # One file for all trackers of a folder that ships.
@@ -47,7 +47,8 @@ def make_test_vectors(
     """
     rng = np.random.default_rng(seed)
     default = np.array(spec.default_joint_pos)
-    torso = g1.BODY_NAMES.index(spec.anchor_body_name)
+    robot_table, J = spec.robot, spec.robot.num_joints  # noqa: N806
+    torso = robot_table.body_names.index(spec.anchor_body_name)
     records = []
     for _ in range(cases):
         robot = {
@@ -55,18 +56,19 @@ def make_test_vectors(
             "root_quat_w": rot.quat_normalize(np.r_[1, rng.normal(0, [0.1, 0.1, 0.6])]),
             "root_lin_vel_w": rng.normal(0, 0.5, 3),
             "root_ang_vel_w": rng.normal(0, 0.5, 3),
-            "joint_pos": default + rng.normal(0, 0.2, g1.NUM_JOINTS),
-            "joint_vel": rng.normal(0, 1.0, g1.NUM_JOINTS),
-            "last_action": rng.normal(0, 1.0, g1.NUM_JOINTS),
+            "joint_pos": default + rng.normal(0, 0.2, J),
+            "joint_vel": rng.normal(0, 1.0, J),
+            "last_action": rng.normal(0, 1.0, J),
         }
         root_and_joints = (
             robot["root_pos_w"], robot["root_quat_w"], robot["joint_pos"][spec.action_index()]
         )  # fmt: skip
-        links = kinematics.link_poses(*(value[None] for value in root_and_joints))
+        root_pos, root_quat, joints = (value[None] for value in root_and_joints)
+        links = kinematics.link_poses(root_pos, root_quat, joints, robot_table)
         torso_pos, torso_rot = links.pos[0, torso], rot.quat_to_matrix(links.quat[0, torso])
         reference = {
-            "joint_pos": default + rng.normal(0, 0.2, g1.NUM_JOINTS),
-            "joint_vel": rng.normal(0, 1.0, g1.NUM_JOINTS),
+            "joint_pos": default + rng.normal(0, 0.2, J),
+            "joint_vel": rng.normal(0, 1.0, J),
             "anchor_pos_w": torso_pos + rng.normal(0, 0.1, 3),
             "anchor_quat_w": rot.quat_normalize(robot["root_quat_w"] + rng.normal(0, 0.1, 4)),
         }
