@@ -17,8 +17,8 @@ from bm_envs.deploy.tracker import Tracker
 from bm_envs.policy import CONTROL_DT, Policy
 
 NAME, MOTION = "balance", "stand"
-# The stand lies this times the robot's velocity ahead at first, s, and at most so far from the
-# robot afterwards, m (level, of the torso). Both are ours; half or twice as much did about as well.
+# The stand lies this times the robot's velocity ahead at first, s, and later at most so far from
+# the robot, m (level, of the torso). Both are ours; no fine choice.
 AHEAD_S, LEASH_M = 0.15, 0.3
 # It stands still when its pelvis' speed, averaged over about `AVERAGED_S`, and its tilt have been
 # below these for `STILL_S`.
