@@ -81,6 +81,8 @@ class TrackEnv(SingleEnv, gymnasium.Env):
 
     ## Arguments
     `motion`: a name, a path, a `Clip`, or a list of those. `preset`: see `TrackConfig.preset`.
+    `robot`: `g1`, or `g1_23`, the G1 with 23 joints, which leaves out of motions the joints that it
+    lacks: 130 values to observe, by the same rule, and 23 actions (`BMTrack-G1-23-v0`).
     `overrides`: nested mapping of changed settings. `config`: a whole `TrackConfig` in their place.
     `episode_s`: seconds before truncation, None for the end of the clip only, "preset" for the
     preset's. `backend`, `threads`, `critic`, `render_mode`, `width`, `height`, `camera`, `ghost`.

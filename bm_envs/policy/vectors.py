@@ -20,7 +20,7 @@ from bm_envs.policy.spec import PolicySpec, observation_table
 from bm_envs.robots import kinematics
 
 VECTORS_FORMAT = "bm-envs test vectors 1"
-# One file for all trackers of a folder that ships.
+# One file for all trackers of a folder that ships, of each robot.
 SHIPPED_VECTORS, SHIPPED_VECTORS_FORMAT = "test_vectors.json", "bm-envs shipped test vectors 1"
 # How near an action must come to a test vector's, of the case's largest one (at least of 1). Errors
 # of n roundings add up like sqrt(n), and the largest network chains 160 + 512 + 256 + 128 products:
@@ -120,21 +120,29 @@ def write_test_vectors(
     write_json(path, make_test_vectors(policy, spec, cases=cases, seed=seed))
 
 
+def vectors_file(spec: PolicySpec) -> str:
+    """Name of a folder's test vectors for the trackers of a robot."""
+    if spec.robot.name == "g1":
+        return SHIPPED_VECTORS
+    return SHIPPED_VECTORS.replace(".json", f"_{spec.robot.name}.json")
+
+
 def shipped_test_vectors(name: str) -> dict[str, Any]:
     """The test vectors of a tracker that ships, as `make_test_vectors` gives them.
 
-    States and observations are stored once for all trackers of a folder, whose layout is the same,
+    States and observations are stored once for all trackers of a robot in a folder, whose layout is
+    the same,
     and for each of them the actions that its file gave where it was made.
 
     Raises:
         PolicyError: no such tracker.
     """
     file = shipped_file(name, TRACKER)
-    path = file.with_name(SHIPPED_VECTORS)
+    spec = load_policy(file).spec
+    path = file.with_name(vectors_file(spec))
     stored = _read_shipped(path)
     if name not in stored["actions"]:
         raise PolicyError(f"{path}: has no actions of '{name}', expected one entry a tracker.")
-    spec = load_policy(file).spec
     default, scale = np.array(spec.default_joint_pos), np.array(spec.action_scale)
     cases = [
         {**case, "action": action, "joint_target": (default + scale * np.array(action)).tolist()}
