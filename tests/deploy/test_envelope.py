@@ -637,7 +637,8 @@ def test_targets_that_must_be_bounded_again_and_again_end_it(deploy):
     wire = Wire()
     report, driver, _ = drive(deploy, wire, Told(lambda call: action), motion="stand[0:4]")
     assert report.reason.startswith("targets were out of bounds in 10 of 25 control steps, left_wr")
-    assert report.bounded_steps == driver.frame == envelope.BOUNDED_STEPS
+    # The first target is still that of standing: the policy is blended in.
+    assert report.bounded_steps == driver.frame - 1 == envelope.BOUNDED_STEPS
     check_commands(wire)
 
 
