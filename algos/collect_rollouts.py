@@ -44,6 +44,9 @@ from bm_envs.motion import library
 from bm_envs.motion.clip import Clip
 from bm_envs.policy import Policy, load_policy
 from bm_envs.robots import g1
+from bm_envs.rotations import quat_conj, quat_mul, quat_rotate, quat_rotate_inverse, yaw_quat
+from bm_envs.tasks.guided.config import GuidedConfig
+from bm_envs.tasks.guided.starts import moving_frames
 from bm_envs.tasks.guided.states import states_of, yaw_frames
 from bm_envs.tasks.track.config import CONTROL_DT, TrackConfig
 
@@ -88,6 +91,12 @@ class Config:
     """Share of episodes with a push each second."""
     push_speed: float = 0.5
     """Largest jump of the root's horizontal velocity by a push, m/s, in any direction."""
+    other_starts: float = 0.0
+    """Share of episodes that start in a frame of `start_motions`, beside that frame of the clip in
+    which legs and velocity are most alike. A model that starts there learns the way into its own
+    gait."""
+    start_motions: tuple[str, ...] = ("walk_on_0[0:60]", "walk_on_1[0:60]")
+    """Motions of other starts; frames in which the robot is on its way."""
     action_delay: int = 1
     """Control steps that actions take at most; every episode draws its own, 0 included."""
     backend: str = "mujoco"
@@ -100,7 +109,7 @@ class Config:
         for name in ("warm_up", "verify", "noise_scale", "push_speed", "action_delay"):
             if not getattr(self, name) >= 0:
                 raise ConfigError(f"{name} is {getattr(self, name)}, expected 0 or more.")
-        for name in ("quiet", "pushed"):
+        for name in ("quiet", "pushed", "other_starts"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ConfigError(f"{name} is {getattr(self, name)}, expected a share, 0 to 1.")
 
@@ -182,14 +191,24 @@ def collect(expert: Expert, shard: int, config: Config) -> tuple[Rollouts, np.nd
     push_at = rng.integers(0, push_every, count)
     noise = noise_process(config.noise, scale, rng)
 
+    others = np.zeros(0, np.int64)
+    if config.other_starts:  # without, draws are as ever
+        others = np.flatnonzero(rng.random(count) < config.other_starts)
+    if others.size:
+        states = other_states(config.start_motions, others.size, rng)
+        clip[others], frame[others] = nearest_frames(expert.clips, starts, states, rng)
     obs, _ = env.reset(seed=int(rng.integers(2**31)), options={"clip": clip, "frame": frame})
+    if others.size:
+        sim.reset(others, *placed(states, *(part[others] for part in full_state(sim))))
+        obs, _ = task.observe(slice(None), None)
     columns: dict[str, list[np.ndarray]] = {
         name: [] for name in ("qpos", "qvel", "action", "executed", "pushed")
     }
     running, failed = np.ones(count, bool), np.zeros(count, bool)
     length = np.full(count, config.steps)
     for t in range(recorded + config.verify):
-        action = executed = act(obs)
+        # A robot that fell may have diverged; what it does is not kept among the accepted.
+        action = executed = np.nan_to_num(act(obs))
         shoved = np.zeros(count, bool)
         if t < recorded:
             executed = (action + noise()).astype(np.float32)
@@ -223,6 +242,70 @@ def _shove(count: int, speed: float, rng: np.random.Generator) -> np.ndarray:
     return np.stack([size * np.cos(angle), size * np.sin(angle), np.zeros(count)], 1)
 
 
+# --- other starts ---------------------------------------------------------------------------------
+
+CANDIDATES = 400  # frames that a start is compared with
+# Weights of joints' angles, their velocities, and the root's velocity, 1/rad, s/rad, s/m.
+ALIKE = (1.0, 0.05, 0.5)
+LEGS = [i for i, name in enumerate(g1.JOINT_NAMES) if any(k in name for k in NOISE_STD)]
+
+
+def other_states(
+    motions: tuple[str, ...], count: int, rng: np.random.Generator
+) -> tuple[np.ndarray, np.ndarray]:
+    """States `qpos [M, 36]`, `qvel [M, 35]` of drawn frames of motions."""
+    qpos, qvel = moving_frames(motions, GuidedConfig().start_travel)
+    drawn = rng.integers(len(qpos), size=count)
+    return qpos[drawn], qvel[drawn]
+
+
+def alike(qpos: np.ndarray, qvel: np.ndarray) -> np.ndarray:
+    """What tells how alike two states are, `[..., F]`: legs, and velocity in the heading."""
+    velocity = quat_rotate_inverse(yaw_quat(qpos[..., 3:7]), qvel[..., :3])
+    angle, speed, root = ALIKE
+    parts = angle * qpos[..., 7:][..., LEGS], speed * qvel[..., 6:][..., LEGS], root * velocity
+    return np.concatenate(parts, -1)
+
+
+def nearest_frames(
+    clips: list[Clip], starts: np.ndarray, states: tuple[np.ndarray, np.ndarray],
+    rng: np.random.Generator,
+) -> tuple[np.ndarray, np.ndarray]:  # fmt: skip
+    """Of `CANDIDATES` frames, drawn for all, the most alike to each state. Clip, frame, `[M]` each.
+
+    Args:
+        clips: of the expert.
+        starts: `[C]`, how many first frames of each may be a start.
+        states: `qpos [M, 36]`, `qvel [M, 35]`.
+        rng: source of the draws.
+    """
+    clip = rng.choice(len(clips), CANDIDATES, p=starts / starts.sum())
+    frame = (rng.random(CANDIDATES) * starts[clip]).astype(np.int64)
+    rows = [
+        np.concatenate([
+            clips[c].body_pos_w[f, 0], clips[c].body_quat_w[f, 0], clips[c].joint_pos[f],
+            clips[c].body_lin_vel_w[f, 0], clips[c].body_ang_vel_w[f, 0], clips[c].joint_vel[f],
+        ])
+        for c, f in zip(clip, frame, strict=True)
+    ]  # fmt: skip
+    qpos, qvel = np.split(np.stack(rows).astype(np.float64), [7 + g1.NUM_JOINTS], axis=1)
+    off = alike(*states)[:, None] - alike(qpos, qvel)[None]
+    best = (off**2).sum(2).argmin(1)
+    return clip[best], frame[best]
+
+
+def placed(
+    states: tuple[np.ndarray, np.ndarray], qpos: np.ndarray, qvel: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """States turned and moved to where the robots `qpos [M, 36]` stand and face."""
+    pose, speed = (part.copy() for part in states)
+    turn = quat_mul(yaw_quat(qpos[:, 3:7]), quat_conj(yaw_quat(pose[:, 3:7])))
+    pose[:, :2] = qpos[:, :2]
+    pose[:, 3:7] = quat_mul(turn, pose[:, 3:7])
+    speed[:, :3] = quat_rotate(turn, speed[:, :3])
+    return pose.astype(qpos.dtype), speed.astype(qvel.dtype)
+
+
 # --- the folder -----------------------------------------------------------------------------------
 
 
@@ -248,9 +331,12 @@ def coverage(episodes: Rollouts) -> dict[str, Any]:
     states = states_of(episodes.qpos, episodes.qvel)
     velocity = yaw_frames(states).of(states.root_lin_vel[..., None, :])[..., 0, :]
     figures = {
-        "forward_m_s": (velocity[..., 0], np.arange(-0.6, 1.01, 0.2)),
-        "left_m_s": (velocity[..., 1], np.arange(-0.4, 0.41, 0.2)),
-        "yaw_rad_s": (states.root_ang_vel[..., 2], np.arange(-0.8, 0.81, 0.4)),
+        "forward_m_s": (
+            velocity[..., 0],
+            np.r_[np.arange(-0.6, 1.01, 0.2), np.arange(1.4, 2.61, 0.4)],
+        ),
+        "left_m_s": (velocity[..., 1], np.arange(-0.6, 0.61, 0.2)),
+        "yaw_rad_s": (states.root_ang_vel[..., 2], np.arange(-1.2, 1.21, 0.4)),
     }
     result = {}
     for name, (values, edges) in figures.items():
@@ -299,8 +385,10 @@ def drives_of(policy: Policy) -> dict[str, list[float]]:
 
 def settings_of(config: Config, experts: list[Expert]) -> dict[str, Any]:
     """All that decides what a shard holds, as JSON."""
-    named = ("num_envs", "seed", "steps", "warm_up", "verify", "noise", "noise_scale", "quiet",
-             "pushed", "push_speed", "action_delay", "backend")  # fmt: skip
+    named = ["num_envs", "seed", "steps", "warm_up", "verify", "noise", "noise_scale", "quiet",
+             "pushed", "push_speed", "action_delay", "backend"]  # fmt: skip
+    if config.other_starts:  # a folder of before goes on
+        named += ["other_starts", "start_motions"]
     return {
         "settings": {name: getattr(config, name) for name in named},
         "experts": [

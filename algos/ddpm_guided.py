@@ -92,7 +92,8 @@ class Config:
     """Size of the network: `--width`, `--layers`, `--heads`, `--dropout`, and, for comparisons, how
     many known and future states its actions see: `--history`, `--horizon`."""
     total_steps: int = 10_000
-    """Gradient steps."""
+    """Gradient steps. With --resume another number may be given: the rest of the cosine is then as
+    that of a run of such a length."""
     batch_size: int = 64
     """Windows of a step; their mirror images come on top."""
     optimizer: Literal["muon", "adamw"] = "muon"
@@ -415,7 +416,7 @@ def main(config: Config) -> None:
     for folder, manifest in zip(config.data, manifests, strict=True):
         rollouts.check_complete(folder, manifest)
     settings = settings_of(
-        config, "data", "device", "half", **CONSTANTS,
+        config, "data", "device", "half", "total_steps", **CONSTANTS,
         shards=[manifest["shards"] for manifest in manifests],
     )  # fmt: skip
     name = f"{config.representation}__ddpm_guided__{config.run.seed}"
@@ -540,10 +541,8 @@ def train(config: Config, manifests: list[dict[str, Any]], run: Progress) -> Non
     arrays = {name: value.cpu().numpy() for name, value in normalizer.arrays.items()}
     if not normalizer.is_projected:
         del arrays["projection"]
-    data = [
-        {name: manifest[name] for name in ("experts", "clips", "accepted", "tried")}
-        for manifest in manifests
-    ]
+    told = ("experts", "clips", "accepted", "tried", "settings", "coverage")
+    data = [{name: manifest[name] for name in told if name in manifest} for manifest in manifests]
     licences = sorted({clip["licence"] for part in data for clip in part["clips"]})
     training = {
         "algorithm": "ddpm_guided", "steps": run.step, "wall_s": round(run.train_s, 1),

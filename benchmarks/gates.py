@@ -137,7 +137,7 @@ class Config:
     delay: Literal[0, 1] = 0
     """Control steps that an action takes to arrive in gates 3 to 5 and box."""
     trials: int | None = None
-    """Trials of gates 1, 3, box and natural, each way; default 50, in gate 3 with --quick 4; box
+    """Trials of gates 1, 3, box and natural, each way; default 50, in gate 3 with --quick 2; box
     and natural 12, with --quick 2."""
     windows: int | None = None
     """Windows of held-out roll-outs for gates 2 and 2b; default 2048, with --quick 256."""
@@ -949,15 +949,15 @@ def examine(model: GuidedModel, config: Config, folder: Path) -> Iterator[Gate]:
     quick, seed = config.quick, config.seed
     threads = config.threads
     collecting = ("--threads", str(threads), "--backend", config.backend)
-    trials = config.trials or (4 if quick else 50)
+    trials = config.trials or (2 if quick else 50)
     if names - {"box", "latency"}:
         experts = experts_of(model, config.expert)
         clips = motions_for(model, config, experts)
     if names & {"0", "2", "2b", "3", "4", "5", "natural"}:
-        count = "256" if quick else "512"
+        count, side_by_side = ("64", "64") if quick else ("512", "256")
         begin(f"{count} roll-outs of {', '.join(experts)}")
         held_out = collect(
-            folder / "held_out", experts, seed, "--episodes", count, "--num-envs", "256",
+            folder / "held_out", experts, seed, "--episodes", count, "--num-envs", side_by_side,
             "--motion", *(clip.name for clip in clips), *collecting,
         )  # fmt: skip
     if "0" in names:
@@ -996,7 +996,7 @@ def examine(model: GuidedModel, config: Config, folder: Path) -> Iterator[Gate]:
         yield gate_3(model, held_out, trials=trials, seconds=15.0, config=config)
     if "4" in names:
         own = config.steering_for(model).strength
-        strengths = sorted({0.0, own} | (set() if quick else set(STRENGTHS)))
+        strengths = [own] if quick else sorted({0.0, own, *STRENGTHS})
         begin(f"gate 4: {len(TARGETS)} speeds at {len(strengths)} strengths")
         yield gate_4(
             model, held_out, trials=1 if quick else 10, seconds=6.0, strengths=strengths,

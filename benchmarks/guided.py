@@ -10,6 +10,8 @@
                   direction, each second; success: upright to the end. Nothing is asked
     joystick      forward, backward, turn left, turn right, 3 s each; success: upright, and each
                   followed (half the speed over its last 1.5 s; 25 of 86 degrees in its sense)
+    run           2.0 m/s straight ahead for 15 s; success: upright, and over the last 10 s the mean
+                  speed within 15 %
     waypoint      a goal 2 to 5 m away in any direction; success: within 0.3 m of it and slower than
                   0.2 m/s, within 15 s
     obstacle      the same behind 1 to 5 posts; success: there, and none was touched
@@ -35,6 +37,8 @@ the strict rule: a pelvis below 0.4 m or a tilt over 60 degrees is a fall, so th
 still falling when time is up has failed. `successes_head` goes by the paper's rule, the head below
 0.2 m. With `--delay 1` an action reaches the robot one control step late, and the one that was
 planned for that step is sent. `--strength 0` is the control that nothing is asked of.
+`--push-speed 1` pushes by up to 1 m/s, and `--commands sideways` asks of the joystick what its own
+commands leave out: 0.3 m/s to the left and to the right, and turns on the spot.
 
 Two others run the same trials under the same rules. A policy of `ppo_guided.py`, recognised by its
 file, sees the task's observation, command included (`representation` is then "observation"); in the
@@ -123,7 +127,9 @@ from bm_envs.tasks.guided.walk_perturb import PushedTask
 from bm_envs.tasks.track.config import CONTROL_DT, ActuationConfig
 from bm_envs.tasks.track.task import TrackTask
 
-Task = Literal["walk_perturb", "joystick", "waypoint", "obstacle", "composition", "tour"]
+Task = Literal["walk_perturb", "joystick", "run", "waypoint", "obstacle", "composition", "tour"]
+# m/s forward, m/s and rad/s to the left, in place of the joystick's own commands.
+SIDEWAYS_COMMANDS = ((0.0, 0.3, 0.0), (0.0, -0.3, 0.0), (0.0, 0.0, 0.5), (0.0, 0.0, -0.5))
 OTHERS = (GuidedPolicy, Policy, VelocityPolicy)  # than guided models
 Runnable = GuidedModel | GuidedPolicy | Policy | VelocityPolicy
 
@@ -150,8 +156,12 @@ class Config:
     chosen on seeds from 1000 on."""
     sampler: str = "full"
     """`full` (20 calls a control step), `rolling` (15), or a number of DDIM calls."""
-    delay: Literal[0, 1] = 0
+    delay: Literal[0, 1, 2] = 0
     """Control steps that an action takes to arrive."""
+    push_speed: float | None = None
+    """Largest push of walk_perturb and composition, m/s; none: their own, 0.5."""
+    commands: Literal["own", "sideways"] = "own"
+    """Of the joystick: its own, or steps to the left and to the right and turns on the spot."""
     strength: float | None = None
     """Strength of guidance, in place of the steering's; 0: none."""
     steering: Steering | None = None
@@ -175,13 +185,26 @@ class Config:
             raise ConfigError(f"trials is {self.trials}, expected 1 or more.")
         if self.strength is not None and not self.strength >= 0:
             raise ConfigError(f"strength is {self.strength}, expected 0 or more.")
+        if self.push_speed is not None:
+            if self.task not in ("walk_perturb", "composition"):
+                raise ConfigError(
+                    f"--push-speed is for tasks with pushes, expected walk_perturb or composition, "
+                    f"or none in '{self.task}'."
+                )
+            if not 0 <= self.push_speed < np.inf:
+                raise ConfigError(f"push_speed is {self.push_speed}, expected 0 m/s or more.")
+        if self.commands != "own" and self.task != "joystick":
+            raise ConfigError(
+                f"--commands is of the joystick alone, expected --task joystick, or none in "
+                f"'{self.task}'."
+            )
         if self.seed < 0:
             raise ConfigError(f"seed is {self.seed}, expected 0 or more.")
         check_cost_strength(self.cost_strength, self.cost)
         if self.expert and self.task not in ("walk_perturb", "joystick"):
             raise ConfigError(
                 f"--expert has no clip to follow in task '{self.task}', expected walk_perturb or "
-                "joystick: a way to a place is not planned ahead."
+                "joystick: a way to a place is not planned ahead, and the planner does not run."
             )
         if self.task == "tour":
             for name, asked in (("delay", self.delay), ("cost", self.cost is not None)):
@@ -383,13 +406,17 @@ def _representation(model: Runnable) -> str:
 
 def run(model: Runnable, config: Config, trials: int, *, label: str = "") -> Trials:
     """Let the model do the task in N robots at once."""
-    kind = config_class(config.task)
+    kind, changed = config_class(config.task), {}
+    if config.push_speed is not None:
+        changed["push_speed"] = (0.0, config.push_speed)
+    if config.commands == "sideways":
+        changed["commands"] = SIDEWAYS_COMMANDS
     assert not isinstance(model, VelocityPolicy)  # refused by `load`
     env = GuidedVectorEnv(
         trials, config.task, backend=config.backend, threads=config.threads,
         config=kind(
             fall="head", warm_up_s=WARM_UP_S, start_motions=START_MOTIONS,
-            actuation=_actuation(model), action_delay=config.delay,
+            actuation=_actuation(model), action_delay=config.delay, **changed,
         ),
         autoreset_mode="disabled",
     )  # fmt: skip
@@ -494,6 +521,7 @@ def fall_of(task: GuidedTask, robot: int, figures: dict[str, np.ndarray]) -> dic
 FIGURES: dict[str, tuple[str, ...]] = {
     "walk_perturb": ("pushes",),
     "joystick": ("segment_value", "segment_passed"),
+    "run": ("segment_value", "segment_passed"),
     "waypoint": ("distance", "arrived_s"),
     "obstacle": ("distance", "arrived_s", "least_clearance", "num_obstacles"),
     "composition": (
@@ -524,6 +552,8 @@ def row_of(model: Runnable, config: Config, found: Trials) -> dict[str, Any]:
         "mean_yaw_rate_predicted": _mean(found.predicted[:, 2]),
         "falls_s": sorted(round(float(t), 2) for t in found.down_s[np.isfinite(found.down_s)]),
         "sampler": config.sampler if is_guided else None, "delay": config.delay,
+        **({} if config.push_speed is None else {"push_speed": config.push_speed}),
+        **({} if config.commands == "own" else {"commands": config.commands}),
         "steering": _settings(config.steering_for(model)) if is_guided else None,
         **_outside(found.box),
         **({"cost": found.own.row()} if found.own is not None else {}),

@@ -68,6 +68,7 @@ _IDS = {
     "BMTrack-G1-NoStateEst-v0": ("Track", {"state_estimation": False}),
     "BMGuided-G1-WalkPerturb-v0": ("Guided", {"task": "walk_perturb"}),
     "BMGuided-G1-Joystick-v0": ("Guided", {"task": "joystick"}),
+    "BMGuided-G1-Run-v0": ("Guided", {"task": "run"}),
     "BMGuided-G1-Waypoint-v0": ("Guided", {"task": "waypoint"}),
     "BMGuided-G1-Obstacle-v0": ("Guided", {"task": "obstacle"}),
     "BMGuided-G1-Tour-v0": ("Guided", {"task": "tour"}),

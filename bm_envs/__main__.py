@@ -116,7 +116,7 @@ def refuse(sentence: str) -> None:
 class Demo:
     """Show a robot that walks: on a page in the browser, or in a video where there is none."""
 
-    policy: str = "walk"
+    policy: str = "stride"
     """A shipped policy's name, a run directory, an ONNX file, or hub:OWNER/NAME[@REVISION]."""
     video: Path | None = None
     """MP4 to write in place of opening a page."""

@@ -2,7 +2,7 @@
 
     python docs/animation.py
 
-Left: the shipped tracker `walk` on the built-in motion of that name, the reference as a ghost.
+Left: the shipped tracker `stride` on the built-in motion of that name, the reference as a ghost.
 Right: the shipped model `guided_body_pos` in the task obstacle. Both motions are the project's own.
 """
 
@@ -22,7 +22,7 @@ PICTURE = ROOT / "docs" / "images" / "front.webp"
 FPS, SECONDS, WIDTH, HEIGHT = 10, 12.0, 360, 270
 QUALITY = 45  # of WebP, 0 to 100
 SHOWN = {  # the task's seed is one in which the robot has to go around the posts
-    "walk": ["tools/replay.py", "--policy", "walk", "--start", "4"],
+    "stride": ["tools/replay.py", "--policy", "stride", "--start", "2"],
     "posts": ["tools/play.py", "--policy", "guided_body_pos", "--task", "obstacle", "--seed", "5"],
 }
 

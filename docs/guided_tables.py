@@ -56,7 +56,7 @@ def row_of(name: str) -> Row | None:
 def gates_of(name: str) -> dict[str, Row]:
     """Rows of the gates of a model, later files first, without those of another steering."""
     rows: dict[str, Row] = {}
-    for kind in ("latency", "guided", "steered"):
+    for kind in ("latency", "guided", "steered", "natural"):
         path = RESULTS / f"gates_{kind}_{name}.json"
         if path.is_file():
             file = json.loads(path.read_text())

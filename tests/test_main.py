@@ -248,7 +248,7 @@ def started(monkeypatch):
 
 def test_a_demo_is_a_page_where_there_is_a_browser(started):
     console.demo(console.Demo())
-    assert started == [["play", "--policy", "walk", "--web", "--open"]]
+    assert started == [["play", "--policy", "stride", "--web", "--open"]]
 
 
 def test_a_demo_is_a_video_where_there_is_none_or_one_is_asked_for(started, monkeypatch, tmp_path):
@@ -256,7 +256,7 @@ def test_a_demo_is_a_video_where_there_is_none_or_one_is_asked_for(started, monk
     monkeypatch.setattr(console, "has_browser", lambda: False)
     console.demo(console.Demo())
     console.demo(console.Demo(policy="guided_body_pos"))
-    video = ["replay", "--policy", "walk", "--show", "policy", "--fast", "--video"]
+    video = ["replay", "--policy", "stride", "--show", "policy", "--fast", "--video"]
     assert started == [
         [*video, str(tmp_path / "a.mp4"), "--seconds", "3.0"],
         [*video, "bm_envs_demo.mp4", "--seconds", "10.0"],

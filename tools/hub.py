@@ -367,6 +367,7 @@ METRICS = {
 }  # fmt: skip
 ENVIRONMENTS = {
     "walk_perturb": "BMGuided-G1-WalkPerturb-v0", "joystick": "BMGuided-G1-Joystick-v0",
+    "run": "BMGuided-G1-Run-v0",
     "waypoint": "BMGuided-G1-Waypoint-v0", "obstacle": "BMGuided-G1-Obstacle-v0",
     "composition": "bm-envs-composition",  # has no id
     "tour": "BMGuided-G1-Tour-v0",

@@ -1,9 +1,9 @@
 """From a guided task to the cost that gives a diffusion model its task, tick after tick.
 
-walk_perturb asks for nothing, joystick and tour for a velocity and a turning rate, waypoint for a
-place, and obstacle for a place without touching anything. A composition asks for one after another,
-of each robot what belongs to its phase. Costs are in the now frame, so they are made anew every
-tick.
+walk_perturb asks for nothing, joystick, run and tour for a velocity and a turning rate, waypoint
+for a place, and obstacle for a place without touching anything. A composition asks for one after
+another, of each robot what belongs to its phase. Costs are in the now frame, so they are made anew
+every tick.
 
 Source: arXiv 2508.08241, sec. IV-C and eqs. 7 to 10. The way to a place is ours: the paper's cost
 would draw a robot there backward or sideways at any speed, which its data need not hold. So the

@@ -37,6 +37,7 @@ class GuidedEnv(SingleEnv, gymnasium.Env):
     |---|---|---|
     | BMGuided-G1-WalkPerturb-v0 | walk 15 s; the root's velocity jumps by U[0, 0.5] m/s each second, in any horizontal direction, beginning at 0 s | no fall |
     | BMGuided-G1-Joystick-v0 | 3 s each: 0.6 m/s forward, 0.3 m/s backward, 0.5 rad/s left and right at 0.4 m/s | each was followed: mean speed over the last 1.5 s half the commanded one or more (0.3, 0.15 m/s); turns: heading changed by 25 degrees or more; and no fall |
+    | BMGuided-G1-Run-v0 | 2.0 m/s straight ahead, 15 s | the mean speed ahead over the last 10 s is within 15 %, and no fall |
     | BMGuided-G1-Waypoint-v0 | a goal 2 to 5 m off, 15 s | the pelvis was within 0.3 m and slower than 0.2 m/s, and no fall |
     | BMGuided-G1-Obstacle-v0 | the same behind 1 to 5 vertical cylinders of 0.15 to 0.3 m radius | the same, and no link came into one |
     | BMGuided-G1-Tour-v0 | 18 waypoints with a heading, 5 s each, while the arms are moved by the task, and a punch of up to 500 N each 5 s: a public benchmark's rules (`docs/tour.md`) | 90 s without the pelvis below 0.2 m |
@@ -66,7 +67,7 @@ class GuidedEnv(SingleEnv, gymnasium.Env):
     | 268:280 | root_ang_vel: angular velocity of the pelvis, 4 steps | now | rad/s |
     | 280:309 | actions: last raw action; at the start the one that asks for the pose | joints | - |
 
-    WalkPerturb ends here. Joystick goes on with
+    WalkPerturb ends here. Joystick and Run go on with
 
     | 309:312 | command: wanted velocity forward and left, wanted yaw rate | now | m/s, rad/s |
 
@@ -93,6 +94,7 @@ class GuidedEnv(SingleEnv, gymnasium.Env):
     - WalkPerturb: |v| / 0.2, at most 1.
     - Joystick: the mean of exp(-|v - v_c|^2 / 0.3^2) and exp(-(w - w_c)^2 / 0.5^2), the command's
       velocity and yaw rate.
+    - Run: the same of its command.
     - Waypoint: (1 - e^-2d) min(1, max(0, v_g / 0.5)) + e^-2d exp(-|v|^2 / 0.2^2), d the distance
       and v_g the speed towards the goal.
     - Obstacle: that times min(1, max(0, c / 0.1)), c the clearance.
@@ -117,10 +119,10 @@ class GuidedEnv(SingleEnv, gymnasium.Env):
     ## Info
     The figures of the state that is observed. All: `time_s` (negative in the warm-up),
     `pelvis_height`, `head_height`, `tilt`, `speed`, `fell_strict`, `fell_head` (so far), `success`
-    (earned so far; of WalkPerturb, Joystick and Composition in the last step only; a fall by the criterion that
+    (earned so far; of WalkPerturb, Joystick, Run and Composition in the last step only; a fall by the criterion that
     ends episodes takes it back: the paper's success wants `fall="head"`), `success_strict` (and no
     fall by the strict one).
-    WalkPerturb: `pushed`, `push_velocity`, `pushes`. Joystick: `command`, `velocity`, `yaw_rate`,
+    WalkPerturb: `pushed`, `push_velocity`, `pushes`. Joystick, Run: `command`, `velocity`, `yaw_rate`,
     `segment`, `segments_done`, `segment_value` (0 before its end), `segment_passed`. Waypoint,
     Obstacle: `goal`, `distance`, `arrived_s` (infinite before). Obstacle: `clearance`, `least_clearance`, `touched`,
     `num_obstacles`. Composition: all of these. Tour: `run`, `command`, `waypoint`, `segment`, `punched`,

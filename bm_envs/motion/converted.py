@@ -1,10 +1,11 @@
-"""Clips of motion files that are converted once, and come from the cache (`store.py`) afterwards.
+"""Clips that are converted or planned once, and come from the cache (`store.py`) afterwards.
 
 | kind | key | holds |
 |---|---|---|
 | `digests` | a file's path | its SHA-256, and size, times and number of the file that had it |
 | `files` | its SHA-256 and name, how it is read, and the code that reads it | its clips, doubts |
 | `derived` | a clip's SHA-256 and texts, and the code that makes another of it | that one |
+| `planned` | a planned clip's name, the code that plans it and the engine's version | that one |
 | `clips` | `Clip.sha256` | the clip's arrays |
 
 A file is known again without being read when size, times (the system's own of any change, too) and
@@ -16,6 +17,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import importlib.metadata
 import json
 import os
 import time
@@ -105,6 +107,25 @@ def derived(clip: Clip, what: str, make: Callable[[Clip], Clip]) -> Clip:
     key = hashlib.sha256(json.dumps(described).encode()).hexdigest()
     found = _load(store, "derived", key, None)
     return (found or _kept(store, "derived", key, [make(clip)], []))[0]
+
+
+def planned(name: str, make: Callable[[], Clip]) -> Clip:
+    """The clip of a name that `make` plans, from the cache if it is there.
+
+    Args:
+        name: the clip's, on which `make` depends and on nothing else.
+        make: plans it, which takes seconds for a minute of walking.
+
+    Raises:
+        MotionError: `make` does.
+    """
+    store = store_in_use()
+    if store is None:
+        return make()
+    described = [code_sha256(*READERS), importlib.metadata.version("mujoco"), name]
+    key = hashlib.sha256(json.dumps(described).encode()).hexdigest()
+    found = _load(store, "planned", key, None)
+    return (found or _kept(store, "planned", key, [make()], []))[0]
 
 
 def _state(path: str | Path) -> list[int]:

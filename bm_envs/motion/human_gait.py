@@ -322,7 +322,7 @@ class _Problem:
         known = ~np.isnan(self.wanted).ravel()
         weight = np.tile(1 / spread, count)[known]
         blocks: list[np.ndarray] = [np.eye(count * DOFS)[known] * weight[:, None]]
-        targets = [self.wanted.ravel()[known] * weight]
+        targets: list[np.ndarray] = [self.wanted.ravel()[known] * weight]
         # Second and third differences; what is smooth depends on how long a cycle is.
         pace = 46 / count
         each = np.eye(count)

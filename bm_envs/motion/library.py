@@ -29,7 +29,7 @@ from pathlib import Path
 from bm_envs.errors import MotionError
 from bm_envs.motion import checks, doubts, formats, hub, repair
 from bm_envs.motion.clip import Clip, load_npz, read_head
-from bm_envs.motion.converted import converted, derived, source_sha256
+from bm_envs.motion.converted import converted, derived, planned, source_sha256
 from bm_envs.motion.csv import count_frames, read_csv
 from bm_envs.motion.formats import CSV_FPS
 from bm_envs.robots import g1
@@ -346,7 +346,7 @@ def _load_whole(
     if name.startswith(("walk_mix_", "walk_on_")):
         from bm_envs.motion import procedural  # which needs the engine
 
-        return procedural.make_clip(name)
+        return planned(name, lambda: procedural.make_clip(name))
     short = _short_names(sets)
     for public in sets:
         stem = short.get(name, name).removeprefix(public.prefix)

@@ -2,7 +2,7 @@
 
 | suite | holds |
 |---|---|
-| `builtin` | the package's own clips |
+| `builtin` | the package's own clips, those of `procedural.FAMILY` |
 | `lafan1-cuts` | ten seconds each of eight LAFAN1 clips, one of every kind of motion |
 | `lafan1-table1` | the LAFAN1 clips of the paper's Table I, whole |
 | `lafan1-walks` | the walks of LAFAN1, whole, less `walk3_subject3`, which sits on a chair |
@@ -61,7 +61,7 @@ def motions(suite: str) -> tuple[str, ...]:
         ConfigError: there is no such suite.
     """
     if suite == "builtin":
-        return tuple(sorted(path.stem for path in library.BUILTIN_DIR.glob("*.npz")))
+        return tuple(sorted(procedural.FAMILY))
     if suite == "lafan1-cuts":
         return CUTS
     if suite == "lafan1-table1":
@@ -96,9 +96,10 @@ def suite_of(motion: str) -> str:
     """The suite that lists a clip of this name, or the set that the clip is from.
 
     Whole LAFAN1 clips are of `lafan1-40`, which holds those of the other suites; cuts that are not
-    in a suite are of `lafan1`. A cut of a built-in clip is `builtin`, and so are motions that
-    `bm_envs.motion.procedural` makes when asked for. A repaired motion is another than the one it
-    was made of: of LAFAN1 it is `lafan1-repaired`, which is no suite, and else `other`.
+    in a suite are of `lafan1`. A cut of a built-in clip is `builtin`, and so are clips of people's
+    gaits and motions that `bm_envs.motion.procedural` makes when asked for. A repaired motion is
+    another than the one it was made of: of LAFAN1 it is `lafan1-repaired`, which is no suite, and
+    else `other`.
     """
     if motion in CUTS:
         return "lafan1-cuts"

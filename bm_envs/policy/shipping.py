@@ -1,8 +1,9 @@
-"""Put a tracker of LAFAN1 motions into the repository's folder `policies/`.
+"""Put a policy of LAFAN1 motions into the repository's folder `policies/`.
 
 LAFAN1 may not be used commercially nor passed on changed, so that these policies stay out of the
 package and hold no motion. A policy NAME is `NAME.onnx`, `NAME.json` with a note on its licence,
-and an entry in the folder's `test_vectors.json`.
+and an entry in the folder's `test_vectors.json`; a diffusion model is a folder NAME with
+`denoiser.onnx` and `policy.json`.
 """
 
 from __future__ import annotations
@@ -14,11 +15,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from bm_envs.cli import atomic_path, write_json
+from bm_envs.cli import atomic_path, file_sha256, read_json, write_json
 from bm_envs.errors import PolicyError
 from bm_envs.policy.description import check_network, finished_training
 from bm_envs.policy.load import Policy, load_policy
-from bm_envs.policy.resolve import LAFAN1_PREFIX
+from bm_envs.policy.resolve import DIFFUSION, LAFAN1_PREFIX, resolve_file
 from bm_envs.policy.session import read_onnx, upstream
 from bm_envs.policy.vectors import SHIPPED_VECTORS, with_shipped_vectors
 
@@ -76,6 +77,46 @@ def ship(run: str | Path, name: str, folder: Path) -> Path:
         shutil.copyfile(policy.path, onnx)
         write_json(text, {**description, "licence": LICENCE, "network": network})
         table.write_text(json.dumps(vectors, allow_nan=False) + "\n")
+    return out
+
+
+def ship_denoiser(run: str | Path, name: str, folder: Path) -> Path:
+    """Put a finished run's diffusion model into a folder of policies, in place of one of that name.
+
+    Args:
+        run: a run directory, or `denoiser.onnx` with `policy.json` beside it.
+        name: of the model, `guided_...`.
+        folder: the repository's `policies/`.
+
+    Returns:
+        The model's `denoiser.onnx` in the folder.
+
+    Raises:
+        PolicyError: no such model, another name, a run that has not ended, data without a clip of
+            LAFAN1 (the package's own folder is for such a model), or a file that is too large.
+    """
+    from bm_envs.motion.library import LAFAN1
+
+    if not re.fullmatch(r"guided_\w+", name):
+        raise PolicyError(
+            f"The name is '{name}', expected guided_NAME of letters, digits and underscores."
+        )
+    source = resolve_file(run, DIFFUSION)
+    told = source.with_name("policy.json")
+    description = read_json(told)
+    check_network(told, description, source.name, file_sha256(source))
+    training = description.get("training") or {}
+    if lacking := [key for key in ("steps", "wall_s", "commit", "machine") if key not in training]:
+        raise PolicyError(f"{told}: training lacks {', '.join(lacking)}; the run has not ended.")
+    clips = [clip for part in description.get("data") or [] for clip in part["clips"]]
+    if not any(clip["licence"] == LAFAN1.licence for clip in clips):
+        raise PolicyError(f"{told}: was learned from no clip of LAFAN1, expected one or more.")
+    _check_size(source, name, folder)
+    out = folder / name / source.name
+    out.parent.mkdir(exist_ok=True)
+    with atomic_path(out) as onnx, atomic_path(out.with_name("policy.json")) as text:
+        shutil.copyfile(source, onnx)
+        write_json(text, {**description, "licence": LICENCE})
     return out
 
 

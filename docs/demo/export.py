@@ -47,7 +47,7 @@ from bm_envs.tasks.guided.states import PAST
 from bm_envs.tasks.track.config import CONTROL_DT, TrackConfig
 from bm_envs.viewers import driving
 
-TRACKERS = ("walks", "walk")
+TRACKERS = ("walks", "walk", "stroll", "stride", "jog")
 """Trackers on the page, the first shown first."""
 GUIDED = "guided_body_pos"
 CALLS = 5  # of the network a control step: docs/guided.md, "Ablations", has what fewer than 10 cost

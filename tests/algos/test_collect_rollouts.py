@@ -7,7 +7,16 @@ from collected_rollouts import collect, collected, config
 from bm_envs.diffusion import rollouts
 from bm_envs.diffusion.rollouts import Rollouts
 from bm_envs.errors import BMError, ConfigError
+from bm_envs.motion import library
 from bm_envs.robots import g1
+from bm_envs.rotations import (
+    quat_from_axis_angle,
+    quat_mul,
+    quat_rotate,
+    quat_rotate_inverse,
+    quat_yaw,
+    wrapped,
+)
 
 
 @pytest.fixture(scope="module")
@@ -53,6 +62,57 @@ def test_a_shove_is_a_horizontal_jump_after_the_recorded_state(episodes):
     size = np.linalg.norm(jumps, axis=-1)
     shoved = episodes.pushed[:, :-1]
     assert size[shoved].mean() > 2 * size[~shoved].mean()
+
+
+def test_other_starts_are_states_of_other_motions_where_the_clip_is_most_alike(tmp_path):
+    """Nearly all at the start are poses of that motion, which no frame of the clip has."""
+    name = "walk_on_0[5:9]"
+    folder = tmp_path / "data"
+    collect.main(config(
+        folder, other_starts=1.0, start_motions=(name,), quiet=1.0, pushed=0.0, warm_up=0, verify=0,
+    ))  # fmt: skip
+    episodes = rollouts.load_rollouts(folder)[0]
+    clip, (other,) = library.load_motions(["walk"])[0], library.load_motions([name])
+
+    def off(frames):
+        """Of each episode's first pose the distance to the nearest of these, rad."""
+        poses = episodes.qpos[:, 0, 7:]
+        return np.linalg.norm(poses[:, None] - frames[None], axis=2).min(1)
+
+    assert len(episodes) > 6
+    np.testing.assert_allclose(off(other.joint_pos), 0.0, atol=1e-5)  # float32 of a copy
+    assert off(clip.joint_pos).min() > 1e-3
+    # Each stands where its frame of the clip does, and faces as it does, but for the start's noise.
+    roots = clip.body_pos_w[episodes.frame, 0, :2]
+    assert np.abs(episodes.qpos[:, 0, :2] - roots).max() < 0.06
+    turned = quat_yaw(episodes.qpos[:, 0, 3:7]) - quat_yaw(clip.body_quat_w[episodes.frame, 0])
+    assert np.abs(wrapped(turned)).max() < 0.25
+    manifest = rollouts.read_manifest(folder)
+    assert manifest["settings"]["start_motions"] == [name]
+
+
+def test_the_nearest_frame_of_a_frame_is_itself(monkeypatch):
+    """Turned about, moved, and with all frames as candidates."""
+    clip = library.load_motions(["walk"])[0]
+    monkeypatch.setattr(collect, "CANDIDATES", 20_000)  # 400 frames: none is missed
+    frames = np.array([20, 77, 301])
+    turn = quat_from_axis_angle(np.array([[0.0, 0.0, 2.0]]))
+    quat = quat_mul(turn, clip.body_quat_w[frames, 0].astype(float))
+    spin = quat_rotate_inverse(clip.body_quat_w[frames, 0], clip.body_ang_vel_w[frames, 0])
+    qpos = np.concatenate([np.ones((3, 3)), quat, clip.joint_pos[frames]], 1)
+    velocity = quat_rotate(turn, clip.body_lin_vel_w[frames, 0].astype(float))
+    qvel = np.concatenate([velocity, spin, clip.joint_vel[frames]], 1)
+    which, found = collect.nearest_frames(
+        [clip], np.array([400]), (qpos, qvel), np.random.default_rng(0)
+    )
+    assert which.tolist() == [0, 0, 0] and found.tolist() == frames.tolist()
+    placed, speed = collect.placed((qpos, qvel), *(np.zeros((3, n)) + unit for n, unit in (
+        (36, np.eye(36)[3]), (35, 0.0))))  # fmt: skip
+    np.testing.assert_allclose(quat_yaw(placed[:, 3:7]), 0.0, atol=1e-6)
+    np.testing.assert_allclose(placed[:, :3], [[0.0, 0.0, 1.0]] * 3)
+    np.testing.assert_allclose(np.linalg.norm(speed[:, :2], axis=1),
+                               np.linalg.norm(qvel[:, :2], axis=1))  # fmt: skip
+    np.testing.assert_array_equal(placed[:, 7:], qpos[:, 7:])
 
 
 def test_ornstein_uhlenbeck_noise_has_its_spread_and_memory():

@@ -394,7 +394,7 @@ def test_strengths_are_shares_and_the_model_s_own_is_the_default(monkeypatch, dr
         config = gates.Config(policy="x", gate=("4",), quick=quick)
         list(gates.examine(Model(drives, still(0.0), "joint_rot"), config, Path()))
     own = STEERING["joint_rot"].strength
-    assert seen[0] == sorted({0.0, 0.25, 0.5, 0.75, 1.0, own}) and seen[1] == [0.0, own]
+    assert seen[0] == sorted({0.0, 0.25, 0.5, 0.75, 1.0, own}) and seen[1] == [own]
     with pytest.raises(ConfigError, match="strength is 3, expected 0 to 1, the share of each cost"):
         gates.Config(policy="x", strength=3.0).steering_for(Model(drives, still(0.0)))
 

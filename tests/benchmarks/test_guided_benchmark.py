@@ -402,11 +402,55 @@ def test_settings():
         capture_output=True, text=True,
     )  # fmt: skip
     assert done.returncode == 2 and "Unknown diffusion model 'no_such_model'" in done.stderr
-    for task in ("waypoint", "obstacle", "composition"):
+    for changes, told in (
+        (
+            dict(push_speed=1.0),
+            "--push-speed is for tasks with pushes, expected walk_perturb or com",
+        ),
+        (dict(task="walk_perturb", push_speed=-1.0), "push_speed is -1.0, expected 0 m/s or more"),
+        (
+            dict(task="run", commands="sideways"),
+            "--commands is of the joystick alone, expected --t",
+        ),
+    ):
+        with pytest.raises(ConfigError, match=f"^{re.escape(told)}"):
+            guided.Config(**{"policy": "x", "task": "joystick", **changes})
+    for task in ("run", "waypoint", "obstacle", "composition"):
         with pytest.raises(
             ConfigError, match=f"^--expert has no clip to follow in task '{task}', expected walk_p"
         ):
             guided.Config(policy="walks", expert=True, task=task)
+
+
+def test_other_commands_and_harder_pushes_reach_the_task(monkeypatch, drives):
+    """What the trials' task asks for, what its pushes are drawn from, and what the row tells."""
+    briefly(monkeypatch, episode_s=1.2)
+    tasks = []
+    whole = guided.GuidedVectorEnv
+
+    def made(*arguments, **named):
+        env = whole(*arguments, **named)
+        tasks.append(env.task)
+        return env
+
+    monkeypatch.setattr(guided, "GuidedVectorEnv", made)
+    model = Model(drives, still(0.0))
+
+    def row(**changes):
+        config = guided.Config(policy="x", trials=8, sampler="2", seed=5, threads=1, **changes)
+        return guided.row_of(model, config, guided.run(model, config, 8))
+
+    hard = row(task="walk_perturb", push_speed=9.0, delay=2)
+    assert (hard["push_speed"], hard["delay"]) == (9.0, 2)
+    assert tasks[-1].config.push_speed == (0.0, 9.0) and tasks[-1].config.action_delay == 2
+    # Of 8 draws of U[0, 9] none above 0.5 m/s has a chance of 1e-10.
+    assert np.linalg.norm(tasks[-1].push_velocity, axis=1).max() > 0.5
+    assert "push_speed" not in row(task="walk_perturb")
+    briefly(monkeypatch, segment_s=0.2, judged_s=0.1)
+    aside = row(task="joystick", commands="sideways")
+    assert aside["commands"] == "sideways" and "commands" not in row(task="joystick")
+    asked = [(0.0, 0.3, 0.0), (0.0, -0.3, 0.0), (0.0, 0.0, 0.5), (0.0, 0.0, -0.5)]
+    np.testing.assert_array_equal(tasks[-2].commands[0, :4], asked)
 
 
 LOW = """

@@ -8,11 +8,14 @@ import pytest
 
 from bm_envs.diffusion.controller import Controller
 from bm_envs.diffusion.model import FILE, load_model
+from bm_envs.motion.library import LAFAN1
 from bm_envs.policy import SHIPPED
+from bm_envs.policy.shipping import LICENCE
 from bm_envs.tasks.guided.robots import Robots
 from bm_envs.tasks.guided.starts import moving_frames
 
 NAMES = sorted(path.parent.name for path in SHIPPED.glob(f"*/{FILE}"))
+HUMAN = "guided_human"  # in the folder policies/
 
 
 def test_a_model_ships():
@@ -33,8 +36,25 @@ def test_files_are_small_and_say_what_they_are(name):
     assert {path.name for path in model.path.parent.iterdir()} == {FILE, "policy.json"}
 
 
+@pytest.mark.clone
+def test_the_model_of_recorded_walks_tells_its_data_and_its_licence():
+    model = load_model(HUMAN)
+    assert model.representation.name == "body_pos" and model.path.stat().st_size < 4e6
+    assert not zipfile.is_zipfile(model.path)
+    record = json.loads((model.path.parent / "policy.json").read_text())
+    assert record["licence"] == LICENCE and record["network"]["sha256"] == model.sha256
+    assert record["training"]["commit"] and record["training"]["wall_s"] > 0
+    licences = {clip["licence"] for part in record["data"] for clip in part["clips"]}
+    assert licences == {LAFAN1.licence, "Apache-2.0"}
+    for part in record["data"]:
+        assert 0 < part["accepted"] <= part["tried"] and part["settings"]["noise_scale"] > 0
+        for figure in part["coverage"].values():
+            assert sum(figure["share"]) == pytest.approx(1, abs=1e-3)  # four digits of each
+    assert {path.name for path in model.path.parent.iterdir()} == {FILE, "policy.json"}
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", [*NAMES, pytest.param(HUMAN, marks=pytest.mark.clone)])
 def test_two_seconds_in_the_world(name):
     """Four robots from frames of a walk, no reference, ten calls of the network a tick."""
     model = load_model(name, threads=2)

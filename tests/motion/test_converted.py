@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from bm_envs.errors import MotionError, MotionWarning
-from bm_envs.motion import checks, converted, formats, library, store
+from bm_envs.motion import checks, converted, formats, library, procedural, store
 from bm_envs.motion.clip import ARRAY_SHAPES, Clip, save_npz
 from bm_envs.motion.library import load_motion, load_motions
 
@@ -245,3 +245,23 @@ def test_missing_files_are_said_as_without_a_cache(folder):
         with pytest.raises(MotionError):
             load_motion(folder / name)
     assert not list(folder.iterdir())
+
+
+def test_a_planned_clip_is_planned_once(folder, monkeypatch):
+    """The second one comes from the cache, is the same to the bit, and another name is another."""
+    first = load_motion("walk_mix_3")
+    assert_same(first, procedural.make_clip("walk_mix_3"))
+    with monkeypatch.context() as patched:
+        patched.setattr(procedural, "plan_walk", _reads)
+        assert_same(load_motion("walk_mix_3"), first)
+        with pytest.raises(AssertionError, match="a file was read"):
+            load_motion("walk_mix_4")
+        patched.setenv("BM_CACHE_DIR", "0")
+        with pytest.raises(AssertionError, match="a file was read"):
+            load_motion("walk_mix_3")
+
+
+def test_a_planned_name_that_is_wrong_leaves_nothing(folder):
+    with pytest.raises(MotionError, match="Unknown procedural motion 'walk_mix_'"):
+        load_motion("walk_mix_")
+    assert not list((folder.parent / "cache").rglob("*.json"))

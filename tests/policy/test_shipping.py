@@ -4,6 +4,7 @@ import dataclasses
 import json
 import re
 import runpy
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -11,9 +12,11 @@ import pytest
 from policy_files import isaac_spec, make_clip, make_mlp
 
 from bm_envs import cli
+from bm_envs.diffusion.model import load_model
 from bm_envs.errors import BMError, PolicyError
 from bm_envs.motion.library import LAFAN1
 from bm_envs.policy import (
+    SHIPPED,
     PolicySpec,
     load_policy,
     read_policy_json,
@@ -23,7 +26,7 @@ from bm_envs.policy import (
     write_onnx,
     write_policy_json,
 )
-from bm_envs.policy.shipping import ship
+from bm_envs.policy.shipping import ship, ship_denoiser
 
 ROOT = Path(__file__).resolve().parents[2]
 TRAINING = {
@@ -212,6 +215,44 @@ def test_nothing_is_there_where_one_file_cannot_be_written(clone, tmp_path):
     assert [path.name for path in clone.iterdir()] == ["lafan1_a.json"]
 
 
+def guided_run(folder, *, licence=LAFAN1.licence, **changes):
+    """The shipped guided model's files, as if one of its clips had this licence."""
+    shutil.copytree(SHIPPED / "guided_body_pos", folder)
+    record = json.loads((folder / "policy.json").read_text())
+    record["data"][0]["clips"][0]["licence"] = licence
+    (folder / "policy.json").write_text(json.dumps(record | changes))
+    return folder
+
+
+def test_a_guided_model_becomes_a_folder_that_its_name_finds(clone, tmp_path):
+    run = guided_run(tmp_path / "run")
+    out = ship_denoiser(run, "guided_a", clone)
+    assert out == clone / "guided_a" / "denoiser.onnx"
+    assert load_model("guided_a").sha256 == load_model(run).sha256
+    told = json.loads((clone / "guided_a" / "policy.json").read_text())
+    assert told["licence"] == shipping.LICENCE and told["data"]
+    ship_denoiser(out, "guided_b", clone)  # by its file; and a second joins the first
+    assert {path.name for path in clone.iterdir()} == {"guided_a", "guided_b"}
+
+
+@pytest.mark.parametrize(
+    ("name", "changes", "told"),
+    [
+        ("lafan1_a", {}, "The name is 'lafan1_a', expected guided_NAME"),
+        ("guided_a/b", {}, "expected guided_NAME of letters, digits and underscores"),
+        ("guided_a", {"training": {"steps": 1}}, "training lacks wall_s, commit, machine; the run"),
+        ("guided_a", {"licence": "Apache-2.0"}, "was learned from no clip of LAFAN1"),
+    ],
+)
+def test_a_guided_model_that_is_refused_leaves_the_folder_empty(
+    clone, tmp_path, name, changes, told
+):
+    run = guided_run(tmp_path / "run", **changes)
+    with pytest.raises(PolicyError, match=re.escape(told)):
+        ship_denoiser(run, name, clone)
+    assert not [*clone.iterdir()]
+
+
 def test_the_command(clone, tmp_path, monkeypatch, capsys):
     run = make_run(tmp_path / "run")
     monkeypatch.chdir(tmp_path)
@@ -223,6 +264,9 @@ def test_the_command(clone, tmp_path, monkeypatch, capsys):
             runpy.run_path(str(ROOT / "tools" / "ship_policy.py"), run_name="__main__")
         return end.value.code
 
+    assert command(guided_run(tmp_path / "guided"), "guided_a") == 0
+    written = clone / "guided_a" / "denoiser.onnx"
+    assert capsys.readouterr().out == f"wrote {written} and its description\n"
     out = clone / "lafan1_a.onnx"
     assert command("run", "lafan1_a") == 0
     assert capsys.readouterr().out == f"wrote {out}, its description and test vectors\n"
@@ -238,4 +282,4 @@ def test_the_command(clone, tmp_path, monkeypatch, capsys):
     (clone.parent / "pyproject.toml").unlink()
     assert command(run, "lafan1_b") == 2
     assert "no clone of the repository" in capsys.readouterr().err
-    assert len(contents(clone)) == 3
+    assert len([*clone.iterdir()]) == 4

@@ -39,7 +39,7 @@ ROOT = Path(__file__).resolve().parents[2]
 DEMO = ROOT / "docs/demo"
 sys.path.append(str(ROOT / "benchmarks"))
 demo_page = importlib.import_module("demo_page")
-TRACKERS, GUIDED = ("walk", "walks"), "guided_body_pos"
+TRACKERS, GUIDED = ("walk", "walks", "stroll", "stride", "jog"), "guided_body_pos"
 WALK_TICKS = 50
 PATIENCE = 600.0  # s; networks and pictures are computed by a processor that may be busy
 COMMANDS = [((0.6, 0.0, 0.0), (0.0, 0.0, 0.0), 1.0), ((0.4, 0.0, -0.5), (0.1, -0.05, 0.2), 0.36)]

@@ -39,6 +39,7 @@ choices_tables = importlib.import_module("choices_tables")
 robustness_tables = importlib.import_module("robustness_tables")
 motions_tables = importlib.import_module("motions_tables")
 tour_tables = importlib.import_module("tour_tables")
+human_tables = importlib.import_module("human_tables")
 drawing = importlib.import_module("drawing")
 
 IDS = [name for name in gymnasium.registry if name.startswith("BM")]
@@ -467,7 +468,7 @@ def test_kept_tables_are_those_of_the_files():
     """Their scripts write them again after files have changed."""
     for made in (
         guided_tables, lafan1_tables, learning_tables, results_tables, glossary_tables,
-        choices_tables, robustness_tables, motions_tables, tour_tables,
+        choices_tables, robustness_tables, motions_tables, tour_tables, human_tables,
     ):  # fmt: skip
         script = f"docs/{made.__name__}.py"
         assert made.write(["--check"], made.PAGES, script) == 0, f"run python {script}"

@@ -19,6 +19,7 @@ from build_package import built, copy_of_the_tree
 
 from bm_envs.__main__ import COMMANDS
 from bm_envs.backends import native
+from bm_envs.motion import procedural
 
 ROOT = Path(__file__).resolve().parents[2]
 KEPT = (".py", ".c", ".h", ".npz", ".json", ".onnx", ".xml", ".typed")
@@ -107,7 +108,7 @@ def test_every_policy_in_the_wheel_is_covered_by_apache_2(wheel):
         for licence in licences(told):
             assert "Apache-2.0" in licence and "CC" not in licence, (name, licence)
         motions = {m["source"] for m in told.get("motions", ())}
-        assert motions <= {"bm_envs.motion.procedural"}, name
+        assert motions <= {procedural.SOURCE, procedural.HUMAN_SOURCE}, name
         for part in told.get("data", ()):
             assert {expert["sha256"] for expert in part["experts"]} <= digests.keys(), name
         metadata = {entry.key: entry.value for entry in load_from_string(content).metadata_props}
@@ -151,7 +152,7 @@ def test_away_from_a_clone_a_name_of_lafan1_says_where_it_is(wheel, tmp_path):
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     names, told = done.stdout.splitlines()
-    assert names == "builtin walk walks walks_on"
+    assert names == "builtin jog stride stroll walk walks walks_on"
     for part in ("lafan1_walk1.onnx", "CC BY-NC-ND 4.0", "folder policies/", "hub:OWNER/NAME"):
         assert part in told
 

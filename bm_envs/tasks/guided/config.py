@@ -32,6 +32,7 @@ __all__ = [
     "ObstacleConfig",
     "PushedConfig",
     "RewardConfig",
+    "RunConfig",
     "TourConfig",
     "WalkPerturbConfig",
     "WaypointConfig",
@@ -96,6 +97,38 @@ class JoystickConfig(CommandedConfig):
     def segments(self) -> int:
         """Commands that an episode plays to their end, and that are judged."""
         return self.episode_steps // self.segment_steps
+
+
+@dataclass(frozen=True)
+class RunConfig(CommandedConfig):
+    """Run straight ahead at one speed. Ours, as all of this class."""
+
+    task: ClassVar[str] = "run"
+
+    commands: tuple[tuple[float, float, float], ...] = ((2.0, 0.0, 0.0),)
+    """The speed; of several commands the first."""
+    judged_s: float = 10.0
+    """The last seconds, over which the mean velocity is taken, all of a shorter episode; those
+    before are for speeding up."""
+    least_speed_share: float = 0.85
+    """Share of the commanded speed that the mean velocity must have ahead: 1.7 m/s."""
+    most_speed_share: float = 1.15
+    """Share that it may have at most: 2.3 m/s."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_number("judged_s", self.judged_s, CONTROL_DT)
+        check_number("most_speed_share", self.most_speed_share, self.least_speed_share)
+
+    @property
+    def command_steps(self) -> tuple[int, ...]:
+        """Control steps of the one command: all."""
+        return (self.episode_steps,)
+
+    @property
+    def segments(self) -> int:
+        """One command, which is judged."""
+        return 1
 
 
 @dataclass(frozen=True)
@@ -291,8 +324,8 @@ class TourConfig(GuidedConfig):
 CONFIGS: dict[str, type[GuidedConfig]] = {
     kind.task: kind
     for kind in (
-        WalkPerturbConfig, JoystickConfig, WaypointConfig, ObstacleConfig, CompositionConfig,
-        TourConfig,
+        WalkPerturbConfig, JoystickConfig, RunConfig, WaypointConfig, ObstacleConfig,
+        CompositionConfig, TourConfig,
     )
 }  # fmt: skip
 

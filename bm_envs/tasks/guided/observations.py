@@ -64,6 +64,7 @@ _TOUR = (
 TERMS: dict[str, tuple[ObsTerm, ...]] = {
     "walk_perturb": (*HISTORY_TERMS, _ACTION),
     "joystick": (*HISTORY_TERMS, _ACTION, _COMMAND),
+    "run": (*HISTORY_TERMS, _ACTION, _COMMAND),
     "waypoint": (*HISTORY_TERMS, _ACTION, *_GOAL),
     "obstacle": (*HISTORY_TERMS, _ACTION, *_GOAL, _OBSTACLES),
     "composition": (*HISTORY_TERMS, _ACTION, _COMMAND, *_GOAL, _OBSTACLES),

@@ -8,6 +8,7 @@ from bm_envs.tasks.guided.config import CONFIGS
 from bm_envs.tasks.guided.joystick import JoystickTask
 from bm_envs.tasks.guided.observations import TERMS
 from bm_envs.tasks.guided.obstacle import ObstacleTask
+from bm_envs.tasks.guided.run import RunTask
 from bm_envs.tasks.guided.tour import TourTask
 from bm_envs.tasks.guided.walk_perturb import WalkPerturbTask
 from bm_envs.tasks.guided.waypoint import WaypointTask
@@ -15,6 +16,7 @@ from bm_envs.tasks.guided.waypoint import WaypointTask
 TASKS: dict[str, type[GuidedTask]] = {
     "walk_perturb": WalkPerturbTask,
     "joystick": JoystickTask,
+    "run": RunTask,
     "waypoint": WaypointTask,
     "obstacle": ObstacleTask,
     "composition": CompositionTask,

@@ -51,7 +51,9 @@ IDS = {
     for spec in gymnasium.registry.values()
     if spec.id.startswith("BMGuided-G1-")
 }
-SIZES = {"walk_perturb": 309, "joystick": 312, "waypoint": 312, "obstacle": 321, "tour": 330}
+SIZES = {
+    "walk_perturb": 309, "joystick": 312, "run": 312, "waypoint": 312, "obstacle": 321, "tour": 330,
+}  # fmt: skip
 NAMES = list(IDS.values())
 ALL = list(CONFIGS)
 # Infinite observation bounds and an action range beyond [-1, 1] are by design.
@@ -1046,6 +1048,36 @@ def test_a_shorter_or_longer_joystick_episode():
     assert infos[-1]["success"].tolist() == [True]
 
 
+# --- run ------------------------------------------------------------------------------------------
+
+
+def test_run_thresholds():
+    """1.7 to 2.3 m/s ahead over the last 10 of 15 s, whatever was before, and no fall."""
+    speeds = (1.69, 1.71, 2.29, 2.31, -2.0, 2.0, 2.0)  # the sixth to the left, the last falls
+
+    def place(k):
+        late = 0.02 * k > 5.0 + 1e-9
+        rows = [{"forward": speed if late else 0.0} for speed in speeds]
+        rows[5] = {"left": 2.0}
+        rows[6] |= {"height": 0.3} if k == 700 else {}
+        return states(*rows)
+
+    env = GuidedVectorEnv(len(speeds), "run", autoreset_mode="disabled", fall="strict")
+    puppet(env, place)
+    starts = place(0)
+    env.reset(seed=0, options={"qpos": starts[0], "qvel": starts[1]})
+    for _ in range(749):
+        *_, info = env.step(still(env))
+    np.testing.assert_array_equal(info["command"], [[2.0, 0.0, 0.0]] * 7)
+    assert not info["success"].any() and not info["segment_value"].any()
+    *_, truncated, info = env.step(still(env))
+    assert truncated.tolist() == [True] * 6 + [False]
+    assert info["segment_passed"][:6, 0].tolist() == [False, True, True, False, False, False]
+    assert info["success"].tolist() == [False, True, True, False, False, False, False]
+    # Float32 velocities of a few m/s, of which 500 are summed.
+    np.testing.assert_allclose(info["segment_value"][:5, 0], speeds[:5], atol=500 * 4 * EPS)
+
+
 # --- waypoint -------------------------------------------------------------------------------------
 
 
@@ -1759,6 +1791,8 @@ env.close()
          "obstacle_count is (0, 5), expected two ascending numbers of 1 or more."),
         ("obstacle", {"overrides": {"obstacle_count": (1.0, 2.5)}},
          "obstacle_count is (1.0, 2.5), expected 2 integers."),
+        ("run", {"overrides": {"judged_s": 0.0}}, "judged_s is 0.0, expected 0.02 or more."),
+        ("run", {"overrides": {"most_speed_share": 0.5}}, "is 0.5, expected 0.85 or more."),
         ("composition", {"overrides": {"command_s": (1.0,)}},
          "command_s has 1 values, expected 4: one for each of commands."),
         ("composition", {"overrides": {"command_s": (8.0, 6.0, 6.0, 0.0)}},
