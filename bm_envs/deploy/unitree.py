@@ -368,7 +368,7 @@ class Reader:
     Attributes:
         broken: messages so far whose check sum was wrong, or that were no messages of the topic;
             they are passed over.
-        publishers: who sent those of the last `take`, passed over or not.
+        publishers: who sent those of the last `take` that found any, passed over or not.
     """
 
     # More than one, because the newest by arrival may be an old one that was held up.
@@ -405,7 +405,8 @@ class Reader:
                 self.broken += 1
                 time.sleep(0.001)
             messages = [sample for sample in samples if hasattr(sample, "crc")]
-            self.publishers = tuple({s.sample_info.publication_handle for s in messages})
+            if messages:  # one that came before this wait is judged by who sent it
+                self.publishers = tuple({s.sample_info.publication_handle for s in messages})
             if messages and isinstance(messages[0], LowState_):
                 messages = _by_tick(messages)
             for message in reversed(messages):

@@ -969,6 +969,11 @@ def test_messages_with_a_wrong_check_sum_are_passed_over():
         writer.write(good)
         taken = reader.take(0.1)
     assert taken is not None and taken.tick == 1234
+    # Who sent it is known as long as it is the newest, though one waits for another in vain.
+    sent_by = reader.publishers
+    while reader.take(0.05) is not None:
+        pass
+    assert reader.take(0.01) is None and len(sent_by) == 1 and reader.publishers == sent_by
     before = reader.broken
     while reader.broken == before and time.monotonic() < ends:
         writer.write(bad)
