@@ -257,7 +257,7 @@ class Envelope:
         self._sum, self._turned = np.zeros(J), np.array([1.0, 0, 0, 0])
         self._way, self._turn_way = np.zeros(J), 0.0
         self._sent: Command | None = None
-        self._base = np.zeros(J)
+        self._base, self._is_free = np.zeros(J), True  # of the rate, and whether it is unbounded
         self._times: deque[float] = deque()
         self._late: deque[int] = deque()
         self._steps = 0
@@ -377,9 +377,11 @@ class Envelope:
         sent = self._sent
         if sent is None or (sent.stiffness != command.stiffness).any():
             # With other gains than the policy's the torque counts, and the distance bounds it.
-            self._base, step = joint_pos, np.full(self._robot.num_joints, np.inf)
+            self._base, self._is_free = joint_pos, True
         elif is_new:
-            self._base = sent.joint_pos
+            self._base, self._is_free = sent.joint_pos, False
+        if self._is_free:  # until another target comes, or the same one would be bounded otherwise
+            step = np.full(self._robot.num_joints, np.inf)
         least = np.maximum(least, np.minimum(self._base - step, most))
         most = np.minimum(most, np.maximum(self._base + step, least))
         target = np.clip(command.joint_pos, least, most)
