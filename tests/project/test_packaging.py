@@ -151,7 +151,7 @@ def test_away_from_a_clone_a_name_of_lafan1_says_where_it_is(wheel, tmp_path):
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     names, told = done.stdout.splitlines()
-    assert names == "builtin walk walks walks_on"
+    assert names == "builtin walk walk_23 walks walks_on"
     for part in ("lafan1_walk1.onnx", "CC BY-NC-ND 4.0", "folder policies/", "hub:OWNER/NAME"):
         assert part in told
 
