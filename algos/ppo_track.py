@@ -39,17 +39,10 @@ from bm_envs.learning.gaussian import gaussian_entropy, gaussian_kl, log_prob
 from bm_envs.learning.networks import TrackingPolicy
 from bm_envs.learning.processes import Processes, learner_thread
 from bm_envs.learning.returns import Means, explained_variance, gae, mini_batches, standardized
-from bm_envs.learning.robots import make_robots
+from bm_envs.learning.robots import make_robots, with_motions
 from bm_envs.learning.run import Flags, config_record
 from bm_envs.learning.states import load_states, states_of
-from bm_envs.learning.tracker import (
-    TrackerRun,
-    TrackerRunConfig,
-    for_robot,
-    tracker_run,
-    tracker_settings,
-)
-from bm_envs.motion.library import load_motions
+from bm_envs.learning.tracker import TrackerRun, TrackerRunConfig, tracker_run, tracker_settings
 from bm_envs.tasks.track.config import TrackConfig, laptop_task
 from bm_envs.tasks.track.task import TrackTask
 
@@ -62,9 +55,6 @@ class Config:
     """Which set of values the other flags start from."""
     motion: tuple[str, ...] = ("walk",)
     """Motions: names, files, cuts such as 'walk1[5:15]'. Several: one policy for all."""
-    robot: Literal["g1", "g1_23"] = "g1"
-    """Which robot: g1, the Unitree G1 with 29 joints, or g1_23, the one with 23. Motions are made
-    for the first; the second leaves out the joints that it does not have."""
     run: Flags[TrackerRunConfig] = TrackerRunConfig()
     """Where the run is kept, how it is evaluated and when it ends."""
 
@@ -247,9 +237,8 @@ def actor_share(iteration: int, config: Config) -> float:
 def make_actor(config: Config, default_joint_pos: np.ndarray, scale: np.ndarray) -> TrackingPolicy:
     """A Gaussian policy with one standard deviation per joint."""
     return TrackingPolicy(
-        config.task.observations, config.hidden, default_joint_pos, scale,
-        residual=config.residual, symmetry=config.symmetry, init_std=config.init_std,
-        robot=config.task.model.table,
+        config.task.observations, config.hidden, default_joint_pos, scale, residual=config.residual,
+        symmetry=config.symmetry, init_std=config.init_std, robot=config.task.model.table,
     )  # fmt: skip
 
 
@@ -267,9 +256,7 @@ class Learner:
     ) -> None:  # fmt: skip
         self.config, self.processes = config, processes or Processes()
         self.actor = make_actor(config, task.nominal_joint_pos, task.action_scale).to(device)
-        self.critic = networks.tracking_critic(
-            config.hidden, symmetry=config.symmetry, robot=task.robot
-        ).to(device)
+        self.critic = tracking_critic(config.hidden, config.symmetry, task.robot).to(device)
         self.averaged = copy.deepcopy(self.actor)  # what is evaluated and exported
         groups = [{"params": list(net.parameters())} for net in (self.actor, self.critic)]
         self.optimizer = torch.optim.Adam(groups, eps=1e-5, fused=True)
@@ -394,8 +381,7 @@ def main(config: Config) -> None:
     # Everything that can be refused is refused before a file is made.
     if config.run.backend != "mujoco":  # one device does one thing at a time
         config = dataclasses.replace(config, overlap=False)
-    task, clips = for_robot(config.robot, config.task, load_motions(config.motion))
-    config, processes = dataclasses.replace(config, task=task), Processes()
+    (config, clips), processes = with_motions(config), Processes()
     settings = tracker_settings(config, clips, processes, **constants(config))
     with tracker_run(
         config.run, "ppo_track", clips, settings, ("task", "actor", "learner", "processes"),

@@ -74,20 +74,13 @@ from bm_envs.learning.predictions import prediction_errors
 from bm_envs.learning.processes import Processes, learner_thread
 from bm_envs.learning.replay_buffer import ReplayBuffer, ReplayCollector, Starts
 from bm_envs.learning.returns import lambda_returns
-from bm_envs.learning.robots import make_robots
+from bm_envs.learning.robots import make_robots, with_motions
 from bm_envs.learning.rollouts import CompiledImagination
 from bm_envs.learning.run import Flags, config_record
 from bm_envs.learning.states import load_states, states_of
-from bm_envs.learning.tracker import (
-    TrackerRun,
-    TrackerRunConfig,
-    for_robot,
-    tracker_run,
-    tracker_settings,
-)
+from bm_envs.learning.tracker import TrackerRun, TrackerRunConfig, tracker_run, tracker_settings
 from bm_envs.learning.world_model import State, WorldModel
 from bm_envs.motion import suites
-from bm_envs.motion.library import load_motions
 from bm_envs.robots.observation_terms import mirror_map
 from bm_envs.tasks.track.config import (
     RandomizationConfig,
@@ -114,9 +107,6 @@ class Config:
     """Which set of values the other flags start from."""
     motion: tuple[str, ...] = ("walk",)
     """Motions: names, files, cuts such as 'walk1[5:15]'. Several: one policy for all."""
-    robot: Literal["g1", "g1_23"] = "g1"
-    """Which robot: g1, the Unitree G1 with 29 joints, or g1_23, the one with 23. Motions are made
-    for the first; the second leaves out the joints that it does not have."""
     suite: suites.Suite | None = None
     """All motions of a suite in their place."""
     run: Flags[TrackerRunConfig] = TrackerRunConfig(eval_every=10_000)
@@ -421,11 +411,9 @@ class ModelLearner:
     def __init__(self, config: Config, device: torch.device) -> None:
         self.config = config
         self.model = WorldModel(
-            config.model_hidden,
-            config.task.decimation,
-            symmetry=config.symmetry,
+            config.model_hidden, config.task.decimation, symmetry=config.symmetry,
             robot=config.task.model.table,
-        ).to(device)
+        ).to(device)  # fmt: skip
         self.optimizer = Optimizer(self.model.network, self.model.linear)
         # It draws all places in the buffer: the model's windows, and where the policy's imagined
         # rollouts start. The policy's own generator draws noise, in another thread.
@@ -586,8 +574,7 @@ def main(config: Config) -> None:
     # Everything that can be refused is refused here, before a file is made.
     motion = suites.chosen(config.motion, config.suite, Config.motion)
     config = dataclasses.replace(config, motion=motion)
-    task, clips = for_robot(config.robot, config.task, load_motions(config.motion))
-    config, processes = dataclasses.replace(config, task=task), Processes()
+    (config, clips), processes = with_motions(config), Processes()
     if processes.count > 1:
         raise ConfigError("wm_track runs in one process, torchrun started several.")
     settings = tracker_settings(config, clips, processes, **CONSTANTS)

@@ -250,12 +250,11 @@ class TrackingPolicy(Network):
 
 
 def tracking_critic(
-    hidden: tuple[int, ...], *, activation: Activation = "elu", symmetry: bool = True,
-    robot: Robot = g1.G1,
-) -> Network:  # fmt: skip
+    hidden: tuple[int, ...], symmetry: bool = True, robot: Robot = g1.G1
+) -> Network:
     """The value of what a critic of tracking sees: `CRITIC_TERMS` to one number."""
     mirrors = (as_mirror(mirror_map(CRITIC_TERMS, robot)), UNCHANGED) if symmetry else None
-    return Network((size(CRITIC_TERMS, robot), *hidden, 1), activation, 1.0, mirrors)
+    return Network((size(CRITIC_TERMS, robot), *hidden, 1), "elu", 1.0, mirrors)
 
 
 @torch.no_grad()

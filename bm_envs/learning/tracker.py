@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from bm_envs.errors import BMError, BMWarning, ConfigError
 from bm_envs.evaluation import ROBUST
@@ -19,7 +19,6 @@ from bm_envs.learning.processes import Processes
 from bm_envs.learning.run import Progress, RunConfig, settings_of
 from bm_envs.learning.video import record_video
 from bm_envs.motion.clip import Clip
-from bm_envs.motion.on_robot import on_robot
 from bm_envs.policy import TRACKER, PolicySpec, load_policy, write_onnx, write_policy_json
 from bm_envs.tasks.track.config import TrackConfig
 
@@ -37,6 +36,8 @@ BAR = {
 class TrackerRunConfig(RunConfig):
     """Where a tracker's run is kept, on what it runs, how it is looked at and when it ends."""
 
+    robot: Literal["g1", "g1_23"] = "g1"
+    """The Unitree G1 with 29 joints, or the one with 23, which leaves the others out of motions."""
     backend: str = "mujoco"
     """Physics backend of training."""
     device: str | None = None
@@ -197,13 +198,6 @@ class TrackerRun(Progress):
             "measure": "benchmarks/track.py --policy RUN_DIR --json RUN_DIR/track.json",
             "export": f"tools/export_onnx.py RUN_DIR --check{without}",
         })  # fmt: skip
-
-
-def for_robot(name: str, task: TrackConfig, clips: list[Clip]) -> tuple[TrackConfig, list[Clip]]:
-    """The task and the motions for a robot; of `g1`, where the task names no other, as they are."""
-    if name != "g1":
-        task = task.on_robot(name)
-    return task, [on_robot(clip, task.model.table) for clip in clips]
 
 
 def tracker_settings(config: Any, clips: list[Clip], processes: Processes, **further: Any) -> str:

@@ -23,6 +23,7 @@ needs them.
 
 from bm_envs.policy.description import (
     check_description,
+    check_is_of_g1,
     check_network,
     read_policy_json,
     read_run_config,
@@ -31,7 +32,6 @@ from bm_envs.policy.description import (
 )
 from bm_envs.policy.load import (
     Policy,
-    check_is_of_g1,
     load_policy,
     named_clip,
     named_motions,

@@ -13,6 +13,7 @@ from bm_envs.policy.spec import CONTROL_DT, PolicySpec, observation_table
 
 if TYPE_CHECKING:
     from bm_envs.motion.clip import Clip
+    from bm_envs.policy.load import Policy
 
 
 def write_policy_json(
@@ -73,6 +74,24 @@ def write_policy_json(
             "versions": versions(),
         },
     )  # fmt: skip
+
+
+def check_is_of_g1(policy: Policy, what: str) -> None:
+    """Refuse a policy for another robot than the G1, with its 29 joints, where only that one is.
+
+    Args:
+        policy: the policy.
+        what: is for the G1 alone; the sentence begins with it.
+
+    Raises:
+        PolicyError: it is for another.
+    """
+    robot = policy.spec.robot
+    if robot.name != "g1":
+        raise PolicyError(
+            f"{policy.path}: is for robot {robot.name} ({robot.label}), but {what} have g1 alone; "
+            "bm-envs sim2sim and track take every robot."
+        )
 
 
 def read_policy_json(path: str | Path) -> dict[str, Any]:

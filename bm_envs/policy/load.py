@@ -227,24 +227,6 @@ class Policy:
         return {key: item for key, item in value.items() if item is not None}
 
 
-def check_is_of_g1(policy: Policy, what: str) -> None:
-    """Refuse a policy for another robot than the G1, with its 29 joints, where only that one is.
-
-    Args:
-        policy: the policy.
-        what: is for the G1 alone; the sentence begins with it.
-
-    Raises:
-        PolicyError: it is for another.
-    """
-    robot = policy.spec.robot
-    if robot.name != "g1":
-        raise PolicyError(
-            f"{policy.path}: is for robot {robot.name} ({robot.label}), but {what} have g1 alone; "
-            "bm-envs sim2sim and track take every robot."
-        )
-
-
 def named_motions(policy: Policy) -> list[dict[str, Any]]:
     """The motions that a policy was made for, by its file or its description.
 

@@ -1,5 +1,7 @@
 """What a policy is, apart from its weights: layouts, joint order and drives, as ONNX metadata.
 
+One file because the metadata are one table, which is written, read and checked.
+
 `PolicySpec` has the names of the ONNX metadata's keys. The keys of whole_body_tracking and those of
 mjlab are both written, and either exporter's are read. Numbers are written with all their digits,
 not with three decimals as published exporters do.
