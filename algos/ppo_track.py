@@ -256,7 +256,8 @@ class Learner:
     ) -> None:  # fmt: skip
         self.config, self.processes = config, processes or Processes()
         self.actor = make_actor(config, task.nominal_joint_pos, task.action_scale).to(device)
-        self.critic = tracking_critic(config.hidden, config.symmetry, task.robot).to(device)
+        critic = networks.tracking_critic(config.hidden, config.symmetry, task.robot)
+        self.critic = critic.to(device)
         self.averaged = copy.deepcopy(self.actor)  # what is evaluated and exported
         groups = [{"params": list(net.parameters())} for net in (self.actor, self.critic)]
         self.optimizer = torch.optim.Adam(groups, eps=1e-5, fused=True)
