@@ -52,7 +52,7 @@ class Config:
     """Physics rates of the rows without noise, Hz."""
     states: tuple[State, ...] = STATES
     """What the policy is shown in them: the true state or the estimated one."""
-    tasks: tuple[Literal["walk_perturb", "joystick", "waypoint", "obstacle"], ...] = ()
+    tasks: tuple[Literal["walk_perturb", "joystick", "run", "waypoint", "obstacle"], ...] = ()
     """Tasks of guided models; none: the policies are trackers."""
     trials: int = 5
     """Number of trials in each row with noise, or of a task; 0: no such row."""

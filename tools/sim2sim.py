@@ -79,7 +79,7 @@ class Config:
     start: Literal["stand", "reference"] = "stand"
     """Stand in the default pose at first, or begin in the motion's first frame with its speed (for
     motions that do not begin standing; there is no standing up then)."""
-    task: Literal["walk_perturb", "joystick", "waypoint", "obstacle"] | None = None
+    task: Literal["walk_perturb", "joystick", "run", "waypoint", "obstacle"] | None = None
     """What a guided model is asked for; none: the policy is a tracker."""
     plan_ms: float = 20.0
     """Time that a plan of a guided model takes, ms of the simulation; 0: none, as in the

@@ -1,12 +1,14 @@
-"""Running a tracking policy outside the training environments: on a robot, or a stand-in for one.
+"""Running a policy outside the training environments: on a robot, or a stand-in for one.
 
-`tracker` is a policy for your own loop: a robot's state in, a command out (`messages`).
-`controller` is all that is around it on a robot: it stands up, runs the tracker, ends and stops.
+`tracker` is a policy for your own loop: a robot's state in, a command out (`messages`). `planned`
+takes actions from plans that a thread of its own makes (`background`); both are an `actor`.
+`controller` is all that is around one on a robot: it stands up, runs the actor, ends and stops.
 `reference` is the motion that it follows, `estimator` says where the base is, and `envelope` bounds
 readings and commands. `robot` is a G1 in MuJoCo that takes such commands and gives such readings.
 `unitree` carries both over Unitree's low-level topics in DDS. `process` and `guard` make sure that
 motors are damped when a process ends. Nothing of the environments (`tasks`, `backends`) is used:
-this is the control loop a second time, from what a policy file says of itself.
+this is the control loop a second time, from what a policy file says of itself. (What plans for
+`planned` is given to it, by a script; a guided model shares code with the environments.)
 """
 
 from __future__ import annotations

@@ -23,6 +23,7 @@ from bm_envs.tasks.guided.base import turned
 from bm_envs.tasks.guided.config import (
     JoystickConfig,
     ObstacleConfig,
+    RunConfig,
     WalkPerturbConfig,
     WaypointConfig,
     control_steps,
@@ -30,7 +31,7 @@ from bm_envs.tasks.guided.config import (
 from bm_envs.tasks.guided.states import Frame
 from bm_envs.tasks.track.config import CONTROL_DT
 
-Task = Literal["walk_perturb", "joystick", "waypoint", "obstacle"]
+Task = Literal["walk_perturb", "joystick", "run", "waypoint", "obstacle"]
 TASKS: tuple[Task, ...] = get_args(Task)
 STOP_S = 3.0  # s of standing that are asked for at the end
 
@@ -104,6 +105,9 @@ def errand(task: str, seed: int) -> Errand:
     if task == "joystick":
         asked = JoystickConfig()
         return Errand(task, asked.episode_steps, np.array(asked.commands, float))
+    if task == "run":
+        run = RunConfig()
+        return Errand(task, run.episode_steps, np.array(run.commands[:1], float))
     if task == "walk_perturb":
         walk = WalkPerturbConfig()
         every, pushes = control_steps(walk.push_interval_s), {}
@@ -198,9 +202,11 @@ def judged(errand: Errand, qpos: np.ndarray, qvel: np.ndarray) -> dict[str, Any]
 
 def _followed(errand: Errand, qpos: np.ndarray, qvel: np.ndarray) -> tuple[list[float], int]:
     """What was reached of each command that was played to its end, and how many were followed."""
-    rules = JoystickConfig()
+    rules = RunConfig() if errand.task == "run" else JoystickConfig()
+    most_share = rules.most_speed_share if isinstance(rules, RunConfig) else np.inf
     moved, yaw = own_motion(qpos, qvel), quat_yaw(qpos[:, 3:7])
-    each, judged_steps = errand.steps // len(errand.commands), control_steps(rules.judged_s)
+    each = errand.steps // len(errand.commands)
+    judged_steps = min(control_steps(rules.judged_s), each)
     reached, followed = [], 0
     for number, command in enumerate(errand.commands):
         first, last = number * each, (number + 1) * each
@@ -209,11 +215,11 @@ def _followed(errand: Errand, qpos: np.ndarray, qvel: np.ndarray) -> tuple[list[
         rate, ahead = command[2], float(np.linalg.norm(command[:2]))
         if abs(rate) >= rules.least_command:
             value = float(wrapped(np.diff(yaw[first : last + 1])).sum() * np.sign(rate))
-            least = rules.least_turn_share * abs(rate) * each * CONTROL_DT
+            least, most = rules.least_turn_share * abs(rate) * each * CONTROL_DT, np.inf
         else:
             mean = moved[last - judged_steps + 1 : last + 1, :2].mean(0)
             value = float(mean @ command[:2] / max(ahead, 1e-9))
-            least = rules.least_speed_share * ahead
+            least, most = rules.least_speed_share * ahead, most_share * ahead
         reached.append(value)
-        followed += int(value >= least)
+        followed += int(least <= value <= most)
     return reached, followed

@@ -188,6 +188,21 @@ def test_commands_are_judged_as_in_the_benchmark(share, followed):
     assert len(cut["reached"]) == 2 and not cut["done"]
 
 
+@pytest.mark.parametrize(
+    ("share", "passes"), [(0.8, False), (0.9, True), (1.1, True), (1.2, False)]
+)
+def test_a_run_is_near_its_speed(share, passes):
+    """Within 15 % over the last 10 s, whatever came before them."""
+    asked = errand("run", 0)
+    assert asked.commands.tolist() == [[2.0, 0.0, 0.0]] and asked.steps == 750
+    slow, fast = walk([(0.5, 0, 0)], 5.0), walk([(2.0 * share, 0, 0)], 10.0)
+    qpos, qvel = (np.concatenate([a[:-1], b]) for a, b in zip(slow, fast, strict=True))
+    qvel[250] = qvel[249]  # where the second begins
+    figures = judged(asked, qpos, qvel)
+    assert figures["done"] == passes
+    assert figures["reached"] == [pytest.approx(2.0 * share)]
+
+
 def test_a_place_is_reached_within_its_radius_and_slowly():
     asked = Errand("waypoint", 300, goal=np.array([1.0, 0.0]))
     qpos, qvel = walk([(0.25, 0, 0), (0, 0, 0)], 3.6, (2.0, 1.0, np.pi / 2))  # 0.9 m ahead
