@@ -197,7 +197,7 @@ def _observations(shown: Sequence[ObsTerm], noise: dict[str, float] | None) -> s
 def _ends(env: TrackEnv | GuidedEnv) -> list[str]:
     """The rules that end an episode, found by a step that asks each of them."""
     env.reset(seed=0)
-    causes = env.task.step(np.zeros((1, *env.action_space.shape), np.float32)).causes
+    causes = env.task.step(0 * env.action_space.sample()[None]).causes
     figures = {name: _number(value) for name, value in vars(env.config).items()}
     rows = [
         [f"`{name}`", "truncation" if name in TRUNCATIONS else "termination",
@@ -220,7 +220,7 @@ def _ends(env: TrackEnv | GuidedEnv) -> list[str]:
 def _info(env: TrackEnv | GuidedEnv, text: str) -> list[str]:
     """Keys of `info`, found by a step."""
     env.reset(seed=0)
-    info = env.step(np.zeros(env.action_space.shape, np.float32))[-1]
+    info = env.step(0 * env.action_space.sample())[-1]
     rows = [[f"`{name}`", _kind(value)] for name, value in info.items()]
     return [text, markdown_table(["key", "of a single environment"], rows)]
 
