@@ -662,7 +662,7 @@ def plain_network(path, dtype):
             if i < layers - 1:
                 x = np.where(x > 0, x, np.exp(np.minimum(x, 0)) - 1)
         if "residual_offset" in arrays:
-            x = x + (obs[:29] - arrays["residual_offset"]) / arrays["residual_scale"]
+            x = x + (obs[: len(x)] - arrays["residual_offset"]) / arrays["residual_scale"]
         return x
 
     return act
