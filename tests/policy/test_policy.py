@@ -719,4 +719,5 @@ def test_the_metadata_tell_the_effort_limits(tmp_path):
         g1.EFFORT_LIMIT[g1.order_map(g1.JOINT_NAMES, g1.ISAAC_JOINT_NAMES)]
     )
     for name in shipped_policies():
-        assert load_policy(name).spec.joint_effort_limit == tuple(g1.EFFORT_LIMIT)
+        spec = load_policy(name).spec
+        assert spec.joint_effort_limit == tuple(spec.robot.effort_limit)
