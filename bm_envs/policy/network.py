@@ -15,7 +15,7 @@ from bm_envs.errors import PolicyError, unknown_name
 from bm_envs.policy.archive import check_archive
 from bm_envs.policy.description import read_run_config
 from bm_envs.policy.session import first_line, need, read_onnx
-from bm_envs.policy.spec import spec_from_config
+from bm_envs.policy.spec import robot_of_config, spec_from_config
 from bm_envs.robots.registry import ROBOTS
 
 OBS_SCALE_EPS = 0.01  # added to the standard deviation; source: rsl_rl's empirical normalisation
@@ -159,6 +159,11 @@ def mlp_from_checkpoint(path: str | Path) -> MLP:
     weights = tuple(tensor(f"layers.{i}.weight") for i in range(layers))
     biases = tuple(tensor(f"layers.{i}.bias") for i in range(layers))
     deviation = np.sqrt(variance) + OBS_SCALE_EPS
+    joints = robot_of_config(config).num_joints
+    if biases and len(biases[-1]) != joints:
+        raise PolicyError(
+            f"{path}: The network gives {len(biases[-1])} actions, expected {joints}."
+        )
     try:
         return MLP(
             mean, deviation, weights, biases, network.get("activation", "elu"), offset, scale

@@ -383,6 +383,20 @@ def _refuse_processing(metadata: Mapping[str, Any]) -> None:
             raise PolicyError(f"observation_terms_clip holds {value:g}, expected no bounds.")
 
 
+def robot_of_config(config: Mapping[str, Any]) -> Robot:
+    """The robot of a run's `config.json`; the G1 where it names none.
+
+    Raises:
+        PolicyError: it names one that there is not.
+    """
+    task = config.get("task")
+    model = task.get("model") if isinstance(task, dict) else None
+    try:
+        return robot_named(str((model if isinstance(model, dict) else {}).get("robot", "g1")))
+    except ConfigError as error:
+        raise PolicyError(f"task.model.robot: {error}") from None
+
+
 def spec_from_config(config: Mapping[str, Any], run_path: str = "none") -> PolicySpec:
     """The spec of a run's policy from its `config.json`, whose `task` is the tracking config.
 
@@ -404,13 +418,11 @@ def spec_from_config(config: Mapping[str, Any], run_path: str = "none") -> Polic
         if value is not None and not plain:
             raise PolicyError(f"task.actuation.{key} is no list of numbers.")
     names = [str(name) for name in task["observations"]]
-    model = task.get("model")
-    try:
-        robot = robot_named(str((model if isinstance(model, dict) else {}).get("robot", "g1")))
-    except ConfigError as error:
-        raise PolicyError(f"task.model.robot: {error}") from None
     return PolicySpec.for_g1(
-        names, robot=robot, run_path=run_path, **{key: drives.get(key) for key in keys}
+        names,
+        robot=robot_of_config(config),
+        run_path=run_path,
+        **{key: drives.get(key) for key in keys},
     )
 
 

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from bm_envs import evaluation
+from bm_envs.backends.base import SimulatorConfig, make_simulator
 from bm_envs.envs import TrackVectorEnv
 from bm_envs.errors import ConfigError, MotionError, PolicyError
 from bm_envs.motion.library import load_motion
@@ -138,6 +139,13 @@ def test_run_configurations_tell_the_robot():
     np.testing.assert_allclose(spec.action_scale, 0.4 * G1_23.action_scale)
     with pytest.raises(PolicyError, match="Unknown robot 'g2'"):
         spec_from_config({"task": {"observations": list(POLICY_TERMS), "model": {"robot": "g2"}}})
+
+
+def test_engines_of_the_g1_alone_refuse_before_they_are_looked_for():
+    model = TrackConfig().on_robot("g1_23").model
+    told = r"backend='isaaclab' has no robot g1_23 .*, expected g1; mujoco and mujoco_warp have"
+    with pytest.raises(ConfigError, match=told):
+        make_simulator("isaaclab", SimulatorConfig(1, model=model))
 
 
 def test_tasks_change_robots_by_joint_names():
