@@ -36,7 +36,7 @@ from bm_envs.errors import ConfigError
 from bm_envs.learning import checks, gaussian, networks
 from bm_envs.learning.collecting import Collector, Rollout, spread_ends
 from bm_envs.learning.gaussian import gaussian_entropy, gaussian_kl, log_prob
-from bm_envs.learning.networks import TrackingPolicy, tracking_critic
+from bm_envs.learning.networks import TrackingPolicy
 from bm_envs.learning.processes import Processes, learner_thread
 from bm_envs.learning.returns import Means, explained_variance, gae, mini_batches, standardized
 from bm_envs.learning.robots import make_robots, with_motions

@@ -152,11 +152,10 @@ class ActorController:
         self._standby = standby_gains(self.robot)
         self.envelope = Envelope(noise, self.robot)
         self.config = config
-        model = mjcf.compile_model(mjcf.ModelConfig(robot=self.robot.name))
-        self._estimator = BaseEstimator(model, self.robot)
-        self.balance = None
-        if config.at_end == "balance" and self.robot is g1.G1:
-            self.balance = balance or Balance()
+        model = mjcf.ModelConfig(robot=self.robot.name)
+        self._estimator = BaseEstimator(mjcf.compile_model(model), self.robot)
+        balances = config.at_end == "balance" and self.robot is g1.G1
+        self.balance = (balance or Balance()) if balances else None
         self.phase: procedure.State = "off"
         self.late, self.reason = 0, ""
         self.base_pos, self.base_lin_vel = np.zeros(3), np.zeros(3)
@@ -235,10 +234,8 @@ class ActorController:
                 "robot stands."
             )
         tracker.reset()
-        if self.phase in ("off", "stand"):
-            self.actor = tracker
-        else:
-            self._following = tracker
+        is_first = self.phase in ("off", "stand")
+        self.actor, self._following = (tracker, None) if is_first else (self.actor, tracker)
 
     def stop(self, reason: str) -> None:
         """Damp the motors, for good."""
