@@ -42,7 +42,7 @@ from bm_envs.learning import checks
 from bm_envs.learning.folder import claim_folder
 from bm_envs.motion import library
 from bm_envs.motion.clip import Clip
-from bm_envs.policy import Policy, load_policy
+from bm_envs.policy import Policy, check_is_of_g1, load_policy
 from bm_envs.robots import g1
 from bm_envs.rotations import quat_conj, quat_mul, quat_rotate, quat_rotate_inverse, yaw_quat
 from bm_envs.tasks.guided.config import GuidedConfig
@@ -353,6 +353,7 @@ def open_experts(config: Config) -> list[Expert]:
     experts: list[Expert] = []
     for name in config.policy:
         policy = load_policy(name)
+        check_is_of_g1(policy, "rollouts")
         clips = (
             library.load_motions(config.motion) if config.motion else evaluation.motions_of(policy)
         )

@@ -36,14 +36,13 @@ from bm_envs.errors import ConfigError
 from bm_envs.learning import checks, gaussian, networks
 from bm_envs.learning.collecting import Collector, Rollout, spread_ends
 from bm_envs.learning.gaussian import gaussian_entropy, gaussian_kl, log_prob
-from bm_envs.learning.networks import TrackingPolicy
+from bm_envs.learning.networks import TrackingPolicy, tracking_critic
 from bm_envs.learning.processes import Processes, learner_thread
 from bm_envs.learning.returns import Means, explained_variance, gae, mini_batches, standardized
-from bm_envs.learning.robots import make_robots
+from bm_envs.learning.robots import make_robots, with_motions
 from bm_envs.learning.run import Flags, config_record
 from bm_envs.learning.states import load_states, states_of
 from bm_envs.learning.tracker import TrackerRun, TrackerRunConfig, tracker_run, tracker_settings
-from bm_envs.motion.library import load_motions
 from bm_envs.tasks.track.config import TrackConfig, laptop_task
 from bm_envs.tasks.track.task import TrackTask
 
@@ -238,8 +237,8 @@ def actor_share(iteration: int, config: Config) -> float:
 def make_actor(config: Config, default_joint_pos: np.ndarray, scale: np.ndarray) -> TrackingPolicy:
     """A Gaussian policy with one standard deviation per joint."""
     return TrackingPolicy(
-        config.task.observations, config.hidden, default_joint_pos, scale,
-        residual=config.residual, symmetry=config.symmetry, init_std=config.init_std,
+        config.task.observations, config.hidden, default_joint_pos, scale, residual=config.residual,
+        symmetry=config.symmetry, init_std=config.init_std, robot=config.task.model.table,
     )  # fmt: skip
 
 
@@ -257,7 +256,8 @@ class Learner:
     ) -> None:  # fmt: skip
         self.config, self.processes = config, processes or Processes()
         self.actor = make_actor(config, task.nominal_joint_pos, task.action_scale).to(device)
-        self.critic = networks.tracking_critic(config.hidden, symmetry=config.symmetry).to(device)
+        critic = networks.tracking_critic(config.hidden, config.symmetry, task.robot)
+        self.critic = critic.to(device)
         self.averaged = copy.deepcopy(self.actor)  # what is evaluated and exported
         groups = [{"params": list(net.parameters())} for net in (self.actor, self.critic)]
         self.optimizer = torch.optim.Adam(groups, eps=1e-5, fused=True)
@@ -382,7 +382,7 @@ def main(config: Config) -> None:
     # Everything that can be refused is refused before a file is made.
     if config.run.backend != "mujoco":  # one device does one thing at a time
         config = dataclasses.replace(config, overlap=False)
-    clips, processes = load_motions(config.motion), Processes()
+    (config, clips), processes = with_motions(config), Processes()
     settings = tracker_settings(config, clips, processes, **constants(config))
     with tracker_run(
         config.run, "ppo_track", clips, settings, ("task", "actor", "learner", "processes"),
@@ -429,7 +429,7 @@ def train(config: Config, run: TrackerRun) -> None:
             pending = Rollout(T, N, task, device)
             pending.set_state(state["pending"])
     acting.load_state_dict(learner.actor.state_dict())
-    record = {"env_id": "BMTrack-G1-v0", "network": acting.description(), **constants(config)}
+    record = {"env_id": task.robot.env_id, "network": acting.description(), **constants(config)}
     run.begin_training(
         config_record(config, "ppo_track", **record),
         f"{processes.count} x {N} robots, {threads} threads each",

@@ -14,7 +14,7 @@ those of `ppo_track.py`. The policy sees its own place against the reference
 (`motion_anchor_pos_b`), without which it could not correct a drift.
 
 Letters in shapes: N robots, T steps, B samples, K steps of a model's window, H imagined steps,
-J = 29 joints and actions, O observation, U updates of the policy in an iteration.
+J joints and actions, 29 of the G1, O observation, U updates of the policy in an iteration.
 
 Logged (metrics.jsonl and TensorBoard; means over the iteration), beside those of `ppo_track.py`
 that have nothing of PPO in them:
@@ -74,15 +74,13 @@ from bm_envs.learning.predictions import prediction_errors
 from bm_envs.learning.processes import Processes, learner_thread
 from bm_envs.learning.replay_buffer import ReplayBuffer, ReplayCollector, Starts
 from bm_envs.learning.returns import lambda_returns
-from bm_envs.learning.robots import make_robots
+from bm_envs.learning.robots import make_robots, with_motions
 from bm_envs.learning.rollouts import CompiledImagination
 from bm_envs.learning.run import Flags, config_record
 from bm_envs.learning.states import load_states, states_of
 from bm_envs.learning.tracker import TrackerRun, TrackerRunConfig, tracker_run, tracker_settings
 from bm_envs.learning.world_model import State, WorldModel
 from bm_envs.motion import suites
-from bm_envs.motion.library import load_motions
-from bm_envs.robots import g1
 from bm_envs.robots.observation_terms import mirror_map
 from bm_envs.tasks.track.config import (
     RandomizationConfig,
@@ -91,8 +89,6 @@ from bm_envs.tasks.track.config import (
     laptop_task,
 )
 from bm_envs.tasks.track.task import TrackTask
-
-J = g1.NUM_JOINTS
 
 
 def _task() -> TrackConfig:
@@ -296,7 +292,8 @@ class Imagination(nn.Module):
     def __init__(self, config: Config, reference: ReferenceTables) -> None:
         super().__init__()
         self.config, self.reference = config, reference
-        self.links = WorldKinematics(g1.TRACKED_BODIES)
+        self.robot = config.task.model.table
+        self.links = WorldKinematics(self.robot.tracked_bodies, self.robot)
         self.disturbances = Disturbances(
             config.task, config.policy_horizon, IMAGINED_NOISE, pushes=config.imagined_pushes
         )
@@ -349,10 +346,10 @@ class Imagination(nn.Module):
         links = self.links(all_states.pelvis(), all_states.joint_pos)
         ref_links = self.reference.links_at(rows, ends)
         cost, square = tracking_loss(links, ref_links, batch, task.rewards, self.config.recovery)
-        limits, rate = penalties(all_states.joint_pos[after], actions, task.rewards)
+        limits, rate = penalties(all_states.joint_pos[after], actions, task.rewards, self.robot)
         cost = cost + limits + rate
         cost = cost + optional_cost(
-            links[..., after], all_states.joint_vel.view(horizon + 1, batch, J),
+            links[..., after], all_states.joint_vel.view(horizon + 1, batch, -1),
             torch.stack(actions), self.reference.foot_contact_at(rows[after], ends[after]),
             task.rewards,
         )  # fmt: skip
@@ -414,8 +411,9 @@ class ModelLearner:
     def __init__(self, config: Config, device: torch.device) -> None:
         self.config = config
         self.model = WorldModel(
-            config.model_hidden, config.task.decimation, symmetry=config.symmetry
-        ).to(device)
+            config.model_hidden, config.task.decimation, symmetry=config.symmetry,
+            robot=config.task.model.table,
+        ).to(device)  # fmt: skip
         self.optimizer = Optimizer(self.model.network, self.model.linear)
         # It draws all places in the buffer: the model's windows, and where the policy's imagined
         # rollouts start. The policy's own generator draws noise, in another thread.
@@ -457,12 +455,12 @@ class PolicyLearner:
         self.config = config
         self.actor = TrackingPolicy(
             config.task.observations, config.hidden, task.nominal_joint_pos, task.action_scale,
-            activation=ACTIVATION, symmetry=config.symmetry,
+            activation=ACTIVATION, symmetry=config.symmetry, robot=task.robot,
         ).to(device)  # fmt: skip
         self.averaged = copy.deepcopy(self.actor)  # what is evaluated and exported
         self.imagination = Imagination(config, ReferenceTables(task.clips, device)).to(device)
         self.optimizer = Optimizer(self.actor)
-        mirrors = (as_mirror(mirror_map(config.task.observations)), UNCHANGED)
+        mirrors = (as_mirror(mirror_map(config.task.observations, task.robot)), UNCHANGED)
         self.critic = Network(
             (task.observation_size, *config.hidden, 1), ACTIVATION, 1.0,
             mirrors if config.symmetry else None,
@@ -576,7 +574,7 @@ def main(config: Config) -> None:
     # Everything that can be refused is refused here, before a file is made.
     motion = suites.chosen(config.motion, config.suite, Config.motion)
     config = dataclasses.replace(config, motion=motion)
-    clips, processes = load_motions(config.motion), Processes()
+    (config, clips), processes = with_motions(config), Processes()
     if processes.count > 1:
         raise ConfigError("wm_track runs in one process, torchrun started several.")
     settings = tracker_settings(config, clips, processes, **CONSTANTS)
@@ -612,7 +610,7 @@ def train(config: Config, run: TrackerRun) -> None:
     # model to imagine in.
     acting = copy.deepcopy(actor)
     frozen_model = copy.deepcopy(model_learner.model).requires_grad_(False)
-    buffer = ReplayBuffer(config.capacity // N, N, device)
+    buffer = ReplayBuffer(config.capacity // N, N, device, task.robot.num_joints)
 
     # 3. Start afresh, or from the checkpoint.
     level = 0.0 if config.curriculum else 1.0
@@ -629,7 +627,7 @@ def train(config: Config, run: TrackerRun) -> None:
         level = saved["level"]
     acting.load_state_dict(actor.state_dict())
     frozen_model.load_state_dict(model_learner.model.state_dict())
-    record = {"env_id": "BMTrack-G1-v0", "network": actor.description(), **CONSTANTS}
+    record = {"env_id": task.robot.env_id, "network": actor.description(), **CONSTANTS}
     run.begin_training(
         config_record(config, "wm_track", **record), f"{N} robots, {threads} threads"
     )

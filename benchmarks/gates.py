@@ -237,21 +237,35 @@ def _call(command: Sequence[str], failed: str) -> None:
         raise BMError(f"{failed}: {lines[-1].removeprefix('error: ')}")
 
 
-def experts_of(model: GuidedModel, experts: Sequence[str]) -> list[str]:
-    """The experts named on the command line; without any, those the model learned from."""
-    if experts:
-        return list(experts)
-    names = model.expert_names()
+def sources_of(model: GuidedModel, config: Config) -> dict[str, list[Clip]]:
+    """The experts, each with the clips it follows: those of the model's data, or as is asked for.
+
+    Raises:
+        ConfigError: the model's description names no expert, and the command line neither.
+    """
+    if config.expert:
+        return {name: evaluation.motions_of(load_policy(name)) for name in config.expert}
+    names = model.clips_of_experts()
     if not names:
         raise ConfigError(f"{model.path}: policy.json names no expert; give --expert.")
-    return names
+    return {expert: library.load_motions(clips) for expert, clips in names.items()}
 
 
-def motions_for(model: GuidedModel, config: Config, experts: Sequence[str]) -> list[Clip]:
-    """The clips of the model's data, or those that the experts of the command line learned."""
-    if config.expert:
-        return [c for name in experts for c in evaluation.motions_of(load_policy(name))]
-    return library.load_motions(model.clip_names())
+def collect_all(
+    out: Path, sources: Mapping[str, Sequence[Clip]], seed: int, count: int, side_by_side: int,
+    *flags: str,
+) -> Rollouts:  # fmt: skip
+    """`count` roll-outs or a few more, as many of each expert, on its own clips."""
+    share = -(-count // len(sources))
+    parts = [
+        collect(
+            out / f"{i}", [expert], seed + 1000 * i, "--episodes", f"{share}",
+            "--num-envs", f"{min(share, side_by_side)}",
+            "--motion", *(clip.name for clip in clips), *flags,
+        )
+        for i, (expert, clips) in enumerate(sources.items())
+    ]  # fmt: skip
+    return parts[0] if len(parts) == 1 else Rollouts.concatenate(parts)
 
 
 # --- gates 0 to 2b: data and predictions ----------------------------------------------------------
@@ -951,34 +965,36 @@ def examine(model: GuidedModel, config: Config, folder: Path) -> Iterator[Gate]:
     collecting = ("--threads", str(threads), "--backend", config.backend)
     trials = config.trials or (2 if quick else 50)
     if names - {"box", "latency"}:
-        experts = experts_of(model, config.expert)
-        clips = motions_for(model, config, experts)
+        sources = sources_of(model, config)
+        clips = [clip for part in sources.values() for clip in part]
     if names & {"0", "2", "2b", "3", "4", "5", "natural"}:
-        count, side_by_side = ("64", "64") if quick else ("512", "256")
-        begin(f"{count} roll-outs of {', '.join(experts)}")
-        held_out = collect(
-            folder / "held_out", experts, seed, "--episodes", count, "--num-envs", side_by_side,
-            "--motion", *(clip.name for clip in clips), *collecting,
-        )  # fmt: skip
+        count = 64 if quick else 512
+        begin(f"{count} roll-outs of {', '.join(sources)}")
+        held_out = collect_all(folder / "held_out", sources, seed, count, 256, *collecting)
     if "0" in names:
         yield gate_0(held_out)
     if names & {"1", "1b"}:
         alone = ("--steps", "750", "--warm-up", "0", "--verify", "0", "--quiet", "1")
-        motions = [clip.name for clip in clips if clip.num_frames >= 752]
-        if not motions:
-            raise ConfigError(f"No clip of {', '.join(experts)} lasts 15 s, expected one or more.")
+        long = {
+            expert: kept
+            for expert, part in sources.items()
+            if (kept := [clip for clip in part if clip.num_frames >= 752])
+        }
+        if not long:
+            raise ConfigError(f"No clip of {', '.join(sources)} lasts 15 s, expected one or more.")
+        motions = [clip.name for part in long.values() for clip in part]
         # With --quick as well: of a dozen, a single failure would be more than the 2 % allowed.
-        alone_trials = str(config.trials or 50)
-        episodes = ("--episodes", alone_trials, "--num-envs", alone_trials, "--motion", *motions)
+        alone_trials = config.trials or 50
         begin(f"{alone_trials} roll-outs of 15 s")
-        quiet = collect(
-            folder / "quiet", experts, seed + 1, *alone, *episodes, "--pushed", "0", *collecting
-        )
+        quiet = collect_all(
+            folder / "quiet", long, seed + 1, alone_trials, alone_trials, *alone, "--pushed", "0",
+            *collecting,
+        )  # fmt: skip
         if "1" in names:
             begin(f"{alone_trials} roll-outs of 15 s with pushes")
-            shoved = collect(
-                folder / "shoved", experts, seed + 2, *alone, *episodes, "--pushed", "1",
-                *collecting,
+            shoved = collect_all(
+                folder / "shoved", long, seed + 2, alone_trials, alone_trials, *alone,
+                "--pushed", "1", *collecting,
             )  # fmt: skip
             yield gate_1(quiet, shoved, motions)
         if "1b" in names:

@@ -108,7 +108,7 @@ from bm_envs.errors import ConfigError
 from bm_envs.evaluation import in_project_order, protocol_task
 from bm_envs.motion.clip import Clip
 from bm_envs.motion.procedural import Command, Gait, clip_from_plan, plan_walk
-from bm_envs.policy import DIFFUSION, TRACKER, Policy, kind_of, load_policy
+from bm_envs.policy import DIFFUSION, TRACKER, Policy, check_is_of_g1, kind_of, load_policy
 from bm_envs.policy.velocity import VelocityPolicy, is_velocity_policy, load_velocity_policy
 from bm_envs.results import write_result
 from bm_envs.statistics import wilson
@@ -366,7 +366,9 @@ def load(config: Config) -> Runnable:
     """
     threads = config.threads or cli.available_cores()
     if config.expert:
-        return load_policy(config.policy, threads=threads)
+        policy = load_policy(config.policy, threads=threads)
+        check_is_of_g1(policy, "the guided tasks")
+        return policy
     if is_velocity_policy(config.policy):
         if config.task != "tour":
             raise ConfigError(

@@ -63,6 +63,7 @@ from bm_envs.errors import ConfigError
 from bm_envs.evaluation import Episodes
 from bm_envs.motion import library, suites
 from bm_envs.motion.clip import Clip
+from bm_envs.motion.on_robot import on_robot
 from bm_envs.policy import Policy, load_policy, shipped_policies
 from bm_envs.results import EPISODES, ERRORS, MAIN_HEADS, write_result
 from bm_envs.statistics import wilson
@@ -371,6 +372,9 @@ def main(config: Config) -> None:
     if config.json is not None and config.json.is_dir():
         raise ConfigError(f"{config.json} is a folder, expected the name of a file for --json.")
     chosen = choose(config)
+    chosen = [
+        (policy, [on_robot(clip, policy.spec.robot) for clip in clips]) for policy, clips in chosen
+    ]
     tracked = [clip.name for _, clips in chosen for clip in clips]
     if not chosen:
         raise ConfigError(f"No policy ships for suite '{config.suite}'; give --policy.")

@@ -66,6 +66,7 @@ if _os.environ.get("MUJOCO_GL", "").lower().strip() not in _GL_NAMES:
 _IDS = {
     "BMTrack-G1-v0": ("Track", {}),
     "BMTrack-G1-NoStateEst-v0": ("Track", {"state_estimation": False}),
+    "BMTrack-G1-23-v0": ("Track", {"robot": "g1_23"}),
     "BMGuided-G1-WalkPerturb-v0": ("Guided", {"task": "walk_perturb"}),
     "BMGuided-G1-Joystick-v0": ("Guided", {"task": "joystick"}),
     "BMGuided-G1-Run-v0": ("Guided", {"task": "run"}),

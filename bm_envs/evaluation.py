@@ -19,7 +19,6 @@ from bm_envs.errors import ConfigError, PolicyError
 from bm_envs.motion.clip import Clip
 from bm_envs.policy import Policy, named_clip, named_motions
 from bm_envs.quality import Recorder, Signals
-from bm_envs.robots import g1
 from bm_envs.robots.observation_terms import NO_STATE_ESTIMATION_TERMS, POLICY_TERMS
 from bm_envs.tasks.track import terminations, terms
 from bm_envs.tasks.track.config import ActuationConfig, SamplingConfig, TrackConfig
@@ -138,7 +137,8 @@ def run_episodes(
     reached, compared, returns = (np.zeros(env.num_envs) for _ in range(3))
     errors = _ErrorSums(env.num_envs)
     paid: dict[str, np.ndarray] = {}
-    recorder = Recorder(env.num_envs, env.simulator.config.control_dt) if judged else None
+    dt = env.simulator.config.control_dt
+    recorder = Recorder(env.num_envs, dt, env.task.robot) if judged else None
     obs, _ = env.reset(seed=seed)
     if on_frame is not None:
         on_frame(running.copy())
@@ -188,8 +188,8 @@ def signals_of(env: TrackVectorEnv) -> Signals:
     soles = task.tables.sole_points @ sim.body_axes[:, feet]
     soles += sim.body_pos[:, feet, None]
     torque = task.joint_targets() - sim.joint_pos
-    torque *= g1.STIFFNESS if stiffness is None else stiffness
-    torque -= sim.joint_vel * np.float32(g1.DAMPING if damping is None else damping)
+    torque *= task.robot.stiffness if stiffness is None else stiffness
+    torque -= sim.joint_vel * np.float32(task.robot.damping if damping is None else damping)
     return Signals(soles, sim.contact_force[:, -2:], task.action, sim.joint_vel, torque)
 
 
@@ -237,9 +237,10 @@ def protocol_task(
         PolicyError: the policy's anchor is not the task's.
     """
     spec = policy.spec
-    if spec.anchor_body_name != g1.ANCHOR_BODY:
+    if spec.anchor_body_name != spec.robot.anchor_body:
         raise PolicyError(
-            f"{policy.path}: its anchor is '{spec.anchor_body_name}', expected '{g1.ANCHOR_BODY}'."
+            f"{policy.path}: its anchor is '{spec.anchor_body_name}', expected "
+            f"'{spec.robot.anchor_body}'."
         )
     preset = TrackConfig.preset(protocol)
     return dataclasses.replace(
@@ -253,7 +254,7 @@ def protocol_task(
         ),
         lead=lead,
         failure=preset.failure if failure_rules else "none",
-        model=dataclasses.replace(preset.model, feet=feet),
+        model=dataclasses.replace(preset.model, feet=feet, robot=spec.robot.name),
     )
 
 

@@ -96,13 +96,14 @@ def _track(env: TrackEnv) -> str:
     config, text = env.config, _sections(TrackEnv)
     names = config.observations
     noise = dataclasses.asdict(config.noise_level)
-    critic = [observation_terms.TERMS[term] for term in CRITIC_TERMS]
+    known = observation_terms.terms_of(env.task.robot)
+    critic = [known[term] for term in CRITIC_TERMS]
     return _page({
         "Action space": text["Action Space"],
         "Observation space": [
             f"`{_box(env.observation_space)}`. Noise is the half-width of a uniform error on each "
             "number, drawn anew every step.",
-            _observations([observation_terms.TERMS[term] for term in names], noise),
+            _observations([known[term] for term in names], noise),
             f"The critic's observation, {env.task.critic_size} values without noise, is "
             '`info["critic_obs"]`, or the entry `critic` of a dictionary observation with '
             '`critic="dict"`:',
@@ -196,7 +197,7 @@ def _observations(shown: Sequence[ObsTerm], noise: dict[str, float] | None) -> s
 def _ends(env: TrackEnv | GuidedEnv) -> list[str]:
     """The rules that end an episode, found by a step that asks each of them."""
     env.reset(seed=0)
-    causes = env.task.step(np.zeros((1, g1.NUM_JOINTS), np.float32)).causes
+    causes = env.task.step(0 * env.action_space.sample()[None]).causes
     figures = {name: _number(value) for name, value in vars(env.config).items()}
     rows = [
         [f"`{name}`", "truncation" if name in TRUNCATIONS else "termination",
@@ -219,7 +220,7 @@ def _ends(env: TrackEnv | GuidedEnv) -> list[str]:
 def _info(env: TrackEnv | GuidedEnv, text: str) -> list[str]:
     """Keys of `info`, found by a step."""
     env.reset(seed=0)
-    info = env.step(np.zeros(g1.NUM_JOINTS, np.float32))[-1]
+    info = env.step(0 * env.action_space.sample())[-1]
     rows = [[f"`{name}`", _kind(value)] for name, value in info.items()]
     return [text, markdown_table(["key", "of a single environment"], rows)]
 

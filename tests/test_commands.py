@@ -74,7 +74,7 @@ INPUTS = {
     "benchmarks/world_model": ("run", "against"),
     "tools/check_reference": ("motion",),
     "tools/csv_to_npz": ("#0",),
-    "tools/deploy": ("#0", "motion", "policy_config"),
+    "tools/deploy": ("#0", "motion", "then", "policy_config"),
     "tools/export_onnx": ("#0", "motion"),
     "tools/replay": ("policy", "motion", "policy_config"),
     "tools/repair_motion": ("#0",),

@@ -23,7 +23,7 @@ from bm_envs.robots import g1
 from bm_envs.robots.observation_terms import TERMS, layout
 from bm_envs.tasks.track.config import TrackConfig
 
-IDS = {"BMTrack-G1-v0": 160, "BMTrack-G1-NoStateEst-v0": 154}
+IDS = {"BMTrack-G1-v0": 160, "BMTrack-G1-NoStateEst-v0": 154, "BMTrack-G1-23-v0": 130}
 # Infinite observation bounds and an action range beyond [-1, 1] are by design.
 EXPECTED = ("minimum value is -infinity", "maximum value is infinity", "symmetric and normalized")
 
@@ -51,11 +51,12 @@ def test_check_env_warns_of_nothing_but_the_declared_bounds(env_id, critic):
 def test_spaces(env_id, size):
     env = gymnasium.make(env_id, motion="stand")
     assert env.observation_space.shape == (size,)
-    assert env.action_space == gymnasium.spaces.Box(-10, 10, (29,), np.float32)
+    joints = 23 if "-23-" in env_id else 29
+    assert env.action_space == gymnasium.spaces.Box(-10, 10, (joints,), np.float32)
     assert env.spec.max_episode_steps is None
     obs, info = env.reset(seed=0)
     assert obs.dtype == np.float32 and env.observation_space.contains(obs)
-    assert info["critic_obs"].shape == (286,)
+    assert info["critic_obs"].shape == (5 * joints + 141,)
     vector = gymnasium.make_vec(env_id, num_envs=3, motion="stand")
     assert vector.single_observation_space == env.observation_space
     assert vector.observation_space.shape == (3, size)

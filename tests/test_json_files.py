@@ -257,7 +257,19 @@ def test_what_a_diffusion_model_tells_of_its_data_may_be_missing(tmp_path, value
     (tmp_path / "denoiser.onnx").write_bytes(model.path.read_bytes())
     (tmp_path / "policy.json").write_text(json.dumps(value))
     found = load_model(tmp_path)
-    assert found.expert_names() == [] and found.clip_names() == []
+    assert found.clips_of_experts() == {}
+
+
+def test_each_tracker_of_a_diffusion_model_has_its_own_clips(tmp_path):
+    """Over all parts of the data; a tracker's clips are those from its first to the next one's."""
+    (tmp_path / "denoiser.onnx").write_bytes(load_model("guided_body_pos").path.read_bytes())
+    part = {
+        "experts": [{"policy": "a", "first_clip": 0}, {"policy": "b", "first_clip": 2}],
+        "clips": [{"name": name} for name in "uvw"],
+    }
+    again = {"experts": [{"policy": "b", "first_clip": 0}], "clips": [{"name": "w"}, {"name": "x"}]}
+    (tmp_path / "policy.json").write_text(json.dumps({"data": [part, again]}))
+    assert load_model(tmp_path).clips_of_experts() == {"a": ["u", "v"], "b": ["w", "x"]}
 
 
 def test_a_command_says_one_sentence(run, tmp_path):

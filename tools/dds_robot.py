@@ -11,7 +11,7 @@ held something, 1 if it had fallen, 2 if no command came at all.
 
 The network's faults can be had on purpose: `--drop` loses a share of the messages in both
 directions, `--late` holds a share of the states back by `--late-ms`, so that later ones overtake
-them.
+them, `--repeat` sends a share of them twice.
 """
 
 from __future__ import annotations
@@ -61,6 +61,8 @@ class Config:
     """Share of states and of commands that is lost."""
     late: float = 0.0
     """Share of states that is held back."""
+    repeat: float = 0.0
+    """Share of states that is sent twice."""
     late_ms: float = 10.0
     """How late such states are, ms of the simulation."""
     watchdog_ms: float = 100.0
@@ -73,7 +75,7 @@ class Config:
     """JSON file to write the counts of the run to."""
 
     def __post_init__(self) -> None:
-        for name in ("drop", "late"):
+        for name in ("drop", "late", "repeat"):
             if not 0 <= getattr(self, name) < 1:
                 raise ConfigError(f"{name} is {getattr(self, name)}, expected a share below 1.")
         for name, limit in (
@@ -93,6 +95,7 @@ class Report:
     commands: int = 0
     dropped: int = 0
     held_back: int = 0
+    repeated: int = 0
     broken_commands: int = 0
     damped: int = 0
     """Times that the watchdog damped the motors."""
@@ -120,6 +123,9 @@ class States:
             report.held_back += 1
             return False
         self._writer.write(message)
+        if self._config.repeat and self._rng.random() < self._config.repeat:
+            self._writer.write(message)
+            report.repeated += 1
         report.states += 1
         return True
 

@@ -8,10 +8,12 @@
 
 Without `--motors` it reads states, runs the policy on them and prints what it would ask for, and
 publishes nothing. With `--motors` it stands up into the policy's default pose, follows the motion
-once and returns to standing until something stops it: Ctrl-C, a closed terminal or any other
-signal, the remote's B or select, `--end-s`, or whatever leaves the safety envelope
-(`bm_envs/deploy/envelope.py`), which it prints first. Motors are then damped, by a second process
-where this one is killed or hangs; a robot that nobody holds sinks to the ground.
+once and goes over to the standing policy `balance`. Enter, or A on the remote, goes on to the next
+motion of `--then`, by way of a balanced stand. It stands until something stops it: Ctrl-C, a closed
+terminal or any other signal, the remote's B or select, `--end-s`, or whatever leaves the safety
+envelope (`bm_envs/deploy/envelope.py`), which it prints first. Motors are then damped, by a second
+process where this one is killed or hangs; a robot that nobody holds sinks to the ground.
+`bm_envs/deploy/procedure.py` has the whole as a table.
 
 A guided model does a task of `tools/sim2sim.py` in place of a motion, from where the robot stands;
 nobody pushes it here, so walk_perturb is to walk on. A thread of its own plans: the control loop
@@ -28,7 +30,7 @@ import contextlib
 import dataclasses
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -42,10 +44,11 @@ from bm_envs.deploy.controller import ActorController, Controller, ControllerCon
 from bm_envs.deploy.envelope import Stream
 from bm_envs.deploy.guard import Guard
 from bm_envs.deploy.planned import Planned
-from bm_envs.deploy.process import Signals, Voice, open_streams
+from bm_envs.deploy.process import Enter, Signals, Voice, open_streams
 from bm_envs.deploy.reference import Motion
+from bm_envs.deploy.tracker import Tracker
 from bm_envs.errors import ConfigError
-from bm_envs.policy import CONTROL_DT, DIFFUSION, kind_of, load_policy
+from bm_envs.policy import CONTROL_DT, DIFFUSION, check_is_of_g1, kind_of, load_policy
 from bm_envs.robots import g1
 
 if TYPE_CHECKING:
@@ -75,6 +78,8 @@ class Config:
     motion: str | None = None
     """Name, file or cut such as 'walk1[5:15]'; none: the one inside the policy, or that it
     names."""
+    then: tuple[str, ...] = ()
+    """Further motions of the policy, each begun by Enter or by A on the remote."""
     task: Literal["walk_perturb", "joystick", "waypoint"] | None = None
     """What a guided model is asked for; none: the policy is a tracker."""
     sampler: str = "10"
@@ -100,6 +105,11 @@ class Config:
     def __post_init__(self) -> None:
         if self.controller.state != "estimated":
             raise ConfigError("state is 'true', expected 'estimated': a robot tells no position.")
+        if self.then and self.controller.at_end != "balance":
+            raise ConfigError(
+                f"at_end is '{self.controller.at_end}', expected 'balance' with --then: between "
+                "two motions the robot stands."
+            )
         for name in ("patience_s", "lost_s"):
             if not 0 < getattr(self, name) <= 600:
                 raise ConfigError(
@@ -201,7 +211,8 @@ def other_robot(mode_machine: int) -> str:
 def drive(
     controller: ActorController, states: Reader, commands: Writer | None, config: Config, *,
     guard: Guard | None = None, asked: Callable[[], str] = str, say: Callable[[str], None] = print,
-    warn: Callable[[str], None] = print,
+    warn: Callable[[str], None] = print, then: Iterable[Tracker] = (),
+    entered: Callable[[], bool] = bool,
 ) -> Report:  # fmt: skip
     """Control until there is nothing left to do.
 
@@ -214,9 +225,11 @@ def drive(
         asked: name of a signal that has come, or nothing.
         say: prints a line.
         warn: prints a warning.
+        then: what follows when somebody asks for the next motion.
+        entered: whether a key has asked for it.
     """
     unitree = unitree_topics()
-    report = Report()
+    report, pressed, following = Report(), False, iter(then)
     controller.envelope.forgiving = commands is None
     controller.envelope.slack = envelope.HOST_SLACK if config.clock == "host" else 0.0
     message = first_state(states, commands, config, guard, asked, warn)
@@ -240,6 +253,10 @@ def drive(
                 report.states += 1
                 now = stream.time_s
                 sensors = unitree.from_low_state(message, now)
+                before, pressed = pressed, sensors.next
+                if (entered() or (pressed and not before)) and (more := next(following, None)):
+                    controller.play(more)
+                    say(f"next: {more.motion.name}")
                 command = controller.step(sensors)
                 danger, warning = unitree.motor_trouble(message)
                 if danger and commands is not None:
@@ -336,18 +353,21 @@ def envelope_lines(config: Config) -> list[str]:
     ]
 
 
-def make_tracker(config: Config) -> tuple[ActorController, str]:
-    """The controller of a tracking policy, and what it is to do."""
+def make_tracker(config: Config) -> tuple[ActorController, str, list[Tracker]]:
+    """The controller of a tracking policy, what it is to do, and what may follow."""
     policy = load_policy(config.policy, config=config.policy_config)
+    check_is_of_g1(policy, "the robot's messages")
     motion = Motion(policy, config.motion)
+    then = [Tracker(policy, name, lead=config.controller.lead) for name in config.then]
     controller = Controller(policy, motion, config.controller)
     # The first call of a network takes longer than any other.
     policy(np.zeros((1, policy.spec.observation_size), np.float32))
-    return controller, f"policy {policy.name}, motion {motion.name} ({motion.duration_s:.2f} s)"
+    told = f"policy {policy.name}, motion {motion.name} ({motion.duration_s:.2f} s)"
+    return controller, told, then
 
 
-def make_planned(config: Config) -> tuple[ActorController, str]:
-    """The controller of a guided model, and what it is to do."""
+def make_planned(config: Config) -> tuple[ActorController, str, list[Tracker]]:
+    """The controller of a guided model, what it is to do, and that nothing follows."""
     # Only a guided model uses code of the environments: states in its frames, costs, figures.
     from bm_envs.diffusion.controller import method_of
     from bm_envs.diffusion.errands import errand
@@ -359,14 +379,15 @@ def make_planned(config: Config) -> tuple[ActorController, str]:
             f"{config.policy} is a guided model, which has no motion: name a task, --task "
             "walk_perturb | joystick | waypoint."
         )
-    for flag in ("motion", "policy_config"):
-        if getattr(config, flag) is not None:
+    for flag in ("motion", "policy_config", "then"):
+        if getattr(config, flag):
             raise ConfigError(f"{flag} is given, but a guided model takes none.")
     model, method = load_model(config.policy), method_of(config.sampler)
     asked = errand(config.task, config.seed)
     actor = Planned(RobotPlanner(model, asked, seed=config.seed, method=method))
     controller = ActorController(actor, config.controller)
-    return controller, f"model {model.name}, task {config.task} ({actor.steps * CONTROL_DT:.2f} s)"
+    told = f"model {model.name}, task {config.task} ({actor.steps * CONTROL_DT:.2f} s)"
+    return controller, told, []
 
 
 def main(config: Config) -> int:
@@ -385,7 +406,7 @@ def main(config: Config) -> int:
         print("\n".join(envelope_lines(config)))
         return 0
     unitree = unitree_topics()
-    controller, told = make_planned(config) if guided else make_tracker(config)
+    controller, told, then = make_planned(config) if guided else make_tracker(config)
     bus = unitree.Bus(config.interface, config.domain)
     states = bus.reader(unitree.LOW_STATE_TOPIC)
     commands = bus.writer(unitree.LOW_CMD_TOPIC) if config.motors else None
@@ -402,7 +423,8 @@ def main(config: Config) -> int:
                 guard = Guard(config.interface, config.domain, patience)
             report = drive(
                 controller, states, commands, config, guard=guard, asked=lambda: signals.asked,
-                say=say, warn=lambda text: warnings(f"warning: {text}"),
+                say=say, warn=lambda text: warnings(f"warning: {text}"), then=then,
+                entered=Enter() if then else bool,
             )  # fmt: skip
         finally:
             if guard is not None:

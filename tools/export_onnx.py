@@ -22,6 +22,7 @@ from bm_envs import cli
 from bm_envs.errors import BMError, PolicyError
 from bm_envs.motion.clip import Clip
 from bm_envs.motion.library import load_motions
+from bm_envs.motion.on_robot import on_robot
 from bm_envs.policy import (
     ACTION_TOLERANCE,
     MLP,
@@ -71,6 +72,7 @@ def main(config: Config) -> None:
     except PolicyError as error:
         raise PolicyError(f"{config.run_dir / 'config.json'}: {error}") from None
     clips = load_motions(config.motion) if config.motion else trained_on(config.run_dir, run)
+    clips = [on_robot(clip, spec.robot) for clip in clips]
     clip = clips[0] if len(clips) == 1 else None
     if clip is None and not config.no_motion:
         raise PolicyError(

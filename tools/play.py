@@ -79,7 +79,15 @@ from bm_envs.envs import GuidedVectorEnv, TrackVectorEnv
 from bm_envs.errors import ConfigError, unknown_name
 from bm_envs.motion import library
 from bm_envs.motion.clip import Clip
-from bm_envs.policy import DIFFUSION, TRACKER, Policy, kind_of, load_policy, shipped_policies
+from bm_envs.policy import (
+    DIFFUSION,
+    TRACKER,
+    Policy,
+    check_is_of_g1,
+    kind_of,
+    load_policy,
+    shipped_policies,
+)
 from bm_envs.robots.mjcf import ModelConfig
 from bm_envs.rotations import quat_yaw
 from bm_envs.tasks.guided.composition import CompositionTask
@@ -752,6 +760,7 @@ def make_game(config: Config, script: Sequence[Event]) -> Game:
         if config.cost is not None:
             raise ConfigError(f"cost is '{config.cost}', but a tracker is not steered by costs.")
         policy = load_policy(config.policy)
+        check_is_of_g1(policy, "the games")
         clip = (
             library.load_motion(config.motion)
             if config.motion

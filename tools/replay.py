@@ -40,15 +40,15 @@ from bm_envs.envs import TrackVectorEnv
 from bm_envs.errors import BMError, ConfigError, PolicyError
 from bm_envs.motion import library, procedural
 from bm_envs.motion.clip import Clip
+from bm_envs.motion.on_robot import on_robot
 from bm_envs.policy import Policy, load_policy, shipped_policies
-from bm_envs.robots import g1, kinematics
+from bm_envs.robots import kinematics
 from bm_envs.robots.mjcf import ModelConfig
 from bm_envs.tasks.track.config import CONTROL_DT
 from bm_envs.viewers import HumanViewer, OffscreenRenderer, camera_smoothing, has_display, panels
 from bm_envs.viewers import page as pages
 from bm_envs.viewers.page import DEFAULT_PORT, feet_touch
 
-TRACKED = [g1.BODY_NAMES.index(name) for name in g1.TRACKED_BODIES]
 REST_S = 0.5  # s between the end of a motion and its next beginning
 PAGE_FPS = 30  # pictures a second on the page
 TOLD_S = 0.12  # s between two updates of the numbers on the page
@@ -187,7 +187,8 @@ def choose_clip(config: Config, policy: Policy | None) -> Clip:
 def choose(config: Config) -> tuple[Policy | None, Clip]:
     """The policy, or None, and the motion."""
     policy = choose_policy(config)
-    return policy, choose_clip(config, policy)
+    clip = choose_clip(config, policy)
+    return policy, clip if policy is None else on_robot(clip, policy.spec.robot)
 
 
 def run_policy(policy: Policy, clip: Clip, config: Config) -> Rollout:
@@ -287,8 +288,10 @@ def make_take(config: Config, policy: Policy | None, clip: Clip) -> Take:
     rollout = run_policy(policy, clip, config)
     print(describe(rollout, clip), flush=True)
     qpos = rollout.qpos
-    links = kinematics.link_poses(qpos[:, :3], qpos[:, 3:7], qpos[:, 7:]).pos
-    body_m = np.linalg.norm(links[:, TRACKED] - clip.body_pos_w[: len(qpos), TRACKED], axis=-1)
+    robot = clip.robot
+    links = kinematics.link_poses(qpos[:, :3], qpos[:, 3:7], qpos[:, 7:], robot).pos
+    tracked = [robot.body_names.index(name) for name in robot.tracked_bodies]
+    body_m = np.linalg.norm(links[:, tracked] - clip.body_pos_w[: len(qpos), tracked], axis=-1)
     joint_rad = abs(qpos[:, 7:] - clip.joint_pos[: len(qpos)])
     return Take(clip, reference, policy, rollout, body_m, joint_rad)
 
@@ -498,10 +501,15 @@ def error_table(take: Take, seconds: float) -> str:
     ]
     links = [
         (name.removesuffix("_link"), value / max(100.0, float(body_mm.max())), f"{value:.0f} mm")
-        for name, value in zip(g1.TRACKED_BODIES, body_mm, strict=True)
+        for name, value in zip(take.clip.robot.tracked_bodies, body_mm, strict=True)
     ]
+    names = take.clip.robot.joint_names
     worst = [
-        (g1.JOINT_NAMES[j].removesuffix("_joint"), min(joint[j], 1.0), f"{joint[j]:.2f} rad")
+        (
+            names[j].removesuffix("_joint"),
+            min(joint[j], 1.0),
+            f"{joint[j]:.2f} rad",
+        )
         for j in np.argsort(-joint)[:WORST_JOINTS]
     ]
     bars = "".join(
@@ -535,7 +543,9 @@ def main(config: Config) -> None:
         return
     model = ModelConfig(feet=config.feet, visuals=True, mesh_dir=config.mesh_dir)
     if config.web:
-        serve(config, model)
+        chosen = choose_policy(config)
+        robot = "g1" if chosen is None else chosen.spec.robot.name
+        serve(config, replace(model, robot=robot))
         return
     policy, clip = choose(config)  # a misspelt name is told before anything else that is missing
     if config.video is None and not has_display():
@@ -549,6 +559,7 @@ def main(config: Config) -> None:
                 f"{config.video} is a folder, expected the name of a file for --video."
             )
         cli.video_package()
+    model = replace(model, robot=clip.robot.name)
     take = make_take(config, policy, clip)
     reference, rollout = take.reference, take.rollout
     if config.video is None:

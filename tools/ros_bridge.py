@@ -44,7 +44,7 @@ from bm_envs.deploy.controller import Controller, ControllerConfig
 from bm_envs.deploy.reference import Motion
 from bm_envs.deploy.robot import SENSOR_DT, RobotConfig, SimulatedRobot
 from bm_envs.errors import BackendUnavailable, ConfigError
-from bm_envs.policy import CONTROL_DT, load_policy
+from bm_envs.policy import CONTROL_DT, check_is_of_g1, load_policy
 from bm_envs.robots import g1
 
 DAY = 24 * 3600.0  # s
@@ -143,6 +143,7 @@ class Tracked:
 
     def __init__(self, config: Config) -> None:
         policy = load_policy(config.policy, config=config.policy_config)
+        check_is_of_g1(policy, "this bridge's messages")
         self._motion = Motion(policy, config.motion)
         self._controller = Controller(
             policy, self._motion, config.controller, noise=config.robot.noise

@@ -5,7 +5,8 @@
     python tools/sim2sim.py policy.onnx --command-ms 20 --video out.mp4
     python tools/sim2sim.py guided_body_pos --task joystick --video out.mp4
 
-The robot stands up into the policy's default pose, follows the motion once and returns to standing.
+The robot stands up into the policy's default pose, follows the motion once and is brought to a
+stand by the standing policy `balance` (`--at-end`).
 Nothing of the training environments runs: the control loop is `bm_envs/deploy/controller.py`, the
 robot `bm_envs/deploy/robot.py`, so a mistake made twice is the only one that goes unseen. Unlike in
 training, drives are computed at the physics rate, feet are capsules, links collide with each other,
@@ -13,8 +14,9 @@ and commands and readings can be late, noisy or replaced by an estimate.
 
 A run is `survived S of T s`, T being the motion's length. It has failed when the pelvis is off its
 reference by more than 0.25 m in height or 0.8 in tilt (as in `benchmarks/track.py`), when it is
-below 0.4 m before or after the motion, or when the controller stops for safety. Then the exit
-status is 1. `docs/deployment.md` describes the settings and what they cost.
+below 0.4 m before or after the motion, when it does not stand still at the end, or when the
+controller stops for safety. Then the exit status is 1. `docs/deployment.md` describes the settings
+and what they cost.
 
 A guided model has no motion but a task: those of `benchmarks/guided.py`, from standing, and 3 s of
 standing that it is asked for at the end. Its plans are made in a thread of their own. In the
@@ -57,6 +59,9 @@ if TYPE_CHECKING:
 
 MAX_HEIGHT, MAX_TILT = 0.25, 0.8  # of the pelvis from its reference: m, projected gravity
 LOW = 0.4  # m, pelvis height of a robot that has fallen while it should stand
+# Standing still: for the last second the pelvis is within so much of where it is at its end, level,
+# higher than this, and tilted by less. Asked for where the standing policy has 3 s or more.
+STILL_S, STILL_M, STILL_HEIGHT, STILL_UP, STILL_END_S = 1.0, 0.15, 0.6, 0.94, 3.0
 UPRIGHT = 0.5  # cosine of the tilt at which a robot without a reference has fallen
 PATH_STEPS = 1500  # control steps of its way that a video shows
 LIE_S = 1.5  # s for which a stopped robot is simulated further
@@ -200,7 +205,7 @@ class Figures:
 
 def run(policy: Policy, motion: Motion, config: Config, seed: int) -> Run:
     """Run one robot, from standing up to the end."""
-    robot = SimulatedRobot(config.robot, seed=seed)
+    robot = SimulatedRobot(config.robot, seed=seed, robot=policy.spec.robot)
     settings = config.controller
     if config.start == "reference":
         robot.reset(*motion.root(0))
@@ -242,12 +247,26 @@ def run(policy: Policy, motion: Motion, config: Config, seed: int) -> Run:
             break
         robot.step()
         tick += 1
+    if not failure and controller.balance and (settings.end_s or 0.0) >= STILL_END_S:
+        failure = moves(np.array(qpos[-round(STILL_S / CONTROL_DT) :]))
+        failed_in = "end" if failure else ""
     means = figures.means()
     if means:
         means["saturated"] = robot.saturated / max(robot.motor_steps, 1)
         means["late"] = controller.late
         means["bounded"] = controller.envelope.bounded  # control steps, standing included
     return Run(survived * CONTROL_DT, failure, failed_in, means, qpos, ghost)
+
+
+def moves(qpos: np.ndarray) -> str:
+    """Why a robot does not stand still in these states `[T, 36]`, or nothing."""
+    way = np.linalg.norm(qpos[:, :2] - qpos[-1, :2], axis=1).max()
+    up = rot.quat_rotate_inverse(qpos[:, 3:7], np.broadcast_to((0.0, 0.0, 1.0), (len(qpos), 3)))
+    if qpos[:, 2].min() < STILL_HEIGHT or up[:, 2].min() < STILL_UP:
+        return "is not upright at the end"
+    if way > STILL_M:
+        return f"does not stand still at the end ({way:.2f} m in {STILL_S:g} s)"
+    return ""
 
 
 def is_off(robot: SimulatedRobot, motion: Motion, frame: int) -> bool:
@@ -301,6 +320,7 @@ def row_of(config: Config, policy: Policy, motion: Motion, runs: list[Run]) -> d
         "friction": robot.friction, "start": config.start, "at_end": config.controller.at_end,
         "end_s": config.controller.end_s, "lead": config.controller.lead,
         "trials": len(runs), "survived": survived,
+        "completed": sum(result.failed_in in ("", "end") for result in runs),
         "survived_s": float(np.mean([result.survived_s for result in runs])),
         "clip_s": motion.duration_s,
         "failures": sorted({f"{bad.failed_in}: {bad.failure}" for bad in runs if bad.failure}),
@@ -313,12 +333,12 @@ def row_of(config: Config, policy: Policy, motion: Motion, runs: list[Run]) -> d
     return row | {"policy_sha256": policy.sha256, "command": cli.command_line()}
 
 
-def pictures(result: Run, frames: np.ndarray, config: Config) -> Iterator[np.ndarray]:
+def pictures(result: Run, frames: np.ndarray, config: Config, robot: str) -> Iterator[np.ndarray]:
     """The run at these control steps, drawn, with the reference as a ghost."""
     # Only drawing uses code of the environments, and it comes after the run.
     from bm_envs.viewers import OffscreenRenderer
 
-    model = mjcf.ModelConfig(feet=config.robot.feet, visuals=True)
+    model = mjcf.ModelConfig(feet=config.robot.feet, visuals=True, robot=robot)
     with OffscreenRenderer(
         model, width=config.width, height=config.height, smoothing=0.9,
         antialias=not config.fast, shadows=not config.fast,
@@ -578,6 +598,9 @@ def main(config: Config) -> int:
     survived = sum(not result.failure for result in runs)
     if config.trials > 1:
         print(f"{survived} of {config.trials} trials survived")
+        completed = sum(result.failed_in in ("", "end") for result in runs)
+        if completed < config.trials:
+            print(f"{completed} completed the motion")
     seconds = sum(len(result.qpos) for result in runs) * CONTROL_DT
     print(f"{seconds / (time.perf_counter() - began):.1f} x real time")
     if config.json is not None:
@@ -586,7 +609,9 @@ def main(config: Config) -> int:
         print(f"figures in {config.json}")
     if config.video is not None:
         frames = video_frames(runs[0].qpos, config.fps)
-        cli.write_video(config.video, pictures(runs[0], frames, config), config.fps)
+        cli.write_video(
+            config.video, pictures(runs[0], frames, config, policy.spec.robot.name), config.fps
+        )
         print(f"video in {config.video} ({len(frames)} pictures)")
     return int(survived < config.trials)
 

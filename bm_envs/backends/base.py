@@ -16,7 +16,6 @@ from typing import Any, Protocol
 import numpy as np
 
 from bm_envs.errors import BackendUnavailable, ConfigError, unknown_name
-from bm_envs.robots import g1
 from bm_envs.robots.mjcf import ModelConfig
 from bm_envs.rotations import namespace
 
@@ -34,11 +33,12 @@ class SimulatorConfig:
     decimation: int = 4
     """Physics steps per control step."""
     stiffness: tuple[float, ...] | None = None
-    """Gain kp, N m/rad, `[29]`; None: the robot table's."""
+    """Gain kp, N m/rad, `[J]`; None: the robot table's."""
     damping: tuple[float, ...] | None = None
-    """Gain kd, N m s/rad, `[29]`; None: the robot table's."""
-    bodies: tuple[str, ...] = g1.TRACKED_BODIES
-    """The K bodies whose poses and velocities are observed, the root first."""
+    """Gain kd, N m s/rad, `[J]`; None: the robot table's."""
+    bodies: tuple[str, ...] = ()
+    """The K bodies whose poses and velocities are observed, the root first; empty: the tracked ones
+    of the robot."""
     threads: int = 0
     """Threads of a CPU engine; 0: all cores this process may use."""
     device: str | None = None
@@ -49,16 +49,19 @@ class SimulatorConfig:
             raise ConfigError(f"num_envs is {self.num_envs}, expected 1 or more.")
         if self.decimation < 1:
             raise ConfigError(f"decimation is {self.decimation}, expected 1 or more.")
-        if self.bodies[0] != g1.ROOT_BODY:
+        robot = self.model.table
+        if not self.bodies:
+            object.__setattr__(self, "bodies", robot.tracked_bodies)
+        if self.bodies[0] != robot.root_body:
             raise ConfigError(
-                f"The first tracked body is '{self.bodies[0]}', expected '{g1.ROOT_BODY}'."
+                f"The first tracked body is '{self.bodies[0]}', expected '{robot.root_body}'."
             )
         for name in ("stiffness", "damping"):
             values = getattr(self, name)
             if values is not None and (
-                len(values) != g1.NUM_JOINTS or not all(0 <= value < np.inf for value in values)
+                len(values) != robot.num_joints or not all(0 <= value < np.inf for value in values)
             ):
-                raise ConfigError(f"{name} must be {g1.NUM_JOINTS} finite non-negative numbers.")
+                raise ConfigError(f"{name} must be {robot.num_joints} finite non-negative numbers.")
 
     @property
     def control_dt(self) -> float:
@@ -67,7 +70,7 @@ class SimulatorConfig:
 
 
 class Simulator(Protocol):
-    """N robots in one engine.
+    """N robots in one engine. Shapes are those of the G1, of 29 joints and 30 links.
 
     Freshness: after `reset`, `lift`, `step` and `push` every property describes the present state
     of every robot; only the contact forces describe the last physics step that ran (it needs the
@@ -199,7 +202,7 @@ class Simulator(Protocol):
 
         Args:
             env_ids: which robots.
-            links: `[M]` int, which link of each: its place in `g1.BODY_NAMES`.
+            links: `[M]` int, which link of each: its place in the robot's `body_names`.
             force: `[M, 3]`, N, world axes, constant through the step.
         """
         ...
@@ -293,6 +296,9 @@ _BACKENDS = {
 }  # fmt: skip
 
 
+OF_ANY_ROBOT = ("mujoco", "mujoco_warp")  # those that take every robot's table
+
+
 def backend_names() -> Sequence[str]:
     """The names `make_simulator` knows."""
     return tuple(_BACKENDS)
@@ -312,6 +318,11 @@ def make_simulator(backend: str, config: SimulatorConfig) -> Simulator:
         )
     if backend not in _BACKENDS:
         raise BackendUnavailable(unknown_name("backend", backend, _BACKENDS))
+    if config.model.robot != "g1" and backend not in OF_ANY_ROBOT:
+        raise ConfigError(
+            f"backend='{backend}' has no robot {config.model.robot} (model.robot), expected g1; "
+            f"{' and '.join(OF_ANY_ROBOT)} have every robot."
+        )
     module, name, remedy = _BACKENDS[backend]
     try:
         simulator = getattr(importlib.import_module(module), name)

@@ -10,7 +10,6 @@ from typing import Any, cast
 import numpy as np
 
 from bm_envs.backends.base import Array, Simulator, SimulatorConfig, make_simulator
-from bm_envs.robots import g1
 
 VIEWS = (
     "root_pos", "root_quat", "root_lin_vel", "root_ang_vel_b", "joint_pos", "joint_vel", "body_pos",
@@ -172,7 +171,7 @@ class LateSimulator:
         self._sent = np.zeros((whole + 2, config.num_envs, self.engine.joint_pos.shape[1]))
         self._sent[:] = self.engine.joint_pos
         # Forces of `apply_force` wait for their step here: the engine keeps them for a part of it.
-        self._applied = np.zeros((config.num_envs, g1.NUM_BODIES, 3))
+        self._applied = np.zeros((config.num_envs, config.model.table.num_bodies, 3))
         self._closed = False
 
     def __getattr__(self, name: str) -> Any:

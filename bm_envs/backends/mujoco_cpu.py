@@ -14,7 +14,7 @@ import numpy as np
 from bm_envs.backends.base import CLOSED, SimulatorConfig, revived
 from bm_envs.backends.native import Casts
 from bm_envs.errors import BackendUnavailable, ConfigError
-from bm_envs.robots import g1, mjcf
+from bm_envs.robots import mjcf
 from bm_envs.robots.mjcf import model_figures
 from bm_envs.rotations import cross, quat_rotate_inverse
 
@@ -55,7 +55,8 @@ class MujocoSimulator:
     def __init__(self, config: SimulatorConfig) -> None:
         self.config = config
         self.num_envs = config.num_envs
-        self.contact_bodies = (*mjcf.CONTACT_BODIES, *g1.FOOT_BODIES)
+        robot = config.model.table
+        self.contact_bodies = (*robot.contact_bodies, *robot.foot_bodies)
         self.model = model = mjcf.compile_model(config.model, tracked=config.bodies)
         # A robot that diverges must say so: by default the engine would silently put it back to
         # its default pose.
@@ -65,8 +66,8 @@ class MujocoSimulator:
         # Flat indices into the tracked bodies' matrices, transposed: each axis is a row.
         bodies = np.array([model.body(name).id for name in config.bodies])
         self._axes = (9 * bodies[:, None] + np.arange(9).reshape(3, 3).T.ravel()).ravel()
-        self._foot_geoms = mjcf.foot_geoms(model)
-        self._torso = model.body(g1.ANCHOR_BODY).id
+        self._foot_geoms = mjcf.foot_geoms(model, robot)
+        self._torso = model.body(robot.anchor_body).id
         self._nominal_torso_com = model.body_ipos[self._torso].copy()
 
         # float32 copies of state and sensors, and named views into them.
@@ -86,10 +87,10 @@ class MujocoSimulator:
 
         self.root_pos = view(self._qpos32, 0, 3)
         self.root_quat = view(self._qpos32, 3, 4)
-        self.joint_pos = view(self._qpos32, 7, g1.NUM_JOINTS)
+        self.joint_pos = view(self._qpos32, 7, robot.num_joints)
         self.root_lin_vel = view(self._qvel32, 0, 3)
         self.root_ang_vel_b = view(self._qvel32, 3, 3)
-        self.joint_vel = view(self._qvel32, 6, g1.NUM_JOINTS)
+        self.joint_vel = view(self._qvel32, 6, robot.num_joints)
         self.body_pos = view(self._sensors32, 0, k, 3)
         self.body_quat = view(self._sensors32, 3 * k, k, 4)
         self.body_axes = view(self._axes32, 0, k, 3, 3)

@@ -24,7 +24,7 @@ from torch import Tensor
 from bm_envs.backends.base import CLOSED, SimulatorConfig, revived
 from bm_envs.backends.mujoco_warp_kernels import links
 from bm_envs.errors import BackendUnavailable, ConfigError
-from bm_envs.robots import g1, mjcf
+from bm_envs.robots import mjcf
 from bm_envs.robots.mjcf import capacity, model_figures
 from bm_envs.rotations import quat_rotate_inverse
 
@@ -51,7 +51,8 @@ class MujocoWarpSimulator:
     def __init__(self, config: SimulatorConfig) -> None:
         self.config = config
         self.num_envs = n = config.num_envs
-        self.contact_bodies = (*mjcf.CONTACT_BODIES, *g1.FOOT_BODIES)
+        robot = config.model.table
+        self.contact_bodies = (*robot.contact_bodies, *robot.foot_bodies)
         self._warp_device = _device(config.device)
         self.device = torch.device(wp.device_to_torch(self._warp_device))
         self.model = model = mjcf.compile_model(config.model, contacts=True)
@@ -72,13 +73,13 @@ class MujocoWarpSimulator:
                 wp.zeros((n, k), dtype=wp.mat33), wp.zeros((n, k), dtype=wp.vec3),
                 wp.zeros((n, k), dtype=wp.vec3),
             )  # fmt: skip
-        self._root = model.body(g1.ROOT_BODY).id
+        self._root = model.body(robot.root_body).id
         self._fields = {name: wp.to_torch(getattr(self._data, name)) for name in _STATE_FIELDS}
         self._randomized = {
             name: wp.to_torch(getattr(self._model, name)) for name in _RANDOMIZED_FIELDS
         }
         self._foot_geoms = mjcf.foot_geoms(model).tolist()
-        self._torso = model.body(g1.ANCHOR_BODY).id
+        self._torso = model.body(robot.anchor_body).id
         self._nominal_torso_com = self._randomized["body_ipos"][0, self._torso].clone()
         self._qpos, self._qvel = self._fields["qpos"], self._fields["qvel"]
         # Forces of `apply_force` wait for their step here; linear part first, `[N, 31, 6]`.

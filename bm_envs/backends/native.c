@@ -14,7 +14,7 @@ EXPORT void *PyInit__native(void) { return 0; }
 #endif
 
 /* Of the functions and structures of the whole library; `native.py` has the same. */
-#define VERSION 8
+#define VERSION 9
 
 EXPORT int64_t native_version(void) { return VERSION; }
 

@@ -22,7 +22,7 @@ from typing import Any
 
 import numpy as np
 
-VERSION = 8  # of the functions and the structures; `native.c` has the same
+VERSION = 9  # of the functions and the structures; `native.c` has the same
 
 
 def address(array: np.ndarray) -> int:

@@ -7,6 +7,7 @@ from typing import Protocol
 import numpy as np
 
 from bm_envs.deploy.messages import Command, Sensors
+from bm_envs.robots.robot import Robot
 
 
 class Actor(Protocol):
@@ -37,8 +38,13 @@ class Actor(Protocol):
         ...
 
     @property
+    def robot(self) -> Robot:
+        """The robot that it is for."""
+        ...
+
+    @property
     def default_joint_pos(self) -> np.ndarray:
-        """The pose that the robot stands in before and after, rad. `[29]`."""
+        """The pose that the robot stands in before and after, rad. `[J]`."""
         ...
 
     def begin(self, state: Sensors) -> None:

@@ -27,6 +27,7 @@ from bm_envs import rotations as rot
 from bm_envs.errors import PolicyError
 from bm_envs.policy import CONTROL_DT
 from bm_envs.robots import g1
+from bm_envs.robots.robot import Robot
 
 if TYPE_CHECKING:
     from bm_envs.deploy.messages import Command, Sensors
@@ -190,17 +191,21 @@ def check_policy(policy: Policy) -> None:
         PolicyError: one of them is outside.
     """
     keys = ("joint_stiffness", "joint_damping", "action_scale", "default_joint_pos")
-    check_drives(str(policy.path), {key: policy.spec.in_project_order(key) for key in keys})
+    spec = policy.spec
+    drives = {key: spec.in_project_order(key) for key in keys}
+    check_drives(str(policy.path), drives, spec.robot)
 
 
-def check_drives(name: str, drives: Mapping[str, Sequence[float]]) -> None:
-    """Hold drives, `[29]` each in project order, to the envelope; `name` is whose they are.
+def check_drives(
+    name: str, drives: Mapping[str, Sequence[float]], robot: Robot = g1.G1
+) -> None:  # fmt: skip
+    """Hold drives, `[J]` each in project order, to the envelope; `name` is whose they are.
 
     Raises:
         PolicyError: one of them is outside.
     """
-    low, high = g1.JOINT_RANGE.T
-    full = np.full(g1.NUM_JOINTS, 1.0)
+    low, high = robot.joint_range.T
+    full = np.full(robot.num_joints, 1.0)
     for key, least, most, unit in (
         ("joint_stiffness", STIFFNESS_RANGE[0] * full, STIFFNESS_RANGE[1] * full, "N m/rad"),
         ("joint_damping", DAMPING_RANGE[0] * full, DAMPING_RANGE[1] * full, "N m s/rad"),
@@ -212,7 +217,7 @@ def check_drives(name: str, drives: Mapping[str, Sequence[float]]) -> None:
         if outside.any():
             joint = int(outside.argmax())
             raise PolicyError(
-                f"{name}: {key} of {g1.JOINT_NAMES[joint]} is {values[joint]:g} {unit}, "
+                f"{name}: {key} of {robot.joint_names[joint]} is {values[joint]:g} {unit}, "
                 f"expected {least[joint]:g} to {most[joint]:g} for a robot; correct the policy's "
                 "metadata (docs/deployment.md has the table of bounds)."
             )
@@ -241,17 +246,18 @@ class Envelope:
         bounded: control steps so far whose target was held to a bound.
     """
 
-    def __init__(self, noise: float = 0.0) -> None:
+    def __init__(self, noise: float = 0.0, robot: Robot = g1.G1) -> None:
         """`noise`: of the readings, as a multiple of that in training (`SimulatedRobot`)."""
         self._more = max(1.0, noise)
         self.forgiving, self.slack = False, 0.0
         self.bounded = 0
         self._window: deque[_Moment] = deque()
         self._last: Sensors | None = None
-        self._sum, self._turned = np.zeros(g1.NUM_JOINTS), np.array([1.0, 0, 0, 0])
-        self._way, self._turn_way = np.zeros(g1.NUM_JOINTS), 0.0
+        self._robot, J = robot, robot.num_joints  # noqa: N806
+        self._sum, self._turned = np.zeros(J), np.array([1.0, 0, 0, 0])
+        self._way, self._turn_way = np.zeros(J), 0.0
         self._sent: Command | None = None
-        self._base = np.zeros(g1.NUM_JOINTS)
+        self._base, self._is_free = np.zeros(J), True  # of the rate, and whether it is unbounded
         self._times: deque[float] = deque()
         self._late: deque[int] = deque()
         self._steps = 0
@@ -263,12 +269,12 @@ class Envelope:
         length = float(np.linalg.norm(sensors.quat))
         if abs(length - 1) > QUAT_TOLERANCE:
             return f"the orientation's quaternion has length {length:.3g}, expected 1"
-        speed = np.abs(sensors.joint_vel) / g1.VELOCITY_LIMIT
+        speed = np.abs(sensors.joint_vel) / self._robot.velocity_limit
         worst = int(speed.argmax())
         if speed[worst] > SPEED_FACTOR * self._more:
             return (
-                f"{g1.JOINT_NAMES[worst]} turns at {sensors.joint_vel[worst]:.3g} rad/s, its motor "
-                f"at {g1.VELOCITY_LIMIT[worst]:g} at most"
+                f"{self._robot.joint_names[worst]} turns at {sensors.joint_vel[worst]:.3g} rad/s, "
+                f"its motor at {self._robot.velocity_limit[worst]:g} at most"
             )
         for name, values, limit, unit in (
             ("angular velocity", sensors.gyro, GYRO_LIMIT, "rad/s"),
@@ -286,7 +292,7 @@ class Envelope:
         if last is not None and not 0 <= dt <= GAP_S:
             self._window.clear()
             way = np.abs(sensors.joint_pos - last.joint_pos)
-            allowed = SPEED_FACTOR * g1.VELOCITY_LIMIT * max(dt, 0.0) + JOINT_TOLERANCE
+            allowed = SPEED_FACTOR * self._robot.velocity_limit * max(dt, 0.0) + JOINT_TOLERANCE
             over = way - allowed * self._more
             if over.max() > 0:
                 return self._jump(int(over.argmax()), way)
@@ -331,8 +337,8 @@ class Envelope:
 
     def _jump(self, joint: int, off: np.ndarray) -> str:
         return (
-            f"{g1.JOINT_NAMES[joint]} is {off[joint]:.2f} rad off where its speed takes it within "
-            f"{WINDOW_S:g} s"
+            f"{self._robot.joint_names[joint]} is {off[joint]:.2f} rad off where its speed takes "
+            f"it within {WINDOW_S:g} s"
         )
 
     # --- commands ---
@@ -342,10 +348,10 @@ class Envelope:
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Least and greatest target `[29]` at these positions, and the greatest step, rad."""
         stiffness = np.maximum(command.stiffness, 1e-6)
-        torques = g1.EFFORT_LIMIT / stiffness
+        torques = self._robot.effort_limit / stiffness
         margin = np.minimum(RANGE_TORQUES * torques, RANGE_CAP)
         reach = self._reach(command)
-        low, high = g1.JOINT_RANGE.T
+        low, high = self._robot.joint_range.T
         # A joint beyond its range may still get its present angle as a target.
         least = np.minimum(np.maximum(low - margin, joint_pos - reach), joint_pos)
         most = np.maximum(np.minimum(high + margin, joint_pos + reach), joint_pos)
@@ -353,7 +359,7 @@ class Envelope:
 
     def _reach(self, command: Command) -> np.ndarray:
         """Distance to the target beyond which a motor saturates at any speed. `[29]`, rad."""
-        most = g1.EFFORT_LIMIT + command.damping * g1.VELOCITY_LIMIT
+        most = self._robot.effort_limit + command.damping * self._robot.velocity_limit
         return np.minimum(most / np.maximum(command.stiffness, 1e-6), DISTANCE_CAP)
 
     def bound(
@@ -371,9 +377,11 @@ class Envelope:
         sent = self._sent
         if sent is None or (sent.stiffness != command.stiffness).any():
             # With other gains than the policy's the torque counts, and the distance bounds it.
-            self._base, step = joint_pos, np.full(g1.NUM_JOINTS, np.inf)
+            self._base, self._is_free = joint_pos, True
         elif is_new:
-            self._base = sent.joint_pos
+            self._base, self._is_free = sent.joint_pos, False
+        if self._is_free:  # until another target comes, or the same one would be bounded otherwise
+            step = np.full(self._robot.num_joints, np.inf)
         least = np.maximum(least, np.minimum(self._base - step, most))
         most = np.minimum(most, np.maximum(self._base + step, least))
         target = np.clip(command.joint_pos, least, most)
@@ -384,8 +392,9 @@ class Envelope:
         if far.any() and not self.forgiving:
             joint = int(far.argmax())
             return bounded, (
-                f"the target of {g1.JOINT_NAMES[joint]} is {command.joint_pos[joint]:.3g} rad, "
-                f"more than {FAR:g} times as far from its place as any that matters"
+                f"the target of {self._robot.joint_names[joint]} is "
+                f"{command.joint_pos[joint]:.3g} rad, more than {FAR:g} times as far from its "
+                "place as any that matters"
             )
         if not over.any() or self._times and time_s - self._times[-1] < CONTROL_DT - 1e-6:
             return bounded, ""
@@ -398,7 +407,7 @@ class Envelope:
         joint = int(over.argmax())
         return bounded, (
             f"targets were out of bounds in {BOUNDED_STEPS} of {BOUNDED_OF} control steps, "
-            f"{g1.JOINT_NAMES[joint]} at {command.joint_pos[joint]:.3g} rad"
+            f"{self._robot.joint_names[joint]} at {command.joint_pos[joint]:.3g} rad"
         )
 
     def steps(self, is_late: bool) -> str:

@@ -13,6 +13,7 @@ import numpy as np
 
 from bm_envs import rotations as rot
 from bm_envs.robots import g1
+from bm_envs.robots.robot import Robot
 
 GRAVITY = np.array([0.0, 0.0, -9.81])
 IMU_POS = np.array(next(site.pos for site in g1.SITES if site.name == "imu_in_pelvis"))
@@ -33,14 +34,14 @@ class BaseEstimator:
         lin_vel: `[3]`, world axes, m/s.
     """
 
-    def __init__(self, model: mujoco.MjModel) -> None:
-        """`model` is the G1 of `robots.mjcf`, used for its kinematics."""
+    def __init__(self, model: mujoco.MjModel, robot: Robot = g1.G1) -> None:
+        """`model` is the robot's of `robots.mjcf`, used for its kinematics."""
         self._model, self._data = model, mujoco.MjData(model)
-        self._feet = [model.body(name).id for name in g1.FOOT_BODIES]
+        self._feet = [model.body(name).id for name in robot.foot_bodies]
         self._soles = np.array(
             [
-                [geom.start for geom in g1.FOOT_SPHERES if geom.body == name]
-                for name in g1.FOOT_BODIES
+                [geom.start for geom in robot.foot_spheres if geom.body == name]
+                for name in robot.foot_bodies
             ]
         )
         self._soles[..., 2] = g1.SOLE_HEIGHT

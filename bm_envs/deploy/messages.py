@@ -1,6 +1,6 @@
 """What a robot tells and what it is told: its state, a reading of all sensors, a command.
 
-Joints are in the order of the G1's table (`g1.JOINT_NAMES`), which is the robot's motor order.
+Joints are in the order of the robot's table (`g1.JOINT_NAMES`, 29, for the G1), its motor order.
 """
 
 from __future__ import annotations
@@ -8,8 +8,6 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 import numpy as np
-
-from bm_envs.robots import g1
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -40,6 +38,8 @@ class Sensors(RobotState):
     """`[3]`, specific force at `imu_in_pelvis`, pelvis axes, m/s^2; at rest it points up."""
     stop: bool = False
     """Whether somebody pressed the stop button."""
+    next: bool = False
+    """Whether somebody presses the button for the next motion."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,5 +52,9 @@ class Command:
     """Stiffness kp, N m/rad."""
     damping: np.ndarray
     """Damping kd, N m s/rad."""
-    torque: np.ndarray = field(default_factory=lambda: np.zeros(g1.NUM_JOINTS))
-    """Torque in addition, N m; no policy of this family sets it."""
+    torque: np.ndarray = field(default_factory=lambda: np.zeros(0))
+    """Torque in addition, N m; no policy of this family sets it. Without one it is 0."""
+
+    def __post_init__(self) -> None:
+        if not len(self.torque):
+            object.__setattr__(self, "torque", np.zeros(len(self.joint_pos)))

@@ -20,6 +20,8 @@ from bm_envs.deploy.background import Background
 from bm_envs.deploy.envelope import check_drives
 from bm_envs.deploy.messages import Command, Sensors
 from bm_envs.errors import ConfigError, PolicyError
+from bm_envs.robots import g1
+from bm_envs.robots.robot import Robot
 
 _UP = np.array([0.0, 0.0, 1.0])
 
@@ -106,6 +108,11 @@ class Planned:
     def is_done(self) -> bool:
         """Whether there is nothing left to do."""
         return self.frame >= self.steps
+
+    @property
+    def robot(self) -> Robot:
+        """The G1 with 29 joints: guided models know no other."""
+        return g1.G1
 
     @property
     def default_joint_pos(self) -> np.ndarray:

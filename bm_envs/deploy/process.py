@@ -1,4 +1,4 @@
-"""What a process that holds motors needs of its surroundings: signals that only ask, a voice.
+"""What a process that holds motors needs of its surroundings: asking signals, a voice, a key.
 
 A signal's own effect would end or stop the process at once, with the last command in force; here
 it is noted, and the loop ends by damping. Printing could hold the loop up for ever (a terminal that
@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import os
 import queue
+import select
 import signal
 import sys
 import threading
@@ -79,6 +80,24 @@ def _name(number: int) -> str:
         return signal.Signals(number).name
     except ValueError:
         return f"signal {number}"
+
+
+class Enter:
+    """Notices lines that somebody enters on standard input, without ever waiting for one."""
+
+    def __init__(self) -> None:
+        self._open = True
+
+    def __call__(self) -> bool:
+        """Whether a line has come since the last call."""
+        try:
+            if not self._open or not select.select([0], [], [], 0)[0]:
+                return False
+            data = os.read(0, 4096)
+        except OSError:  # closed, or the terminal of a process in the background
+            data = b""
+        self._open = bool(data)
+        return b"\n" in data
 
 
 class Voice:

@@ -9,8 +9,8 @@ import numpy as np
 from bm_envs import rotations as rot
 from bm_envs.errors import PolicyError
 from bm_envs.motion import library
+from bm_envs.motion.on_robot import on_robot
 from bm_envs.policy import CONTROL_DT, Policy, motion_tables, named_clip, named_motions
-from bm_envs.robots import g1
 
 
 class Motion:
@@ -32,7 +32,7 @@ class Motion:
             tables = policy.motion
         else:
             if motion is not None:
-                clip = library.load_motion(motion)
+                clip = on_robot(library.load_motion(motion), policy.spec.robot)
             else:
                 named = named_motions(policy)
                 if len(named) != 1:
@@ -46,9 +46,10 @@ class Motion:
         self.frames = len(tables["joint_pos"])
         bodies = policy.spec.body_names
         self._anchor = bodies.index(policy.spec.anchor_body_name)
-        if g1.ROOT_BODY not in bodies:
-            raise PolicyError(f"{policy.path}: body_names lacks '{g1.ROOT_BODY}'.")
-        self._root = bodies.index(g1.ROOT_BODY)
+        root = policy.spec.robot.root_body
+        if root not in bodies:
+            raise PolicyError(f"{policy.path}: body_names lacks '{root}'.")
+        self._root = bodies.index(root)
         self._to_robot = policy.spec.action_index()
 
     @property

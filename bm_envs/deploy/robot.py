@@ -18,6 +18,7 @@ from bm_envs import rotations as rot
 from bm_envs.deploy.messages import Command, Sensors
 from bm_envs.errors import ConfigError
 from bm_envs.robots import g1, mjcf
+from bm_envs.robots.robot import Robot
 
 SENSOR_DT = 0.002  # s between readings, as on the G1's topic rt/lowstate
 PHYSICS_RATES = (500, 1000, 2000)
@@ -82,14 +83,16 @@ class SimulatedRobot:
         saturated: motor-steps so far at the torque limit, and of how many.
     """
 
-    def __init__(self, config: RobotConfig = RobotConfig(), *, seed: int = 0) -> None:
-        self.config = config
+    def __init__(
+        self, config: RobotConfig = RobotConfig(), *, seed: int = 0, robot: Robot = g1.G1
+    ) -> None:
+        self.config, self.robot = config, robot
         self._rng = np.random.default_rng(seed)
         spec = mujoco.MjSpec.from_string(
             mjcf.build_mjcf(
                 mjcf.ModelConfig(
                     feet=config.feet, self_collision=config.self_collision,
-                    physics_dt=1 / config.physics_hz,
+                    physics_dt=1 / config.physics_hz, robot=robot.name,
                 )
             )
         )  # fmt: skip
@@ -100,7 +103,7 @@ class SimulatedRobot:
         self.model = spec.compile()
         self.model.geom_solref[:, 0] = config.contact_s
         self.model.geom_friction[mjcf.foot_geoms(self.model), 0] = config.friction
-        limit = config.effort_scale * g1.EFFORT_LIMIT
+        limit = config.effort_scale * robot.effort_limit
         self.model.actuator_forcerange[:] = np.stack([-limit, limit], axis=1)
         self._limit = limit
         self.data = mujoco.MjData(self.model)
@@ -123,7 +126,8 @@ class SimulatedRobot:
         """
         mujoco.mj_resetData(self.model, self.data)
         self.data.qpos[:], self.data.qvel[:] = qpos, 0.0 if qvel is None else qvel
-        self._set_motors(Command(np.zeros(29), np.zeros(29), np.zeros(29)))
+        limp = np.zeros(self.robot.num_joints)
+        self._set_motors(Command(limp, limp, limp))
         mujoco.mj_forward(self.model, self.data)
         self._due.clear()
         self._readings.clear()

@@ -29,11 +29,10 @@ from bm_envs.deploy.messages import Command, RobotState
 from bm_envs.deploy.reference import Alignment, Motion
 from bm_envs.errors import ConfigError, PolicyError
 from bm_envs.policy import Policy, load_policy
-from bm_envs.robots import g1
 from bm_envs.robots.kinematics import LinkChain
+from bm_envs.robots.robot import Robot, order_map
 
-_SHAPES = {"quat": (4,), "gyro": (3,), "joint_pos": (g1.NUM_JOINTS,), "joint_vel": (g1.NUM_JOINTS,),
-           "base_pos": (3,), "base_lin_vel": (3,)}  # fmt: skip
+_SHAPES = {"quat": (4,), "gyro": (3,), "base_pos": (3,), "base_lin_vel": (3,)}
 _NEED_BASE = ("motion_anchor_pos_b", "base_lin_vel")  # observation terms
 
 
@@ -75,13 +74,15 @@ class Tracker:
         spec = policy.spec
         self.policy, self.lead = policy, lead
         self.motion = motion if isinstance(motion, Motion) else Motion(policy, motion)
-        self._to_policy = g1.order_map(g1.JOINT_NAMES, spec.joint_names)
+        robot, joints = spec.robot, (spec.robot.num_joints,)
+        self._shapes = _SHAPES | {"joint_pos": joints, "joint_vel": joints}
+        self._to_policy = order_map(robot.joint_names, spec.joint_names)
         self._to_robot = spec.action_index()
         self._default = np.array(spec.default_joint_pos)
         self._scale = np.array(spec.action_scale)
         self._stiffness = np.array(spec.in_project_order("joint_stiffness"))
         self._damping = np.array(spec.in_project_order("joint_damping"))
-        self._anchor = LinkChain(spec.anchor_body_name)
+        self._anchor = LinkChain(spec.anchor_body_name, robot.root_body, robot)
         self._needs_base = [name for name in spec.observation_names if name in _NEED_BASE]
         self._began, self.is_late = False, False
         self.reset()
@@ -90,7 +91,12 @@ class Tracker:
         """Go back to before the motion: the next `act` begins it where the robot is then."""
         self.frame, self.action_s, self._began = 0, 0.0, False
         self.alignment = Alignment()
-        self._action = np.zeros(g1.NUM_JOINTS, np.float32)
+        self._action = np.zeros(len(self._default), np.float32)
+
+    @property
+    def robot(self) -> Robot:
+        """The robot that the policy is for."""
+        return self.policy.spec.robot
 
     @property
     def is_done(self) -> bool:
@@ -99,7 +105,7 @@ class Tracker:
 
     @property
     def default_joint_pos(self) -> np.ndarray:
-        """The policy's default pose in the robot's order, rad. `[29]`."""
+        """The policy's default pose in the robot's order, rad. `[J]`."""
         return self._default[self._to_robot]
 
     def begin(self, state: RobotState) -> None:
@@ -179,7 +185,7 @@ class Tracker:
         return turn @ pos + self.alignment.offset, turn @ matrix
 
     def _check(self, state: RobotState) -> None:
-        for name, shape in _SHAPES.items():
+        for name, shape in self._shapes.items():
             value = getattr(state, name)
             if value is None and name in ("base_pos", "base_lin_vel"):
                 if self._needs_base:

@@ -46,6 +46,7 @@ SERIES_MODE = 0  # mode_pr: ankles and waist in pitch and roll, as in our table,
 ENABLED, DISABLED = 1, 0  # modes of a motor
 # Bits of the remote control that stop: select and B. Bytes 2 and 3 of `wireless_remote`.
 STOP_BUTTONS = ((2, 0b1000), (3, 0b10))
+NEXT_BUTTON = (3, 0b1)  # A
 MAX_DOMAIN = 230  # larger numbers of domains have no ports
 
 
@@ -267,6 +268,7 @@ def from_low_state(message: LowState_, time_s: float) -> Sensors:
         gyro=np.array(imu.gyroscope), accel=np.array(imu.accelerometer),
         joint_pos=motors[:, 0], joint_vel=motors[:, 1],
         stop=any(message.wireless_remote[byte] & bit for byte, bit in STOP_BUTTONS),
+        next=bool(message.wireless_remote[NEXT_BUTTON[0]] & NEXT_BUTTON[1]),
     )  # fmt: skip
 
 
@@ -366,7 +368,7 @@ class Reader:
     Attributes:
         broken: messages so far whose check sum was wrong, or that were no messages of the topic;
             they are passed over.
-        publishers: who sent those of the last `take`, passed over or not.
+        publishers: who sent those of the last `take` that found any, passed over or not.
     """
 
     # More than one, because the newest by arrival may be an old one that was held up.
@@ -403,7 +405,8 @@ class Reader:
                 self.broken += 1
                 time.sleep(0.001)
             messages = [sample for sample in samples if hasattr(sample, "crc")]
-            self.publishers = tuple({s.sample_info.publication_handle for s in messages})
+            if messages:  # one that came before this wait is judged by who sent it
+                self.publishers = tuple({s.sample_info.publication_handle for s in messages})
             if messages and isinstance(messages[0], LowState_):
                 messages = _by_tick(messages)
             for message in reversed(messages):

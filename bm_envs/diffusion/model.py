@@ -173,22 +173,22 @@ class GuidedModel(NetworkFile):
         """The network's actions within `CLIP` half-ranges."""
         return actions.clip(-CLIP, CLIP)
 
-    def expert_names(self) -> list[str]:
-        """Names of the trackers it learned from, by the `policy.json` beside it; may be none."""
-        return self._names_in_data("experts", "policy")
+    def clips_of_experts(self) -> dict[str, list[str]]:
+        """Names of the clips that each tracker it learned from followed, by that tracker's name.
 
-    def clip_names(self) -> list[str]:
-        """Names of the clips that those trackers followed, likewise."""
-        return self._names_in_data("clips", "name")
-
-    def _names_in_data(self, what: str, key: str) -> list[str]:
-        """Each name once, of what the training data were made with."""
+        By the `policy.json` beside it; empty where that does not tell.
+        """
+        found: dict[str, dict[str, None]] = {}  # names in their order, each once
         try:
-            description = read_json(self.path.parent / "policy.json")
-            names = [entry[key] for part in description["data"] for entry in part[what]]
-        except (BMError, LookupError, TypeError):
-            return []
-        return list(dict.fromkeys(str(name) for name in names))
+            for part in read_json(self.path.parent / "policy.json")["data"]:
+                firsts = [int(expert["first_clip"]) for expert in part["experts"]]
+                ends = [*firsts[1:], len(part["clips"])]
+                for expert, first, end in zip(part["experts"], firsts, ends, strict=True):
+                    names = [str(clip["name"]) for clip in part["clips"][first:end]]
+                    found.setdefault(str(expert["policy"]), {}).update(dict.fromkeys(names))
+        except (BMError, LookupError, TypeError, ValueError):
+            return {}
+        return {expert: list(names) for expert, names in found.items()}
 
     def _read_scaling(self, present: Sequence[str]) -> None:
         """Read the constants by one call on zeros, which also shows that the network runs."""

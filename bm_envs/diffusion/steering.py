@@ -149,13 +149,18 @@ STEERING = {
     "joint_rot": Steering(scaling="even_share", strength=0.65),
 }
 """What was chosen for models of each representation, for all tasks."""
+STEERING_OF: dict[str, Steering] = {
+    "guided_human": Steering(scaling="even_share", strength=0.65),
+}
+"""What was chosen for one shipped model, by its name."""
 
 
 def steering_for(
     model: GuidedModel, steering: Steering | None = None, strength: float | None = None
 ) -> Steering:
-    """The steering, or what was chosen for such models; `strength` replaces the steering's."""
-    steering = steering or STEERING[model.representation.name]
+    """The steering, or what was chosen for the model; `strength` replaces the steering's."""
+    if steering is None:
+        steering = STEERING_OF.get(model.name) or STEERING[model.representation.name]
     return steering if strength is None else replace(steering, strength=strength)
 
 

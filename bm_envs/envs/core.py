@@ -10,7 +10,6 @@ import gymnasium
 import numpy as np
 
 from bm_envs.envs.arguments import ACTION_BOUND, ClosedError
-from bm_envs.robots import g1
 from bm_envs.tasks.track.task import StepResult
 
 if TYPE_CHECKING:
@@ -65,8 +64,9 @@ class Core:
         self._viewer: Any = None
         self.closed = False
         self.observation_space: gymnasium.Space = unbounded(task.observation_size)
+        self.num_actions: int = task.simulator.joint_pos.shape[1]
         self.action_space = gymnasium.spaces.Box(
-            -ACTION_BOUND, ACTION_BOUND, (g1.NUM_JOINTS,), np.float32
+            -ACTION_BOUND, ACTION_BOUND, (self.num_actions,), np.float32
         )
 
     def __getstate__(self) -> dict[str, Any]:

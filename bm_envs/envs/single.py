@@ -10,7 +10,6 @@ import numpy as np
 
 from bm_envs.envs.arguments import METADATA, check_action
 from bm_envs.envs.core import NO_CAUSE, Core, cause
-from bm_envs.robots import g1
 from bm_envs.tasks.settings import check_kind
 
 
@@ -51,7 +50,7 @@ class SingleEnv(gymnasium.Env):
     def step(self, action: np.ndarray) -> tuple[Any, float, bool, bool, dict[str, Any]]:
         """See `gymnasium.Env.step`."""
         self._core.check_open("step")
-        action = check_action(action, (g1.NUM_JOINTS,))
+        action = check_action(action, (self._core.num_actions,))
         result = self.task.step(action[None])
         terminated, truncated = bool(result.terminated[0]), bool(result.truncated[0])
         self.task.push(self.np_random, ~(result.terminated | result.truncated))

@@ -17,6 +17,7 @@ from bm_envs.envs.single import SingleEnv
 from bm_envs.envs.vector import VectorEnv
 from bm_envs.errors import ConfigError, MotionError
 from bm_envs.motion.clip import Clip
+from bm_envs.motion.on_robot import on_robot
 from bm_envs.motion.shared import shared_motions
 from bm_envs.robots.observation_terms import NO_STATE_ESTIMATION_TERMS
 from bm_envs.tasks.settings import check_kind
@@ -80,6 +81,8 @@ class TrackEnv(SingleEnv, gymnasium.Env):
 
     ## Arguments
     `motion`: a name, a path, a `Clip`, or a list of those. `preset`: see `TrackConfig.preset`.
+    `robot`: `g1`, or `g1_23`, the G1 with 23 joints, which leaves out of motions the joints that it
+    lacks: 130 values to observe, by the same rule, and 23 actions (`BMTrack-G1-23-v0`).
     `overrides`: nested mapping of changed settings. `config`: a whole `TrackConfig` in their place.
     `episode_s`: seconds before truncation, None for the end of the clip only, "preset" for the
     preset's. `backend`, `threads`, `critic`, `render_mode`, `width`, `height`, `camera`, `ghost`.
@@ -96,9 +99,9 @@ class TrackEnv(SingleEnv, gymnasium.Env):
         self, motion: Motion = "walk", *, backend: str = "mujoco", preset: str = "train",
         overrides: Mapping[str, Any] | None = None, config: TrackConfig | None = None,
         episode_s: float | None | Literal["preset"] = "preset", state_estimation: bool = True,
-        critic: CriticObs = "info", render_mode: str | None = None, width: int = 640,
-        height: int = 480, camera: str = "track", ghost: bool = True, threads: int = 1,
-        **unknown: Any,
+        robot: str = "g1", critic: CriticObs = "info", render_mode: str | None = None,
+        width: int = 640, height: int = 480, camera: str = "track", ghost: bool = True,
+        threads: int = 1, **unknown: Any,
     ) -> None:  # fmt: skip
         super().__init__(_TrackCore(type(self), arguments_of(locals()) | {"num_envs": 1}))
 
@@ -137,7 +140,7 @@ class TrackVectorEnv(VectorEnv, gymnasium.vector.VectorEnv):
         preset: str = "train", overrides: Mapping[str, Any] | None = None,
         config: TrackConfig | None = None,
         episode_s: float | None | Literal["preset"] = "preset", state_estimation: bool = True,
-        autoreset_mode: Autoreset = "same_step", critic: CriticObs = "info",
+        robot: str = "g1", autoreset_mode: Autoreset = "same_step", critic: CriticObs = "info",
         render_mode: str | None = None, width: int = 640, height: int = 480,
         camera: str = "track", ghost: bool = True, threads: int = 0,
         max_episode_steps: int | None = None, **unknown: Any,
@@ -158,7 +161,7 @@ class _TrackCore(Core):
         if critic not in ("info", "dict", "none"):
             raise ConfigError(f"critic is '{critic}', expected 'info', 'dict' or 'none'.")
         self.critic = critic
-        clips = _resolve_clips(arguments["motion"])
+        clips = [on_robot(clip, config.model.table) for clip in _resolve_clips(arguments["motion"])]
         task = TrackTask(clips, config, int(arguments["num_envs"]))
         settings = task.simulator_config(arguments["threads"])
         task.attach(make_host_simulator(arguments["backend"], settings))
@@ -209,7 +212,14 @@ def _resolve_config(arguments: Mapping[str, Any]) -> TrackConfig:
     check_kind("preset", preset, str)
     check_kind("overrides", overrides, Mapping | None)
     check_kind("state_estimation", arguments["state_estimation"], bool)
-    config = TrackConfig.preset(preset) if config is None else config
+    check_kind("robot", arguments["robot"], str)
+    if config is None:
+        config = TrackConfig.preset(preset).on_robot(arguments["robot"])
+    elif arguments["robot"] not in ("g1", config.model.robot):
+        raise ConfigError(
+            f"robot is '{arguments['robot']}', but config is for robot '{config.model.robot}' "
+            f"(TrackConfig.on_robot makes it another's)."
+        )
     if not arguments["state_estimation"]:
         config = dataclasses.replace(config, observations=NO_STATE_ESTIMATION_TERMS)
     if overrides:

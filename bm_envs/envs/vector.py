@@ -13,7 +13,6 @@ from gymnasium.vector.utils import batch_space
 from bm_envs.envs.arguments import METADATA, autoreset_mode, check_action
 from bm_envs.envs.core import Core, cause
 from bm_envs.errors import ConfigError
-from bm_envs.robots import g1
 from bm_envs.tasks.settings import check_kind
 from bm_envs.tasks.track.task import StepResult
 
@@ -114,7 +113,7 @@ class VectorEnv(gymnasium.vector.VectorEnv):
     ) -> tuple[Any, np.ndarray, np.ndarray, np.ndarray, dict[str, Any]]:
         """See `gymnasium.vector.VectorEnv.step`."""
         self._core.check_open("step")
-        actions = check_action(actions, (self.num_envs, g1.NUM_JOINTS))
+        actions = check_action(actions, (self.num_envs, self._core.num_actions))
         result = self.task.step(actions)
         self._limit_time(result)
         reward, terminated, truncated = result.reward, result.terminated, result.truncated

@@ -13,7 +13,6 @@ from torch import Tensor
 
 from bm_envs.learning.folder import as_arrays
 from bm_envs.learning.robots import Episodes, Robots, Step, mean_errors
-from bm_envs.robots import g1
 from bm_envs.tasks.track.config import CONTROL_DT, TrackConfig
 from bm_envs.tasks.track.task import TrackTask
 
@@ -61,8 +60,9 @@ class Rollout:
 
         self.obs = zeros(task.observation_size)
         self.critic_obs = torch.zeros(steps + 1, num_envs, task.critic_size, device=device)
-        self.mean, self.chosen = zeros(g1.NUM_JOINTS), zeros(g1.NUM_JOINTS)
-        self.log_std = torch.zeros(g1.NUM_JOINTS, device=device)
+        joints = task.robot.num_joints
+        self.mean, self.chosen = zeros(joints), zeros(joints)
+        self.log_std = torch.zeros(joints, device=device)
         self.reward = zeros()
         self.done, self.truncated = zeros(dtype=torch.bool), zeros(dtype=torch.bool)
         self.final_critic_obs = zeros(task.critic_size)
@@ -96,7 +96,9 @@ class Collector:
     def __init__(self, robots: Robots, seed: int) -> None:
         """Begin all episodes; `seed` is that of resets and noise."""
         self._robots, self._episodes = robots, Episodes(robots)
-        self.noise = torch.zeros(robots.env.num_envs, g1.NUM_JOINTS, device=robots.device)
+        self.noise = torch.zeros(
+            robots.env.num_envs, robots.task.robot.num_joints, device=robots.device
+        )
         self._generator = torch.Generator(robots.device).manual_seed(seed)
         self.obs, self.critic_obs = robots.reset(seed)
 

@@ -6,30 +6,51 @@ import ctypes
 import functools
 import warnings
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from bm_envs.backends.native import address, library
-from bm_envs.learning.kinematics import LOCAL_BODIES, path_to
+from bm_envs.learning.kinematics import local_bodies, path_to
 from bm_envs.robots import g1
 from bm_envs.robots.kinematics import joints_of_links
+from bm_envs.robots.robot import Robot
 from bm_envs.rotations import quat_normalize, quat_to_matrix
-from bm_envs.tasks.track.rows import K, Reference
+from bm_envs.tasks.track.rows import K, row_size
 
+# By the robot's joints, what the library's functions are called; see `native_23.c`.
+PREFIXES = {29: "native_", 23: "native23_"}
 # In the order in which `native.c` has them.
 TERMS = (
     "command", "motion_anchor_pos_b", "motion_anchor_ori_b", "base_lin_vel", "base_ang_vel",
     "joint_pos", "joint_vel", "actions",
 )  # fmt: skip
 PARTS = 6  # of a state
-STATE = 76  # numbers of a state
+STATE = 76  # numbers of a state; these are of the G1, `sizes_with` has those of other robots
 INPUTS, OUTPUTS = 123, 70  # of the model
 TARGETS = range(68, 97)  # of these inputs: how far joints are from their targets
 MOST_OBSERVATIONS = 256
 NEWEST = 2  # instructions to use where the processor has them, see `native_choose`
+
+
+class Sizes(NamedTuple):
+    """Numbers of a state and of the model, and which inputs are how far joints are off."""
+
+    state: int
+    inputs: int
+    outputs: int
+    targets: range
+
+
+def sizes_with(num_joints: int) -> Sizes:
+    """For a robot of so many joints."""
+    more = num_joints - g1.NUM_JOINTS
+    first = TARGETS.start + 2 * more
+    return Sizes(
+        STATE + 2 * more, INPUTS + 3 * more, OUTPUTS + 2 * more, range(first, first + num_joints)
+    )
 
 
 class Matrix(ctypes.Structure):
@@ -146,18 +167,18 @@ class TreeTables:
         tree: of the tables, which must outlive it.
     """
 
-    def __init__(self, bodies: Sequence[str]) -> None:
-        paths = {name: path_to(name) for name in g1.BODY_NAMES[1:]}
+    def __init__(self, bodies: Sequence[str], robot: Robot = g1.G1) -> None:
+        paths = {name: path_to(name, robot) for name in robot.body_names[1:]}
         needed = {link for body in bodies if body in paths for link in paths[body]}
         # In the table's order, as `WorldKinematics` has them: a set's differs between processes.
         order = sorted((name for name in paths if name in needed), key=lambda n: len(paths[n]))
-        names, table = [g1.ROOT_BODY, *order], {body.name: body for body in g1.BODIES}
-        joint_of = joints_of_links()
+        names, table = [robot.root_body, *order], {body.name: body for body in robot.bodies}
+        joint_of = joints_of_links(robot.bodies, robot.joints)
         links, fixed = np.zeros((len(names), 4), np.int64), np.zeros((len(names), 12), np.float32)
         for i, name in enumerate(order, 1):
             body, joint = table[name], joint_of[name]
             turn = quat_to_matrix(quat_normalize(np.array(body.quat, np.float64)))
-            axis = np.array(g1.JOINTS[joint].axis, np.float64)
+            axis = np.array(robot.joints[joint].axis, np.float64)
             if sorted(axis) != [0, 0, 1]:
                 raise ValueError(f"joint {joint} turns about {axis}, expected a link's own axis")
             turned = not np.array_equal(turn, np.eye(3))
@@ -167,14 +188,28 @@ class TreeTables:
         self.tree = Tree(len(names), *map(address, self._arrays))
 
 
-def _numbers() -> list[int]:
+def _numbers(robot: Robot) -> list[int]:
     """Those that `native.c` has as constants."""
-    local, every = (TreeTables(b).tree.count for b in (LOCAL_BODIES, g1.TRACKED_BODIES))
-    sizes = [INPUTS, OUTPUTS, STATE, Reference.SIZE]
-    return [g1.NUM_JOINTS, K, local, every, *sizes, TARGETS.start, len(TARGETS)]
+    joints, bodies = robot.num_joints, (local_bodies(robot), robot.tracked_bodies)
+    local, every = (TreeTables(names, robot).tree.count for names in bodies)
+    state, inputs, outputs, targets = sizes_with(joints)
+    sizes = [inputs, outputs, state, row_size(joints)]
+    return [joints, K, local, every, *sizes, targets.start, len(targets)]
 
 
-def _why_not(loaded: Any) -> str:
+class Functions:
+    """The library's functions for a robot, by the names that the G1's have."""
+
+    def __init__(self, loaded: Any, prefix: str) -> None:
+        self._loaded, self._prefix = loaded, prefix
+
+    def __getattr__(self, name: str) -> Any:
+        function = getattr(self._loaded, self._prefix + name.removeprefix("native_"))
+        setattr(self, name, function)
+        return function
+
+
+def _why_not(loaded: Any, robot: Robot) -> str:
     """Why the library must not be used; empty: it may be."""
     names = ("lanes", "steps_size", "costs_size", "misses_size", "learning_number", "choose")
     for name in names:
@@ -187,7 +222,7 @@ def _why_not(loaded: Any) -> str:
             "used; install the package again."
         )
     try:
-        expected = _numbers()
+        expected = _numbers(robot)
     except ValueError as error:
         return f"The compiled part is not used for this robot: {error}."
     actual = [loaded.native_learning_number(i) for i in range(len(expected))]
@@ -217,12 +252,14 @@ def _declare(loaded: Any) -> None:
 
 
 @functools.cache
-def kernels() -> Any | None:
+def kernels(robot: Robot = g1.G1) -> Any | None:
     """The library with its functions declared, or None where torch does the work."""
     loaded = library()
-    if loaded is None:
+    if loaded is None or robot.num_joints not in PREFIXES:
         return None
-    if reason := _why_not(loaded):
+    if robot.num_joints != g1.NUM_JOINTS:
+        loaded = Functions(loaded, PREFIXES[robot.num_joints])
+    if reason := _why_not(loaded, robot):
         warnings.warn(reason, RuntimeWarning, stacklevel=2)
         return None
     _declare(loaded)
@@ -230,6 +267,6 @@ def kernels() -> Any | None:
     return loaded
 
 
-def lanes() -> int:
+def lanes(robot: Robot = g1.G1) -> int:
     """How many robots the kernels in use take at a time, by which arrays are laid out."""
-    return kernels().native_lanes()  # pyright: ignore
+    return kernels(robot).native_lanes()  # pyright: ignore

@@ -16,19 +16,16 @@ import torch
 from torch import Tensor
 
 from bm_envs.learning.compiled import (
-    INPUTS,
-    OUTPUTS,
     PARTS,
-    STATE,
     STEPS_FIELDS,
-    TARGETS,
     Matrix,
     Steps,
     TreeTables,
     kernels,
     lanes,
+    sizes_with,
 )
-from bm_envs.learning.kinematics import LOCAL_BODIES
+from bm_envs.learning.kinematics import local_bodies
 from bm_envs.learning.layers import Layers, sizes_of
 from bm_envs.learning.networks import Network
 from bm_envs.learning.parts import is_symmetric
@@ -48,23 +45,24 @@ class Work:
 
     def __init__(self, model: WorldModel, steps: int, batch: int, *, learns: bool) -> None:
         """Room for one model's sizes and precision; `learns`: its weights get a gradient."""
-        library: Any = kernels()
+        library: Any = kernels(model.robot)
         assert library is not None
         self.library = library
-        self.steps, self.batch, self.lanes = steps, batch, lanes()
+        self.steps, self.batch, self.lanes = steps, batch, lanes(model.robot)
+        sizes = sizes_with(model.robot.num_joints)
         self.blocks = -(-batch // self.lanes)
         self.dtype = torch.bfloat16 if model.use_bfloat16 else torch.float32
         self.model = Layers(
             library, model.network, model.linear, steps, batch, self.dtype, learns=learns,
-            behind=TARGETS,
+            behind=sizes.targets,
         )  # fmt: skip
-        self._tables, self._kept = TreeTables(LOCAL_BODIES), {}
+        self._tables, self._kept = TreeTables(local_bodies(model.robot), model.robot), {}
         self.native = Steps(batch=batch, blocks=self.blocks, steps=steps, local=self._tables.tree)
         self.set(
             soles=SOLE.like(torch.zeros(1)).contiguous(), dt=CONTROL_DT, per_dt=1 / CONTROL_DT,
             late=model.late, sole_radius=SOLE_RADIUS, per_depth=1 / CONTACT_DEPTH,
-            states=self.room(steps + 1, STATE), state_grads=self.room(steps + 1, STATE),
-            rates=self.room(steps, OUTPUTS), model_sides=self.model.before.native,
+            states=self.room(steps + 1, sizes.state), state_grads=self.room(steps + 1, sizes.state),
+            rates=self.room(steps, sizes.outputs), model_sides=self.model.before.native,
             rate_sides=self.model.after.native,
             model_in=self.model.inputs, model_in_grad=self.model.inputs_grad,
             last_out=self.model.out, linear_out=self.model.beside,
@@ -139,9 +137,13 @@ def is_known(network: Network, inputs: int, outputs: int) -> bool:
 def kind_of(model: WorldModel) -> Any:
     """What work with a model depends on, beside the number of steps and robots."""
     symmetric = is_symmetric(model.network) and is_symmetric(model.linear)
-    return sizes_of(model.network), symmetric, model.use_bfloat16, model.late, lanes()
+    return (
+        sizes_of(model.network), symmetric, model.use_bfloat16, model.late, lanes(model.robot),
+        model.robot,
+    )  # fmt: skip
 
 
 def is_known_model(model: WorldModel) -> bool:
     """Whether the kernels know this model."""
-    return type(model) is WorldModel and is_known(model.network, INPUTS, OUTPUTS)
+    sizes = sizes_with(model.robot.num_joints)
+    return type(model) is WorldModel and is_known(model.network, sizes.inputs, sizes.outputs)

@@ -23,6 +23,7 @@ from bm_envs.learning.graphs import Constant
 from bm_envs.learning.world_model import CONTACT_DEPTH, SOLE, SOLE_RADIUS, LocalState, State
 from bm_envs.motion.clip import Clip
 from bm_envs.robots import g1
+from bm_envs.robots.robot import Robot
 from bm_envs.rotations import quat_to_matrix
 from bm_envs.tasks.track.config import CONTROL_DT, RewardConfig, TrackConfig
 from bm_envs.tasks.track.rewards import OPTIONAL, TRACKED, action_accel, joint_accel
@@ -36,9 +37,14 @@ from bm_envs.tasks.track.rows import (
 )
 from bm_envs.tasks.track.tables import noise_half_widths
 
-SOFT_RANGE = Constant(g1.soft_joint_range().T.astype(np.float32).copy())  # `[2, 29]`, rad
 # Those of `rewards.OPTIONAL` that `optional_cost` knows.
 IMAGINED = ("foot_contact", "action_accel", "joint_accel")
+
+
+@functools.cache
+def soft_range(robot: Robot = g1.G1) -> Constant:
+    """The joints' soft limits, lower and upper, rad. `[2, J]`."""
+    return Constant(robot.soft_joint_range().T.astype(np.float32).copy())
 
 
 def check_task(task: TrackConfig) -> None:
@@ -262,7 +268,7 @@ def tracking_loss(
 
 
 def penalties(
-    joint_pos: Tensor, actions: Sequence[Tensor], rewards: RewardConfig
+    joint_pos: Tensor, actions: Sequence[Tensor], rewards: RewardConfig, robot: Robot = g1.G1
 ) -> tuple[Tensor, Tensor]:
     """What joint limits and the action rate take off, of H steps. `[H B]` each, 0 or more.
 
@@ -270,8 +276,9 @@ def penalties(
         joint_pos: after each step, `[H B, 29]`, rad.
         actions: before the first step and of each, H + 1 of `[B, 29]`.
         rewards: weights.
+        robot: whose joints they are.
     """
-    low, high = SOFT_RANGE.like(joint_pos)
+    low, high = soft_range(robot).like(joint_pos)
     outside = (joint_pos - joint_pos.clamp(low, high)).abs()
     change = torch.cat([(b - a).square().sum(1) for a, b in pairwise(actions)])
     return -rewards.joint_limit * outside.sum(1), -rewards.action_rate * change

@@ -18,9 +18,17 @@ from torch import Tensor, nn
 
 from bm_envs.robots import g1
 from bm_envs.robots.kinematics import joints_of_links
+from bm_envs.robots.robot import Robot
 from bm_envs.rotations import quat_normalize, quat_to_matrix
 
-LOCAL_BODIES = (g1.ANCHOR_BODY, *g1.FOOT_BODIES)  # torso, left foot, right foot
+
+def local_bodies(robot: Robot = g1.G1) -> tuple[str, str, str]:
+    """Torso, left foot, right foot."""
+    left, right = robot.foot_bodies
+    return robot.anchor_body, left, right
+
+
+LOCAL_BODIES = local_bodies()  # of the G1
 
 
 class Compose(torch.autograd.Function):
@@ -63,11 +71,11 @@ def compose(first: Tensor, second: Tensor) -> Tensor:
     return product
 
 
-def path_to(body: str) -> list[str]:
+def path_to(body: str, robot: Robot = g1.G1) -> list[str]:
     """Links from the pelvis, itself left out, to `body`."""
-    parent = {body.name: body.parent for body in g1.BODIES}
+    parent = {body.name: body.parent for body in robot.bodies}
     path = [body]
-    while parent[path[0]] != g1.ROOT_BODY:
+    while parent[path[0]] != robot.root_body:
         path.insert(0, parent[path[0]])
     return path
 
@@ -84,11 +92,11 @@ class LinkTransforms(nn.Module):
     joints: Tensor
     """`[M]`, numbers of the links' joints."""
 
-    def __init__(self, bodies: Sequence[str | None]) -> None:
+    def __init__(self, bodies: Sequence[str | None], robot: Robot = g1.G1) -> None:
         """None in the place of a link stands for the identity."""
         super().__init__()
-        table = {body.name: body for body in g1.BODIES}
-        joint_of = joints_of_links()
+        table = {body.name: body for body in robot.bodies}
+        joint_of = joints_of_links(robot.bodies, robot.joints)
         joints, parts = np.zeros(len(bodies), np.int64), np.zeros((3, len(bodies), 3, 4))
         parts[0] = np.eye(4)[:3]
         for i, name in enumerate(bodies):
@@ -96,7 +104,7 @@ class LinkTransforms(nn.Module):
                 continue
             joints[i] = joint_of[name]
             fixed = quat_to_matrix(quat_normalize(np.array(table[name].quat, np.float64)))
-            axis = np.array(g1.JOINTS[joints[i]].axis, np.float64)
+            axis = np.array(robot.joints[joints[i]].axis, np.float64)
             cross = np.cross(axis, np.eye(3)).T
             turns = fixed @ (np.eye(3) + cross @ cross), fixed @ cross, -fixed @ cross @ cross
             parts[:, i, :, :3] = turns
@@ -107,7 +115,7 @@ class LinkTransforms(nn.Module):
         )
 
     def in_parents(self, joint_pos: Tensor) -> Tensor:
-        """`[M, 3, 4, B]` at joint positions `[B, 29]`, rad."""
+        """`[M, 3, 4, B]` at joint positions `[B, J]`, rad."""
         q = joint_pos.T.index_select(0, self.joints)[:, None, None]
         return self.parts[0] + q.sin() * self.parts[1] + q.cos() * self.parts[2]
 
@@ -117,22 +125,23 @@ class WorldKinematics(LinkTransforms):
 
     picked: Tensor
 
-    def __init__(self, bodies: Sequence[str]) -> None:
-        paths = {name: path_to(name) for name in g1.BODY_NAMES[1:]}
+    def __init__(self, bodies: Sequence[str], robot: Robot = g1.G1) -> None:
+        paths = {name: path_to(name, robot) for name in robot.body_names[1:]}
         needed = {link for body in bodies if body in paths for link in paths[body]}
         # Links of one depth stand in the table's order. A set's order differs between processes,
         # and with it the order of sums in the gradient: a resumed run would have other numbers.
         order = sorted((name for name in paths if name in needed), key=lambda n: len(paths[n]))
-        super().__init__(order)
+        super().__init__(order, robot)
+        root = robot.root_body
         depths = range(1, len(paths[order[-1]]) + 1)
         levels = [[name for name in order if len(paths[name]) == depth] for depth in depths]
         self.sizes = [len(level) for level in levels]
-        before = [g1.ROOT_BODY]
+        before = [root]
         for d, level in enumerate(levels):
-            parents = [before.index([g1.ROOT_BODY, *paths[name]][-2]) for name in level]
+            parents = [before.index([root, *paths[name]][-2]) for name in level]
             self.register_buffer(f"parents{d}", torch.tensor(parents), persistent=False)
             before = level
-        place = [[g1.ROOT_BODY, *order].index(name) for name in bodies]
+        place = [[root, *order].index(name) for name in bodies]
         self.register_buffer("picked", torch.tensor(place), persistent=False)
 
     def forward(self, root: Tensor, joint_pos: Tensor) -> Tensor:
@@ -152,13 +161,13 @@ class LocalKinematics(LinkTransforms):
     Products of pairs are three calls in place of the six of `WorldKinematics`.
     """
 
-    def __init__(self) -> None:
-        paths = [path_to(body) for body in LOCAL_BODIES]
+    def __init__(self, robot: Robot = g1.G1) -> None:
+        paths = [path_to(body, robot) for body in local_bodies(robot)]
         padded = [[*path, *[None] * (6 - len(path))] for path in paths]
         # The first links of all pairs, then the second ones; within each, pair by pair, the chains.
         super().__init__([
             chain[2 * pair + k] for k in (0, 1) for pair in range(3) for chain in padded
-        ])  # fmt: skip
+        ], robot)  # fmt: skip
 
     def forward(self, joint_pos: Tensor) -> Tensor:
         """`[3, 3, 4, B]` at joint positions `[B, 29]`, rad."""

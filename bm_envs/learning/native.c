@@ -21,22 +21,27 @@
 #define EXPORT __attribute__((visibility("default")))
 #endif
 
-#define J 29             /* joints */
+/* For a robot of another number of joints a file like `native_23.c` names these and includes this one. */
+#ifndef J
+#define J 29           /* joints */
+#define LOCAL_LINKS 16 /* pelvis, legs and waist */
+#define NATIVE(name) native_##name
+#endif
 #define TRACKED_LINKS 14 /* tracked bodies */
-#define LOCAL_LINKS 16   /* pelvis, legs and waist */
-#define ALL_LINKS 30
+#define ALL_LINKS (J + 1)
 #define TRACKED 6 /* rewards of tracking */
 #define PARTS 6   /* of a state */
 #define MOST_OBSERVATIONS 256
 #define MOST_NUMBERS 256 /* that a network takes or gives */
 
 /* A state: the parts of `world_model.State`. */
-enum { POS = 0, ROT = 3, LIN = 12, ANG = 15, Q = 18, QD = 47, STATE = 76 };
+enum { POS = 0, ROT = 3, LIN = 12, ANG = 15, Q = 18, QD = Q + J, STATE = QD + J };
 static const int64_t PART_AT[PARTS] = {POS, ROT, LIN, ANG, Q, QD};
 /* Inputs of the model, see `WorldModel.inputs`, and how many outputs it has. */
 enum {
-  IN_UP = 1, IN_LIN = 4, IN_ANG = 7, IN_Q = 10, IN_QD = 39, IN_OFF = 68, IN_HEIGHT = 97,
-  IN_NEAR = 105, IN_VEL = 113, IN_BUILD = 119, INPUTS = 123, OUTPUTS = 70
+  IN_UP = 1, IN_LIN = 4, IN_ANG = 7, IN_Q = 10, IN_QD = IN_Q + J, IN_OFF = IN_QD + J, IN_HEIGHT = IN_OFF + J,
+  IN_NEAR = IN_HEIGHT + 8, IN_VEL = IN_NEAR + 8, IN_BUILD = IN_VEL + 6, INPUTS = IN_BUILD + 4,
+  OUTPUTS = 2 * (J + 6)
 };
 /* A row of the reference's table, see `rows.Reference`. */
 enum { REF_POS = 2 * J, REF_AXES = 2 * J + 13 * TRACKED_LINKS, REFERENCE = REF_AXES + 9 };
@@ -237,22 +242,22 @@ static const Kernels choices[] = {
 };
 static Kernels kernels = KERNELS(plain);
 
-EXPORT int64_t native_lanes(void) { return kernels.lanes; }
+EXPORT int64_t NATIVE(lanes)(void) { return kernels.lanes; }
 
 /* `compiled.py` leaves the work to torch where the robot or the model has other numbers. */
-EXPORT int64_t native_learning_number(int64_t which) {
+EXPORT int64_t NATIVE(learning_number)(int64_t which) {
   static const int64_t numbers[] = {J,      TRACKED_LINKS, LOCAL_LINKS, ALL_LINKS,
                                     INPUTS, OUTPUTS,       STATE,       REFERENCE,
                                     IN_OFF, IN_HEIGHT - IN_OFF};
   return numbers[which];
 }
-EXPORT int64_t native_steps_size(void) { return (int64_t)sizeof(Steps); }
-EXPORT int64_t native_costs_size(void) { return (int64_t)sizeof(Costs); }
-EXPORT int64_t native_misses_size(void) { return (int64_t)sizeof(Misses); }
+EXPORT int64_t NATIVE(steps_size)(void) { return (int64_t)sizeof(Steps); }
+EXPORT int64_t NATIVE(costs_size)(void) { return (int64_t)sizeof(Costs); }
+EXPORT int64_t NATIVE(misses_size)(void) { return (int64_t)sizeof(Misses); }
 
 /* Use the kernels for the newest instructions that the processor has, up to `most`: 0 for those
    that every one has, 1 for AVX2, 2 for AVX-512. Returns which. To be called before any other. */
-EXPORT int64_t native_choose(int64_t most) {
+EXPORT int64_t NATIVE(choose)(int64_t most) {
   int64_t chosen = 0;
 #ifdef CHOICE
   __builtin_cpu_init();
@@ -268,26 +273,26 @@ EXPORT int64_t native_choose(int64_t most) {
   return chosen;
 }
 
-EXPORT void native_activate(const Matrix *z, const float *bias, const Matrix *out) {
+EXPORT void NATIVE(activate)(const Matrix *z, const float *bias, const Matrix *out) {
   kernels.activate(z, bias, out);
 }
-EXPORT void native_activate_back(const Matrix *grad, const Matrix *value, const Matrix *out) {
+EXPORT void NATIVE(activate_back)(const Matrix *grad, const Matrix *value, const Matrix *out) {
   kernels.activate_back(grad, value, out);
 }
 /* The same of both parts of symmetric layers, each two matrices in a row. */
-EXPORT void native_activate_both(const Matrix *z, const float *bias, const Matrix *out) {
+EXPORT void NATIVE(activate_both)(const Matrix *z, const float *bias, const Matrix *out) {
   kernels.activate_both(z, bias, out);
 }
-EXPORT void native_activate_both_back(const Matrix *grad, const Matrix *value, const Matrix *out) {
+EXPORT void NATIVE(activate_both_back)(const Matrix *grad, const Matrix *value, const Matrix *out) {
   kernels.activate_both_back(grad, value, out);
 }
-EXPORT void native_sum_rows(const Matrix *m, float *out) { kernels.sum_rows(m, out); }
-EXPORT void native_uniform(int64_t key, int64_t count, float *out) {
+EXPORT void NATIVE(sum_rows)(const Matrix *m, float *out) { kernels.sum_rows(m, out); }
+EXPORT void NATIVE(uniform)(int64_t key, int64_t count, float *out) {
   kernels.uniform((uint32_t)key, (uint32_t)(key >> 32), count, out);
 }
-EXPORT void native_advance(const Steps *t, int64_t step) { kernels.advance(t, step); }
-EXPORT void native_advance_back(const Steps *t, int64_t step) { kernels.advance_back(t, step); }
-EXPORT void native_act(const Steps *t, int64_t step) { kernels.act(t, step); }
-EXPORT void native_act_back(const Steps *t, int64_t step) { kernels.act_back(t, step); }
-EXPORT void native_costs(const Steps *t, const Costs *c) { kernels.costs(t, c); }
-EXPORT void native_misses(const Steps *t, const Misses *e) { kernels.misses(t, e); }
+EXPORT void NATIVE(advance)(const Steps *t, int64_t step) { kernels.advance(t, step); }
+EXPORT void NATIVE(advance_back)(const Steps *t, int64_t step) { kernels.advance_back(t, step); }
+EXPORT void NATIVE(act)(const Steps *t, int64_t step) { kernels.act(t, step); }
+EXPORT void NATIVE(act_back)(const Steps *t, int64_t step) { kernels.act_back(t, step); }
+EXPORT void NATIVE(costs)(const Steps *t, const Costs *c) { kernels.costs(t, c); }
+EXPORT void NATIVE(misses)(const Steps *t, const Misses *e) { kernels.misses(t, e); }

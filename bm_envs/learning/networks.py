@@ -20,6 +20,7 @@ from bm_envs.learning.processes import Processes
 from bm_envs.policy import MLP, OBS_SCALE_EPS, PolicySpec, load_policy, mlp_from_policy
 from bm_envs.robots import g1
 from bm_envs.robots.observation_terms import CRITIC_TERMS, mirror_map, size
+from bm_envs.robots.robot import Robot
 
 Activation = Literal["elu", "relu", "tanh"]
 Mirror = tuple[Tensor, Tensor]  # index and sign, `[D]` each, of a left-right reflection
@@ -186,11 +187,11 @@ class TrackingPolicy(Network):
     def __init__(
         self, observations: Sequence[str], hidden: tuple[int, ...], default_joint_pos: np.ndarray,
         scale: np.ndarray, *, activation: Activation = "elu", residual: bool = True,
-        symmetry: bool = True, init_std: float | None = None,
+        symmetry: bool = True, init_std: float | None = None, robot: Robot = g1.G1,
     ) -> None:  # fmt: skip
-        mirrors = (as_mirror(mirror_map(observations)), as_mirror(g1.mirror_map()))
+        mirrors = (as_mirror(mirror_map(observations, robot)), as_mirror(robot.mirror_map()))
         super().__init__(
-            (size(observations), *hidden, g1.NUM_JOINTS), activation, 0.01,
+            (size(observations, robot), *hidden, robot.num_joints), activation, 0.01,
             mirrors if symmetry else None, init_std,
         )  # fmt: skip
         self.residual = residual
@@ -209,10 +210,10 @@ class TrackingPolicy(Network):
         return {"residual": self.residual, "activation": self.activation_name}
 
     def offset(self, obs: Tensor) -> Tensor | float:
-        """What the reference adds to the mean: `(q_ref - q0) / scale`; q_ref is `obs[:, :29]`."""
+        """What the reference adds to the mean: `(q_ref - q0) / scale`; q_ref is `obs[:, :J]`."""
         if not self.residual:
             return 0.0
-        return (obs[:, : g1.NUM_JOINTS] - self.default_joint_pos) / self.action_scale
+        return (obs[:, : len(self.action_scale)] - self.default_joint_pos) / self.action_scale
 
     @torch.no_grad()
     def load(self, mlp: MLP) -> None:
@@ -249,11 +250,11 @@ class TrackingPolicy(Network):
 
 
 def tracking_critic(
-    hidden: tuple[int, ...], *, activation: Activation = "elu", symmetry: bool = True
+    hidden: tuple[int, ...], symmetry: bool = True, robot: Robot = g1.G1
 ) -> Network:
     """The value of what a critic of tracking sees: `CRITIC_TERMS` to one number."""
-    mirrors = (as_mirror(mirror_map(CRITIC_TERMS)), UNCHANGED) if symmetry else None
-    return Network((size(CRITIC_TERMS), *hidden, 1), activation, 1.0, mirrors)
+    mirrors = (as_mirror(mirror_map(CRITIC_TERMS, robot)), UNCHANGED) if symmetry else None
+    return Network((size(CRITIC_TERMS, robot), *hidden, 1), "elu", 1.0, mirrors)
 
 
 @torch.no_grad()
@@ -307,6 +308,11 @@ def autocast(
 def begin_with(actors: Sequence[TrackingPolicy], name: str, expected: PolicySpec) -> None:
     """Give `actors` the network of the policy `name`, which must see and drive what is expected."""
     policy = load_policy(name)
+    if policy.spec.robot is not expected.robot:
+        raise ConfigError(
+            f"{policy.path}: is for robot {policy.spec.robot.name}, expected one for "
+            f"{expected.robot.name}."
+        )
     for name in (
         "joint_names", "observation_names", "default_joint_pos", "action_scale", "joint_stiffness",
         "joint_damping",

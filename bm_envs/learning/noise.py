@@ -14,7 +14,6 @@ from torch import Tensor, nn
 from bm_envs.learning.compiled import kernels
 from bm_envs.learning.imagination import observation_noise
 from bm_envs.learning.replay_buffer import Starts
-from bm_envs.robots import g1
 from bm_envs.rotations import quat_to_matrix
 from bm_envs.tasks.track.config import CONTROL_DT, TrackConfig
 
@@ -77,6 +76,7 @@ class Disturbances(nn.Module):
         """
         super().__init__()
         self.horizon, self.action, self.share = horizon, action, 0.0
+        self.num_joints = task.model.table.num_joints
         self.register_buffer("width", observation_noise(task))
         self.register_buffer("push", torch.tensor([*task.push.lin_vel, *task.push.ang_vel]))
         if pushes and task.pushes:
@@ -86,7 +86,7 @@ class Disturbances(nn.Module):
     def draw(self, batch: int, level: float, generator: torch.Generator) -> Noise:
         """Of B rollouts, at a level of the curriculum, 0 to 1; of actions always in full."""
         device = self.width.device
-        shape = self.horizon, batch, g1.NUM_JOINTS
+        shape = self.horizon, batch, self.num_joints
         action = torch.randn(*shape, generator=generator, device=device) * self.action
         obs = torch.zeros_like(self.width).expand(self.horizon, batch, -1)
         push = torch.zeros(batch, 6, device=device)

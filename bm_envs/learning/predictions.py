@@ -14,7 +14,7 @@ from torch import Tensor
 
 from bm_envs.learning.compiled import PARTS, Matrix, Misses, kernels
 from bm_envs.learning.compiled_steps import Pool, Work, is_known_model, kind_of
-from bm_envs.learning.world_model import ERROR_WEIGHTS, State, WorldModel
+from bm_envs.learning.world_model import State, WorldModel, error_weights
 
 
 class Prediction(Work):
@@ -23,7 +23,7 @@ class Prediction(Work):
     def __init__(self, model: WorldModel, steps: int, batch: int) -> None:
         super().__init__(model, steps, batch, learns=True)
         self._misses = Misses()
-        self._weights = ERROR_WEIGHTS.like(torch.zeros(1)).contiguous()
+        self._weights = error_weights(model.robot.num_joints).like(torch.zeros(1)).contiguous()
 
     def forward(
         self, model: WorldModel, states: Sequence[State], targets: Tensor, build: Tensor
@@ -92,7 +92,7 @@ def prediction_errors(
 ) -> tuple[Tensor, Tensor]:
     """`WorldModel.prediction_errors`, by kernels where there are any for it."""
     start = states[0].pos
-    if kernels() is None or start.dtype != torch.float32 or not is_known_model(model):
+    if kernels(model.robot) is None or start.dtype != torch.float32 or not is_known_model(model):
         return model.prediction_errors(states, targets, build)
     key = targets.shape, kind_of(model)
     parameters = [*model.network.layers.parameters(), *model.linear.layers.parameters()]

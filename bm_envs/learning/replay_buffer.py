@@ -1,7 +1,7 @@
 """A replay buffer of control steps, and the robots that fill it.
 
 Letters in shapes: N robots, L slots of the buffer, T steps, K steps of a window, B samples,
-J = 29 joints and actions, O observation.
+J joints and actions, 29 of the G1, O observation.
 """
 
 from __future__ import annotations
@@ -21,8 +21,6 @@ from bm_envs.learning.robots import Episodes, Robots
 from bm_envs.learning.world_model import State
 from bm_envs.robots import g1
 from bm_envs.tasks.track.state import BUILD
-
-J = g1.NUM_JOINTS
 
 
 class Starts(NamedTuple):
@@ -63,12 +61,16 @@ class ReplayBuffer:
     A slot holds the state before a step, what was done, and whether the episode ended by it.
     """
 
-    def __init__(self, length: int, robots: int, device: torch.device) -> None:
+    def __init__(
+        self, length: int, robots: int, device: torch.device, num_joints: int = g1.NUM_JOINTS
+    ) -> None:
+        J = num_joints  # noqa: N806
+
         def zeros(*shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
             return torch.zeros(length, robots, *shape, dtype=dtype, device=device)
 
         self.length, self.robots, self.written = length, robots, 0
-        self.qpos, self.qvel = zeros(36), zeros(35)
+        self.qpos, self.qvel = zeros(7 + J), zeros(6 + J)
         self.last_action, self.target, self.default_joint_pos = zeros(J), zeros(J), zeros(J)
         self.build = zeros(BUILD)
         self.row, self.last_row = zeros(dtype=torch.int32), zeros(dtype=torch.int32)
@@ -174,7 +176,9 @@ class ReplayCollector:
         n = robots.env.num_envs
         self.spread = torch.linspace(0, 2 * action_noise, n, device=device)[:, None]
         self.obs, _ = robots.reset(seed)
-        self.noise, self.last_action = (torch.zeros(n, J, device=device) for _ in range(2))
+        self.noise, self.last_action = (
+            torch.zeros(n, robots.task.robot.num_joints, device=device) for _ in range(2)
+        )
         self.episodes = Episodes(robots)
 
     def figures(self) -> dict[str, float]:

@@ -5,7 +5,8 @@ Letters in shapes: N robots, C critic observation, A action.
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+import dataclasses
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 import torch
@@ -18,8 +19,24 @@ from bm_envs.learning.folder import as_arrays
 from bm_envs.learning.states import env_state, load_env_state
 from bm_envs.learning.tracker import TrackerRunConfig
 from bm_envs.motion.clip import Clip
+from bm_envs.motion.library import load_motions
+from bm_envs.motion.on_robot import on_robot
 from bm_envs.tasks.track.config import CONTROL_DT, TrackConfig
 from bm_envs.tasks.track.device import DeviceTrack
+
+ConfigT = TypeVar("ConfigT")
+
+
+def with_motions(config: ConfigT) -> tuple[ConfigT, list[Clip]]:
+    """A trainer's settings with the task for the robot that they name, and the motions on it.
+
+    With `robot` at `g1` the task's own counts, which may be another.
+    """
+    settings: Any = config
+    name, task = settings.run.robot, settings.task
+    task = task if name == "g1" else task.on_robot(name)
+    clips = [on_robot(clip, task.model.table) for clip in load_motions(settings.motion)]
+    return dataclasses.replace(settings, task=task), clips
 
 
 class Step(NamedTuple):

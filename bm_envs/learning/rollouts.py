@@ -1,7 +1,7 @@
 """Imagined rollouts by compiled kernels, and their gradient.
 
 `Imagination` of `algos/wm_track.py` is the definition. Here a whole rollout is one function of
-autograd. Letters in shapes: B robots, H steps, J = 29 joints, O observation.
+autograd. Letters in shapes: B robots, H steps, J joints, 29 of the G1, O observation.
 """
 
 from __future__ import annotations
@@ -32,19 +32,19 @@ from bm_envs.learning.compiled_steps import (
     last_bias,
     scaling,
 )
-from bm_envs.learning.imagination import IMAGINED, SOFT_RANGE, ReferenceTables
+from bm_envs.learning.imagination import IMAGINED, ReferenceTables, soft_range
 from bm_envs.learning.layers import Layers, sizes_of
 from bm_envs.learning.networks import TrackingPolicy
 from bm_envs.learning.parts import is_symmetric
 from bm_envs.learning.replay_buffer import Starts
 from bm_envs.learning.world_model import State, WorldModel
 from bm_envs.robots import g1
-from bm_envs.robots.observation_terms import size
+from bm_envs.robots.observation_terms import layout, size
+from bm_envs.robots.robot import Robot
 from bm_envs.tasks.track.config import CONTROL_DT, TrackConfig
 from bm_envs.tasks.track.rewards import TRACKED
 from bm_envs.tasks.track.rows import ANCHOR
 
-J = g1.NUM_JOINTS
 SLOW = (
     "the package's compiled part is missing, or BM_NATIVE=0 switches it off: updates of the policy "
     "and of its model take three to six times as long; install the package again where there is a "
@@ -60,13 +60,14 @@ class Rollout(Work):
     ) -> None:
         super().__init__(model, owner.horizon, batch, learns=False)
         steps, task, rewards = self.steps, owner.task, owner.task.rewards
-        self._observed = owner.observed
+        self._observed, J = owner.observed, model.robot.num_joints  # noqa: N806
         self.policy = Layers(self.library, policy, None, steps, batch, self.dtype, learns=True)
         self._reference = owner.reference
         table = self._reference.table
         self.set(
-            observation_size=size(task.observations), lead=task.lead, anchor=ANCHOR,
-            places=(ctypes.c_int64 * len(TERMS))(*places(task.observations)), reference=table,
+            observation_size=size(task.observations, model.robot), lead=task.lead, anchor=ANCHOR,
+            places=(ctypes.c_int64 * len(TERMS))(*places(task.observations, model.robot)),
+            reference=table,
             policy_sides=self.policy.before.native, mean_sides=self.policy.after.native,
             policy_in=self.policy.inputs, policy_in_grad=self.policy.inputs_grad,
             mean_out=self.policy.out, mean_grad=self.policy.out_grads,
@@ -74,10 +75,10 @@ class Rollout(Work):
             actions=self.room(steps + 1, J), action_grads=self.room(steps + 1, J),
             noisy=self.room(steps + 1, J),
         )  # fmt: skip
-        self._all_tables = TreeTables(g1.TRACKED_BODIES)
+        self._all_tables = TreeTables(model.robot.tracked_bodies, model.robot)
         weights = torch.tensor([2 * getattr(rewards, name) for name in TRACKED])
         widths = torch.tensor([getattr(rewards, f"{name}_std") for name in TRACKED])
-        self._arrays = weights, widths**-2, SOFT_RANGE.like(table).contiguous()
+        self._arrays = weights, widths**-2, soft_range(model.robot).like(table).contiguous()
         low, high = self._arrays[2]
         self._costs = Costs(
             self._all_tables.tree, ANCHOR, 1 / CONTROL_DT, owner.recovery, rewards.joint_limit,
@@ -100,7 +101,7 @@ class Rollout(Work):
             row=self._reference.rows(starts.row.long()).contiguous(),
             last_row=self._reference.rows(starts.last_row.long()).contiguous(), policy_mean=mean,
             policy_inverse=inverse, nominal_pos=policy.default_joint_pos,
-            offset_per=per_scale if policy.residual else torch.zeros(J),
+            offset_per=per_scale if policy.residual else torch.zeros(len(per_scale)),
             action_scale=policy.action_scale, mean_bias=last_bias(policy),
             clean=clean if self._observed else Matrix(),
             action_noise=action_noise, obs_noise=obs_noise,
@@ -135,11 +136,9 @@ class Rollout(Work):
         return self.policy.gradients()[0]
 
 
-def places(names: Sequence[str]) -> list[int]:
+def places(names: Sequence[str], robot: Robot = g1.G1) -> list[int]:
     """Where `TERMS` are in an observation of the terms `names`; -1: they are not."""
-    starts = {
-        name: sum(map(size, ([other] for other in names[:i]))) for i, name in enumerate(names)
-    }
+    starts = {name: where.start for name, where in layout(names, robot).items()}
     return [starts.get(name, -1) for name in TERMS]
 
 
@@ -180,18 +179,20 @@ class CompiledImagination:
         self.task, self.horizon, self.recovery = task, horizon, recovery
         self.reference, self.observed, self.pool = reference, observed, Pool()
         optional = any(getattr(task.rewards, name) for name in IMAGINED)
-        if kernels() is None and reference.table.device.type == "cpu":
+        self._joints, robot = task.model.table.num_joints, task.model.table
+        if kernels(robot) is None and reference.table.device.type == "cpu":
             warnings.warn(SLOW, BMWarning, stacklevel=2)
-        names, numbers = task.observations, size(task.observations)
+        names, numbers = task.observations, size(task.observations, robot)
         self._known = (
-            kernels() is not None and not optional and set(names) <= set(TERMS)
-            and len(set(names)) == len(names) and J <= numbers <= MOST_OBSERVATIONS
+            kernels(robot) is not None and not optional
+            and set(names) <= set(TERMS)
+            and len(set(names)) == len(names) and self._joints <= numbers <= MOST_OBSERVATIONS
         )  # fmt: skip
 
     def takes(self, policy: TrackingPolicy, model: WorldModel, starts: Starts) -> bool:
         """Whether the kernels know all of this; else torch must do the work."""
         single = {starts.qpos.dtype, self.reference.table.dtype} == {torch.float32}
-        seen = is_known(policy, size(self.task.observations), J)
+        seen = is_known(policy, size(self.task.observations, self.task.model.table), self._joints)
         return self._known and single and seen and is_known_model(model)
 
     def __call__(

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from bm_envs.errors import BMError, BMWarning, ConfigError
 from bm_envs.evaluation import ROBUST
@@ -36,6 +36,8 @@ BAR = {
 class TrackerRunConfig(RunConfig):
     """Where a tracker's run is kept, on what it runs, how it is looked at and when it ends."""
 
+    robot: Literal["g1", "g1_23"] = "g1"
+    """The Unitree G1 with 29 joints, or the one with 23, which leaves the others out of motions."""
     backend: str = "mujoco"
     """Physics backend of training."""
     device: str | None = None
@@ -234,8 +236,10 @@ def tracker_run(
             f"processes, {batch_size}."
         )
     name = "+".join(clip.name for clip in clips[:3]) + ("+..." if len(clips) > 3 else "")
+    robot = clips[0].robot.name
+    folder_name = name if robot == "g1" else f"{name}_{robot}"
     with claim_run(
-        config, f"{name}__{algorithm}__{config.seed}", settings, "task", keys,
+        config, f"{folder_name}__{algorithm}__{config.seed}", settings, "task", keys,
         "settings or motions", processes,
     ) as folder:  # fmt: skip
         yield TrackerRun(
@@ -248,7 +252,7 @@ def spec_of(task: TrackConfig, run_path: str = "none") -> PolicySpec:
     """What a policy of a task sees and drives."""
     drive = task.actuation
     return PolicySpec.for_g1(
-        task.observations, default_joint_pos=drive.default_joint_pos,
+        task.observations, robot=task.model.table, default_joint_pos=drive.default_joint_pos,
         action_scale=drive.action_scale, stiffness=drive.stiffness, damping=drive.damping,
         run_path=run_path,
     )  # fmt: skip

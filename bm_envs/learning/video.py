@@ -11,6 +11,7 @@ from bm_envs import cli, evaluation
 from bm_envs.backends.base import full_state
 from bm_envs.envs import TrackVectorEnv
 from bm_envs.motion.clip import Clip
+from bm_envs.motion.on_robot import on_robot
 from bm_envs.policy import Policy
 from bm_envs.robots.mjcf import ModelConfig
 from bm_envs.viewers import OffscreenRenderer, camera_smoothing
@@ -26,13 +27,14 @@ def record_video(path: Path, policy: Policy, clip: Clip) -> None:
         ConfigError: the package av is missing.
     """
     cli.video_package()  # asked before the policy runs
-    robot = follow(policy, clip)
+    clip = on_robot(clip, policy.spec.robot)
+    robot, look = follow(policy, clip), ModelConfig(visuals=True, robot=policy.spec.robot.name)
     reference = clip.qpos()
     total = int(clip.duration_s * FPS) + 1
 
     def pictures() -> Iterator[np.ndarray]:
         smoothing = camera_smoothing(FPS)
-        with OffscreenRenderer(ModelConfig(visuals=True), smoothing=smoothing) as renderer:
+        with OffscreenRenderer(look, smoothing=smoothing) as renderer:
             for index in range(total):
                 frame = round(index / FPS * clip.fps)
                 solid, ghost = (q[min(frame, len(q) - 1)] for q in (robot, reference))

@@ -3,11 +3,12 @@
     model = WorldModel(hidden=(256, 256), decimation=4)
     state = model(state, model.local(state), target, build)     # one control step of all robots
 
-Letters in shapes: B robots or samples, J = 29 joints.
+Letters in shapes: B robots or samples, J joints, 29 of the G1.
 """
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -19,10 +20,9 @@ from bm_envs.learning.graphs import Constant
 from bm_envs.learning.kinematics import LocalKinematics
 from bm_envs.learning.networks import Mirror, Network, as_mirror
 from bm_envs.robots import g1
+from bm_envs.robots.robot import Robot
 from bm_envs.rotations import quat_to_matrix
 from bm_envs.tasks.track.config import CONTROL_DT
-
-J = g1.NUM_JOINTS
 
 # The corners of a sole in its link's axes, the same on both feet. [4, 3]
 SOLE = Constant([geom.start for geom in g1.FOOT_SPHERES[:4]])
@@ -105,17 +105,22 @@ class WorldModel(nn.Module):
     """`[70]`, standard deviations of the true outputs."""
     count: Tensor
 
-    def __init__(self, hidden: Sequence[int], decimation: int, *, symmetry: bool = True) -> None:
+    def __init__(
+        self, hidden: Sequence[int], decimation: int, *, symmetry: bool = True,
+        robot: Robot = g1.G1,
+    ) -> None:  # fmt: skip
         """A model of the robots of one task.
 
         Args:
             hidden: widths of the network's hidden layers.
             decimation: physics steps of a control step.
             symmetry: whether the network is left-right symmetric.
+            robot: which one they are.
         """
         super().__init__()
-        self.kinematics = LocalKinematics()
-        inputs, outputs = _mirrors()
+        self.robot = robot
+        self.kinematics = LocalKinematics(robot)
+        inputs, outputs = _mirrors(robot)
         mirrors = (inputs, outputs) if symmetry else None
         sizes = (len(inputs[0]), *hidden, len(outputs[0]))
         self.network = Network(sizes, "elu", 0.01, mirrors)
@@ -176,6 +181,7 @@ class WorldModel(nn.Module):
 
     def integrate(self, state: State, rates: Tensor) -> State:
         """The state after a control step in which velocities changed by `rates [B, 70]`."""
+        J = self.robot.num_joints  # noqa: N806
         dlin, dang, djoint, plin, pang, pjoint = rates.split((3, 3, J, 3, 3, J), 1)
         late = self.late
         dlin, plin = (torch.stack([dlin, plin], 1) @ state.rot.mT).unbind(1)
@@ -215,6 +221,7 @@ class WorldModel(nn.Module):
 
     def units(self) -> Tensor:
         """What a control step changes the numbers of a state by. `[76]`."""
+        J = self.robot.num_joints  # noqa: N806
         lin, ang, joint = self.scale.split((3, 3, J, 3 + 3 + J))[:3]
         dt = CONTROL_DT
         # A small turn of the difference r changes the nine numbers by 2 |r|^2 in squares.
@@ -248,20 +255,24 @@ class WorldModel(nn.Module):
             for a, b in zip(State.joined(predicted), State.joined(states[1:]), strict=True)
         ]
         scaled = torch.cat(off, 1) / self.units()
-        cost = ((1 + scaled * scaled).sqrt() - 1) @ ERROR_WEIGHTS.like(scaled)
+        cost = ((1 + scaled * scaled).sqrt() - 1) @ error_weights(self.robot.num_joints).like(
+            scaled
+        )
         means = [part.detach().abs().mean(1).view(shape) for part in off]
         return cost.view(shape), torch.stack(means, 1)
 
 
-# Weights of the numbers of `WorldModel.errors`: the six parts of a state count alike. [76]
-_PARTS = (3, 9, 3, 3, J, J)
-ERROR_WEIGHTS = Constant(torch.cat([torch.full((n,), 1 / (n * len(_PARTS))) for n in _PARTS]))
+@functools.cache
+def error_weights(num_joints: int) -> Constant:
+    """Weights of the numbers of a state: its six parts count alike. `[18 + 2 J]`."""
+    parts = (3, 9, 3, 3, num_joints, num_joints)
+    return Constant(torch.cat([torch.full((n,), 1 / (n * len(parts))) for n in parts]))
 
 
-def _mirrors() -> tuple[Mirror, Mirror]:
+def _mirrors(robot: Robot) -> tuple[Mirror, Mirror]:
     """The left-right reflections of the network's inputs and outputs."""
     vector, axial = (1.0, -1.0, 1.0), (-1.0, 1.0, -1.0)
-    three, (index, sign) = np.arange(3), g1.mirror_map()
+    three, (index, sign) = np.arange(3), robot.mirror_map()
     corners = np.array([5, 4, 7, 6, 1, 0, 3, 2])  # other foot, other edge
     feet = np.array([3, 4, 5, 0, 1, 2])
     inputs = [

@@ -33,6 +33,7 @@ from bm_envs.motion import doubts, feasibility
 from bm_envs.motion.clip import Clip
 from bm_envs.motion.feasibility import SUNK, describe_start
 from bm_envs.robots import g1, kinematics
+from bm_envs.robots.robot import Robot
 
 QuatOrder = Literal["xyzw", "wxyz"]
 
@@ -145,8 +146,6 @@ def _upright(quat: np.ndarray) -> float:
     return float(np.median(rot.quat_rotate(quat, np.tile([0.0, 0.0, 1.0], (len(quat), 1)))[:, 2]))
 
 
-_FROM_ISAAC = g1.order_map(g1.joint_names("isaac"), g1.JOINT_NAMES)
-_SWAPPED = np.array([g1.JOINT_NAMES.index(g1.mirror_name(name)) for name in g1.JOINT_NAMES])
 # Where a file's four columns a b c d went, and where they belong.
 _OTHER_QUAT: dict[QuatOrder, tuple[QuatOrder, list[int]]] = {
     "xyzw": ("wxyz", [1, 2, 3, 0]),  # read as w=d x=a y=b z=c
@@ -154,8 +153,14 @@ _OTHER_QUAT: dict[QuatOrder, tuple[QuatOrder, list[int]]] = {
 }
 
 
-def _readings(quat: QuatOrder) -> tuple[Reading, ...]:
+def _from_isaac(robot: Robot) -> np.ndarray:
+    """What brings joints in Isaac Lab's order to the project's. `[J]`."""
+    return g1.order_map(robot.isaac_joint_names, robot.joint_names)
+
+
+def _readings(quat: QuatOrder, robot: Robot) -> tuple[Reading, ...]:
     """The readings that are tried, by the order in which the file's quaternions were read."""
+    from_isaac, (swapped, _) = _from_isaac(robot), robot.mirror_map()
     other, columns = _OTHER_QUAT[quat]
     spaced = " ".join(other)
     quats = f"root quaternions look like {spaced}, and were read as {' '.join(quat)}"
@@ -164,14 +169,14 @@ def _readings(quat: QuatOrder) -> tuple[Reading, ...]:
         Reading(quats, f"--quat {other}",
                 lambda p: Pose(p.pos, p.quat[:, columns], p.joints)),
         Reading(order, "--input-order isaac",
-                lambda p: Pose(p.pos, p.quat, p.joints[:, _FROM_ISAAC])),
+                lambda p: Pose(p.pos, p.quat, p.joints[:, from_isaac])),
         Reading(f"{quats}, and {order}", f"--quat {other} --input-order isaac",
-                lambda p: Pose(p.pos, p.quat[:, columns], p.joints[:, _FROM_ISAAC])),
+                lambda p: Pose(p.pos, p.quat[:, columns], p.joints[:, from_isaac])),
         Reading("positions and rotations look as if y pointed up", "--up y", _turned),
         Reading("joints look like the reverse order", "--joints NAME,NAME,...",
                 lambda p: Pose(p.pos, p.quat, p.joints[:, ::-1])),
         Reading("joints look like left and right swapped", "--joints NAME,NAME,...",
-                lambda p: Pose(p.pos, p.quat, p.joints[:, _SWAPPED]), RATIO_UNLIKELY),
+                lambda p: Pose(p.pos, p.quat, p.joints[:, swapped]), RATIO_UNLIKELY),
         Reading("joint angles look like they have the opposite sign", "",
                 lambda p: Pose(p.pos, p.quat, -p.joints)),
         Reading("root rotations look inverted (the world's in the root's frame)", "",
@@ -212,7 +217,7 @@ def _pairs(frames: int) -> tuple[np.ndarray, int]:
     return np.concatenate([first, first + 1]), len(first)
 
 
-def _contact(points: np.ndarray, joints: np.ndarray, fps: float) -> Contact:
+def _contact(points: np.ndarray, joints: np.ndarray, fps: float, robot: Robot) -> Contact:
     """From `points [2 K, P, 3]` of the robot in pairs of frames and `joints [2 K, 29]`."""
     count = len(points) // 2
     here, there = points[:count], points[count:]
@@ -220,27 +225,27 @@ def _contact(points: np.ndarray, joints: np.ndarray, fps: float) -> Contact:
     row = np.arange(count)
     speed = np.linalg.norm(there[row, lowest] - here[row, lowest], axis=1) * fps
     height = here[row, lowest, 2]
-    low, high = g1.JOINT_RANGE.T
+    low, high = robot.joint_range.T
     excess = np.maximum(0.0, np.maximum(low - joints[:count], joints[:count] - high)).max(axis=1)
     tenth, quarter, middle, upper = np.percentile(height, [10, 25, 50, 75])
     return Contact(float(np.median(speed)), float(upper - quarter), float(tenth), float(middle),
                    float(excess.mean()))  # fmt: skip
 
 
-def _points(links: kinematics.LinkStates) -> np.ndarray:
-    """`[T, 38, 3]`: eight points of the soles and the links' origins."""
-    soles = kinematics.sole_points(links.pos, links.quat)
+def _points(links: kinematics.LinkStates, robot: Robot) -> np.ndarray:
+    """`[T, 8 + B, 3]`: eight points of the soles and the links' origins."""
+    soles = kinematics.sole_points(links.pos, links.quat, robot)
     return np.concatenate([soles.reshape(len(soles), -1, 3), links.pos], axis=1)
 
 
 def contact(clip: Clip) -> Contact:
     """How a clip meets the floor."""
     frames, _ = _pairs(clip.num_frames)
-    soles = kinematics.sole_points(clip.body_pos_w[frames], clip.body_quat_w[frames])
+    soles = kinematics.sole_points(clip.body_pos_w[frames], clip.body_quat_w[frames], clip.robot)
     points = np.concatenate(
         [soles.reshape(len(frames), -1, 3), clip.body_pos_w[frames].astype(np.float64)], axis=1
     )
-    return _contact(points, clip.joint_pos[frames].astype(np.float64), clip.fps)
+    return _contact(points, clip.joint_pos[frames].astype(np.float64), clip.fps, clip.robot)
 
 
 def likely_cause(clip: Clip, measured: Contact, quat: QuatOrder) -> Reading | None:
@@ -259,20 +264,20 @@ def likely_cause(clip: Clip, measured: Contact, quat: QuatOrder) -> Reading | No
         clip.body_quat_w[frames, 0].astype(np.float64),
         clip.joint_pos[frames].astype(np.float64),
     )
-    readings = _readings(quat)
+    readings = _readings(quat, clip.robot)
     poses = [reading.read(pose) for reading in readings]
     links = kinematics.link_poses(
         np.concatenate([p.pos for p in poses]), np.concatenate([p.quat for p in poses]),
-        np.concatenate([p.joints for p in poses]),
+        np.concatenate([p.joints for p in poses]), clip.robot,
     )  # fmt: skip
-    points = _points(links).reshape(len(poses), len(frames), -1, 3)
+    points = _points(links, clip.robot).reshape(len(poses), len(frames), -1, 3)
     best, least = None, np.inf
     for reading, other, there in zip(readings, poses, points, strict=True):
         # Who climbs stairs or steps off a chair leaves the floor's height, and on the side would
         # keep to it; but who stands as read was not filed lying.
         if reading.read is _turned and _upright(pose.quat) > _upright(other.quat):
             continue
-        cost = _contact(there, other.joints, clip.fps).cost
+        cost = _contact(there, other.joints, clip.fps, clip.robot).cost
         if cost < least:
             best, least = reading, cost
     if best is None or least > PLAUSIBLE or measured.cost <= best.ratio * (least + 1.0):
@@ -288,13 +293,13 @@ def fits_better(other: Clip, clip: Clip, quat: QuatOrder) -> bool:
     return contact(clip).cost > contact(other).cost + 1.0 and refusal(other, quat) is None
 
 
-def _order_by_range(joints: np.ndarray) -> tuple[str, str, float] | None:
+def _order_by_range(joints: np.ndarray, robot: Robot) -> tuple[str, str, float] | None:
     """What another order of the joints looks like, its flag, and how far this one is out of range.
 
     A slow motion in place slips little in any order. But joints that leave their ranges by more
     than `ORDER_EXCESS` and would never leave them in another order are in that order.
     """
-    low, high = g1.JOINT_RANGE.T
+    low, high = robot.joint_range.T
 
     def excess(angles: np.ndarray) -> float:
         return float(np.maximum(low - angles, angles - high).max())
@@ -302,8 +307,8 @@ def _order_by_range(joints: np.ndarray) -> tuple[str, str, float] | None:
     actual = excess(joints)
     if actual > ORDER_EXCESS:
         for columns, says, flag in (
-            (_FROM_ISAAC, "Isaac Lab's (breadth-first) order", "--input-order isaac"),
-            (np.arange(g1.NUM_JOINTS)[::-1], "the reverse order", "--joints NAME,NAME,..."),
+            (_from_isaac(robot), "Isaac Lab's (breadth-first) order", "--input-order isaac"),
+            (np.arange(robot.num_joints)[::-1], "the reverse order", "--joints NAME,NAME,..."),
         ):
             if excess(joints[:, columns]) <= feasibility.JOINT_EXCESS:
                 return says, flag, actual
@@ -370,7 +375,7 @@ def refusal(clip: Clip, quat: QuatOrder = "wxyz") -> str | None:
     measured = contact(clip)
     joints = clip.joint_pos.astype(np.float64)
     if measured.excess > EXCESS_REFUSED:
-        small = _contact_of_degrees(joints)
+        small = _contact_of_degrees(joints, clip.robot)
         largest = float(np.abs(joints).max())
         if small <= 0.1 and largest > 2 * np.pi:
             return (
@@ -414,18 +419,19 @@ def refusal(clip: Clip, quat: QuatOrder = "wxyz") -> str | None:
             f"and is {measured.low:.2f} m over the floor; "
             + (f"{convert} {reading.flag}." if reading.flag else "mend the file.")
         )
-    if order := _order_by_range(joints):
+    if order := _order_by_range(joints, clip.robot):
         return (
             f"a joint is {order[2]:.2f} rad beyond its range, and none would be if the joints were"
             f" in {order[0]}; {convert} {order[1]}."
         )
     if measured.excess > EXCESS_REFUSED:
-        excess = np.maximum(g1.JOINT_RANGE[:, 0] - joints, joints - g1.JOINT_RANGE[:, 1]).mean(0)
+        low, high = clip.robot.joint_range.T
+        excess = np.maximum(low - joints, joints - high).mean(0)
         worst = int(excess.argmax())
         return (
             f"joints are {measured.excess:.2f} rad beyond their range on average"
-            f" ('{g1.JOINT_NAMES[worst]}' the most), expected at most {EXCESS_REFUSED:g}: another"
-            f" joint order, unit or robot; {convert} --input-order, --joints or --angles."
+            f" ('{clip.robot.joint_names[worst]}' the most), expected at most {EXCESS_REFUSED:g}:"
+            f" another joint order, unit or robot; {convert} --input-order, --joints or --angles."
         )
     if measured.low > HIGH_REFUSED:
         return (
@@ -440,9 +446,9 @@ def refusal(clip: Clip, quat: QuatOrder = "wxyz") -> str | None:
     return None
 
 
-def _contact_of_degrees(joints: np.ndarray) -> float:
+def _contact_of_degrees(joints: np.ndarray, robot: Robot) -> float:
     """Mean excess (rad) of angles that are taken for degrees."""
-    low, high = g1.JOINT_RANGE.T
+    low, high = robot.joint_range.T
     angles = np.radians(joints)
     return float(np.maximum(0.0, np.maximum(low - angles, angles - high)).max(axis=1).mean())
 
@@ -475,14 +481,14 @@ def doubtful(clip: Clip, *, is_start: bool = True) -> list[str]:
     frame, joint = np.unravel_index(ratio.argmax(), ratio.shape)
     if ratio[frame, joint] > JOINT_SPEED_DOUBTED:
         says.append(
-            f"'{g1.JOINT_NAMES[joint]}' moves at {ratio[frame, joint]:.0%} of its limit at"
+            f"'{clip.robot.joint_names[joint]}' moves at {ratio[frame, joint]:.0%} of its limit at"
             f" {frame / clip.fps:.2f} s"
         )
     excess = feasibility.joint_excess(clip)
     frame, joint = np.unravel_index(excess.argmax(), excess.shape)
     if excess[frame, joint] > feasibility.JOINT_EXCESS:
         says.append(
-            f"'{g1.JOINT_NAMES[joint]}' is {excess[frame, joint]:.2f} rad beyond its range at"
-            f" {frame / clip.fps:.2f} s"
+            f"'{clip.robot.joint_names[joint]}' is {excess[frame, joint]:.2f} rad beyond its range"
+            f" at {frame / clip.fps:.2f} s"
         )
     return says

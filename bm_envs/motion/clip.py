@@ -36,16 +36,24 @@ from bm_envs.motion import consistency, npz
 from bm_envs.motion.rates import PERIOD_KEYS, RATE_KEYS, rate_entries, rate_of
 from bm_envs.motion.resample import frame_positions, interpolate, interpolate_quats
 from bm_envs.robots import g1, kinematics
+from bm_envs.robots.robot import Robot
 
-ARRAY_SHAPES: dict[str, tuple[int, ...]] = {
-    "joint_pos": (g1.NUM_JOINTS,),
-    "joint_vel": (g1.NUM_JOINTS,),
-    "body_pos_w": (g1.NUM_BODIES, 3),
-    "body_quat_w": (g1.NUM_BODIES, 4),
-    "body_lin_vel_w": (g1.NUM_BODIES, 3),
-    "body_ang_vel_w": (g1.NUM_BODIES, 3),
-}
-"""Float arrays of a clip and their shape behind the frame axis."""
+
+def array_shapes(robot: Robot = g1.G1) -> dict[str, tuple[int, ...]]:
+    """Float arrays of a robot's clip and their shape behind the frame axis."""
+    joints, bodies = robot.num_joints, robot.num_bodies
+    return {
+        "joint_pos": (joints,),
+        "joint_vel": (joints,),
+        "body_pos_w": (bodies, 3),
+        "body_quat_w": (bodies, 4),
+        "body_lin_vel_w": (bodies, 3),
+        "body_ang_vel_w": (bodies, 3),
+    }
+
+
+ARRAY_SHAPES = array_shapes()
+"""Those of the G1, whose files are read."""
 
 MAX_FRAMES = 500_000
 """Most frames of a clip, 2.8 h at 50 Hz: a damaged or hostile header must not claim the memory."""
@@ -97,10 +105,12 @@ class Clip:
     """`[T, 2]` bool: whether the left and the right foot stand."""
     source: str
     licence: str
+    robot: Robot = g1.G1
+    """Whose motion it is: J joints in place of 29, and B links in place of 30."""
 
     def __post_init__(self) -> None:
         values = {field.name: getattr(self, field.name) for field in fields(self)}
-        for key, value in _checked(f"motion {self.name!r}", values).items():
+        for key, value in _checked(f"motion {self.name!r}", values, self.robot).items():
             object.__setattr__(self, key, value)
 
     @property
@@ -136,8 +146,9 @@ class Clip:
         keep = slice(frames[0], frames[1] + 1)
         arrays = {key: getattr(self, key)[keep] for key in (*ARRAY_SHAPES, "foot_contact")}
         return Clip(
-            name or self.name + asked, self.fps, **arrays, source=self.source, licence=self.licence
-        )
+            name or self.name + asked, self.fps, **arrays, source=self.source,
+            licence=self.licence, robot=self.robot,
+        )  # fmt: skip
 
     @classmethod
     def of_store(
@@ -146,7 +157,7 @@ class Clip:
     ) -> Clip:  # fmt: skip
         """A clip again of arrays that were a clip's, by its digest, none of which is looked at."""
         clip = object.__new__(cls)
-        vars(clip).update(arrays, name=name, fps=fps, source=source, licence=licence)
+        vars(clip).update(arrays, name=name, fps=fps, source=source, licence=licence, robot=g1.G1)
         vars(clip).update(_sha256=sha256, _is_stored=True)
         return clip
 
@@ -176,6 +187,7 @@ def clip_from_states(
     source: str,
     licence: str,
     foot_contact: np.ndarray | None = None,
+    robot: Robot = g1.G1,
 ) -> Clip:
     """A clip from the pelvis' pose and the joint angles.
 
@@ -193,6 +205,7 @@ def clip_from_states(
         source: where the motion is from.
         licence: its licence.
         foot_contact: `[T, 2]` bool, left and right; None: by height and speed of the soles.
+        robot: whose motion it is.
     """
     where = f"motion {name!r}"
     _check_fps(where, fps)
@@ -200,7 +213,7 @@ def clip_from_states(
     root_quat = rot.quat_normalize(
         _nonzero(where, "root_quat", _numbers(where, "root_quat", root_quat, (4,)))
     )
-    joint_pos = _numbers(where, "joint_pos", joint_pos, (g1.NUM_JOINTS,))
+    joint_pos = _numbers(where, "joint_pos", joint_pos, (robot.num_joints,), robot)
     frames = len(root_pos)
     if frames < 3 or len(root_quat) != frames or len(joint_pos) != frames:
         raise MotionError(
@@ -215,10 +228,13 @@ def clip_from_states(
     links = kinematics.link_states(
         root_pos, root_quat, joint_pos,
         np.gradient(root_pos, dt, axis=0), np.concatenate([turn[:1], turn, turn[-1:]]), joint_vel,
+        robot,
     )  # fmt: skip
     if foot_contact is None:
-        foot_contact = foot_contacts(*links)
-    return Clip(name, float(fps), joint_pos, joint_vel, *links, foot_contact, source, licence)
+        foot_contact = foot_contacts(*links, robot=robot)
+    return Clip(
+        name, float(fps), joint_pos, joint_vel, *links, foot_contact, source, licence, robot
+    )
 
 
 def foot_contacts(
@@ -226,14 +242,16 @@ def foot_contacts(
     body_quat_w: np.ndarray,
     body_lin_vel_w: np.ndarray,
     body_ang_vel_w: np.ndarray,
+    *,
+    robot: Robot = g1.G1,
 ) -> np.ndarray:
     """`[T, 2]` bool: whether the lowest point of each sole is on the floor and at rest.
 
     Left, right. On the floor: under `CONTACT_HEIGHT`; at rest: slower than `CONTACT_SPEED`. The
     point and not the ankle, because a planted foot's ankle moves while it rolls over heel and toe.
     """
-    feet = list(kinematics.FOOT_INDICES)
-    points = kinematics.sole_points(body_pos_w, body_quat_w)
+    feet = list(kinematics.foot_indices(robot))
+    points = kinematics.sole_points(body_pos_w, body_quat_w, robot)
     lowest = points[..., 2].argmin(axis=-1)[..., None, None]
     point = np.take_along_axis(points, lowest, axis=2)[:, :, 0]
     arm = point - body_pos_w[:, feet]
@@ -243,7 +261,8 @@ def foot_contacts(
 
 def foot_height(clip: Clip) -> np.ndarray:
     """`[T, 2]`, m: height of the lowest point of the left and right sole."""
-    return kinematics.sole_points(clip.body_pos_w, clip.body_quat_w)[..., 2].min(axis=-1)
+    soles = kinematics.sole_points(clip.body_pos_w, clip.body_quat_w, clip.robot)
+    return soles[..., 2].min(axis=-1)
 
 
 def save_npz(clip: Clip, path: str | Path, *, order: g1.Order = "mujoco") -> None:
@@ -260,14 +279,15 @@ def save_npz(clip: Clip, path: str | Path, *, order: g1.Order = "mujoco") -> Non
     if path.suffix != ".npz":
         raise MotionError(f"{path}: a motion is written to a name that ends in .npz.")
     _check_order(str(path), order)
-    joints = g1.order_map(g1.JOINT_NAMES, g1.joint_names(order))
-    bodies = g1.order_map(g1.BODY_NAMES, g1.body_names(order))
+    joint_names, body_names = clip.robot.joint_names_in(order), clip.robot.body_names_in(order)
+    joints = g1.order_map(clip.robot.joint_names, joint_names)
+    bodies = g1.order_map(clip.robot.body_names, body_names)
     arrays: dict[str, Any] = {"fps": np.array([clip.fps])}
     for key in ARRAY_SHAPES:
         arrays[key] = getattr(clip, key)[:, joints if key.startswith("joint") else bodies]
     arrays["foot_contact"] = clip.foot_contact
-    arrays["joint_names"] = np.array(g1.joint_names(order))
-    arrays["body_names"] = np.array(g1.body_names(order))
+    arrays["joint_names"] = np.array(joint_names)
+    arrays["body_names"] = np.array(body_names)
     for key in ("name", "source", "licence"):
         arrays[key] = np.array(getattr(clip, key))
     arrays["velocity_point"] = np.array(VELOCITY_POINT)
@@ -331,6 +351,7 @@ def load_npz(
     clip = Clip(
         texts["name"] or path.stem, fps, **arrays,
         source=texts["source"] or path.name, licence=texts["licence"] or "not stated",
+        robot=g1.G1,
     )  # fmt: skip
     return clip if output_fps is None else at_rate(clip, output_fps)
 
@@ -396,6 +417,7 @@ def at_rate(clip: Clip, fps: float) -> Clip:
         interpolate_quats(clip.body_quat_w[:, 0].astype(np.float64), position, "linear"),
         interpolate(clip.joint_pos.astype(np.float64), position, "linear"),
         source=clip.source, licence=clip.licence, foot_contact=clip.foot_contact[nearest],
+        robot=clip.robot,
     )  # fmt: skip
 
 
@@ -543,20 +565,27 @@ def _check_fps(where: str, fps: float) -> None:
         raise MotionError(f"{where}: fps is {fps}, expected a positive number.")
 
 
-def _check_shape(where: str, key: str, shape: tuple[int, ...], per_frame: tuple[int, ...]) -> None:
+def _check_shape(
+    where: str, key: str, shape: tuple[int, ...], per_frame: tuple[int, ...],
+    robot: Robot = g1.G1,
+) -> None:  # fmt: skip
     if len(shape) != len(per_frame) + 1 or shape[1:] != per_frame or shape[0] < 0:
         expected = ", ".join(["T", *map(str, per_frame)])
-        raise MotionError(f"{where}: {key} has shape {shape}, expected ({expected}) for robot g1.")
+        raise MotionError(
+            f"{where}: {key} has shape {shape}, expected ({expected}) for robot {robot.name}."
+        )
     if shape[0] > MAX_FRAMES:
         raise MotionError(f"{where}: {key} has {shape[0]} frames, expected at most {MAX_FRAMES}.")
 
 
-def _numbers(where: str, key: str, value: Any, per_frame: tuple[int, ...]) -> np.ndarray:
+def _numbers(
+    where: str, key: str, value: Any, per_frame: tuple[int, ...], robot: Robot = g1.G1
+) -> np.ndarray:
     """`value` as float64 `[T, *per_frame]`, all finite."""
     value = np.asarray(value)
     if value.dtype.kind not in "fiu":
         raise MotionError(f"{where}: {key} has type {value.dtype}, expected numbers.")
-    _check_shape(where, key, value.shape, per_frame)
+    _check_shape(where, key, value.shape, per_frame, robot)
     value = value.astype(np.float64)
     # The range is that of float32, in which a clip keeps its values.
     bad = ~(np.abs(value) <= np.finfo(np.float32).max).all(axis=tuple(range(1, value.ndim)))
@@ -576,9 +605,12 @@ def _nonzero(where: str, key: str, quat: np.ndarray) -> np.ndarray:
     return quat
 
 
-def _checked(where: str, values: dict[str, Any]) -> dict[str, np.ndarray]:
+def _checked(where: str, values: dict[str, Any], robot: Robot = g1.G1) -> dict[str, np.ndarray]:
     """The arrays of a clip, validated, in their final types and read-only."""
-    arrays = {key: _numbers(where, key, values[key], shape) for key, shape in ARRAY_SHAPES.items()}
+    arrays = {
+        key: _numbers(where, key, values[key], shape, robot)
+        for key, shape in array_shapes(robot).items()
+    }
     quat = _nonzero(where, "body_quat_w", arrays["body_quat_w"])
     norm = np.linalg.norm(quat, axis=-1, keepdims=True)
     # A unit quaternion rounded to float32 is within 2e-7 and stays as it is, bit for bit.

@@ -15,7 +15,7 @@ import numpy as np
 
 from bm_envs import rotations as rot
 from bm_envs.motion.clip import Clip, foot_height
-from bm_envs.robots import g1, kinematics
+from bm_envs.robots import kinematics
 
 JOINT_EXCESS = 0.05  # rad beyond a joint's range
 FOOT_DEPTH = 0.03  # m of a sole under the floor; standing clips are off by up to 8 mm (LAFAN1)
@@ -91,8 +91,9 @@ def examine(clip: Clip) -> Feasibility:
     soles = foot_height(clip)
     links = clip.body_pos_w[:, :, 2].astype(np.float64)
     lowest, link = _largest(-links)
-    shapes = kinematics.shape_heights(clip.body_pos_w, clip.body_quat_w)
-    deepest = kinematics.SHAPES.body[_largest(-shapes)[1]]
+    robot = clip.robot
+    shapes = kinematics.shape_heights(clip.body_pos_w, clip.body_quat_w, robot)
+    deepest = kinematics.shapes_of(robot).body[_largest(-shapes)[1]]
     speed = root_speed(clip)
     turn = root_turn(clip)
     lowest_point = shapes.min(axis=1)
@@ -101,17 +102,17 @@ def examine(clip: Clip) -> Feasibility:
 
     result = Feasibility(
         joint_excess_rad=max(0.0, float(excess.max())),
-        joint_excess_joint=g1.JOINT_NAMES[joint],
+        joint_excess_joint=robot.joint_names[joint],
         joint_excess_share=float((excess > 1e-6).any(axis=1).mean()),
         joint_speed_ratio=float(ratio.max()),
-        joint_speed_joint=g1.JOINT_NAMES[fast],
+        joint_speed_joint=robot.joint_names[fast],
         joint_speed_share=float((ratio > 1).any(axis=1).mean()),
         foot_depth_m=float(-soles.min()),
         foot_depth_share=float((soles.min(axis=1) < -0.01).mean()),
         link_depth_m=float(-links.min()),
-        link_depth_link=g1.BODY_NAMES[link],
+        link_depth_link=robot.body_names[link],
         shape_depth_m=float(-shapes.min()),
-        shape_depth_link=g1.BODY_NAMES[deepest],
+        shape_depth_link=robot.body_names[deepest],
         root_speed_m_s=float(speed.max()),
         root_turn_rad_s=float(turn.max()),
         floating_s=floating,
@@ -138,14 +139,14 @@ def examine(clip: Clip) -> Feasibility:
 def joint_excess(clip: Clip) -> np.ndarray:
     """`[T, 29]` rad: angles beyond the joints' range; negative within it."""
     joints = clip.joint_pos.astype(np.float64)
-    low, high = g1.JOINT_RANGE.T
+    low, high = clip.robot.joint_range.T
     return np.maximum(low - joints, joints - high)
 
 
 def joint_speed_ratio(clip: Clip) -> np.ndarray:
     """`[T - 1, 29]`: speed of each joint between two frames over its limit."""
     joints = clip.joint_pos.astype(np.float64)
-    return np.abs(np.diff(joints, axis=0)) * clip.fps / g1.VELOCITY_LIMIT
+    return np.abs(np.diff(joints, axis=0)) * clip.fps / clip.robot.velocity_limit
 
 
 def root_speed(clip: Clip) -> np.ndarray:

@@ -23,13 +23,19 @@ needs them.
 
 from bm_envs.policy.description import (
     check_description,
+    check_is_of_g1,
     check_network,
     read_policy_json,
     read_run_config,
     training_figures,
     write_policy_json,
 )
-from bm_envs.policy.load import Policy, load_policy, named_clip, named_motions
+from bm_envs.policy.load import (
+    Policy,
+    load_policy,
+    named_clip,
+    named_motions,
+)
 from bm_envs.policy.network import MLP, OBS_SCALE_EPS, mlp_from_checkpoint, mlp_from_policy
 from bm_envs.policy.resolve import (
     DIFFUSION,
@@ -77,6 +83,7 @@ __all__ = [
     "ACTION_TOLERANCE",
     "check_description",
     "check_drive",
+    "check_is_of_g1",
     "check_network",
     "CONTROL_DT",
     "DIFFUSION",

@@ -10,10 +10,10 @@ from bm_envs.cli import file_sha256, read_json, shortened, versions, write_json
 from bm_envs.errors import PolicyError
 from bm_envs.policy.resolve import TRACKER
 from bm_envs.policy.spec import CONTROL_DT, PolicySpec, observation_table
-from bm_envs.robots import g1
 
 if TYPE_CHECKING:
     from bm_envs.motion.clip import Clip
+    from bm_envs.policy.load import Policy
 
 
 def write_policy_json(
@@ -42,13 +42,13 @@ def write_policy_json(
         path,
         {
             "format": TRACKER.format,
-            "robot": g1.LABEL,
+            "robot": spec.robot.label,
             "control_dt_s": CONTROL_DT,
             "network": network,
             "observation": observation_table(spec),
             "observation_size": spec.observation_size,
             "action": {
-                "size": g1.NUM_JOINTS,
+                "size": spec.robot.num_joints,
                 "formula": "joint target (rad) = default_joint_pos + action_scale * action; "
                 "torque = stiffness * (target - q) - damping * qdot, within +-effort_limit",
                 "joint_names": list(spec.joint_names),
@@ -74,6 +74,24 @@ def write_policy_json(
             "versions": versions(),
         },
     )  # fmt: skip
+
+
+def check_is_of_g1(policy: Policy, what: str) -> None:
+    """Refuse a policy for another robot than the G1, with its 29 joints, where only that one is.
+
+    Args:
+        policy: the policy.
+        what: is for the G1 alone; the sentence begins with it.
+
+    Raises:
+        PolicyError: it is for another.
+    """
+    robot = policy.spec.robot
+    if robot.name != "g1":
+        raise PolicyError(
+            f"{policy.path}: is for robot {robot.name} ({robot.label}), but {what} have g1 alone; "
+            "bm-envs sim2sim and track take every robot."
+        )
 
 
 def read_policy_json(path: str | Path) -> dict[str, Any]:

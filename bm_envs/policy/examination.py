@@ -254,7 +254,7 @@ def _answers(policy: Policy, obs: np.ndarray) -> list[str]:
         parts = np.array_split(observed.astype(np.float32), -(-len(observed) // 32))
         return np.concatenate([policy(part) for part in parts]).astype(np.float64)
 
-    spans = layout(policy.spec.observation_names)
+    spans = layout(policy.spec.observation_names, policy.spec.robot)
     rng = np.random.default_rng(0)
     base = act(obs)
     span = float(base.std(axis=0).max())

@@ -26,8 +26,8 @@ from bm_envs.policy.session import (
     read_onnx,
     upstream,
 )
-from bm_envs.policy.spec import CONTROL_DT, KNOWN_KEYS, MOTION_OUTPUTS, PolicySpec
-from bm_envs.robots import g1
+from bm_envs.policy.spec import CONTROL_DT, KNOWN_KEYS, PolicySpec, motion_outputs
+from bm_envs.robots.robot import order_map
 
 if TYPE_CHECKING:
     from bm_envs.motion.clip import Clip
@@ -46,14 +46,14 @@ class Policy:
 
     def __init__(
         self, path: Path, model: Any, metadata: Mapping[str, Any], threads: int,
-        name: str | None = None, *, motion_outputs: Mapping[str, tuple[int, ...]] | None = None,
+        name: str | None = None, *, outputs: Mapping[str, tuple[int, ...]] | None = None,
     ) -> None:  # fmt: skip
         self.path = path
         folder = path.resolve().parent.name
         self.name = name or ((folder or path.stem) if path.stem == "policy" else path.stem)
         self.sha256 = file_sha256(path)
         self.spec = PolicySpec.from_metadata(metadata)
-        self._motion_outputs = dict(motion_outputs or MOTION_OUTPUTS)
+        self._motion_outputs = dict(outputs or motion_outputs(self.spec.robot))
         self._inputs, self._outputs = _check_interface(model, self.spec, self._motion_outputs)
         self._model = model
         self._threads = threads
@@ -92,8 +92,9 @@ class Policy:
         obs = rng.normal(size=(4, self.spec.observation_size)).astype(np.float32)
         obs[0] = 0
         singles = np.concatenate([self._single(row[None]) for row in obs])
-        if singles.shape != (4, g1.NUM_JOINTS) or not np.isfinite(singles).all():
-            raise PolicyError("the network's action is not finite or not of 29 values.")
+        joints = self.spec.robot.num_joints
+        if singles.shape != (4, joints) or not np.isfinite(singles).all():
+            raise PolicyError(f"the network's action is not finite or not of {joints} values.")
         try:
             session = open_session(actions_graph(self._model), self._threads)
             batch = session.run(["actions"], {"obs": obs})[0]
@@ -149,7 +150,7 @@ class Policy:
         lengths = [
             dims[0]
             for dims in constant_shapes(self._model, "joint_pos")
-            if len(dims) == 2 and dims[1] == g1.NUM_JOINTS
+            if len(dims) == 2 and dims[1] == self.spec.robot.num_joints
         ]
         if not lengths:
             raise PolicyError(f"{self.path}: cannot tell how many frames the motion inside has.")
@@ -168,7 +169,7 @@ class Policy:
         return None if self.motion is None else self.embedded_clip()
 
     def embedded_clip(self) -> Clip:
-        """The motion inside the file as a `Clip` of all 30 bodies.
+        """The motion inside the file as a `Clip` of all bodies.
 
         Root pose, root velocity and joint values are the file's own; the other bodies follow by
         forward kinematics, so all linear velocities are those of link origins. (Files made with
@@ -186,17 +187,18 @@ class Policy:
         motion, spec = self.motion, self.spec
         if motion is None:
             raise PolicyError(f"{self.path}: holds no motion; name one (--motion).")
-        if g1.ROOT_BODY not in spec.body_names:
-            raise PolicyError(f"{self.path}: its motion lacks the body '{g1.ROOT_BODY}'.")
-        root = spec.body_names.index(g1.ROOT_BODY)
+        robot = spec.robot
+        if robot.root_body not in spec.body_names:
+            raise PolicyError(f"{self.path}: its motion lacks the body '{robot.root_body}'.")
+        root = spec.body_names.index(robot.root_body)
         order = spec.action_index()
         root_pos, root_quat = motion["body_pos_w"][:, root], motion["body_quat_w"][:, root]
         joint_pos, joint_vel = motion["joint_pos"][:, order], motion["joint_vel"][:, order]
         links = link_states(
             root_pos, root_quat, joint_pos, motion["body_lin_vel_w"][:, root],
-            motion["body_ang_vel_w"][:, root], joint_vel,
+            motion["body_ang_vel_w"][:, root], joint_vel, robot,
         )  # fmt: skip
-        tracked = g1.order_map(g1.BODY_NAMES, spec.body_names)
+        tracked = order_map(robot.body_names, spec.body_names)
         off = float(np.abs(links.pos[:, tracked] - motion["body_pos_w"]).max())
         if not off <= KINEMATICS_TOLERANCE:
             raise PolicyError(
@@ -206,8 +208,9 @@ class Policy:
             )
         clip = Clip(
             spec.extra.get("motion_name", self.name), 1 / CONTROL_DT, joint_pos, joint_vel, *links,
-            foot_contacts(*links), source=f"inside the policy {self.name}",
+            foot_contacts(*links, robot=robot), source=f"inside the policy {self.name}",
             licence=spec.extra.get("motion_licence", "not stated; see the policy's own"),
+            robot=robot,
         )  # fmt: skip
         return check(clip, f"{self.path}: the motion inside")
 
@@ -242,6 +245,7 @@ def named_clip(policy: Policy, entry: Mapping[str, Any]) -> Clip:
         PolicyError: it has another content by now.
     """
     from bm_envs.motion import library
+    from bm_envs.motion.on_robot import on_robot
 
     name = str(entry["name"])
     # Only a name of the library is taken: a policy of somebody else must not open paths.
@@ -250,7 +254,7 @@ def named_clip(policy: Policy, entry: Mapping[str, Any]) -> Clip:
             f"{policy.path}: was made for the motion '{shortened(name, 60)}', expected a name of "
             "the library; give --motion."
         )
-    clip = library.load_motion(name)
+    clip = on_robot(library.load_motion(name), policy.spec.robot)
     # The bytes of a clip that is computed tell nothing on another processor; its length does.
     if library.is_computed(clip.name):
         same = entry.get("frames") in (None, clip.num_frames)
@@ -285,7 +289,7 @@ def load_policy(
     model = read_onnx(path, most=graph_files.MAX_TRACKER_OPERATIONS)
     try:
         metadata = _metadata(model)
-        outputs = MOTION_OUTPUTS
+        outputs = None
         if holosoma.is_holosoma(metadata):
             widths = {
                 v.name: v.type.tensor_type.shape.dim[-1].dim_value
@@ -301,7 +305,7 @@ def load_policy(
             raise PolicyError(
                 f"does not tell what it observes; {beside} may: give it as --policy-config."
             )
-        return Policy(path, model, metadata, threads, name, motion_outputs=outputs)
+        return Policy(path, model, metadata, threads, name, outputs=outputs)
     except BMError as error:
         message = str(error)
         raise PolicyError(message if str(path) in message else f"{path}: {message}") from None
@@ -327,7 +331,7 @@ def _deploy_yaml_of(path: Path) -> Path | None:
 
 
 def _check_interface(
-    model: Any, spec: PolicySpec, motion_outputs: Mapping[str, tuple[int, ...]]
+    model: Any, spec: PolicySpec, motion: Mapping[str, tuple[int, ...]]
 ) -> tuple[set[str], set[str]]:
     """Check names, types and shapes of inputs and outputs; returns both sets of names."""
     onnx = need("onnx")
@@ -354,13 +358,13 @@ def _check_interface(
         )
     if "actions" not in outputs:
         raise PolicyError(f"outputs are {', '.join(outputs) or 'none'}, expected 'actions' there.")
-    known["actions"] = (1, g1.NUM_JOINTS)
-    motion = [name for name in motion_outputs if name in outputs]
-    if motion and (len(motion) < len(motion_outputs) or "time_step" not in inputs):
-        absent = [name for name in motion_outputs if name not in outputs] or ["time_step"]
+    known["actions"] = (1, spec.robot.num_joints)
+    present = [name for name in motion if name in outputs]
+    if present and (len(present) < len(motion) or "time_step" not in inputs):
+        absent = [name for name in motion if name not in outputs] or ["time_step"]
         raise PolicyError(f"the graph gives a motion but lacks '{absent[0]}'.")
-    for name in motion:
-        frame = motion_outputs[name]
+    for name in present:
+        frame = motion[name]
         known[name] = (1, *(len(spec.body_names) if size == -1 else size for size in frame))
     for name, shape in (inputs | outputs).items():
         # A batch dimension may be open (None); all others must be what the metadata imply.

@@ -15,8 +15,8 @@ from bm_envs.errors import PolicyError, unknown_name
 from bm_envs.policy.archive import check_archive
 from bm_envs.policy.description import read_run_config
 from bm_envs.policy.session import first_line, need, read_onnx
-from bm_envs.policy.spec import spec_from_config
-from bm_envs.robots import g1
+from bm_envs.policy.spec import robot_of_config, spec_from_config
+from bm_envs.robots.registry import ROBOTS
 
 OBS_SCALE_EPS = 0.01  # added to the standard deviation; source: rsl_rl's empirical normalisation
 ONNX_ACTIVATIONS = {"elu": "Elu", "relu": "Relu", "tanh": "Tanh"}
@@ -72,8 +72,8 @@ class MLP:
         if (self.residual_offset is None) != (self.residual_scale is None):
             raise PolicyError("residual_offset and residual_scale go together, one is missing.")
         if self.residual_offset is not None and self.residual_scale is not None:
-            shapes.append(("residual_offset", self.residual_offset, (g1.NUM_JOINTS,)))
-            shapes.append(("residual_scale", self.residual_scale, (g1.NUM_JOINTS,)))
+            shapes.append(("residual_offset", self.residual_offset, (size,)))
+            shapes.append(("residual_scale", self.residual_scale, (size,)))
         for name, array, shape in shapes:
             if array.shape != shape:
                 raise PolicyError(f"{name} has shape {array.shape}, expected {shape}.")
@@ -81,8 +81,10 @@ class MLP:
                 raise PolicyError(f"{name} holds a value that is not finite.")
         if (self.obs_scale <= 0).any():
             raise PolicyError("obs_scale holds a value that is not positive.")
-        if size != g1.NUM_JOINTS:
-            raise PolicyError(f"The network gives {size} actions, expected {g1.NUM_JOINTS}.")
+        joints = [robot.num_joints for robot in ROBOTS.values()]
+        if size not in joints:
+            expected = " or ".join(map(str, joints))
+            raise PolicyError(f"The network gives {size} actions, expected {expected}.")
 
     def __call__(self, obs: np.ndarray) -> np.ndarray:
         """Actions `[N, 29]` for observations `[N, O]`; the reference the ONNX graph is held to."""
@@ -92,7 +94,10 @@ class MLP:
             if i < len(self.weights) - 1:
                 x = self._activate(x)
         if self.residual_offset is not None:
-            x = x + (obs[:, : g1.NUM_JOINTS] - self.residual_offset) / self.residual_scale
+            x = (
+                x
+                + (obs[:, : len(self.residual_offset)] - self.residual_offset) / self.residual_scale
+            )
         return x.astype(np.float32)
 
     def _activate(self, x: np.ndarray) -> np.ndarray:
@@ -154,6 +159,11 @@ def mlp_from_checkpoint(path: str | Path) -> MLP:
     weights = tuple(tensor(f"layers.{i}.weight") for i in range(layers))
     biases = tuple(tensor(f"layers.{i}.bias") for i in range(layers))
     deviation = np.sqrt(variance) + OBS_SCALE_EPS
+    joints = robot_of_config(config).num_joints
+    if biases and len(biases[-1]) != joints:
+        raise PolicyError(
+            f"{path}: The network gives {len(biases[-1])} actions, expected {joints}."
+        )
     try:
         return MLP(
             mean, deviation, weights, biases, network.get("activation", "elu"), offset, scale

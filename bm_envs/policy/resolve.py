@@ -19,8 +19,10 @@ from bm_envs.policy.session import read_onnx
 SHIPPED = Path(__file__).resolve().parent.parent / "assets" / "policies"
 # Where the package lies: in a clone the repository, in an installation `site-packages`.
 ROOT = SHIPPED.parents[2]
-# Policies trained on LAFAN1 have names that begin so, and are in the repository's folder alone.
+# Policies trained on LAFAN1 have names that begin so, or are a model of these; they are in the
+# repository's folder alone.
 LAFAN1_PREFIX = "lafan1_"
+LAFAN1_MODELS = ("guided_human",)
 
 
 @dataclass(frozen=True)
@@ -90,13 +92,15 @@ def shipped_file(name: str, kind: Kind) -> Path:
     files = shipped_files(kind)
     if name in files:
         return files[name]
-    if name.startswith(LAFAN1_PREFIX) and repository_folder() is None:
+    is_of_lafan1 = name.startswith(LAFAN1_PREFIX) or name in LAFAN1_MODELS
+    if is_of_lafan1 and repository_folder() is None:
         from bm_envs.motion.library import LAFAN1
 
+        what = f"the folder {name}" if name in LAFAN1_MODELS else f"{name}.onnx and {name}.json"
         raise PolicyError(
             f"{name}: policies trained on LAFAN1 ({LAFAN1.licence}, no commercial use) are not in "
-            f"the installed package, which is under Apache-2.0; take {name}.onnx and {name}.json "
-            "from the repository's folder policies/ and give the path, or name one of the Hub, "
+            f"the installed package, which is under Apache-2.0; take {what} from "
+            "the repository's folder policies/ and give the path, or name one of the Hub, "
             "hub:OWNER/NAME."
         )
     advice = "Give a name, a run directory or an ONNX file."

@@ -13,7 +13,6 @@ from typing import Any
 from bm_envs.cli import shortened
 from bm_envs.errors import PolicyError
 from bm_envs.policy import graph as graph_files
-from bm_envs.robots import g1
 
 
 def read_onnx(path: Path, *, open_size: int = 1, most: int = graph_files.MAX_OPERATIONS) -> Any:
@@ -79,9 +78,11 @@ def actions_graph(model: Any) -> Any:
     weights = [tensor for tensor in model.graph.initializer if tensor.name in needed]
     float32, make = onnx.TensorProto.FLOAT, onnx.helper.make_tensor_value_info
     size = next(v for v in model.graph.input if v.name == "obs").type.tensor_type.shape.dim[1]
+    joints = next(v for v in model.graph.output if v.name == "actions").type.tensor_type.shape
+    joints = joints.dim[1].dim_value
     graph = onnx.helper.make_graph(
         nodes, "actions", [make("obs", float32, ["N", size.dim_value])],
-        [make("actions", float32, ["N", g1.NUM_JOINTS])], weights,
+        [make("actions", float32, ["N", joints])], weights,
     )  # fmt: skip
     batch = onnx.ModelProto()
     batch.CopyFrom(model)

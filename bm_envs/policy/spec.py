@@ -1,5 +1,7 @@
 """What a policy is, apart from its weights: layouts, joint order and drives, as ONNX metadata.
 
+One file because the metadata are one table, which is written, read and checked.
+
 `PolicySpec` has the names of the ONNX metadata's keys. The keys of whole_body_tracking and those of
 mjlab are both written, and either exporter's are read. Numbers are written with all their digits,
 not with three decimals as published exporters do.
@@ -9,15 +11,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 
 from bm_envs.cli import shortened
-from bm_envs.errors import PolicyError, unknown_name
+from bm_envs.errors import ConfigError, PolicyError, unknown_name
 from bm_envs.policy import holosoma, unitree
 from bm_envs.robots import g1, observation_terms
-from bm_envs.robots.observation_terms import POLICY_TERMS, TERMS
+from bm_envs.robots.observation_terms import POLICY_TERMS, terms_of
+from bm_envs.robots.registry import robot_named, robot_with_joints
+from bm_envs.robots.robot import Robot
 
 CONTROL_DT = 0.02  # s, one action and one frame of the motion
 # Names under which other projects have the same terms.
@@ -28,14 +33,21 @@ OBSERVATION_ALIASES = {
     **unitree.UNITREE_TERMS,
     **holosoma.HOLOSOMA_TERMS,
 }
-MOTION_OUTPUTS: dict[str, tuple[int, ...]] = {  # shape of one frame, K tracked bodies written as -1
-    "joint_pos": (g1.NUM_JOINTS,),
-    "joint_vel": (g1.NUM_JOINTS,),
-    "body_pos_w": (-1, 3),
-    "body_quat_w": (-1, 4),
-    "body_lin_vel_w": (-1, 3),
-    "body_ang_vel_w": (-1, 3),
-}
+
+
+def motion_outputs(robot: Robot = g1.G1) -> dict[str, tuple[int, ...]]:
+    """The motion's outputs of a robot's policy: shape of one frame, K tracked bodies as -1."""
+    return {
+        "joint_pos": (robot.num_joints,),
+        "joint_vel": (robot.num_joints,),
+        "body_pos_w": (-1, 3),
+        "body_quat_w": (-1, 4),
+        "body_lin_vel_w": (-1, 3),
+        "body_ang_vel_w": (-1, 3),
+    }
+
+
+MOTION_OUTPUTS = motion_outputs()  # of the G1
 # Lowest and highest figure of a drive, whether the lowest itself is refused, and the unit. Wide:
 # nothing of a G1 is near them, while figures of another unit or robot are beyond. What the robot
 # itself is sent has closer ones, in `deploy`.
@@ -57,7 +69,7 @@ MJLAB_KEYS = (
 )
 KNOWN_KEYS = (
     "run_path", *REQUIRED_KEYS, "joint_effort_limit", "command_names",
-    "observation_history_lengths", "anchor_body_name", "body_names", *MJLAB_KEYS,
+    "observation_history_lengths", "anchor_body_name", "body_names", "robot", *MJLAB_KEYS,
 )  # fmt: skip
 
 
@@ -65,8 +77,8 @@ KNOWN_KEYS = (
 class PolicySpec:
     """Everything about a policy but its weights; field names are the ONNX metadata's keys.
 
-    Per-joint values are in the order of `joint_names`. Raises `PolicyError` when a value does not
-    fit the G1 or this family of observations.
+    Per-joint values are in the order of `joint_names`, which tell the robot. Raises `PolicyError`
+    when a value does not fit a robot of `robots.registry` or this family of observations.
     """
 
     joint_names: tuple[str, ...]
@@ -94,7 +106,7 @@ class PolicySpec:
         if not self.observation_history_lengths:
             ones = (1,) * len(self.observation_names)
             object.__setattr__(self, "observation_history_lengths", ones)
-        if sorted(self.joint_names) != sorted(g1.JOINT_NAMES):
+        if robot_with_joints(self.joint_names) is None:
             odd = [name for name in self.joint_names if name not in g1.JOINT_NAMES]
             known = [name for name in g1.JOINT_NAMES if self.joint_names.count(name) > 1]
             advice = f", '{known[0]}' stands there more than once" if known else ""
@@ -103,8 +115,9 @@ class PolicySpec:
                 f"joint_names holds {len(self.joint_names)} names, expected the G1's "
                 f"{g1.NUM_JOINTS} joints once each{advice}."
             )
+        robot = self.robot
         if not self.joint_effort_limit:
-            limits = g1.EFFORT_LIMIT[g1.order_map(g1.JOINT_NAMES, self.joint_names)]
+            limits = robot.effort_limit[g1.order_map(robot.joint_names, self.joint_names)]
             object.__setattr__(self, "joint_effort_limit", tuple(map(float, limits)))
         for key in (*PER_JOINT_KEYS, "joint_effort_limit"):
             check_drive(key, getattr(self, key), self.joint_names)
@@ -129,8 +142,8 @@ class PolicySpec:
                     "histories are not supported."
                 )
         for name in self.body_names:
-            if name not in g1.BODY_NAMES:
-                raise PolicyError(unknown_name("body", shortened(name, 60), g1.BODY_NAMES))
+            if name not in robot.body_names:
+                raise PolicyError(unknown_name("body", shortened(name, 60), robot.body_names))
         if len(set(self.body_names)) < len(self.body_names):
             raise PolicyError("body_names names a body twice.")
         if self.anchor_body_name not in self.body_names:
@@ -140,9 +153,16 @@ class PolicySpec:
         if clash := sorted(set(self.extra) & set(KNOWN_KEYS)):
             raise PolicyError(f"extra metadata must not hold the standard key '{clash[0]}'.")
 
+    @cached_property
+    def robot(self) -> Robot:
+        """The robot, by its joints."""
+        robot = robot_with_joints(self.joint_names)
+        assert robot is not None, "refused when it was made"
+        return robot
+
     @classmethod
     def for_g1(
-        cls, observation_names: Sequence[str] = POLICY_TERMS, *,
+        cls, observation_names: Sequence[str] = POLICY_TERMS, *, robot: Robot = g1.G1,
         default_joint_pos: Sequence[float] | None = None,
         action_scale: Sequence[float] | None = None, stiffness: Sequence[float] | None = None,
         damping: Sequence[float] | None = None, run_path: str = "none",
@@ -154,40 +174,43 @@ class PolicySpec:
             return tuple(float(value) for value in (table if figures is None else figures))
 
         return cls(
-            joint_names=g1.JOINT_NAMES,
-            joint_stiffness=values(stiffness, g1.STIFFNESS),
-            joint_damping=values(damping, g1.DAMPING),
-            default_joint_pos=values(default_joint_pos, g1.DEFAULT_JOINT_POS),
-            action_scale=values(action_scale, g1.ACTION_SCALE),
+            joint_names=robot.joint_names,
+            joint_stiffness=values(stiffness, robot.stiffness),
+            joint_damping=values(damping, robot.damping),
+            default_joint_pos=values(default_joint_pos, robot.default_joint_pos),
+            action_scale=values(action_scale, robot.action_scale),
             observation_names=tuple(observation_names),
+            anchor_body_name=robot.anchor_body,
+            body_names=robot.tracked_bodies,
             run_path=run_path,
             extra=dict(extra or {}),
         )
 
     @property
     def observation_size(self) -> int:
-        return observation_terms.size(self.observation_names)
+        return observation_terms.size(self.observation_names, self.robot)
 
     def observation_slices(self) -> dict[str, slice]:
         """Where each term lies in the observation vector."""
-        return observation_terms.layout(self.observation_names)
+        return observation_terms.layout(self.observation_names, self.robot)
 
     def observation_index(self) -> np.ndarray:
         """Index `m [O]` with `policy_obs = obs[:, m]` for an `obs` with project joint order.
 
         Only values per joint move: both halves of `command`, `joint_pos`, `joint_vel`, `actions`.
         """
-        joints = g1.order_map(g1.JOINT_NAMES, self.joint_names)
+        joints = g1.order_map(self.robot.joint_names, self.joint_names)
+        terms = terms_of(self.robot)
         index = np.arange(self.observation_size)
         for name, where in self.observation_slices().items():
-            for block in range(TERMS[name].joint_blocks):
-                start = where.start + block * g1.NUM_JOINTS
-                index[start : start + g1.NUM_JOINTS] = start + joints
+            for block in range(terms[name].joint_blocks):
+                start = where.start + block * len(joints)
+                index[start : start + len(joints)] = start + joints
         return index
 
     def action_index(self) -> np.ndarray:
-        """Index `m [29]` with `project_action = policy_action[:, m]`, for any value per joint."""
-        return g1.order_map(self.joint_names, g1.JOINT_NAMES)
+        """Index `m [J]` with `project_action = policy_action[:, m]`, for any value per joint."""
+        return g1.order_map(self.joint_names, self.robot.joint_names)
 
     def in_project_order(self, key: str) -> tuple[float, ...]:
         """One of the per-joint fields in the project's joint order."""
@@ -218,6 +241,8 @@ class PolicySpec:
             "observation_terms_history_length": joined([0] * terms),  # mjlab writes 0 for none
             "observation_terms_clip": joined(["-inf;inf"] * terms),
         }
+        if self.robot is not g1.G1:  # which its files, older than the key, do without
+            metadata["robot"] = self.robot.name
         return metadata | self.extra
 
     @classmethod
@@ -243,8 +268,18 @@ class PolicySpec:
 
         def joints(key: str) -> tuple[float, ...]:
             values = tuple(_number(key, part) for part in _split(metadata[key]))
-            return values * g1.NUM_JOINTS if len(values) == 1 and key == "action_scale" else values
+            return (
+                values * len(joint_names) if len(values) == 1 and key == "action_scale" else values
+            )
 
+        joint_names = names("joint_names", ())
+        robot = robot_with_joints(joint_names) or g1.G1
+        named = str(metadata.get("robot", robot.name))
+        if named != robot.name:
+            raise PolicyError(
+                f"is for robot '{shortened(named, 60)}' by its metadata, but its "
+                f"{len(joint_names)} joint_names are those of '{robot.name}'."
+            )
         observations = tuple(
             OBSERVATION_ALIASES.get(name, name) for name in names("observation_names", ())
         )
@@ -254,7 +289,7 @@ class PolicySpec:
                 lengths = tuple(max(1, _count(key, v)) for v in _split(metadata[key]))
         _refuse_processing(metadata)
         return cls(
-            joint_names=names("joint_names", ()),
+            joint_names=joint_names,
             joint_stiffness=joints("joint_stiffness"),
             joint_damping=joints("joint_damping"),
             default_joint_pos=joints("default_joint_pos"),
@@ -262,8 +297,8 @@ class PolicySpec:
             observation_names=observations,
             observation_history_lengths=lengths,
             command_names=names("command_names", ("motion",)),
-            anchor_body_name=str(metadata.get("anchor_body_name", g1.ANCHOR_BODY)),
-            body_names=names("body_names", g1.TRACKED_BODIES),
+            anchor_body_name=str(metadata.get("anchor_body_name", robot.anchor_body)),
+            body_names=names("body_names", robot.tracked_bodies),
             run_path=str(metadata.get("run_path", "none")),
             joint_effort_limit=(
                 joints("joint_effort_limit") if "joint_effort_limit" in metadata else ()
@@ -283,12 +318,12 @@ def check_drive(
         joint_names: their joints.
 
     Raises:
-        PolicyError: not 29, not finite, or out of bounds.
+        PolicyError: not one for each joint, not finite, or out of bounds.
     """
     values = np.asarray(figures, float)
-    if values.shape != (g1.NUM_JOINTS,):
+    if values.shape != (len(joint_names),):
         raise PolicyError(
-            f"{key} holds {values.size} values, expected {g1.NUM_JOINTS} finite numbers."
+            f"{key} holds {values.size} values, expected {len(joint_names)} finite numbers."
         )
     if not np.isfinite(values).all():
         raise PolicyError(f"{key} holds a value that is not finite.")
@@ -348,6 +383,20 @@ def _refuse_processing(metadata: Mapping[str, Any]) -> None:
             raise PolicyError(f"observation_terms_clip holds {value:g}, expected no bounds.")
 
 
+def robot_of_config(config: Mapping[str, Any]) -> Robot:
+    """The robot of a run's `config.json`; the G1 where it names none.
+
+    Raises:
+        PolicyError: it names one that there is not.
+    """
+    task = config.get("task")
+    model = task.get("model") if isinstance(task, dict) else None
+    try:
+        return robot_named(str((model if isinstance(model, dict) else {}).get("robot", "g1")))
+    except ConfigError as error:
+        raise PolicyError(f"task.model.robot: {error}") from None
+
+
 def spec_from_config(config: Mapping[str, Any], run_path: str = "none") -> PolicySpec:
     """The spec of a run's policy from its `config.json`, whose `task` is the tracking config.
 
@@ -369,20 +418,26 @@ def spec_from_config(config: Mapping[str, Any], run_path: str = "none") -> Polic
         if value is not None and not plain:
             raise PolicyError(f"task.actuation.{key} is no list of numbers.")
     names = [str(name) for name in task["observations"]]
-    return PolicySpec.for_g1(names, run_path=run_path, **{key: drives.get(key) for key in keys})
+    return PolicySpec.for_g1(
+        names,
+        robot=robot_of_config(config),
+        run_path=run_path,
+        **{key: drives.get(key) for key in keys},
+    )
 
 
 def observation_table(spec: PolicySpec) -> list[dict[str, Any]]:
     """The layout of the observation vector, term by term; `stop` is exclusive."""
+    terms = terms_of(spec.robot)
     return [
         {
             "name": name,
             "start": where.start,
             "stop": where.stop,
             "size": where.stop - where.start,
-            "frame": TERMS[name].frame,
-            "unit": TERMS[name].unit,
-            "meaning": TERMS[name].meaning,
+            "frame": terms[name].frame,
+            "unit": terms[name].unit,
+            "meaning": terms[name].meaning,
         }
         for name, where in spec.observation_slices().items()
     ]

@@ -17,10 +17,10 @@ from bm_envs.errors import PolicyError
 from bm_envs.policy.load import Policy, load_policy
 from bm_envs.policy.resolve import TRACKER, shipped_file
 from bm_envs.policy.spec import PolicySpec, observation_table
-from bm_envs.robots import g1, kinematics
+from bm_envs.robots import kinematics
 
 VECTORS_FORMAT = "bm-envs test vectors 1"
-# One file for all trackers of a folder that ships.
+# One file for all trackers of a folder that ships, of each robot.
 SHIPPED_VECTORS, SHIPPED_VECTORS_FORMAT = "test_vectors.json", "bm-envs shipped test vectors 1"
 # How near an action must come to a test vector's, of the case's largest one (at least of 1). Errors
 # of n roundings add up like sqrt(n), and the largest network chains 160 + 512 + 256 + 128 products:
@@ -47,7 +47,8 @@ def make_test_vectors(
     """
     rng = np.random.default_rng(seed)
     default = np.array(spec.default_joint_pos)
-    torso = g1.BODY_NAMES.index(spec.anchor_body_name)
+    robot_table, J = spec.robot, spec.robot.num_joints  # noqa: N806
+    torso = robot_table.body_names.index(spec.anchor_body_name)
     records = []
     for _ in range(cases):
         robot = {
@@ -55,18 +56,19 @@ def make_test_vectors(
             "root_quat_w": rot.quat_normalize(np.r_[1, rng.normal(0, [0.1, 0.1, 0.6])]),
             "root_lin_vel_w": rng.normal(0, 0.5, 3),
             "root_ang_vel_w": rng.normal(0, 0.5, 3),
-            "joint_pos": default + rng.normal(0, 0.2, g1.NUM_JOINTS),
-            "joint_vel": rng.normal(0, 1.0, g1.NUM_JOINTS),
-            "last_action": rng.normal(0, 1.0, g1.NUM_JOINTS),
+            "joint_pos": default + rng.normal(0, 0.2, J),
+            "joint_vel": rng.normal(0, 1.0, J),
+            "last_action": rng.normal(0, 1.0, J),
         }
         root_and_joints = (
             robot["root_pos_w"], robot["root_quat_w"], robot["joint_pos"][spec.action_index()]
         )  # fmt: skip
-        links = kinematics.link_poses(*(value[None] for value in root_and_joints))
+        root_pos, root_quat, joints = (value[None] for value in root_and_joints)
+        links = kinematics.link_poses(root_pos, root_quat, joints, robot_table)
         torso_pos, torso_rot = links.pos[0, torso], rot.quat_to_matrix(links.quat[0, torso])
         reference = {
-            "joint_pos": default + rng.normal(0, 0.2, g1.NUM_JOINTS),
-            "joint_vel": rng.normal(0, 1.0, g1.NUM_JOINTS),
+            "joint_pos": default + rng.normal(0, 0.2, J),
+            "joint_vel": rng.normal(0, 1.0, J),
             "anchor_pos_w": torso_pos + rng.normal(0, 0.1, 3),
             "anchor_quat_w": rot.quat_normalize(robot["root_quat_w"] + rng.normal(0, 0.1, 4)),
         }
@@ -118,21 +120,29 @@ def write_test_vectors(
     write_json(path, make_test_vectors(policy, spec, cases=cases, seed=seed))
 
 
+def vectors_file(spec: PolicySpec) -> str:
+    """Name of a folder's test vectors for the trackers of a robot."""
+    if spec.robot.name == "g1":
+        return SHIPPED_VECTORS
+    return SHIPPED_VECTORS.replace(".json", f"_{spec.robot.name}.json")
+
+
 def shipped_test_vectors(name: str) -> dict[str, Any]:
     """The test vectors of a tracker that ships, as `make_test_vectors` gives them.
 
-    States and observations are stored once for all trackers of a folder, whose layout is the same,
+    States and observations are stored once for all trackers of a robot in a folder, whose layout is
+    the same,
     and for each of them the actions that its file gave where it was made.
 
     Raises:
         PolicyError: no such tracker.
     """
     file = shipped_file(name, TRACKER)
-    path = file.with_name(SHIPPED_VECTORS)
+    spec = load_policy(file).spec
+    path = file.with_name(vectors_file(spec))
     stored = _read_shipped(path)
     if name not in stored["actions"]:
         raise PolicyError(f"{path}: has no actions of '{name}', expected one entry a tracker.")
-    spec = load_policy(file).spec
     default, scale = np.array(spec.default_joint_pos), np.array(spec.action_scale)
     cases = [
         {**case, "action": action, "joint_target": (default + scale * np.array(action)).tolist()}

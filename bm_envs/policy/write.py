@@ -17,8 +17,8 @@ from bm_envs.cli import atomic_path, file_sha256
 from bm_envs.errors import PolicyError
 from bm_envs.policy.network import MLP, ONNX_ACTIVATIONS
 from bm_envs.policy.session import need, read_onnx, upstream
-from bm_envs.policy.spec import CONTROL_DT, MOTION_OUTPUTS, PolicySpec
-from bm_envs.robots import g1
+from bm_envs.policy.spec import CONTROL_DT, PolicySpec, motion_outputs
+from bm_envs.robots.robot import order_map
 
 if TYPE_CHECKING:
     from bm_envs.motion.clip import Clip
@@ -64,7 +64,8 @@ class GraphBuilder:
                 x = node(ONNX_ACTIVATIONS[mlp.activation], [x], f"hidden_{i}")
         if mlp.residual_offset is not None and mlp.residual_scale is not None:
             bounds = [
-                constant("first", np.array([0])), constant("end", np.array([g1.NUM_JOINTS])),
+                constant("first", np.array([0])),
+                constant("end", np.array([len(mlp.residual_offset)])),
                 constant("axis", np.array([1])),
             ]  # fmt: skip
             reference = node("Slice", ["obs", *bounds], "reference_joint_pos")
@@ -98,7 +99,7 @@ def write_onnx(
 ) -> None:  # fmt: skip
     """Write a policy as the robot's controller loads it. The file appears whole or not at all.
 
-    Inputs `obs [1, O]` and `time_step [1, 1]`, outputs `actions [1, 29]` and frame `time_step` of
+    Inputs `obs [1, O]` and `time_step [1, 1]`, outputs `actions [1, J]` and frame `time_step` of
     the motion (`joint_pos`, `joint_vel [1, 29]`, `body_pos_w [1, K, 3]`, `body_quat_w [1, K, 4]`
     wxyz, `body_lin_vel_w`, `body_ang_vel_w [1, K, 3]`), all float32 and of fixed shape; joints in
     the order of `spec.joint_names`, bodies in that of `spec.body_names`; velocities are those of
@@ -126,9 +127,10 @@ def write_onnx(
     graph.network(mlp)
     constant, node, tensor = graph.constant, graph.node, graph.tensor
     inputs = [tensor("obs", (1, spec.observation_size))]
-    outputs = [tensor("actions", (1, g1.NUM_JOINTS))]
+    outputs = [tensor("actions", (1, spec.robot.num_joints))]
     metadata = spec.to_metadata()
     if clip is not None:
+        clip = _on_robot(clip, spec)
         metadata |= motion_metadata(clip, embedded=embed_motion)
     else:
         metadata |= {"motion_embedded": "0"}
@@ -200,12 +202,19 @@ def motion_tables(clip: Clip, spec: PolicySpec) -> dict[str, np.ndarray]:
             f"Motion '{clip.name}' has {clip.fps:g} frames/s, expected {1 / CONTROL_DT:g}: a "
             "controller plays one frame per control step."
         )
-    joints = g1.order_map(g1.JOINT_NAMES, spec.joint_names)
-    bodies = g1.order_map(g1.BODY_NAMES, spec.body_names)
+    clip = _on_robot(clip, spec)
+    joints = order_map(clip.robot.joint_names, spec.joint_names)
+    bodies = order_map(clip.robot.body_names, spec.body_names)
     return {
         name: np.asarray(getattr(clip, name), np.float32)[:, bodies if -1 in shape else joints]
-        for name, shape in MOTION_OUTPUTS.items()
+        for name, shape in motion_outputs(clip.robot).items()
     }
+
+
+def _on_robot(clip: Clip, spec: PolicySpec) -> Clip:
+    from bm_envs.motion.on_robot import on_robot
+
+    return on_robot(clip, spec.robot)
 
 
 def _with_hold(name: str, table: np.ndarray) -> np.ndarray:

@@ -37,6 +37,7 @@ import numpy as np
 
 from bm_envs.motion.clip import Clip
 from bm_envs.robots import g1, kinematics
+from bm_envs.robots.robot import Robot
 
 NAMES = (
     "slip_p95_m_s", "impact_p95_bw", "contact_toggles_s", "action_rate", "joint_acc_rad_s2",
@@ -46,8 +47,15 @@ REFERENCE_NAMES = tuple(
     f"ref_{name}" for name in ("slip_p95_m_s", "contact_toggles_s", "joint_acc_rad_s2")
 )
 _SUMMED = ("contact_toggles_s", "action_rate", "joint_acc_rad_s2", "torque_over_share")
-BODY_WEIGHT = 9.81 * sum(body.mass for body in g1.BODIES)
-"""N."""
+
+
+def body_weight(robot: Robot) -> float:
+    """N."""
+    return 9.81 * sum(body.mass for body in robot.bodies)
+
+
+BODY_WEIGHT = body_weight(g1.G1)
+"""N, of the G1."""
 STANDS = 0.03
 """Body weights. Gait laboratories take 20 N for a person, which are 3 % of 70 kg."""
 PERCENTILE = 95.0
@@ -97,9 +105,9 @@ def slip_speed(sole_points: np.ndarray, stands: np.ndarray, dt: float) -> np.nda
     return np.where(stands[1:] & stands[:-1], speed, np.nan)
 
 
-def foot_load(foot_force: np.ndarray) -> np.ndarray:
+def foot_load(foot_force: np.ndarray, robot: Robot = g1.G1) -> np.ndarray:
     """Size of the force `[..., 2, 3]`, N, on each foot, in body weights. `[..., 2]`."""
-    return np.sqrt((foot_force**2).sum(-1)) / BODY_WEIGHT
+    return np.sqrt((foot_force**2).sum(-1)) / body_weight(robot)
 
 
 def toggles(stands: np.ndarray) -> np.ndarray:
@@ -117,12 +125,14 @@ def joint_acceleration(joint_vel: np.ndarray, dt: float) -> np.ndarray:
     return np.sqrt((np.diff(joint_vel, axis=0) ** 2).mean(-1)) / dt
 
 
-def over_limit(torque: np.ndarray) -> np.ndarray:
+def over_limit(torque: np.ndarray, robot: Robot = g1.G1) -> np.ndarray:
     """Share of the joints whose torque `[..., 29]`, N m, is the drive's limit or more. `[...]`."""
-    return (np.abs(torque) >= g1.EFFORT_LIMIT).mean(-1)
+    return (np.abs(torque) >= robot.effort_limit).mean(-1)
 
 
-def chatter_power(torque: np.ndarray, dt: float) -> tuple[np.ndarray, np.ndarray]:
+def chatter_power(
+    torque: np.ndarray, dt: float, robot: Robot = g1.G1
+) -> tuple[np.ndarray, np.ndarray]:
     """Power of the torques' changes above `CHATTER_HZ`, and at it and below. `[N]` each.
 
     Torques are over their joints' limits, so that a wrist counts as a knee does. A Hann window is
@@ -132,9 +142,10 @@ def chatter_power(torque: np.ndarray, dt: float) -> tuple[np.ndarray, np.ndarray
     Args:
         torque: `[T, N, 29]`, N m.
         dt: s, of a step.
+        robot: whose joints they are.
     """
     count = len(torque)
-    share = torque / g1.EFFORT_LIMIT
+    share = torque / robot.effort_limit
     window = (0.5 - 0.5 * np.cos(2 * np.pi * np.arange(count) / count))[:, None, None]
     mean = (share * window).sum(0) / window.sum()
     spectrum = np.fft.rfft((share - mean) * window, axis=0)
@@ -153,8 +164,8 @@ class Recorder:
     episodes of a hundred robots over minutes would be half a gigabyte.
     """
 
-    def __init__(self, num_envs: int, dt: float) -> None:
-        self._dt, self._num_envs = dt, num_envs
+    def __init__(self, num_envs: int, dt: float, robot: Robot = g1.G1) -> None:
+        self._dt, self._num_envs, self._robot = dt, num_envs, robot
         # The first row is the last frame of the block before, where there is one.
         self._buffers: dict[str, np.ndarray] = {}
         self._counted = np.zeros((1 + SEGMENT, num_envs), bool)
@@ -212,7 +223,7 @@ class Recorder:
         new = slice(0 if self._is_first else 1, None)
         in_frame, in_step = self._counted[rows][new], self._counted[rows][1:]
         with np.errstate(over="ignore", invalid="ignore"):  # of robots that have diverged
-            load = foot_load(signals.foot_force)
+            load = foot_load(signals.foot_force, self._robot)
             stands = load > STANDS
             slip = slip_speed(signals.sole_points, stands, self._dt)
             self._slip.append(np.where(in_step[..., None], slip, np.nan))
@@ -221,11 +232,11 @@ class Recorder:
                 ("contact_toggles_s", toggles(stands), in_step),
                 ("action_rate", action_rate(signals.action), in_step),
                 ("joint_acc_rad_s2", joint_acceleration(signals.joint_vel, self._dt), in_step),
-                ("torque_over_share", over_limit(signals.torque[new]), in_frame),
+                ("torque_over_share", over_limit(signals.torque[new], self._robot), in_frame),
             ):
                 self._sums[name] += np.where(counted, values, 0.0).sum(0)
             if self._filled == SEGMENT:
-                above, below = chatter_power(signals.torque[new], self._dt)
+                above, below = chatter_power(signals.torque[new], self._dt, self._robot)
                 self._above += np.where(in_frame[-1], above, 0.0)
                 self._below += np.where(in_frame[-1], below, 0.0)
         self._frames += in_frame.sum(0)
@@ -249,7 +260,7 @@ def _percentile(parts: Sequence[np.ndarray], num_envs: int) -> np.ndarray:
 def reference_figures(clip: Clip) -> dict[str, float]:
     """A whole clip's own figures by `REFERENCE_NAMES`; NaN where no foot stands in it."""
     dt = 1.0 / clip.fps
-    soles = kinematics.sole_points(clip.body_pos_w, clip.body_quat_w)[:, None]
+    soles = kinematics.sole_points(clip.body_pos_w, clip.body_quat_w, clip.robot)[:, None]
     stands = clip.foot_contact[:, None]
     slip = _percentile([slip_speed(soles, stands, dt)], 1)[0]
     acceleration = joint_acceleration(clip.joint_vel[:, None].astype(np.float64), dt)

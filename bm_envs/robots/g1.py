@@ -15,121 +15,29 @@ velocity limits stand in `HybridRobotics/whole_body_tracking : robots/g1.py`.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Literal
+from bm_envs.robots.robot import (
+    DAMPING_RATIO,
+    MOTORS,
+    NATURAL_FREQUENCY,
+    SOFT_LIMIT_FACTOR,
+    Body,
+    Geom,
+    Joint,
+    Motor,
+    Order,
+    Pose,
+    Quat,
+    Robot,
+    Site,
+    Vec3,
+    mirror_name,
+    order_map,
+)
 
-import numpy as np
-
-from bm_envs.errors import ConfigError
-
-Vec3 = tuple[float, float, float]
-Quat = tuple[float, float, float, float]
-
-
-@dataclass(frozen=True)
-class Body:
-    """One link. `inertial_pos` and `inertial_quat` place the principal axes in the link frame."""
-
-    name: str
-    parent: str
-    pos: Vec3
-    quat: Quat
-    mass: float
-    inertial_pos: Vec3
-    inertial_quat: Quat
-    diag_inertia: Vec3
-
-
-@dataclass(frozen=True)
-class Motor:
-    """A geared motor: `rotor` inertias (kg m^2) behind gear ratios `gears` (motor side first)."""
-
-    rotor: Vec3
-    gears: Vec3
-    effort_limit: float
-    velocity_limit: float
-
-    @property
-    def armature(self) -> float:
-        """Inertia reflected to the joint, kg m^2: `r1*(g2*g3)^2 + r2*g3^2 + r3`."""
-        r1, r2, r3 = self.rotor
-        _, g2, g3 = self.gears
-        return r1 * (g2 * g3) ** 2 + r2 * g3**2 + r3
-
-
-@dataclass(frozen=True)
-class Joint:
-    """One hinge. `motor_count` motors of type `motor` drive it (2: a parallel linkage taken as 1:1)."""
-
-    name: str
-    body: str
-    axis: Vec3
-    range: tuple[float, float]
-    motor: str
-    motor_count: int = 1
-
-    @property
-    def armature(self) -> float:
-        return self.motor_count * MOTORS[self.motor].armature
-
-    @property
-    def stiffness(self) -> float:
-        """kp, N m/rad: `I * w^2`."""
-        return self.armature * NATURAL_FREQUENCY**2
-
-    @property
-    def damping(self) -> float:
-        """kd, N m s/rad: `2 * zeta * I * w`."""
-        return 2.0 * DAMPING_RATIO * self.armature * NATURAL_FREQUENCY
-
-    @property
-    def effort_limit(self) -> float:
-        return self.motor_count * MOTORS[self.motor].effort_limit
-
-    @property
-    def velocity_limit(self) -> float:
-        """rad/s. Declared by the maker; no MuJoCo path enforces it (neither do mjlab's drives)."""
-        return MOTORS[self.motor].velocity_limit
-
-    @property
-    def action_scale(self) -> float:
-        """Radians of joint target per unit of action: `0.25 * effort / kp`."""
-        return 0.25 * self.effort_limit / self.stiffness
-
-
-@dataclass(frozen=True)
-class Site:
-    """A named point on a link, axes parallel to the link's."""
-
-    name: str
-    body: str
-    pos: Vec3
-
-
-@dataclass(frozen=True)
-class Geom:
-    """A sphere (`end` is None) or a capsule from `start` to `end`, in the link frame."""
-
-    name: str
-    body: str
-    radius: float
-    start: Vec3
-    end: Vec3 | None = None
-
-
-# Gains: a critically overdamped 10 Hz response of the motor's own reflected inertia.
-# The source writes pi as 3.1415926535, so these are its digits and not math.pi.
-NATURAL_FREQUENCY = 10.0 * 2.0 * 3.1415926535  # rad/s
-DAMPING_RATIO = 2.0
-SOFT_LIMIT_FACTOR = 0.9  # share of a joint's range, about its middle, that is free of penalty
-
-MOTORS: dict[str, Motor] = {
-    "5020": Motor((0.139e-4, 0.017e-4, 0.169e-4), (1, 1 + 46 / 18, 1 + 56 / 16), 25.0, 37.0),
-    "7520_14": Motor((0.489e-4, 0.098e-4, 0.533e-4), (1, 4.5, 1 + 48 / 22), 88.0, 32.0),
-    "7520_22": Motor((0.489e-4, 0.109e-4, 0.738e-4), (1, 4.5, 5.0), 139.0, 20.0),
-    "4010": Motor((0.068e-4, 0.0, 0.0), (1, 5.0, 5.0), 5.0, 22.0),
-}
+__all__ = [  # beside the tables: the kinds of their rows, and what is no robot's own
+    "DAMPING_RATIO", "MOTORS", "NATURAL_FREQUENCY", "SOFT_LIMIT_FACTOR", "Body", "Geom", "Joint",
+    "Motor", "Order", "Pose", "Quat", "Robot", "Site", "Vec3", "mirror_name", "order_map",
+]  # fmt: skip
 
 # fmt: off
 # Inertial quaternions are as the source prints them (six digits); the model compiler normalises them.
@@ -353,18 +261,6 @@ FOOT_BODIES = ("left_ankle_roll_link", "right_ankle_roll_link")
 END_EFFECTORS = (*FOOT_BODIES, "left_wrist_yaw_link", "right_wrist_yaw_link")
 
 
-@dataclass(frozen=True)
-class Pose:
-    """Root height (m) and joint angles (rad); joints not named are zero, orientation is identity."""
-
-    root_height: float
-    joints: dict[str, float]
-
-    def joint_pos(self) -> np.ndarray:
-        """`[29]`, rad, in the project's joint order."""
-        return np.array([self.joints.get(joint.name, 0.0) for joint in JOINTS])
-
-
 def _pose(root_height: float, **by_stem: float) -> Pose:
     """Both sides get the stem's angle; roll angles change sign on the right."""
     joints = {}
@@ -406,99 +302,31 @@ POSES: dict[str, Pose] = {
     "ZERO": Pose(0.793, {}),
 }
 
-# Derived arrays, `[29]` in the project's joint order.
-JOINT_NAMES: tuple[str, ...] = tuple(joint.name for joint in JOINTS)
-BODY_NAMES: tuple[str, ...] = tuple(body.name for body in BODIES)
-NUM_JOINTS = len(JOINTS)
+G1 = Robot(
+    name="g1",
+    label=f"Unitree G1, {len(JOINTS)} actuated joints",
+    source="mjlab 1.6.0, asset_zoo/robots/unitree_g1",
+    bodies=BODIES, joints=JOINTS, sites=SITES, collision_geoms=COLLISION_GEOMS,
+    foot_spheres=FOOT_SPHERES, foot_capsules=FOOT_CAPSULES, contact_exclusions=CONTACT_EXCLUSIONS,
+    root_body=ROOT_BODY, anchor_body=ANCHOR_BODY, tracked_bodies=TRACKED_BODIES,
+    foot_bodies=FOOT_BODIES, end_effectors=END_EFFECTORS, poses=POSES, default_pose="KNEES_BENT",
+    env_id="BMTrack-G1-v0",
+)  # fmt: skip
+
+# The same by the names that modules for this robot alone use; arrays are `[29]` in joint order.
+JOINT_NAMES = G1.joint_names
+BODY_NAMES = G1.body_names
+NUM_JOINTS = G1.num_joints
 FIRST_ARM = JOINT_NAMES.index("left_shoulder_pitch_joint")  # before it: legs and waist
-LABEL = f"Unitree G1, {NUM_JOINTS} actuated joints"  # what policy files say of the robot
-NUM_BODIES = len(BODIES)
-STIFFNESS = np.array([joint.stiffness for joint in JOINTS])
-DAMPING = np.array([joint.damping for joint in JOINTS])
-EFFORT_LIMIT = np.array([joint.effort_limit for joint in JOINTS])
-VELOCITY_LIMIT = np.array([joint.velocity_limit for joint in JOINTS])
-ARMATURE = np.array([joint.armature for joint in JOINTS])
-ACTION_SCALE = np.array([joint.action_scale for joint in JOINTS])
-JOINT_RANGE = np.array([joint.range for joint in JOINTS])  # [29, 2]
-DEFAULT_JOINT_POS = POSES["KNEES_BENT"].joint_pos()
-for _array in (
-    STIFFNESS, DAMPING, EFFORT_LIMIT, VELOCITY_LIMIT, ARMATURE, ACTION_SCALE, JOINT_RANGE,
-    DEFAULT_JOINT_POS,
-):  # fmt: skip
-    _array.setflags(write=False)
-
-
-def soft_joint_range(factor: float = SOFT_LIMIT_FACTOR) -> np.ndarray:
-    """`[29, 2]`, rad: the middle `factor` of each joint's range."""
-    center = JOINT_RANGE.mean(axis=1, keepdims=True)
-    return center + factor * (JOINT_RANGE - center)
-
-
-def _breadth_first_bodies() -> tuple[str, ...]:
-    children: dict[str, list[str]] = {}
-    for body in BODIES:
-        children.setdefault(body.parent, []).append(body.name)
-    order = list(children["world"])
-    for name in order:  # the list grows while it is walked: a queue
-        order.extend(children.get(name, []))
-    return tuple(order)
-
-
-# Isaac Lab numbers links and joints breadth first; files written there are in this order.
-ISAAC_BODY_NAMES: tuple[str, ...] = _breadth_first_bodies()
-_JOINT_OF_BODY = {joint.body: joint.name for joint in JOINTS}
-ISAAC_JOINT_NAMES: tuple[str, ...] = tuple(
-    _JOINT_OF_BODY[name] for name in ISAAC_BODY_NAMES if name in _JOINT_OF_BODY
-)
-
-Order = Literal["mujoco", "isaac"]
-
-
-def joint_names(order: Order) -> tuple[str, ...]:
-    """The 29 joint names in depth-first (`mujoco`) or breadth-first (`isaac`) order."""
-    return JOINT_NAMES if order == "mujoco" else ISAAC_JOINT_NAMES
-
-
-def body_names(order: Order) -> tuple[str, ...]:
-    """The 30 body names in depth-first (`mujoco`) or breadth-first (`isaac`) order."""
-    return BODY_NAMES if order == "mujoco" else ISAAC_BODY_NAMES
-
-
-def order_map(source: Sequence[str], target: Sequence[str]) -> np.ndarray:
-    """Index `m` such that `x_target = x_source[..., m]` for values labelled by these names.
-
-    Args:
-        source: names in the order the values have.
-        target: names in the order wanted; each must occur in `source`.
-
-    Raises:
-        ConfigError: a name repeats in `source`, or one of `target` is missing there.
-    """
-    where = {name: i for i, name in enumerate(source)}
-    if len(where) != len(source):
-        repeated = sorted({name for name in source if list(source).count(name) > 1})
-        raise ConfigError(f"Names must be unique, but {', '.join(repeated)} occur more than once.")
-    missing = [name for name in target if name not in where]
-    if missing:
-        raise ConfigError(
-            f"{len(missing)} of {len(target)} names are missing, the first is '{missing[0]}'."
-        )
-    return np.array([where[name] for name in target], dtype=np.intp)
-
-
-def mirror_name(name: str) -> str:
-    """Name of the joint or body on the other side; of one in the middle, its own."""
-    side, _, rest = name.partition("_")
-    return {"left": f"right_{rest}", "right": f"left_{rest}"}.get(side, name)
-
-
-def mirror_map() -> tuple[np.ndarray, np.ndarray]:
-    """Left-right mirror of joint values: `mirrored = sign * x[..., index]`; both `[29]`.
-
-    Reflection in the sagittal (x-z) plane swaps sides and turns roll and yaw angles around.
-    """
-    index, sign = [], []
-    for joint in JOINTS:
-        index.append(JOINT_NAMES.index(mirror_name(joint.name)))
-        sign.append(1.0 if joint.axis == (0, 1, 0) else -1.0)
-    return np.array(index, dtype=np.intp), np.array(sign)
+LABEL = G1.label
+NUM_BODIES = G1.num_bodies
+STIFFNESS, DAMPING = G1.stiffness, G1.damping
+EFFORT_LIMIT, VELOCITY_LIMIT = G1.effort_limit, G1.velocity_limit
+ARMATURE, ACTION_SCALE = G1.armature, G1.action_scale
+JOINT_RANGE = G1.joint_range  # [29, 2]
+DEFAULT_JOINT_POS = G1.default_joint_pos
+ISAAC_BODY_NAMES = G1.isaac_body_names
+ISAAC_JOINT_NAMES = G1.isaac_joint_names
+soft_joint_range = G1.soft_joint_range
+joint_names, body_names = G1.joint_names_in, G1.body_names_in
+mirror_map = G1.mirror_map

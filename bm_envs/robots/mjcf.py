@@ -1,4 +1,4 @@
-"""MuJoCo model of the G1, written from the tables in `bm_envs.robots.g1`.
+"""MuJoCo model of a robot, written from its table, `bm_envs.robots.g1` or another.
 
 `build_mjcf` returns the XML, `compile_model` the compiled `mujoco.MjModel`, and
 `python -m bm_envs.robots.mjcf g1.xml` writes a file for other programs; the one in `assets/` was
@@ -29,6 +29,8 @@ import numpy as np
 from bm_envs import cli
 from bm_envs.errors import ConfigError
 from bm_envs.robots import g1, visuals
+from bm_envs.robots.registry import robot_named
+from bm_envs.robots.robot import Body, Geom, Robot
 
 if TYPE_CHECKING:
     from tyro.conf import Positional, arg
@@ -67,8 +69,11 @@ class ModelConfig:
     """Whether shapes to look at are included (never needed by physics)."""
     mesh_dir: Path | None = None
     """Folder with the maker's G1 meshes to draw instead of plain shapes; implies `visuals`."""
+    robot: str = "g1"
+    """Which robot: g1, the Unitree G1 with 29 joints, or g1_23, the one with 23."""
 
     def __post_init__(self) -> None:
+        robot_named(self.robot)
         if self.feet not in ("spheres", "capsules"):
             raise ConfigError(f"feet is '{self.feet}', expected 'spheres' or 'capsules'.")
         if not self.physics_dt > 0:
@@ -88,22 +93,28 @@ class ModelConfig:
         """Physics steps by which joint targets are late."""
         return round(self.latency_s / self.physics_dt)
 
-    def mass_of(self, body: g1.Body) -> float:
+    @property
+    def table(self) -> Robot:
+        """The robot."""
+        return robot_named(self.robot)
+
+    def mass_of(self, body: Body) -> float:
         """Mass of a link, its share of the payload included, kg."""
-        return body.mass + (self.payload_kg if body.name == g1.ANCHOR_BODY else 0.0)
+        return body.mass + (self.payload_kg if body.name == self.table.anchor_body else 0.0)
 
 
 def build_mjcf(
     config: ModelConfig = ModelConfig(), tracked: Sequence[str] = (), *, contacts: bool = False
 ) -> str:
-    """MJCF text of the G1 on a plane.
+    """MJCF text of the robot on a plane.
 
     Args:
         config: shapes and engine settings.
         tracked: bodies to put frame sensors on; see `add_sensors`.
         contacts: whether there are contact sensors without `tracked`, too.
     """
-    root = ET.Element("mujoco", model="g1")
+    robot = config.table
+    root = ET.Element("mujoco", model=robot.name)
     ET.SubElement(root, "compiler", angle="radian", autolimits="true")
     ET.SubElement(
         root, "option", timestep=_num(config.physics_dt), integrator="implicitfast",
@@ -128,8 +139,9 @@ def build_mjcf(
     ET.SubElement(world, "geom", ground, contype="1", conaffinity="1", group="0")
 
     elements = {"world": world}
-    geoms = g1.COLLISION_GEOMS + (g1.FOOT_SPHERES if config.feet == "spheres" else g1.FOOT_CAPSULES)
-    for body in g1.BODIES:
+    feet = robot.foot_spheres if config.feet == "spheres" else robot.foot_capsules
+    geoms = robot.collision_geoms + feet
+    for body in robot.bodies:
         element = ET.SubElement(
             elements[body.parent], "body", name=body.name, pos=_vec(body.pos), quat=_vec(body.quat)
         )
@@ -140,7 +152,7 @@ def build_mjcf(
         )  # fmt: skip
         if body.parent == "world":
             ET.SubElement(element, "freejoint", name="floating_base_joint")
-        for joint in g1.JOINTS:
+        for joint in robot.joints:
             if joint.body == body.name:
                 ET.SubElement(
                     element, "joint", name=joint.name, type="hinge", axis=_vec(joint.axis),
@@ -148,18 +160,18 @@ def build_mjcf(
                 )  # fmt: skip
         for geom in geoms:
             if geom.body == body.name:
-                _add_geom(element, geom)
+                _add_geom(element, geom, robot)
         if config.visuals or config.mesh_dir:
-            visuals.add_body_visuals(element, asset, body.name, config.mesh_dir)
-        for site in g1.SITES:
+            visuals.add_body_visuals(element, asset, body.name, config.mesh_dir, robot)
+        for site in robot.sites:
             if site.body == body.name:
                 ET.SubElement(element, "site", name=site.name, pos=_vec(site.pos), group="4")
 
     contact = ET.SubElement(root, "contact")
-    for first, second in g1.CONTACT_EXCLUSIONS:
+    for first, second in robot.contact_exclusions:
         ET.SubElement(contact, "exclude", body1=first, body2=second)
     actuator = ET.SubElement(root, "actuator")
-    for joint in g1.JOINTS:
+    for joint in robot.joints:
         # kp(target - q) - kd*qdot inside the engine, so that `implicitfast` damps it implicitly:
         # kd*dt/I is 1.26 at 5 ms, where an explicit PD would ring.
         ET.SubElement(
@@ -168,48 +180,46 @@ def build_mjcf(
             inheritrange="0", ctrllimited="false",
         )  # fmt: skip
     keyframe = ET.SubElement(root, "keyframe")
-    for name, pose in g1.POSES.items():
-        qpos = (0, 0, pose.root_height, 1, 0, 0, 0, *pose.joint_pos())
-        ET.SubElement(keyframe, "key", name=name, qpos=_vec(qpos), ctrl=_vec(pose.joint_pos()))
+    for name, pose in robot.poses.items():
+        joints = pose.joint_pos(robot)
+        qpos = (0, 0, pose.root_height, 1, 0, 0, 0, *joints)
+        ET.SubElement(keyframe, "key", name=name, qpos=_vec(qpos), ctrl=_vec(joints))
     if tracked or contacts:
-        add_sensors(ET.SubElement(root, "sensor"), tracked, config.self_collision)
+        add_sensors(ET.SubElement(root, "sensor"), tracked, config.self_collision, robot)
     ET.indent(root)
     return ET.tostring(root, encoding="unicode")
 
 
 FRAME_SENSORS = {"framepos": 3, "framequat": 4, "framelinvel": 3, "frameangvel": 3}
-# Bodies whose contacts the task may penalise: all that have a shape, but the end effectors.
-CONTACT_BODIES: tuple[str, ...] = tuple(
-    name
-    for name in g1.BODY_NAMES
-    if name not in g1.END_EFFECTORS and any(geom.body == name for geom in g1.COLLISION_GEOMS)
-)
+CONTACT_BODIES = g1.G1.contact_bodies  # of the G1; see `Robot.contact_bodies`
 
 
-def add_sensors(sensor: ET.Element, tracked: Sequence[str], self_collision: bool) -> None:
+def add_sensors(
+    sensor: ET.Element, tracked: Sequence[str], self_collision: bool, robot: Robot = g1.G1
+) -> None:
     """Link-frame pose and velocity sensors (world axes) of each body, then contact forces.
 
     Sensor data are laid out kind by kind: positions `[K, 3]`, quaternions `[K, 4]`, linear and
     angular velocities `[K, 3]` each (velocity of the link origin), then the net contact force
-    `[C, 3]` of each of `CONTACT_BODIES` and of the two feet, and with self-collision the force
-    `[3]` of the strongest contact between two links (contact frame, normal first) and the net force
-    `[C, 3]` of each of those bodies with the robot's other links.
+    `[C, 3]` of each of `robot.contact_bodies` and of the two feet, and with self-collision the
+    force `[3]` of the strongest contact between two links (contact frame, normal first) and the net
+    force `[C, 3]` of each of those bodies with the robot's other links.
     """
     for kind in FRAME_SENSORS:
         for name in tracked:
             ET.SubElement(sensor, kind, name=f"{kind}:{name}", objtype="xbody", objname=name)
-    bodies = (*CONTACT_BODIES, *g1.FOOT_BODIES)
+    bodies, root = (*robot.contact_bodies, *robot.foot_bodies), robot.root_body
     net = dict(data="force", reduce="netforce")
     for name in bodies:
         ET.SubElement(sensor, "contact", name=f"contact:{name}", body1=name, attrib=net)
     if self_collision:
         ET.SubElement(
-            sensor, "contact", name="contact:self", subtree1=g1.ROOT_BODY, subtree2=g1.ROOT_BODY,
+            sensor, "contact", name="contact:self", subtree1=root, subtree2=root,
             data="force", reduce="maxforce",
         )  # fmt: skip
         for name in bodies:
             ET.SubElement(
-                sensor, "contact", name=f"contact:self:{name}", body1=name, subtree2=g1.ROOT_BODY,
+                sensor, "contact", name=f"contact:self:{name}", body1=name, subtree2=root,
                 attrib=net,
             )  # fmt: skip
 
@@ -217,7 +227,7 @@ def add_sensors(sensor: ET.Element, tracked: Sequence[str], self_collision: bool
 def compile_model(
     config: ModelConfig = ModelConfig(), tracked: Sequence[str] = (), *, contacts: bool = False
 ) -> mujoco.MjModel:
-    """The compiled model of `build_mjcf`, with the poses of `g1.POSES` as keyframes.
+    """The compiled model of `build_mjcf`, with the robot's poses as keyframes.
 
     It is the caller's own, to be changed at will.
     """
@@ -248,7 +258,7 @@ def capacity(model: mujoco.MjModel, self_collision: bool) -> tuple[int, int]:
 def set_gains(
     model: mujoco.MjModel, stiffness: Sequence[float] | None, damping: Sequence[float] | None
 ) -> None:
-    """Replace the drives' gains, `[29]` each; None leaves the table's."""
+    """Replace the drives' gains, `[J]` each; None leaves the table's."""
     if stiffness is not None:
         model.actuator_gainprm[:, 0] = stiffness
         model.actuator_biasprm[:, 1] = -np.asarray(stiffness)
@@ -256,9 +266,9 @@ def set_gains(
         model.actuator_biasprm[:, 2] = -np.asarray(damping)
 
 
-def foot_geoms(model: mujoco.MjModel) -> np.ndarray:
+def foot_geoms(model: mujoco.MjModel, robot: Robot = g1.G1) -> np.ndarray:
     """Indices of the shapes of both feet."""
-    feet = [model.body(name).id for name in g1.FOOT_BODIES]
+    feet = [model.body(name).id for name in robot.foot_bodies]
     return np.flatnonzero(np.isin(model.geom_bodyid, feet))
 
 
@@ -301,9 +311,9 @@ def _collision_default(
     ET.SubElement(element, "geom", {**masks, **shared, **attributes})
 
 
-def _add_geom(parent: ET.Element, geom: g1.Geom) -> None:
+def _add_geom(parent: ET.Element, geom: Geom, robot: Robot) -> None:
     element = ET.SubElement(
-        parent, "geom", {"class": "foot" if geom.body in g1.FOOT_BODIES else "collision"},
+        parent, "geom", {"class": "foot" if geom.body in robot.foot_bodies else "collision"},
         name=geom.name, size=_num(geom.radius),
     )  # fmt: skip
     if geom.end is None:

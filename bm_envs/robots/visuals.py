@@ -22,6 +22,7 @@ from typing import Literal
 
 from bm_envs.errors import ConfigError
 from bm_envs.robots import g1
+from bm_envs.robots.robot import Robot
 
 TRACKING_CAMERA = "track"
 VISUAL_GROUP = 2  # of the geoms that are drawn and touch nothing
@@ -178,8 +179,9 @@ def add_scene(root: ET.Element, asset: ET.Element, world: ET.Element) -> None:
 
 
 def add_body_visuals(
-    element: ET.Element, asset: ET.Element, body: str, mesh_dir: Path | None
-) -> None:
+    element: ET.Element, asset: ET.Element, body: str, mesh_dir: Path | None,
+    robot: Robot = g1.G1,
+) -> None:  # fmt: skip
     """Add the shapes of one link to look at: meshes where there are files, or plain shapes.
 
     Args:
@@ -187,6 +189,7 @@ def add_body_visuals(
         asset: the model's `<asset>`; meshes are declared there.
         body: the link's name.
         mesh_dir: folder with meshes; None means `BM_DATA_DIR/g1_meshes` where that exists.
+        robot: whose link it is.
 
     Raises:
         ConfigError: the folder holds no mesh of the G1, or a file is not a mesh.
@@ -200,25 +203,33 @@ def add_body_visuals(
     files = mesh_files(mesh_dir or default_mesh_dir())
     common = dict(group=str(VISUAL_GROUP), contype="0", conaffinity="0", mass="0")
     for part in MESH_PARTS:
-        if part.body == body and part.name in files:
+        place, offset = robot.merged.get(part.body, (part.body, (0, 0, 0)))
+        if place == body and part.name in files:
             path = files[part.name]
             _check_mesh(path)
             # A maker's shell need not be watertight, and its volume is of no use here.
             ET.SubElement(asset, "mesh", name=part.name, file=str(path.resolve()), inertia="shell")
             ET.SubElement(
                 element, "geom", common, type="mesh", mesh=part.name, material=part.tone,
-                pos=_numbers(part.pos),
+                pos=_numbers(_moved(part.pos, offset)),
             )  # fmt: skip
     for shape in SHAPES:
-        if shape.body != body or (shape.part or body) in files:
+        place, offset = robot.merged.get(shape.body, (shape.body, (0, 0, 0)))
+        if place != body or (shape.part or shape.body) in files:
             continue
         geom = ET.SubElement(
             element, "geom", common, type=shape.kind, material=shape.tone, size=_numbers(shape.size)
         )
         if shape.end is None:
-            geom.set("pos", _numbers(shape.pos))
+            geom.set("pos", _numbers(_moved(shape.pos, offset)))
         else:
-            geom.set("fromto", _numbers((*shape.pos, *shape.end)))
+            ends = *_moved(shape.pos, offset), *_moved(shape.end, offset)
+            geom.set("fromto", _numbers(ends))
+
+
+def _moved(point: g1.Vec3, offset: g1.Vec3) -> g1.Vec3:
+    x, y, z = (a + b for a, b in zip(point, offset, strict=True))
+    return x, y, z
 
 
 def default_mesh_dir() -> Path | None:

@@ -10,7 +10,7 @@ import mujoco
 import numpy as np
 
 from bm_envs.errors import ConfigError
-from bm_envs.robots import g1, visuals
+from bm_envs.robots import visuals
 
 # Vertices `[V, 3]`, m, and triangles `[F, 3]` that turn to the left as seen from outside.
 Mesh = tuple[np.ndarray, np.ndarray]
@@ -22,7 +22,7 @@ def body_meshes(
 ) -> dict[str, list[tuple[tuple[int, int, int], Mesh]]]:
     """Meshes of each link in its frame, with one mesh for each colour."""
     found: dict[str, list[tuple[tuple[int, int, int], Mesh]]] = {}
-    for body in g1.BODY_NAMES:
+    for body in (model.body(i).name for i in range(1, model.nbody)):
         by_colour: dict[tuple[int, int, int], list[Mesh]] = {}
         for geom in np.flatnonzero(model.geom_bodyid == model.body(body).id):
             if model.geom_group[geom] == visuals.VISUAL_GROUP:

@@ -27,7 +27,7 @@ import mujoco
 import numpy as np
 
 from bm_envs.errors import BackendUnavailable, ConfigError
-from bm_envs.robots import g1, kinematics, mjcf
+from bm_envs.robots import kinematics, mjcf
 from bm_envs.rotations import quat_yaw
 from bm_envs.viewers.guard import Guard
 from bm_envs.viewers.meshes import body_meshes, joined, revolved, rgb_of, transformed
@@ -71,7 +71,9 @@ class Page:
     ) -> None:  # fmt: skip
         self._closed = True
         viser = check(port)
-        self.model = mjcf.compile_model(replace(config or mjcf.ModelConfig(), visuals=True))
+        config = config or mjcf.ModelConfig()
+        self.robot = config.table
+        self.model = mjcf.compile_model(replace(config, visuals=True))
         self._data = mujoco.MjData(self.model)
         self._view, self.follow = view, True
         self._lookat: np.ndarray | None = None
@@ -196,14 +198,15 @@ class Page:
                 self._ghost = root
                 root.visible = False
             self._frames[name] = [
-                scene.add_frame(f"/world/{name}/{body}", show_axes=False) for body in g1.BODY_NAMES
+                scene.add_frame(f"/world/{name}/{body}", show_axes=False)
+                for body in self.robot.body_names
             ]
             self._patches[name] = [
                 scene.add_mesh_simple(
                     f"/world/{name}_{body}_on_floor", *ellipse, color=rgb, cast_shadow=False,
                     visible=False, opacity=1.0 if name == "robot" else 0.6,
                 )
-                for body in g1.FOOT_BODIES
+                for body in self.robot.foot_bodies
             ]  # fmt: skip
         for body, parts in body_meshes(self.model).items():
             for number, (rgb, mesh) in enumerate(parts):
@@ -225,10 +228,10 @@ class Page:
         pos, quat = self._data.xpos[1:], self._data.xquat[1:]
         for frame, p, q in zip(self._frames[name], pos, quat, strict=True):
             frame.position, frame.wxyz = p, q
-        soles = kinematics.sole_points(pos[None], quat[None])[0].mean(1)
+        soles = kinematics.sole_points(pos[None], quat[None], self.robot)[0].mean(1)
         height = 0.001 if name == "robot" else 0.003
         for patch, sole, body, touches in zip(
-            self._patches[name], soles, kinematics.FOOT_INDICES, feet, strict=True
+            self._patches[name], soles, kinematics.foot_indices(self.robot), feet, strict=True
         ):
             patch.visible = bool(touches)
             if touches:

@@ -138,7 +138,10 @@ def _init_geom(geom: mujoco.MjvGeom, kind: int, rgba: Sequence[float]) -> None:
 def _set_pose(model: mujoco.MjModel, data: mujoco.MjData, qpos: np.ndarray, name: str) -> None:
     qpos = np.asarray(qpos, float)
     if qpos.shape != (model.nq,):
-        raise ConfigError(f"{name} has shape {qpos.shape}, expected ({model.nq},) for robot g1.")
+        robot = model.names.split(b"\0")[0].decode()
+        raise ConfigError(
+            f"{name} has shape {qpos.shape}, expected ({model.nq},) for robot {robot}."
+        )
     data.qpos[:] = qpos
     mujoco.mj_kinematics(model, data)
     mujoco.mj_comPos(model, data)  # the lamp and the camera of the model follow the centre of mass

@@ -387,8 +387,7 @@ def test_strengths_are_shares_and_the_model_s_own_is_the_default(monkeypatch, dr
         assert own == dataclasses.replace(STEERING[name], strength=0.3)
     seen = []
     monkeypatch.setattr(gates, "collect", lambda *_: episodes)
-    monkeypatch.setattr(gates, "experts_of", lambda *_: ["walk"])
-    monkeypatch.setattr(gates, "motions_for", lambda *_: [])
+    monkeypatch.setattr(gates, "sources_of", lambda *_: {"walk": []})
     monkeypatch.setattr(gates, "gate_4", lambda *_, strengths, **__: seen.append(strengths))
     for quick in (False, True):
         config = gates.Config(policy="x", gate=("4",), quick=quick)

@@ -364,7 +364,9 @@ def until(process, text):
 
 def test_both_ends_over_a_bad_network(tmp_path):
     paths = tmp_path / "robot.json", tmp_path / "controller.json"
-    other = robot("--drop", "0.1", "--late", "0.1", "--late-ms", "6", "--json", paths[0])
+    other = robot(
+        "--drop", "0.1", "--late", "0.1", "--late-ms", "6", "--repeat", "0.1", "--json", paths[0]
+    )  # fmt: skip
     ours = controller("--motors", "--json", paths[1])
     status, out, err = end(ours)
     assert (status, err) == (0, ""), out
@@ -374,7 +376,7 @@ def test_both_ends_over_a_bad_network(tmp_path):
     assert "upright when motors last held something" in out
     robots, controllers = (json.loads(path.read_text()) for path in paths)
     # A tenth of some 450 states and as many commands: fewer than 40 are a chance of 1e-8.
-    assert robots["dropped"] > 40 and robots["held_back"] > 15
+    assert robots["dropped"] > 40 and robots["held_back"] > 15 and robots["repeated"] > 15
     assert controllers["late_states"] > 5 and controllers["broken_states"] == 0
     assert robots["commands"] < controllers["commands"] + 100 + 1  # the last hundred damp
 
@@ -754,6 +756,132 @@ def test_a_process_without_any_stream_drives_as_well(bus, tmp_path):
     assert json.loads(path.read_text())["phase"] == "done" and len(peer.check()) > 200
 
 
+# --- the procedure's table, over a bad network ----------------------------------------------------
+
+
+class BadNetwork(Peer):
+    """States are lost (2 %), late (5 %, so that newer ones overtake them) and repeated (5 %)."""
+
+    def __init__(self, bus):
+        super().__init__(bus)
+        self.rng, self.held, self.remote = np.random.default_rng(0), [], [0] * 40
+
+    def step(self, wait_s=1.0):
+        self.robot.step()
+        self.count += 1
+        message = self.message()
+        message.wireless_remote = list(self.remote)
+        for due, late in [*self.held]:
+            if due <= self.count:
+                self.send(late)
+                self.held.remove((due, late))
+        chance = self.rng.random()
+        if chance < 0.02:
+            return True
+        if chance < 0.07:
+            self.held.append((self.count + 4, message))
+            return True
+        self.send(message)
+        if chance < 0.12:
+            self.send(message)
+        before = len(self.sent)
+        command = self.commands.take(wait_s)
+        if self.rng.random() >= 0.02:  # nor does every command come
+            self.keep(command)
+        return command is not None or len(self.sent) > before
+
+    def drive(self, process, until):
+        """Be the robot up to this number of states."""
+        while self.count < until and process.poll() is None:
+            if not self.step():
+                self.waited(process, 10.0)
+
+
+def moved(bus, *arguments, lost_s="5"):
+    """Half a second of standing up, one of a walk that ends in mid-stride, then standing."""
+    times = ("--motion", "walk[4:5]", "--stand-s", "0.5", *arguments)
+    process = hurt(*times, lost_s=lost_s, stdin=subprocess.PIPE)
+    peer = BadNetwork(bus)
+    peer.hang(process)
+    return peer, process
+
+
+STATES = {"stand": 150, "run": 500, "end": 1100}  # readings after which the procedure is there
+ENDS = {
+    "key": ("", 0),
+    "remote": ("the stop button was pressed", 1),
+    "link": ("no state came for 1 s, the robot is gone", 1),
+    "envelope": ("left_knee_joint turns at 900 rad/s", 1),
+}
+
+
+@pytest.mark.parametrize("stop", ENDS)
+@pytest.mark.parametrize("state", STATES)
+def test_every_stop_of_the_procedure_damps(state, stop, bus):
+    sentence, status = ENDS[stop]
+    peer, process = moved(bus, lost_s="1" if stop == "link" else "5")
+    peer.drive(process, STATES[state])
+    assert process.poll() is None, end(process)
+    began = peer.count
+    if stop == "key":
+        process.send_signal(signal.SIGINT)
+    if stop == "remote":
+        peer.remote[3] = 2  # B, held for long enough to come through
+    if stop == "envelope":
+        spike_of = peer.message
+
+        def message():
+            told = spike_of()
+            told.motor_state[3].dq = 900.0
+            return told
+
+        peer.message = message
+    if stop == "link":
+        process.wait(60)  # nothing comes any more
+    found, out, err = peer.run(process)
+    assert (found, err) == (status, "") and sentence in out, out[-500:]
+    active = peer.check()
+    # A signal is seen within a control step, a reading that is lost or late comes after some more.
+    assert max(active) <= began + 20
+    last = [command for _, command, _ in peer.sent if not is_damped(command)][-1]
+    assert (last.stiffness[0] == 350) == (state == "stand"), "premise: who acted"
+    if state != "stand":
+        assert is_upright_of(peer)
+
+
+def is_upright_of(peer):
+    return peer.robot.data.qpos[2] > 0.4
+
+
+@pytest.mark.parametrize("how", ["remote", "key"])
+def test_the_procedure_from_hanging_to_its_end(how, bus):
+    """off, stand, run, end; another motion on command, by way of a stand; and its end."""
+    peer, process = moved(bus, "--then", "walk[0:1]", "--end-s", "5")
+    peer.drive(process, STATES["end"])
+    if how == "remote":
+        peer.remote[3] = 1  # A
+        peer.drive(process, STATES["end"] + 30)
+        peer.remote[3] = 0
+    else:
+        process.stdin.write("\n")
+        process.stdin.flush()
+    while process.poll() is None and peer.count < 8000:
+        if not peer.step():
+            peer.waited(process, 10.0)
+        if process.poll() is None and not is_damped(peer.sent[-1][1]):
+            assert is_upright_of(peer), peer.count
+    assert peer.robot.time_s > 0
+    status, out, err = end(process)
+    assert (status, err) == (0, ""), out
+    assert "next: walk[0:1]" in out and "done, motors damped" in out
+    assert "50 of 50 steps of the motion" in out
+    lines = [line.split(":")[0].split()[0] for line in out.splitlines()]
+    told = [name for name in lines if name in ("stand", "run", "end")]
+    assert told[0] == "stand" and told[-1] == "end" and "run" in told
+    # 0.5 s up, 1 s, a stand, 1 s and 5 s: so many states, and more for the stand between.
+    assert max(peer.check()) > 500 * 7.5
+
+
 def test_a_message_of_another_type_is_no_state(bus):
     """A peer that says the topic's name and means other fields: it is not listened to."""
     from cyclonedds.idl import IdlStruct
@@ -793,6 +921,9 @@ def test_a_robot_that_does_not_listen_is_not_begun_with(deploy):
         (DEPLOY, ["walk", "--domain", "231"], r"domain is 231, expected 0 to 230."),
         (DEPLOY, ["walk", "--state", "true"],
          r"state is 'true', expected 'estimated': a robot tells no position."),
+        (DEPLOY, ["walk", "--then", "walk", "--at-end", "hold"],
+         r"at_end is 'hold', expected 'balance' with --then: between two motions the .*"),
+        (ROBOT, ["--repeat", "-0.1"], r"repeat is -0.1, expected a share below 1."),
         (DEPLOY, ["walk", "--lost-s", "0"], r"lost_s is 0.0, expected more than 0, up to 600 s."),
         (DEPLOY, ["nobody"], r"Unknown policy 'nobody';.*"),
         (ROBOT, ["--domain", DOMAIN + 1, "--patience-s", "0.3"],
@@ -838,6 +969,11 @@ def test_messages_with_a_wrong_check_sum_are_passed_over():
         writer.write(good)
         taken = reader.take(0.1)
     assert taken is not None and taken.tick == 1234
+    # Who sent it is known as long as it is the newest, though one waits for another in vain.
+    sent_by = reader.publishers
+    while reader.take(0.05) is not None:
+        pass
+    assert reader.take(0.01) is None and len(sent_by) == 1 and reader.publishers == sent_by
     before = reader.broken
     while reader.broken == before and time.monotonic() < ends:
         writer.write(bad)

@@ -51,7 +51,7 @@ def reading(time_s=0.0, **changes):
 
 def controller(policy=None, motion="stand", noise=0.0, **changes):
     policy = policy or Told()
-    settings = {"stand_s": 0.0, "end_s": 0.0, **changes}
+    settings = {"stand_s": 0.0, "end_s": 0.0, "at_end": "stand", **changes}
     return Controller(policy, Motion(policy, motion), ControllerConfig(**settings), noise=noise)
 
 
@@ -390,6 +390,8 @@ def test_the_motion_is_the_policys_own_the_named_or_the_asked_for():
     ("make", "values", "sentence"),
     [
         (ControllerConfig, {"state": "wrong"}, "state is 'wrong', expected 'true' or 'estimated'."),
+        (ControllerConfig, {"at_end": "lie"}, "at_end is 'lie', expected 'balance', 'stand' or 'h"),
+        (ControllerConfig, {"blend_s": -1.0}, "blend_s is -1.0, expected 0 to 10 s."),
         (ControllerConfig, {"stand_s": -1.0}, "stand_s is -1.0, expected 0 to 60 s."),
         (ControllerConfig, {"end_s": float("nan")}, "end_s is nan, expected 0 to 3600 s."),
         (ControllerConfig, {"lead": 2}, "lead is 2, expected 0 or 1."),

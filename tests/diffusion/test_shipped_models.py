@@ -32,7 +32,8 @@ def test_files_are_small_and_say_what_they_are(name):
     assert record["licence"] == "learned from motions under Apache-2.0"
     assert record["network"]["sha256"] == model.sha256
     assert record["training"]["commit"] and record["training"]["wall_s"] > 0
-    assert model.expert_names() == ["walks_on"] and model.clip_names()
+    clips = [f"walk_on_{seed}[0:60]" for seed in range(8)]
+    assert model.clips_of_experts() == {"walks_on": clips}
     assert {path.name for path in model.path.parent.iterdir()} == {FILE, "policy.json"}
 
 

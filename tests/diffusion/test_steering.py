@@ -11,7 +11,14 @@ from stand_in_model import Model, still
 from bm_envs.diffusion.controller import Controller
 from bm_envs.diffusion.costs import ByVelocity, Heading, Joystick, Obstacle, Sum, Waypoint
 from bm_envs.diffusion.sampler import Sample
-from bm_envs.diffusion.steering import STEERING, Pilot, Steering, cost_of, steering_for
+from bm_envs.diffusion.steering import (
+    STEERING,
+    STEERING_OF,
+    Pilot,
+    Steering,
+    cost_of,
+    steering_for,
+)
 from bm_envs.envs import GuidedVectorEnv
 from bm_envs.errors import ConfigError
 from bm_envs.robots import g1
@@ -39,6 +46,14 @@ def test_a_strength_replaces_that_of_the_steering():
     assert steering_for(model) == chosen
     assert steering_for(model, strength=0.7) == dataclasses.replace(chosen, strength=0.7)
     assert steering_for(model, Steering(turn=0.5), 0.0) == Steering(turn=0.5, strength=0.0)
+
+
+def test_a_shipped_model_may_have_a_steering_of_its_own():
+    model = Model({}, still(0.0))
+    model.name = "guided_human"
+    own = STEERING_OF["guided_human"]
+    assert own != STEERING[model.representation.name] and steering_for(model) == own
+    assert steering_for(model, strength=0.0) == dataclasses.replace(own, strength=0.0)
 
 
 def test_walk_perturb_asks_for_nothing():

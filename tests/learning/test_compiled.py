@@ -24,6 +24,9 @@ from bm_envs.learning.parts import is_symmetric  # noqa: E402
 from bm_envs.learning.replay_buffer import Starts  # noqa: E402
 from bm_envs.learning.world_model import State, WorldModel  # noqa: E402
 from bm_envs.motion.library import load_motions  # noqa: E402
+from bm_envs.robots.g1 import G1  # noqa: E402
+from bm_envs.robots.registry import ROBOTS  # noqa: E402
+from bm_envs.robots.robot import order_map  # noqa: E402
 from bm_envs.tasks.track.config import TrackConfig  # noqa: E402
 
 needs_kernels = pytest.mark.skipif(kernels() is None, reason="the package was not compiled")
@@ -33,17 +36,19 @@ CPU = torch.device("cpu")
 @pytest.fixture(params=range(NEWEST + 1), ids=["plain", "AVX2", "AVX-512"])
 def instructions(request):
     """Kernels for some instructions, where the processor has them."""
-    chosen = kernels().native_choose(request.param)
-    if chosen != request.param:
-        kernels().native_choose(NEWEST)
+    libraries = [kernels(robot) for robot in ROBOTS.values()]
+    chosen = {library.native_choose(request.param) for library in libraries}
+    if chosen == {request.param}:
+        yield request.param
+    for library in libraries:
+        library.native_choose(NEWEST)
+    if chosen != {request.param}:
         pytest.skip("this processor does not have the instructions")
-    yield request.param
-    kernels().native_choose(NEWEST)
 
 
 def without_kernels(monkeypatch):
     for module in (noise, predictions, rollouts):
-        monkeypatch.setattr(module, "kernels", lambda: None)
+        monkeypatch.setattr(module, "kernels", lambda *_: None)
 
 
 def shaken(network, generator, symmetric=False):
@@ -61,15 +66,22 @@ def shaken(network, generator, symmetric=False):
 
 def shaken_model(config, seed=0, symmetric=False):
     generator = torch.Generator().manual_seed(seed)
-    model = WorldModel(config.model_hidden, config.task.decimation, symmetry=config.symmetry)
+    model = WorldModel(
+        config.model_hidden, config.task.decimation, symmetry=config.symmetry,
+        robot=config.task.model.table,
+    )  # fmt: skip
     shaken(model.network, generator, symmetric), shaken(model.linear, generator, symmetric)
     model.scale.uniform_(0.1, 1.0, generator=generator)
     return model
 
 
-def states(kind, count, seed=0):
+def states(kind, count, seed=0, robot=G1):
     """`qpos` and `qvel` of robots as drawn, or of robots that have come to grief."""
-    qpos, qvel = some_states(count, seed)
+    joints = order_map(G1.joint_names, robot.joint_names)
+    qpos, qvel = (
+        np.concatenate([value[:, :first], value[:, first + joints]], 1)
+        for value, first in zip(some_states(count, seed), (7, 6), strict=True)
+    )
     if kind == "extreme":
         rng = np.random.default_rng(seed)
         qpos[:, :3] *= 30
@@ -129,11 +141,14 @@ class Case:
     """Imagined rollouts of a policy in a model, to be computed by kernels or by torch."""
 
     def __init__(
-        self, kind="drawn", batch=37, horizon=5, bfloat16=False, symmetric=False, **changes
-    ):
+        self, kind="drawn", batch=37, horizon=5, bfloat16=False, symmetric=False, robot=G1,
+        **changes,
+    ):  # fmt: skip
+        config = wm.Config()
         self.config = dataclasses.replace(
-            wm.Config(), hidden=(32, 18), model_hidden=(34, 16), policy_horizon=horizon, **changes
-        )
+            config, hidden=(32, 18), model_hidden=(34, 16), policy_horizon=horizon,
+            **{"task": config.task.on_robot(robot.name)} | changes,
+        )  # fmt: skip
         env = TrackVectorEnv(2, "walk", config=self.config.task, threads=1)
         torch.manual_seed(0)
         self.learner = wm.PolicyLearner(self.config, env.task, CPU)
@@ -143,11 +158,11 @@ class Case:
         shaken(self.learner.actor, generator, symmetric), shaken(self.learner.critic, generator)
         self.model = shaken_model(self.config, symmetric=symmetric)
         self.model.use_bfloat16 = bfloat16
-        qpos, qvel = states(kind, batch)
-        rows = torch.arange(batch, dtype=torch.int32)
+        qpos, qvel = states(kind, batch, robot=robot)
+        rows, joints = torch.arange(batch, dtype=torch.int32), robot.num_joints
         self.starts = Starts(
-            qpos, qvel, torch.randn(batch, 29, generator=generator),
-            0.1 * torch.randn(batch, 29, generator=generator),
+            qpos, qvel, torch.randn(batch, joints, generator=generator),
+            0.1 * torch.randn(batch, joints, generator=generator),
             torch.randn(batch, 4, generator=generator), 3 * rows,
             torch.full((batch,), 80, dtype=torch.int32).maximum(3 * rows),
         )  # fmt: skip
@@ -191,6 +206,13 @@ def test_imagined_rollouts_are_the_definitions(kind, critic, symmetric, instruct
     # grow: 10^7 times in four steps, 10^12 times in five.
     horizon, share = (5, 2e-5) if kind == "drawn" else (4, 1e-2)
     compare(Case(kind, horizon=horizon, critic=critic, symmetric=symmetric), share)
+
+
+@needs_kernels
+@pytest.mark.parametrize("symmetric", [False, True])
+@pytest.mark.parametrize("robot", [r for r in ROBOTS.values() if r is not G1], ids=lambda r: r.name)
+def test_imagined_rollouts_of_other_robots_are_the_definitions(robot, symmetric, instructions):
+    compare(Case(symmetric=symmetric, robot=robot, critic=True), 2e-5)  # as above
 
 
 @needs_kernels

@@ -34,6 +34,7 @@ from bm_envs.results import machine_path
 ROOT = Path(__file__).resolve().parents[2]
 FOLDER = ROOT / "policies"
 NAMES = sorted(path.stem for path in FOLDER.glob("*.onnx"))
+MODELS = sorted(path.parent.name for path in FOLDER.glob("*/denoiser.onnx"))
 
 
 # --- names ---
@@ -115,7 +116,9 @@ def test_no_two_policies_have_one_name():
     assert {"walk", "guided_body_pos", "lafan1_walk1"} <= names.keys()
     assert [name for name, count in names.items() if count > 1] == []
     beside = {name for name in names if name.startswith(resolve.LAFAN1_PREFIX)}
-    assert beside == {*NAMES}, "by their names the two folders' policies are told apart"
+    assert tuple(MODELS) == resolve.LAFAN1_MODELS and beside == {*NAMES}, (
+        "by their names the two folders' policies are told apart"
+    )
 
 
 # --- the repository's folder ---
@@ -125,6 +128,7 @@ def test_no_two_policies_have_one_name():
 def test_the_folder_holds_policies_and_nothing_else():
     found = {path.relative_to(FOLDER).as_posix() for path in FOLDER.rglob("*") if path.is_file()}
     files = {f"{name}{suffix}" for name in NAMES for suffix in (".onnx", ".json")}
+    files |= {f"{name}/{file}" for name in MODELS for file in ("denoiser.onnx", "policy.json")}
     assert len(NAMES) > 10 and found == files | {"README.md", "test_vectors.json"}
 
 

@@ -141,20 +141,26 @@ def test_away_from_a_clone_a_name_of_lafan1_says_where_it_is(wheel, tmp_path):
         "from bm_envs.policy import load_policy, shipped_policies, shipped_test_vectors\n"
         "print(*shipped_policies())\n"
         "shipped_test_vectors(load_policy('walk').name)\n"
-        "try:\n"
-        "    load_policy('lafan1_walk1')\n"
-        "except PolicyError as error:\n"
-        "    print(error)\n"
+        "from bm_envs.diffusion.model import load_model\n"
+        "for load, name in (load_policy, 'lafan1_walk1'), (load_model, 'guided_human'):\n"
+        "    try:\n"
+        "        load(name)\n"
+        "    except PolicyError as error:\n"
+        "        print(error)\n"
     )
     done = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path, timeout=300,
         env={**os.environ, "PYTHONPATH": str(tmp_path / "site")},
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
-    names, told = done.stdout.splitlines()
-    assert names == "builtin jog stride stroll walk walks walks_on"
+    names, told, of_model = done.stdout.splitlines()
+    assert names == "balance builtin jog stride stroll walk walk_23 walks walks_on"
     for part in ("lafan1_walk1.onnx", "CC BY-NC-ND 4.0", "folder policies/", "hub:OWNER/NAME"):
         assert part in told
+    expected = told.replace(
+        "lafan1_walk1.onnx and lafan1_walk1.json", "the folder guided_human"
+    ).replace("lafan1_walk1", "guided_human")
+    assert of_model == expected
 
 
 def test_a_wheel_s_tag_says_what_is_inside(wheel, pure_wheel):

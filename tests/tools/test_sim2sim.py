@@ -89,6 +89,27 @@ def test_equal_seeds_give_equal_runs_and_others_not(command):
     assert figures(1) == figures(1) != figures(2)
 
 
+def test_a_motion_that_ends_in_mid_stride_ends_in_a_stand(command):
+    """A fraction of the walk, at whose end one foot is in the air; `hold` does as the name says."""
+    status, out, _ = command("walk", "--motion", "walk[4:5.3]", "--json", "o.json")
+    assert status == 0 and "survived 1.30 of 1.30 s; " in out
+    (row,) = json.loads(Path("o.json").read_text())["rows"]
+    assert (row["at_end"], row["end_s"], row["completed"], row["survived"]) == ("balance", 4, 1, 1)
+
+
+def test_standing_still_is_in_place_high_and_upright():
+    moves = runpy.run_path(str(TOOL))["moves"]
+    qpos = np.tile(np.concatenate([(0, 0, 0.75, 1, 0, 0, 0), np.zeros(29)]), (50, 1))
+    assert moves(qpos) == ""
+    walks = qpos.copy()
+    walks[:, 0] = np.linspace(0, 0.3, 50)
+    assert moves(walks) == "does not stand still at the end (0.30 m in 1 s)"
+    squats, leans = qpos.copy(), qpos.copy()
+    squats[20, 2] = 0.55
+    leans[:, 3:7] = np.cos(0.2), 0, np.sin(0.2), 0  # 23 degrees
+    assert moves(squats) == moves(leans) == "is not upright at the end"
+
+
 @pytest.mark.clone
 def test_a_fall_is_exit_status_1_and_named(command):
     # A twentieth of the torque holds nothing.

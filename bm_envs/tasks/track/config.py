@@ -17,9 +17,10 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from bm_envs.errors import ConfigError, unknown_name
-from bm_envs.robots import g1
 from bm_envs.robots.mjcf import ModelConfig
 from bm_envs.robots.observation_terms import POLICY_TERMS
+from bm_envs.robots.registry import robot_named
+from bm_envs.robots.robot import order_map
 from bm_envs.tasks.settings import check_kinds, with_changes
 
 CONTROL_DT = 0.02  # s; motions are 50 frames per second, one frame per control step
@@ -186,7 +187,7 @@ class SamplingConfig:
 
 @dataclass(frozen=True)
 class ActuationConfig:
-    """Drives, `[29]` each in the robot table's order; None is the robot table's value."""
+    """Drives, `[J]` each in the robot table's order; None is the robot table's value."""
 
     default_joint_pos: tuple[float, ...] | None = None
     """q0, rad: joint target = q0 + action_scale * action."""
@@ -291,10 +292,9 @@ class TrackConfig:
         if self.start.kernel < 1 or not 0 < self.start.bin_s:
             raise ConfigError("start.kernel must be 1 or more and start.bin_s positive.")
         for name, value in dataclasses.asdict(self.actuation).items():
-            if value is not None and len(value) != g1.NUM_JOINTS:
-                raise ConfigError(
-                    f"actuation.{name} has {len(value)} values, expected {g1.NUM_JOINTS}."
-                )
+            joints = self.model.table.num_joints
+            if value is not None and len(value) != joints:
+                raise ConfigError(f"actuation.{name} has {len(value)} values, expected {joints}.")
 
     @staticmethod
     def preset(name: str) -> TrackConfig:
@@ -346,7 +346,8 @@ class TrackConfig:
         if not 0 < unit < float("inf"):
             raise ConfigError(f"unit is {unit}, expected a positive number.")
         drive, reward = self.actuation, self.rewards
-        scale = g1.ACTION_SCALE.tolist() if drive.action_scale is None else drive.action_scale
+        table = self.model.table.action_scale.tolist()
+        scale = table if drive.action_scale is None else drive.action_scale
         return dataclasses.replace(
             self,
             actuation=dataclasses.replace(drive, action_scale=tuple(unit * s for s in scale)),
@@ -354,6 +355,27 @@ class TrackConfig:
                 reward, action_rate=reward.action_rate * unit**2,
                 action_accel=reward.action_accel * unit**2,
             ),
+        )  # fmt: skip
+
+    def on_robot(self, name: str) -> TrackConfig:
+        """The same task for another robot; values per joint go along by the joints' names.
+
+        Raises:
+            ConfigError: there is no such robot, or it has joints that values are missing for.
+        """
+        if name == self.model.robot:
+            return self
+        robot = robot_named(name)
+        drives = dataclasses.asdict(self.actuation)
+        if any(values is not None for values in drives.values()):
+            taken = order_map(self.model.table.joint_names, robot.joint_names)
+            drives = {
+                key: None if values is None else tuple(values[i] for i in taken)
+                for key, values in drives.items()
+            }
+        return dataclasses.replace(
+            self, actuation=ActuationConfig(**drives),
+            model=dataclasses.replace(self.model, robot=name),
         )  # fmt: skip
 
     def override(self, changes: Mapping[str, Any]) -> TrackConfig:

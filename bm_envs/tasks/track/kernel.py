@@ -12,9 +12,8 @@ from bm_envs.arrays import Array
 from bm_envs.backends.base import Simulator
 from bm_envs.backends.native import View, address, library
 from bm_envs.motion.sampler import StartSampler
-from bm_envs.robots import g1
 from bm_envs.tasks.track.config import TrackConfig
-from bm_envs.tasks.track.rows import ANCHOR, END_EFFECTORS, J, K
+from bm_envs.tasks.track.rows import ANCHOR, END_EFFECTORS, FEET, K
 from bm_envs.tasks.track.state import State
 from bm_envs.tasks.track.tables import Tables
 from bm_envs.tasks.track.terminations import half_angle_cosine
@@ -32,7 +31,7 @@ class Track(ctypes.Structure):
     """`Track` of `native.c`; a change of it raises `VERSION` here and there."""
 
     _fields_ = [
-        ("num_envs", ctypes.c_int64),
+        ("num_envs", ctypes.c_int64), ("num_joints", ctypes.c_int64),
         *((name, View) for name in VIEWS),
         *((name, ctypes.c_void_p) for name in (
             "reference_table", "reference", "shown", "clip_id", "frame", "first_row",
@@ -59,10 +58,10 @@ def declare(loaded: Any) -> bool:
     """Say to the library which arguments the task's functions take; False: it must not be used.
 
     It was built of another `Track`, which happens to who changes that and neither `VERSION` nor
-    builds again; or it was built for a robot of other numbers, and would write past the ends of
-    rows.
+    builds again; or it was built for robots that track another number of bodies, and would write
+    past the ends of rows.
     """
-    for function in (loaded.native_track_size, loaded.native_num_joints, loaded.native_num_bodies):
+    for function in (loaded.native_track_size, loaded.native_num_bodies):
         function.restype = ctypes.c_int64
     reason = ""
     if loaded.native_track_size() != ctypes.sizeof(Track):
@@ -70,10 +69,10 @@ def declare(loaded: Any) -> bool:
             "The compiled part was built from another version of native.c and is not used; install "
             "the package again."
         )
-    elif (sizes := (loaded.native_num_joints(), loaded.native_num_bodies())) != (J, K):
+    elif (bodies := loaded.native_num_bodies()) != K:
         reason = (
-            f"The compiled part is for {sizes[0]} joints and {sizes[1]} tracked bodies (J and K in "
-            f"bm_envs/tasks/track/native.c), the robot has {J} and {K}: NumPy does its work."
+            f"The compiled part is for {bodies} tracked bodies (K in "
+            f"bm_envs/tasks/track/native.c), the robot has {K}: NumPy does its work."
         )
     if reason:
         warnings.warn(reason, RuntimeWarning, stacklevel=2)
@@ -115,9 +114,10 @@ class Kernel:
         )  # fmt: skip
         self._diverged = np.zeros(n, bool)
         self._track = track = Track(
-            num_envs=n, lead=config.lead, anchor=ANCHOR, num_end_effectors=len(END_EFFECTORS),
+            num_envs=n, num_joints=simulator.joint_pos.shape[1], lead=config.lead,
+            anchor=ANCHOR, num_end_effectors=len(END_EFFECTORS),
             num_values=num_values,
-            num_penalized=len(simulator.contact_bodies) - len(g1.FOOT_BODIES),
+            num_penalized=len(simulator.contact_bodies) - len(FEET),
             stale_targets=config.stale_targets,
             rotate_velocity_targets=config.rotate_velocity_targets,
             failure_body={"train": ANCHOR, "pelvis": 0, "none": -1}[config.failure],

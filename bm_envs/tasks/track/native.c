@@ -19,10 +19,10 @@
 #define EXPORT __attribute__((visibility("default")))
 #endif
 
-#define J 29  /* joints */
 #define K 14  /* tracked bodies */
-#define REFERENCE (2 * J + 13 * K + 9)
-#define SHOWN (2 * J + 12)
+/* Numbers of a row of the reference, and of what is shown of one, for J joints. */
+#define REFERENCE(J) (2 * (J) + 13 * K + 9)
+#define SHOWN(J) (2 * (J) + 12)
 #define TRACKED 6  /* rewards that are exp(-square / width^2) */
 #define ACTION_BOUND 100.0f  /* of `rewards.py`, as is the next */
 #define LIMIT_BOUND 100.0f
@@ -33,7 +33,7 @@ typedef struct {
 } View;
 
 typedef struct {
-  int64_t num_envs;
+  int64_t num_envs, num_joints;
   View joint_pos, joint_vel, root_lin_vel, root_ang_vel_b;
   View body_pos, body_quat, body_axes, body_lin_vel, body_ang_vel, contact_force;
   /* The motion: a table of frames, and each robot's row of it, and what observations show of one. */
@@ -69,8 +69,7 @@ static const float *at(View view, int64_t env) { return view.data + env * view.s
 
 EXPORT int64_t native_track_size(void) { return (int64_t)sizeof(Track); }
 
-/* `kernel.py` leaves the work to NumPy where the robot has other numbers: rows are as long as these say. */
-EXPORT int64_t native_num_joints(void) { return J; }
+/* `kernel.py` leaves the work to NumPy where robots track other numbers of bodies: rows are as long as this says. */
 EXPORT int64_t native_num_bodies(void) { return K; }
 
 /* The robot's frame, or one some steps on; behind the clip's end the last one. */
@@ -82,13 +81,14 @@ static int64_t frame_of(const Track *t, int64_t env, int64_t ahead) {
 /* Rows of the reference at each robot's present frame, and what `Shown.of` takes of those ahead, as `TrackTask`
    looks them up. */
 EXPORT void native_gather(const Track *t) {
+  int64_t J = t->num_joints, size = REFERENCE(J);
   for (int64_t env = 0; env < t->num_envs; env++) {
-    const float *first = t->reference_table + t->first_row[env] * REFERENCE;
+    const float *first = t->reference_table + t->first_row[env] * size;
     int64_t frame = frame_of(t, env, 0);
     t->row[env] = t->first_row[env] + frame;
-    memcpy(t->reference + env * REFERENCE, first + frame * REFERENCE, REFERENCE * sizeof(float));
-    const float *ahead = first + frame_of(t, env, t->lead) * REFERENCE;
-    float *shown = t->shown + env * SHOWN;
+    memcpy(t->reference + env * size, first + frame * size, size * sizeof(float));
+    const float *ahead = first + frame_of(t, env, t->lead) * size;
+    float *shown = t->shown + env * SHOWN(J);
     memcpy(shown, ahead, 2 * J * sizeof(float));
     memcpy(shown + 2 * J, ahead + 2 * J + 3 * t->anchor, 3 * sizeof(float));
     memcpy(shown + 2 * J + 3, ahead + 2 * J + 13 * K, 9 * sizeof(float));
@@ -119,13 +119,13 @@ static void turn(float c, float s, const float *vector, float *turned) {
 /* Signed rewards and failures of every robot against its reference row: as `TrackTask` compares them. A robot
    is terminated by any failure or by divergence. Returns how many have diverged. */
 EXPORT int64_t native_terms(const Track *t) {
-  int64_t n = t->num_envs, num_diverged = 0;
+  int64_t n = t->num_envs, J = t->num_joints, num_diverged = 0;
   float threshold = (float)(t->contact_threshold * t->contact_threshold);
   float distance = (float)(t->failure_distance * t->failure_distance);
   float height = (float)t->failure_height, tilt = (float)(t->failure_tilt / 2);
   float cosine = (float)t->failure_cosine;
   for (int64_t env = 0; env < n; env++) {
-    const float *ref = t->reference + env * REFERENCE;
+    const float *ref = t->reference + env * REFERENCE(J);
     const float *ref_pos = ref + 2 * J, *ref_quat = ref_pos + 3 * K;
     const float *ref_lin = ref_quat + 4 * K, *ref_ang = ref_lin + 3 * K, *ref_axes = ref_ang + 3 * K;
     const float *pos = at(t->body_pos, env), *quat = at(t->body_quat, env);
@@ -174,7 +174,7 @@ EXPORT int64_t native_terms(const Track *t) {
     const float *joint_pos = at(t->joint_pos, env);
     const float *action = t->action + env * J, *last = t->last_action + env * J;
     float rate = 0, beyond = 0;
-    for (int j = 0; j < J; j++) {
+    for (int64_t j = 0; j < J; j++) {
       rate += square(bounded(action[j]) - bounded(last[j]));
       float q = joint_pos[j], low = t->soft_low[j], high = t->soft_high[j];
       float off = q < low ? low - q : q > high ? q - high : q - q;  /* NaN stays NaN */
@@ -252,9 +252,10 @@ static float *local_columns(const float *anchor_axes, const float *axes, float *
 EXPORT void native_observe(const Track *t, const int64_t *envs, int64_t count, float *critic,
                            int64_t critic_size, float *policy, const int64_t *parts,
                            int64_t num_parts) {
+  int64_t J = t->num_joints;
   for (int64_t i = 0; i < count; i++) {
     int64_t env = envs ? envs[i] : i;
-    const float *shown = t->shown + env * SHOWN, *pos = at(t->body_pos, env);
+    const float *shown = t->shown + env * SHOWN(J), *pos = at(t->body_pos, env);
     const float *all_axes = at(t->body_axes, env), *axes = all_axes + 9 * t->anchor;
     const float *anchor_pos = pos + 3 * t->anchor, *joint_pos = at(t->joint_pos, env);
     float *begin = critic + i * critic_size, *out = begin;
@@ -268,7 +269,7 @@ EXPORT void native_observe(const Track *t, const int64_t *envs, int64_t count, f
     for (int k = 0; k < K; k++) out = local_columns(axes, all_axes + 9 * k, out);
     out = local(all_axes, at(t->root_lin_vel, env), out);
     memcpy(out, at(t->root_ang_vel_b, env), 3 * sizeof(float)), out += 3;
-    for (int j = 0; j < J; j++) *out++ = joint_pos[j] - t->default_joint_pos[env * J + j];
+    for (int64_t j = 0; j < J; j++) *out++ = joint_pos[j] - t->default_joint_pos[env * J + j];
     memcpy(out, at(t->joint_vel, env), J * sizeof(float)), out += J;
     memcpy(out, t->action + env * J, J * sizeof(float));
     for (int64_t p = 0; p < num_parts; p++) {

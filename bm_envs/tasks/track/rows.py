@@ -25,16 +25,28 @@ ANCHOR = g1.TRACKED_BODIES.index(g1.ANCHOR_BODY)
 END_EFFECTORS = tuple(g1.TRACKED_BODIES.index(name) for name in g1.END_EFFECTORS)
 FEET = tuple(g1.TRACKED_BODIES.index(name) for name in g1.FOOT_BODIES)
 K, J = len(g1.TRACKED_BODIES), g1.NUM_JOINTS
-_TRACKED = np.array([g1.BODY_NAMES.index(name) for name in g1.TRACKED_BODIES])
+"""Of the G1; every robot tracks as many links, and has anchor, hands and feet in the same places.
+How many joints a robot has is seen by the width of its rows."""
+
+
+def row_size(num_joints: int) -> int:
+    """Numbers of a frame of a robot's reference."""
+    return 2 * num_joints + 13 * K + 9
+
+
+def shown_size(num_joints: int) -> int:
+    """Numbers that observations show of it."""
+    return 2 * num_joints + 3 + 9
 
 
 class Reference:
     """Named views of rows `[N, SIZE]`, one per robot: the frame it is compared with."""
 
-    SIZE = 2 * J + 13 * K + 9
+    SIZE = row_size(J)
 
     def __init__(self, rows: Array) -> None:
         self.rows, n = rows, len(rows)
+        J = (rows.shape[1] - row_size(0)) // 2  # noqa: N806
         self.joint_pos, self.joint_vel = rows[:, :J], rows[:, J : 2 * J]
         bodies = rows[:, 2 * J :]
         self.body_pos = bodies[:, : 3 * K].reshape(n, K, 3)
@@ -50,10 +62,11 @@ class Reference:
 class Shown:
     """Named views of rows `[N, SIZE]`, one per robot: what observations show of the reference."""
 
-    SIZE = 2 * J + 3 + 9
+    SIZE = shown_size(J)
 
     def __init__(self, rows: Array) -> None:
         self.rows = rows
+        J = (rows.shape[1] - shown_size(0)) // 2  # noqa: N806
         self.command = rows[:, : 2 * J]
         self.anchor_pos = rows[:, 2 * J : 2 * J + 3]
         self.anchor_axes = rows[:, 2 * J + 3 :].reshape(len(rows), 3, 3)
@@ -64,8 +77,9 @@ class Shown:
     @staticmethod
     def of(frames: Reference) -> Array:
         """The rows of these frames of the reference. `[N, SIZE]`."""
+        joints = frames.rows[:, : frames.rows.shape[1] - row_size(0)]
         parts = [
-            frames.rows[:, : 2 * J], frames.body_pos[:, ANCHOR], frames.anchor_axes.reshape(-1, 9)
+            joints, frames.body_pos[:, ANCHOR], frames.anchor_axes.reshape(-1, 9)
         ]  # fmt: skip
         return namespace(frames.rows).concatenate(parts, 1)
 
@@ -86,7 +100,7 @@ def reference_table(clips: Sequence[Clip]) -> tuple[np.ndarray, np.ndarray]:
     memory, so that there are rows between clips that nobody reads.
 
     Returns:
-        The table `[R, Reference.SIZE]`, and the row at which each clip begins, `[C]`.
+        The table `[R, row_size(J)]`, and the row at which each clip begins, `[C]`.
     """
     if len(clips) == 1:
         return _rows_of(clips[0]), np.zeros(1, np.int64)
@@ -150,27 +164,30 @@ def _stored(clip: Clip, get: Callable[[Store, Key], T | None]) -> T | None:
 
 def _in_a_region(clips: Sequence[Clip]) -> tuple[np.ndarray, np.ndarray]:
     """`reference_table` without a copy of what is in the cache."""
-    row_bytes = 4 * Reference.SIZE
+    size = row_size(clips[0].robot.num_joints)
+    row_bytes = 4 * size
     frames, step = np.array([clip.num_frames for clip in clips]), rows_in_pages(row_bytes)
     first = np.cumsum(np.concatenate([[0], -(-frames[:-1] // step) * step]))
     region = Region(int(first[-1] + frames[-1]) * row_bytes)
     for clip, row in zip(clips, first.tolist(), strict=True):
-        shape, offset = (clip.num_frames, Reference.SIZE), row * row_bytes
+        shape, offset = (clip.num_frames, size), row * row_bytes
 
         def place(store: Store, key: Key, shape: Any = shape, offset: int = offset) -> bool:
             return store.place(*key, shape, region, offset)
 
         if not _stored(clip, place):
             region.put_array(offset, _rows_of(clip))
-    return region.bytes.view(np.float32).reshape(-1, Reference.SIZE), first
+    return region.bytes.view(np.float32).reshape(-1, size), first
 
 
 def _make_rows(clip: Clip) -> np.ndarray:
     """A clip's rows in the layout of `Reference`. `[T, SIZE]`."""
-    rows = np.empty((clip.num_frames, Reference.SIZE), np.float32)
+    robot = clip.robot
+    tracked = [robot.body_names.index(name) for name in robot.tracked_bodies]
+    rows = np.empty((clip.num_frames, row_size(robot.num_joints)), np.float32)
     views = Reference(rows)
     views.joint_pos[:], views.joint_vel[:] = clip.joint_pos, clip.joint_vel
     for name in ("body_pos", "body_quat", "body_lin_vel", "body_ang_vel"):
-        getattr(views, name)[:] = getattr(clip, f"{name}_w")[:, _TRACKED]
-    views.anchor_axes[:] = quat_axes(clip.body_quat_w[:, _TRACKED[ANCHOR]].astype(np.float64))
+        getattr(views, name)[:] = getattr(clip, f"{name}_w")[:, tracked]
+    views.anchor_axes[:] = quat_axes(clip.body_quat_w[:, tracked[ANCHOR]].astype(np.float64))
     return rows

@@ -8,7 +8,7 @@ import numpy as np
 
 from bm_envs.arrays import EVERYONE, NUMPY, Array, Arrays
 from bm_envs.errors import ConfigError
-from bm_envs.tasks.track.rows import J, Reference, Shown
+from bm_envs.tasks.track.rows import J, Reference, Shown, row_size, shown_size
 
 # Fields that are saved, and their names in saved states, which are those of version 0.1.
 SAVED = {
@@ -80,7 +80,7 @@ class State:
     """Scale of the distance from the reference at which an episode fails."""
 
     @classmethod
-    def zeros(cls, num_envs: int, longest_delay: int, arrays: Arrays) -> State:
+    def zeros(cls, num_envs: int, longest_delay: int, arrays: Arrays, num_joints: int = J) -> State:
         """A state of robots that have not begun."""
         n, zeros = num_envs, arrays.zeros
         whole = {
@@ -91,14 +91,16 @@ class State:
             )
         }  # fmt: skip
         joints = {
-            name: zeros((n, J))
+            name: zeros((n, num_joints))
             for name in (
                 "action", "last_action", "older_action", "last_joint_vel", "default_joint_pos",
             )
         }  # fmt: skip
         return cls(
-            **whole, **joints, build=zeros((n, BUILD)), sent=zeros((longest_delay + 1, n, J)),
-            reference=Reference(zeros((n, Reference.SIZE))), shown=Shown(zeros((n, Shown.SIZE))),
+            **whole, **joints, build=zeros((n, BUILD)),
+            sent=zeros((longest_delay + 1, n, num_joints)),
+            reference=Reference(zeros((n, row_size(num_joints)))),
+            shown=Shown(zeros((n, shown_size(num_joints)))),
             stale_pos=zeros((n, 3)), stale_axes=zeros((n, 3, 3)),
             disturbance=arrays.scale(1.0), failure_distance_scale=arrays.scale(1.0),
         )  # fmt: skip

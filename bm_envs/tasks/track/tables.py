@@ -11,8 +11,8 @@ import numpy as np
 from bm_envs.arrays import NUMPY, Array, Arrays
 from bm_envs.errors import MotionError
 from bm_envs.motion.clip import Clip
-from bm_envs.robots import g1
 from bm_envs.robots.observation_terms import CRITIC_TERMS, layout, size
+from bm_envs.robots.robot import Geom, Robot
 from bm_envs.tasks.track import terms
 from bm_envs.tasks.track.config import CONTROL_DT, TrackConfig
 from bm_envs.tasks.track.rewards import TRACKED
@@ -23,13 +23,13 @@ from bm_envs.tasks.track.rows import foot_contacts, reference_table, without_gap
 class Tables:
     """Constants of one tracking task.
 
-    C clips in F rows; J = 29 joints in the robot table's order; R rewards that always count and E
-    that were given a weight; L values of the policy's observation that have noise. Arrays are
-    float32, or int64 where they count, and nobody writes into them.
+    C clips in F rows; J joints, 29 of the G1, in the robot table's order; R rewards that always
+    count and E that were given a weight; L values of the policy's observation that have noise.
+    Arrays are float32, or int64 where they count, and nobody writes into them.
     """
 
     reference: Array
-    """`[F, Reference.SIZE]`, what robots are compared with and what observations show."""
+    """`[F, rows.row_size(J)]`, what robots are compared with and what observations show."""
     foot_contact: Array
     """`[F, 2]` bool, feet of the reference that are on the ground; `[0, 2]` if no reward asks."""
     first_row: Array
@@ -125,14 +125,17 @@ def make_tables(clips: Sequence[Clip], config: TrackConfig) -> Tables:
     Raises:
         MotionError: there is no clip, or one that cannot be tracked.
     """
-    _check(clips)
+    robot = config.model.table
+    _check(clips, robot)
     frames = np.array([clip.num_frames for clip in clips])
     reference, first_row = reference_table(clips)
-    soft_low, soft_high = g1.soft_joint_range().T.astype(np.float32).copy()
+    soft_low, soft_high = robot.soft_joint_range().T.astype(np.float32).copy()
     hard = config.reset.joint_clip == "hard"
-    start_low, start_high = g1.JOINT_RANGE.T.astype(np.float32) if hard else (soft_low, soft_high)
+    start_low, start_high = (
+        robot.joint_range.T.astype(np.float32) if hard else (soft_low, soft_high)
+    )
     drive, start, push = config.actuation, config.reset, config.push
-    feet = g1.FOOT_SPHERES if config.model.feet == "spheres" else g1.FOOT_CAPSULES
+    feet = robot.foot_spheres if config.model.feet == "spheres" else robot.foot_capsules
     reward, (names, options) = config.rewards, terms.reward_names(config)
     noisy, noise_level = _noise(config)
     return Tables(
@@ -141,17 +144,18 @@ def make_tables(clips: Sequence[Clip], config: TrackConfig) -> Tables:
             foot_contacts(clips, first_row) if "foot_contact" in options else np.zeros((0, 2), bool)
         ),
         clip_start=np.concatenate([[0], np.cumsum(frames)[:-1]]), clip_frames=frames,
-        nominal_joint_pos=_numbers(drive.default_joint_pos, g1.DEFAULT_JOINT_POS),
-        action_scale=_numbers(drive.action_scale, g1.ACTION_SCALE),
+        nominal_joint_pos=_numbers(drive.default_joint_pos, robot.default_joint_pos),
+        action_scale=_numbers(drive.action_scale, robot.action_scale),
         soft_low=soft_low, soft_high=soft_high, start_low=start_low, start_high=start_high,
-        sole_points=_sole_points(feet), sole_radius=feet[0].radius,
+        sole_points=_sole_points(feet, robot), sole_radius=feet[0].radius,
         start_pos=_numbers(start.pos), start_rot=_numbers(start.rot),
         start_lin_vel=_numbers(start.lin_vel), start_ang_vel=_numbers(start.ang_vel),
         push_lin_vel=_numbers(push.lin_vel), push_ang_vel=_numbers(push.ang_vel),
         torso_com=_numbers(config.randomize.torso_com), joint_offset=_joint_offset(config),
-        observation_layout=layout(config.observations),
-        observation_size=size(config.observations), critic_size=size(CRITIC_TERMS),
-        policy_columns=_policy_columns(config.observations),
+        observation_layout=layout(config.observations, robot),
+        observation_size=size(config.observations, robot),
+        critic_size=size(CRITIC_TERMS, robot),
+        policy_columns=_policy_columns(config.observations, robot),
         noisy=noisy, noise_level=noise_level,
         widths=_numbers([getattr(reward, f"{name}_std") for name in TRACKED]),
         weights=_numbers([getattr(reward, name) * CONTROL_DT for name in names]),
@@ -165,10 +169,15 @@ def make_tables(clips: Sequence[Clip], config: TrackConfig) -> Tables:
     )  # fmt: skip
 
 
-def _check(clips: Sequence[Clip]) -> None:
+def _check(clips: Sequence[Clip], robot: Robot) -> None:
     if not clips:
         raise MotionError("No motion was given, expected at least one.")
     for clip in clips:
+        if clip.robot is not robot:
+            raise MotionError(
+                f"Motion '{clip.name}' is one of robot {clip.robot.name}, but the task is for "
+                f"robot {robot.name} (model.robot)."
+            )
         if abs(clip.fps * CONTROL_DT - 1.0) > 1e-6:
             raise MotionError(
                 f"Motion '{clip.name}' has {clip.fps:g} frames/s, expected {1 / CONTROL_DT:g}: "
@@ -188,22 +197,22 @@ def _joint_offset(config: TrackConfig) -> np.ndarray:
     level, ankles = config.randomize, config.randomize.ankle_offset
     return _numbers([
         ankles if ankles is not None and "_ankle_" in name else level.joint_offset
-        for name in g1.JOINT_NAMES
+        for name in config.model.table.joint_names
     ])  # fmt: skip
 
 
-def _sole_points(feet: Sequence[g1.Geom]) -> np.ndarray:
+def _sole_points(feet: Sequence[Geom], robot: Robot) -> np.ndarray:
     """Ends of the feet's shapes, equally many on both feet. `[2, P, 3]`."""
     points = [(geom, point) for geom in feet for point in (geom.start, geom.end) if point]
     return np.stack([
         np.array([point for geom, point in points if geom.body == body], np.float32)
-        for body in g1.FOOT_BODIES
+        for body in robot.foot_bodies
     ])  # fmt: skip
 
 
-def _policy_columns(names: Sequence[str]) -> tuple[slice, ...]:
+def _policy_columns(names: Sequence[str], robot: Robot) -> tuple[slice, ...]:
     """Stretches of the critic's observation, each as long as it goes, that make the policy's."""
-    place = layout(CRITIC_TERMS)
+    place = layout(CRITIC_TERMS, robot)
     columns: list[slice] = []
     for part in (place[name] for name in names):
         if columns and columns[-1].stop == part.start:
@@ -214,8 +223,8 @@ def _policy_columns(names: Sequence[str]) -> tuple[slice, ...]:
 
 def noise_half_widths(config: TrackConfig) -> np.ndarray:
     """Half-widths of the uniform noise of each value of the policy's observation. `[O]`."""
-    place = layout(config.observations)
-    level = np.zeros(size(config.observations), np.float32)
+    place = layout(config.observations, config.model.table)
+    level = np.zeros(size(config.observations, config.model.table), np.float32)
     for name, half_width in dataclasses.asdict(config.noise_level).items():
         if name in place:
             level[place[name]] = half_width

@@ -31,7 +31,7 @@ from bm_envs.rotations import namespace, quat_from_euler, quat_mul, quat_rotate_
 from bm_envs.tasks.track import terms
 from bm_envs.tasks.track.config import CONTROL_DT, TrackConfig
 from bm_envs.tasks.track.kernel import Kernel
-from bm_envs.tasks.track.rows import ANCHOR, J, Reference, Shown
+from bm_envs.tasks.track.rows import ANCHOR, Reference, Shown
 from bm_envs.tasks.track.state import State
 from bm_envs.tasks.track.tables import make_tables
 
@@ -61,6 +61,7 @@ class TrackTask:
     Attributes:
         clips: what is tracked.
         config: every number of the task.
+        robot: which robot they are; J joints in place of 29.
         num_envs: N.
         tables: constants, as NumPy arrays.
         sampler: of the frames at which episodes start.
@@ -77,6 +78,7 @@ class TrackTask:
 
     def __init__(self, clips: Sequence[Clip], config: TrackConfig, num_envs: int) -> None:
         self.clips, self.config, self.num_envs = tuple(clips), config, num_envs
+        self.robot = config.model.table
         self.tables = tables = make_tables(clips, config)
         self.sampler = StartSampler(
             tables.clip_frames, fps=1 / CONTROL_DT, **dataclasses.asdict(config.start)
@@ -96,7 +98,7 @@ class TrackTask:
         self._tables = self.tables.to(self._arrays)
         self.sampler = self.sampler.to(self._arrays)
         delay = self.config.randomize.action_delay if self.config.randomization else 0
-        self.state = State.zeros(self.num_envs, delay, self._arrays)
+        self.state = State.zeros(self.num_envs, delay, self._arrays, self.robot.num_joints)
         self.state.default_joint_pos[:] = self._tables.nominal_joint_pos
         self._everyone = self._arrays.everyone(self.num_envs)
         self._numbers = self._arrays.array(np.arange(self.num_envs))
@@ -120,7 +122,7 @@ class TrackTask:
         return SimulatorConfig(
             num_envs=self.num_envs, model=config.model, decimation=config.decimation,
             stiffness=config.actuation.stiffness, damping=config.actuation.damping,
-            threads=threads,
+            bodies=self.robot.tracked_bodies, threads=threads,
         )  # fmt: skip
 
     # --- how hard it is ------------------------------------------------------------------------
@@ -210,7 +212,9 @@ class TrackTask:
             root_quat = quat_mul(quat_from_euler(turn[:, 0], turn[:, 1], turn[:, 2]), root_quat)
             lin_vel = lin_vel + self._disturbances(rng, tables.start_lin_vel, count, 3)
             ang_vel = ang_vel + self._disturbances(rng, tables.start_ang_vel, count, 3)
-            joint_pos = joint_pos + self._disturbances(rng, config.reset.joint_pos, count, J)
+            joint_pos = joint_pos + self._disturbances(
+                rng, config.reset.joint_pos, count, self.robot.num_joints
+            )
             joint_pos = joint_pos.clip(tables.start_low, tables.start_high)
         concatenate = namespace(root_pos).concatenate
         return (
@@ -444,7 +448,7 @@ class TrackTask:
         shift = on.symmetric(rng, count, 3) * tables.torso_com
         self.simulator.randomize(who, foot_friction=friction, torso_com_offset=shift)
         on.put(self.state.build, who, on.stack([friction, *shift.T]))
-        offset = on.symmetric(rng, count, J) * tables.joint_offset
+        offset = on.symmetric(rng, count, self.robot.num_joints) * tables.joint_offset
         on.put(self.state.default_joint_pos, who, tables.nominal_joint_pos + offset)
 
     def _disturbances(self, rng: Generator, half_width: Array | float, *shape: int) -> Array:

@@ -15,7 +15,6 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from bm_envs.backends.base import Simulator
-from bm_envs.robots import g1
 from bm_envs.rotations import Array, dot, namespace, quat_angle, turn_vectors
 from bm_envs.tasks.track import rewards, terminations
 from bm_envs.tasks.track.config import CONTROL_DT, TrackConfig
@@ -101,7 +100,7 @@ def reward_values(
     values.append(rewards.action_rate(action, last_action))
     values.append(rewards.joint_limit(sim.joint_pos, *soft_limits))
     if settings.contact_term in ("links", "self_links"):
-        others = len(sim.contact_bodies) - len(g1.FOOT_BODIES)
+        others = len(sim.contact_bodies) - len(FEET)
         force = counted_force(sim, config)[:, :others]
         values.append(rewards.contact_count(force, settings.contact_threshold))
     elif settings.contact_term == "self":
@@ -138,7 +137,7 @@ def optional_values(
         actions: of the step just done, of the one before and of that before, `[N, 29]` each.
         last_joint_vel: `[N, 29]`, before the step.
     """
-    threshold, feet = config.rewards.contact_threshold, len(g1.FOOT_BODIES)
+    threshold, feet = config.rewards.contact_threshold, len(FEET)
     terms = {
         "foot_contact": lambda: rewards.contact_mismatch(
             sim.contact_force[:, -feet:], ref_contact, threshold

@@ -1,0 +1,52 @@
+"""Tables of `docs/deployment.md`: the procedure's, and how motions end, from `benchmarks/results`.
+
+    python docs/deployment_tables.py            # write them into the page
+    python docs/deployment_tables.py --check    # exit status 1 where the page does not hold them
+
+A table stands between `<!-- NAME: begin -->` and `<!-- NAME: end -->`, as those of
+`guided_tables.py` do. The envelope's is written by hand from `bm_envs.deploy.envelope.markdown`.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable
+
+from guided_tables import RESULTS, write
+
+from bm_envs.cli import markdown_table
+from bm_envs.deploy import procedure
+from bm_envs.statistics import wilson
+
+CUTS = ("run1", "fight1", "walk1", "fight1_whole")  # of `sim2sim_ends_*.json`
+
+
+def ends() -> str:
+    """How many noisy trials stand after the cuts of LAFAN1 that end in mid-stride."""
+    heads = ["motion", "trials", "complete the motion", "stand after it", "95 % interval"]
+    lines = []
+    for name in CUTS:
+        path = RESULTS / f"sim2sim_ends_{name}.json"
+        for row in json.loads(path.read_text())["rows"] if path.is_file() else ():
+            low, high = wilson(row["survived"], row["completed"])
+            stood = f"{row['survived']} of {row['completed']}"
+            lines.append([
+                f"`{row['motion']}`", f"{row['trials']}", f"{row['completed']}", stood,
+                f"{100 * low:.0f} to {100 * high:.0f} %",
+            ])  # fmt: skip
+    return markdown_table(heads, lines) if lines else "Nothing is measured yet."
+
+
+def machine() -> str:
+    """The procedure as a drawing and as a table."""
+    return f"```text\n{procedure.flowchart()}```\n\n{procedure.markdown().rstrip()}"
+
+
+PAGES: dict[str, dict[str, Callable[[], str]]] = {
+    "docs/deployment.md": {"ends": ends, "procedure": machine},
+}
+
+
+if __name__ == "__main__":
+    sys.exit(write(sys.argv[1:], PAGES, "docs/deployment_tables.py"))
