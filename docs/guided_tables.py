@@ -628,7 +628,11 @@ def on_robot() -> str:
         [f"`{policy}`, {task}", *(cells.get(way, ABSENT) for way in ways)]
         for (policy, task), cells in lines.items()
     ]
-    return markdown_table(heads, made)
+    told = (
+        "Trials that survived, and those that did what was asked, by the thresholds of the [guided "
+        "tasks](guided.md#guided-tasks):"
+    )
+    return f"{told}\n\n{markdown_table(heads, made)}"
 
 
 LATENCY = "sim2sim_guided_latency"  # the file of a machine that does nothing else
