@@ -58,6 +58,7 @@ import numpy as np
 from tyro.conf import FlagCreatePairsOff
 
 from bm_envs import cli, evaluation, quality
+from bm_envs.deploy import balance
 from bm_envs.envs import TrackVectorEnv
 from bm_envs.errors import ConfigError
 from bm_envs.evaluation import Episodes
@@ -168,10 +169,10 @@ def choose(config: Config) -> list[tuple[Policy, list[Clip]]]:
 def shipped_for(motions: tuple[str, ...]) -> dict[str, str | None]:
     """For each motion the shipped policy that was made for it; of several the one for the fewest.
 
-    None where there is none.
+    None where there is none. The standing policy learned from some motions to follow none of them.
     """
     made_for: dict[str, list[str]] = {}
-    for name in shipped_policies():
+    for name in sorted({*shipped_policies()} - {balance.NAME}):
         description = load_policy(name).info or {}
         made_for[name] = [str(entry["name"]) for entry in description.get("motions", [])]
     policy_of: dict[str, str | None] = {}

@@ -298,7 +298,7 @@ def test_the_demo_s_video_is_of_a_robot_that_walks(opengl, tmp_path):
     av = pytest.importorskip("av")
     done = call("demo", "--video", "demo.mp4", "--seconds", "2.4", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
-    assert "policy walk" in done.stdout and "survived 2.40 of 2.40 s" in done.stdout
+    assert "policy stride" in done.stdout and "survived 2.40 of 2.40 s" in done.stdout
     with av.open(str(tmp_path / "demo.mp4")) as file:
         pictures = [frame.to_ndarray(format="rgb24") for frame in file.decode(video=0)]
     assert len(pictures) == 61

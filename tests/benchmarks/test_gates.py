@@ -439,7 +439,7 @@ def test_the_command_writes_a_row_for_each_gate(tmp_path, episodes, drives):
     assert done.returncode == 0, done.stderr
     # It says what it does before it does it.
     lines = done.stdout.splitlines()
-    assert lines[0].startswith("model ") and lines[1] == "  256 roll-outs of walk ..."
+    assert lines[0].startswith("model ") and lines[1] == "  64 roll-outs of walk ..."
     result = json.loads(out.read_text())
     assert result["kind"] == "gates" and result["seed"] == 1000
     rows = {row["gate"]: row for row in result["rows"]}

@@ -837,7 +837,9 @@ def test_every_stop_of_the_procedure_damps(state, stop, bus):
 
         peer.message = message
     if stop == "link":
-        process.wait(60)  # nothing comes any more
+        for _ in range(60):  # nothing comes any more
+            if process.poll() is None:
+                peer.waited(process, 1.0)
     found, out, err = peer.run(process)
     assert (found, err) == (status, "") and sentence in out, out[-500:]
     active = peer.check()
