@@ -19,7 +19,7 @@ from bm_envs.cli import markdown_table
 from bm_envs.deploy import procedure
 from bm_envs.statistics import wilson
 
-CUTS = ("run1", "fight1", "walk1", "fight1_whole")  # of `sim2sim_ends_*.json`
+CUTS = ("run1", "fight1", "walk1", "run1_whole", "fight1_whole", "walk1_whole")  # of `sim2sim_ends_*.json`
 
 
 def ends() -> str:
