@@ -19,14 +19,15 @@ from bm_envs.cli import markdown_table
 from bm_envs.deploy import procedure
 from bm_envs.statistics import wilson
 
-CUTS = ("run1", "fight1", "walk1", "run1_whole", "fight1_whole", "walk1_whole")  # of `sim2sim_ends_*.json`
+CUTS = ("run1", "fight1", "walk1")  # of `sim2sim_ends_*.json`, the last seconds and the whole
+FILES = (*CUTS, *(f"{name}_whole" for name in CUTS))
 
 
 def ends() -> str:
     """How many noisy trials stand after the cuts of LAFAN1 that end in mid-stride."""
     heads = ["motion", "trials", "complete the motion", "stand after it", "95 % interval"]
     lines = []
-    for name in CUTS:
+    for name in FILES:
         path = RESULTS / f"sim2sim_ends_{name}.json"
         for row in json.loads(path.read_text())["rows"] if path.is_file() else ():
             low, high = wilson(row["survived"], row["completed"])

@@ -34,8 +34,8 @@ from bm_envs.robots import g1
 
 ROOT = Path(__file__).resolve().parents[2]
 DEPLOY, ROBOT = ROOT / "tools" / "deploy.py", ROOT / "tools" / "dds_robot.py"
-# Test runs side by side do not hear each other. Up to domain 101 the ports, 7400 + 250 a domain, lie
-# below those that a system gives to whoever asks for any.
+# Test runs side by side do not hear each other. Up to domain 101 the ports, 7400 + 250 a domain,
+# lie below those that a system gives to whoever asks for any.
 DOMAIN = 20 + os.getpid() % 78
 PATIENCE = "120"  # s; a busy machine
 
