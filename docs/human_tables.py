@@ -101,7 +101,7 @@ def natural() -> str:
     """The gait against that of the clips at equal speed, both models."""
     lines = []
     for name, label in (("human", "`guided_human`"), ("body_pos", "`guided_body_pos`")):
-        gate = _natural_of(name)
+        gate = gates_of(name).get("natural")
         for row in gate["details"]["by_speed"] if gate else ():
             own, clips = row["figures"], row["reference"]
             cells = [f"{own[key]:.2f} ({clips[key]:.2f})" for key, _ in FIGURES]
@@ -112,19 +112,11 @@ def natural() -> str:
     return table(heads, lines)
 
 
-def _natural_of(name: str) -> Row | None:
-    """The row of gate `natural` of a model, which has a file of its own or is among others."""
-    path = RESULTS / f"gates_natural_{name}.json"
-    if path.is_file():
-        return next(r for r in json.loads(path.read_text())["rows"] if r["gate"] == "natural")
-    return gates_of(name).get("natural")
-
-
 GATES = ("0", "1", "1b", "2", "2b", "3", "4", "5", "box", "natural", "latency")
 
 
 def gates() -> str:
-    """Every gate that was run."""
+    """Every gate that was run, with the section's title; nothing where none was."""
     path = RESULTS / "gates_human.json"
     if not path.is_file():
         return ""
@@ -139,7 +131,8 @@ def gates() -> str:
         value = ABSENT if row["value"] is None else f"{row['value']:.3g} {row['unit']}"
         limit = ABSENT if row["threshold"] is None else f"{row['threshold']:g}"
         lines.append([gate, row["title"], value, limit, verdict, row["details"].get("reason", "")])
-    return table(["gate", "what", "value", "threshold", "verdict", "why"], lines)
+    heads = ["gate", "what", "value", "threshold", "verdict", "why"]
+    return f"## Gates\n\n{table(heads, lines)}"
 
 
 def experts() -> str:

@@ -56,6 +56,7 @@ from bm_envs.robots import mjcf
 if TYPE_CHECKING:
     from bm_envs.diffusion.errands import Errand
     from bm_envs.diffusion.model import GuidedModel
+    from bm_envs.viewers import OffscreenRenderer
 
 MAX_HEIGHT, MAX_TILT = 0.25, 0.8  # of the pelvis from its reference: m, projected gravity
 LOW = 0.4  # m, pelvis height of a robot that has fallen while it should stand
@@ -333,16 +334,21 @@ def row_of(config: Config, policy: Policy, motion: Motion, runs: list[Run]) -> d
     return row | {"policy_sha256": policy.sha256, "command": cli.command_line()}
 
 
-def pictures(result: Run, frames: np.ndarray, config: Config, robot: str) -> Iterator[np.ndarray]:
-    """The run at these control steps, drawn, with the reference as a ghost."""
+def drawn(config: Config, robot: str = "g1") -> OffscreenRenderer:
+    """What draws a video."""
     # Only drawing uses code of the environments, and it comes after the run.
     from bm_envs.viewers import OffscreenRenderer
 
     model = mjcf.ModelConfig(feet=config.robot.feet, visuals=True, robot=robot)
-    with OffscreenRenderer(
+    return OffscreenRenderer(
         model, width=config.width, height=config.height, smoothing=0.9,
         antialias=not config.fast, shadows=not config.fast,
-    ) as renderer:  # fmt: skip
+    )  # fmt: skip
+
+
+def pictures(result: Run, frames: np.ndarray, config: Config, robot: str) -> Iterator[np.ndarray]:
+    """The run at these control steps, drawn, with the reference as a ghost."""
+    with drawn(config, robot) as renderer:
         for frame in frames:
             yield renderer.render(result.qpos[frame], result.ghost[frame])
 
@@ -492,15 +498,11 @@ def guided_pictures(
 ) -> Iterator[np.ndarray]:
     """The run at these control steps, drawn, with the way so far, and goal and posts."""
     from bm_envs.diffusion.errands import decor
-    from bm_envs.viewers import Decor, OffscreenRenderer
+    from bm_envs.viewers import Decor
 
-    model = mjcf.ModelConfig(feet=config.robot.feet, visuals=True)
     path = np.array(result.qpos)
     shown = decor(task, path[result.began])
-    with OffscreenRenderer(
-        model, width=config.width, height=config.height, smoothing=0.9,
-        antialias=not config.fast, shadows=not config.fast,
-    ) as renderer:  # fmt: skip
+    with drawn(config) as renderer:
         for frame in frames:
             way = path[max(frame - PATH_STEPS, 0) : frame + 1 : 5, :2]
             line = {"path": way} if len(way) > 1 else {}

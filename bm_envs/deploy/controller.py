@@ -1,5 +1,7 @@
 """The controller of a policy: sensor readings in, motor commands out.
 
+One file because a control step is read from its top to its bottom.
+
 `tracker` and `planned` are policies at work; this is what is around one. It knows no simulator and
 no transport; MuJoCo is used for the estimator's forward kinematics.
 
@@ -234,8 +236,10 @@ class ActorController:
                 "robot stands."
             )
         tracker.reset()
-        is_first = self.phase in ("off", "stand")
-        self.actor, self._following = (tracker, None) if is_first else (self.actor, tracker)
+        if self.phase in ("off", "stand"):
+            self.actor = tracker
+        else:
+            self._following = tracker
 
     def stop(self, reason: str) -> None:
         """Damp the motors, for good."""

@@ -100,13 +100,8 @@ def derived(clip: Clip, what: str, make: Callable[[Clip], Clip]) -> Clip:
         what: a word for `make`, which depends on nothing else.
         make: the function.
     """
-    store = store_in_use()
-    if store is None:
-        return make(clip)
-    described = [code_sha256(*READERS), what, clip.sha256(), clip.name, clip.source, clip.licence]
-    key = hashlib.sha256(json.dumps(described).encode()).hexdigest()
-    found = _load(store, "derived", key, None)
-    return (found or _kept(store, "derived", key, [make(clip)], []))[0]
+    of = (what, clip.sha256(), clip.name, clip.source, clip.licence)
+    return _made_once("derived", of, lambda: make(clip))
 
 
 def planned(name: str, make: Callable[[], Clip]) -> Clip:
@@ -119,13 +114,17 @@ def planned(name: str, make: Callable[[], Clip]) -> Clip:
     Raises:
         MotionError: `make` does.
     """
+    return _made_once("planned", (importlib.metadata.version("mujoco"), name), make)
+
+
+def _made_once(kind: str, of: Sequence[str], make: Callable[[], Clip]) -> Clip:
+    """The clip of a kind that follows from these texts and the code, made where it is not there."""
     store = store_in_use()
     if store is None:
         return make()
-    described = [code_sha256(*READERS), importlib.metadata.version("mujoco"), name]
-    key = hashlib.sha256(json.dumps(described).encode()).hexdigest()
-    found = _load(store, "planned", key, None)
-    return (found or _kept(store, "planned", key, [make()], []))[0]
+    key = hashlib.sha256(json.dumps([code_sha256(*READERS), *of]).encode()).hexdigest()
+    found = _load(store, kind, key, None)
+    return (found or _kept(store, kind, key, [make()], []))[0]
 
 
 def _state(path: str | Path) -> list[int]:

@@ -30,12 +30,7 @@ from bm_envs.policy.description import (
     training_figures,
     write_policy_json,
 )
-from bm_envs.policy.load import (
-    Policy,
-    load_policy,
-    named_clip,
-    named_motions,
-)
+from bm_envs.policy.load import Policy, load_policy, named_clip, named_motions
 from bm_envs.policy.network import MLP, OBS_SCALE_EPS, mlp_from_checkpoint, mlp_from_policy
 from bm_envs.policy.resolve import (
     DIFFUSION,

@@ -94,10 +94,8 @@ class MLP:
             if i < len(self.weights) - 1:
                 x = self._activate(x)
         if self.residual_offset is not None:
-            x = (
-                x
-                + (obs[:, : len(self.residual_offset)] - self.residual_offset) / self.residual_scale
-            )
+            reference = obs[:, : len(self.residual_offset)]
+            x = x + (reference - self.residual_offset) / self.residual_scale
         return x.astype(np.float32)
 
     def _activate(self, x: np.ndarray) -> np.ndarray:

@@ -268,9 +268,8 @@ class PolicySpec:
 
         def joints(key: str) -> tuple[float, ...]:
             values = tuple(_number(key, part) for part in _split(metadata[key]))
-            return (
-                values * len(joint_names) if len(values) == 1 and key == "action_scale" else values
-            )
+            is_one = len(values) == 1 and key == "action_scale"
+            return values * len(joint_names) if is_one else values
 
         joint_names = names("joint_names", ())
         robot = robot_with_joints(joint_names) or g1.G1

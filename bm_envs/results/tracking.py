@@ -146,12 +146,17 @@ SIM2SIM_ROWS: Rules = {
 
 
 def _sim2sim(row: dict[str, Any], settings: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    yield from _survived(row, "clip_s")
+
+
+def _survived(row: dict[str, Any], whole_s: str) -> Iterator[tuple[str, str]]:
+    """What holds of trials that survive or fail; `whole_s` is the key of the whole time."""
     if row["survived"] > row["trials"]:
         yield "survived", f"at most the {row['trials']} trials"
-    if row["survived_s"] > row["clip_s"] + ROUNDING:
-        yield "survived_s", f"at most clip_s, {row['clip_s']:g}"
-    if row["survived"] == row["trials"] and row["survived_s"] < row["clip_s"] - ROUNDING:
-        yield "survived_s", f"clip_s, {row['clip_s']:g}, where every trial survived"
+    if row["survived_s"] > row[whole_s] + ROUNDING:
+        yield "survived_s", f"at most {whole_s}, {row[whole_s]:g}"
+    if row["survived"] == row["trials"] and row["survived_s"] < row[whole_s] - ROUNDING:
+        yield "survived_s", f"{whole_s}, {row[whole_s]:g}, where every trial survived"
     if (row["survived"] == row["trials"]) != (row["failures"] == []):
         yield "failures", "one or more where a trial failed, and none elsewhere"
 
@@ -185,16 +190,9 @@ SIM2SIM_GUIDED_ROWS: Rules = {
 
 
 def _sim2sim_guided(row: dict[str, Any], settings: dict[str, Any]) -> Iterator[tuple[str, str]]:
-    if row["survived"] > row["trials"]:
-        yield "survived", f"at most the {row['trials']} trials"
+    yield from _survived(row, "task_s")
     if row["done"] > row["survived"]:
         yield "done", f"at most the {row['survived']} trials that survived"
-    if row["survived_s"] > row["task_s"] + ROUNDING:
-        yield "survived_s", f"at most task_s, {row['task_s']:g}"
-    if row["survived"] == row["trials"] and row["survived_s"] < row["task_s"] - ROUNDING:
-        yield "survived_s", f"task_s, {row['task_s']:g}, where every trial survived"
-    if bool(row["failures"]) == (row["survived"] == row["trials"]):
-        yield "failures", "one or more where a trial failed, and none else"
     if len(row["each"]) != row["trials"]:
         yield "each", f"an entry for each of the {row['trials']} trials"
     times = [row[name] for name in ("plan_p50_ms", "plan_p95_ms", "plan_p99_ms")]
