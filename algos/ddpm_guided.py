@@ -26,6 +26,7 @@ Logged (metrics.jsonl and TensorBoard):
 from __future__ import annotations
 
 import copy
+import json
 import math
 import time
 from collections.abc import Callable
@@ -39,13 +40,13 @@ from torch import Tensor, nn
 
 from bm_envs import cli
 from bm_envs.diffusion import rollouts
-from bm_envs.diffusion.model import write_denoiser
+from bm_envs.diffusion.model import load_model, write_denoiser
 from bm_envs.diffusion.network import PUBLISHED, Denoiser, NetworkConfig, onnx_graph
 from bm_envs.diffusion.rollouts import Rollouts
 from bm_envs.diffusion.sampler import LENGTH, SCHEDULE, K
 from bm_envs.errors import ConfigError
 from bm_envs.learning import checks
-from bm_envs.learning.folder import claim_run
+from bm_envs.learning.folder import claim_run, load_checkpoint
 from bm_envs.learning.networks import (
     Mirror,
     as_mirror,
@@ -53,7 +54,14 @@ from bm_envs.learning.networks import (
     polyak_update,
     reflected,
 )
-from bm_envs.learning.run import Flags, Progress, RunConfig, config_record, settings_of
+from bm_envs.learning.run import (
+    Flags,
+    Progress,
+    RunConfig,
+    config_record,
+    settings_of,
+    values_of,
+)
 from bm_envs.robots import g1
 from bm_envs.tasks.guided.states import PAST, Representation, States, representation, states_of
 
@@ -91,6 +99,9 @@ class Config:
     network: Flags[NetworkConfig] = NetworkConfig()
     """Size of the network: `--width`, `--layers`, `--heads`, `--dropout`, and, for comparisons, how
     many known and future states its actions see: `--history`, `--horizon`."""
+    start_from: Path | None = None
+    """Run directory of an ended run of this script. A new run begins with its averaged weights and
+    its scaling of states and actions; data, steps and optimizers are the new run's own."""
     total_steps: int = 10_000
     """Gradient steps. With --resume another number may be given: the rest of the cosine is then as
     that of a run of such a length."""
@@ -273,6 +284,55 @@ def emphasis_projection(rep: Representation, factor: float, generator: torch.Gen
     return torch.cat([random, torch.eye(size, dtype=torch.float64)], 1)
 
 
+# --- another run's weights ------------------------------------------------------------------------
+
+KEYS = ("identity", "network", "averaged", "scaling")  # what a checkpoint has
+# Settings that decide what the weights mean, which two runs must have in common.
+SHAPE = ("representation", "emphasis", "width", "layers", "heads", "history", "horizon")
+
+
+@dataclass(frozen=True)
+class Start:
+    """What a new run takes of one that has ended.
+
+    Attributes:
+        averaged: weights of the network.
+        scaling: arrays of the `Normalizer`.
+        commits: states of the source that had a part in the weights.
+        told: of the run, for `policy.json`, as JSON: `steps`, and `data` with its licences.
+    """
+
+    averaged: dict[str, Tensor]
+    scaling: dict[str, Tensor]
+    commits: list[str]
+    told: str
+
+
+def read_start(folder: Path, config: Config, drives: dict[str, list[float]]) -> Start:
+    """Read the run that a new one starts from.
+
+    Args:
+        folder: its run directory.
+        config: of the new run.
+        drives: of the new run's data.
+
+    Raises:
+        PolicyError: the run has not ended, or its files cannot be read.
+        ConfigError: its weights mean something else.
+    """
+    saved = load_checkpoint(folder / "checkpoint.pt", KEYS)
+    settings = json.loads(saved["identity"])
+    for name, own in values_of(config).items():
+        theirs = settings.get(name, own)
+        if name in SHAPE and theirs != own:
+            raise ConfigError(f"{folder}: is a run with {name} {theirs}, expected {own}.")
+    model = load_model(folder)
+    if {name: list(values) for name, values in model.drives.items()} != drives:
+        raise ConfigError(f"{folder}: its actions are for other drives than those of the data.")
+    told = {"steps": saved["step"], "data": cli.read_json(folder / "policy.json")["data"]}
+    return Start(saved["averaged"], saved["scaling"], saved["commits"], json.dumps(told))
+
+
 # --- loss -----------------------------------------------------------------------------------------
 
 
@@ -420,8 +480,7 @@ def main(config: Config) -> None:
         shards=[manifest["shards"] for manifest in manifests],
     )  # fmt: skip
     name = f"{config.representation}__ddpm_guided__{config.run.seed}"
-    keys = ("identity", "network", "averaged", "scaling")
-    with claim_run(config.run, name, settings, "identity", keys, "settings or data") as folder:
+    with claim_run(config.run, name, settings, "identity", KEYS, "settings or data") as folder:
         if folder.saved is not None and "iteration" not in folder.saved:
             # Version 0.1 had other names for the steps that are done and for the figures.
             figures = zip(("valid_state", "valid_action"), folder.saved["valid"], strict=True)
@@ -447,6 +506,9 @@ def train(config: Config, manifests: list[dict[str, Any]], run: Progress) -> Non
 
     # 1. Data: whole episodes are held out, since windows of one are much alike.
     drives = manifests[0]["drives"]
+    start = None
+    if config.start_from is not None and saved is None:
+        start = read_start(config.start_from, config, drives)
     for folder, manifest in zip(config.data, manifests, strict=True):
         if manifest["drives"] != drives:
             raise ConfigError(f"{folder}: its experts have other drives than those of the first.")
@@ -467,7 +529,12 @@ def train(config: Config, manifests: list[dict[str, Any]], run: Progress) -> Non
     averaged = copy.deepcopy(network).eval().requires_grad_(False)
     optimizers = make_optimizers(network, config)
     generator = torch.Generator(device).manual_seed(seed)  # batches, levels, noise
-    if saved is None:
+    if start is not None:
+        network.load_state_dict(start.averaged)
+        averaged.load_state_dict(start.averaged)
+        normalizer.load(start.scaling)
+        run.commits[:0] = [commit for commit in start.commits if commit not in run.commits]
+    elif saved is None:
         normalizer.fit(windows, generator)
     else:
         network.load_state_dict(saved["network"])
@@ -479,6 +546,8 @@ def train(config: Config, manifests: list[dict[str, Any]], run: Progress) -> Non
         torch.set_rng_state(saved["dropout"].cpu())
         if use_cuda:
             torch.cuda.set_rng_state(saved["dropout_cuda"].cpu(), device)
+    # What the run began with stays known when the other run is gone.
+    began = start.told if start is not None else (saved or {}).get("start")
     weights = sum(p.numel() for p in network.parameters())
     run.begin(
         config_record(
@@ -532,6 +601,7 @@ def train(config: Config, manifests: list[dict[str, Any]], run: Progress) -> Non
                 "optimizers": [optimizer.state_dict() for optimizer, _ in optimizers],
                 "scaling": normalizer.arrays, "generator": generator.get_state(),
                 "dropout": torch.get_rng_state(),
+                **({} if began is None else {"start": began}),
                 **({"dropout_cuda": torch.cuda.get_rng_state(device)} if use_cuda else {}),
             })  # fmt: skip
 
@@ -543,10 +613,13 @@ def train(config: Config, manifests: list[dict[str, Any]], run: Progress) -> Non
         del arrays["projection"]
     told = ("experts", "clips", "accepted", "tried", "settings", "coverage")
     data = [{name: manifest[name] for name in told if name in manifest} for manifest in manifests]
-    licences = sorted({clip["licence"] for part in data for clip in part["clips"]})
+    begun = None if began is None else json.loads(began)
+    every = [*data, *(begun["data"] if begun else ())]
+    licences = sorted({clip["licence"] for part in every for clip in part["clips"]})
     training = {
         "algorithm": "ddpm_guided", "steps": run.step, "wall_s": round(run.train_s, 1),
         "seed": seed, "preset": config.preset, "weights": weights, **run.evaluation,
+        **({"start_from": begun} if begun else {}),
         "commit": ", ".join(run.commits) or None, "machine": cli.machine(),
     }  # fmt: skip
     write_denoiser(

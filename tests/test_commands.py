@@ -60,7 +60,7 @@ POSITIONAL = {"csv": 0, "npz": 1, "onnx": 1}
 # What a flag reads. Flags of this kind that only choose among names of ours are left out.
 INPUTS = {
     "algos/collect_rollouts": ("policy", "motion"),
-    "algos/ddpm_guided": ("data",),
+    "algos/ddpm_guided": ("data", "start_from"),
     "algos/ppo_track": ("motion", "start_from"),
     "algos/wm_track": ("motion", "start_from"),
     "benchmarks/demo_page": ("site",),

@@ -226,6 +226,56 @@ def test_killed_and_resumed_it_gives_the_same_numbers(data, run, tmp_path):
 
 
 @pytest.mark.slow
+def test_a_run_starts_from_another(data, run, tmp_path):
+    """Steps as good as none leave the other run's weights, and its scaling stays in any case."""
+    other, folder = tmp_path / "other", tmp_path / "run"
+    shutil.copytree(run, other)
+    # Its first steps of a warm-up of a million change a weight by 1e-2 / 1e6 each, at most.
+    new = dict(start_from=other, total_steps=2, warmup_steps=1_000_000, batch_size=3)
+    seeded = dataclasses.replace(config(data, folder, **new).run, seed=2)  # has another projection
+    ddpm.main(dataclasses.replace(config(data, folder, **new), run=seeded))
+    theirs, own = (torch.load(path / "checkpoint.pt", weights_only=True) for path in (run, folder))
+    for name, value in theirs["averaged"].items():
+        torch.testing.assert_close(own["averaged"][name], value, atol=1e-6, rtol=0)
+    for name, value in theirs["scaling"].items():
+        assert torch.equal(own["scaling"][name], value), name
+    # Without it, both would be others.
+    apart = tmp_path / "apart"
+    ddpm.main(dataclasses.replace(config(data, apart, **new | {"start_from": None}), run=(
+        dataclasses.replace(seeded, run_dir=apart))))  # fmt: skip
+    drawn = torch.load(apart / "checkpoint.pt", weights_only=True)
+    assert not torch.equal(drawn["scaling"]["projection"], theirs["scaling"]["projection"])
+    record = json.loads((folder / "policy.json").read_text())["training"]
+    assert record["steps"] == 2 and record["start_from"]["steps"] == 12
+    assert record["start_from"]["data"][0]["clips"][0]["name"] == "walk"
+    assert "start_from" not in json.loads((run / "policy.json").read_text())["training"]
+    shutil.rmtree(other)  # a run that goes on needs it no more
+    resumed = dataclasses.replace(seeded, resume=True)
+    ddpm.main(dataclasses.replace(config(data, folder, **new), run=resumed))
+    again = json.loads((folder / "policy.json").read_text())["training"]
+    assert again["start_from"] == record["start_from"]
+
+
+@pytest.mark.slow
+def test_a_start_that_is_none_is_refused(data, run, tmp_path):
+    wide = NetworkConfig(width=64, layers=2, heads=2)
+    with pytest.raises(ConfigError, match="is a run with width 32, expected 64"):
+        ddpm.main(config(data, tmp_path / "run", start_from=run, network=wide))
+    with pytest.raises(PolicyError, match="checkpoint.pt"):
+        ddpm.main(config(data, tmp_path / "run", start_from=tmp_path / "none"))
+    stopped = tmp_path / "stopped"
+    stopped.mkdir()
+    shutil.copy(run / "checkpoint.pt", stopped)
+    with pytest.raises(PolicyError, match="stopped"):
+        ddpm.main(config(data, tmp_path / "run", start_from=stopped))
+    others = {name: [2.0 * v for v in values] for name, values in
+              rollouts.read_manifest(data)["drives"].items()}  # fmt: skip
+    with pytest.raises(ConfigError, match="for other drives than those of the data"):
+        ddpm.read_start(run, config(data, tmp_path / "run"), others)
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.slow
 def test_refusals(data, run, tmp_path):
     with pytest.raises(ConfigError, match="holds a run already: add --resume"):
         ddpm.main(config(data, run))
