@@ -73,6 +73,7 @@ WEIGHT_DECAY = 1e-3  # of the matrices, not of biases, norms or positions. Sourc
 MAX_GRAD_NORM = 1.0
 EMA_MAX = 0.9999  # largest decay of the averaged weights, see `ema_decay`. Source: prototype
 MUON_LEARNING_RATE = 1e-2  # after the warm-up; it follows the same schedule as AdamW's
+PORTION = 256  # episodes whose links are computed at once
 HELD_OUT = 0.02  # share of the episodes that validation keeps to itself
 
 # A run records these beside its settings, and a checkpoint with other ones is refused.
@@ -165,8 +166,13 @@ class Windows:
         shoved_futures: bool = False,
     ) -> None:  # fmt: skip
         self._rep = rep
-        states = states_of(episodes.qpos, episodes.qvel)
-        self._states = States(*(torch.as_tensor(value, device=device) for value in states))
+        # Links are computed in float64: of some episodes at a time, so that they fit into memory.
+        portions = (episodes[first : first + PORTION] for first in range(0, len(episodes), PORTION))
+        parts = [states_of(part.qpos, part.qvel) for part in portions]
+        self._states = States(*(
+            torch.as_tensor(np.concatenate(values), device=device)
+            for values in zip(*parts, strict=True)
+        ))  # fmt: skip
         self._actions = torch.as_tensor(episodes.action, device=device)
         starts = episodes.qpos.shape[1] - LENGTH + 1
         if starts < 1:

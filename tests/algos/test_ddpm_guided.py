@@ -347,6 +347,18 @@ def test_no_window_is_shoved_after_its_present(data):
         ddpm.Windows(dataclasses.replace(episodes, pushed=pushed), rep, cpu)
 
 
+def test_links_are_those_of_all_episodes_at_once(data, monkeypatch):
+    """Of 16 episodes, 5 at a time: the last portion is a short one."""
+    episodes = rollouts.load_rollouts(data)[0]
+    rep, cpu = representation("body_pos"), torch.device("cpu")
+    whole = ddpm.Windows(episodes, rep, cpu)
+    monkeypatch.setattr(ddpm, "PORTION", 5)
+    portions = ddpm.Windows(episodes, rep, cpu)
+    index = torch.arange(len(whole))
+    for one, other in zip(whole.batch(index, False), portions.batch(index, False), strict=True):
+        assert torch.equal(one, other)
+
+
 # --- files and control ----------------------------------------------------------------------------
 
 
