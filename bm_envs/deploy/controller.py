@@ -26,7 +26,7 @@ from bm_envs.deploy.balance import Balance
 from bm_envs.deploy.envelope import Envelope
 from bm_envs.deploy.estimator import BaseEstimator
 from bm_envs.deploy.messages import Command, Sensors
-from bm_envs.deploy.reference import Alignment, Motion
+from bm_envs.deploy.reference import Alignment, Reference
 from bm_envs.deploy.tracker import Tracker
 from bm_envs.errors import ConfigError, PolicyError
 from bm_envs.policy import CONTROL_DT, Policy
@@ -368,7 +368,7 @@ class Controller(ActorController):
     """One tracking policy at work, on one motion after another."""
 
     def __init__(
-        self, policy: Policy, motion: Motion, config: ControllerConfig = ControllerConfig(), *,
+        self, policy: Policy, motion: Reference, config: ControllerConfig = ControllerConfig(), *,
         noise: float = 0.0, balance: Balance | None = None,
     ) -> None:  # fmt: skip
         """Make a controller that is ready to stand up.
@@ -393,7 +393,7 @@ class Controller(ActorController):
         return self.actor
 
     @property
-    def motion(self) -> Motion:
+    def motion(self) -> Reference:
         """What the policy follows."""
         return self.tracker.motion
 
