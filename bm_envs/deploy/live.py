@@ -22,6 +22,8 @@ for (`bm_envs/motion/checks.py`) is left out and counted, and so is one that no 
 from its neighbours. Where `AGREEING` such samples agree with each other, the motion is elsewhere
 now: a gap and a join, too. The first second is examined as a whole, as files are, before anything
 moves. Nothing new for `end_s`, or the sender's mark, ends the motion.
+
+One file because what comes and what is played are two ends of one buffer.
 """
 
 from __future__ import annotations
