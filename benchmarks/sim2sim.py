@@ -149,10 +149,9 @@ def main(config: Config) -> None:
                 row = measure([policy, *flags, *shlex.split(config.flags)], Path(folder))
                 rows.append(row)
                 print(guided_line(row) if config.tasks else line(row), flush=True)
-                if config.json is not None and (config.tasks or config.streamed):
+                if config.json is not None:
                     write(config, rows)
     if config.json is not None:
-        write(config, rows)
         print(f"rows in {config.json}")
 
 

@@ -48,7 +48,7 @@ from bm_envs.deploy import envelope, unitree_topics
 from bm_envs.deploy.controller import ActorController, Controller, ControllerConfig, damped
 from bm_envs.deploy.envelope import Stream
 from bm_envs.deploy.guard import Guard
-from bm_envs.deploy.live import LiveConfig, LiveMotion
+from bm_envs.deploy.live import LiveConfig, LiveMotion, behind_ms
 from bm_envs.deploy.planned import Planned
 from bm_envs.deploy.process import Enter, Signals, Voice, open_streams
 from bm_envs.deploy.reference import Motion
@@ -227,8 +227,7 @@ def other_robot(mode_machine: int) -> str:
 
 def drive(
     controller: ActorController, states: Reader, commands: Writer | None, config: Config, *,
-    guard: Guard | None = None, live: LiveMotion | None = None,
-    asked: Callable[[], str] = str, say: Callable[[str], None] = print,
+    guard: Guard | None = None, asked: Callable[[], str] = str, say: Callable[[str], None] = print,
     warn: Callable[[str], None] = print, then: Iterable[Tracker] = (),
     entered: Callable[[], bool] = bool,
 ) -> Report:  # fmt: skip
@@ -240,7 +239,6 @@ def drive(
         commands: to the motors; None publishes nothing.
         config: settings.
         guard: the process that damps when this one cannot.
-        live: the stream that is followed.
         asked: name of a signal that has come, or nothing.
         say: prints a line.
         warn: prints a warning.
@@ -251,6 +249,7 @@ def drive(
     report, pressed, following = Report(), False, iter(then)
     controller.envelope.forgiving = commands is None
     controller.envelope.slack = envelope.HOST_SLACK if config.clock == "host" else 0.0
+    live = stream_of(controller)
     if live is not None:
         await_stream(live, config, asked)
     message = first_state(states, commands, config, guard, asked, warn)
@@ -322,6 +321,12 @@ def drive(
     return report
 
 
+def stream_of(controller: ActorController) -> LiveMotion | None:
+    """The stream that is followed, or None."""
+    motion = controller.actor.motion if isinstance(controller.actor, Tracker) else None
+    return motion if isinstance(motion, LiveMotion) else None
+
+
 def await_stream(live: LiveMotion, config: Config, asked: Callable[[], str]) -> None:
     """Wait for a stream that can be begun with.
 
@@ -343,11 +348,8 @@ def await_stream(live: LiveMotion, config: Config, asked: Callable[[], str]) -> 
 def stream_figures(live: LiveMotion) -> dict[str, Any]:
     """What became of a stream, for the report."""
     counts = dataclasses.asdict(live.counts)
-    behind = 1e3 * np.array(counts.pop("behind_s") or [np.nan])
-    for share in (50, 99):
-        value = float(np.percentile(behind, share))
-        counts[f"behind_p{share}_ms"] = value if np.isfinite(value) else None
-    return counts
+    del counts["behind_s"]
+    return counts | behind_ms([live.counts])
 
 
 def next_state(
@@ -411,17 +413,16 @@ def make_tracker(config: Config) -> tuple[ActorController, str, list[Tracker]]:
     policy = load_policy(config.policy, config=config.policy_config)
     check_is_of_g1(policy, "the robot's messages")
     if config.stream is not None:
-        live = LiveMotion(policy, Receiver(config.stream).take, config.live)
-        policy(np.zeros((1, policy.spec.observation_size), np.float32))
-        told = f"policy {policy.name}, reference streamed to {config.stream}"
-        return Controller(policy, live, config.controller), told, []
-    motion = Motion(policy, config.motion)
+        motion = LiveMotion(policy, Receiver(config.stream).take, config.live)
+        what = f"reference streamed to {config.stream}"
+    else:
+        motion = Motion(policy, config.motion)
+        what = f"motion {motion.name} ({motion.duration_s:.2f} s)"
     then = [Tracker(policy, name, lead=config.controller.lead) for name in config.then]
     controller = Controller(policy, motion, config.controller)
     # The first call of a network takes longer than any other.
     policy(np.zeros((1, policy.spec.observation_size), np.float32))
-    told = f"policy {policy.name}, motion {motion.name} ({motion.duration_s:.2f} s)"
-    return controller, told, then
+    return controller, f"policy {policy.name}, {what}", then
 
 
 def make_planned(config: Config) -> tuple[ActorController, str, list[Tracker]]:
@@ -479,12 +480,9 @@ def main(config: Config) -> int:
             if config.motors:
                 patience = config.lost_s + envelope.GUARD_S
                 guard = Guard(config.interface, config.domain, patience)
-            followed = controller.motion if isinstance(controller, Controller) else None
-            live = followed if isinstance(followed, LiveMotion) else None
             report = drive(
-                controller, states, commands, config, guard=guard, live=live,
-                asked=lambda: signals.asked, say=say,
-                warn=lambda text: warnings(f"warning: {text}"), then=then,
+                controller, states, commands, config, guard=guard, asked=lambda: signals.asked,
+                say=say, warn=lambda text: warnings(f"warning: {text}"), then=then,
                 entered=Enter() if then else bool,
             )  # fmt: skip
         finally:

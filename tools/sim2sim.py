@@ -45,7 +45,7 @@ from tyro.conf import FlagCreatePairsOff, Positional, arg
 
 from bm_envs import rotations as rot
 from bm_envs.deploy.controller import ActorController, Controller, ControllerConfig
-from bm_envs.deploy.live import Counts, LiveConfig, LiveMotion
+from bm_envs.deploy.live import Counts, LiveConfig, LiveMotion, behind_ms
 from bm_envs.deploy.planned import Planned
 from bm_envs.deploy.reference import Alignment, Motion, Reference
 from bm_envs.deploy.robot import SENSOR_DT, RobotConfig, SimulatedRobot
@@ -229,7 +229,8 @@ def run(policy: Policy, motion: Motion, config: Config, seed: int) -> Run:
     if config.streamed:
         # It has sent its first pose for as long as it has to when the robot has stood up.
         begins = settings.stand_s - HELD_S
-        link = Link(motion, config.link, seed, lambda: tick * SENSOR_DT - begins)
+        poses = np.array([motion.root(frame)[0] for frame in range(motion.frames)])
+        link = Link(poses, config.link, seed, lambda: tick * SENSOR_DT - begins)
         shown = LiveMotion(policy, link.take, config.live)
     if config.start == "reference":
         robot.reset(*motion.root(0))
@@ -334,10 +335,9 @@ def describe(result: Run, motion: Motion) -> str:
             f"action in {result.figures['action_ms']:.2f} ms"
         )
     if (stream := result.stream) is not None:
-        text += (
-            f"; stream: {stream.gaps} gaps, {stream.held_s:.2f} s held, "
-            f"{1e3 * np.median(stream.behind_s):.0f} ms behind the newest sample"
-        )
+        text += f"; stream: {stream.gaps} gaps, {stream.held_s:.2f} s held"
+        if (behind := behind_ms([stream])["behind_p50_ms"]) is not None:
+            text += f", {behind:.0f} ms behind the newest sample"
     return text
 
 
@@ -366,15 +366,13 @@ def row_of(config: Config, policy: Policy, motion: Motion, runs: list[Run]) -> d
         row[name] = float(np.mean([figures[name] for figures in names])) if names else None
     if config.streamed:
         streams = [result.stream for result in runs if result.stream is not None]
-        behind = 1e3 * np.concatenate([stream.behind_s for stream in streams])
         row |= {
             "jitter_ms": config.link.jitter_ms, "loss": config.link.loss,
             "cut_s": list(config.link.cut_s) if config.link.cut_s else None,
             "delay_s": config.live.delay_s,
             "gaps": float(np.mean([stream.gaps for stream in streams])),
             "held_s": float(np.mean([stream.held_s for stream in streams])),
-            "behind_p50_ms": float(np.percentile(behind, 50)),
-            "behind_p99_ms": float(np.percentile(behind, 99)),
+            **behind_ms(streams),
         }  # fmt: skip
     return row | {"policy_sha256": policy.sha256, "command": cli.command_line()}
 
@@ -566,6 +564,7 @@ def guided_main(config: Config) -> int:
         )
     for flag, given in (
         ("motion", config.motion is not None), ("start", config.start != "stand"),
+        ("streamed", config.streamed),
         ("policy_config", config.policy_config is not None),
     ):  # fmt: skip
         if given:

@@ -40,6 +40,7 @@ from bm_envs.deploy.reference import Alignment
 from bm_envs.errors import ConfigError
 from bm_envs.motion import checks
 from bm_envs.motion.clip import clip_from_states
+from bm_envs.motion.smoothing import smoothstep
 from bm_envs.policy import CONTROL_DT, Policy
 from bm_envs.robots.kinematics import LinkChain, link_poses
 from bm_envs.robots.robot import Robot, order_map
@@ -105,6 +106,18 @@ class Counts:
     """Time for which the reference stood still, or slowed down, in gaps."""
     behind_s: list[float] = field(default_factory=list)
     """Of each frame: how far it was behind the newest sample, of the sender's clock, s."""
+
+
+def behind_ms(streams: Iterable[Counts]) -> dict[str, float | None]:
+    """Median and 99th percentile, over all frames, of the time behind the newest sample, ms.
+
+    None of each where no frame was played.
+    """
+    behind = np.concatenate([np.zeros(0), *(counts.behind_s for counts in streams)])
+    return {
+        f"behind_p{share}_ms": 1e3 * float(np.percentile(behind, share)) if behind.size else None
+        for share in (50, 99)
+    }
 
 
 class LiveMotion:
@@ -273,11 +286,6 @@ class LiveMotion:
         return self._last + 1 if self._has_ended else ENDLESS
 
     @property
-    def duration_s(self) -> float:
-        """Seconds from the first frame to the last that is known."""
-        return self._last * CONTROL_DT
-
-    @property
     def time_s(self) -> float:
         """Time of the sender's clock that was played last, s; minus infinity before the first."""
         return -np.inf if self._play is None else self._play
@@ -404,44 +412,40 @@ class LiveMotion:
 
     def _streamed(self, time: float, rate: float) -> tuple[np.ndarray, np.ndarray]:
         """State of the stream at a time, in the motion's world, joints within their range."""
-        at = self._after(time)
         # Differences are taken within what belongs together.
         first = max((t for t in self._anew if t <= time), default=self._times[0])
-        last = self._times[-1]
-        for k in range(at, len(self._times)):
-            if self._times[k] in self._anew:
-                last = self._times[k - 1]
-                break
+        elsewhere = min((t for t in self._anew if t > time), default=np.inf)
+        last = self._times[bisect.bisect_left(self._times, elsewhere) - 1]
         before, after = max(time - CONTROL_DT, first), min(time + CONTROL_DT, last)
-        qpos, one, other = (self._placed(self._interpolated(t)) for t in (time, before, after))
+        poses = np.stack([self._interpolated(t) for t in (time, before, after)])
+        qpos, one, other = self._placed(poses)
         span = max(after - before, 1e-9)
         return qpos, rate * difference(one, other, qpos[3:7], span)
 
     def _placed(self, qpos: np.ndarray) -> np.ndarray:
-        placed = qpos.copy()
-        placed[:3] = self._place.matrix @ qpos[:3] + self._place.offset
-        heading = rot.quat_from_matrix(self._place.matrix)
-        placed[3:7] = rot.quat_mul(heading, qpos[3:7])
-        placed[7:] = np.clip(qpos[7:], *self._range.T)
-        return placed
+        """Configurations `[..., 7 + J]` of the stream in the motion's world, within the range."""
+        place, heading = self._place, rot.quat_from_matrix(self._place.matrix)
+        pos = qpos[..., :3] @ place.matrix.T + place.offset
+        quat = rot.quat_mul(heading, qpos[..., 3:7])
+        return np.concatenate([pos, quat, np.clip(qpos[..., 7:], *self._range.T)], -1)
 
     def _begin_join(self, time: float) -> None:
         held, _ = self._made[-1]
         stream = self._interpolated(time)
-        matrices = (rot.quat_to_matrix(q[3:7]) for q in (held, stream))
-        one, other = matrices
+        one, other = (rot.quat_to_matrix(qpos[3:7]) for qpos in (held, stream))
         self._place = Alignment.of(held[:3], one, stream[:3], other)
         farthest = float(np.abs(self._placed(stream)[7:] - held[7:]).max())
         self._join = (0.0, max(JOIN_S, farthest / JOIN_SPEED))
 
     def _joined(self, qpos: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """A frame of a join: from the pose held, coming to rest, over into the stream."""
+        """A frame of a join, from the frame before over into the stream's `qpos`."""
         assert self._join is not None
-        held, slowing = self._made[-1]
+        held, _ = self._made[-1]
         gone, length = self._join
         gone += CONTROL_DT
         # What is left of the way is covered so that the share done is smooth: 3 s^2 - 2 s^3.
-        before, now = (smooth(x / length) for x in (gone - CONTROL_DT, gone))
+        shares = (min(x / length, 1.0) for x in (gone - CONTROL_DT, gone))
+        before, now = (smoothstep(share) for share in shares)
         share = (now - before) / (1 - before) if now < 1 else 1.0
         blended = (1 - share) * held + share * qpos
         blended[3:7] = rot.quat_slerp(held[3:7], qpos[3:7], np.array(share))
@@ -453,12 +457,6 @@ def _normal(sample: Sample) -> np.ndarray:
     qpos = np.array(sample.qpos, np.float64)
     qpos[3:7] = rot.quat_normalize(qpos[3:7])
     return qpos
-
-
-def smooth(share: float) -> float:
-    """From 0 to 1 with no speed at either end."""
-    share = min(max(share, 0.0), 1.0)
-    return share * share * (3 - 2 * share)
 
 
 def difference(one: np.ndarray, other: np.ndarray, quat: np.ndarray, span_s: float) -> np.ndarray:

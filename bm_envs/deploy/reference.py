@@ -71,7 +71,7 @@ class Motion:
                 clip = named_clip(policy, named[0])
             self.name, tables = clip.name, motion_tables(clip, policy.spec)
         self._tables = tables
-        self._frames = len(tables["joint_pos"])
+        self.frames = len(tables["joint_pos"])
         bodies = policy.spec.body_names
         self._anchor = bodies.index(policy.spec.anchor_body_name)
         root = policy.spec.robot.root_body
@@ -79,10 +79,6 @@ class Motion:
             raise PolicyError(f"{policy.path}: body_names lacks '{root}'.")
         self._root = bodies.index(root)
         self._to_robot = policy.spec.action_index()
-
-    @property
-    def frames(self) -> int:
-        return self._frames
 
     @property
     def duration_s(self) -> float:

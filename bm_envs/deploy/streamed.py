@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import heapq
-from collections.abc import Callable, Iterator
+from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 
 from bm_envs.deploy.live import Sample
-from bm_envs.deploy.reference import Motion
 from bm_envs.errors import ConfigError
 from bm_envs.policy import CONTROL_DT
 
@@ -37,47 +36,44 @@ class LinkConfig:
 
 
 def sent(
-    motion: Motion, link: LinkConfig, seed: int, *, hold_s: float = HELD_S
-) -> Iterator[tuple[float, Sample]]:
+    poses: np.ndarray, link: LinkConfig, seed: int, *, hold_s: float = HELD_S
+) -> list[tuple[float, Sample]]:
     """The samples of a motion that come through, each with when it comes, s, in that order.
 
     The first leaves at 0, and the motion begins at `hold_s`. The last always comes: a sender
     repeats it until it is heard.
+
+    Args:
+        poses: `[T, 7 + J]`, the motion at 50 Hz, as `Sample.qpos`.
+        link: what becomes of them.
+        seed: of delays and losses.
+        hold_s: for which the first pose is sent.
     """
     rng = np.random.default_rng(seed)
-    waiting: list[tuple[float, int, Sample]] = []
-    held, last = round(hold_s / CONTROL_DT), motion.frames - 1
-    for k in range(held + motion.frames):
+    coming: list[tuple[float, int, Sample]] = []
+    held, last = round(hold_s / CONTROL_DT), len(poses) - 1
+    for k in range(held + len(poses)):
         frame, time_s = max(k - held, 0), k * CONTROL_DT
-        into_s = frame * CONTROL_DT
         is_lost = rng.random() < link.loss
         comes = time_s + 1e-3 * link.jitter_ms * rng.random()
-        is_cut = link.cut_s is not None and link.cut_s[0] <= into_s < link.cut_s[1]
+        is_cut = link.cut_s is not None and link.cut_s[0] <= frame * CONTROL_DT < link.cut_s[1]
         if frame == last or not (is_lost or is_cut):
-            sample = Sample(time_s, motion.root(frame)[0], is_last=frame == last)
-            heapq.heappush(waiting, (comes, k, sample))
-        while waiting and waiting[0][0] <= time_s:
-            comes, _, sample = heapq.heappop(waiting)
-            yield comes, sample
-    while waiting:
-        comes, _, sample = heapq.heappop(waiting)
-        yield comes, sample
+            coming.append((comes, k, Sample(time_s, poses[frame], is_last=frame == last)))
+    return [(comes, sample) for comes, _, sample in sorted(coming, key=lambda row: row[:2])]
 
 
 class Link:
     """A stream that comes in simulated time."""
 
     def __init__(
-        self, motion: Motion, link: LinkConfig, seed: int, clock: Callable[[], float]
+        self, poses: np.ndarray, link: LinkConfig, seed: int, clock: Callable[[], float]
     ) -> None:
-        """Begin to send when the clock, s, is at 0."""
-        self._coming, self._clock = sent(motion, link, seed), clock
-        self._next = next(self._coming, None)
+        """Begin to send when the clock, s, is at 0; the rest as of `sent`."""
+        self._coming, self._clock = deque(sent(poses, link, seed)), clock
 
     def take(self) -> list[Sample]:
         """What has come since the last call."""
         found = []
-        while self._next is not None and self._next[0] <= self._clock():
-            found.append(self._next[1])
-            self._next = next(self._coming, None)
+        while self._coming and self._coming[0][0] <= self._clock():
+            found.append(self._coming.popleft()[1])
         return found

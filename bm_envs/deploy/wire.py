@@ -74,20 +74,18 @@ class Receiver:
         Raises:
             ConfigError: it is no address, or nobody can listen there.
         """
+        where = address_of(address)
         self.broken = self.foreign = 0
         self._sender: object = None
         self._socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
         try:
-            self._socket.bind(address_of(address))
+            self._socket.bind(where)
         except OSError as error:
             self._socket.close()
             raise ConfigError(
                 f"no stream can be heard at {address} ({error.strerror or error}): another program "
                 "listens there, or it is no address of this machine."
             ) from error
-        except ConfigError:
-            self._socket.close()
-            raise
         self._socket.setblocking(False)
 
     def take(self) -> list[Sample]:

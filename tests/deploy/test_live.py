@@ -27,17 +27,19 @@ from bm_envs.deploy.reference import Motion
 from bm_envs.deploy.streamed import HELD_S, Link, LinkConfig, sent
 from bm_envs.deploy.wire import Receiver, Sender, address_of, pack, unpack
 from bm_envs.errors import ConfigError
+from bm_envs.motion.library import load_motion
 from bm_envs.policy import CONTROL_DT, load_policy
 from bm_envs.robots import g1
 
 POLICY = load_policy("walk")
 WALK = Motion(POLICY)
+POSES = np.array([WALK.root(frame)[0] for frame in range(WALK.frames)])
 
 
 def played(link, seconds, *, seed=0, config=LiveConfig(), change=lambda sample: sample):
     """A stream over a link for some simulated seconds: the motion, its frames, and their times."""
     now = [0.0]
-    stream = Link(WALK, link, seed, lambda: now[0])
+    stream = Link(POSES, link, seed, lambda: now[0])
     live = LiveMotion(POLICY, lambda: map(change, stream.take()), config)
     while live.waits_for():
         now[0] += CONTROL_DT
@@ -206,7 +208,7 @@ def test_a_stream_that_a_file_would_be_refused_for_is_refused_before_anything_mo
 
 def test_the_first_frame_waits_until_a_second_was_examined():
     now = [0.0]
-    stream = Link(WALK, LinkConfig(), 0, lambda: now[0])
+    stream = Link(POSES, LinkConfig(), 0, lambda: now[0])
     live = LiveMotion(POLICY, stream.take)
     with pytest.raises(ConfigError, match="nothing can be played"):
         live.root(0)
@@ -322,8 +324,8 @@ def test_the_command_sends_the_whole_motion(tmp_path):
     thread.join()
     found.extend(receiver.take())
     receiver.close()
-    motion = Motion(POLICY, "walk[0:2]")
-    expected = list(sent(motion, LinkConfig(40.0, 0.1), 4, hold_s=0.5))
+    poses = load_motion("walk[0:2]").qpos()
+    expected = sent(poses, LinkConfig(40.0, 0.1), 4, hold_s=0.5)
     assert f"{len(expected)} samples sent" in done.stdout
     marks = [sample for sample in found if sample.is_last]
     assert len(marks) == 20 and len(found) == len(expected) + 19
