@@ -126,7 +126,7 @@ class Config:
     ] = ()  # fmt: skip
     """Which gates; none: all."""
     quick: Annotated[bool, FlagCreatePairsOff] = False
-    """Fewer trials and calls, minutes on two cores; not for published figures."""
+    """Fewer and shorter trials, minutes on two cores; not for published figures."""
     seed: int = 1000
     """Seed of roll-outs, starts, noise and pushes."""
     sampler: str | None = None
@@ -140,7 +140,7 @@ class Config:
     """Trials of gates 1, 3, box and natural, each way; default 50, in gate 3 with --quick 2; box
     and natural 12, with --quick 2."""
     windows: int | None = None
-    """Windows of held-out roll-outs for gates 2 and 2b; default 2048, with --quick 256."""
+    """Windows of held-out roll-outs for gates 2 and 2b; default 2048, with --quick 64."""
     ticks: int | None = None
     """Calls that `latency` times, of each model and sampler; default 100, with --quick 5."""
     backend: str = "mujoco"
@@ -1000,7 +1000,7 @@ def examine(model: GuidedModel, config: Config, folder: Path) -> Iterator[Gate]:
         if "1b" in names:
             yield gate_1b(quiet, model.drives, config.backend, threads, seed=seed)
     if names & {"2", "2b"}:
-        truth = truth_of(model, held_out, config.windows or (256 if quick else 2048), seed)
+        truth = truth_of(model, held_out, config.windows or (64 if quick else 2048), seed)
         begin(f"gate 2: {len(truth.states)} windows, three ways")
         gate, features = gate_2(model, truth, seed)
         if "2" in names:
@@ -1008,15 +1008,16 @@ def examine(model: GuidedModel, config: Config, folder: Path) -> Iterator[Gate]:
         if "2b" in names:
             yield gate_2b(model, truth, features)
     if "3" in names:
-        begin(f"gate 3: {trials} trials of 15 s, twice")
-        yield gate_3(model, held_out, trials=trials, seconds=15.0, config=config)
+        seconds = 5.0 if quick else 15.0
+        begin(f"gate 3: {trials} trials of {seconds:g} s, twice")
+        yield gate_3(model, held_out, trials=trials, seconds=seconds, config=config)
     if "4" in names:
         own = config.steering_for(model).strength
         strengths = [own] if quick else sorted({0.0, own, *STRENGTHS})
         begin(f"gate 4: {len(TARGETS)} speeds at {len(strengths)} strengths")
         yield gate_4(
-            model, held_out, trials=1 if quick else 10, seconds=6.0, strengths=strengths,
-            config=config,
+            model, held_out, trials=1 if quick else 10, seconds=4.0 if quick else 6.0,
+            strengths=strengths, config=config,
         )  # fmt: skip
     if "5" in names:
         truth = truth_of(model, held_out, 32 if quick else 256, seed + 5)
@@ -1030,8 +1031,11 @@ def examine(model: GuidedModel, config: Config, folder: Path) -> Iterator[Gate]:
     if "natural" in names:
         count = config.trials or (2 if quick else 12)
         references = library.load_motions(config.reference) if config.reference else clips
-        begin(f"natural: {count} trials of 10 s at {len(PACES)} speeds")
-        yield gate_natural(model, held_out, references, trials=count, seconds=10.0, config=config)
+        seconds = 8.0 if quick else 10.0
+        begin(f"natural: {count} trials of {seconds:g} s at {len(PACES)} speeds")
+        yield gate_natural(
+            model, held_out, references, trials=count, seconds=seconds, config=config
+        )
     if "latency" in names:
         begin("latency: one robot")
         yield latency(model, threads=threads, ticks=config.ticks or (5 if quick else 100))

@@ -3,6 +3,7 @@
     python benchmarks/sim2sim.py walk --json out.json
     python benchmarks/sim2sim.py walk other.onnx --quick
     python benchmarks/sim2sim.py guided_body_pos --tasks joystick waypoint --json out.json
+    python benchmarks/sim2sim.py walk --streamed --trials 20 --json out.json
 
 For each policy `tools/sim2sim.py` is run at 500, 1000 and 2000 Hz, with commands delayed by 0, 10
 and 20 ms, with the true and the estimated state; then at 1000 Hz with noisy sensors, an estimated
@@ -11,6 +12,9 @@ state and the same delays, in `--trials` trials. A row is one such command's, an
 With `--tasks` the policies are guided models. Each does each task in `--trials` trials, by plans
 that take no time, with the true state, and by plans that take a control step, with an estimated
 state. The file is written after every row.
+
+With `--streamed` the motion is sent to the policy while it runs, over links that are late, lose
+samples, or fall silent in its middle, with an estimated state and noisy sensors.
 """
 
 from __future__ import annotations
@@ -38,6 +42,16 @@ State = Literal["true", "estimated"]
 RATES: tuple[Rate, ...] = (500, 1000, 2000)
 STATES: tuple[State, ...] = ("true", "estimated")
 DELAYS_MS = (0, 10, 20)
+LINKS = tuple(
+    flags.split()
+    for flags in (
+        "",
+        "--link.jitter-ms 40 --link.loss 0.02",
+        "--link.jitter-ms 80 --link.loss 0.1",
+        "--link.jitter-ms 150 --link.loss 0.02",
+        "--link.jitter-ms 40 --link.loss 0.02 --link.cut-s 6 7",
+    )
+)
 
 
 @dataclass(frozen=True)
@@ -56,6 +70,8 @@ class Config:
     """Tasks of guided models; none: the policies are trackers."""
     trials: int = 5
     """Number of trials in each row with noise, or of a task; 0: no such row."""
+    streamed: Annotated[bool, FlagCreatePairsOff] = False
+    """Stream the motion to each tracker, over `LINKS`."""
     flags: str = ""
     """Further flags for every run, in one word: --flags='--start reference'."""
     seed: int = 0
@@ -66,8 +82,10 @@ class Config:
     def __post_init__(self) -> None:
         if not self.policies:
             raise ConfigError("No policy, expected one or more.")
-        if self.tasks and not self.trials:
-            raise ConfigError("trials is 0, expected 1 or more of a task.")
+        if self.tasks and self.streamed:
+            raise ConfigError("streamed is given with tasks: a guided model follows no motion.")
+        if (self.tasks or self.streamed) and not self.trials:
+            raise ConfigError("trials is 0, expected 1 or more of a task or a stream.")
         if self.trials < 0:
             raise ConfigError(f"trials is {self.trials}, expected 0 or more.")
 
@@ -83,6 +101,14 @@ def settings(config: Config) -> list[list[str]]:
             ]
             for task in config.tasks
             for state, plan_ms in (ways[:1] if config.quick else ways)
+        ]  # fmt: skip
+    if config.streamed:
+        return [
+            [
+                "--streamed", "--state", "estimated", "--noise", "1", "--trials",
+                str(config.trials), "--seed", str(config.seed), *link,
+            ]
+            for link in LINKS
         ]  # fmt: skip
     rates, states = ((1000,), ("true",)) if config.quick else (config.rates, config.states)
     plain = [
@@ -123,10 +149,9 @@ def main(config: Config) -> None:
                 row = measure([policy, *flags, *shlex.split(config.flags)], Path(folder))
                 rows.append(row)
                 print(guided_line(row) if config.tasks else line(row), flush=True)
-                if config.json is not None and config.tasks:
+                if config.json is not None:
                     write(config, rows)
     if config.json is not None:
-        write(config, rows)
         print(f"rows in {config.json}")
 
 

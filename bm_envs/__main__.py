@@ -48,6 +48,7 @@ COMMANDS = {
     "export": Command("tools/export_onnx.py", "train", "a run as the ONNX file a robot loads"),
     "sim2sim": Command("tools/sim2sim.py", "deploy", "a policy file in another simulation"),
     "deploy": Command("tools/deploy.py", "deploy", "control a robot over DDS"),
+    "stream": Command("tools/stream.py", "deploy", "send a motion as a live reference"),
     "hub": Command("tools/hub.py", "hub", "policies to the Hugging Face Hub and back"),
 }
 # The page of `bm-envs --help`.
@@ -56,7 +57,7 @@ GROUPS = {
     "Motions": ("motion convert", "motion retarget", "motion check"),
     "Train": ("train ppo", "train wm", "train guided", "collect", "diffuse"),
     "Measure": ("track", "guided"),
-    "Bring to a robot": ("export", "sim2sim", "deploy", "hub"),
+    "Bring to a robot": ("export", "sim2sim", "deploy", "stream", "hub"),
 }
 DEMO_VIDEO = "bm_envs_demo.mp4"
 HELP = ("-h", "--help")

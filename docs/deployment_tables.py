@@ -1,4 +1,4 @@
-"""Tables of `docs/deployment.md`: the procedure's, and how motions end, from `benchmarks/results`.
+"""Tables of `docs/deployment.md` and `docs/live_reference.md`, from `benchmarks/results`.
 
     python docs/deployment_tables.py            # write them into the page
     python docs/deployment_tables.py --check    # exit status 1 where the page does not hold them
@@ -39,6 +39,29 @@ def ends() -> str:
     return markdown_table(heads, lines) if lines else "Nothing is measured yet."
 
 
+def streamed() -> str:
+    """What becomes of a motion that is streamed over a link that is late and loses samples."""
+    heads = [
+        "policy, motion", "late by up to", "lost", "silent", "trials", "stand at the end",
+        "MPKPE", "R-MPKPE", "behind, p50; p99",
+    ]  # fmt: skip
+    lines = []
+    for path in sorted(RESULTS.glob("sim2sim_streamed_*.json")):
+        for row in json.loads(path.read_text())["rows"]:
+            errors = [
+                "-" if row[name] is None else f"{row[name]:.0f} mm"
+                for name in ("mpkpe_mm", "r_mpkpe_mm")
+            ]
+            cut = row["cut_s"]
+            lines.append([
+                f"`{row['policy']}`, {row['motion']}", f"{row['jitter_ms']:g} ms",
+                f"{100 * row['loss']:g} %", "-" if cut is None else f"{cut[1] - cut[0]:g} s",
+                f"{row['trials']}", f"{row['survived']}", *errors,
+                f"{row['behind_p50_ms']:.0f}; {row['behind_p99_ms']:.0f} ms",
+            ])  # fmt: skip
+    return markdown_table(heads, lines) if lines else "Nothing is measured yet."
+
+
 def machine() -> str:
     """The procedure as a drawing and as a table."""
     return f"```text\n{procedure.flowchart()}```\n\n{procedure.markdown().rstrip()}"
@@ -46,6 +69,7 @@ def machine() -> str:
 
 PAGES: dict[str, dict[str, Callable[[], str]]] = {
     "docs/deployment.md": {"ends": ends, "procedure": machine},
+    "docs/live_reference.md": {"streamed": streamed},
 }
 
 

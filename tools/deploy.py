@@ -5,6 +5,7 @@
     python tools/deploy.py walk --domain 7 --motors
     python tools/deploy.py walk --envelope              # what it holds commands and readings to
     python tools/deploy.py guided_body_pos --task joystick --domain 7 --motors
+    python tools/deploy.py walk --stream udp:127.0.0.1:9870 --domain 7 --motors
 
 Without `--motors` it reads states, runs the policy on them and prints what it would ask for, and
 publishes nothing. With `--motors` it stands up into the policy's default pose, follows the motion
@@ -14,6 +15,10 @@ terminal or any other signal, the remote's B or select, `--end-s`, or whatever l
 envelope (`bm_envs/deploy/envelope.py`), which it prints first. Motors are then damped, by a second
 process where this one is killed or hangs; a robot that nobody holds sinks to the ground.
 `bm_envs/deploy/procedure.py` has the whole as a table.
+
+With `--stream` the motion comes frame by frame from another program (`tools/stream.py` shows one),
+and ends where the stream does. It has to come before the robot stands up, and its first second is
+examined as a file is.
 
 A guided model does a task of `tools/sim2sim.py` in place of a motion, from where the robot stands;
 nobody pushes it here, so walk_perturb is to walk on. A thread of its own plans: the control loop
@@ -33,7 +38,7 @@ import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import numpy as np
 from tyro.conf import FlagCreatePairsOff, Positional, arg
@@ -43,10 +48,12 @@ from bm_envs.deploy import envelope, unitree_topics
 from bm_envs.deploy.controller import ActorController, Controller, ControllerConfig, damped
 from bm_envs.deploy.envelope import Stream
 from bm_envs.deploy.guard import Guard
+from bm_envs.deploy.live import LiveConfig, LiveMotion, behind_ms
 from bm_envs.deploy.planned import Planned
 from bm_envs.deploy.process import Enter, Signals, Voice, open_streams
 from bm_envs.deploy.reference import Motion
 from bm_envs.deploy.tracker import Tracker
+from bm_envs.deploy.wire import Receiver
 from bm_envs.errors import ConfigError
 from bm_envs.policy import CONTROL_DT, DIFFUSION, check_is_of_g1, kind_of, load_policy
 from bm_envs.robots import g1
@@ -80,6 +87,11 @@ class Config:
     names."""
     then: tuple[str, ...] = ()
     """Further motions of the policy, each begun by Enter or by A on the remote."""
+    stream: str | None = None
+    """Where a reference comes in while the policy runs, udp:HOST:PORT of this machine; none: the
+    motion is known."""
+    live: LiveConfig = field(default_factory=LiveConfig)
+    """How such a stream is played."""
     task: Literal["walk_perturb", "joystick", "waypoint"] | None = None
     """What a guided model is asked for; none: the policy is a tracker."""
     sampler: str = "10"
@@ -110,6 +122,9 @@ class Config:
                 f"at_end is '{self.controller.at_end}', expected 'balance' with --then: between "
                 "two motions the robot stands."
             )
+        for name in ("motion", "then"):
+            if self.stream is not None and getattr(self, name):
+                raise ConfigError(f"{name} is given with --stream, which is the motion.")
         for name in ("patience_s", "lost_s"):
             if not 0 < getattr(self, name) <= 600:
                 raise ConfigError(
@@ -139,6 +154,8 @@ class Report:
     plan_p50_ms: float | None = None
     """Median time of a plan, ms."""
     plan_p99_ms: float | None = None
+    stream: dict[str, Any] | None = None
+    """What became of the samples of a stream."""
     phase: str = "waiting"
     frame: int = 0
     reason: str = ""
@@ -232,6 +249,9 @@ def drive(
     report, pressed, following = Report(), False, iter(then)
     controller.envelope.forgiving = commands is None
     controller.envelope.slack = envelope.HOST_SLACK if config.clock == "host" else 0.0
+    live = stream_of(controller)
+    if live is not None:
+        await_stream(live, config, asked)
     message = first_state(states, commands, config, guard, asked, warn)
     mode_machine = message.mode_machine
     say(f"robot found, mode_machine {mode_machine}")
@@ -253,6 +273,8 @@ def drive(
                 report.states += 1
                 now = stream.time_s
                 sensors = unitree.from_low_state(message, now)
+                if live is not None and controller.phase != "run":
+                    live.waits_for()  # takes what comes, so that the newest is there to begin with
                 before, pressed = pressed, sensors.next
                 if (entered() or (pressed and not before)) and (more := next(following, None)):
                     controller.play(more)
@@ -291,10 +313,43 @@ def drive(
             report.plan_p50_ms, report.plan_p99_ms = (
                 float(1e3 * np.percentile(took, share)) for share in (50, 99)
             )
+        if live is not None:
+            report.stream = stream_figures(live)
         report.phase, report.frame, report.reason = (
             controller.phase, controller.frame, controller.reason,
         )  # fmt: skip
     return report
+
+
+def stream_of(controller: ActorController) -> LiveMotion | None:
+    """The stream that is followed, or None."""
+    motion = controller.actor.motion if isinstance(controller.actor, Tracker) else None
+    return motion if isinstance(motion, LiveMotion) else None
+
+
+def await_stream(live: LiveMotion, config: Config, asked: Callable[[], str]) -> None:
+    """Wait for a stream that can be begun with.
+
+    Raises:
+        ConfigError: there is none within `patience_s`, or it is refused.
+    """
+    began = time.monotonic()
+    while missing := live.waits_for():
+        if asked():
+            raise KeyboardInterrupt
+        if time.monotonic() - began > config.patience_s:
+            raise ConfigError(
+                f"No reference at {config.stream} within {config.patience_s:g} s: it lacks "
+                f"{missing}."
+            )
+        time.sleep(GLANCE_S)
+
+
+def stream_figures(live: LiveMotion) -> dict[str, Any]:
+    """What became of a stream, for the report."""
+    counts = dataclasses.asdict(live.counts)
+    del counts["behind_s"]
+    return counts | behind_ms([live.counts])
 
 
 def next_state(
@@ -357,13 +412,17 @@ def make_tracker(config: Config) -> tuple[ActorController, str, list[Tracker]]:
     """The controller of a tracking policy, what it is to do, and what may follow."""
     policy = load_policy(config.policy, config=config.policy_config)
     check_is_of_g1(policy, "the robot's messages")
-    motion = Motion(policy, config.motion)
+    if config.stream is not None:
+        motion = LiveMotion(policy, Receiver(config.stream).take, config.live)
+        what = f"reference streamed to {config.stream}"
+    else:
+        motion = Motion(policy, config.motion)
+        what = f"motion {motion.name} ({motion.duration_s:.2f} s)"
     then = [Tracker(policy, name, lead=config.controller.lead) for name in config.then]
     controller = Controller(policy, motion, config.controller)
     # The first call of a network takes longer than any other.
     policy(np.zeros((1, policy.spec.observation_size), np.float32))
-    told = f"policy {policy.name}, motion {motion.name} ({motion.duration_s:.2f} s)"
-    return controller, told, then
+    return controller, f"policy {policy.name}, {what}", then
 
 
 def make_planned(config: Config) -> tuple[ActorController, str, list[Tracker]]:
@@ -379,7 +438,7 @@ def make_planned(config: Config) -> tuple[ActorController, str, list[Tracker]]:
             f"{config.policy} is a guided model, which has no motion: name a task, --task "
             "walk_perturb | joystick | waypoint."
         )
-    for flag in ("motion", "policy_config", "then"):
+    for flag in ("motion", "policy_config", "then", "stream"):
         if getattr(config, flag):
             raise ConfigError(f"{flag} is given, but a guided model takes none.")
     model, method = load_model(config.policy), method_of(config.sampler)
@@ -440,6 +499,14 @@ def main(config: Config) -> int:
         f"({report.bounded_steps} steps bounded), {min(report.frame, controller.actor.steps)} of "
         f"{controller.actor.steps} steps of the {'task' if guided else 'motion'}"
     )
+    if (counts := report.stream) is not None:
+        say(
+            f"stream: {counts['samples']} samples ({counts['late']} late, {counts['repeated']} "
+            f"repeated, {sum(counts['refused'].values())} refused), {counts['gaps']} gaps of "
+            f"{counts['held_s']:.2f} s in all"
+        )
+        for why, number in counts["refused"].items():
+            say(f"refused {number}: {why}")
     if report.plans:
         say(
             f"{report.plans} plans in {report.plan_p50_ms:.1f} ms (p50), {report.plan_p99_ms:.1f} "

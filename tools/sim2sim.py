@@ -45,9 +45,11 @@ from tyro.conf import FlagCreatePairsOff, Positional, arg
 
 from bm_envs import rotations as rot
 from bm_envs.deploy.controller import ActorController, Controller, ControllerConfig
+from bm_envs.deploy.live import Counts, LiveConfig, LiveMotion, behind_ms
 from bm_envs.deploy.planned import Planned
-from bm_envs.deploy.reference import Alignment, Motion
+from bm_envs.deploy.reference import Alignment, Motion, Reference
 from bm_envs.deploy.robot import SENSOR_DT, RobotConfig, SimulatedRobot
+from bm_envs.deploy.streamed import HELD_S, Link, LinkConfig
 from bm_envs.errors import ConfigError
 from bm_envs.policy import CONTROL_DT, DIFFUSION, Policy, kind_of, load_policy
 from bm_envs.results import write_result
@@ -91,6 +93,12 @@ class Config:
     """The robot."""
     controller: Annotated[ControllerConfig, arg(name="")] = field(default_factory=ControllerConfig)
     """The controller."""
+    streamed: Annotated[bool, FlagCreatePairsOff] = False
+    """Send the motion to the policy frame by frame while it runs, over the link below."""
+    link: LinkConfig = field(default_factory=LinkConfig)
+    """What the link does to the stream."""
+    live: LiveConfig = field(default_factory=LiveConfig)
+    """How the stream is played."""
     seed: int = 0
     """Seed of the first trial's sensor noise, and of a task's draws; each further trial has the
     next."""
@@ -116,6 +124,12 @@ class Config:
             raise ConfigError(f"trials is {self.trials}, expected 1 to 10000.")
         if not 0 <= self.plan_ms <= 1000:
             raise ConfigError(f"plan_ms is {self.plan_ms}, expected 0 to 1000 ms.")
+        if self.streamed and (self.start != "stand" or self.controller.stand_s < HELD_S):
+            raise ConfigError(
+                f"a streamed motion begins while the robot stands up: start is '{self.start}', "
+                f"expected 'stand', and stand_s is {self.controller.stand_s:g}, expected "
+                f"{HELD_S:g} or more."
+            )
         if self.controller.end_s is None:
             raise ConfigError("end_s is none, expected seconds: a simulation has to end.")
         if not 1 <= self.fps <= 50:
@@ -149,12 +163,14 @@ class Run:
     ghost: list[np.ndarray | None]
     """`[36]` each, the reference at the same times, in the robot's world; None outside the
     motion."""
+    stream: Counts | None = None
+    """What became of the samples of a stream."""
 
 
 class Figures:
     """Errors of the robot, as it truly is, from the reference."""
 
-    def __init__(self, policy: Policy, motion: Motion, model: mujoco.MjModel) -> None:
+    def __init__(self, policy: Policy, motion: Reference, model: mujoco.MjModel) -> None:
         spec = policy.spec
         self._motion, self._model, self._data = motion, model, mujoco.MjData(model)
         self._bodies = [model.body(name).id for name in spec.body_names]
@@ -208,18 +224,25 @@ def run(policy: Policy, motion: Motion, config: Config, seed: int) -> Run:
     """Run one robot, from standing up to the end."""
     robot = SimulatedRobot(config.robot, seed=seed, robot=policy.spec.robot)
     settings = config.controller
+    tick = 0
+    shown: Reference = motion
+    if config.streamed:
+        # It has sent its first pose for as long as it has to when the robot has stood up.
+        begins = settings.stand_s - HELD_S
+        poses = np.array([motion.root(frame)[0] for frame in range(motion.frames)])
+        link = Link(poses, config.link, seed, lambda: tick * SENSOR_DT - begins)
+        shown = LiveMotion(policy, link.take, config.live)
     if config.start == "reference":
         robot.reset(*motion.root(0))
     else:
         robot.stand(np.array(policy.spec.in_project_order("default_joint_pos")))
-    controller = Controller(policy, motion, settings, noise=config.robot.noise)
-    figures = Figures(policy, motion, robot.model)
+    controller = Controller(policy, shown, settings, noise=config.robot.noise)
+    figures = Figures(policy, shown, robot.model)
     figures.begin(robot, settings.state)
     qpos: list[np.ndarray] = []
     ghost: list[np.ndarray | None] = []
     failure, failed_in, survived, left = "", "", 0, round(LIE_S / SENSOR_DT)
     every = round(CONTROL_DT / SENSOR_DT)
-    tick = 0
     while controller.phase != "done" and left > 0:
         phase, frame = controller.phase, controller.frame
         robot.apply(controller.step(robot.sense()))
@@ -231,7 +254,7 @@ def run(policy: Policy, motion: Motion, config: Config, seed: int) -> Run:
                 failure = controller.reason
             elif robot.diverged():
                 failure = "the simulation diverged"
-            elif running and acted and is_off(robot, motion, frame):
+            elif running and acted and is_off(robot, shown, frame):
                 failure = "off its reference"
             elif not running and pelvis < LOW:
                 failure = f"fell (pelvis at {pelvis:.2f} m)"
@@ -243,7 +266,7 @@ def run(policy: Policy, motion: Motion, config: Config, seed: int) -> Run:
         left -= controller.phase == "damping"
         if tick % every == 0:
             qpos.append(robot.data.qpos.copy())
-            ghost.append(aligned_root(controller, motion) if running else None)
+            ghost.append(aligned_root(controller, shown) if running else None)
         if robot.diverged():
             break
         robot.step()
@@ -256,7 +279,13 @@ def run(policy: Policy, motion: Motion, config: Config, seed: int) -> Run:
         means["saturated"] = robot.saturated / max(robot.motor_steps, 1)
         means["late"] = controller.late
         means["bounded"] = controller.envelope.bounded  # control steps, standing included
-    return Run(survived * CONTROL_DT, failure, failed_in, means, qpos, ghost)
+    survived_s, counts = survived * CONTROL_DT, None
+    if isinstance(shown, LiveMotion):
+        counts = shown.counts
+        survived_s = min(max(shown.time_s - HELD_S, 0.0), motion.duration_s)
+        if not failure and survived_s < motion.duration_s:
+            failure, failed_in = "the stream ended before its motion", "run"
+    return Run(survived_s, failure, failed_in, means, qpos, ghost, counts)
 
 
 def moves(qpos: np.ndarray) -> str:
@@ -270,7 +299,7 @@ def moves(qpos: np.ndarray) -> str:
     return ""
 
 
-def is_off(robot: SimulatedRobot, motion: Motion, frame: int) -> bool:
+def is_off(robot: SimulatedRobot, motion: Reference, frame: int) -> bool:
     """The rule of `benchmarks/track.py`; neither height nor tilt depends on the alignment."""
     reference, _ = motion.root(frame)
     down = np.array([0.0, 0.0, -1.0])
@@ -282,7 +311,7 @@ def is_off(robot: SimulatedRobot, motion: Motion, frame: int) -> bool:
     return not (abs(height) <= MAX_HEIGHT and abs(tilt) <= MAX_TILT)
 
 
-def aligned_root(controller: Controller, motion: Motion) -> np.ndarray:
+def aligned_root(controller: Controller, motion: Reference) -> np.ndarray:
     """The reference in the robot's world. `[36]`."""
     qpos, _ = motion.root(controller.frame)
     where = controller.alignment
@@ -305,6 +334,10 @@ def describe(result: Run, motion: Motion) -> str:
             f"{result.figures['mpkpe_mm']:.0f} mm, R-MPKPE {result.figures['r_mpkpe_mm']:.0f} mm, "
             f"action in {result.figures['action_ms']:.2f} ms"
         )
+    if (stream := result.stream) is not None:
+        text += f"; stream: {stream.gaps} gaps, {stream.held_s:.2f} s held"
+        if (behind := behind_ms([stream])["behind_p50_ms"]) is not None:
+            text += f", {behind:.0f} ms behind the newest sample"
     return text
 
 
@@ -331,6 +364,16 @@ def row_of(config: Config, policy: Policy, motion: Motion, runs: list[Run]) -> d
         "saturated", "bounded", "action_ms",
     ):  # fmt: skip
         row[name] = float(np.mean([figures[name] for figures in names])) if names else None
+    if config.streamed:
+        streams = [result.stream for result in runs if result.stream is not None]
+        row |= {
+            "jitter_ms": config.link.jitter_ms, "loss": config.link.loss,
+            "cut_s": list(config.link.cut_s) if config.link.cut_s else None,
+            "delay_s": config.live.delay_s,
+            "gaps": float(np.mean([stream.gaps for stream in streams])),
+            "held_s": float(np.mean([stream.held_s for stream in streams])),
+            **behind_ms(streams),
+        }  # fmt: skip
     return row | {"policy_sha256": policy.sha256, "command": cli.command_line()}
 
 
@@ -521,6 +564,7 @@ def guided_main(config: Config) -> int:
         )
     for flag, given in (
         ("motion", config.motion is not None), ("start", config.start != "stand"),
+        ("streamed", config.streamed),
         ("policy_config", config.policy_config is not None),
     ):  # fmt: skip
         if given:

@@ -3,7 +3,8 @@
 `tracker` is a policy for your own loop: a robot's state in, a command out (`messages`). `planned`
 takes actions from plans that a thread of its own makes (`background`); both are an `actor`.
 `controller` is all that is around one on a robot: it stands up, runs the actor, ends and stops.
-`reference` is the motion that it follows, `estimator` says where the base is, and `envelope` bounds
+`reference` is the motion that it follows, or `live` one that comes over a `wire` (`streamed`: a
+known one, to try that). `estimator` says where the base is, and `envelope` bounds
 readings and commands. `robot` is a G1 in MuJoCo that takes such commands and gives such readings.
 `unitree` carries both over Unitree's low-level topics in DDS. `process` and `guard` make sure that
 motors are damped when a process ends. Nothing of the environments (`tasks`, `backends`) is used:

@@ -26,9 +26,10 @@ from bm_envs.deploy.balance import Balance
 from bm_envs.deploy.envelope import Envelope
 from bm_envs.deploy.estimator import BaseEstimator
 from bm_envs.deploy.messages import Command, Sensors
-from bm_envs.deploy.reference import Alignment, Motion
+from bm_envs.deploy.reference import Alignment, Reference
 from bm_envs.deploy.tracker import Tracker
 from bm_envs.errors import ConfigError, PolicyError
+from bm_envs.motion.smoothing import smoothstep
 from bm_envs.policy import CONTROL_DT, Policy
 from bm_envs.robots import g1, mjcf
 from bm_envs.robots.robot import Robot
@@ -291,7 +292,7 @@ class ActorController:
         way = self.actor.default_joint_pos - self._from
         # A smooth step, which begins and ends at rest, is 1.5 times as fast in its middle.
         share = np.minimum(elapsed / np.maximum(seconds, 1.5 * np.abs(way) / RAMP_RAD_S), 1.0)
-        target = self._from + share * share * (3 - 2 * share) * way
+        target = self._from + smoothstep(share) * way
         return Command(target, *self._standby)
 
     def _acting(self) -> Actor | Balance:
@@ -368,7 +369,7 @@ class Controller(ActorController):
     """One tracking policy at work, on one motion after another."""
 
     def __init__(
-        self, policy: Policy, motion: Motion, config: ControllerConfig = ControllerConfig(), *,
+        self, policy: Policy, motion: Reference, config: ControllerConfig = ControllerConfig(), *,
         noise: float = 0.0, balance: Balance | None = None,
     ) -> None:  # fmt: skip
         """Make a controller that is ready to stand up.
@@ -393,7 +394,7 @@ class Controller(ActorController):
         return self.actor
 
     @property
-    def motion(self) -> Motion:
+    def motion(self) -> Reference:
         """What the policy follows."""
         return self.tracker.motion
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Protocol
 
 import numpy as np
 
@@ -11,6 +12,33 @@ from bm_envs.errors import PolicyError
 from bm_envs.motion import library
 from bm_envs.motion.on_robot import on_robot
 from bm_envs.policy import CONTROL_DT, Policy, motion_tables, named_clip, named_motions
+
+
+class Reference(Protocol):
+    """What a tracker follows, frame by frame: a `Motion`, or a stream of it (`live.LiveMotion`)."""
+
+    name: str
+
+    @property
+    def frames(self) -> int:
+        """How many; a stream knows it at its end."""
+        ...
+
+    def joints(self, frame: int) -> tuple[np.ndarray, np.ndarray]:
+        """Positions and velocities `[J]` in the policy's order, rad, rad/s."""
+        ...
+
+    def anchor(self, frame: int) -> tuple[np.ndarray, np.ndarray]:
+        """Position `[3]`, m, and rotation matrix `[3, 3]` of the anchor body."""
+        ...
+
+    def body_pos(self, frame: int) -> np.ndarray:
+        """Positions of the policy's bodies, m. `[K, 3]`."""
+        ...
+
+    def root(self, frame: int) -> tuple[np.ndarray, np.ndarray]:
+        """The state in this frame, joints in the robot's order: `qpos [7 + J]`, `qvel [6 + J]`."""
+        ...
 
 
 class Motion:

@@ -26,7 +26,7 @@ import numpy as np
 from bm_envs import rotations as rot
 from bm_envs.deploy.envelope import check_policy
 from bm_envs.deploy.messages import Command, RobotState
-from bm_envs.deploy.reference import Alignment, Motion
+from bm_envs.deploy.reference import Alignment, Motion, Reference
 from bm_envs.errors import ConfigError, PolicyError
 from bm_envs.policy import Policy, load_policy
 from bm_envs.robots.kinematics import LinkChain
@@ -51,14 +51,14 @@ class Tracker:
     """
 
     def __init__(
-        self, policy: Policy | str | Path, motion: Motion | str | None = None, *, lead: int = 1
+        self, policy: Policy | str | Path, motion: Reference | str | None = None, *, lead: int = 1
     ) -> None:
         """Load what is needed; the first `act` begins the motion.
 
         Args:
             policy: a policy, an ONNX file, a run directory, a shipped name, or hub:OWNER/NAME.
-            motion: a motion, or what `--motion` takes; None: the one inside the policy, or that it
-                names.
+            motion: a motion, a stream (`live.LiveMotion`), or what `--motion` takes; None: the one
+                inside the policy, or that it names.
             lead: 1 as in this project's task, 0 for policies that were trained without.
 
         Raises:
@@ -73,7 +73,9 @@ class Tracker:
         check_policy(policy)
         spec = policy.spec
         self.policy, self.lead = policy, lead
-        self.motion = motion if isinstance(motion, Motion) else Motion(policy, motion)
+        if motion is None or isinstance(motion, str):
+            motion = Motion(policy, motion)
+        self.motion: Reference = motion
         robot, joints = spec.robot, (spec.robot.num_joints,)
         self._shapes = _SHAPES | {"joint_pos": joints, "joint_vel": joints}
         self._to_policy = order_map(robot.joint_names, spec.joint_names)

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from bm_envs import rotations as rot
-from bm_envs.motion.smoothing import smooth
+from bm_envs.motion.smoothing import smooth, smoothstep
 from bm_envs.robots import g1
 
 STAND_HEIGHT = 0.03
@@ -214,7 +214,7 @@ def _bridged(values: np.ndarray) -> np.ndarray:
             filled[start:] = values[start - 1]
         else:
             s = np.arange(1, end - start + 1)[:, None] / (end - start + 1)
-            s = s * s * (3 - 2 * s)
+            s = smoothstep(s)
             filled[start:end] = values[start - 1] + s * (values[end] - values[start - 1])
     return filled
 

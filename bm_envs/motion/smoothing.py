@@ -2,7 +2,16 @@
 
 from __future__ import annotations
 
+from typing import TypeVar
+
 import numpy as np
+
+Share = TypeVar("Share", float, np.ndarray)
+
+
+def smoothstep(share: Share) -> Share:
+    """From 0 to 1 as `share` goes from 0 to 1, at rest at both ends: `3 s^2 - 2 s^3`."""
+    return share * share * (3 - 2 * share)
 
 
 def smooth(x: np.ndarray, half_width: int) -> np.ndarray:

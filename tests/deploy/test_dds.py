@@ -9,6 +9,7 @@ import pty
 import re
 import runpy
 import signal
+import socket
 import struct
 import subprocess
 import sys
@@ -34,6 +35,7 @@ from bm_envs.robots import g1
 
 ROOT = Path(__file__).resolve().parents[2]
 DEPLOY, ROBOT = ROOT / "tools" / "deploy.py", ROOT / "tools" / "dds_robot.py"
+STREAM = ROOT / "tools" / "stream.py"
 # Test runs side by side do not hear each other. Up to domain 101 the ports, 7400 + 250 a domain,
 # lie below those that a system gives to whoever asks for any.
 DOMAIN = 20 + os.getpid() % 78
@@ -381,6 +383,52 @@ def test_both_ends_over_a_bad_network(tmp_path):
     assert robots["dropped"] > 40 and robots["held_back"] > 15 and robots["repeated"] > 15
     assert controllers["late_states"] > 5 and controllers["broken_states"] == 0
     assert robots["commands"] < controllers["commands"] + 100 + 1  # the last hundred damp
+
+
+def free_port():
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as one:
+        one.bind(("127.0.0.1", 0))
+        return one.getsockname()[1]
+
+
+def test_a_streamed_reference_is_followed_to_its_end(tmp_path):
+    """Robot, controller and sender are three processes; the stream jitters and loses samples.
+
+    The simulated robot may be slower than real time, and the sender is not: then the reference is
+    played further behind, and nothing of it is lost.
+    """
+    paths = tmp_path / "robot.json", tmp_path / "controller.json"
+    address = f"udp:127.0.0.1:{free_port()}"
+    other = robot("--drop", "0.02", "--late", "0.05", "--json", paths[0])
+    ours = start(
+        DEPLOY, "walk", "--stream", address, "--domain", DOMAIN, "--clock", "tick", "--stand-s",
+        "0.6", "--end-s", "0.5", "--lost-s", "60", "--patience-s", PATIENCE, "--motors", "--json",
+        paths[1],
+    )  # fmt: skip
+    until(ours, "reference streamed to")
+    sender = start(
+        STREAM, "walk[0:3]", "--to", address, "--hold-s", "3", "--jitter-ms", "40", "--loss",
+        "0.02", "--seed", "1",
+    )  # fmt: skip
+    status, out, err = end(ours)
+    assert (status, err) == (0, ""), out
+    assert "done, motors damped" in out and " 0 gaps of 0.00 s" in out
+    assert end(sender)[0] == 0
+    status, out, err = end(other)
+    assert (status, err) == (0, ""), out
+    assert "upright when motors last held something" in out
+    stream = json.loads(paths[1].read_text())["stream"]
+    # 3 s of the first pose and 3 s of the walk, 2 in a hundred lost, the last sample twenty times.
+    assert 280 <= stream["samples"] <= 320 and stream["repeated"] == 19 and not stream["refused"]
+
+
+def test_a_stream_that_does_not_come_moves_nothing(tmp_path):
+    ours = start(
+        DEPLOY, "walk", "--stream", f"udp:127.0.0.1:{free_port()}", "--domain", DOMAIN,
+        "--patience-s", "0.5",
+    )  # fmt: skip
+    status, _, err = end(ours)
+    assert status == 2 and "No reference at udp:127.0.0.1:" in err and "a first sample" in err
 
 
 def test_a_guided_model_walks_over_the_topics(tmp_path):

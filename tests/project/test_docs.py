@@ -717,7 +717,7 @@ def test_motion_files_hold_what_the_table_says(pages):
 
 def code_blocks():
     found = []
-    run = ("own_cost", "own_loop", "motions", "extending", "retarget")
+    run = ("own_cost", "own_loop", "live_reference", "motions", "extending", "retarget")
     for path in (DOCS / page for page in hooks.own_pages(DOCS)):
         if path.parent != DOCS or path.stem in run:
             blocks = re.findall(r"^```python\n(.*?)^```$", path.read_text(), re.M | re.S)
