@@ -97,18 +97,32 @@ FIGURES = (
 )
 
 
+def _gates() -> dict[str, Row]:
+    """Rows of the gates of `guided_human`."""
+    path = RESULTS / "gates_human.json"
+    return (
+        {row["gate"]: row for row in json.loads(path.read_text())["rows"]} if path.is_file() else {}
+    )
+
+
 def natural() -> str:
     """The gait against that of the clips at equal speed, both models."""
     lines = []
-    for name, label in (("human", "`guided_human`"), ("body_pos", "`guided_body_pos`")):
-        gate = gates_of(name).get("natural")
+    for rows, label in ((_gates(), "`guided_human`"), (gates_of("body_pos"), "`guided_body_pos`")):
+        gate = rows.get("natural")
         for row in gate["details"]["by_speed"] if gate else ():
             own, clips = row["figures"], row["reference"]
             cells = [f"{own[key]:.2f} ({clips[key]:.2f})" for key, _ in FIGURES]
             worst = max(row["off"].values())
             speed = f"{own['speed_m_s']:.2f} ({clips['speed_m_s']:.2f})"
-            lines.append([label, speed, *cells, f"{worst:.2f}"])
-    heads = ["model", "speed, m/s", *(text for _, text in FIGURES), "worst, of its band"]
+            lines.append([label, f"{row['commanded_m_s']:g}", speed, *cells, f"{worst:.2f}"])
+    heads = [
+        "model",
+        "commanded, m/s",
+        "speed, m/s",
+        *(text for _, text in FIGURES),
+        "worst, of its band",
+    ]
     return table(heads, lines)
 
 
@@ -117,11 +131,9 @@ GATES = ("0", "1", "1b", "2", "2b", "3", "4", "5", "box", "natural", "latency")
 
 def gates() -> str:
     """Every gate that was run, with the section's title; nothing where none was."""
-    path = RESULTS / "gates_human.json"
-    if not path.is_file():
+    rows = _gates()
+    if not rows:
         return ""
-    file = json.loads(path.read_text())
-    rows = {row["gate"]: row for row in file["rows"]}
     lines = []
     for gate in GATES:
         if gate not in rows:
