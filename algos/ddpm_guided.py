@@ -47,13 +47,7 @@ from bm_envs.diffusion.sampler import LENGTH, SCHEDULE, K
 from bm_envs.errors import ConfigError
 from bm_envs.learning import checks
 from bm_envs.learning.folder import claim_run, load_checkpoint
-from bm_envs.learning.networks import (
-    Mirror,
-    as_mirror,
-    has_native_bfloat16,
-    polyak_update,
-    reflected,
-)
+from bm_envs.learning.networks import has_native_bfloat16, polyak_update
 from bm_envs.learning.run import (
     Flags,
     Progress,
@@ -62,8 +56,9 @@ from bm_envs.learning.run import (
     settings_of,
     values_of,
 )
+from bm_envs.learning.windows import Windows
 from bm_envs.robots import g1
-from bm_envs.tasks.guided.states import PAST, Representation, States, representation, states_of
+from bm_envs.tasks.guided.states import PAST, Representation, representation
 
 A = g1.NUM_JOINTS
 
@@ -73,7 +68,6 @@ WEIGHT_DECAY = 1e-3  # of the matrices, not of biases, norms or positions. Sourc
 MAX_GRAD_NORM = 1.0
 EMA_MAX = 0.9999  # largest decay of the averaged weights, see `ema_decay`. Source: prototype
 MUON_LEARNING_RATE = 1e-2  # after the warm-up; it follows the same schedule as AdamW's
-PORTION = 256  # episodes whose links are computed at once
 HELD_OUT = 0.02  # share of the episodes that validation keeps to itself
 
 # A run records these beside its settings, and a checkpoint with other ones is refused.
@@ -149,67 +143,6 @@ def paper() -> Config:
 
 
 PRESETS: dict[str, Callable[[], Config]] = {"cpu": lambda: Config(data=()), "paper": paper}
-
-
-# --- data -----------------------------------------------------------------------------------------
-
-
-class Windows:
-    """Windows of `LENGTH` steps, each out of one episode.
-
-    Windows in whose future the robot is pushed are left out, unless `shoved_futures` is set. A
-    push in a window's past does not matter.
-    """
-
-    def __init__(
-        self, episodes: Rollouts, rep: Representation, device: torch.device,
-        shoved_futures: bool = False,
-    ) -> None:  # fmt: skip
-        self._rep = rep
-        # Links are computed in float64: of some episodes at a time, so that they fit into memory.
-        portions = (episodes[first : first + PORTION] for first in range(0, len(episodes), PORTION))
-        parts = [states_of(part.qpos, part.qvel) for part in portions]
-        self._states = States(*(
-            torch.as_tensor(np.concatenate(values), device=device)
-            for values in zip(*parts, strict=True)
-        ))  # fmt: skip
-        self._actions = torch.as_tensor(episodes.action, device=device)
-        starts = episodes.qpos.shape[1] - LENGTH + 1
-        if starts < 1:
-            raise ConfigError(
-                f"Episodes have {episodes.qpos.shape[1]} steps, expected {LENGTH} or more."
-            )
-        futures = np.arange(starts)[:, None] + np.arange(PAST - 1, LENGTH - 1)
-        taken = shoved_futures | ~episodes.pushed[:, futures].any(2)  # [E, starts]
-        self._places = torch.as_tensor(np.argwhere(taken), device=device)
-        if not len(self._places):
-            raise ConfigError(
-                "In the future of every window the robot is pushed, expected some without."
-            )
-        self._offsets = torch.arange(LENGTH, device=device)
-        self._mirrors: list[Mirror] = []  # of states and of actions
-        for pair in (rep.mirror, g1.mirror_map()):
-            index, sign = as_mirror(pair)
-            self._mirrors.append((index.to(device), sign.to(device)))
-
-    def __len__(self) -> int:
-        return len(self._places)
-
-    def batch(self, index: Tensor, mirror: bool) -> tuple[Tensor, Tensor]:
-        """Features of states `[B, L, S]` and actions `[B, L, A]` of windows `index [B]`.
-
-        With `mirror`, the windows' mirror images follow them, so that there are 2 B.
-        """
-        episode, start = self._places[index].unbind(1)
-        at = episode[:, None], start[:, None] + self._offsets
-        states = States(*(value[at] for value in self._states if value is not None))
-        features, actions = self._rep.encode(states, PAST - 1), self._actions[at]
-        if mirror:
-            features, actions = (
-                torch.cat([values, reflected(values, its_mirror)])
-                for values, its_mirror in zip((features, actions), self._mirrors, strict=True)
-            )
-        return features, actions
 
 
 # --- normalizer -----------------------------------------------------------------------------------

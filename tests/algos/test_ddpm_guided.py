@@ -22,8 +22,10 @@ from bm_envs.diffusion.rollouts import Rollouts
 from bm_envs.diffusion.sampler import LENGTH, SCHEDULE
 from bm_envs.envs import TrackVectorEnv
 from bm_envs.errors import ConfigError, PolicyError
+from bm_envs.learning import windows as windows_module
 from bm_envs.learning.folder import save_checkpoint
 from bm_envs.learning.run import RunConfig
+from bm_envs.learning.windows import Windows
 from bm_envs.robots import g1
 from bm_envs.tasks.guided.states import NOW, PAST, REPRESENTATIONS, representation, states_of
 
@@ -136,7 +138,7 @@ def test_step_size_and_averaging():
 def test_past_states_have_their_share_of_noise(data, share):
     episodes = rollouts.load_rollouts(data)[0]
     rep = representation("joint_rot")
-    windows = ddpm.Windows(episodes, rep, torch.device("cpu"))
+    windows = Windows(episodes, rep, torch.device("cpu"))
     normalizer = ddpm.Normalizer(rep, ddpm.Config(data=()), torch.device("cpu"))
     normalizer.fit(windows, torch.Generator().manual_seed(1))
     batch = normalizer(*windows.batch(torch.arange(64), False))
@@ -159,13 +161,13 @@ def test_windows_are_of_one_episode_and_mirrored_as_motions_are(data):
     episodes = rollouts.load_rollouts(data)[0]
     for name in REPRESENTATIONS:
         rep = representation(name)
-        windows = ddpm.Windows(episodes, rep, torch.device("cpu"), shoved_futures=True)
+        windows = Windows(episodes, rep, torch.device("cpu"), shoved_futures=True)
         assert len(windows) == len(episodes) * 11
         index = torch.tensor([0, 11, 25])
         states, actions = windows.batch(index, mirror=True)
         assert states.shape == (6, LENGTH, rep.size)
         np.testing.assert_array_equal(actions[2], episodes.action[2, 3 : 3 + LENGTH])
-        other = ddpm.Windows(mirrored(episodes), rep, torch.device("cpu"), shoved_futures=True)
+        other = Windows(mirrored(episodes), rep, torch.device("cpu"), shoved_futures=True)
         mirrored_states, mirrored_actions = other.batch(index, mirror=False)
         np.testing.assert_allclose(actions[3:], mirrored_actions, atol=1e-6)
         # The robot's published links are symmetric to 1e-4 m only.
@@ -325,7 +327,7 @@ def test_episodes_shorter_than_a_window_are_refused(data):
         }
     )
     with pytest.raises(ConfigError, match="Episodes have 10 steps, expected 20 or more"):
-        ddpm.Windows(cut, representation("body_pos"), torch.device("cpu"))
+        Windows(cut, representation("body_pos"), torch.device("cpu"))
 
 
 def test_no_window_is_shoved_after_its_present(data):
@@ -335,8 +337,8 @@ def test_no_window_is_shoved_after_its_present(data):
     pushed[0, 12] = True
     episodes = dataclasses.replace(episodes, pushed=pushed)
     rep, cpu = representation("joint_rot"), torch.device("cpu")
-    every = ddpm.Windows(episodes, rep, cpu, shoved_futures=True)
-    some = ddpm.Windows(episodes, rep, cpu)
+    every = Windows(episodes, rep, cpu, shoved_futures=True)
+    some = Windows(episodes, rep, cpu)
     assert len(every) == 11
     # A window from t has its present at t + 3: that is 13 or later from t = 10 on.
     assert len(some) == 1
@@ -344,16 +346,16 @@ def test_no_window_is_shoved_after_its_present(data):
     assert torch.equal(first, every.batch(torch.tensor([10]), False)[1])
     pushed[:] = True
     with pytest.raises(ConfigError, match="every window the robot is pushed"):
-        ddpm.Windows(dataclasses.replace(episodes, pushed=pushed), rep, cpu)
+        Windows(dataclasses.replace(episodes, pushed=pushed), rep, cpu)
 
 
 def test_links_are_those_of_all_episodes_at_once(data, monkeypatch):
     """Of 16 episodes, 5 at a time: the last portion is a short one."""
     episodes = rollouts.load_rollouts(data)[0]
     rep, cpu = representation("body_pos"), torch.device("cpu")
-    whole = ddpm.Windows(episodes, rep, cpu)
-    monkeypatch.setattr(ddpm, "PORTION", 5)
-    portions = ddpm.Windows(episodes, rep, cpu)
+    whole = Windows(episodes, rep, cpu)
+    monkeypatch.setattr(windows_module, "PORTION", 5)
+    portions = Windows(episodes, rep, cpu)
     index = torch.arange(len(whole))
     for one, other in zip(whole.batch(index, False), portions.batch(index, False), strict=True):
         assert torch.equal(one, other)

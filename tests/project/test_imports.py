@@ -54,6 +54,7 @@ ENGINES = {
     "learning.run": "train",
     "learning.states": "train",
     "learning.tracker": "train",
+    "learning.windows": "train",
     "learning.world_model": "train",
     "learning.video": "train",
 }
@@ -123,12 +124,15 @@ MAY_IMPORT = {
         "statistics",
         "tasks",
     },
+    # `windows` cuts what `diffusion.rollouts` reads; nothing of diffusion imports learning.
     "learning": {
         "arrays",
         "motion",
         "backends.base",
         "backends.native",
         "cli",
+        "diffusion.rollouts",
+        "diffusion.sampler",
         "envs",
         "errors",
         "evaluation",
