@@ -323,7 +323,7 @@ def test_episodes_shorter_than_a_window_are_refused(data):
     cut = Rollouts(
         **{
             name: value[:, :10] if value.ndim > 1 and value.shape[1] == 30 else value
-            for name, value in vars(episodes).items()
+            for name, value in episodes.arrays().items()
         }
     )
     with pytest.raises(ConfigError, match="Episodes have 10 steps, expected 20 or more"):
