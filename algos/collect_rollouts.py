@@ -9,6 +9,7 @@ says, and the state, what the expert said and what was sent are recorded. After 
 pushes stop; an episode is accepted when the expert then keeps the robot up for `--verify` steps
 more, or to the clip's end. So every recorded action led back to the motion.
 
+Of a policy of `dagger_vae.py` the latents are recorded, too, and its decoder is put beside them.
 The expert sees the robot without sensor noise, and its own last action as it was sent. Shard i is
 drawn from `(seed, i)` alone: a run that was cut short goes on with the next shard, to the same
 files. `bm_envs/diffusion/rollouts.py` has the format.
@@ -43,6 +44,7 @@ from bm_envs.learning.folder import claim_folder
 from bm_envs.motion import library
 from bm_envs.motion.clip import Clip
 from bm_envs.policy import Policy, check_is_of_g1, load_policy
+from bm_envs.policy.latent import LatentPolicy, latent_from_policy
 from bm_envs.robots import g1
 from bm_envs.rotations import quat_conj, quat_mul, quat_rotate, quat_rotate_inverse, yaw_quat
 from bm_envs.tasks.guided.config import GuidedConfig
@@ -127,6 +129,8 @@ class Expert:
     env: TrackVectorEnv
     first_clip: int
     """Number of its first clip among those of all experts."""
+    latents: LatentPolicy | None = None
+    """Of a policy of `dagger_vae.py`, whose latents are recorded, too."""
 
 
 # --- noise ----------------------------------------------------------------------------------------
@@ -201,9 +205,9 @@ def collect(expert: Expert, shard: int, config: Config) -> tuple[Rollouts, np.nd
     if others.size:
         sim.reset(others, *placed(states, *(part[others] for part in full_state(sim))))
         obs, _ = task.observe(slice(None), None)
-    columns: dict[str, list[np.ndarray]] = {
-        name: [] for name in ("qpos", "qvel", "action", "executed", "pushed")
-    }
+    names = ["qpos", "qvel", "action", "executed", "pushed"]
+    names += ["latent"] if expert.latents else []
+    columns: dict[str, list[np.ndarray]] = {name: [] for name in names}
     running, failed = np.ones(count, bool), np.zeros(count, bool)
     length = np.full(count, config.steps)
     for t in range(recorded + config.verify):
@@ -214,7 +218,9 @@ def collect(expert: Expert, shard: int, config: Config) -> tuple[Rollouts, np.nd
             executed = (action + noise()).astype(np.float32)
             shoved = is_pushed & (t % push_every == push_at)
             if t >= config.warm_up:
-                now = (*full_state(sim), action, executed, shoved)
+                now = [*full_state(sim), action, executed, shoved]
+                if expert.latents:
+                    now.append(np.nan_to_num(expert.latents.latent(obs)))
                 for column, value in zip(columns.values(), now, strict=True):
                     column.append(value)
             if shoved.any():
@@ -373,7 +379,13 @@ def open_experts(config: Config) -> list[Expert]:
             config.num_envs, clips, config=expert_task(policy, config), backend=config.backend,
             autoreset_mode="disabled", critic="none", threads=config.threads,
         )  # fmt: skip
-        experts.append(Expert(policy, clips, env, sum(len(e.clips) for e in experts)))
+        first = sum(len(e.clips) for e in experts)
+        experts.append(Expert(policy, clips, env, first, latent_from_policy(policy.path)))
+    if len(experts) > 1 and any(expert.latents for expert in experts):
+        raise ConfigError(
+            f"policy has {len(experts)} policies, one of latents among them, expected that alone: "
+            "a latent means something to its own decoder only."
+        )
     return experts
 
 
@@ -410,7 +422,9 @@ def settings_of(config: Config, experts: list[Expert]) -> dict[str, Any]:
 def main(config: Config) -> None:
     """Collect the shards that are not there yet."""
     experts = open_experts(config)
-    with claim_folder(config.out, "--out", (r"dataset", r"episodes-\d+", r"failed-\d+")):
+    with claim_folder(
+        config.out, "--out", (r"dataset", r"decoder", r"episodes-\d+", r"failed-\d+")
+    ):
         try:
             fill(config, experts)
         except KeyboardInterrupt as end:
@@ -437,6 +451,8 @@ def fill(config: Config, experts: list[Expert]) -> None:
         f"{len(experts)} experts, {len(manifest['clips'])} clips, {config.shards} shards of "
         f"{config.num_envs} episodes, backend {config.backend}, seed {config.seed}"
     )
+    if (latents := experts[0].latents) is not None:
+        manifest["latent"] = rollouts.save_decoder(latents.decoder, config.out)
     present = len(manifest["shards"])
     for shard in tqdm(range(present, config.shards), initial=present, total=config.shards):
         expert = experts[shard % len(experts)]

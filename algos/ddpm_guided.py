@@ -3,6 +3,8 @@
     python algos/ddpm_guided.py --data runs/rollouts --representation body_pos
     python algos/ddpm_guided.py --data runs/rollouts --preset paper     # 20 M weights, for a GPU
 
+    python algos/ddpm_guided.py --data runs/latents --latent            # states and latents
+
 From windows of 20 control steps of roll-outs (`collect_rollouts.py`) a transformer learns what a
 window was before noise was put on it (x0-prediction). Every state and every action has a noise
 level of its own. Sampled with the last states put in, the model says what the robot will do next
@@ -14,7 +16,10 @@ beside it, and guidance in `steering.py`.
 The run directory holds `config.json`, `checkpoint.pt` (all that a bit-exact `--resume` needs),
 `denoiser.onnx` with `policy.json` (what leaves the project), `metrics.jsonl`, TensorBoard events.
 
-Letters in shapes: B windows, L = 20 steps, S state and A = 29 action features.
+With `--latent` the model is of states and latents, for roll-outs of a policy of `dagger_vae.py`
+(paper, version 4): its decoder makes the action when it is due, of the newest state.
+
+Letters in shapes: B windows, L = 20 steps, S state and A action features (29, or of a latent).
 
 Logged (metrics.jsonl and TensorBoard):
 
@@ -57,10 +62,7 @@ from bm_envs.learning.run import (
     values_of,
 )
 from bm_envs.learning.windows import Windows
-from bm_envs.robots import g1
 from bm_envs.tasks.guided.states import PAST, Representation, representation
-
-A = g1.NUM_JOINTS
 
 ACTION_STEPS = 8  # future actions that count in the loss. Source: the paper
 RATE_COEF = 0.1  # weight of the change of predicted actions from step to step. Source: prototype
@@ -86,6 +88,8 @@ class Config:
     """Folders of roll-outs."""
     representation: Literal["body_pos", "joint_rot"] = "body_pos"
     """What the model sees of a state."""
+    latent: bool = False
+    """Learn the latents of the policy that was rolled out, in place of its actions."""
     preset: Literal["cpu", "paper"] = "cpu"
     """`paper`: the published size and recipe."""
     run: Flags[RunConfig] = RunConfig(eval_every=500, checkpoint_s=60.0)
@@ -154,7 +158,7 @@ class Normalizer:
     A state of the network is `((features - center) / half) @ projection`, see `model.py`.
     """
 
-    def __init__(self, rep: Representation, config: Config, device: torch.device) -> None:
+    def __init__(self, rep: Representation, actions: int, config: Config, device: torch.device):
         generator = torch.Generator().manual_seed(config.run.seed)
         projection = torch.eye(rep.size)
         if config.emphasis:
@@ -163,7 +167,7 @@ class Normalizer:
         self.device = device
         self.load({
             "state_center": torch.zeros(rep.size), "state_half": torch.ones(rep.size),
-            "action_center": torch.zeros(A), "action_half": torch.ones(A),
+            "action_center": torch.zeros(actions), "action_half": torch.ones(actions),
             "projection": projection,
         })  # fmt: skip
 
@@ -227,7 +231,7 @@ def emphasis_projection(rep: Representation, factor: float, generator: torch.Gen
 
 KEYS = ("identity", "network", "averaged", "scaling")  # what a checkpoint has
 # Settings that decide what the weights mean, which two runs must have in common.
-SHAPE = ("representation", "emphasis", "width", "layers", "heads", "history", "horizon")
+SHAPE = ("representation", "latent", "emphasis", "width", "layers", "heads", "history", "horizon")
 
 
 @dataclass(frozen=True)
@@ -414,6 +418,8 @@ def main(config: Config) -> None:
     manifests = [rollouts.read_manifest(folder) for folder in config.data]
     for folder, manifest in zip(config.data, manifests, strict=True):
         rollouts.check_complete(folder, manifest)
+        if config.latent:
+            rollouts.load_decoder(folder, manifest)
     settings = settings_of(
         config, "data", "device", "half", "total_steps", **CONSTANTS,
         shards=[manifest["shards"] for manifest in manifests],
@@ -451,20 +457,22 @@ def train(config: Config, manifests: list[dict[str, Any]], run: Progress) -> Non
     for folder, manifest in zip(config.data, manifests, strict=True):
         if manifest["drives"] != drives:
             raise ConfigError(f"{folder}: its experts have other drives than those of the first.")
+        if config.latent and manifest.get("latent") != manifests[0].get("latent"):
+            raise ConfigError(f"{folder}: its decoder is another than that of the first.")
     episodes = Rollouts.concatenate(rollouts.load_rollouts(folder)[0] for folder in config.data)
     order = np.random.default_rng(seed).permutation(len(episodes))
     held_out = max(1, round(HELD_OUT * len(episodes)))
     if held_out >= len(episodes):
         raise ConfigError(f"There is {len(episodes)} episode, expected 2 or more.")
     windows, validation = (
-        Windows(episodes[np.sort(part)], rep, device, config.shoved_futures)
+        Windows(episodes[np.sort(part)], rep, device, config.shoved_futures, config.latent)
         for part in (order[held_out:], order[:held_out])
     )
 
     # 2. Network and optimizers, from the start or from the checkpoint.
     torch.manual_seed(seed)  # initial weights, dropout
-    normalizer = Normalizer(rep, config, device)
-    network = Denoiser(normalizer.width, config.network).to(device)
+    normalizer = Normalizer(rep, windows.action_size, config, device)
+    network = Denoiser(normalizer.width, config.network, windows.action_size).to(device)
     averaged = copy.deepcopy(network).eval().requires_grad_(False)
     optimizers = make_optimizers(network, config)
     generator = torch.Generator(device).manual_seed(seed)  # batches, levels, noise
@@ -564,6 +572,7 @@ def train(config: Config, manifests: list[dict[str, Any]], run: Progress) -> Non
     write_denoiser(
         run.folder.path, onnx_graph(copy.deepcopy(averaged).cpu().eval()), representation=rep.name,
         drives=drives, scaling=arrays, data=data, training=training, half=config.half,
+        decoder=rollouts.load_decoder(config.data[0], manifests[0]) if config.latent else None,
         licence=f"learned from motions under {', '.join(licences)}",
     )  # fmt: skip
     figures = ", ".join(

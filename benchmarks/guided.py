@@ -36,7 +36,8 @@ All trials are reported, and of a fall its second and how it came (`fall_of`). A
 the strict rule: a pelvis below 0.4 m or a tilt over 60 degrees is a fall, so that a robot which is
 still falling when time is up has failed. `successes_head` goes by the paper's rule, the head below
 0.2 m. With `--delay 1` an action reaches the robot one control step late, and the one that was
-planned for that step is sent. `--strength 0` is the control that nothing is asked of.
+planned for that step is sent; of a model of latents the plan is late, and its decoder answers to
+the newest state. `--strength 0` is the control that nothing is asked of.
 `--push-speed 1` pushes by up to 1 m/s, and `--commands sideways` asks of the joystick what its own
 commands leave out: 0.3 m/s to the left and to the right, and turns on the spot.
 
@@ -395,6 +396,11 @@ def _actuation(model: Runnable) -> ActuationConfig:
     return ActuationConfig(**{name: tuple(values) for name, values in model.drives.items()})
 
 
+def _action_delay(model: Runnable, config: Config) -> int:
+    """Control steps that an action is late. Of a model of latents only its plan is."""
+    return 0 if isinstance(model, GuidedModel) and model.decoder else config.delay
+
+
 def _representation(model: Runnable) -> str:
     if isinstance(model, Policy):
         return "reference"
@@ -418,7 +424,7 @@ def run(model: Runnable, config: Config, trials: int, *, label: str = "") -> Tri
         trials, config.task, backend=config.backend, threads=config.threads,
         config=kind(
             fall="head", warm_up_s=WARM_UP_S, start_motions=START_MOTIONS,
-            actuation=_actuation(model), action_delay=config.delay, **changed,
+            actuation=_actuation(model), action_delay=_action_delay(model, config), **changed,
         ),
         autoreset_mode="disabled",
     )  # fmt: skip

@@ -41,6 +41,7 @@ COMMANDS = {
     "train ppo": Command("algos/ppo_track.py", "train", "a tracker, with PPO"),
     "train wm": Command("algos/wm_track.py", "train", "a tracker, through a learned world model"),
     "train guided": Command("algos/ppo_guided.py", "train", "one guided task, with PPO"),
+    "distil": Command("algos/dagger_vae.py", "train", "one policy with a latent, of trackers"),
     "collect": Command("algos/collect_rollouts.py", "train", "rollouts of trackers, as data"),
     "diffuse": Command("algos/ddpm_guided.py", "train", "a diffusion model of states and actions"),
     "track": Command("benchmarks/track.py", "deploy", "how well a policy tracks motions"),
@@ -55,7 +56,7 @@ COMMANDS = {
 GROUPS = {
     "Look": ("demo", "replay", "play"),
     "Motions": ("motion convert", "motion retarget", "motion check"),
-    "Train": ("train ppo", "train wm", "train guided", "collect", "diffuse"),
+    "Train": ("train ppo", "train wm", "train guided", "distil", "collect", "diffuse"),
     "Measure": ("track", "guided"),
     "Bring to a robot": ("export", "sim2sim", "deploy", "stream", "hub"),
 }

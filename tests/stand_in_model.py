@@ -14,6 +14,7 @@ class Model:
         self.representation = representation(name)
         self.drives, self.answer = drives, answer
         self.width, self.name, self.path = self.representation.size, "stand-in", Path("none")
+        self.action_size, self.decoder = 29, None
         self.range = np.full(self.width, -1.0), np.full(self.width, 1.0)
 
     def denoise(self, states, actions, state_levels, action_levels):

@@ -31,6 +31,7 @@ SCRIPTS = {
 # or it is what the command would read.
 NEEDED = {
     "algos/collect_rollouts": ("--policy", "walk", "--out", "{tmp}/out"),
+    "algos/dagger_vae": ("--policy", "walk", "--num-envs", "8"),
     "algos/ddpm_guided": ("--data", "{tmp}/none"),
     "algos/ppo_guided": ("--task", "joystick", "--num-envs", "8"),
     "algos/ppo_track": ("--num-envs", "8"),
@@ -60,6 +61,7 @@ POSITIONAL = {"csv": 0, "npz": 1, "onnx": 1}
 # What a flag reads. Flags of this kind that only choose among names of ours are left out.
 INPUTS = {
     "algos/collect_rollouts": ("policy", "motion"),
+    "algos/dagger_vae": ("policy",),
     "algos/ddpm_guided": ("data", "start_from"),
     "algos/ppo_track": ("motion", "start_from"),
     "algos/wm_track": ("motion", "start_from"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import warnings
+from collections import deque
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from typing import Any, Literal
@@ -12,9 +13,11 @@ import numpy as np
 
 from bm_envs import policy as policy_files
 from bm_envs.diffusion import sampler
-from bm_envs.diffusion.model import A, GuidedModel
+from bm_envs.diffusion.model import GuidedModel
 from bm_envs.diffusion.sampler import Guide, RollingSampler, Sample
 from bm_envs.errors import BMWarning, ConfigError
+from bm_envs.robots import g1
+from bm_envs.rotations import quat_rotate_inverse
 from bm_envs.tasks.guided.states import NOW, PAST, Frame, States, now_frame
 from bm_envs.tasks.guided.streams import Streams
 
@@ -51,8 +54,28 @@ def method_of(name: str) -> Method:
     )
 
 
+def feelings(states: States, last_action: np.ndarray, default_joint_pos: np.ndarray) -> np.ndarray:
+    """What a decoder takes beside a latent, `[N, 93]`: the terms `policy.latent.ROBOT_TERMS`.
+
+    Args:
+        states: `[N, ...]`, with joints.
+        last_action: `[N, 29]`, raw, the one before; 0 at the start.
+        default_joint_pos: `[29]`, rad, of the model's drives.
+    """
+    assert states.joint_pos is not None and states.joint_vel is not None
+    velocities = (
+        quat_rotate_inverse(states.root_quat, value)
+        for value in (states.root_lin_vel, states.root_ang_vel)
+    )
+    joints = states.joint_pos - default_joint_pos, states.joint_vel
+    return np.concatenate([*velocities, *joints, last_action], 1).astype(np.float32)
+
+
 class Controller:
     """A model in the loop of N robots: remembers their last states and gives their next actions.
+
+    A model of latents plans latents. Its decoder makes an action of the latent that was planned for
+    this step and of the newest state, so that a plan may be late while the action is not.
 
     Attributes:
         sample: the window of the last tick, in the network's numbers.
@@ -78,10 +101,16 @@ class Controller:
                 representation, in float32; see `sampler.sample`.
         """
         self.model, self.num_envs, self.method, self.guide = model, num_envs, method, guide
+        self._default_joint_pos = np.array(model.drives["default_joint_pos"], np.float32)
         many = isinstance(seed, Sequence)
         self._rng = Streams.seeded(seed) if many else np.random.default_rng(seed)
         self._past: States | None = None
-        self._rolling = RollingSampler(self._denoise, A, guide=self._bounded)
+        self._rolling = RollingSampler(self._denoise, model.action_size, guide=self._bounded)
+        self._begin_latents()
+
+    def _begin_latents(self) -> None:
+        self._last_action = np.zeros((self.num_envs, g1.NUM_JOINTS), np.float32)
+        self._planned: deque[np.ndarray] = deque()
 
     def reset(self, states: States) -> None:
         """Begin with robots that have been in `states [N, ...]` for a while."""
@@ -89,22 +118,39 @@ class Controller:
             *(np.repeat(value[:, None], PAST, 1) for value in states if value is not None)
         )
         self._rolling.reset()
+        self._begin_latents()
 
     def act(self, states: States, *, ahead: int = 0) -> np.ndarray:
         """Raw actions `[N, 29]`, project order, for robots that are in `states [N, ...]` now.
 
         Call it once a control step: it takes the states for those one step after the last. With
         `ahead`, the actions planned for that many steps later, when they take that long to arrive.
+        Of a model of latents, the actions of now by the latents that were planned so many steps
+        ago; before there are any, by those of the first plan.
         """
         with one_blas_thread():
             self._draw(self.remember(states), PAST + ahead)
-        return self.model.unscale_action(self.sample.actions[:, NOW + ahead])
+        planned = self.model.unscale_action(self.sample.actions[:, NOW + ahead])
+        if self.model.decoder is None:
+            return planned
+        if not self._planned:
+            first = self.model.unscale_action(self.sample.actions[:, NOW : NOW + ahead])
+            self._planned.extend(first[:, i] for i in range(ahead))
+        self._planned.append(planned)
+        return self.decode(self._planned.popleft(), states)
+
+    def decode(self, latent: np.ndarray, states: States) -> np.ndarray:
+        """Raw actions `[N, 29]` of latents `[N, Z]`, for robots in `states [N, ...]`."""
+        assert self.model.decoder is not None
+        felt = feelings(states, self._last_action, self._default_joint_pos)
+        self._last_action = self.model.decoder(np.concatenate([latent, felt], 1))
+        return self._last_action
 
     def plan_from(self, past: States, count: int) -> np.ndarray:
         """Raw actions `[N, count, 29]` of now and of the control steps after it.
 
         For robots whose last states are `past [N, PAST, ...]`, the present one last; so it may be
-        called at any time, and remembers nothing.
+        called at any time, and remembers nothing. Of a model of latents it gives latents.
         """
         self._past = past
         with one_blas_thread():
@@ -123,8 +169,8 @@ class Controller:
             return
         steps = sampler.K if self.method == "full" else int(self.method)
         self.sample = sampler.sample(
-            self._denoise, past, A, self._rng, steps=steps, guide=self._bounded,
-            action_steps=action_steps,
+            self._denoise, past, self.model.action_size, self._rng, steps=steps,
+            guide=self._bounded, action_steps=action_steps,
         )  # fmt: skip
 
     def remember(self, states: States) -> np.ndarray:

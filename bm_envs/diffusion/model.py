@@ -8,9 +8,11 @@ units become the network's and back:
     states of the network = ((features - state_center) / state_half) @ projection
     raw action            = action_center + action_half * action of the network
 
-`projection` is left out where there is none. The file's metadata say which representation, joint
-order and drives it is for; `policy.json` beside it says the same for people, and what the model was
-trained on. Nothing here runs code from a file.
+`projection` is left out where there is none. In a model of latents (`algos/dagger_vae.py`) an
+action is a latent, and constants whose names begin with `decoder_` are the network that makes a raw
+action of a latent and of what the robot feels then (`policy/latent.py`). The file's metadata say
+which representation, joint order and drives it is for; `policy.json` beside it says the same for
+people, and what the model was trained on. Nothing here runs code from a file.
 """
 
 from __future__ import annotations
@@ -27,11 +29,14 @@ from bm_envs.diffusion.files import Drives, NetworkFile, drive_metadata, write_d
 from bm_envs.diffusion.sampler import LENGTH, Guide
 from bm_envs.errors import BMError, PolicyError, unknown_name
 from bm_envs.policy import DIFFUSION
+from bm_envs.policy.latent import FELT, arrays_of, layers_from
+from bm_envs.policy.network import Layers
 from bm_envs.robots import g1
 from bm_envs.tasks.guided.states import NOW, REPRESENTATIONS, Representation, representation
 
 FORMAT, FILE = DIFFUSION.format, DIFFUSION.file
 A = g1.NUM_JOINTS
+DECODER = "decoder_"  # its constants' names begin so
 SCALING = ("state_center", "state_half", "action_center", "action_half")
 INPUTS = ("states", "actions", "state_levels", "action_levels")
 OUTPUTS = ("clean_states", "clean_actions")
@@ -45,6 +50,7 @@ def write_denoiser(
     folder: Path, graph: bytes, *, representation: str, drives: Drives,
     scaling: Mapping[str, np.ndarray], data: Sequence[Mapping[str, Any]],
     training: Mapping[str, Any], half: bool = False, licence: str = "",
+    decoder: Layers | None = None,
 ) -> None:  # fmt: skip
     """Write `denoiser.onnx` and `policy.json`.
 
@@ -58,18 +64,15 @@ def write_denoiser(
         training: figures of the training.
         half: keep the matrices in float16, which halves the file; products stay in float32.
         licence: under which terms the weights may be used, one line.
+        decoder: of a model of latents.
     """
     onnx = policy_files.need("onnx")
     model = onnx.load_from_string(graph)
+    if decoder is not None:
+        _add_constants(model, arrays_of(decoder, DECODER))
     if half:
         _halve(model)
-    for name, array in scaling.items():
-        tensor = onnx.numpy_helper.from_array(np.asarray(array, np.float32), f"{name}_values")
-        model.graph.initializer.append(tensor)
-        model.graph.node.append(onnx.helper.make_node("Identity", [tensor.name], [name]))
-        model.graph.output.append(
-            onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, array.shape)
-        )
+    _add_constants(model, scaling)
     entries = {
         "format": FORMAT, "representation": representation,
         "joint_names": ",".join(g1.JOINT_NAMES), **drive_metadata(drives),
@@ -84,8 +87,21 @@ def write_denoiser(
         "representation": representation,
         "state": {name: [part.start, part.stop] for name, part in rep.blocks.items()},
         "data": list(data),
+        **({} if decoder is None else {"latent": {"size": decoder.obs_mean.shape[0] - FELT}}),
     }
     write_description(folder, DIFFUSION, drives, content, training=training, licence=licence)
+
+
+def _add_constants(model: Any, arrays: Mapping[str, np.ndarray]) -> None:
+    """Add arrays as outputs of the graph, by their names."""
+    onnx = policy_files.need("onnx")
+    for name, array in arrays.items():
+        tensor = onnx.numpy_helper.from_array(np.asarray(array, np.float32), f"{name}_values")
+        model.graph.initializer.append(tensor)
+        model.graph.node.append(onnx.helper.make_node("Identity", [tensor.name], [name]))
+        model.graph.output.append(
+            onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, array.shape)
+        )
 
 
 def _halve(model: Any) -> None:
@@ -114,7 +130,11 @@ class GuidedModel(NetworkFile):
         representation: of its states.
         width: S, the size of a state as the network has it.
         range: lowest and highest of each feature in nearly all of its training data, `[D]` each.
+        action_size: numbers of an action: 29, or Z of a model of latents.
+        decoder: of a model of latents, from a latent and what the robot feels to a raw action.
     """
+
+    decoder: Layers | None
 
     kind, expected = DIFFUSION, "a denoiser"
 
@@ -123,7 +143,7 @@ class GuidedModel(NetworkFile):
         self.representation = _representation(metadata.get("representation", ""))
         if tuple(metadata.get("joint_names", "").split(",")) != g1.JOINT_NAMES:
             raise PolicyError("joint_names are not the project's, in its order.")
-        self.width = _check_graph(model, self.representation)
+        self.width, self.action_size = _check_graph(model, self.representation)
         self.open(model, threads)
         self._read_scaling([output.name for output in model.graph.output])
 
@@ -150,7 +170,7 @@ class GuidedModel(NetworkFile):
         return states * self._scaling["state_half"] + self._scaling["state_center"]
 
     def unscale_action(self, action: np.ndarray) -> np.ndarray:
-        """The network's actions as raw ones. `[..., 29]`."""
+        """The network's actions as raw ones, or as latents. `[..., A]`."""
         return action * self._scaling["action_half"] + self._scaling["action_center"]
 
     def bound(
@@ -196,6 +216,7 @@ class GuidedModel(NetworkFile):
         if lacking := [name for name in names if name not in present]:
             raise PolicyError(f"outputs lack {', '.join(lacking)}.")
         states = np.zeros((1, LENGTH, self.width), np.float32)
+        A = self.action_size  # noqa: N806
         actions, levels = np.zeros((1, LENGTH, A), np.float32), np.zeros((1, LENGTH), np.int64)
         outputs = [*OUTPUTS, *names]
         arrays = dict(zip(outputs, self.run(
@@ -211,6 +232,7 @@ class GuidedModel(NetworkFile):
                     f"'{name}' has shape {value.shape}, expected {shapes[name]} of finite numbers."
                 )
         self._scaling = {name: arrays[name] for name in SCALING}
+        self.decoder = self._read_decoder(present)
         if min(self._scaling["state_half"].min(), self._scaling["action_half"].min()) <= 0:
             raise PolicyError("state_half and action_half must be positive.")
         center, half = self._scaling["state_center"], self._scaling["state_half"]
@@ -223,6 +245,27 @@ class GuidedModel(NetworkFile):
             self._unprojection = inverse.astype(np.float32)
         elif self.width != size:
             raise PolicyError(f"states have {self.width} values, expected {size}.")
+
+    def _read_decoder(self, present: Sequence[str]) -> Layers | None:
+        names = [name for name in present if name.startswith(DECODER)]
+        if not names:
+            if self.action_size != g1.NUM_JOINTS:
+                raise PolicyError(f"actions have {self.action_size} numbers and no decoder.")
+            return None
+        states = np.zeros((1, LENGTH, self.width), np.float32)
+        actions = np.zeros((1, 1, self.action_size), np.float32)
+        none, one = np.zeros((1, LENGTH), np.int64), np.zeros((1, 1), np.int64)
+        values = self.run(
+            names, states=states, actions=actions, state_levels=none, action_levels=one
+        )
+        decoder = layers_from(dict(zip(names, values, strict=True)), DECODER)
+        sizes = decoder.obs_mean.shape[0], decoder.size
+        if sizes != (self.action_size + FELT, g1.NUM_JOINTS):
+            raise PolicyError(
+                f"the decoder takes and gives {sizes} values, expected "
+                f"{self.action_size + FELT, g1.NUM_JOINTS}."
+            )
+        return decoder
 
 
 def load_model(reference: str | Path, *, threads: int = 1) -> GuidedModel:
@@ -246,8 +289,8 @@ def _representation(name: str) -> Representation:
     return representation(name)
 
 
-def _check_graph(model: Any, rep: Representation) -> int:
-    """The width of states, of a graph whose inputs are those of a denoiser."""
+def _check_graph(model: Any, rep: Representation) -> tuple[int, int]:
+    """The widths of states and actions, of a graph whose inputs are those of a denoiser."""
     onnx = policy_files.need("onnx")
     weights = {tensor.name for tensor in model.graph.initializer}
     inputs = {v.name: v.type.tensor_type for v in model.graph.input if v.name not in weights}
@@ -261,10 +304,11 @@ def _check_graph(model: Any, rep: Representation) -> int:
     if kinds != [number.FLOAT, number.FLOAT, number.INT64, number.INT64]:
         raise PolicyError("inputs are not float32, float32, int64, int64.")
     width = dims["states"][-1] if len(dims["states"]) == 3 else 0
-    expected = [[LENGTH, width], [0, A], [LENGTH], [0]]  # 0: open
-    if [sizes[1:] for sizes in dims.values()] != expected or width < rep.size:
+    action = dims["actions"][-1] if len(dims["actions"]) == 3 else 0
+    expected = [[LENGTH, width], [0, action], [LENGTH], [0]]  # 0: open
+    if [sizes[1:] for sizes in dims.values()] != expected or width < rep.size or action < 1:
         raise PolicyError(
             f"inputs have shapes {[*dims.values()]}, expected windows of {LENGTH} states with "
-            f"{rep.size} or more values and of any number of actions with {A}."
+            f"{rep.size} or more values and of any number of actions."
         )
-    return width
+    return width, action

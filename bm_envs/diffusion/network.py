@@ -4,7 +4,8 @@ A transformer over the 20 state tokens and 20 action tokens of a window (`sample
 `algos/ddpm_guided.py` gives it weights; a model in use needs none of this, since `model.py` runs
 the ONNX graph. Needs the extra `train`.
 
-Letters in shapes: B windows, L = 20 steps, M actions, S state and A = 29 action features, W width.
+Letters in shapes: B windows, L = 20 steps, M actions, S state and A action features (29, or those
+of a latent), W width.
 """
 
 from __future__ import annotations
@@ -95,15 +96,15 @@ class Block(nn.Module):
 class Denoiser(nn.Module):
     """From a noisy window to the clean one: a transformer over its state and action tokens."""
 
-    def __init__(self, state_size: int, config: NetworkConfig) -> None:
+    def __init__(self, state_size: int, config: NetworkConfig, action_size: int = A) -> None:
         super().__init__()
         width, part = config.width, config.width * 3 // 4
-        self.state_in, self.action_in = nn.Linear(state_size, part), nn.Linear(A, part)
+        self.state_in, self.action_in = nn.Linear(state_size, part), nn.Linear(action_size, part)
         self.positions = nn.Parameter(torch.zeros(LENGTH, 2, width))
         self.dropout = config.dropout
         self.blocks = nn.ModuleList(Block(config) for _ in range(config.layers))
         self.state_out = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, state_size))
-        self.action_out = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, A))
+        self.action_out = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, action_size))
         count = (width - part) // 2
         self.frequencies: Tensor
         steps = torch.arange(count) / (count - 1)
@@ -168,7 +169,8 @@ def attention_mask(history: int = PAST, horizon: int = LENGTH - PAST) -> Tensor:
 def onnx_graph(network: Denoiser) -> bytes:
     """One call of the network as an ONNX model, for any number of windows and of their actions."""
     example = (
-        torch.zeros(2, LENGTH, network.state_in.in_features), torch.zeros(2, LENGTH, A),
+        torch.zeros(2, LENGTH, network.state_in.in_features),
+        torch.zeros(2, LENGTH, network.action_in.in_features),
         torch.zeros(2, LENGTH, dtype=torch.int64), torch.zeros(2, LENGTH, dtype=torch.int64),
     )  # fmt: skip
     axes = {

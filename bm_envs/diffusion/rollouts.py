@@ -18,6 +18,10 @@ are float32 unless said otherwise:
 | delay | [E] int64 | control steps that actions took to arrive |
 | joint_offset | [E, 29] | rad: joint target = default + offset + scale * action |
 | length | [E] int64 | states before that of the failure; T: none was recorded, as when accepted |
+| latent | [E, T, Z] | of a policy of latents alone: the mean of its latent at that state |
+
+With latents, the manifest's `latent` names the file of the decoder that makes actions of them,
+`decoder.npz`, with its SHA-256.
 
 Training reads these shards; `tools/rollouts_to_minari.py` writes them as a Minari dataset for tools
 that know that format. Minari keeps all episodes in one HDF5 file, a group of small chunked arrays
@@ -39,6 +43,8 @@ import numpy as np
 from bm_envs.cli import atomic_path, file_sha256, read_json, shortened
 from bm_envs.diffusion.files import DRIVES, check_drive
 from bm_envs.errors import BMError
+from bm_envs.policy.latent import FELT, arrays_of, layers_from
+from bm_envs.policy.network import Layers
 from bm_envs.robots import g1
 
 MANIFEST = "dataset.json"
@@ -80,24 +86,26 @@ class Rollouts:
     delay: np.ndarray
     joint_offset: np.ndarray
     length: np.ndarray
+    latent: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.qpos)
 
     def __getitem__(self, episodes: Any) -> Rollouts:
         """The episodes of a slice, a mask or an index array."""
-        return Rollouts(**{f.name: getattr(self, f.name)[episodes] for f in fields(self)})
+        return Rollouts(**{name: array[episodes] for name, array in self.arrays().items()})
+
+    def arrays(self) -> dict[str, np.ndarray]:
+        """All that there are, by their names."""
+        named = {f.name: getattr(self, f.name) for f in fields(self)}
+        return {name: array for name, array in named.items() if array is not None}
 
     @staticmethod
     def concatenate(parts: Iterable[Rollouts]) -> Rollouts:
         """All episodes, one part after another."""
-        several = list(parts)
-        return Rollouts(
-            **{
-                f.name: np.concatenate([getattr(part, f.name) for part in several])
-                for f in fields(Rollouts)
-            }
-        )
+        several = [part.arrays() for part in parts]
+        names = [name for name in several[0] if all(name in part for part in several)]
+        return Rollouts(**{name: np.concatenate([p[name] for p in several]) for name in names})
 
 
 # --- files ----------------------------------------------------------------------------------------
@@ -106,7 +114,7 @@ class Rollouts:
 def save_shard(rollouts: Rollouts, path: Path) -> str:
     """Write episodes, whole or not at all; returns the file's SHA-256."""
     with atomic_path(path) as temporary, temporary.open("wb") as stream:
-        np.savez(stream, **{f.name: getattr(rollouts, f.name) for f in fields(rollouts)})
+        np.savez(stream, **rollouts.arrays())  # type: ignore[arg-type]
     return file_sha256(path)
 
 
@@ -143,16 +151,20 @@ def _members(path: Path, archive: zipfile.ZipFile) -> dict[str, np.ndarray]:
     entries = {entry.filename.removesuffix(".npy"): entry for entry in archive.infolist()}
     if lacking := [name for name in _SHAPES if name not in entries]:
         raise BMError(f"{path}: lacks {', '.join(lacking)}, expected the arrays of a shard.")
-    unpacked = sum(entries[name].file_size for name in _SHAPES)
+    names = [*_SHAPES, *(["latent"] if "latent" in entries else [])]
+    unpacked = sum(entries[name].file_size for name in names)
     # NumPy's own compressed shards are at most a few times smaller than what they hold.
     if unpacked > MAX_RATIO * path.stat().st_size:
         raise BMError(
             f"{path}: unpacks to {unpacked / 2**20:.0f} MiB, more than {MAX_RATIO} times its size."
         )
-    heads = {name: _head(archive, entries[name]) for name in _SHAPES}
+    heads = {name: _head(archive, entries[name]) for name in names}
     count, steps = (*heads["action"][0], 0, 0)[:2]
     arrays = {}
-    for name, (shape, per_step, kind) in _SHAPES.items():
+    shapes = dict(_SHAPES)
+    if "latent" in heads:  # of any size
+        shapes["latent"] = (tuple(heads["latent"][0][2:3]), True, np.float32)
+    for name, (shape, per_step, kind) in shapes.items():
         expected = (count, steps, *shape) if per_step else (count, *shape)
         actual, dtype = heads[name]
         if actual != expected or dtype != kind:
@@ -180,6 +192,43 @@ def _head(archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> tuple[tuple[int, 
     if any(isinstance(n, bool) or n < 0 for n in shape):
         raise ValueError(f"{entry.filename} has the shape {shape}")
     return shape, dtype
+
+
+# --- the decoder of latents ----------------------------------------------------------------------
+
+DECODER = "decoder.npz"
+
+
+def save_decoder(decoder: Layers, folder: Path) -> dict[str, Any]:
+    """Write the decoder beside the shards; returns the manifest's `latent`."""
+    path = folder / DECODER
+    with atomic_path(path) as temporary, temporary.open("wb") as stream:
+        np.savez(stream, **arrays_of(decoder, ""))  # type: ignore[arg-type]
+    size = decoder.obs_mean.shape[0] - FELT
+    return {"size": size, "file": DECODER, "sha256": file_sha256(path)}
+
+
+def load_decoder(folder: Path, manifest: Mapping[str, Any]) -> Layers:
+    """The decoder of the folder's latents.
+
+    Raises:
+        BMError: there is none, or it is not the one of the manifest.
+    """
+    told, path = manifest.get("latent"), folder / DECODER
+    if not isinstance(told, dict):
+        raise BMError(
+            f"{folder}: its roll-outs have no latents, expected those of a policy of dagger_vae.py."
+        )
+    if not path.is_file() or file_sha256(path) != told.get("sha256"):
+        raise BMError(f"{path}: is missing or not the file that {MANIFEST} tells; collect it anew.")
+    try:
+        with np.load(path, allow_pickle=False) as arrays:
+            decoder = layers_from(dict(arrays), "")
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+        raise BMError(f"{path}: cannot be read ({shortened(str(error))}).") from error
+    if decoder.obs_mean.shape[0] <= FELT or decoder.size != J:
+        raise BMError(f"{path}: is no decoder of latents to {J} actions.")
+    return decoder
 
 
 # --- the manifest ---------------------------------------------------------------------------------

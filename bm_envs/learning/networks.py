@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from bm_envs.errors import ConfigError
 from bm_envs.learning.processes import Processes
 from bm_envs.policy import MLP, OBS_SCALE_EPS, PolicySpec, load_policy, mlp_from_policy
+from bm_envs.policy.network import Layers
 from bm_envs.robots import g1
 from bm_envs.robots.observation_terms import CRITIC_TERMS, mirror_map, size
 from bm_envs.robots.robot import Robot
@@ -135,14 +136,18 @@ class Network(nn.Module):
             gradient.copy_((gradient + gradient[self.mirrors[-1][0]]) / 2)
 
     def as_mlp(self) -> MLP:
-        """Layers and normalizer as plain arrays, for a policy's file."""
+        """Layers and normalizer of a policy as plain arrays, for its file."""
+        return MLP(**vars(self.as_layers()))
+
+    def as_layers(self) -> Layers:
+        """Layers and normalizer as plain arrays, whatever comes out."""
         depth = range(len(self.layers))
 
         def arrays(name: str) -> tuple[np.ndarray, ...]:
             values = (self.get_parameter(f"layers.{i}.{name}") for i in depth)
             return tuple(value.detach().cpu().numpy() for value in values)
 
-        return MLP(
+        return Layers(
             obs_mean=self.obs_mean.cpu().numpy(),
             obs_scale=self.obs_var.sqrt().cpu().numpy() + OBS_SCALE_EPS,
             weights=arrays("weight"), biases=arrays("bias"), activation=self.activation_name,

@@ -10,6 +10,7 @@ from bm_envs.diffusion.rollouts import Rollouts
 from bm_envs.diffusion.sampler import LENGTH
 from bm_envs.errors import ConfigError
 from bm_envs.learning.networks import Mirror, as_mirror, reflected
+from bm_envs.policy.latent import latent_mirror
 from bm_envs.robots import g1
 from bm_envs.tasks.guided.states import PAST, Representation, States, states_of
 
@@ -21,12 +22,24 @@ class Windows:
 
     Windows in whose future the robot is pushed are left out, unless `shoved_futures` is set. A
     push in a window's past does not matter.
+
+    Attributes:
+        action_size: numbers of an action: 29, or of a latent.
     """
 
     def __init__(
         self, episodes: Rollouts, rep: Representation, device: torch.device,
-        shoved_futures: bool = False,
+        shoved_futures: bool = False, latents: bool = False,
     ) -> None:  # fmt: skip
+        """Windows of some episodes.
+
+        Args:
+            episodes: whole ones.
+            rep: of the states.
+            device: where they lie.
+            shoved_futures: keep windows in whose future the robot is pushed.
+            latents: the actions are the policy's latents.
+        """
         self._rep = rep
         # Links are computed in float64: of some episodes at a time, so that they fit into memory.
         portions = (episodes[first : first + PORTION] for first in range(0, len(episodes), PORTION))
@@ -35,7 +48,11 @@ class Windows:
             torch.as_tensor(np.concatenate(values), device=device)
             for values in zip(*parts, strict=True)
         ))  # fmt: skip
-        self._actions = torch.as_tensor(episodes.action, device=device)
+        actions = episodes.latent if latents else episodes.action
+        if actions is None:
+            raise ConfigError("These roll-outs have no latents, expected those of dagger_vae.py.")
+        self._actions = torch.as_tensor(actions, device=device)
+        self.action_size = actions.shape[-1]
         starts = episodes.qpos.shape[1] - LENGTH + 1
         if starts < 1:
             raise ConfigError(
@@ -50,7 +67,8 @@ class Windows:
             )
         self._offsets = torch.arange(LENGTH, device=device)
         self._mirrors: list[Mirror] = []  # of states and of actions
-        for pair in (rep.mirror, g1.mirror_map()):
+        of_actions = latent_mirror(self.action_size) if latents else g1.mirror_map()
+        for pair in (rep.mirror, of_actions):
             index, sign = as_mirror(pair)
             self._mirrors.append((index.to(device), sign.to(device)))
 

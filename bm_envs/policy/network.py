@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import warnings
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -23,12 +24,10 @@ ONNX_ACTIVATIONS = {"elu": "Elu", "relu": "Relu", "tanh": "Tanh"}
 
 
 @dataclass(frozen=True, eq=False)
-class MLP:
-    """A deterministic actor as float32 arrays, O observation values to 29 actions.
+class Layers:
+    """A plain network as float32 arrays, O values in and any number out.
 
-    `action = net((obs - obs_mean) / obs_scale)`, plus `(obs[:, :29] - residual_offset) /
-    residual_scale` when these are given: the first 29 values of the observation are the reference
-    joint positions, so the network then learns a correction to the reference pose.
+    `y = net((x - obs_mean) / obs_scale)`.
     """
 
     obs_mean: np.ndarray
@@ -41,15 +40,10 @@ class MLP:
     """Biases of each layer, `[out]`."""
     activation: Literal["elu", "relu", "tanh"] = "elu"
     """Activation between layers; there is none after the last."""
-    residual_offset: np.ndarray | None = None
-    """`[29]`, default joint angles, rad."""
-    residual_scale: np.ndarray | None = None
-    """`[29]`, joint target per unit of action, rad."""
 
     def __post_init__(self) -> None:
-        for name in ("obs_mean", "obs_scale", "residual_offset", "residual_scale"):
-            if getattr(self, name) is not None:
-                object.__setattr__(self, name, np.asarray(getattr(self, name), np.float32))
+        for name in ("obs_mean", "obs_scale"):
+            object.__setattr__(self, name, np.asarray(getattr(self, name), np.float32))
         for name in ("weights", "biases"):
             arrays = tuple(np.asarray(array, np.float32) for array in getattr(self, name))
             object.__setattr__(self, name, arrays)
@@ -69,39 +63,77 @@ class MLP:
             rows = weight.shape[0] if weight.ndim == 2 else -1
             shapes += [(f"weight {i}", weight, (rows, size)), (f"bias {i}", bias, (rows,))]
             size = rows
-        if (self.residual_offset is None) != (self.residual_scale is None):
-            raise PolicyError("residual_offset and residual_scale go together, one is missing.")
-        if self.residual_offset is not None and self.residual_scale is not None:
-            shapes.append(("residual_offset", self.residual_offset, (size,)))
-            shapes.append(("residual_scale", self.residual_scale, (size,)))
-        for name, array, shape in shapes:
-            if array.shape != shape:
-                raise PolicyError(f"{name} has shape {array.shape}, expected {shape}.")
-            if not np.isfinite(array).all():
-                raise PolicyError(f"{name} holds a value that is not finite.")
+        check_arrays(shapes)
         if (self.obs_scale <= 0).any():
             raise PolicyError("obs_scale holds a value that is not positive.")
-        joints = [robot.num_joints for robot in ROBOTS.values()]
-        if size not in joints:
-            expected = " or ".join(map(str, joints))
-            raise PolicyError(f"The network gives {size} actions, expected {expected}.")
+
+    @property
+    def size(self) -> int:
+        """Values that come out."""
+        return len(self.biases[-1])
 
     def __call__(self, obs: np.ndarray) -> np.ndarray:
-        """Actions `[N, 29]` for observations `[N, O]`; the reference the ONNX graph is held to."""
+        """What comes out, `[N, size]`, for `[N, O]`; the reference the ONNX graph is held to."""
         x = (np.asarray(obs, np.float32) - self.obs_mean) / self.obs_scale
         for i, (weight, bias) in enumerate(zip(self.weights, self.biases, strict=True)):
             x = x @ weight.T + bias
             if i < len(self.weights) - 1:
                 x = self._activate(x)
-        if self.residual_offset is not None:
-            reference = obs[:, : len(self.residual_offset)]
-            x = x + (reference - self.residual_offset) / self.residual_scale
         return x.astype(np.float32)
 
     def _activate(self, x: np.ndarray) -> np.ndarray:
         if self.activation == "elu":
             return np.where(x > 0, x, np.expm1(np.minimum(x, 0)))
         return np.maximum(x, 0) if self.activation == "relu" else np.tanh(x)
+
+
+def check_arrays(shapes: Sequence[tuple[str, np.ndarray, tuple[int, ...]]]) -> None:
+    """Refuse named arrays that have another shape than they should, or a number not finite."""
+    for name, array, shape in shapes:
+        if array.shape != shape:
+            raise PolicyError(f"{name} has shape {array.shape}, expected {shape}.")
+        if not np.isfinite(array).all():
+            raise PolicyError(f"{name} holds a value that is not finite.")
+
+
+@dataclass(frozen=True, eq=False)
+class MLP(Layers):
+    """A deterministic actor as float32 arrays, O observation values to 29 actions.
+
+    `action = net((obs - obs_mean) / obs_scale)`, plus `(obs[:, :29] - residual_offset) /
+    residual_scale` when these are given: the first 29 values of the observation are the reference
+    joint positions, so the network then learns a correction to the reference pose.
+    """
+
+    residual_offset: np.ndarray | None = None
+    """`[29]`, default joint angles, rad."""
+    residual_scale: np.ndarray | None = None
+    """`[29]`, joint target per unit of action, rad."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name in ("residual_offset", "residual_scale"):
+            if getattr(self, name) is not None:
+                object.__setattr__(self, name, np.asarray(getattr(self, name), np.float32))
+        if (self.residual_offset is None) != (self.residual_scale is None):
+            raise PolicyError("residual_offset and residual_scale go together, one is missing.")
+        if self.residual_offset is not None and self.residual_scale is not None:
+            check_arrays([
+                ("residual_offset", self.residual_offset, (self.size,)),
+                ("residual_scale", self.residual_scale, (self.size,)),
+            ])  # fmt: skip
+        joints = [robot.num_joints for robot in ROBOTS.values()]
+        if self.size not in joints:
+            expected = " or ".join(map(str, joints))
+            raise PolicyError(f"The network gives {self.size} actions, expected {expected}.")
+
+    def __call__(self, obs: np.ndarray) -> np.ndarray:
+        """Actions `[N, 29]` for observations `[N, O]`; the reference the ONNX graph is held to."""
+        x = super().__call__(obs)
+        if self.residual_offset is not None:
+            reference = obs[:, : len(self.residual_offset)]
+            x = x + (reference - self.residual_offset) / self.residual_scale
+        return x.astype(np.float32)
 
 
 def mlp_from_checkpoint(path: str | Path) -> MLP:

@@ -15,9 +15,12 @@ import numpy as np
 
 from bm_envs.cli import atomic_path, file_sha256
 from bm_envs.errors import PolicyError
-from bm_envs.policy.network import MLP, ONNX_ACTIVATIONS
+from bm_envs.policy.latent import LatentPolicy
+from bm_envs.policy.network import MLP, ONNX_ACTIVATIONS, Layers
 from bm_envs.policy.session import need, read_onnx, upstream
 from bm_envs.policy.spec import CONTROL_DT, PolicySpec, motion_outputs
+from bm_envs.robots import g1
+from bm_envs.robots.observation_terms import POLICY_TERMS
 from bm_envs.robots.robot import order_map
 
 if TYPE_CHECKING:
@@ -50,29 +53,52 @@ class GraphBuilder:
         float32 = self.onnx.TensorProto.FLOAT
         return self.onnx.helper.make_tensor_value_info(name, float32, list(shape))
 
+    def layers(self, layers: Layers, x: str, output: str, prefix: str = "") -> str:
+        """Add a plain network from `x` to `output`; its constants' names begin with `prefix`."""
+        constant, node = self.constant, self.node
+        x = node("Sub", [x, constant(f"{prefix}obs_mean", layers.obs_mean)], f"{prefix}centered")
+        scale = constant(f"{prefix}obs_scale", layers.obs_scale)
+        x = node("Div", [x, scale], f"{prefix}normalized")
+        last = len(layers.weights) - 1
+        for i, (weight, bias) in enumerate(zip(layers.weights, layers.biases, strict=True)):
+            arrays = constant(f"{prefix}weight_{i}", weight), constant(f"{prefix}bias_{i}", bias)
+            name = output if i == last else f"{prefix}linear_{i}"
+            x = node("Gemm", [x, *arrays], name, transB=1)
+            if i < last:
+                x = node(ONNX_ACTIVATIONS[layers.activation], [x], f"{prefix}hidden_{i}")
+        return x
+
+    def columns(self, x: str, first: int, end: int, output: str, prefix: str = "") -> str:
+        """Add columns `first` to `end` of `x [N, O]`, the last one left out."""
+        bounds = [
+            self.constant(f"{prefix}{name}", np.array([value]))
+            for name, value in (("first", first), ("end", end), ("axis", 1))
+        ]
+        return self.node("Slice", [x, *bounds], output)
+
     def network(self, mlp: MLP) -> None:
         """Add a network from `obs` to `actions`."""
+        if mlp.residual_offset is None or mlp.residual_scale is None:
+            self.layers(mlp, "obs", "actions")
+            return
         constant, node = self.constant, self.node
-        x = node("Sub", ["obs", constant("obs_mean", mlp.obs_mean)], "centered")
-        x = node("Div", [x, constant("obs_scale", mlp.obs_scale)], "normalized")
-        last = len(mlp.weights) - 1
-        plain = mlp.residual_offset is None
-        for i, (weight, bias) in enumerate(zip(mlp.weights, mlp.biases, strict=True)):
-            inputs = [x, constant(f"weight_{i}", weight), constant(f"bias_{i}", bias)]
-            x = node("Gemm", inputs, "actions" if i == last and plain else f"linear_{i}", transB=1)
-            if i < last:
-                x = node(ONNX_ACTIVATIONS[mlp.activation], [x], f"hidden_{i}")
-        if mlp.residual_offset is not None and mlp.residual_scale is not None:
-            bounds = [
-                constant("first", np.array([0])),
-                constant("end", np.array([len(mlp.residual_offset)])),
-                constant("axis", np.array([1])),
-            ]  # fmt: skip
-            reference = node("Slice", ["obs", *bounds], "reference_joint_pos")
-            offset = constant("residual_offset", mlp.residual_offset)
-            scale = constant("residual_scale", mlp.residual_scale)
-            residual = node("Sub", [reference, offset], "reference_offset")
-            node("Add", [x, node("Div", [residual, scale], "reference_action")], "actions")
+        x = self.layers(mlp, "obs", f"linear_{len(mlp.weights) - 1}")
+        reference = self.columns("obs", 0, len(mlp.residual_offset), "reference_joint_pos")
+        offset = constant("residual_offset", mlp.residual_offset)
+        residual = node("Sub", [reference, offset], "reference_offset")
+        scale = constant("residual_scale", mlp.residual_scale)
+        node("Add", [x, node("Div", [residual, scale], "reference_action")], "actions")
+
+    def latent_network(self, policy: LatentPolicy) -> None:
+        """Add a policy of latents from `obs` to `latent` and `actions`."""
+        seen, size = policy.seen, policy.latent_size
+        reference = self.columns("obs", 0, seen, "reference", "reference_")
+        moments = self.layers(policy.encoder, reference, "moments", "encoder_")
+        latent = self.columns(moments, 0, size, "latent", "latent_")
+        end = seen + policy.decoder.obs_mean.shape[0] - size
+        robot = self.columns("obs", seen, end, "felt", "felt_")
+        x = self.node("Concat", [latent, robot], "decoder_obs", axis=1)
+        self.layers(policy.decoder, x, "actions", "decoder_")
 
     def save(
         self, path: str | Path, inputs: Sequence[Any], outputs: Sequence[Any],
@@ -94,7 +120,7 @@ class GraphBuilder:
 
 
 def write_onnx(
-    path: str | Path, mlp: MLP, spec: PolicySpec, clip: Clip | None, *,
+    path: str | Path, network: MLP | LatentPolicy, spec: PolicySpec, clip: Clip | None, *,
     embed_motion: bool = True, hold_last_frame: bool = True,
 ) -> None:  # fmt: skip
     """Write a policy as the robot's controller loads it. The file appears whole or not at all.
@@ -108,7 +134,8 @@ def write_onnx(
 
     Args:
         path: the file.
-        mlp: the network; it takes and gives values per joint in the order of `spec.joint_names`.
+        network: it takes and gives values per joint in the order of `spec.joint_names`. One of
+            latents also has the output `latent [1, Z]`.
         spec: the metadata.
         clip: the reference motion at 50 frames/s; None for a file that names none.
         embed_motion: False keeps `clip` out of the graph (licences) and only names it in the
@@ -116,18 +143,25 @@ def write_onnx(
         hold_last_frame: False leaves the last frame, moving as it is, for all later indices.
     """
     onnx = need("onnx")
-    if mlp.obs_mean.shape[0] != spec.observation_size:
+    taken = network.taken if isinstance(network, LatentPolicy) else network.obs_mean.shape[0]
+    if taken != spec.observation_size:
         raise PolicyError(
-            f"The network takes {mlp.obs_mean.shape[0]} values, its observation terms have "
-            f"{spec.observation_size}."
+            f"The network takes {taken} values, its observation terms have {spec.observation_size}."
         )
-    if mlp.residual_offset is not None and spec.observation_names[0] != "command":
-        raise PolicyError("A residual network needs 'command' as its first observation term.")
     graph = GraphBuilder()
-    graph.network(mlp)
+    if isinstance(network, LatentPolicy):
+        if spec.observation_names != POLICY_TERMS or spec.robot is not g1.G1:
+            raise PolicyError("A policy of latents needs the G1's 160 observations, in order.")
+        graph.latent_network(network)
+    else:
+        if network.residual_offset is not None and spec.observation_names[0] != "command":
+            raise PolicyError("A residual network needs 'command' as its first observation term.")
+        graph.network(network)
     constant, node, tensor = graph.constant, graph.node, graph.tensor
     inputs = [tensor("obs", (1, spec.observation_size))]
     outputs = [tensor("actions", (1, spec.robot.num_joints))]
+    if isinstance(network, LatentPolicy):
+        outputs.append(tensor("latent", (1, network.latent_size)))
     metadata = spec.to_metadata()
     if clip is not None:
         clip = _on_robot(clip, spec)

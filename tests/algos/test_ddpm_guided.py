@@ -139,7 +139,7 @@ def test_past_states_have_their_share_of_noise(data, share):
     episodes = rollouts.load_rollouts(data)[0]
     rep = representation("joint_rot")
     windows = Windows(episodes, rep, torch.device("cpu"))
-    normalizer = ddpm.Normalizer(rep, ddpm.Config(data=()), torch.device("cpu"))
+    normalizer = ddpm.Normalizer(rep, 29, ddpm.Config(data=()), torch.device("cpu"))
     normalizer.fit(windows, torch.Generator().manual_seed(1))
     batch = normalizer(*windows.batch(torch.arange(64), False))
     clean = batch[0][:, :PAST]
@@ -323,7 +323,7 @@ def test_episodes_shorter_than_a_window_are_refused(data):
     cut = Rollouts(
         **{
             name: value[:, :10] if value.ndim > 1 and value.shape[1] == 30 else value
-            for name, value in vars(episodes).items()
+            for name, value in episodes.arrays().items()
         }
     )
     with pytest.raises(ConfigError, match="Episodes have 10 steps, expected 20 or more"):

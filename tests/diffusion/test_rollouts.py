@@ -157,7 +157,7 @@ def test_shards_that_are_not_shards(episodes, tmp_path):
     np.savez(path, qpos=np.zeros(3))
     with pytest.raises(BMError, match="lacks qvel, action"):
         rollouts.load_shard(path)
-    arrays = {f.name: getattr(episodes, f.name) for f in dataclasses.fields(Rollouts)}
+    arrays = episodes.arrays()
     np.savez(path, **{**arrays, "qvel": arrays["qvel"][..., :-1]})
     with pytest.raises(
         BMError, match=r"qvel is float32 of shape \(\d+, 40, 34\), expected float32"
@@ -221,7 +221,7 @@ def test_shards_that_announce_more_than_they_hold(episodes, tmp_path):
     import tracemalloc
     import zipfile
 
-    arrays = {f.name: getattr(episodes, f.name) for f in dataclasses.fields(Rollouts)}
+    arrays = episodes.arrays()
     path = tmp_path / "a.npz"
 
     def write(changed, head, compression=zipfile.ZIP_STORED, content=b""):

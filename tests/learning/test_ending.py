@@ -35,6 +35,11 @@ OPEN = {  # runs that would take hours, of iterations that take a moment
         "--data {data} --width 32 --layers 2 --heads 2 --batch-size 4 --log-every 3 "
         "--warmup-steps 4 --threads 1 --checkpoint-s 1e-9 --total-steps 10000000"
     ),
+    "dagger_vae": (
+        "--policy stroll jog --num-envs 8 --num-steps 4 --encoder 8 --decoder 8 --latent 4 "
+        "--batch-size 16 --updates 1 --kept 3 --eval-every 0 --threads 1 --checkpoint-s 1e9 "
+        "--total-timesteps 10000000"
+    ),
     "collect_rollouts": (
         "--policy walk --num-envs 8 --episodes 80000 --steps 30 --verify 10 --threads 1"
     ),

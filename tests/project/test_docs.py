@@ -40,6 +40,7 @@ robustness_tables = importlib.import_module("robustness_tables")
 motions_tables = importlib.import_module("motions_tables")
 tour_tables = importlib.import_module("tour_tables")
 human_tables = importlib.import_module("human_tables")
+latent_tables = importlib.import_module("latent_tables")
 deployment_tables = importlib.import_module("deployment_tables")
 drawing = importlib.import_module("drawing")
 
@@ -472,6 +473,7 @@ def test_kept_tables_are_those_of_the_files():
     for made in (
         guided_tables, lafan1_tables, learning_tables, results_tables, glossary_tables,
         choices_tables, robustness_tables, motions_tables, tour_tables, human_tables,
+        latent_tables,
         deployment_tables,
     ):  # fmt: skip
         script = f"docs/{made.__name__}.py"
