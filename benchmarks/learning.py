@@ -73,6 +73,7 @@ from bm_envs.tasks.track.config import CONTROL_DT
 from bm_envs.tasks.track.rewards import OPTIONAL
 
 ROOT = Path(__file__).resolve().parents[1]
+TELL_EVERY_S = 30.0  # while runs go on
 
 # Of motion that goes to the ground or is hard to begin in: what a stumble may still come back from.
 LATER_ENDS = ("--task.failure-height", "0.4", "--task.failure-distance", "0.6")
@@ -281,6 +282,30 @@ def told(run: tuple[str, str, str, int, Path]) -> str:
     return f"{algorithm}  {motion}  {variant}  seed {seed}{against}"
 
 
+def how_far(run: Path) -> str:
+    """How far a run is, by its metrics: steps, minutes, and what its last evaluation said."""
+    if not (run / "metrics.jsonl").is_file() or not (run / "config.json").is_file():
+        return "begins"
+    rows = read_metrics(run / "metrics.jsonl")
+    if not rows:
+        return "begins"
+    survived = [row["eval/survival"] for row in rows if "eval/survival" in row]
+    return (
+        f"{rows[-1]['step']:,} of at most {read_run_config(run)['total_timesteps']:,} steps, "
+        f"{rows[-1]['train_s'] / 60:.1f} min, "
+        + (f"survives {survived[-1]:.0%} of the motion" if survived else "not evaluated yet")
+    )
+
+
+def watched(process: subprocess.Popen[str], run: Path, name: str) -> str:
+    """What a trainer wrote to its standard error, once it has ended; meanwhile how far it is."""
+    while True:
+        try:
+            return process.communicate(timeout=TELL_EVERY_S)[1]
+        except subprocess.TimeoutExpired:
+            print(f"  {name}: {how_far(run)}", flush=True)
+
+
 def main(config: Config) -> None:
     """Run what is missing, collect everything."""
     if config.plot is not None:
@@ -296,6 +321,10 @@ def main(config: Config) -> None:
         for algorithm in config.algorithm if variant in VARIANTS[algorithm]
         for checkout in checkouts(config)
     ]  # fmt: skip
+    print(
+        f"{len(grid)} runs; results go to {config.json} after each. Stopped, the same command goes "
+        f"on with what is in {config.run_dir}.", flush=True,
+    )  # fmt: skip
     threads = cli.available_cores() // config.jobs
     rows: dict[int, dict[str, Any]] = {}
     reporting = Lock()
@@ -321,7 +350,7 @@ def main(config: Config) -> None:
                 env=None if checkout == ROOT else {**os.environ, "PYTHONPATH": str(checkout)},
             )  # fmt: skip
             started.add(process)
-            _, printed = process.communicate()
+            printed = watched(process, run, f"run {index + 1}")
             started.remove(process)
             if process.returncode:
                 said = (printed.strip() or "nothing").splitlines()[-1]

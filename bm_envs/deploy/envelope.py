@@ -421,7 +421,8 @@ class Envelope:
             return ""
         return (
             f"{LATE_STEPS} of {LATE_OF} control steps came more than {1e3 * CONTROL_DT:g} ms late, "
-            "or were in no plan: this machine is too slow for the policy, or too busy"
+            "or were in no plan: this machine is too slow for the policy, or too busy; end other "
+            "programs"
         )
 
 
@@ -498,7 +499,7 @@ class Stream:
             return ""
         return (
             f"control was suspended for {now - self.fresh_s:.2f} s, at most {self.lost_s:g} s are "
-            "allowed"
+            "allowed: this machine was stopped or is too busy; end other programs"
         )
 
     def age(self, now: float) -> str:

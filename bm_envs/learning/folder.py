@@ -30,6 +30,7 @@ import numpy as np
 
 from bm_envs import cli
 from bm_envs.errors import BMError, BMWarning, ConfigError, PolicyError
+from bm_envs.learning.settings import same_settings, told_difference
 from bm_envs.policy.archive import check_archive
 
 # --- the checkpoint -------------------------------------------------------------------------------
@@ -106,7 +107,6 @@ def as_arrays(value: Any) -> Any:
 # --- whose the folder is --------------------------------------------------------------------------
 
 LOCK = ".lock"
-DEFAULTS = "defaults"  # an entry of a run's settings, see `same_settings`
 WRITTEN = ("checkpoint", "metrics", "config", "policy", "denoiser")  # names without suffixes
 STOPPING = (
     b"\ninterrupted: this iteration is finished and saved first; Ctrl-C once more ends at once\n"
@@ -409,7 +409,10 @@ def _claim(
                         continue
                     if not same_settings(saved.get(key), settings):
                         if not searching:
-                            raise other
+                            raise ConfigError(
+                                f"{checkpoint} is of a run with other {kind}"
+                                f"{told_difference(saved.get(key), settings)}."
+                            )
                         continue
                 if not config.resume:
                     raise ConfigError(
@@ -421,35 +424,6 @@ def _claim(
                 print(f"{first} holds a run with other {kind}: this is {folder}")
             return Run(folder, saved)
     raise AssertionError  # `count` has no end
-
-
-def same_settings(saved: Any, settings: str) -> bool:
-    """Whether two texts are equal, or JSON with the same content in another order.
-
-    A setting that `saved` does not have has the default that `settings` tells (`DEFAULTS`): the run
-    is of before there was such a setting.
-    """
-    if saved == settings or not isinstance(saved, str):
-        return saved == settings
-    try:
-        before, now = json.loads(saved), json.loads(settings)
-    except ValueError:
-        return False
-    if isinstance(before, dict) and isinstance(now, dict):
-        before.pop(DEFAULTS, None)
-        before = _completed(before, now.pop(DEFAULTS, {}))
-    return bool(before == now)
-
-
-def _completed(values: dict[str, Any], defaults: dict[str, Any]) -> dict[str, Any]:
-    """`values` with the defaults of what they do not have, at every depth."""
-    both = {name: values[name] for name in values.keys() & defaults.keys()}
-    groups = {
-        name: _completed(value, defaults[name])
-        for name, value in both.items()
-        if isinstance(value, dict) and isinstance(defaults[name], dict)
-    }
-    return defaults | values | groups
 
 
 def _file_name(name: str) -> str:

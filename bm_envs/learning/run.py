@@ -22,9 +22,10 @@ from tyro.conf import arg
 
 from bm_envs import cli
 from bm_envs.errors import ConfigError
-from bm_envs.learning.folder import DEFAULTS, Run, save_checkpoint
+from bm_envs.learning.folder import Run, save_checkpoint
 from bm_envs.learning.log import Logger
 from bm_envs.learning.processes import Processes
+from bm_envs.learning.settings import DEFAULTS
 from bm_envs.policy import read_run_config
 
 

@@ -541,13 +541,19 @@ def test_refused_run_directories(monkeypatch, capsys, tmp_path, whole):
     assert said == (
         f"error: {run_dir} holds a run already: add --resume, or choose another --run-dir."
     )
-    for change in (("--update-epochs", "2"), ("--task", "waypoint"), ("--weights.fall", "-1")):
+    for change, told in (
+        (("--update-epochs", "2"), "update_epochs is 2, there "),
+        (("--task", "waypoint"), 'task is "waypoint", there "joystick"'),
+        (("--weights.fall", "-1"), "weights.fall is -1.0, there "),
+    ):
         said = refused(monkeypatch, capsys, *flags, "--resume", *change)
-        assert said == f"error: {checkpoint} is of a run with other settings."
+        assert said.startswith(f"error: {checkpoint} is of a run with other settings: {told}")
     with monkeypatch.context() as other:
         other.setattr(ppo, "CONSTANTS", ppo.CONSTANTS | {"gamma": 0.9})
         said = refused(monkeypatch, capsys, *flags, "--resume")
-        assert said == f"error: {checkpoint} is of a run with other settings."
+        assert said.startswith(
+            f"error: {checkpoint} is of a run with other settings: gamma is 0.9, there "
+        )
     marker = tmp_path / "code_ran"
     for content in (b"", b"no checkpoint", good[:5000], pickle.dumps(Marker(marker), 2)):
         checkpoint.write_bytes(content)

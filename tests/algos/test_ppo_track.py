@@ -570,7 +570,10 @@ def test_run_directory_and_refusals(tmp_path):
 
     for arguments, text in (
         (SMALL, "holds a run already: add --resume"),
-        ([*SMALL, "--resume", "--gamma", "0.5"], "is of a run with other settings or motions."),
+        (
+            [*SMALL, "--resume", "--gamma", "0.5"],
+            "is of a run with other settings or motions: gamma is 0.5, there 0.99.",
+        ),
     ):
         done = warm_python.run(
             command(*arguments, "--run-dir", str(run_dir)), capture_output=True, text=True

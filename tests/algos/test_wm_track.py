@@ -405,7 +405,7 @@ def test_only_a_checkpoint_of_the_same_constants_goes_on(tmp_path, whole):
         changed = {**saved, "task": json.dumps({**settings, name: value})}
         save_checkpoint(run_dir / "checkpoint.pt", changed)
         flags = [*SMALL, "--run-dir", str(run_dir), "--resume"]
-        with pytest.raises(ConfigError, match="is of a run with other settings or motions."):
+        with pytest.raises(ConfigError, match=f"settings or motions: {name} is .*, there "):
             wm.main(tyro.cli(wm.Config, args=flags))
 
 
@@ -431,7 +431,7 @@ def test_refusals(tmp_path, whole):
     for arguments, text in (
         ([*SMALL, "--run-dir", str(run_dir)], "holds a run already: add --resume"),
         ([*SMALL, "--resume", "--policy-horizon", "2", "--run-dir", str(run_dir)],
-         "is of a run with other settings or motions."),
+         "is of a run with other settings or motions: policy_horizon is 2, there "),
         ([*SMALL, "--motion", "wakl", "--run-dir", str(other)], "did you mean 'walk'"),
         ([*SMALL, "--suite", "builtin", "--run-dir", str(other)], "Both --motion and --suite"),
         ([*SMALL, "--hidden", "16", "--start-from", str(run_dir), "--run-dir", str(other)],

@@ -3,6 +3,7 @@
 import importlib
 import json
 import shutil
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -42,6 +43,9 @@ def test_grid_of_runs_fills_one_file_and_finished_runs_stay(tmp_path):
     arguments = ("--motion", "stand", "--seeds", "1", "2", "--variants", "default", "no symmetry")
     done = run(tmp_path, *arguments)
     assert done.returncode == 0, done.stderr
+    first = done.stdout.splitlines()[0]
+    assert first.startswith(f"4 runs; results go to {tmp_path / 'out.json'} after each.")
+    assert first.endswith(f"the same command goes on with what is in {tmp_path / 'runs'}.")
     result = json.loads((tmp_path / "out.json").read_text())
     assert result["kind"] == "learning"
     rows = result["rows"]
@@ -66,6 +70,37 @@ def test_grid_of_runs_fills_one_file_and_finished_runs_stay(tmp_path):
     again = json.loads((tmp_path / "out.json").read_text())["rows"]
     assert [path.stat().st_mtime_ns == time for path, time in made.items()] == [False] + 3 * [True]
     assert [row["reward_per_step"] for row in again] == [row["reward_per_step"] for row in rows]
+
+
+def test_while_a_run_goes_on_it_is_told_how_far_it_is(tmp_path, monkeypatch, capsys):
+    """A process of a second, which writes a row of figures and then waits."""
+    (tmp_path / "config.json").write_text(json.dumps({"total_timesteps": 8_000_000}))
+    row = {"step": 12_345, "train_s": 90.0, "eval/survival": 0.25}
+    waits = (
+        "import json, sys, time, pathlib\n"
+        f"file = pathlib.Path({str(tmp_path / 'metrics.jsonl')!r})\n"
+        f"file.write_text({json.dumps(row)!r} + chr(10))\n"
+        "time.sleep(1.5); print('the end', file=sys.stderr)"
+    )
+    monkeypatch.setattr(learning, "TELL_EVERY_S", 0.7)
+    process = subprocess.Popen(
+        [sys.executable, "-c", waits], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+    )
+    assert learning.watched(process, tmp_path, "run 3") == "the end\n"
+    assert process.returncode == 0
+    said = capsys.readouterr().out.splitlines()
+    assert said[-1] == (
+        "  run 3: 12,345 of at most 8,000,000 steps, 1.5 min, survives 25% of the motion"
+    )
+
+
+def test_a_run_without_figures_has_begun(tmp_path):
+    assert learning.how_far(tmp_path / "none") == "begins"
+    (tmp_path / "config.json").write_text(json.dumps({"total_timesteps": 10}))
+    (tmp_path / "metrics.jsonl").write_text("")
+    assert learning.how_far(tmp_path) == "begins"
+    (tmp_path / "metrics.jsonl").write_text(json.dumps({"step": 1, "train_s": 6.0}) + "\n")
+    assert learning.how_far(tmp_path) == "1 of at most 10 steps, 0.1 min, not evaluated yet"
 
 
 def test_manner_is_that_of_the_recorded_motion(monkeypatch):
@@ -200,7 +235,7 @@ def test_the_first_run_that_fails_ends_the_grid(tmp_path, monkeypatch):
         def __init__(self, command, **_):
             begun.append(command)
 
-        def communicate(self):
+        def communicate(self, timeout):
             time.sleep(1.0)
             return "", "error: no such clip.\n"
 

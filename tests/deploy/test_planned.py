@@ -115,7 +115,7 @@ def test_plans_that_come_too_late_damp():
     assert driver.phase == "damping"
     assert driver.reason == (
         "10 of 50 control steps came more than 20 ms late, or were in no plan: this machine is too "
-        "slow for the policy, or too busy"
+        "slow for the policy, or too busy; end other programs"
     )
     assert set(found) == {None}
     # Four steps that a first plan would have had actions for, and ten that were late.

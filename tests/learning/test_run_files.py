@@ -2,6 +2,7 @@
 
 import dataclasses
 import errno
+import json
 import os
 import re
 import signal
@@ -19,6 +20,7 @@ from bm_envs import cli
 from bm_envs.errors import BMError, BMWarning, ConfigError, PolicyError
 from bm_envs.learning.folder import LOCK, claim_run, load_checkpoint, save_checkpoint
 from bm_envs.learning.log import RunLog, read_metrics
+from bm_envs.learning.settings import same_settings, told_difference
 
 ROOT = Path(__file__).resolve().parents[2]
 KEYS = ("task", "actor")
@@ -437,3 +439,22 @@ def test_nothing_measures_time_by_the_clock_on_the_wall():
         and re.search(r"\btime\.time(_ns)?\(|\bfrom time import .*\btime\b", path.read_text())
     ]
     assert found == []
+
+
+def test_a_refused_run_is_told_what_differs():
+    """By name, with both values; what an older checkpoint lacks has its default."""
+    saved = json.dumps({"gamma": 0.99, "task": {"episode_s": 3.0, "noise": True}, "old": 1})
+    now = json.dumps({
+        "gamma": 0.5, "task": {"episode_s": 3.0, "noise": False}, "old": 1, "new": 2,
+        "defaults": {"new": 2},
+    })  # fmt: skip
+    told = ": gamma is 0.5, there 0.99; task.noise is false, there true"
+    assert told_difference(saved, now) == told
+    assert not same_settings(saved, now)
+    assert told_difference(saved, saved) == "" and same_settings(saved, saved)
+    many = json.dumps({name: 1 for name in "abcde"})
+    assert told_difference(many, json.dumps({name: 2 for name in "abcde"})) == (
+        ": a is 2, there 1; b is 2, there 1; c is 2, there 1; and 2 more"
+    )
+    for odd in (None, "no JSON", "[1]", 7):
+        assert told_difference(odd, now) == ""
